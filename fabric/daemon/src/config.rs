@@ -1,0 +1,196 @@
+//! Configuration of the daemons: one TOML file each, parsed into a typed struct that refuses unknown
+//! keys. `ff2ctl` writes the same structs, so that no key is spelled in two places.
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// `metad.toml`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetadConfig {
+    /// This metad's node id, from 1. Never give a node id to another machine.
+    pub node: u32,
+    /// Name that other nodes must agree on; written at format and checked on every connection.
+    pub cluster_id: String,
+    /// Data-plane address, `host:port`.
+    pub listen: String,
+    /// gRPC (TLS) address for `ff2ctl`.
+    pub admin_listen: String,
+    /// HTTP address of metrics and the status page.
+    pub http_listen: String,
+    /// RocksDB of each group, and the admin socket `admin.sock`.
+    pub data_dir: PathBuf,
+    pub security: SecurityConfig,
+    /// Every metad, this one included, as first formed. A metad with an empty folder asks these.
+    pub peers: Vec<PeerConfig>,
+    #[serde(default)]
+    pub raft: RaftConfig,
+    #[serde(default)]
+    pub lease: LeaseConfig,
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerConfig {
+    pub node: u32,
+    /// Data-plane address.
+    pub address: String,
+}
+
+/// Files that must be readable by this user only.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecurityConfig {
+    /// The cluster key, base64, mode 0600. Daemons prove to each other that they hold it.
+    pub cluster_key_file: PathBuf,
+    /// PEM certificate and key of the gRPC server (metad), and the authority that signed it.
+    #[serde(default)]
+    pub tls_cert_file: Option<PathBuf>,
+    #[serde(default)]
+    pub tls_key_file: Option<PathBuf>,
+    #[serde(default)]
+    pub tls_ca_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RaftConfig {
+    /// Length of a raft tick. 25 ms keeps elections below a second.
+    pub tick_ms: u64,
+    /// Ticks without a leader before an election: 40 x 25 ms = 1 s, above the pauses of a busy host.
+    pub election_ticks: usize,
+    pub heartbeat_ticks: usize,
+    /// Entries kept behind the slowest live follower's need, so that a short absence costs no snapshot.
+    pub log_keep_entries: u64,
+}
+
+impl Default for RaftConfig {
+    fn default() -> Self {
+        Self { tick_ms: 25, election_ticks: 40, heartbeat_ticks: 4, log_keep_entries: 10_000 }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LeaseConfig {
+    /// A storage node that was silent this long is dead; it fences itself at half of it.
+    pub lease_ms: u32,
+    /// Also the window in which deaths are judged as one event.
+    pub heartbeat_ms: u32,
+    /// A mount that was silent this long loses its session.
+    pub session_ms: u32,
+}
+
+impl Default for LeaseConfig {
+    fn default() -> Self {
+        Self { lease_ms: 3_000, heartbeat_ms: 500, session_ms: 30_000 }
+    }
+}
+
+/// `storaged.toml`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoragedConfig {
+    /// Checked on every connection.
+    pub cluster_id: String,
+    pub listen: String,
+    /// HTTP address of metrics and status.
+    pub http_listen: String,
+    /// Node id (given at the first join) and the admin socket `admin.sock`.
+    pub data_dir: PathBuf,
+    pub security: SecurityConfig,
+    /// Data-plane addresses of the metads.
+    pub metads: Vec<String>,
+    pub disks: Vec<DiskConfig>,
+    #[serde(default)]
+    pub storage: StorageTuning,
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskConfig {
+    /// A folder on the disk: holds the data file (or a link to a raw device) and the index.
+    pub path: PathBuf,
+    /// Size of the data file; a raw device says its own.
+    #[serde(default)]
+    pub size_bytes: Option<u64>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StorageTuning {
+    /// Registered buffers of the process.
+    pub buffer_bytes: u64,
+    /// Resync traffic that this node sends, bytes a second; hot.
+    pub resync_bytes_per_s: u64,
+    /// Requests in progress on one disk.
+    pub disk_depth: u32,
+    /// False only for disks whose cache survives a power cut: data is then not synced before the index.
+    pub sync_data: bool,
+}
+
+impl Default for StorageTuning {
+    fn default() -> Self {
+        Self {
+            buffer_bytes: 256 << 20,
+            resync_bytes_per_s: 256 << 20,
+            disk_depth: 128,
+            sync_data: true,
+        }
+    }
+}
+
+/// What a mount needs; `ff2-fuse` takes it from a file or from its command line.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MountConfig {
+    pub cluster_id: String,
+    pub metads: Vec<String>,
+    /// A user token (`ff2ctl user token`), mode 0600.
+    pub token_file: PathBuf,
+    #[serde(default = "default_volume")]
+    pub volume: String,
+    pub mount_point: PathBuf,
+    /// Admin socket and logs of the mount.
+    pub data_dir: PathBuf,
+    /// HTTP address of metrics; none by default.
+    #[serde(default)]
+    pub http_listen: Option<String>,
+    /// Let users other than the mounting one in (needs `user_allow_other` unless root mounts).
+    #[serde(default)]
+    pub allow_other: bool,
+    #[serde(default)]
+    pub read_only: bool,
+    /// How long the kernel may trust attributes and names of other mounts' changes.
+    #[serde(default = "default_cache_ms")]
+    pub cache_ms: u64,
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+fn default_volume() -> String {
+    "default".into()
+}
+
+fn default_cache_ms() -> u64 {
+    1_000
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// `tracing` filter, for example `info,ff2_storaged=debug`.
+    pub filter: String,
+    pub json: bool,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { filter: "info".into(), json: false }
+    }
+}

@@ -1,0 +1,2 @@
+//! What every ff2 process has around its work: typed config, logs, metrics, admin socket, shutdown, fault points.
+pub mod config;

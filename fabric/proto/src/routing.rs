@@ -1,0 +1,145 @@
+//! The cluster's routing information as one value, built from deltas.
+
+use std::collections::BTreeMap;
+
+use crate::{ChainId, NodeId, RoutingVersion, TableId, TargetId, VolumeId, pb};
+
+/// Nodes, targets, chains, tables and volumes at one routing version.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Routing {
+    pub version: RoutingVersion,
+    pub cluster_id: String,
+    pub nodes: BTreeMap<NodeId, pb::Node>,
+    pub targets: BTreeMap<TargetId, pb::Target>,
+    pub chains: BTreeMap<ChainId, pb::Chain>,
+    pub tables: BTreeMap<TableId, pb::ChainTable>,
+    pub volumes: BTreeMap<VolumeId, pb::Volume>,
+    pub revoked_tokens: Vec<u64>,
+}
+
+impl Routing {
+    /// Takes in what changed. Returns false, and changes nothing, if the delta does not build on
+    /// what is here (the caller then asks for everything, `since` 0) or is not newer.
+    pub fn apply(&mut self, delta: pb::RoutingDelta) -> bool {
+        if delta.since > self.version.0 || delta.version <= self.version.0 {
+            return false;
+        }
+        if delta.since == 0 {
+            *self = Self::default();
+        }
+        self.version = RoutingVersion(delta.version);
+        if !delta.cluster_id.is_empty() {
+            self.cluster_id = delta.cluster_id;
+        }
+        self.nodes.extend(delta.nodes.into_iter().map(|n| (NodeId(n.id), n)));
+        self.targets.extend(delta.targets.into_iter().map(|t| (TargetId(t.id), t)));
+        self.chains.extend(delta.chains.into_iter().map(|c| (ChainId(c.id), c)));
+        self.tables.extend(delta.tables.into_iter().map(|t| (TableId(t.id), t)));
+        self.volumes.extend(delta.volumes.into_iter().map(|v| (VolumeId(v.id), v)));
+        if delta.revoked_changed {
+            self.revoked_tokens = delta.revoked_tokens;
+        }
+        true
+    }
+
+    /// Takes in one newer chain, as a refusal carries it. Returns whether it was newer.
+    pub fn apply_chain(&mut self, chain: &pb::Chain) -> bool {
+        let known = self.chains.get(&ChainId(chain.id)).map_or(0, |c| c.version);
+        let newer = chain.version > known;
+        if newer {
+            self.chains.insert(ChainId(chain.id), chain.clone());
+        }
+        newer
+    }
+
+    /// The chains of a table, in order.
+    pub fn table_chains(&self, table: TableId) -> Option<Vec<ChainId>> {
+        self.tables.get(&table).map(|t| t.chains.iter().copied().map(ChainId).collect())
+    }
+
+    /// Where a node's data plane listens.
+    pub fn address(&self, node: NodeId) -> Option<&str> {
+        self.nodes.get(&node).map(|n| n.address.as_str()).filter(|a| !a.is_empty())
+    }
+}
+
+/// Questions about one chain.
+pub trait ChainExt {
+    /// Members that serve, head first.
+    fn serving(&self) -> impl Iterator<Item = &pb::ChainMember>;
+    /// Members that receive updates (serving, then syncing), head first.
+    fn writable(&self) -> impl Iterator<Item = &pb::ChainMember>;
+    fn head(&self) -> Option<&pb::ChainMember>;
+    /// The last serving member.
+    fn tail(&self) -> Option<&pb::ChainMember>;
+    fn member(&self, target: TargetId) -> Option<&pb::ChainMember>;
+    /// Who receives this target's forwards.
+    fn successor(&self, target: TargetId) -> Option<&pb::ChainMember>;
+}
+
+impl ChainExt for pb::Chain {
+    fn serving(&self) -> impl Iterator<Item = &pb::ChainMember> {
+        self.members.iter().filter(|m| m.state() == pb::PublicState::Serving)
+    }
+
+    fn writable(&self) -> impl Iterator<Item = &pb::ChainMember> {
+        let syncing = self.members.iter().filter(|m| m.state() == pb::PublicState::Syncing);
+        self.serving().chain(syncing)
+    }
+
+    fn head(&self) -> Option<&pb::ChainMember> {
+        self.serving().next()
+    }
+
+    fn tail(&self) -> Option<&pb::ChainMember> {
+        self.serving().last()
+    }
+
+    fn member(&self, target: TargetId) -> Option<&pb::ChainMember> {
+        self.members.iter().find(|m| m.target == target.0)
+    }
+
+    fn successor(&self, target: TargetId) -> Option<&pb::ChainMember> {
+        let mut members = self.writable().skip_while(|m| m.target != target.0);
+        members.next()?;
+        members.next()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pb::PublicState as S;
+
+    fn chain(version: u64, members: &[(u64, S)]) -> pb::Chain {
+        let members = members
+            .iter()
+            .map(|&(target, state)| pb::ChainMember { target, state: state.into(), node: 1 })
+            .collect();
+        pb::Chain { id: 1, version, members, changed_at: version }
+    }
+
+    #[test]
+    fn roles_follow_order_and_state() {
+        let c = chain(3, &[(1, S::Serving), (2, S::Serving), (4, S::Syncing), (3, S::Offline)]);
+        assert_eq!(c.head().map(|m| m.target), Some(1));
+        assert_eq!(c.tail().map(|m| m.target), Some(2));
+        assert_eq!(c.successor(TargetId(1)).map(|m| m.target), Some(2));
+        assert_eq!(c.successor(TargetId(2)).map(|m| m.target), Some(4));
+        assert_eq!(c.successor(TargetId(4)), None);
+        assert_eq!(c.successor(TargetId(3)), None);
+    }
+
+    #[test]
+    fn deltas_build_on_what_is_known() {
+        let mut routing = Routing::default();
+        let full = pb::RoutingDelta { version: 5, chains: vec![chain(1, &[])], ..Default::default() };
+        assert!(routing.apply(full));
+        assert!(!routing.apply(pb::RoutingDelta { since: 6, version: 7, ..Default::default() }));
+        assert!(!routing.apply(pb::RoutingDelta { since: 1, version: 4, ..Default::default() }));
+        assert!(routing.apply(pb::RoutingDelta { since: 5, version: 6, ..Default::default() }));
+        assert_eq!(routing.chains.len(), 1, "a delta keeps what it does not name");
+        assert!(routing.apply_chain(&chain(2, &[])));
+        assert!(!routing.apply_chain(&chain(2, &[])));
+    }
+}
