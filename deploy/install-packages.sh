@@ -1,0 +1,35 @@
+#!/bin/sh
+# Installs what a fresh Debian machine with Rust lacks to build, test and run ff2. Does nothing, and
+# needs no root, where everything is there already.
+set -eu
+
+# Building RocksDB and its bindings: g++, libclang-dev. raft-rs generates its messages with protoc.
+# Mounting: fuse3. Fault tests cut links between network namespaces: iproute2. ccache only saves time.
+packages="g++ make pkg-config libclang-dev protobuf-compiler fuse3 iproute2 ccache"
+
+missing=
+for package in $packages; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' ||
+        missing="$missing $package"
+done
+
+if [ -n "$missing" ]; then
+    as_root=
+    if [ "$(id -u)" -ne 0 ]; then
+        command -v sudo >/dev/null || {
+            echo "install these packages as root, then try again:$missing" >&2
+            exit 1
+        }
+        as_root=sudo
+    fi
+    echo "installing:$missing"
+    $as_root apt-get update -qq
+    # shellcheck disable=SC2086 # one word a package
+    $as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 $missing >/dev/null
+fi
+
+if [ "${1-}" = test ] && ! command -v cargo-nextest >/dev/null; then
+    echo "installing cargo-nextest"
+    cargo install --locked --quiet cargo-nextest
+fi
