@@ -100,7 +100,10 @@ fn listed(root: &Path, metadata: &Value, packages: &[Value]) -> Result<()> {
     let direct: BTreeSet<&str> = ours
         .flat_map(|package| list(package, "dependencies"))
         .filter(|dependency| dependency["path"].is_null())
-        .map(|dependency| text(dependency, "name"))
+        .map(|dependency| match text(dependency, "rename") {
+            "" => text(dependency, "name"),
+            renamed => renamed,
+        })
         .collect();
     let page = fs::read_to_string(root.join("docs/DEPENDENCIES.md"))
         .context("read docs/DEPENDENCIES.md")?;
