@@ -1,0 +1,158 @@
+//! How far this client wrote into each file, and what the namespace does not know of it yet.
+//!
+//! Writes go to the chains; the length of a file lives in the namespace, which hears of it at
+//! fsync, at close, and from time to time. Between, this client's own `stat` and reads must see what
+//! it wrote: the size it shows is the larger of the namespace's and the unreported.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use ff2_proto::InodeId;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Length {
+    /// One past the furthest byte written since the last report was answered.
+    unreported_end: u64,
+    /// Something was written since then, maybe below the known size: the times changed.
+    dirty: bool,
+    /// When the first of it was written.
+    dirty_since: Duration,
+    /// Bumped by each write: a report covers only what was written before it was sent.
+    writes: u64,
+}
+
+/// A report on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub inode: InodeId,
+    pub length_at_least: u64,
+    writes: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Lengths {
+    inodes: BTreeMap<InodeId, Length>,
+}
+
+impl Lengths {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A write up to `end` was acknowledged by its chains.
+    pub fn wrote(&mut self, now: Duration, inode: InodeId, end: u64) {
+        let length = self.inodes.entry(inode).or_default();
+        if !length.dirty {
+            length.dirty_since = now;
+        }
+        length.dirty = true;
+        length.unreported_end = length.unreported_end.max(end);
+        length.writes += 1;
+    }
+
+    /// The size to show, given what the namespace says.
+    pub fn size(&self, inode: InodeId, server_size: u64) -> u64 {
+        self.inodes.get(&inode).map_or(server_size, |own| server_size.max(own.unreported_end))
+    }
+
+    pub fn is_dirty(&self, inode: InodeId) -> bool {
+        self.inodes.get(&inode).is_some_and(|length| length.dirty)
+    }
+
+    /// What fsync or close has to report; `None`: nothing was written since the last report.
+    pub fn report(&self, inode: InodeId) -> Option<Report> {
+        let length = self.inodes.get(&inode).filter(|length| length.dirty)?;
+        Some(Report { inode, length_at_least: length.unreported_end, writes: length.writes })
+    }
+
+    /// The namespace took a report in.
+    pub fn reported(&mut self, report: Report) {
+        if let Some(length) = self.inodes.get_mut(&report.inode)
+            && length.writes == report.writes
+        {
+            self.inodes.remove(&report.inode);
+        }
+    }
+
+    /// The file was cut or extended to `size` by this client: what was written above is gone, and
+    /// the namespace knows the rest.
+    pub fn truncated(&mut self, inode: InodeId, size: u64) {
+        if let Some(length) = self.inodes.get_mut(&inode) {
+            length.unreported_end = length.unreported_end.min(size);
+        }
+    }
+
+    /// Nobody here has the file open any more.
+    pub fn forget(&mut self, inode: InodeId) {
+        self.inodes.remove(&inode);
+    }
+
+    /// Inodes whose oldest unreported write is older than `age`: report them now, so that other
+    /// mounts see a file grow that is never closed.
+    pub fn overdue(&self, now: Duration, age: Duration, limit: usize) -> Vec<InodeId> {
+        self.inodes
+            .iter()
+            .filter(|(_, length)| length.dirty && now.saturating_sub(length.dirty_since) >= age)
+            .map(|(inode, _)| *inode)
+            .take(limit)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: InodeId = InodeId(5);
+    const NOW: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn own_writes_show_before_they_are_reported() {
+        let mut lengths = Lengths::new();
+        assert_eq!(lengths.size(FILE, 10), 10);
+        lengths.wrote(NOW, FILE, 100);
+        lengths.wrote(NOW, FILE, 50);
+        assert_eq!(lengths.size(FILE, 10), 100);
+        assert_eq!(lengths.size(FILE, 200), 200, "another client wrote further");
+        let report = lengths.report(FILE).unwrap();
+        assert_eq!(report.length_at_least, 100);
+        lengths.reported(report);
+        assert_eq!(lengths.report(FILE), None);
+        assert_eq!(lengths.size(FILE, 100), 100);
+    }
+
+    #[test]
+    fn a_write_during_the_report_stays_unreported() {
+        let mut lengths = Lengths::new();
+        lengths.wrote(NOW, FILE, 100);
+        let report = lengths.report(FILE).unwrap();
+        lengths.wrote(NOW, FILE, 80);
+        lengths.reported(report);
+        assert!(lengths.is_dirty(FILE), "its time of change is not reported");
+        assert_eq!(lengths.report(FILE).unwrap().length_at_least, 100);
+    }
+
+    #[test]
+    fn truncation_cuts_what_is_unreported() {
+        let mut lengths = Lengths::new();
+        lengths.wrote(NOW, FILE, 100);
+        lengths.truncated(FILE, 30);
+        assert_eq!(lengths.size(FILE, 30), 30);
+        assert_eq!(lengths.report(FILE).unwrap().length_at_least, 30);
+        lengths.truncated(FILE, 500);
+        assert_eq!(lengths.size(FILE, 500), 500);
+    }
+
+    #[test]
+    fn long_writers_report_from_time_to_time() {
+        let mut lengths = Lengths::new();
+        let age = Duration::from_secs(1);
+        lengths.wrote(NOW, FILE, 1);
+        lengths.wrote(NOW + age, InodeId(6), 1);
+        lengths.wrote(NOW + age, FILE, 2);
+        assert!(lengths.overdue(NOW, age, 9).is_empty());
+        assert_eq!(lengths.overdue(NOW + age, age, 9), [FILE]);
+        assert_eq!(lengths.overdue(NOW + age * 2, age, 1).len(), 1);
+        lengths.forget(FILE);
+        assert_eq!(lengths.overdue(NOW + age * 2, age, 9), [InodeId(6)]);
+    }
+}

@@ -1,0 +1,38 @@
+//! Bounds of the client's machines.
+
+use std::time::Duration;
+
+/// First wait after a failure: below the time of a failover, above that of a queue to drain.
+pub const RETRY_WAIT_MIN: Duration = Duration::from_millis(2);
+/// Longest wait between two attempts: a healed cluster is found again within this.
+pub const RETRY_WAIT_MAX: Duration = Duration::from_millis(500);
+/// Attempts in a row without any wait, so that two servers that point at each other cost no spin.
+pub const RETRY_AT_ONCE_MAX: u32 = 4;
+
+/// A target that failed is the last choice for this long: about as long as its lease.
+pub const AVOID_TARGET: Duration = Duration::from_secs(3);
+/// Targets remembered as failed; the earliest to recover makes room.
+pub const AVOIDED_TARGETS_MAX: usize = 1024;
+
+/// Bytes of one read call: large enough that the call costs nothing beside them, small enough that
+/// a long read is spread over several connections.
+pub const READ_BATCH_BYTES_MAX: u64 = 4 << 20;
+/// Parts of one read call.
+pub const READ_BATCH_PARTS_MAX: usize = 128;
+
+/// Writes of one inode that wait or run.
+pub const INODE_WRITES_MAX: usize = 1024;
+
+/// Read-ahead of a sequential reader: the first window, and where its doubling ends.
+pub const PREFETCH_MIN: u64 = 128 << 10;
+pub const PREFETCH_MAX: u64 = 8 << 20;
+/// Reads in sequence before any read-ahead: one may be chance.
+pub const PREFETCH_AFTER: u32 = 2;
+
+/// Chunk updates of one client in flight.
+pub const CHANNELS_MAX: u32 = 256;
+/// Namespace mutations of one session in flight. The leader keeps an answer for each.
+pub const MUTATIONS_MAX: usize = 256;
+
+const _: () = assert!(PREFETCH_MIN.is_power_of_two() && PREFETCH_MAX >= PREFETCH_MIN);
+const _: () = assert!(READ_BATCH_BYTES_MAX <= ff2_proto::limits::BULK_BYTES_MAX as u64);
