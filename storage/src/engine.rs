@@ -1,0 +1,4 @@
+//! The chunk engine of one disk.
+pub mod types;
+
+pub use types::*;
