@@ -1,9 +1,59 @@
 //! Configuration of the daemons: one TOML file each, parsed into a typed struct that refuses unknown
 //! keys. `ff2ctl` writes the same structs, so that no key is spelled in two places.
 
-use std::{fmt, path::PathBuf, time::Duration};
+mod load;
+mod suggest;
+mod validate;
 
+use std::path::{Path, PathBuf};
+
+pub use load::{ConfigError, load, parse, to_toml};
 use serde::{Deserialize, Serialize};
+pub use validate::{Problems, Validate};
+
+/// What [`crate::run`] needs of every daemon's configuration.
+pub trait DaemonConfig: Serialize + Validate + Send + Sync + 'static {
+    fn data_dir(&self) -> &Path;
+    /// Where metrics and status are served over TCP, if anywhere.
+    fn http_listen(&self) -> Option<&str>;
+    fn log(&self) -> &LogConfig;
+}
+
+impl DaemonConfig for MetadConfig {
+    fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+    fn http_listen(&self) -> Option<&str> {
+        Some(&self.http_listen)
+    }
+    fn log(&self) -> &LogConfig {
+        &self.log
+    }
+}
+
+impl DaemonConfig for StoragedConfig {
+    fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+    fn http_listen(&self) -> Option<&str> {
+        Some(&self.http_listen)
+    }
+    fn log(&self) -> &LogConfig {
+        &self.log
+    }
+}
+
+impl DaemonConfig for MountConfig {
+    fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+    fn http_listen(&self) -> Option<&str> {
+        self.http_listen.as_deref()
+    }
+    fn log(&self) -> &LogConfig {
+        &self.log
+    }
+}
 
 /// `metad.toml`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
