@@ -1,0 +1,1 @@
+//! Bounds of the CRAQ machine and of what a chunk remembers.
