@@ -1,0 +1,65 @@
+//! One function for each fact that group 0 logs: check first, then change.
+
+mod nodes;
+mod tables;
+mod users;
+
+use ff2_proto::{Status, pb, status::Code};
+use pb::cluster_command::Fact;
+
+use super::{edit::Edit, limits};
+use crate::kv::Kv;
+
+type Answer = Result<pb::ClusterReply, Status>;
+
+pub(super) fn apply(fact: Fact, edit: &mut Edit<'_>, kv: &mut dyn Kv) -> Answer {
+    match fact {
+        Fact::Bootstrap(fact) => bootstrap(fact, edit),
+        _ if edit.record.bootstrap.is_none() => {
+            Err(Status::new(Code::Busy, "the cluster is not formed yet: retry"))
+        }
+        Fact::Join(fact) => nodes::join(fact, edit),
+        Fact::NodesChanged(fact) => nodes::changed(&fact, edit),
+        Fact::TargetsReported(fact) => nodes::targets_reported(&fact, edit),
+        Fact::SetDraining(fact) => nodes::set_draining(&fact, edit),
+        Fact::RemoveNode(fact) => nodes::remove(&fact, edit),
+        Fact::CreateTable(fact) => tables::create_table(fact, edit),
+        Fact::CreateVolume(fact) => tables::create_volume(fact, edit),
+        Fact::PutUser(fact) => users::put(fact, edit, kv),
+        Fact::IssueToken(fact) => users::issue_token(&fact, edit, kv),
+        Fact::RevokeToken(fact) => users::revoke_token(&fact, edit, kv),
+    }
+}
+
+/// Each new leader proposes it until it finds the cluster formed, so a second one is no fault.
+fn bootstrap(fact: pb::Bootstrap, edit: &mut Edit<'_>) -> Answer {
+    if fact.cluster_id.is_empty() || fact.cluster_id.len() > limits::TEXT_BYTES_MAX {
+        return Err(invalid("a cluster id has 1 to 255 bytes"));
+    }
+    if edit.record.bootstrap.is_none() {
+        edit.record.next_node = limits::STORAGED_ID_FIRST;
+        edit.record.next_target = 1;
+        edit.record.next_chain = 1;
+        edit.record.next_table = 1;
+        edit.record.next_volume = 1;
+        edit.record.next_token = 1;
+        edit.bootstrap(fact);
+    }
+    Ok(pb::ClusterReply::default())
+}
+
+fn invalid(detail: impl Into<String>) -> Status {
+    Status::new(Code::InvalidArgument, detail)
+}
+
+fn not_found(detail: impl Into<String>) -> Status {
+    Status::new(Code::NotFound, detail)
+}
+
+/// Texts are shown to people and kept for ever.
+fn check_text(what: &str, text: &str) -> Result<(), Status> {
+    if text.len() > limits::TEXT_BYTES_MAX || text.chars().any(char::is_control) {
+        return Err(invalid(format!("{what}: at most 255 bytes, without control characters")));
+    }
+    Ok(())
+}

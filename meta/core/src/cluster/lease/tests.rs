@@ -1,0 +1,212 @@
+use super::*;
+use crate::cluster::tests::Cluster;
+use pb::{LocalState, PublicState};
+
+const TIMES: LeaseTimes = LeaseTimes { lease_ms: 3_000, heartbeat_ms: 500 };
+
+/// A book over a cluster: facts are applied as they come out.
+struct Leader {
+    cluster: Cluster,
+    book: LeaseBook,
+    now: Millis,
+}
+
+impl Leader {
+    /// Three storage nodes with one disk each, and one chain over them that serves.
+    fn new() -> Self {
+        let cluster = Cluster::serving(3, 3, 1);
+        let mut leader = Self { cluster, book: LeaseBook::new(TIMES, 0), now: 0 };
+        leader.tick();
+        leader
+    }
+
+    fn beat(&mut self, node: u32) -> Heard {
+        self.beat_with(node, |_| {})
+    }
+
+    fn beat_with(&mut self, node: u32, change: impl Fn(&mut pb::HeartbeatRequest)) -> Heard {
+        let routing = self.cluster.routing();
+        let record = &routing.nodes[&NodeId(node)];
+        let mut request = pb::HeartbeatRequest {
+            node_id: node,
+            incarnation: record.incarnation,
+            targets: self.cluster.report_of(node),
+            disks: record.disks.clone(),
+            ..Default::default()
+        };
+        change(&mut request);
+        self.book.heartbeat(self.now, &routing, request)
+    }
+
+    fn tick(&mut self) -> Vec<Fact> {
+        let mut facts = Vec::new();
+        self.book.tick(self.now, &self.cluster.routing(), &mut facts);
+        for fact in &facts {
+            self.cluster.ok(fact.clone());
+        }
+        facts
+    }
+
+    fn join(&mut self, node: u32, incarnation: u64) -> JoinTurn {
+        let routing = self.cluster.routing();
+        let request = pb::JoinRequest { incarnation, ..Cluster::join_request(&routing, node) };
+        let turn = self.book.join(self.now, &routing, &request);
+        if turn == JoinTurn::Now {
+            self.cluster.ok(Fact::Join(request));
+        }
+        turn
+    }
+
+    /// Time passes while these nodes beat each half second.
+    fn pass(&mut self, millis: Millis, beating: &[u32]) {
+        for _ in 0..millis / 100 {
+            self.now += 100;
+            if self.now.is_multiple_of(500) {
+                for &node in beating {
+                    self.beat(node);
+                }
+            }
+            self.tick();
+        }
+    }
+
+    fn alive(&self) -> Vec<u32> {
+        self.cluster.routing().nodes.values().filter(|n| n.alive).map(|n| n.id).collect()
+    }
+
+    fn states(&self) -> Vec<PublicState> {
+        self.cluster.states_by_target()
+    }
+}
+
+#[test]
+fn a_silent_node_dies_after_its_lease_and_revives_when_heard() {
+    let mut leader = Leader::new();
+    leader.pass(2_900, &[101, 102]);
+    assert_eq!(leader.alive(), [101, 102, 103], "a new leader waits one lease");
+    leader.pass(200, &[101, 102]);
+    assert_eq!(leader.alive(), [101, 102]);
+    leader.pass(500, &[101, 102, 103]);
+    leader.pass(1_000, &[101, 102, 103]);
+    assert_eq!(leader.alive(), [101, 102, 103]);
+    assert_eq!(leader.states()[2], PublicState::Syncing);
+}
+
+#[test]
+fn an_unchanged_report_is_not_logged() {
+    let mut leader = Leader::new();
+    leader.pass(5_000, &[101, 102, 103]);
+    let version = leader.cluster.routing().version;
+    leader.pass(20_000, &[101, 102, 103]);
+    assert_eq!(leader.cluster.routing().version, version);
+}
+
+#[test]
+fn nodes_that_fall_silent_together_are_judged_together() {
+    let mut leader = Leader::new();
+    leader.pass(5_000, &[101, 102, 103]);
+    // All three lose power; one had spoken a little later than the others.
+    leader.now += 300;
+    leader.beat(103);
+    leader.pass(4_000, &[]);
+    assert_eq!(leader.states(), [PublicState::Lastsrv; 3]);
+    leader.pass(1_000, &[102]);
+    let states = leader.states();
+    assert_eq!(states[1], PublicState::Serving, "the first that returns serves");
+}
+
+#[test]
+fn a_restart_is_judged_when_the_others_were_heard_after_it() {
+    let mut leader = Leader::new();
+    leader.pass(5_000, &[101, 102, 103]);
+    assert_eq!(leader.join(101, 77), JoinTurn::AfterJudgement);
+    leader.tick();
+    assert_eq!(leader.alive(), [101, 102, 103], "the others may have gone with it");
+    assert_eq!(leader.beat(101), Heard::MustJoin, "the former incarnation is over");
+    leader.pass(500, &[102, 103]);
+    assert_eq!(leader.alive(), [102, 103]);
+    assert_eq!(leader.join(101, 77), JoinTurn::Now);
+    assert_eq!(leader.alive(), [101, 102, 103]);
+    assert_eq!(leader.states()[0], PublicState::Offline);
+    leader.pass(1_000, &[101, 102, 103]);
+    assert_eq!(leader.states()[0], PublicState::Syncing);
+}
+
+#[test]
+fn a_whole_cluster_that_restarts_serves_without_the_one_that_stays_away() {
+    let mut leader = Leader::new();
+    leader.pass(5_000, &[101, 102, 103]);
+    assert_eq!(leader.join(101, 77), JoinTurn::AfterJudgement);
+    assert_eq!(leader.join(102, 78), JoinTurn::AfterJudgement);
+    leader.pass(3_000, &[]);
+    assert_eq!(leader.states(), [PublicState::Lastsrv; 3], "one event");
+    assert_eq!(leader.join(101, 77), JoinTurn::Now);
+    assert_eq!(leader.join(102, 78), JoinTurn::Now);
+    leader.pass(1_000, &[101, 102]);
+    let states = leader.states();
+    assert_eq!(states[..2], [PublicState::Serving, PublicState::Syncing]);
+    assert_eq!(states[2], PublicState::Offline);
+}
+
+#[test]
+fn a_node_that_leaves_is_gone_within_a_heartbeat() {
+    let mut leader = Leader::new();
+    leader.pass(5_000, &[101, 102, 103]);
+    leader.beat_with(101, |request| request.leaving = true);
+    assert!(leader.book.is_leaving(&leader.cluster.routing(), NodeId(101)));
+    leader.pass(600, &[102, 103]);
+    assert_eq!(leader.alive(), [102, 103]);
+    assert!(!leader.book.is_leaving(&leader.cluster.routing(), NodeId(101)));
+}
+
+#[test]
+fn no_lease_is_given_while_a_death_is_being_logged() {
+    let mut leader = Leader::new();
+    leader.pass(2_500, &[101, 102]);
+    leader.now = 3_100;
+    let mut facts = Vec::new();
+    let routing = leader.cluster.routing();
+    leader.book.tick(leader.now, &routing, &mut facts);
+    assert_eq!(facts.len(), 1);
+    assert_eq!(leader.beat(103), Heard::Dying);
+    leader.cluster.ok(facts.remove(0));
+    leader.tick();
+    assert_eq!(leader.beat(103), Heard::Renewed, "it learns in this answer that it is dead");
+}
+
+#[test]
+fn rates_come_from_counters() {
+    let mut leader = Leader::new();
+    leader.now = 1_000;
+    leader.beat_with(101, |request| request.read_bytes = 1_000);
+    leader.now = 1_500;
+    leader.beat_with(101, |request| request.read_bytes = 6_000);
+    let vitals = leader.book.vitals(1_700, NodeId(101));
+    assert_eq!(vitals.load.read_bytes_per_s, 10_000);
+    assert_eq!(vitals.heartbeat_age_ms, 200);
+}
+
+#[test]
+fn a_failed_disk_takes_its_targets_out_of_service() {
+    let mut leader = Leader::new();
+    leader.pass(1_000, &[101, 102, 103]);
+    leader.beat_with(103, |request| request.disks[0].failed = true);
+    leader.tick();
+    assert_eq!(leader.states()[2], PublicState::Offline);
+    leader.tick();
+    let version = leader.cluster.routing().version;
+    leader.beat_with(103, |request| request.disks[0].failed = true);
+    leader.tick();
+    assert_eq!(leader.cluster.routing().version, version);
+}
+
+#[test]
+fn a_finished_sync_is_news() {
+    let mut leader = Leader::new();
+    leader.pass(3_200, &[101, 102]);
+    leader.pass(1_000, &[101, 102, 103]);
+    assert_eq!(leader.states()[2], PublicState::Syncing);
+    leader.beat_with(103, |request| request.targets[0].set_local_state(LocalState::UpToDate));
+    leader.tick();
+    assert_eq!(leader.states()[2], PublicState::Serving);
+}

@@ -1,0 +1,24 @@
+//! Bounds of the cluster machine.
+
+/// Metads take their ids from their configuration, below this; storage nodes are numbered from it.
+pub const STORAGED_ID_FIRST: u32 = 101;
+/// Replicas of a chain. Each one more costs a network hop of every write.
+pub const REPLICAS_MAX: u32 = 8;
+/// Chains of one table: a client shuffles them for each file.
+pub const TABLE_CHAINS_MAX: usize = 16_384;
+/// Targets that a disk gets from a table of default size: enough that the loss of a disk spreads
+/// its recovery over several others, few enough that each keeps long runs of chunks.
+pub const TARGETS_PER_DISK: u32 = 6;
+pub const NODES_MAX: usize = 4_096;
+pub const DISKS_PER_NODE_MAX: usize = 64;
+pub const VOLUMES_MAX: usize = 4_096;
+pub const USERS_MAX: usize = 65_536;
+pub const TOKENS_PER_USER_MAX: usize = 64;
+/// Groups of a user, as Linux `NGROUPS_MAX` would allow more than any token should carry.
+pub const USER_GROUPS_MAX: usize = 256;
+/// Tokens that are refused for ever, and travel in every routing delta.
+pub const REVOKED_TOKENS_MAX: usize = 65_536;
+/// Bytes of a name, an address or a description.
+pub const TEXT_BYTES_MAX: usize = 255;
+/// A chain settles within a few decisions; more would be an oscillation, which is a bug.
+pub(super) const DECISIONS_MAX: u32 = 8;

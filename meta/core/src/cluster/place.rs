@@ -1,0 +1,245 @@
+//! Which disks the chains of a new table lie on.
+//!
+//! Three aims, in this order: replicas of a chain on different nodes; as many targets on each disk as
+//! on any other; and every pair of nodes in about as many chains, so that when a node dies all others
+//! share the work of its recovery (a balanced incomplete block design has all pairs equal; most
+//! numbers of nodes have none, so a greedy choice and a few rounds of exchanges come near).
+
+use std::{cmp::Reverse, collections::BTreeMap};
+
+use ff2_proto::{NodeId, Routing, pb};
+use pb::NodeRole;
+
+use super::limits;
+
+/// A disk that may get targets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlaceableDisk {
+    pub node: NodeId,
+    pub uuid: Vec<u8>,
+    /// Targets that it has already.
+    pub targets: u32,
+}
+
+/// Why no placement exists.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlaceError {
+    #[error(
+        "{replicas} replicas need {replicas} storage nodes that are alive and not draining, with a \
+         working disk each, and there are {nodes}: add nodes, or ask for fewer replicas"
+    )]
+    TooFewNodes { nodes: usize, replicas: u32 },
+    #[error("a table has 1 to {max} chains of 1 to {replicas_max} replicas", max = limits::TABLE_CHAINS_MAX, replicas_max = limits::REPLICAS_MAX)]
+    OutOfBounds,
+}
+
+/// Working disks of nodes that are alive and not draining.
+pub fn placeable_disks(routing: &Routing) -> Vec<PlaceableDisk> {
+    let mut used: BTreeMap<(u32, &[u8]), u32> = BTreeMap::new();
+    for target in routing.targets.values().filter(|target| target.chain != 0) {
+        *used.entry((target.node, target.disk_uuid.as_ref())).or_default() += 1;
+    }
+    let may = |node: &&pb::Node| node.role() == NodeRole::Storaged && node.alive && !node.draining;
+    let mut disks = Vec::new();
+    for node in routing.nodes.values().filter(may) {
+        for disk in node.disks.iter().filter(|disk| !disk.failed) {
+            let targets = used.get(&(node.id, disk.uuid.as_ref())).copied().unwrap_or(0);
+            disks.push(PlaceableDisk { node: NodeId(node.id), uuid: disk.uuid.to_vec(), targets });
+        }
+    }
+    disks
+}
+
+/// How many chains give each disk a few targets.
+pub fn default_chains(disks: usize, replicas: u32) -> u32 {
+    let targets = u32::try_from(disks).unwrap_or(u32::MAX).saturating_mul(limits::TARGETS_PER_DISK);
+    (targets / replicas.max(1)).clamp(1, limits::TABLE_CHAINS_MAX as u32)
+}
+
+/// Places `chains` chains of `replicas` targets. The same disks give the same chains.
+pub fn place(
+    disks: &[PlaceableDisk],
+    replicas: u32,
+    chains: u32,
+) -> Result<Vec<pb::PlacedChain>, PlaceError> {
+    let bounds = 1..=limits::TABLE_CHAINS_MAX;
+    if !(1..=limits::REPLICAS_MAX).contains(&replicas) || !bounds.contains(&(chains as usize)) {
+        return Err(PlaceError::OutOfBounds);
+    }
+    let mut plan = Plan::new(disks);
+    if plan.nodes.len() < replicas as usize {
+        return Err(PlaceError::TooFewNodes { nodes: plan.nodes.len(), replicas });
+    }
+    for _ in 0..chains {
+        plan.add_chain(replicas as usize);
+    }
+    plan.exchange();
+    Ok(plan.into_chains())
+}
+
+#[derive(Debug)]
+struct Plan {
+    nodes: Vec<PlanNode>,
+    /// Places in `nodes`, for each chain.
+    chains: Vec<Vec<usize>>,
+    /// In how many chains two nodes meet: a square matrix by rows.
+    pairs: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct PlanNode {
+    id: NodeId,
+    /// Targets so far, then the disk.
+    disks: Vec<(u32, Vec<u8>)>,
+    targets: u32,
+    heads: u32,
+}
+
+impl Plan {
+    fn new(disks: &[PlaceableDisk]) -> Self {
+        let mut nodes: BTreeMap<NodeId, Vec<(u32, Vec<u8>)>> = BTreeMap::new();
+        for disk in disks {
+            nodes.entry(disk.node).or_default().push((disk.targets, disk.uuid.clone()));
+        }
+        let nodes: Vec<PlanNode> = nodes
+            .into_iter()
+            .map(|(id, disks)| {
+                let targets = disks.iter().map(|disk| disk.0).sum();
+                PlanNode { id, disks, targets, heads: 0 }
+            })
+            .collect();
+        let pairs = vec![0; nodes.len() * nodes.len()];
+        Self { nodes, chains: Vec::new(), pairs }
+    }
+
+    /// Takes the node with the fewest targets a disk, and among equals the one that met the nodes
+    /// already in the chain least often.
+    fn add_chain(&mut self, replicas: usize) {
+        let turn = self.chains.len() as u64;
+        let mut chain: Vec<usize> = Vec::with_capacity(replicas);
+        for _ in 0..replicas {
+            let cost = |&place: &usize| {
+                let node = &self.nodes[place];
+                // Thousandths of a target a disk: nodes may have different numbers of disks.
+                let load = u64::from(node.targets) * 1000 / node.disks.len() as u64;
+                let met: u32 = chain.iter().map(|&other| self.met(place, other)).sum();
+                (load, met, scatter(turn, node.id), node.id)
+            };
+            let free = (0..self.nodes.len()).filter(|place| !chain.contains(place));
+            let place =
+                free.min_by_key(cost).expect("there are at least as many nodes as replicas");
+            self.nodes[place].targets += 1;
+            chain.push(place);
+        }
+        self.count_pairs(&chain, 1);
+        self.chains.push(chain);
+    }
+
+    fn met(&self, a: usize, b: usize) -> u32 {
+        self.pairs[a * self.nodes.len() + b]
+    }
+
+    fn count_pairs(&mut self, chain: &[usize], change: i32) {
+        let width = self.nodes.len();
+        for &a in chain {
+            for &b in chain.iter().filter(|&&b| b != a) {
+                let pair = &mut self.pairs[a * width + b];
+                *pair = pair.checked_add_signed(change).expect("pairs are counted once each");
+            }
+        }
+    }
+
+    /// Exchanges nodes between two chains while that evens out the pairs. Loads stay as they are.
+    fn exchange(&mut self) {
+        /// Chains whose pairs are looked at; above, the greedy choice is even enough by numbers.
+        const CHAINS_MAX: usize = 512;
+        const ROUNDS_MAX: u32 = 16;
+        let count = self.chains.len().min(CHAINS_MAX);
+        for _ in 0..ROUNDS_MAX {
+            let mut better = false;
+            for a in 0..count {
+                for b in a + 1..count {
+                    better |= self.exchange_between(a, b);
+                }
+            }
+            if !better {
+                return;
+            }
+        }
+    }
+
+    fn exchange_between(&mut self, a: usize, b: usize) -> bool {
+        for i in 0..self.chains[a].len() {
+            for j in 0..self.chains[b].len() {
+                let (x, y) = (self.chains[a][i], self.chains[b][j]);
+                if x == y || self.chains[a].contains(&y) || self.chains[b].contains(&x) {
+                    continue;
+                }
+                let before = self.unevenness(a, b, [x, y]);
+                self.swap(a, i, b, j);
+                let after = self.unevenness(a, b, [x, y]);
+                if after < before {
+                    return true;
+                }
+                self.swap(a, i, b, j);
+            }
+        }
+        false
+    }
+
+    fn swap(&mut self, a: usize, i: usize, b: usize, j: usize) {
+        let (mut left, mut right) = (self.chains[a].clone(), self.chains[b].clone());
+        self.count_pairs(&left, -1);
+        self.count_pairs(&right, -1);
+        std::mem::swap(&mut left[i], &mut right[j]);
+        self.count_pairs(&left, 1);
+        self.count_pairs(&right, 1);
+        (self.chains[a], self.chains[b]) = (left, right);
+    }
+
+    /// Sum of the squares of the pair counts that moving these two nodes between two chains changes:
+    /// their total stays, so the smaller, the more even.
+    fn unevenness(&self, a: usize, b: usize, moved: [usize; 2]) -> u64 {
+        let others = || self.chains[a].iter().chain(&self.chains[b]);
+        let others = || others().filter(|node| !moved.contains(node));
+        let counts = moved.iter().flat_map(|&node| others().map(move |&other| (node, other)));
+        counts.map(|(node, other)| u64::from(self.met(node, other)).pow(2)).sum()
+    }
+
+    /// Chooses the disks, and a head for each chain so that all nodes lead about equally many.
+    fn into_chains(mut self) -> Vec<pb::PlacedChain> {
+        let chains = std::mem::take(&mut self.chains);
+        let mut placed = Vec::with_capacity(chains.len());
+        for mut chain in chains {
+            chain.sort_by_key(|&place| (self.nodes[place].heads, self.nodes[place].id));
+            self.nodes[chain[0]].heads += 1;
+            let targets = chain.iter().map(|&place| self.nodes[place].place_target()).collect();
+            placed.push(pb::PlacedChain { targets });
+        }
+        placed
+    }
+}
+
+/// An order of the nodes that differs from turn to turn: with a fixed one, the same last nodes would
+/// be left for each other in every round. (The finisher of MurmurHash3.)
+fn scatter(turn: u64, node: NodeId) -> u64 {
+    let mut hash = (turn << 32) ^ u64::from(node.0);
+    for multiplier in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
+        hash ^= hash >> 33;
+        hash = hash.wrapping_mul(multiplier);
+    }
+    hash ^ (hash >> 33)
+}
+
+impl PlanNode {
+    fn place_target(&mut self) -> pb::PlacedTarget {
+        let disk = (0..self.disks.len())
+            .min_by_key(|&index| (self.disks[index].0, Reverse(self.disks.len() - index)))
+            .expect("a node is placeable because it has a disk");
+        self.disks[disk].0 += 1;
+        pb::PlacedTarget { node: self.id.0, disk_uuid: self.disks[disk].1.clone().into() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,420 @@
+use std::collections::BTreeMap;
+
+use ff2_proto::{ChainId, NodeId, RoutingVersion, TargetId};
+use pb::{LocalState, NodeRole, PublicState, cluster_command::Fact};
+use proptest::prelude::*;
+
+use super::*;
+use crate::kv::MemKv;
+
+/// A machine with its keys, and stores that answer for its targets.
+pub(super) struct Cluster {
+    machine: ClusterMachine,
+    kv: MemKv,
+    /// What the stores of all nodes have: generation by target.
+    stores: BTreeMap<u64, u64>,
+}
+
+impl Cluster {
+    pub(super) fn new() -> Self {
+        let mut cluster =
+            Self { machine: ClusterMachine::new(), kv: MemKv::new(), stores: BTreeMap::new() };
+        cluster.ok(Fact::Bootstrap(pb::Bootstrap {
+            cluster_id: "test".into(),
+            lease_ms: 3_000,
+            heartbeat_ms: 500,
+        }));
+        cluster
+    }
+
+    /// Storage nodes from 101 with one disk each, and chains over them that all serve.
+    pub(super) fn serving(nodes: u32, replicas: u32, chains: u32) -> Self {
+        let mut cluster = Self::new();
+        for number in 0..nodes {
+            let reply = cluster.ok(Fact::Join(new_node(number)));
+            assert_eq!(reply.node_id, 101 + number);
+        }
+        let placed = place(&placeable_disks(&cluster.routing()), replicas, chains).unwrap();
+        cluster.ok(Fact::CreateTable(pb::CreateTable {
+            replicas,
+            chains: placed,
+            ..Default::default()
+        }));
+        for number in 0..nodes {
+            cluster.report(101 + number);
+        }
+        cluster
+    }
+
+    pub(super) fn apply(&mut self, fact: Fact) -> pb::ClusterReply {
+        let command = pb::ClusterCommand { now_ms: 1, fact: Some(fact) }.encode_to_vec();
+        let reply = self.machine.apply(1, &command, &mut self.kv);
+        self.machine.check();
+        pb::ClusterReply::decode(reply).unwrap()
+    }
+
+    pub(super) fn ok(&mut self, fact: Fact) -> pb::ClusterReply {
+        let shown = format!("{fact:?}");
+        let reply = self.apply(fact);
+        assert_eq!(ff2_proto::status::check(reply.status.clone()), Ok(()), "{shown}");
+        reply
+    }
+
+    fn refused(&mut self, fact: Fact) -> Code {
+        let before = (self.kv.hash(), self.routing().version);
+        let reply = self.apply(fact);
+        assert_eq!(before, (self.kv.hash(), self.routing().version), "a refusal changes nothing");
+        ff2_proto::status::check(reply.status).unwrap_err().code
+    }
+
+    pub(super) fn routing(&self) -> Arc<Routing> {
+        self.machine.view()
+    }
+
+    pub(super) fn join_request(routing: &Routing, node: u32) -> pb::JoinRequest {
+        let node = &routing.nodes[&NodeId(node)];
+        pb::JoinRequest {
+            node_id: node.id,
+            role: node.role,
+            address: node.address.clone(),
+            incarnation: node.incarnation,
+            disks: node.disks.clone(),
+            ..Default::default()
+        }
+    }
+
+    /// What a node says whose stores are all there.
+    pub(super) fn report_of(&self, node: u32) -> Vec<pb::TargetReport> {
+        let routing = self.routing();
+        let mine = routing.targets.values().filter(|target| target.node == node);
+        mine.map(|target| pb::TargetReport {
+            target: target.id,
+            local_state: LocalState::Online.into(),
+            generation: self.stores.get(&target.id).copied().unwrap_or(1_000 + target.id),
+            chain_version: routing.chains[&ChainId(target.chain)].version,
+            ..Default::default()
+        })
+        .collect()
+    }
+
+    fn report(&mut self, node: u32) {
+        let targets = self.report_of(node);
+        self.ok(Fact::TargetsReported(pb::TargetsReported {
+            node_id: node,
+            targets,
+            disks: Vec::new(),
+        }));
+    }
+
+    fn report_complete(&mut self, node: u32) {
+        let mut targets = self.report_of(node);
+        targets.iter_mut().for_each(|target| target.set_local_state(LocalState::UpToDate));
+        self.ok(Fact::TargetsReported(pb::TargetsReported {
+            node_id: node,
+            targets,
+            disks: Vec::new(),
+        }));
+    }
+
+    fn nodes_changed(&mut self, dead: &[u32], alive: &[u32]) {
+        let fact = pb::NodesChanged { dead: dead.to_vec(), alive: alive.to_vec() };
+        self.ok(Fact::NodesChanged(fact));
+    }
+
+    pub(super) fn states_by_target(&self) -> Vec<PublicState> {
+        self.routing().targets.values().map(pb::Target::public_state).collect()
+    }
+}
+
+fn new_node(number: u32) -> pb::JoinRequest {
+    let disk = pb::Disk {
+        uuid: vec![number as u8; 16].into(),
+        capacity_bytes: 1 << 30,
+        ..Default::default()
+    };
+    pb::JoinRequest {
+        role: NodeRole::Storaged.into(),
+        address: format!("127.0.0.1:{}", 7000 + number),
+        incarnation: 5,
+        disks: vec![disk],
+        ..Default::default()
+    }
+}
+
+#[test]
+fn a_new_chain_serves_when_all_its_stores_are_made() {
+    let mut cluster = Cluster::new();
+    for number in 0..3 {
+        cluster.ok(Fact::Join(new_node(number)));
+    }
+    let chains = place(&placeable_disks(&cluster.routing()), 3, 4).unwrap();
+    cluster.ok(Fact::CreateTable(pb::CreateTable { replicas: 3, chains, ..Default::default() }));
+    cluster.report(101);
+    cluster.report(102);
+    assert!(cluster.states_by_target().iter().all(|&state| state == PublicState::Lastsrv));
+    cluster.report(103);
+    assert!(cluster.states_by_target().iter().all(|&state| state == PublicState::Serving));
+    let routing = cluster.routing();
+    assert!(routing.targets.values().all(|target| target.generation == 1_000 + target.id));
+    let heads: std::collections::BTreeSet<u32> =
+        routing.chains.values().map(|chain| chain.members[0].node).collect();
+    assert_eq!(heads.len(), 3, "the heads are spread as placed");
+}
+
+#[test]
+fn a_member_that_cannot_be_there_does_not_keep_a_new_chain_from_serving() {
+    let mut cluster = Cluster::new();
+    for number in 0..3 {
+        cluster.ok(Fact::Join(new_node(number)));
+    }
+    let chains = place(&placeable_disks(&cluster.routing()), 3, 1).unwrap();
+    cluster.ok(Fact::CreateTable(pb::CreateTable { replicas: 3, chains, ..Default::default() }));
+    cluster.report(101);
+    cluster.report(102);
+    cluster.nodes_changed(&[103], &[]);
+    let mut states = cluster.states_by_target();
+    states.sort_unstable();
+    assert_eq!(states, [PublicState::Serving, PublicState::Serving, PublicState::Offline]);
+    cluster.nodes_changed(&[], &[103]);
+    cluster.report(103);
+    assert!(cluster.states_by_target().contains(&PublicState::Syncing));
+    cluster.report_complete(103);
+    assert_eq!(cluster.states_by_target(), [PublicState::Serving; 3]);
+}
+
+#[test]
+fn a_proof_of_another_version_does_not_end_a_sync() {
+    let mut cluster = Cluster::serving(3, 3, 1);
+    cluster.nodes_changed(&[103], &[]);
+    cluster.nodes_changed(&[], &[103]);
+    cluster.report(103);
+    let mut stale = cluster.report_of(103);
+    stale[0].set_local_state(LocalState::UpToDate);
+    stale[0].chain_version -= 1;
+    let fact = pb::TargetsReported { node_id: 103, targets: stale, disks: Vec::new() };
+    cluster.ok(Fact::TargetsReported(fact));
+    assert!(cluster.states_by_target().contains(&PublicState::Syncing));
+}
+
+#[test]
+fn a_restart_that_nobody_judged_leaves_service() {
+    let mut cluster = Cluster::serving(3, 3, 2);
+    let again =
+        pb::JoinRequest { incarnation: 6, ..Cluster::join_request(&cluster.routing(), 102) };
+    cluster.ok(Fact::Join(again.clone()));
+    let routing = cluster.routing();
+    let own = || routing.targets.values().filter(|target| target.node == 102);
+    assert!(own().all(|target| target.public_state() == PublicState::Offline));
+    // The same join again is no second restart.
+    cluster.report(102);
+    cluster.ok(Fact::Join(again));
+    let routing = cluster.routing();
+    let own = routing.targets.values().filter(|target| target.node == 102);
+    assert!(own.map(pb::Target::public_state).all(|state| state == PublicState::Syncing));
+}
+
+#[test]
+fn the_only_last_serving_member_is_waited_for_until_its_own_data_returns() {
+    let mut cluster = Cluster::serving(2, 2, 1);
+    cluster.nodes_changed(&[101], &[]);
+    cluster.nodes_changed(&[102], &[]);
+    let last = cluster.routing().chains[&ChainId(1)].members[0];
+    assert_eq!(last.state(), PublicState::Lastsrv);
+    // It returns with an empty store, twice; then somebody finds the old disk.
+    cluster.stores.insert(last.target, 7);
+    cluster.nodes_changed(&[], &[101, 102]);
+    for _ in 0..2 {
+        cluster.report(101);
+        cluster.report(102);
+        let member = cluster.routing().chains[&ChainId(1)].members[0];
+        assert_eq!((member.target, member.state()), (last.target, PublicState::Lastsrv));
+    }
+    cluster.stores.remove(&last.target);
+    cluster.report(last.node);
+    let chain = cluster.routing().chains[&ChainId(1)].clone();
+    assert_eq!(chain.members[0].target, last.target);
+    assert_eq!(chain.members[0].state(), PublicState::Serving);
+    assert_eq!(chain.members[1].state(), PublicState::Syncing);
+}
+
+#[test]
+fn a_replaced_disk_syncs_from_the_start() {
+    let mut cluster = Cluster::serving(3, 3, 1);
+    let target = cluster.routing().targets.values().find(|t| t.node == 103).unwrap().id;
+    cluster.nodes_changed(&[103], &[]);
+    cluster.stores.insert(target, 9);
+    cluster.nodes_changed(&[], &[103]);
+    cluster.report(103);
+    let record = cluster.routing().targets[&TargetId(target)].clone();
+    assert_eq!((record.public_state(), record.generation), (PublicState::Syncing, 9));
+}
+
+#[test]
+fn joins_are_checked() {
+    let mut cluster = Cluster::serving(1, 1, 1);
+    let routing = cluster.routing();
+    let known = Cluster::join_request(&routing, 101);
+    let with = |change: fn(&mut pb::JoinRequest)| {
+        let mut request = known.clone();
+        change(&mut request);
+        Fact::Join(request)
+    };
+    let cases: [(Fact, Code); 6] = [
+        (with(|r| r.cluster_id = "other".into()), Code::WrongCluster),
+        (with(|r| r.node_id = 150), Code::NotFound),
+        (with(|r| r.role = NodeRole::Metad.into()), Code::Forbidden),
+        (with(|r| r.role = NodeRole::Client.into()), Code::Forbidden),
+        (with(|r| r.address.clear()), Code::InvalidArgument),
+        (with(|r| r.disks.push(r.disks[0].clone())), Code::InvalidArgument),
+    ];
+    for (fact, code) in cases {
+        assert_eq!(cluster.refused(fact.clone()), code, "{fact:?}");
+    }
+    // A first join whose answer was lost finds its id again.
+    let first = cluster.ok(Fact::Join(new_node(9))).node_id;
+    assert_eq!(cluster.ok(Fact::Join(new_node(9))).node_id, first);
+    let metad = pb::JoinRequest {
+        node_id: 1,
+        role: NodeRole::Metad.into(),
+        address: "m:1".into(),
+        ..Default::default()
+    };
+    assert_eq!(cluster.ok(Fact::Join(metad)).node_id, 1);
+}
+
+#[test]
+fn a_node_is_removed_only_when_nothing_needs_it() {
+    let mut cluster = Cluster::serving(3, 3, 2);
+    let remove = Fact::RemoveNode(pb::RemoveNode { node: 103 });
+    assert_eq!(cluster.refused(remove.clone()), Code::Busy, "it is alive");
+    cluster.nodes_changed(&[103], &[]);
+    let since = cluster.routing().version;
+    cluster.ok(remove.clone());
+    cluster.ok(remove);
+    let routing = cluster.routing();
+    assert!(routing.chains.values().all(|chain| chain.members.len() == 2));
+    assert_eq!(routing.nodes[&NodeId(103)].role(), NodeRole::RoleUnknown);
+    assert!(delta(&routing, since).nodes.iter().any(|node| node.id == 103));
+    let back = pb::JoinRequest { node_id: 103, ..new_node(2) };
+    assert_eq!(cluster.refused(Fact::Join(back)), Code::Forbidden);
+    cluster.nodes_changed(&[102], &[]);
+    cluster.nodes_changed(&[101], &[]);
+    assert_eq!(cluster.refused(Fact::RemoveNode(pb::RemoveNode { node: 101 })), Code::Busy);
+}
+
+#[test]
+fn users_tokens_and_volumes() {
+    let mut cluster = Cluster::new();
+    assert_eq!(cluster.refused(Fact::IssueToken(pb::IssueToken { uid: 5 })), Code::NotFound);
+    let user = pb::User { uid: 5, name: "ann".into(), token_ids: vec![99], ..Default::default() };
+    cluster.ok(Fact::PutUser(pb::PutUser { user: Some(user) }));
+    assert!(super::user(&cluster.kv, 5).unwrap().token_ids.is_empty(), "tokens are issued only");
+    let token = cluster.ok(Fact::IssueToken(pb::IssueToken { uid: 5 })).token_id;
+    assert_eq!(users(&cluster.kv)[0].token_ids, [token]);
+    cluster.ok(Fact::RevokeToken(pb::RevokeToken { token_id: token }));
+    assert_eq!(cluster.routing().revoked_tokens, [token]);
+    assert!(users(&cluster.kv)[0].token_ids.is_empty());
+    let unknown = Fact::RevokeToken(pb::RevokeToken { token_id: token + 1 });
+    assert_eq!(cluster.refused(unknown), Code::NotFound);
+
+    let volume = |name: &str| Fact::CreateVolume(pb::CreateVolume { name: name.into(), group: 1 });
+    assert_eq!(cluster.ok(volume("default")).volume_id, 1);
+    assert_eq!(cluster.refused(volume("default")), Code::Exists);
+    assert_eq!(cluster.refused(volume("a/b")), Code::InvalidArgument);
+}
+
+#[test]
+fn nothing_happens_before_the_cluster_is_formed_and_nonsense_is_answered() {
+    let mut machine = ClusterMachine::new();
+    let mut kv = MemKv::new();
+    let command = pb::ClusterCommand { now_ms: 1, fact: Some(Fact::Join(new_node(1))) };
+    for bytes in [command.encode_to_vec(), vec![0xff; 9], Vec::new()] {
+        let reply = machine.apply(1, &bytes, &mut kv);
+        let reply = pb::ClusterReply::decode(reply).unwrap();
+        assert!(ff2_proto::status::check(reply.status).is_err());
+    }
+    assert!(kv.is_empty());
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Die(Vec<u32>),
+    Revive(u32),
+    Restart(u32, u64),
+    Report(u32),
+    Complete(u32),
+    Wipe(u32),
+    Drain(u32, bool),
+    Table,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let node = || 101..105u32;
+    let step = prop_oneof![
+        1 => prop::collection::vec(node(), 1..4).prop_map(Step::Die),
+        1 => node().prop_map(Step::Revive),
+        1 => (node(), 1..9u64).prop_map(|(node, incarnation)| Step::Restart(node, incarnation)),
+        4 => node().prop_map(Step::Report),
+        2 => node().prop_map(Step::Complete),
+        1 => node().prop_map(Step::Wipe),
+        1 => (node(), any::<bool>()).prop_map(|(node, draining)| Step::Drain(node, draining)),
+        1 => Just(Step::Table),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+fn run(cluster: &mut Cluster, step: Step) {
+    match step {
+        Step::Die(nodes) => cluster.nodes_changed(&nodes, &[]),
+        Step::Revive(node) => cluster.nodes_changed(&[], &[node]),
+        Step::Restart(node, incarnation) => {
+            let request = Cluster::join_request(&cluster.routing(), node);
+            cluster.ok(Fact::Join(pb::JoinRequest { incarnation, ..request }));
+        }
+        Step::Report(node) => cluster.report(node),
+        Step::Complete(node) => cluster.report_complete(node),
+        Step::Wipe(node) => {
+            let routing = cluster.routing();
+            for target in routing.targets.values().filter(|target| target.node == node) {
+                *cluster.stores.entry(target.id).or_insert(1_000 + target.id) += 1;
+            }
+        }
+        Step::Drain(node, draining) => {
+            cluster.ok(Fact::SetDraining(pb::SetDraining { node, draining }));
+        }
+        Step::Table => {
+            let Ok(chains) = place(&placeable_disks(&cluster.routing()), 2, 2) else { return };
+            let fact = pb::CreateTable { replicas: 2, chains, ..Default::default() };
+            cluster.ok(Fact::CreateTable(fact));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+    #[test]
+    fn deltas_and_restores_rebuild_the_same_routing(steps in steps()) {
+        let mut cluster = Cluster::serving(4, 3, 4);
+        let mut follower = Routing::default();
+        for (number, step) in steps.into_iter().enumerate() {
+            let before = cluster.routing();
+            run(&mut cluster, step);
+            let after = cluster.routing();
+            prop_assert_eq!(before.version == after.version, before == after);
+            prop_assert!(before == after || after.version.0 == before.version.0 + 1);
+            for (id, chain) in &before.chains {
+                let next = &after.chains[id];
+                prop_assert_eq!(chain.version == next.version, chain == next);
+            }
+            if number % 3 == 0 {
+                follower.apply(delta(&after, follower.version));
+                prop_assert_eq!(&follower, after.as_ref());
+            }
+        }
+        let mut restored = ClusterMachine::new();
+        restored.restore(&cluster.kv);
+        prop_assert_eq!(restored.view(), cluster.routing());
+        let all = delta(&cluster.routing(), RoutingVersion(u64::MAX));
+        prop_assert_eq!(all.since, 0, "a version of another history gets everything");
+    }
+}
