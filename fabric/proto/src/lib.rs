@@ -33,4 +33,4 @@ pub const PROTOCOL_VERSION: u32 = 1;
 
 pub use ids::*;
 pub use routing::Routing;
-pub use status::{Retry, Status};
+pub use status::{Code, Retry, Status};

@@ -1,0 +1,104 @@
+//! Memory for bulk bytes: page-aligned blocks from a pool with a bound in bytes.
+//!
+//! Owns every block that payloads live in, from the socket to the disk and back, so that none is
+//! copied and direct I/O can use all of them. A [`Buf`] has one owner and may be written; frozen, it
+//! becomes a [`SharedBuf`] that many may read. A block goes back to its pool when its last user
+//! drops it. Who finds the pool empty waits: that is how memory pushes back on the network.
+
+mod block;
+mod pool;
+mod shared;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
+
+use block::Block;
+pub use pool::BufPool;
+pub use shared::SharedBuf;
+
+/// Bytes with one owner. The capacity is a power of two pages, the address is page aligned.
+pub struct Buf {
+    block: Block,
+    len: usize,
+}
+
+impl Buf {
+    /// No bytes, no memory.
+    pub fn empty() -> Self {
+        Self { block: Block::empty(), len: 0 }
+    }
+
+    /// Zeroed memory outside every pool: for tools and tests.
+    pub fn unpooled(len: usize) -> Self {
+        Self { block: Block::allocate(len), len }
+    }
+
+    fn new(block: Block, len: usize) -> Self {
+        assert!(len <= block.capacity());
+        Self { block, len }
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.block.capacity()
+    }
+
+    /// Keeps the first `len` bytes.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// Sets the length, up to the capacity. Bytes that come to light are old ones, not zeros.
+    pub fn set_len(&mut self, len: usize) {
+        assert!(len <= self.capacity(), "{len} bytes do not fit into {}", self.capacity());
+        self.len = len;
+    }
+
+    /// From now on many may read it, and nobody may write it.
+    pub fn freeze(self) -> SharedBuf {
+        let len = self.len;
+        SharedBuf::from_block(Arc::new(self.block), len)
+    }
+}
+
+impl Default for Buf {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl Deref for Buf {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.block.bytes()[..self.len]
+    }
+}
+
+impl DerefMut for Buf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.block.bytes_mut()[..self.len]
+    }
+}
+
+impl AsRef<[u8]> for Buf {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl AsMut<[u8]> for Buf {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
+impl fmt::Debug for Buf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buf({} of {} bytes)", self.len, self.capacity())
+    }
+}

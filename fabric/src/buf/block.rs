@@ -1,0 +1,90 @@
+//! One block of aligned memory: the only unsafe code of the buffers.
+
+use std::{
+    alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
+    mem,
+    ptr::NonNull,
+    slice,
+    sync::Arc,
+};
+
+use super::pool::BufPool;
+use crate::limits::{BUF_BYTES_MAX, PAGE_BYTES};
+
+/// Owned, initialised, page-aligned memory, perhaps on loan from a pool.
+pub(super) struct Block {
+    /// Dangling when `capacity` is 0.
+    memory: NonNull<u8>,
+    capacity: usize,
+    pool: Option<Arc<BufPool>>,
+}
+
+// SAFETY: a block owns its memory alone; access goes through `&self` and `&mut self` only.
+unsafe impl Send for Block {}
+// SAFETY: as above; `&Block` gives out shared slices only.
+unsafe impl Sync for Block {}
+
+impl Block {
+    pub(super) fn empty() -> Self {
+        Self { memory: NonNull::dangling(), capacity: 0, pool: None }
+    }
+
+    /// Zeroed memory of the capacity class of `len`.
+    pub(super) fn allocate(len: usize) -> Self {
+        let capacity = capacity_for(len);
+        if capacity == 0 {
+            return Self::empty();
+        }
+        // SAFETY: the layout's size is not 0. Zeroed memory is initialised memory.
+        let memory = unsafe { alloc_zeroed(layout(capacity)) };
+        let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout(capacity)) };
+        Self { memory, capacity, pool: None }
+    }
+
+    /// The pool that gets the block back.
+    pub(super) fn lend(mut self, pool: Arc<BufPool>) -> Self {
+        assert!(self.pool.is_none(), "a block is lent by one pool");
+        self.pool = Some(pool);
+        self
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        // SAFETY: `memory` points to `capacity` initialised bytes that this block owns (or is
+        // dangling, aligned, with capacity 0).
+        unsafe { slice::from_raw_parts(self.memory.as_ptr(), self.capacity) }
+    }
+
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`, and `&mut self` excludes every other access.
+        unsafe { slice::from_raw_parts_mut(self.memory.as_ptr(), self.capacity) }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool.take() {
+            let block = mem::replace(self, Self::empty());
+            pool.take_back(block);
+        } else if self.capacity > 0 {
+            // SAFETY: allocated in `allocate` with the same layout, and dropped once.
+            unsafe { dealloc(self.memory.as_ptr(), layout(self.capacity)) };
+        }
+    }
+}
+
+fn layout(capacity: usize) -> Layout {
+    Layout::from_size_align(capacity, PAGE_BYTES).expect("capacities are below isize::MAX")
+}
+
+/// The capacity of a buffer of `len` bytes: a power of two pages; above the largest class, whole pages.
+pub(super) fn capacity_for(len: usize) -> usize {
+    match len {
+        0 => 0,
+        len if len <= BUF_BYTES_MAX => len.next_power_of_two().max(PAGE_BYTES),
+        len => len.next_multiple_of(PAGE_BYTES),
+    }
+}

@@ -1,0 +1,69 @@
+use std::time::Duration;
+
+use super::*;
+use crate::limits::PAGE_BYTES;
+
+#[tokio::test]
+async fn buffers_are_aligned_and_recycled() {
+    let pool = BufPool::new(1 << 20);
+    let mut buf = pool.get(5000).await;
+    assert_eq!((buf.len(), buf.capacity()), (5000, 8192));
+    assert_eq!(buf.as_ptr() as usize % PAGE_BYTES, 0);
+    buf.fill(7);
+    let address = buf.as_ptr();
+    drop(buf);
+    let again = pool.get(8192).await;
+    assert_eq!(again.as_ptr(), address, "the block is used again");
+    assert_eq!(pool.free_bytes(), (1 << 20) - 8192);
+    drop(again);
+    assert_eq!(pool.free_bytes(), 1 << 20);
+}
+
+#[tokio::test]
+async fn a_full_pool_makes_callers_wait() {
+    let pool = BufPool::new(64 << 10);
+    let held = pool.get(40 << 10).await;
+    assert!(pool.try_get(4096).is_none(), "40 KiB count as 64");
+    let waiting = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.get(1).await.len() }
+    });
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert!(!waiting.is_finished());
+    drop(held);
+    assert_eq!(waiting.await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn spare_blocks_of_another_size_make_room() {
+    let pool = BufPool::new(64 << 10);
+    let small: Vec<_> = (0..16).map(|_| pool.try_get(4096).unwrap()).collect();
+    drop(small);
+    let large = pool.try_get(32 << 10).unwrap();
+    drop(large);
+    assert!(pool.try_get(64 << 10).is_some());
+    assert!(pool.try_get(1 << 20).is_some(), "a giant is lent when it is alone");
+    assert_eq!(pool.free_bytes(), 64 << 10);
+}
+
+#[tokio::test]
+async fn shared_parts_keep_the_block_and_give_it_back() {
+    let pool = BufPool::new(8192);
+    let mut buf = pool.get(6000).await;
+    buf[..3].copy_from_slice(b"abc");
+    let shared = buf.freeze();
+    let part = shared.slice(1..3);
+    assert_eq!(&*part, b"bc");
+    assert_eq!(&*part.slice(1..), b"c");
+    let shared = shared.try_into_unique().unwrap_err();
+    drop(part);
+    let mut buf = shared.try_into_unique().unwrap();
+    assert_eq!(buf.len(), 6000);
+    buf.truncate(2);
+    assert_eq!(&*buf, b"ab");
+    drop(buf.freeze().slice(..1));
+    assert_eq!(pool.free_bytes(), 8192);
+    assert_eq!(&*SharedBuf::from(vec![1, 2, 3]).slice(..=1), [1, 2]);
+    assert!(SharedBuf::from(vec![1]).try_into_unique().is_err());
+    assert!(pool.get(0).await.is_empty());
+}

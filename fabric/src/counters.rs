@@ -1,0 +1,62 @@
+//! Counts of calls and bytes, for the daemons to show. Latencies are theirs to measure.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use crate::{rpc::Method, stubs::method};
+
+/// One side's traffic: a server's, or a process's calls to its peers.
+#[derive(Debug)]
+pub struct Counters {
+    pub bytes_in: AtomicU64,
+    pub bytes_out: AtomicU64,
+    /// Connections that are open now.
+    pub connections: AtomicU64,
+    /// Connections that were refused or broke.
+    pub connection_errors: AtomicU64,
+    /// In order of [`Method::index`].
+    methods: Box<[MethodCounters]>,
+}
+
+#[derive(Debug, Default)]
+pub struct MethodCounters {
+    pub calls: AtomicU64,
+    pub errors: AtomicU64,
+    pub in_progress: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn new() -> Arc<Self> {
+        let methods = method::ALL.iter().map(|_| MethodCounters::default()).collect();
+        Arc::new(Self {
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            connection_errors: AtomicU64::new(0),
+            methods,
+        })
+    }
+
+    pub fn method(&self, method: Method) -> &MethodCounters {
+        &self.methods[method.index]
+    }
+
+    /// Every method with its counters.
+    pub fn methods(&self) -> impl Iterator<Item = (Method, &MethodCounters)> {
+        method::ALL.iter().copied().zip(&*self.methods)
+    }
+
+    pub(crate) fn begin(&self, method: Method) {
+        let counters = self.method(method);
+        counters.calls.fetch_add(1, Relaxed);
+        counters.in_progress.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn end(&self, method: Method, failed: bool) {
+        let counters = self.method(method);
+        counters.in_progress.fetch_sub(1, Relaxed);
+        counters.errors.fetch_add(u64::from(failed), Relaxed);
+    }
+}

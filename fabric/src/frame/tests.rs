@@ -1,0 +1,90 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn header() -> Header {
+    Header {
+        kind: Kind::Request,
+        method: 0x0301,
+        id: 0x0102_0304_0506_0708,
+        routing_version: 77,
+        message_bytes: 3,
+        bulk_bytes: 4096,
+        timeout_ms: 5000,
+        message_crc: crc32c(b"abc"),
+    }
+}
+
+#[test]
+fn the_bytes_on_the_wire_never_change() {
+    let golden = [
+        b'f', b'f', b'2', 1, 8, 0, 0x01, 0x03, 8, 7, 6, 5, 4, 3, 2, 1, 77, 0, 0, 0, 0, 0, 0, 0, 3,
+        0, 0, 0, 0, 16, 0, 0, 0x88, 0x13, 0, 0, 0xb7, 0x3f, 0x4b, 0x36,
+    ];
+    let bytes = header().encode();
+    assert_eq!(bytes[..40], golden);
+    assert_eq!(bytes[40..], crc32c(&golden).to_le_bytes());
+    assert_eq!(crc32c(b"123456789"), 0xe306_9283, "the check value of CRC-32C");
+    assert_eq!(Header::decode(&bytes, Limits::AUTHENTICATED), Ok(header()));
+}
+
+#[test]
+fn a_message_is_sealed_behind_its_header() {
+    let claims = ff2_proto::pb::UserClaims { uid: 7, ..Default::default() };
+    let mut head = encode_message(&claims);
+    seal(&mut head, Header::new(Kind::Reply, 9, 1), 5);
+    let (room, message) = head.split_at(HEADER_BYTES);
+    let header = Header::decode(room.try_into().unwrap(), Limits::AUTHENTICATED).unwrap();
+    assert_eq!((header.message_bytes, header.bulk_bytes, header.id), (2, 5, 9));
+    assert_eq!(header.check_message(message), Ok(()));
+    assert_eq!(header.check_message(b"\x08\x08"), Err(FrameError::MessageChecksum));
+}
+
+#[test]
+fn lengths_are_bounded_before_anything_is_read() {
+    let long = Header { message_bytes: 4097, bulk_bytes: 0, ..header() };
+    let limit = Limits::HANDSHAKE;
+    let refused = FrameError::MessageTooLong { bytes: 4097, limit: 4096 };
+    assert_eq!(Header::decode(&long.encode(), limit), Err(refused));
+    assert!(Header::decode(&long.encode(), Limits::AUTHENTICATED).is_ok());
+    let refused = FrameError::BulkTooLong { bytes: 4096, limit: 0 };
+    assert_eq!(Header::decode(&header().encode(), limit), Err(refused));
+    let vast = Header { bulk_bytes: u32::MAX, ..header() };
+    assert!(matches!(
+        Header::decode(&vast.encode(), Limits::AUTHENTICATED),
+        Err(FrameError::BulkTooLong { .. })
+    ));
+}
+
+#[test]
+fn unknown_kinds_and_other_protocols_are_named() {
+    let mut bytes = header().encode();
+    bytes[4] = 99;
+    let crc = crc32c(&bytes[..40]);
+    bytes[40..].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(Header::decode(&bytes, Limits::AUTHENTICATED), Err(FrameError::Kind(99)));
+    let mut http = [b' '; HEADER_BYTES];
+    http[..14].copy_from_slice(b"GET / HTTP/1.1");
+    assert!(matches!(Header::decode(&http, Limits::AUTHENTICATED), Err(FrameError::Magic(_))));
+}
+
+proptest! {
+    #[test]
+    fn any_flipped_bit_is_found(bit in 0..HEADER_BYTES * 8) {
+        let mut bytes = header().encode();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        prop_assert!(Header::decode(&bytes, Limits::AUTHENTICATED).is_err());
+    }
+
+    #[test]
+    fn garbage_never_panics(bytes in proptest::array::uniform(any::<u8>())) {
+        let bytes: [u8; 32] = bytes;
+        let mut header = [0; HEADER_BYTES];
+        header[..32].copy_from_slice(&bytes);
+        prop_assert!(Header::decode(&header, Limits::AUTHENTICATED).is_err());
+        header[..4].copy_from_slice(b"ff2\x01");
+        let crc = crc32c(&header[..40]);
+        header[40..].copy_from_slice(&crc.to_le_bytes());
+        let _ = Header::decode(&header, Limits::AUTHENTICATED);
+    }
+}

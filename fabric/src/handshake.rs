@@ -1,0 +1,1 @@
+//! The handshake: each side proves that it knows the key.

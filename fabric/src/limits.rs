@@ -1,0 +1,62 @@
+//! Bounds of connections, queues and buffers.
+
+use std::time::Duration;
+
+pub use ff2_proto::limits::{BULK_BYTES_MAX, HEADER_BYTES_MAX as MESSAGE_BYTES_MAX};
+
+/// Smallest buffer, and the alignment of all: what O_DIRECT asks for.
+pub const PAGE_BYTES: usize = 4 << 10;
+/// Largest buffer that the pool keeps for the next user.
+pub const BUF_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of a handshake message: a token with many groups is below 1 KiB.
+pub const HANDSHAKE_BYTES_MAX: usize = 4 << 10;
+/// A handshake takes two round trips; a loaded host may need seconds for them.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections that have not proved who they are.
+pub const HANDSHAKES_MAX: usize = 256;
+/// Connections of one server.
+pub const CONNECTIONS_MAX: usize = 16 << 10;
+
+/// Connect and handshake together.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Pause after a failed attempt to connect; doubles up to the maximum.
+pub const RECONNECT_MIN: Duration = Duration::from_millis(20);
+pub const RECONNECT_MAX: Duration = Duration::from_secs(1);
+/// Each side says that it lives when it sent nothing else for so long.
+pub const KEEPALIVE: Duration = Duration::from_millis(1_000);
+/// A peer that was silent this long is gone.
+pub const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// A peer that takes none of our bytes this long holds our buffers for nothing.
+pub const STALL_MAX: Duration = Duration::from_secs(30);
+
+/// Requests in progress on one connection; more wait on the client.
+pub const REQUESTS_MAX: u32 = 1024;
+/// Bulk bytes of unanswered requests on one connection: above bandwidth times delay of a fast link.
+pub const CREDIT_BYTES: u32 = 128 << 20;
+/// Connections to one peer for bulk bytes, beside the one for small messages.
+pub const BULK_LANES: usize = 2;
+/// Calls that send or expect more bulk bytes than this ride a bulk connection.
+pub const SMALL_BULK_BYTES: usize = 64 << 10;
+/// Peers that a process remembers.
+pub const PEERS_MAX: usize = 16 << 10;
+/// How long a reply without a place waits for a pool buffer before it is thrown away.
+pub const REPLY_BUFFER_WAIT: Duration = Duration::from_secs(1);
+/// A stopping server lets the requests in progress finish this long.
+pub const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// Frames that one system call sends.
+pub const FRAMES_PER_WRITE: usize = 64;
+/// Pieces of memory that one system call sends.
+pub const SLICES_PER_WRITE: usize = 256;
+/// Bytes read ahead on a connection for small messages: many frames with one system call.
+pub const READ_AHEAD_BYTES: usize = 64 << 10;
+/// And on a bulk connection, where what is read ahead of a header is copied once more.
+pub const BULK_READ_AHEAD_BYTES: usize = 4 << 10;
+
+/// Frames in flight inside an in-process connection.
+pub const MEM_FRAMES_MAX: usize = 64;
+
+const _: () = assert!(BULK_BYTES_MAX <= BUF_BYTES_MAX);
+const _: () = assert!(BULK_BYTES_MAX <= CREDIT_BYTES as usize);
+const _: () = assert!(BULK_READ_AHEAD_BYTES >= 1 << 10);
