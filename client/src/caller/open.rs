@@ -1,0 +1,165 @@
+//! Opening and creating: from a name or an inode to a [`File`].
+
+use std::sync::Arc;
+
+use ff2_proto::{
+    ChainId, Code, InodeId, Status, TableId, layout, pb, pb::FileKind, pb::ns_request::Op,
+};
+
+use super::{Caller, incomplete};
+use crate::{File, Result, inodes::Hold, limits};
+
+/// How to open a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenHow {
+    pub read: bool,
+    pub write: bool,
+    pub truncate: bool,
+    /// Each write goes to the end.
+    pub append: bool,
+    /// To run it: execute permission is enough.
+    pub execute: bool,
+    /// Make the file, with this mode, if there is none.
+    pub create: Option<u32>,
+    /// With `create`: fail if there is one.
+    pub exclusive: bool,
+}
+
+impl OpenHow {
+    pub fn read() -> Self {
+        Self { read: true, ..Self::default() }
+    }
+
+    pub fn write() -> Self {
+        Self { write: true, ..Self::default() }
+    }
+
+    pub fn read_write() -> Self {
+        Self { read: true, write: true, ..Self::default() }
+    }
+
+    #[must_use]
+    pub fn create(mut self, mode: u32) -> Self {
+        self.create = Some(mode);
+        self
+    }
+
+    #[must_use]
+    pub fn create_new(mut self, mode: u32) -> Self {
+        self.create = Some(mode);
+        self.exclusive = true;
+        self
+    }
+
+    #[must_use]
+    pub fn truncate(mut self) -> Self {
+        self.truncate = true;
+        self
+    }
+
+    #[must_use]
+    pub fn append(mut self) -> Self {
+        self.append = true;
+        self.write = true;
+        self
+    }
+}
+
+impl OpenHow {
+    fn op(self, inode: InodeId) -> pb::OpenOp {
+        pb::OpenOp {
+            inode: inode.0,
+            read: self.read,
+            write: self.write,
+            truncate: self.truncate,
+            execute: self.execute,
+        }
+    }
+}
+
+impl Caller {
+    /// Opens a file by its inode. `create` is not looked at.
+    pub async fn open(&self, inode: InodeId, how: OpenHow) -> Result<File> {
+        let hold = Hold::new(&self.shared, inode);
+        let open = self.shared.inodes.entry(inode);
+        let op = how.op(inode);
+        // A truncating open is a cut: what was written here before it comes first.
+        let _alone = if how.truncate { Some(open.gate.write().await) } else { None };
+        if how.truncate {
+            self.shared.report_length(inode).await?;
+        }
+        let reply = if how.write || how.truncate {
+            self.mutate(Op::Open(op)).await?
+        } else {
+            self.read(Op::Open(op)).await?
+        };
+        let attr = reply.attr.as_ref().ok_or_else(|| incomplete("attributes"))?;
+        let chains = self.file_chains(attr).await?;
+        open.opened(&op, &reply, chains, &self.cred);
+        if how.truncate {
+            self.shared.inodes.truncated(inode, 0);
+        }
+        Ok(File::new(self.clone(), open.clone(), hold, how))
+    }
+
+    /// Makes and opens a file; opens the one that is there unless `how.exclusive`. The second value
+    /// tells whether it was made.
+    pub async fn create(
+        &self,
+        parent: InodeId,
+        name: &[u8],
+        how: OpenHow,
+    ) -> Result<(File, pb::Attr, bool)> {
+        let creating = self.shared.inodes.creating();
+        let create = pb::CreateOp {
+            parent: parent.0,
+            name: name.to_vec().into(),
+            mode: how.create.unwrap_or(0o644),
+            exclusive: how.exclusive,
+            truncate: how.truncate,
+            read: how.read,
+            write: how.write,
+            layout: None,
+        };
+        let reply = self.mutate(Op::Create(create)).await?;
+        let mut attr = reply.attr.clone().ok_or_else(|| incomplete("attributes"))?;
+        let inode = InodeId(attr.inode);
+        let hold = Hold::new(&self.shared, inode);
+        drop(creating);
+        let open = self.shared.inodes.entry(inode);
+        let chains = self.file_chains(&attr).await?;
+        let op = how.op(inode);
+        open.opened(&op, &reply, chains, &self.cred);
+        if how.truncate && !reply.created {
+            self.shared.inodes.truncated(inode, 0);
+        }
+        self.shared.inodes.merge(&mut attr);
+        Ok((File::new(self.clone(), open, hold, how), attr, reply.created))
+    }
+
+    /// The chains of a file, by its layout. A table made a moment ago may not be known here yet.
+    async fn file_chains(&self, attr: &pb::Attr) -> Result<Arc<[ChainId]>> {
+        if attr.kind() != FileKind::Regular {
+            let directory = attr.kind() == FileKind::Directory;
+            let code = if directory { Code::IsDirectory } else { Code::InvalidArgument };
+            return Err(Status::new(code, "only regular files have data"));
+        }
+        let layout = attr.layout.ok_or_else(|| incomplete("layout"))?;
+        if !layout.chunk_size.is_power_of_two() {
+            let why = format!("a chunk size of {} bytes", layout.chunk_size);
+            return Err(Status::new(Code::Internal, why));
+        }
+        let mut routing = self.shared.routing.get();
+        let mut table = routing.table_chains(TableId(layout.table));
+        if table.is_none() {
+            routing = self.shared.routing.wait_newer(routing.version, limits::CACHE).await;
+            table = routing.table_chains(TableId(layout.table));
+        }
+        let chains = layout::stripe_chains(&table.unwrap_or_default(), layout.stripe, layout.seed);
+        if chains.is_empty() {
+            let why = format!("chain table {} is empty or not known here", layout.table);
+            return Err(Status::new(Code::NotServing, why));
+        }
+        Ok(chains.into())
+    }
+}

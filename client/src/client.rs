@@ -1,0 +1,229 @@
+//! A connection to one volume: what all its callers and files share, from hello to goodbye.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ff2_fabric::{
+    BufPool, Call, ClusterClient, Identity, Peers, PeersConfig, RoutingCache, UserToken,
+    chain::{ChainClient, Totals},
+    leader::LeaderFinder,
+    routing::RoutingWatch,
+};
+use ff2_proto::{Code, GroupId, Retry, RoutingVersion, Status, VolumeId, pb};
+use tokio::{sync::Semaphore, task::JoinHandle};
+
+use crate::{
+    Caller, ClientOptions, Result,
+    inodes::Inodes,
+    limits,
+    session::{self, Session},
+};
+
+/// A connected client. Cheap to clone; all clones share one session.
+///
+/// Its own methods act for the user of the token, by path. [`Client::caller`] acts for another user,
+/// which the servers allow to root tokens only.
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) options: ClientOptions,
+    pub(crate) pool: Arc<BufPool>,
+    pub(crate) routing: Arc<RoutingCache>,
+    pub(crate) chains: Arc<ChainClient>,
+    pub(crate) session: Session,
+    pub(crate) inodes: Inodes,
+    /// Bytes (in [`BUDGET_UNIT`]) that reads in flight may hold: taken at once, so that no two reads
+    /// wait for each other's buffers.
+    pub(crate) read_budget: Arc<Semaphore>,
+    pub(crate) ahead_budget: Arc<Semaphore>,
+    pub(crate) own: pb::Credentials,
+    tasks: parking_lot::Mutex<Vec<JoinHandle<()>>>,
+    watch: RoutingWatch,
+}
+
+/// Granularity of the byte budgets.
+pub(crate) const BUDGET_UNIT: u64 = 4 << 10;
+
+impl Client {
+    /// Finds a metad, learns the routing, opens a session.
+    pub async fn connect(options: ClientOptions) -> Result<Self> {
+        let deadline = Instant::now() + limits::CONNECT;
+        let pool = BufPool::new(options.buffer_bytes);
+        let routing = RoutingCache::new();
+        let peers = Peers::new(PeersConfig {
+            cluster_id: options.cluster_id.clone(),
+            identity: Identity::User(options.token.clone()),
+            pool: pool.clone(),
+            routing: routing.clone(),
+        });
+        first_routing(&options, &peers, &routing, deadline).await?;
+        let volume = find_volume(&options, &routing)?;
+        let watch = RoutingWatch::start(options.metads.clone(), peers.clone(), routing.clone());
+        let finder = LeaderFinder::new(
+            GroupId(volume.group),
+            options.metads.clone(),
+            peers.clone(),
+            routing.clone(),
+        );
+        let own = own_credentials(&options.token);
+        let session =
+            Session::open(finder, VolumeId(volume.id), &options.description, &own, deadline)
+                .await?;
+        let chains = ChainClient::new(peers.clone(), routing.clone(), session.id());
+        let budget = options.buffer_bytes / BUDGET_UNIT;
+        let permits = |share: u64| Arc::new(Semaphore::new((budget / share).max(16) as usize));
+        let shared = Arc::new(Shared {
+            pool,
+            routing,
+            chains,
+            session,
+            inodes: Inodes::new(),
+            read_budget: permits(2),
+            ahead_budget: permits(4),
+            own,
+            tasks: parking_lot::Mutex::new(Vec::new()),
+            watch,
+            options,
+        });
+        let tasks = session::start_tasks(&shared);
+        shared.tasks.lock().extend(tasks);
+        Ok(Self { shared })
+    }
+
+    /// Acts for the token's own user.
+    pub fn me(&self) -> Caller {
+        self.caller(self.shared.own.clone())
+    }
+
+    /// Acts for this user.
+    pub fn caller(&self, credentials: pb::Credentials) -> Caller {
+        Caller { shared: self.shared.clone(), cred: credentials }
+    }
+
+    /// The pool that reads fill; writes are free of a copy if their bytes lie in one of its buffers.
+    pub fn pool(&self) -> &Arc<BufPool> {
+        &self.shared.pool
+    }
+
+    pub fn session_id(&self) -> u64 {
+        self.shared.session.id()
+    }
+
+    /// Version of the routing information that this client acts on.
+    pub fn routing_version(&self) -> RoutingVersion {
+        self.shared.routing.version()
+    }
+
+    /// Bytes and calls since the start.
+    pub fn totals(&self) -> Totals {
+        self.shared.chains.totals()
+    }
+
+    /// Inodes that are open here.
+    pub fn open_inodes(&self) -> usize {
+        self.shared.inodes.count()
+    }
+
+    /// Reports what was written, and ends the session. Files that are still open fail from now on.
+    pub async fn close(&self) {
+        let deadline = Instant::now() + limits::GOODBYE;
+        let goodbye = async {
+            self.shared.report_lengths(Duration::ZERO).await;
+            self.shared.session.close(&self.shared.own, deadline).await;
+        };
+        if tokio::time::timeout(limits::GOODBYE, goodbye).await.is_err() {
+            tracing::warn!("the namespace did not hear the goodbye; the session will expire");
+        }
+        self.shared.stop();
+    }
+}
+
+impl Shared {
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.options.patience
+    }
+
+    fn stop(&self) {
+        for task in self.tasks.lock().drain(..) {
+            task.abort();
+        }
+        self.watch.stop();
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("volume", &self.shared.options.volume)
+            .field("session", &self.shared.session.id())
+            .finish_non_exhaustive()
+    }
+}
+
+fn own_credentials(token: &UserToken) -> pb::Credentials {
+    let claims = token.claims();
+    pb::Credentials { uid: claims.uid, gid: claims.gid, groups: claims.groups.clone() }
+}
+
+/// Asks the metads in turn until one tells the routing. A refusal (wrong token, wrong cluster) ends
+/// it at once, with its reason; silence goes on to the next.
+async fn first_routing(
+    options: &ClientOptions,
+    peers: &Arc<Peers>,
+    routing: &RoutingCache,
+    deadline: Instant,
+) -> Result<()> {
+    if options.metads.is_empty() {
+        return Err(Status::new(Code::InvalidArgument, "no metad address is given"));
+    }
+    let mut last = None;
+    for metad in options.metads.iter().cycle() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        let client = ClusterClient::new(peers.channel(metad));
+        let call = Call { timeout: left.min(Duration::from_secs(2)), ..Call::default() };
+        let request = pb::WatchRoutingRequest { since: 0, wait_ms: 0 };
+        let failure = match client.watch_routing(&request, call).await {
+            Ok((delta, _)) if delta.version > 0 => {
+                routing.apply(delta);
+                return Ok(());
+            }
+            Ok(_) => Status::new(Code::NotServing, "the cluster has no routing yet"),
+            Err(failure) if failure.retry() == Retry::Never => return Err(failure),
+            Err(failure) => failure,
+        };
+        tracing::debug!(%metad, %failure, "no routing from this metad");
+        last = Some(failure);
+        tokio::time::sleep(Duration::from_millis(100).min(left)).await;
+    }
+    let why = last.map_or_else(String::new, |failure| failure.to_string());
+    let metads = options.metads.join(", ");
+    Err(Status::new(
+        Code::Unreachable,
+        format!("no metad of {metads} answered within {:?}: {why}", limits::CONNECT),
+    ))
+}
+
+fn find_volume(options: &ClientOptions, routing: &RoutingCache) -> Result<pb::Volume> {
+    let routing = routing.get();
+    let found = routing.volumes.values().find(|volume| volume.name == options.volume).cloned();
+    found.ok_or_else(|| {
+        let names: Vec<_> = routing.volumes.values().map(|volume| volume.name.as_str()).collect();
+        let why = format!("no volume {:?}; there are: {}", options.volume, names.join(", "));
+        Status::new(Code::NotFound, why)
+    })
+}

@@ -1,0 +1,253 @@
+//! An open file.
+
+mod ahead;
+mod read;
+mod write;
+
+use std::{fmt, sync::Arc};
+
+use ff2_client_core::lengths::Report;
+use ff2_proto::{Code, InodeId, Status, pb, pb::ns_request::Op};
+use parking_lot::Mutex;
+
+use crate::{
+    AttrChange, Caller, OpenHow, Result,
+    client::Shared,
+    inodes::{Hold, OpenInode},
+};
+use ahead::Ahead;
+
+/// A file that is open. Reads and writes may run side by side; writes that overlap take effect in
+/// the order of their calls.
+///
+/// [`File::close`] reports what was written and says whether that worked. A file that is dropped is
+/// closed in the background.
+pub struct File {
+    caller: Caller,
+    inode: Arc<OpenInode>,
+    how: OpenHow,
+    ahead: Mutex<Ahead>,
+    /// Taken by the close.
+    hold: Option<Hold>,
+}
+
+impl File {
+    pub(crate) fn new(caller: Caller, inode: Arc<OpenInode>, hold: Hold, how: OpenHow) -> Self {
+        Self { caller, inode, how, ahead: Mutex::new(Ahead::default()), hold: Some(hold) }
+    }
+
+    pub fn inode(&self) -> InodeId {
+        self.inode.id
+    }
+
+    pub fn how(&self) -> OpenHow {
+        self.how
+    }
+
+    /// The newest attributes that this client saw, with its own unreported writes; asks nobody.
+    pub fn known_attr(&self) -> pb::Attr {
+        let (mut attr, _) = self.inode.attr();
+        self.shared().inodes.merge(&mut attr);
+        attr
+    }
+
+    /// The attributes as they are now.
+    pub async fn attr(&self) -> Result<pb::Attr> {
+        self.caller.get_attr(self.inode.id).await
+    }
+
+    /// Cuts or extends the file; what is new reads as zeros.
+    pub async fn truncate(&self, size: u64) -> Result<pb::Attr> {
+        self.check_writable()?;
+        let change = AttrChange { size: Some(size), by_handle: true, ..AttrChange::default() };
+        self.caller.set_attr(self.inode.id, change).await
+    }
+
+    /// Makes the file's length and times, as this client wrote them, known to everybody. The data
+    /// itself is durable when a write returns.
+    pub async fn fsync(&self) -> Result<()> {
+        self.inode.check_alive()?;
+        self.shared().report_length_gated(self.inode.id).await
+    }
+
+    /// What `close(2)` waits for: other clients that open the file after it see all that was
+    /// written. The file stays usable.
+    pub async fn flush(&self) -> Result<()> {
+        if !self.how.write || self.shared().inodes.report(self.inode.id).is_none() {
+            return Ok(());
+        }
+        self.inode.check_alive()?;
+        // Waits for writes in flight: their lengths belong to this flush.
+        let _alone = self.inode.gate.write().await;
+        let sole = self.inode.writers() == 1 && self.inode.attr().0.nlink > 0;
+        if !sole {
+            return self.shared().report_length(self.inode.id).await;
+        }
+        // The only writer reports and ends its registration in one step; another write begins it anew.
+        self.deregister().await
+    }
+
+    /// Reports and lets go.
+    pub async fn close(mut self) -> Result<()> {
+        let Some(hold) = self.hold.take() else { return Ok(()) };
+        let result = self.finish().await;
+        drop(hold);
+        result
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.caller.shared
+    }
+
+    /// The end of a handle, its hold still in place.
+    async fn finish(&self) -> Result<()> {
+        if !self.how.write {
+            self.inode.handle_closed(false);
+            return Ok(());
+        }
+        let _alone = self.inode.gate.write().await;
+        let last = self.inode.handle_closed(true) == 0;
+        self.inode.check_alive()?;
+        if last && self.inode.registered() > 0 {
+            self.deregister().await
+        } else {
+            self.shared().report_length(self.inode.id).await
+        }
+    }
+
+    /// Registers as a writer if a flush ended the registration.
+    async fn register(&self) -> Result<()> {
+        if self.inode.registered() > 0 {
+            return Ok(());
+        }
+        let _registering = self.inode.registering.lock().await;
+        if self.inode.registered() > 0 {
+            return Ok(());
+        }
+        let op = self.reopen_op();
+        let reply = self.caller.mutate(Op::Open(op)).await?;
+        self.inode.reopened(&op, &reply);
+        Ok(())
+    }
+
+    /// Reports the length and ends the registration. With the gate held alone.
+    async fn deregister(&self) -> Result<()> {
+        let inodes = &self.shared().inodes;
+        let report = inodes.report(self.inode.id);
+        let opens = self.inode.registered();
+        if opens == 0 {
+            return Ok(());
+        }
+        let op = pb::CloseOp {
+            inode: self.inode.id.0,
+            length_at_least: report.map_or(0, |report| report.length_at_least),
+            wrote: report.is_some(),
+            mtime_ns: self.inode.mtime_ns(),
+            opens,
+        };
+        let reply = self.caller.mutate(Op::Close(op)).await?;
+        self.inode.deregistered(opens);
+        self.shared().took_report(report, reply);
+        Ok(())
+    }
+
+    /// Renews an expired grant.
+    async fn renew_grant(&self) -> Result<()> {
+        let op = self.reopen_op();
+        let reply = if op.write {
+            let reply = self.caller.mutate(Op::Open(op)).await?;
+            self.inode.reopened(&op, &reply);
+            reply
+        } else {
+            let reply = self.caller.read(Op::Open(op)).await?;
+            self.inode.reopened(&op, &reply);
+            reply
+        };
+        if reply.grant.is_empty() {
+            return Err(Status::new(Code::GrantExpired, "the namespace gave no new grant"));
+        }
+        Ok(())
+    }
+
+    fn reopen_op(&self) -> pb::OpenOp {
+        let (read, write) = (self.how.read, self.how.write);
+        pb::OpenOp { inode: self.inode.id.0, read, write, truncate: false, execute: false }
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        if self.how.write {
+            Ok(())
+        } else {
+            Err(Status::new(Code::BadHandle, "the file is not open for writing"))
+        }
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let Some(hold) = self.hold.take() else { return };
+        if !self.how.write {
+            self.inode.handle_closed(false);
+            return;
+        }
+        // The report needs a runtime; without one the session's end will report for us.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            self.inode.handle_closed(true);
+            return;
+        };
+        let remains = Self {
+            caller: self.caller.clone(),
+            inode: self.inode.clone(),
+            how: self.how,
+            ahead: Mutex::new(Ahead::default()),
+            hold: None,
+        };
+        runtime.spawn(async move {
+            if let Err(failure) = remains.finish().await {
+                tracing::warn!(inode = %remains.inode.id, %failure, "a dropped file was not closed");
+            }
+            drop(hold);
+        });
+    }
+}
+
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("File");
+        out.field("inode", &self.inode.id).field("how", &self.how).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// As [`Self::report_length`], beside writes but not beside a close.
+    pub(crate) async fn report_length_gated(&self, inode: InodeId) -> Result<()> {
+        let Some(open) = self.inodes.get(inode) else { return Ok(()) };
+        let _with_others = open.gate.read().await;
+        self.report_length(inode).await
+    }
+
+    /// Tells the namespace how far this client wrote into an inode, if it does not know. With the
+    /// inode's gate held.
+    pub(crate) async fn report_length(&self, inode: InodeId) -> Result<()> {
+        let Some(report) = self.inodes.report(inode) else { return Ok(()) };
+        let Some(open) = self.inodes.get(inode) else { return Ok(()) };
+        let op = pb::ReportLengthOp {
+            inode: inode.0,
+            length_at_least: report.length_at_least,
+            mtime_ns: open.mtime_ns(),
+        };
+        let reply = self.mutate(&open.opener(), Op::ReportLength(op)).await?;
+        self.took_report(Some(report), reply);
+        Ok(())
+    }
+
+    fn took_report(&self, report: Option<Report>, reply: pb::NsReply) {
+        // The answer's size first, then the own one goes: a reader between sees it once at least.
+        if let Some(mut attr) = reply.attr {
+            self.inodes.merge(&mut attr);
+        }
+        if let Some(report) = report {
+            self.inodes.reported(report);
+        }
+    }
+}

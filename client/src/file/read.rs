@@ -1,0 +1,139 @@
+//! Reads: straight from the replicas, or from what was read ahead.
+
+use std::ops::Range;
+
+use ff2_client_core::read_spans;
+use ff2_fabric::SharedBuf;
+use ff2_proto::{Code, Status};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::File;
+use crate::{Result, client::BUDGET_UNIT, limits};
+
+impl File {
+    /// Reads up to `length` bytes (at most [`limits::READ_BYTES_MAX`]); fewer only at the end of the
+    /// file. Without a copy where the bytes lie in one chunk.
+    pub async fn read_at(&self, offset: u64, length: u64) -> Result<SharedBuf> {
+        let mut pieces = self.read_pieces(offset, length).await?;
+        if pieces.len() == 1 {
+            return Ok(pieces.swap_remove(0));
+        }
+        let total: usize = pieces.iter().map(|piece| piece.len()).sum();
+        if total == 0 {
+            return Ok(SharedBuf::from(Vec::new()));
+        }
+        let mut whole = self.shared().pool.get(total).await;
+        let mut at = 0;
+        for piece in &pieces {
+            whole[at..at + piece.len()].copy_from_slice(piece);
+            at += piece.len();
+        }
+        Ok(whole.freeze())
+    }
+
+    /// Fills the caller's buffer; fewer bytes than it has only at the end of the file.
+    pub async fn read_into(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let left = (buffer.len() - filled) as u64;
+            let pieces = self.read_pieces(offset + filled as u64, left).await?;
+            let before = filled;
+            for piece in &pieces {
+                buffer[filled..filled + piece.len()].copy_from_slice(piece);
+                filled += piece.len();
+            }
+            if filled == before {
+                break;
+            }
+        }
+        Ok(filled)
+    }
+
+    /// The bytes as they came, in order: for who can send several buffers at once.
+    pub async fn read_pieces(&self, offset: u64, length: u64) -> Result<Vec<SharedBuf>> {
+        if !self.how.read {
+            return Err(Status::new(Code::BadHandle, "the file is not open for reading"));
+        }
+        self.inode.check_alive()?;
+        let wanted = offset..offset.saturating_add(length.min(limits::READ_BYTES_MAX));
+        let size = self.size_for(wanted.end).await?;
+        let range = wanted.start..wanted.end.min(size);
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.plan_ahead(&range, size);
+        self.read_range(range).await
+    }
+
+    /// The file's size; asked anew if the read goes beyond what is known and that is not fresh.
+    async fn size_for(&self, end: u64) -> Result<u64> {
+        let size = self.shared().inodes.size(&self.inode);
+        let (_, age) = self.inode.attr();
+        if end <= size || age < self.shared().options.cache {
+            return Ok(size);
+        }
+        Ok(self.caller.get_attr(self.inode.id).await?.size)
+    }
+
+    /// Reads within the file: what was read ahead, and the gaps from the chains.
+    async fn read_range(&self, range: Range<u64>) -> Result<Vec<SharedBuf>> {
+        let mut pieces = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let rest = at..range.end;
+            let found = self.read_ahead(&rest).await;
+            let gap_end = match found {
+                Ok(piece) => {
+                    at += piece.len() as u64;
+                    pieces.push(piece);
+                    continue;
+                }
+                Err(next_piece) => next_piece.min(range.end),
+            };
+            pieces.extend(self.read_chains(at..gap_end).await?);
+            at = gap_end;
+        }
+        Ok(pieces)
+    }
+
+    async fn read_chains(&self, range: Range<u64>) -> Result<Vec<SharedBuf>> {
+        let _budget = take_budget(&self.shared().read_budget, range.end - range.start).await;
+        self.fetcher().fetch(range).await
+    }
+
+    pub(super) fn fetcher(&self) -> Fetcher<'_> {
+        Fetcher { file: self }
+    }
+}
+
+/// Reads ranges from the chains, with a grant that is renewed as needed.
+pub(super) struct Fetcher<'a> {
+    file: &'a File,
+}
+
+impl Fetcher<'_> {
+    pub(super) async fn fetch(&self, range: Range<u64>) -> Result<Vec<SharedBuf>> {
+        let file = self.file;
+        let (layout, chains) = file.inode.layout();
+        let length = range.end - range.start;
+        let spans = read_spans(file.inode.id, &layout, &chains, range.start, length);
+        let deadline = file.shared().deadline();
+        for _ in 0..limits::GRANT_RENEWALS_MAX {
+            let grant = file.inode.read_grant();
+            match file.shared().chains.read(&spans, &grant, deadline).await {
+                Ok(pieces) => return Ok(pieces.into_iter().map(|piece| piece.bytes).collect()),
+                Err(failure) if failure.code == Code::GrantExpired => file.renew_grant().await?,
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(Status::new(Code::GrantExpired, "each new grant expired at once"))
+    }
+}
+
+/// Permits for this many bytes; a read above the whole budget takes all of it.
+async fn take_budget(budget: &std::sync::Arc<Semaphore>, bytes: u64) -> OwnedSemaphorePermit {
+    let units = u32::try_from(bytes.div_ceil(BUDGET_UNIT)).unwrap_or(u32::MAX);
+    let most = u32::try_from(limits::READ_BYTES_MAX / BUDGET_UNIT).unwrap_or(u32::MAX);
+    let permit = budget.clone().acquire_many_owned(units.min(most)).await;
+    permit.expect("the semaphore is never closed")
+}

@@ -1,0 +1,405 @@
+//! The inodes that are open here: their layout, grants, registration as written, and length.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use ff2_client_core::{Lengths, OpenInodes, lengths::Report};
+use ff2_proto::{ChainId, Code, InodeId, Status, pb};
+use parking_lot::Mutex;
+use tokio::sync::RwLock;
+
+use crate::{Result, client::Shared, limits, turn::Turns};
+
+/// All of them, and what the session must know of them.
+#[derive(Debug)]
+pub(crate) struct Inodes {
+    started: Instant,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    table: BTreeMap<InodeId, Arc<OpenInode>>,
+    holds: OpenInodes,
+    lengths: Lengths,
+}
+
+/// One inode, shared by all its handles.
+#[derive(Debug)]
+pub(crate) struct OpenInode {
+    pub(crate) id: InodeId,
+    /// Shared by writes and reads of lengths, alone for truncation, appends and the closing flush.
+    /// Taken before `registering`.
+    pub(crate) gate: RwLock<()>,
+    /// Held while a writer registers anew, so that its fellows do not do the same.
+    pub(crate) registering: tokio::sync::Mutex<()>,
+    pub(crate) turns: Turns,
+    state: Mutex<OpenState>,
+}
+
+#[derive(Debug)]
+struct OpenState {
+    attr: pb::Attr,
+    attr_at: Instant,
+    chains: Arc<[ChainId]>,
+    read_grant: Bytes,
+    write_grant: Bytes,
+    readers: u32,
+    writers: u32,
+    /// Opens for writing that the namespace counts for this session.
+    registered: u32,
+    opener: pb::Credentials,
+    /// When this client wrote last; 0: nothing unreported.
+    mtime_ns: i64,
+    /// Changes of content by this client: what was read ahead before is void.
+    epoch: u64,
+    lost: Option<Status>,
+}
+
+/// Keeps an inode open in the table; the last one takes it out.
+pub(crate) struct Hold {
+    shared: Arc<Shared>,
+    inode: InodeId,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.shared.inodes.close(self.inode);
+    }
+}
+
+impl Hold {
+    /// Counts the inode as open from now on.
+    pub(crate) fn new(shared: &Arc<Shared>, inode: InodeId) -> Self {
+        shared.inodes.inner.lock().holds.opening(inode);
+        Self { shared: shared.clone(), inode }
+    }
+}
+
+/// A create in flight; counts until dropped.
+#[derive(Debug)]
+pub(crate) struct Creating<'a> {
+    inodes: &'a Inodes,
+    create: u64,
+}
+
+impl Drop for Creating<'_> {
+    fn drop(&mut self) {
+        self.inodes.inner.lock().holds.created(self.create);
+    }
+}
+
+impl Inodes {
+    pub(crate) fn new() -> Self {
+        Self { started: Instant::now(), inner: Mutex::default() }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.inner.lock().table.len()
+    }
+
+    pub(crate) fn get(&self, inode: InodeId) -> Option<Arc<OpenInode>> {
+        self.inner.lock().table.get(&inode).cloned()
+    }
+
+    /// The inode's entry, made empty if it is the first.
+    pub(crate) fn entry(&self, inode: InodeId) -> Arc<OpenInode> {
+        let mut inner = self.inner.lock();
+        let entry = inner.table.entry(inode).or_insert_with(|| Arc::new(OpenInode::new(inode)));
+        entry.clone()
+    }
+
+    fn close(&self, inode: InodeId) {
+        let mut inner = self.inner.lock();
+        inner.holds.closed(inode);
+        if !inner.holds.is_open(inode) {
+            inner.table.remove(&inode);
+            inner.lengths.forget(inode);
+        }
+    }
+
+    pub(crate) fn creating(&self) -> Creating<'_> {
+        let create = self.inner.lock().holds.creating();
+        Creating { inodes: self, create }
+    }
+
+    // ---- what the session asks and learns ----
+
+    pub(crate) fn keepalive(&self) -> (u64, Vec<InodeId>) {
+        self.inner.lock().holds.keepalive()
+    }
+
+    /// Whether the notices call for an answer now.
+    pub(crate) fn noticed(&self, notices: &[pb::OrphanNotice]) -> bool {
+        let mut inner = self.inner.lock();
+        let (before, _) = inner.holds.keepalive();
+        for notice in notices {
+            inner.holds.noticed(notice.seq, InodeId(notice.inode));
+        }
+        inner.holds.keepalive().0 > before
+    }
+
+    /// Every open inode, to be taken over into a new session.
+    pub(crate) fn session_renewed(&self) -> Vec<Arc<OpenInode>> {
+        let mut inner = self.inner.lock();
+        inner.holds.session_renewed();
+        inner.table.values().cloned().collect()
+    }
+
+    // ---- lengths ----
+
+    pub(crate) fn wrote(&self, inode: &OpenInode, end: u64) {
+        let now = self.started.elapsed();
+        inode.wrote();
+        self.inner.lock().lengths.wrote(now, inode.id, end);
+    }
+
+    pub(crate) fn report(&self, inode: InodeId) -> Option<Report> {
+        self.inner.lock().lengths.report(inode)
+    }
+
+    pub(crate) fn reported(&self, report: Report) {
+        let mut inner = self.inner.lock();
+        inner.lengths.reported(report);
+        let clean = !inner.lengths.is_dirty(report.inode);
+        if let Some(open) = inner.table.get(&report.inode).filter(|_| clean) {
+            open.state.lock().mtime_ns = 0;
+        }
+    }
+
+    pub(crate) fn truncated(&self, inode: InodeId, size: u64) {
+        self.inner.lock().lengths.truncated(inode, size);
+    }
+
+    pub(crate) fn overdue(&self, age: Duration) -> Vec<InodeId> {
+        let now = self.started.elapsed();
+        self.inner.lock().lengths.overdue(now, age, limits::REPORTS_MAX)
+    }
+
+    /// Puts what this client wrote and did not report yet over the namespace's attributes, and
+    /// remembers these for an open inode.
+    pub(crate) fn merge(&self, attr: &mut pb::Attr) {
+        let inner = self.inner.lock();
+        let inode = InodeId(attr.inode);
+        if let Some(open) = inner.table.get(&inode) {
+            open.seen(attr);
+            let mtime_ns = open.state.lock().mtime_ns;
+            if mtime_ns > attr.mtime_ns {
+                attr.mtime_ns = mtime_ns;
+                attr.ctime_ns = attr.ctime_ns.max(mtime_ns);
+            }
+        }
+        attr.size = inner.lengths.size(inode, attr.size);
+    }
+
+    /// Size as this client sees it, from what it knows.
+    pub(crate) fn size(&self, inode: &OpenInode) -> u64 {
+        let server = inode.state.lock().attr.size;
+        self.inner.lock().lengths.size(inode.id, server)
+    }
+}
+
+impl OpenInode {
+    fn new(id: InodeId) -> Self {
+        let state = OpenState {
+            attr: pb::Attr { inode: id.0, ..pb::Attr::default() },
+            attr_at: Instant::now(),
+            chains: Arc::from([]),
+            read_grant: Bytes::new(),
+            write_grant: Bytes::new(),
+            readers: 0,
+            writers: 0,
+            registered: 0,
+            opener: pb::Credentials::default(),
+            mtime_ns: 0,
+            epoch: 0,
+            lost: None,
+        };
+        Self {
+            id,
+            gate: RwLock::new(()),
+            registering: tokio::sync::Mutex::new(()),
+            turns: Turns::default(),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Takes in the answer to an open, and counts its handle.
+    pub(crate) fn opened(
+        &self,
+        op: &pb::OpenOp,
+        reply: &pb::NsReply,
+        chains: Arc<[ChainId]>,
+        cred: &pb::Credentials,
+    ) {
+        let mut state = self.state.lock();
+        if let Some(attr) = &reply.attr {
+            state.take_attr(attr);
+        }
+        state.chains = chains;
+        state.take_grant(op, &reply.grant);
+        state.lost = None;
+        if op.write {
+            state.writers += 1;
+            state.registered += 1;
+            state.opener = cred.clone();
+        } else {
+            state.readers += 1;
+            if state.writers == 0 {
+                state.opener = cred.clone();
+            }
+        }
+        if op.truncate {
+            state.epoch += 1;
+        }
+    }
+
+    /// A handle is gone; how many of its kind are left.
+    pub(crate) fn handle_closed(&self, write: bool) -> u32 {
+        let mut state = self.state.lock();
+        let count = if write { &mut state.writers } else { &mut state.readers };
+        assert!(*count > 0, "{:?}: more closes than opens", self.id);
+        *count -= 1;
+        *count
+    }
+
+    pub(crate) fn writers(&self) -> u32 {
+        self.state.lock().writers
+    }
+
+    /// Opens for writing that the namespace counts for this session. A write needs one.
+    pub(crate) fn registered(&self) -> u32 {
+        self.state.lock().registered
+    }
+
+    pub(crate) fn deregistered(&self, opens: u32) {
+        let mut state = self.state.lock();
+        state.registered = state.registered.saturating_sub(opens);
+    }
+
+    /// What takes this inode's handles over into a new session; `None`: nothing to take over.
+    pub(crate) fn reopen_op(&self) -> Option<pb::OpenOp> {
+        let state = self.state.lock();
+        let (read, write) = (state.readers > 0, state.writers > 0);
+        (read || write).then(|| pb::OpenOp {
+            inode: self.id.0,
+            read: read || !state.read_grant.is_empty(),
+            write,
+            truncate: false,
+            execute: false,
+        })
+    }
+
+    pub(crate) fn opener(&self) -> pb::Credentials {
+        self.state.lock().opener.clone()
+    }
+
+    pub(crate) fn reopened(&self, op: &pb::OpenOp, reply: &pb::NsReply) {
+        let mut state = self.state.lock();
+        if let Some(attr) = &reply.attr {
+            state.take_attr(attr);
+        }
+        state.take_grant(op, &reply.grant);
+        if op.write {
+            state.registered += 1;
+        }
+    }
+
+    /// The session is a new one, and this is its first open.
+    pub(crate) fn taken_over(&self, op: &pb::OpenOp, reply: &pb::NsReply) {
+        self.state.lock().registered = 0;
+        self.reopened(op, reply);
+    }
+
+    pub(crate) fn lost(&self, failure: Status) {
+        let mut state = self.state.lock();
+        state.registered = 0;
+        let detail = format!("its session expired and it could not be opened again: {failure}");
+        state.lost = Some(Status::new(Code::StaleInode, detail));
+    }
+
+    /// Fails for a file that was lost with its session.
+    pub(crate) fn check_alive(&self) -> Result<()> {
+        self.state.lock().lost.clone().map_or(Ok(()), Err)
+    }
+
+    pub(crate) fn read_grant(&self) -> Bytes {
+        let state = self.state.lock();
+        // A writer's grant may read too; the servers say if it does not.
+        let none = state.read_grant.is_empty();
+        if none { state.write_grant.clone() } else { state.read_grant.clone() }
+    }
+
+    pub(crate) fn write_grant(&self) -> Bytes {
+        self.state.lock().write_grant.clone()
+    }
+
+    pub(crate) fn layout(&self) -> (pb::Layout, Arc<[ChainId]>) {
+        let state = self.state.lock();
+        (state.attr.layout.unwrap_or_default(), state.chains.clone())
+    }
+
+    pub(crate) fn attr(&self) -> (pb::Attr, Duration) {
+        let state = self.state.lock();
+        (state.attr.clone(), state.attr_at.elapsed())
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.state.lock().epoch
+    }
+
+    pub(crate) fn content_changed(&self) {
+        self.state.lock().epoch += 1;
+    }
+
+    pub(crate) fn mtime_ns(&self) -> i64 {
+        self.state.lock().mtime_ns
+    }
+
+    fn wrote(&self) {
+        let mut state = self.state.lock();
+        state.epoch += 1;
+        state.mtime_ns = now_ns();
+    }
+
+    fn seen(&self, attr: &pb::Attr) {
+        self.state.lock().take_attr(attr);
+    }
+}
+
+impl OpenState {
+    /// Answers may overtake each other: an older one changes nothing.
+    fn take_attr(&mut self, attr: &pb::Attr) {
+        if attr.version < self.attr.version {
+            return;
+        }
+        if attr.version > self.attr.version {
+            self.epoch += 1;
+        }
+        let layout = attr.layout.or(self.attr.layout);
+        self.attr = pb::Attr { layout, ..attr.clone() };
+        self.attr_at = Instant::now();
+    }
+
+    fn take_grant(&mut self, op: &pb::OpenOp, grant: &Bytes) {
+        if grant.is_empty() {
+            return;
+        }
+        if op.read {
+            self.read_grant = grant.clone();
+        }
+        if op.write {
+            self.write_grant = grant.clone();
+        }
+    }
+}
+
+/// Wall clock, for the times that people see.
+pub(crate) fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

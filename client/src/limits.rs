@@ -1,0 +1,31 @@
+//! Bounds of the client library.
+
+use std::time::Duration;
+
+/// Time to find a metad, learn the routing and open a session.
+pub const CONNECT: Duration = Duration::from_secs(30);
+/// How long an operation outlasts a failure of its servers before it becomes an error.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+/// How long attributes, and bytes that were read ahead, may be shown without asking again.
+pub const CACHE: Duration = Duration::from_secs(1);
+/// Registered buffers of one client.
+pub const BUFFER_BYTES: u64 = 256 << 20;
+/// Bytes of one read; a longer one is cut.
+pub const READ_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of one write call to the chains; a longer one goes in several.
+pub const WRITE_BYTES_MAX: usize = 16 << 20;
+/// One piece of read-ahead: reads of this size or less are answered without a copy.
+pub const AHEAD_PIECE: u64 = 1 << 20;
+/// A file that is being written reports its length at least this often.
+pub const REPORT_AGE: Duration = Duration::from_secs(2);
+/// Lengths reported in one round.
+pub const REPORTS_MAX: usize = 64;
+/// Times that an operation begins again under a new session.
+pub const RENEWALS_MAX: u32 = 4;
+/// Times that an expired grant is renewed within one read or write.
+pub const GRANT_RENEWALS_MAX: u32 = 3;
+/// Transfers by path: bytes of one piece, and pieces in flight.
+pub const TRANSFER_PIECE: usize = 2 << 20;
+pub const TRANSFER_PIECES: usize = 4;
+/// Goodbye to the namespace; the session expires by itself if it takes longer.
+pub const GOODBYE: Duration = Duration::from_secs(5);

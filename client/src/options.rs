@@ -1,0 +1,60 @@
+//! What a client needs to know to begin.
+
+use std::time::Duration;
+
+use ff2_fabric::UserToken;
+
+use crate::limits;
+
+/// How to connect, and as whom.
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    /// Data-plane addresses of metads, `host:port`; any one that lives will do.
+    pub metads: Vec<String>,
+    /// Proves who this is (`ff2ctl user token`).
+    pub token: UserToken,
+    /// Checked by both ends of each connection.
+    pub cluster_id: String,
+    pub volume: String,
+    /// Shown in the list of sessions: host, process, mount point.
+    pub description: String,
+    /// How long attributes may be shown without asking again; 0: never.
+    pub cache: Duration,
+    /// How long an operation waits for failed servers before it fails itself.
+    pub patience: Duration,
+    /// Bytes of registered buffers: bounds what reads and writes in flight hold.
+    pub buffer_bytes: u64,
+}
+
+impl ClientOptions {
+    pub fn new(metads: Vec<String>, token: UserToken, cluster_id: impl Into<String>) -> Self {
+        Self {
+            metads,
+            token,
+            cluster_id: cluster_id.into(),
+            volume: "default".into(),
+            description: format!("process {}", std::process::id()),
+            cache: limits::CACHE,
+            patience: limits::PATIENCE,
+            buffer_bytes: limits::BUFFER_BYTES,
+        }
+    }
+
+    #[must_use]
+    pub fn volume(mut self, name: impl Into<String>) -> Self {
+        self.volume = name.into();
+        self
+    }
+
+    #[must_use]
+    pub fn description(mut self, text: impl Into<String>) -> Self {
+        self.description = text.into();
+        self
+    }
+
+    #[must_use]
+    pub fn cache(mut self, age: Duration) -> Self {
+        self.cache = age;
+        self
+    }
+}

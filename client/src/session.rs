@@ -1,0 +1,301 @@
+//! The session with the namespace: exactly-once mutations, keepalive, and a new one when it expired.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ff2_client_core::{Mutations, limits as core_limits};
+use ff2_fabric::{Call, NamespaceClient, leader::LeaderFinder};
+use ff2_proto::{Code, Status, VolumeId, pb, pb::ns_request::Op, status::check};
+use parking_lot::Mutex;
+use tokio::{sync::Semaphore, task::JoinHandle, time::MissedTickBehavior};
+
+use crate::{Result, client::Shared, limits};
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    volume: VolumeId,
+    finder: LeaderFinder,
+    description: String,
+    state: Mutex<State>,
+    /// Held while a new session is opened: whoever finds the old one expired waits here.
+    renewing: tokio::sync::Mutex<()>,
+    /// A permit per mutation in flight.
+    slots: Semaphore,
+}
+
+#[derive(Debug)]
+struct State {
+    id: u64,
+    lease: Duration,
+    mutations: Mutations,
+}
+
+/// A mutation's number; ended when dropped.
+struct Numbered<'a> {
+    session: &'a Session,
+    id: u64,
+    seq: u64,
+}
+
+impl Drop for Numbered<'_> {
+    fn drop(&mut self) {
+        let mut state = self.session.state.lock();
+        if state.id == self.id {
+            state.mutations.end(self.seq);
+        }
+    }
+}
+
+impl Session {
+    pub(crate) async fn open(
+        finder: LeaderFinder,
+        volume: VolumeId,
+        description: &str,
+        cred: &pb::Credentials,
+        deadline: Instant,
+    ) -> Result<Self> {
+        let state = State { id: 0, lease: Duration::ZERO, mutations: Mutations::new() };
+        let session = Self {
+            volume,
+            finder,
+            description: description.to_owned(),
+            state: Mutex::new(state),
+            renewing: tokio::sync::Mutex::new(()),
+            slots: Semaphore::new(core_limits::MUTATIONS_MAX),
+        };
+        session.register(cred, deadline).await?;
+        Ok(session)
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.state.lock().id
+    }
+
+    fn lease(&self) -> Duration {
+        self.state.lock().lease
+    }
+
+    /// Opens a session and makes it the current one.
+    async fn register(&self, cred: &pb::Credentials, deadline: Instant) -> Result<()> {
+        let mut nonce = [0; 8];
+        getrandom::fill(&mut nonce)
+            .map_err(|error| Status::new(Code::Internal, format!("no randomness: {error}")))?;
+        let op = pb::OpenSessionOp {
+            description: self.description.clone(),
+            // 0 would be no nonce.
+            nonce: u64::from_le_bytes(nonce) | 1,
+        };
+        let request = self.request(0, 0, 0, cred, Op::OpenSession(op));
+        let reply = self.send(request, deadline).await?;
+        if reply.session == 0 {
+            return Err(Status::new(Code::Internal, "the namespace opened session 0"));
+        }
+        let lease = Duration::from_millis(u64::from(reply.session_lease_ms).max(100));
+        *self.state.lock() = State { id: reply.session, lease, mutations: Mutations::new() };
+        tracing::info!(session = reply.session, ?lease, "session opened");
+        Ok(())
+    }
+
+    pub(crate) async fn close(&self, cred: &pb::Credentials, deadline: Instant) {
+        let op = Op::CloseSession(pb::CloseSessionOp {});
+        if let Err(failure) = self.mutate_once(cred, op, deadline).await {
+            tracing::debug!(%failure, "the session was not closed; it will expire");
+        }
+    }
+
+    fn request(
+        &self,
+        session: u64,
+        seq: u64,
+        ack_below: u64,
+        cred: &pb::Credentials,
+        op: Op,
+    ) -> pb::NsRequest {
+        pb::NsRequest {
+            volume: self.volume.0,
+            session,
+            seq,
+            ack_below,
+            cred: Some(cred.clone()),
+            op: Some(op),
+        }
+    }
+
+    /// To the leader of the volume's group, until it answers.
+    async fn send(&self, request: pb::NsRequest, deadline: Instant) -> Result<pb::NsReply> {
+        let request = Arc::new(request);
+        let ask = |channel, limit| {
+            let request = request.clone();
+            async move {
+                let call = Call { timeout: limit, ..Call::default() };
+                let (reply, _) = NamespaceClient::new(channel).execute(&request, call).await?;
+                check(reply.status.clone())?;
+                Ok(reply)
+            }
+        };
+        self.finder.call(deadline, ask).await
+    }
+
+    pub(crate) async fn read_once(
+        &self,
+        cred: &pb::Credentials,
+        op: Op,
+        deadline: Instant,
+    ) -> Result<pb::NsReply> {
+        self.send(self.request(self.id(), 0, 0, cred, op), deadline).await
+    }
+
+    /// `None` only for a moment, when a permit is free before its number is.
+    fn begin_mutation(&self) -> Option<(Numbered<'_>, u64)> {
+        let mut state = self.state.lock();
+        let seq = state.mutations.begin()?;
+        let number = Numbered { session: self, id: state.id, seq };
+        Some((number, state.mutations.ack_below()))
+    }
+
+    /// One mutation under the current session; the same number through all its retries.
+    pub(crate) async fn mutate_once(
+        &self,
+        cred: &pb::Credentials,
+        op: Op,
+        deadline: Instant,
+    ) -> Result<pb::NsReply> {
+        let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
+        let (number, ack_below) = loop {
+            if let Some(begun) = self.begin_mutation() {
+                break begun;
+            }
+            tokio::task::yield_now().await;
+        };
+        let request = self.request(number.id, number.seq, ack_below, cred, op);
+        self.send(request, deadline).await
+    }
+}
+
+impl Shared {
+    /// A question to the namespace.
+    pub(crate) async fn read(&self, cred: &pb::Credentials, op: Op) -> Result<pb::NsReply> {
+        let deadline = self.deadline();
+        for _ in 0..limits::RENEWALS_MAX {
+            let id = self.session.id();
+            match self.session.read_once(cred, op.clone(), deadline).await {
+                Err(failure) if failure.code == Code::SessionExpired => {
+                    self.renew(id, deadline).await?;
+                }
+                answer => return answer,
+            }
+        }
+        Err(Status::new(Code::SessionExpired, "each new session expired at once"))
+    }
+
+    /// A change of the namespace, once.
+    pub(crate) async fn mutate(&self, cred: &pb::Credentials, op: Op) -> Result<pb::NsReply> {
+        let deadline = self.deadline();
+        for _ in 0..limits::RENEWALS_MAX {
+            let id = self.session.id();
+            match self.session.mutate_once(cred, op.clone(), deadline).await {
+                Err(failure) if failure.code == Code::SessionExpired => {
+                    self.renew(id, deadline).await?;
+                }
+                answer => return answer,
+            }
+        }
+        Err(Status::new(Code::SessionExpired, "each new session expired at once"))
+    }
+
+    /// Opens a new session in place of the expired `id`, unless somebody did, and takes the open
+    /// files over into it.
+    async fn renew(&self, id: u64, deadline: Instant) -> Result<()> {
+        let _renewing = self.session.renewing.lock().await;
+        if self.session.id() != id {
+            return Ok(());
+        }
+        tracing::warn!(session = id, "the session expired; opening a new one");
+        self.session.register(&self.own, deadline).await?;
+        self.chains.renew_session(self.session.id());
+        for inode in self.inodes.session_renewed() {
+            let Some(op) = inode.reopen_op() else { continue };
+            let cred = inode.opener();
+            let outcome = if op.write {
+                self.session.mutate_once(&cred, Op::Open(op), deadline).await
+            } else {
+                self.session.read_once(&cred, Op::Open(op), deadline).await
+            };
+            match outcome {
+                Ok(reply) => inode.taken_over(&op, &reply),
+                Err(failure) => {
+                    tracing::warn!(inode = %inode.id, %failure, "an open file was lost with its session");
+                    inode.lost(failure);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the namespace of lengths whose oldest unreported write is older than `age`.
+    pub(crate) async fn report_lengths(&self, age: Duration) {
+        for inode in self.inodes.overdue(age) {
+            if let Err(failure) = self.report_length_gated(inode).await {
+                tracing::warn!(%inode, %failure, "length not reported");
+            }
+        }
+    }
+
+    async fn keepalive(&self) {
+        let lease = self.session.lease();
+        loop {
+            let id = self.session.id();
+            let (seen_orphan_seq, holds) = self.inodes.keepalive();
+            let holds = holds.into_iter().map(|inode| inode.0).collect();
+            let op = Op::Keepalive(pb::KeepaliveOp { seen_orphan_seq, holds });
+            let deadline = Instant::now() + lease;
+            match self.session.read_once(&self.own, op, deadline).await {
+                Ok(reply) => {
+                    if !self.inodes.noticed(&reply.orphans) {
+                        return;
+                    }
+                    // The notices are acknowledged at once: their chunks wait for it.
+                }
+                Err(failure) if failure.code == Code::SessionExpired => {
+                    if let Err(failure) = self.renew(id, self.deadline()).await {
+                        tracing::error!(%failure, "no new session");
+                    }
+                    return;
+                }
+                Err(failure) => {
+                    tracing::warn!(%failure, "keepalive failed");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The keepalive and the reporter of lengths. They hold no reference between two rounds, so that the
+/// last clone of the client ends them.
+pub(crate) fn start_tasks(shared: &Arc<Shared>) -> [JoinHandle<()>; 2] {
+    let weak = Arc::downgrade(shared);
+    let keepalive = tokio::spawn(async move {
+        loop {
+            let Some(shared) = weak.upgrade() else { return };
+            let pause = shared.session.lease() / 3;
+            drop(shared);
+            tokio::time::sleep(pause).await;
+            let Some(shared) = weak.upgrade() else { return };
+            shared.keepalive().await;
+        }
+    });
+    let weak = Arc::downgrade(shared);
+    let reporter = tokio::spawn(async move {
+        let mut tick = tokio::time::interval(limits::REPORT_AGE / 2);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let Some(shared) = weak.upgrade() else { return };
+            shared.report_lengths(limits::REPORT_AGE).await;
+        }
+    });
+    [keepalive, reporter]
+}
