@@ -69,10 +69,11 @@ impl ChainClient {
             let why = format!("chain {} has no serving member", spans[*place].chain);
             worst = Some(Status::new(Code::NotServing, why));
         }
-        let calls = plan
-            .batches
-            .iter()
-            .map(|batch| async { self.read_batch(&routing, spans, batch, grant, pursuit).await });
+        // Not by an iterator's closure: the compiler cannot see that such futures are `Send`.
+        let mut calls = Vec::with_capacity(plan.batches.len());
+        for batch in &plan.batches {
+            calls.push(self.read_batch(&routing, spans, batch, grant, pursuit));
+        }
         let mut calls = stream::iter(calls).buffer_unordered(READ_CALLS_MAX);
         while let Some(outcomes) = calls.next().await {
             for (place, outcome) in outcomes {
