@@ -1,1 +1,237 @@
-//! The namespace machine.
+//! The namespace machine: inodes, names, sessions and orphans of one volume.
+//!
+//! It keeps no memory of its own. All state is in keys (`namespace/keys.rs` lists them), so a snapshot of
+//! the keys is a snapshot of the machine. The leader stamps time, seed and layout into each command
+//! ([`stamp`]); applying one runs one operation (a file each in `namespace/`) over an overlay, whose
+//! changes are taken in only if the operation succeeds: a failing command changes nothing but its
+//! remembered answer. Reads ([`query`]) look at the keys as they are.
+//!
+//! It never waits and knows no lease. What takes time is left as a note in the keys that the
+//! leader's driver lists and finishes: truncations (chunks to cut), orphans (chunks to delete) and
+//! doubtful lengths (chains to ask).
+
+mod close;
+mod create;
+mod dir;
+mod fsck;
+mod inode;
+mod keys;
+mod layout;
+mod length;
+pub mod limits;
+mod link;
+mod lookup;
+mod make_node;
+mod once;
+mod open;
+mod orphans;
+mod perm;
+mod read_dir;
+mod rename;
+mod request;
+mod resolve;
+mod sessions;
+mod set_attr;
+mod truncate;
+mod tx;
+mod unlink;
+
+use bytes::Bytes;
+use ff2_proto::{
+    ROOT_INODE, Status,
+    pb::{self, FileKind, ns_request::Op},
+    status::Code,
+};
+use prost::Message;
+
+use crate::{
+    kv::{Kv, KvRead},
+    machine::StateMachine,
+};
+use keys::Tag;
+use tx::Tx;
+
+pub use fsck::{Problem, fsck};
+pub use request::{Class, class, granted, is_mutation, needs_grant, stamp};
+
+/// The machine of a namespace group: [`pb::NsCommand`] in, [`pb::NsReply`] out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Namespace;
+
+impl Namespace {
+    pub fn new() -> Self {
+        Self
+    }
+
+    /// Makes the root directory, unless there is one. The first command does so by itself.
+    pub fn format(kv: &mut dyn Kv, now_ns: i64) {
+        if kv.get(&keys::VOLUME).is_some() {
+            return;
+        }
+        let mut root = tx::blank(ROOT_INODE.0, FileKind::Directory, now_ns);
+        root.attr.mode = 0o755;
+        root.parent = ROOT_INODE.0;
+        let volume = pb::VolumeRecord {
+            next_inode: ROOT_INODE.0 + 1,
+            next_session: 1,
+            next_orphan_seq: 1,
+            inodes: 1,
+            ..Default::default()
+        };
+        kv.put(&keys::one(Tag::Inode, ROOT_INODE.0), root.encode());
+        kv.put(&keys::VOLUME, Bytes::from(volume.encode_to_vec()));
+    }
+
+    fn execute(command: &pb::NsCommand, kv: &mut dyn Kv) -> Result<Bytes, Status> {
+        let missing = || Status::new(Code::InvalidArgument, "a command that asks for nothing");
+        let request = command.request.as_ref().ok_or_else(missing)?;
+        let op = request.op.as_ref().ok_or_else(missing)?;
+        Self::format(kv, command.now_ns);
+        match request::class_of(op) {
+            Class::Read | Class::Keepalive => {
+                Err(Status::new(Code::InvalidArgument, "not to be logged"))
+            }
+            Class::Session | Class::Leader => {
+                let reply = run(command, request, op, kv)?;
+                Ok(Bytes::from(reply.encode_to_vec()))
+            }
+            Class::Mutation => {
+                if let Some(answer) = once::admit(kv, request)? {
+                    return Ok(answer);
+                }
+                let result = run(command, request, op, kv);
+                let is_final = once::is_final(&result);
+                let answer = encode(result);
+                if is_final {
+                    once::remember(kv, request, &answer)?;
+                }
+                Ok(answer)
+            }
+        }
+    }
+}
+
+impl StateMachine for Namespace {
+    type View = ();
+
+    fn restore(&mut self, _kv: &dyn KvRead) {}
+
+    fn apply(&mut self, _index: u64, command: &[u8], kv: &mut dyn Kv) -> Bytes {
+        pb::NsCommand::decode(command)
+            .map_err(|error| Status::new(Code::InvalidArgument, format!("undecodable: {error}")))
+            .and_then(|command| Self::execute(&command, kv))
+            .unwrap_or_else(|status| encode(Err(status)))
+    }
+
+    fn view(&self) {}
+}
+
+fn encode(result: Result<pb::NsReply, Status>) -> Bytes {
+    Bytes::from(reply(result).encode_to_vec())
+}
+
+fn reply(result: Result<pb::NsReply, Status>) -> pb::NsReply {
+    result
+        .unwrap_or_else(|status| pb::NsReply { status: Some(status.into()), ..Default::default() })
+}
+
+/// Runs one operation; its changes are taken in if it succeeds.
+fn run(
+    command: &pb::NsCommand,
+    request: &pb::NsRequest,
+    op: &Op,
+    kv: &mut dyn Kv,
+) -> Result<pb::NsReply, Status> {
+    let mut tx = Tx::new(kv, command, request)?;
+    let reply = change(&mut tx, op)?;
+    for (key, value) in tx.finish() {
+        match value {
+            Some(value) => kv.put(&key, value),
+            None => kv.delete(&key),
+        }
+    }
+    Ok(reply)
+}
+
+fn change(tx: &mut Tx<'_>, op: &Op) -> Result<pb::NsReply, Status> {
+    match op {
+        Op::OpenSession(op) => sessions::open(tx, op),
+        Op::CloseSession(_) => sessions::close(tx),
+        Op::ExpireSessions(op) => sessions::expire(tx, op),
+        Op::Create(op) => create::apply(tx, op),
+        Op::MakeNode(op) => make_node::apply(tx, op),
+        Op::Link(op) => link::apply(tx, op),
+        Op::Unlink(op) => unlink::apply(tx, op),
+        Op::Rename(op) => rename::apply(tx, op),
+        Op::SetAttr(op) => set_attr::apply(tx, op),
+        Op::Open(op) => open::apply(tx, op),
+        Op::Close(op) => close::close(tx, op),
+        Op::ReportLength(op) => close::report_length(tx, op),
+        Op::FinishTruncate(op) => truncate::finish(tx, op),
+        Op::Collect(op) => orphans::collect(tx, op),
+        Op::RecoverLength(op) => length::recover(tx, op),
+        Op::SetLayout(op) => layout::set(tx, op),
+        Op::Lookup(_)
+        | Op::GetAttr(_)
+        | Op::ReadLink(_)
+        | Op::ReadDir(_)
+        | Op::StatFs(_)
+        | Op::Resolve(_)
+        | Op::Access(_)
+        | Op::ListSessions(_)
+        | Op::ListOrphans(_)
+        | Op::ListTruncating(_)
+        | Op::ListLengthDoubts(_)
+        | Op::Keepalive(_) => Err(Status::new(Code::InvalidArgument, "not a mutation")),
+    }
+}
+
+/// Answers a read from the keys as they are. A request in a session needs the session to live,
+/// because what it opens would otherwise not be held.
+pub fn query(kv: &dyn KvRead, request: &pb::NsRequest) -> pb::NsReply {
+    reply(read(kv, request))
+}
+
+fn read(kv: &dyn KvRead, request: &pb::NsRequest) -> Result<pb::NsReply, Status> {
+    let Some(op) = &request.op else {
+        return Err(Status::new(Code::InvalidArgument, "a request that asks for nothing"));
+    };
+    if request.session != 0 {
+        sessions::check(kv, request.session)?;
+    }
+    let who = || {
+        let none = || Status::new(Code::InvalidArgument, "the request needs credentials");
+        request.cred.as_ref().ok_or_else(none)
+    };
+    match op {
+        Op::Lookup(op) => lookup::lookup(kv, who()?, op),
+        Op::GetAttr(op) => lookup::get_attr(kv, op),
+        Op::ReadLink(op) => lookup::read_link(kv, op),
+        Op::ReadDir(op) => read_dir::read_dir(kv, who()?, op),
+        Op::StatFs(_) => lookup::stat_fs(kv),
+        Op::Resolve(op) => resolve::resolve(kv, who()?, op),
+        Op::Access(op) => lookup::access(kv, who()?, op),
+        Op::Open(op) => open::read_only(kv, who()?, op),
+        Op::ListSessions(_) => sessions::list(kv),
+        Op::ListOrphans(op) => orphans::list(kv, op),
+        Op::ListTruncating(op) => truncate::list(kv, op),
+        Op::ListLengthDoubts(op) => length::list_doubts(kv, op),
+        // All but the session is in the leader's memory.
+        Op::Keepalive(_) => Ok(pb::NsReply::default()),
+        Op::OpenSession(_)
+        | Op::CloseSession(_)
+        | Op::ExpireSessions(_)
+        | Op::Create(_)
+        | Op::MakeNode(_)
+        | Op::Link(_)
+        | Op::Unlink(_)
+        | Op::Rename(_)
+        | Op::SetAttr(_)
+        | Op::Close(_)
+        | Op::ReportLength(_)
+        | Op::FinishTruncate(_)
+        | Op::Collect(_)
+        | Op::SetLayout(_)
+        | Op::RecoverLength(_) => Err(Status::new(Code::InvalidArgument, "a mutation is logged")),
+    }
+}

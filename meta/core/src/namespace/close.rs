@@ -1,0 +1,73 @@
+//! What writers report: close, and the length from time to time.
+
+use bytes::Bytes;
+use ff2_proto::{Status, pb, status::Code};
+use prost::Message;
+
+use super::{
+    inode::{self, Inode},
+    keys::{self, Tag},
+    length, open, perm,
+    tx::Tx,
+};
+use crate::kv::Kv;
+
+pub(super) fn close(tx: &mut Tx<'_>, op: &pb::CloseOp) -> Result<pb::NsReply, Status> {
+    let (mut inode, mut writer) = writing(tx, op.inode)?;
+    let mut length_in_doubt = false;
+    if op.wrote || op.length_at_least > inode.attr.size {
+        length_in_doubt = wrote(tx, &mut inode, &writer, op.length_at_least, op.mtime_ns)?;
+    }
+    if op.opens == 0 || op.opens >= writer.opens {
+        open::end_write(tx, &mut inode, tx.session)?;
+    } else {
+        // Another open of this session was on its way while this close was sent.
+        writer.opens -= op.opens;
+        let key = keys::two(Tag::Writer, inode.id(), tx.session);
+        tx.kv.put(&key, Bytes::from(writer.encode_to_vec()));
+    }
+    tx.put_inode(&inode);
+    Ok(pb::NsReply { attr: Some(inode.attr), length_in_doubt, ..Default::default() })
+}
+
+pub(super) fn report_length(
+    tx: &mut Tx<'_>,
+    op: &pb::ReportLengthOp,
+) -> Result<pb::NsReply, Status> {
+    let (mut inode, writer) = writing(tx, op.inode)?;
+    let length_in_doubt = wrote(tx, &mut inode, &writer, op.length_at_least, op.mtime_ns)?;
+    tx.put_inode(&inode);
+    Ok(pb::NsReply { attr: Some(inode.attr), length_in_doubt, ..Default::default() })
+}
+
+fn writing(tx: &Tx<'_>, id: u64) -> Result<(Inode, pb::WriteSessionRecord), Status> {
+    let inode = inode::load(&tx.kv, id)?;
+    let Some(writer) = open::writer(&tx.kv, id, tx.session)? else {
+        return Err(Status::new(Code::BadHandle, "this session does not write the inode"));
+    };
+    inode.settled()?;
+    Ok((inode, writer))
+}
+
+/// Takes in that bytes were written. Returns whether the chains must be asked how far.
+fn wrote(
+    tx: &mut Tx<'_>,
+    inode: &mut Inode,
+    writer: &pb::WriteSessionRecord,
+    length_at_least: u64,
+    mtime_ns: i64,
+) -> Result<bool, Status> {
+    if writer.overtaken {
+        length::raise_doubt(tx, inode.id());
+    } else {
+        length::grow(tx, inode, length_at_least)?;
+    }
+    inode.modified(tx.now_ns);
+    if mtime_ns != 0 {
+        inode.attr.mtime_ns = mtime_ns;
+    }
+    if !perm::is_root(&tx.cred) {
+        inode.attr.mode = perm::without_privileges(inode.attr.mode);
+    }
+    Ok(writer.overtaken)
+}

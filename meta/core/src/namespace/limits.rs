@@ -1,0 +1,23 @@
+//! Bounds of the namespace machine.
+
+/// Sessions of one volume: all their records travel in one answer of `ListSessions`.
+pub const SESSIONS_MAX: u64 = 16_384;
+/// Bytes of a session's description.
+pub const DESCRIPTION_BYTES_MAX: usize = 255;
+/// Answers that are remembered for one session. A client has far fewer mutations in flight; one that
+/// does not acknowledge answers is told to wait.
+pub const ANSWERS_PER_SESSION_MAX: u64 = 4_096;
+/// Files that one session may have open for writing.
+pub const WRITERS_PER_SESSION_MAX: u64 = 262_144;
+/// Sessions that one command expires, and inodes that one command collects: a command is applied in
+/// one go, and others wait for it.
+pub const EXPIRE_BATCH_MAX: usize = 64;
+pub const COLLECT_BATCH_MAX: usize = 1_024;
+/// Entries of a page of orphans, truncations or doubtful lengths.
+pub const LIST_PAGE_MAX: u32 = 1_024;
+/// Directories between the root and the deepest one. It bounds the loop check of rename.
+pub const DEPTH_MAX: u32 = 65_536;
+/// Pairs that one step of a longer scan takes from the keys.
+pub(super) const SCAN_PAGE: usize = 512;
+/// The first cookies of a directory are those of `.` and `..`, which the mount makes up.
+pub(super) const FIRST_COOKIE: u64 = 3;

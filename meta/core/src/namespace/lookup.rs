@@ -1,0 +1,61 @@
+//! Small reads: lookup, getattr, readlink, access, statfs.
+
+use ff2_proto::{
+    Status,
+    pb::{self, FileKind},
+    status::Code,
+};
+
+use super::{dir, inode, perm, tx};
+use crate::kv::KvRead;
+
+pub(super) fn lookup(
+    kv: &dyn KvRead,
+    cred: &pb::Credentials,
+    op: &pb::LookupOp,
+) -> Result<pb::NsReply, Status> {
+    let parent = inode::load(kv, op.parent)?;
+    perm::search(cred, &parent)?;
+    dir::check_name(&op.name)?;
+    let Some(entry) = dir::lookup(kv, &parent, &op.name)? else {
+        return Err(Code::NotFound.into());
+    };
+    let child = inode::load_named(kv, &entry)?;
+    child.settled()?;
+    Ok(pb::NsReply { attr: Some(child.attr), ..Default::default() })
+}
+
+pub(super) fn get_attr(kv: &dyn KvRead, op: &pb::GetAttrOp) -> Result<pb::NsReply, Status> {
+    let inode = inode::load(kv, op.inode)?;
+    inode.settled()?;
+    Ok(pb::NsReply { attr: Some(inode.attr), ..Default::default() })
+}
+
+pub(super) fn read_link(kv: &dyn KvRead, op: &pb::ReadLinkOp) -> Result<pb::NsReply, Status> {
+    let inode = inode::load(kv, op.inode)?;
+    if inode.kind() != FileKind::Symlink {
+        return Err(Status::new(Code::InvalidArgument, "not a symlink"));
+    }
+    Ok(pb::NsReply { attr: Some(inode.attr), target: inode.symlink_target, ..Default::default() })
+}
+
+pub(super) fn access(
+    kv: &dyn KvRead,
+    cred: &pb::Credentials,
+    op: &pb::AccessOp,
+) -> Result<pb::NsReply, Status> {
+    let inode = inode::load(kv, op.inode)?;
+    if op.mask & !(perm::READ | perm::WRITE | perm::EXECUTE) != 0 {
+        return Err(Status::new(Code::InvalidArgument, "an unknown access"));
+    }
+    perm::check(cred, &inode.attr, op.mask)?;
+    Ok(pb::NsReply::default())
+}
+
+/// What the namespace knows; capacity and free space are the cluster's, so the driver adds them.
+pub(super) fn stat_fs(kv: &dyn KvRead) -> Result<pb::NsReply, Status> {
+    let volume = tx::volume(kv)?;
+    let statfs =
+        pb::StatFs { inodes_used: volume.inodes, bytes_used: volume.bytes, ..Default::default() };
+    Ok(pb::NsReply { statfs: Some(statfs), ..Default::default() })
+}

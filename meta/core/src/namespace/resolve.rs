@@ -1,0 +1,103 @@
+//! Walks a whole path on the server, with symlinks, in one request.
+
+use bytes::Bytes;
+use ff2_proto::{
+    ROOT_INODE, Status, limits as wire,
+    pb::{self, FileKind},
+    status::Code,
+};
+
+use super::{
+    dir,
+    inode::{self, Inode},
+    perm,
+};
+use crate::kv::KvRead;
+
+pub(super) fn resolve(
+    kv: &dyn KvRead,
+    cred: &pb::Credentials,
+    op: &pb::ResolveOp,
+) -> Result<pb::NsReply, Status> {
+    check_path(&op.path)?;
+    let base = if op.base == 0 || op.path.starts_with(b"/") { ROOT_INODE.0 } else { op.base };
+    let mut walk = Walk { kv, cred, at: inode::load(kv, base)?, parent: None, rest: Vec::new() };
+    walk.push(&op.path);
+    let mut links = 0;
+    while let Some(name) = walk.rest.pop() {
+        let follow = op.follow_last || !walk.rest.is_empty();
+        if let Some(target) = walk.step(&name, follow)? {
+            links += 1;
+            if links > wire::SYMLINKS_MAX {
+                return Err(Code::SymlinkLoop.into());
+            }
+            if target.starts_with(b"/") {
+                walk.at = inode::load(kv, ROOT_INODE.0)?;
+            }
+            walk.push(&target);
+        }
+    }
+    walk.at.settled()?;
+    Ok(pb::NsReply {
+        attr: Some(walk.at.attr),
+        parent_attr: walk.parent.map(|parent| parent.attr),
+        ..Default::default()
+    })
+}
+
+fn check_path(path: &[u8]) -> Result<(), Status> {
+    if path.is_empty() {
+        return Err(Status::new(Code::NotFound, "an empty path"));
+    }
+    if path.len() > wire::PATH_BYTES_MAX {
+        return Err(Code::NameTooLong.into());
+    }
+    if path.contains(&0) {
+        return Err(Status::new(Code::InvalidArgument, "a path with NUL"));
+    }
+    Ok(())
+}
+
+struct Walk<'a> {
+    kv: &'a dyn KvRead,
+    cred: &'a pb::Credentials,
+    at: Inode,
+    /// The directory that named `at`, if the last step was a name.
+    parent: Option<Inode>,
+    /// What is still to be walked, the next one last.
+    rest: Vec<Bytes>,
+}
+
+impl Walk<'_> {
+    /// At most `SYMLINKS_MAX + 1` paths of bounded length come here, so `rest` is bounded.
+    fn push(&mut self, path: &[u8]) {
+        // A slash at the end leaves an empty step, which is taken as `.`: it needs a directory.
+        let steps = path.split(|byte| *byte == b'/').rev();
+        self.rest.extend(steps.map(Bytes::copy_from_slice));
+    }
+
+    /// One step from `at`; the target, if it is a symlink to be followed.
+    fn step(&mut self, name: &[u8], follow: bool) -> Result<Option<Bytes>, Status> {
+        perm::search(self.cred, &self.at)?;
+        if matches!(name, b"" | b".") {
+            return Ok(None);
+        }
+        if name == b".." {
+            if self.at.id() != ROOT_INODE.0 {
+                self.at = inode::load(self.kv, self.at.parent)?;
+            }
+            self.parent = None;
+            return Ok(None);
+        }
+        dir::check_name(name)?;
+        let Some(entry) = dir::lookup(self.kv, &self.at, name)? else {
+            return Err(Code::NotFound.into());
+        };
+        let child = inode::load_named(self.kv, &entry)?;
+        if child.kind() == FileKind::Symlink && follow {
+            return Ok(Some(child.symlink_target));
+        }
+        self.parent = Some(std::mem::replace(&mut self.at, child));
+        Ok(None)
+    }
+}

@@ -1,0 +1,137 @@
+//! One command while it is applied: the changes so far, what the leader stamped, and who asks.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use ff2_proto::{
+    Status,
+    pb::{self, FileKind},
+    status::Code,
+};
+use prost::Message;
+
+use super::{
+    inode::{Inode, decode},
+    keys::{self, Tag},
+    limits,
+};
+use crate::kv::{Kv, KvRead, Overlay};
+
+pub(super) struct Tx<'a> {
+    pub(super) kv: Overlay<'a>,
+    pub(super) now_ns: i64,
+    pub(super) seed: u64,
+    pub(super) default_layout: Option<pb::Layout>,
+    pub(super) session: u64,
+    pub(super) cred: pb::Credentials,
+    pub(super) volume: pb::VolumeRecord,
+}
+
+impl<'a> Tx<'a> {
+    /// The facts of a command over the keys as they are. The volume must be formatted.
+    pub(super) fn new(
+        kv: &'a dyn KvRead,
+        command: &pb::NsCommand,
+        request: &pb::NsRequest,
+    ) -> Result<Self, Status> {
+        Ok(Self {
+            volume: volume(kv)?,
+            kv: Overlay::new(kv),
+            now_ns: command.now_ns,
+            seed: command.seed,
+            default_layout: command.default_layout,
+            session: request.session,
+            cred: request.cred.clone().unwrap_or_default(),
+        })
+    }
+
+    /// The changes of a command that succeeded.
+    pub(super) fn finish(mut self) -> BTreeMap<Bytes, Option<Bytes>> {
+        self.kv.put(&keys::VOLUME, Bytes::from(self.volume.encode_to_vec()));
+        self.kv.into_changes()
+    }
+
+    pub(super) fn put_inode(&mut self, inode: &Inode) {
+        self.kv.put(&keys::one(Tag::Inode, inode.id()), inode.encode());
+    }
+
+    /// A new inode of the caller in `parent`, with one name (or a directory's two) to come.
+    pub(super) fn new_inode(&mut self, parent: &Inode, kind: FileKind, mode: u32) -> Inode {
+        let id = self.volume.next_inode;
+        self.volume.next_inode += 1;
+        self.volume.inodes += 1;
+        let (mode, gid) = super::perm::inherit(&self.cred, parent, kind, mode);
+        let mut inode = blank(id, kind, self.now_ns);
+        inode.attr.mode = mode;
+        inode.attr.uid = self.cred.uid;
+        inode.attr.gid = gid;
+        if inode.is_dir() {
+            inode.parent = parent.id();
+            inode.attr.layout = parent.attr.layout;
+        }
+        inode
+    }
+
+    /// Sets the size and keeps the volume's sum.
+    pub(super) fn set_size(&mut self, inode: &mut Inode, size: u64) {
+        debug_assert!(inode.is_regular());
+        // Sparse files can promise more than 2^64 bytes together: the sum is modulo that.
+        self.volume.bytes = self.volume.bytes.wrapping_sub(inode.attr.size).wrapping_add(size);
+        inode.attr.size = size;
+    }
+
+    pub(super) fn session_use(&self, session: u64) -> Result<Option<pb::SessionUseRecord>, Status> {
+        session_use(&self.kv, session)
+    }
+
+    pub(super) fn put_session_use(&mut self, session: u64, record: &pb::SessionUseRecord) {
+        put_session_use(&mut self.kv, session, record);
+    }
+}
+
+/// An inode without owner and mode.
+pub(super) fn blank(id: u64, kind: FileKind, now_ns: i64) -> Inode {
+    let is_dir = kind == FileKind::Directory;
+    let attr = pb::Attr {
+        inode: id,
+        kind: kind.into(),
+        nlink: if is_dir { 2 } else { 1 },
+        atime_ns: now_ns,
+        mtime_ns: now_ns,
+        ctime_ns: now_ns,
+        btime_ns: now_ns,
+        // Numbers are never reused, so each has one generation.
+        generation: 1,
+        version: 1,
+        ..Default::default()
+    };
+    Inode {
+        attr,
+        symlink_target: Bytes::new(),
+        parent: 0,
+        next_cookie: if is_dir { limits::FIRST_COOKIE } else { 0 },
+        entries: 0,
+        truncate_version: 0,
+        truncating_to: None,
+        length_bound: 0,
+        writers: 0,
+    }
+}
+
+pub(super) fn volume(kv: &dyn KvRead) -> Result<pb::VolumeRecord, Status> {
+    let Some(bytes) = kv.get(&keys::VOLUME) else {
+        return Err(Status::new(Code::NotServing, "the volume is not formatted"));
+    };
+    decode(&bytes)
+}
+
+pub(super) fn session_use(
+    kv: &dyn KvRead,
+    session: u64,
+) -> Result<Option<pb::SessionUseRecord>, Status> {
+    kv.get(&keys::one(Tag::SessionUse, session)).map(|bytes| decode(&bytes)).transpose()
+}
+
+pub(super) fn put_session_use(kv: &mut dyn Kv, session: u64, record: &pb::SessionUseRecord) {
+    kv.put(&keys::one(Tag::SessionUse, session), Bytes::from(record.encode_to_vec()));
+}
