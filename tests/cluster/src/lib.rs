@@ -1,1 +1,167 @@
+//! A local cluster of real processes, for tests, driven through `ff2ctl` as a person would.
+//!
+//! Owns the cluster's folder and takes everything down when dropped: no test leaves processes, mounts
+//! or files behind. The daemons must have been built (`cargo build --workspace --bins`).
 
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+pub mod load;
+
+/// Servers of the smallest cluster in which each role can lose one.
+const ROLES: [&str; 8] =
+    ["--metad", "3", "--storaged", "4", "--disks", "1", "--replicas", "3"];
+
+/// A running cluster with a mount.
+#[derive(Debug)]
+pub struct Cluster {
+    folder: tempfile::TempDir,
+    program: PathBuf,
+}
+
+impl Cluster {
+    /// Starts a cluster and mounts it.
+    pub fn start() -> Result<Self> {
+        // Not in /tmp: it may be a tmpfs, which has no direct I/O.
+        let target = target_folder()?;
+        let below = target.join("tmp");
+        fs::create_dir_all(&below).context("create the folder of test clusters")?;
+        let folder = tempfile::Builder::new().prefix("cluster-").tempdir_in(below)?;
+        let program = target.join("debug/ff2ctl");
+        ensure!(
+            program.exists(),
+            "{} is missing: run `cargo build --workspace --bins` first",
+            program.display()
+        );
+        let cluster = Self { folder, program };
+        cluster.up()?;
+        Ok(cluster)
+    }
+
+    /// Starts whatever does not run, and mounts.
+    pub fn up(&self) -> Result<()> {
+        let mount = self.mount().display().to_string();
+        let args = [&["up", "--disk-size", "4GiB", "--mount", &mount], &ROLES[..]].concat();
+        self.ctl(&args).map(drop)
+    }
+
+    pub fn dir(&self) -> PathBuf {
+        self.folder.path().join("cluster")
+    }
+
+    pub fn mount(&self) -> PathBuf {
+        self.folder.path().join("mnt")
+    }
+
+    /// Runs `ff2ctl --dir D ARGS` and returns what it prints; its error output is part of the failure.
+    pub fn ctl(&self, args: &[&str]) -> Result<String> {
+        let output = self.ctl_output(args)?;
+        ensure!(
+            output.status.success(),
+            "ff2ctl {}: {}{}",
+            args.join(" "),
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).context("ff2ctl prints UTF-8")
+    }
+
+    pub fn ctl_output(&self, args: &[&str]) -> Result<Output> {
+        Command::new(&self.program)
+            .arg("--dir")
+            .arg(self.dir())
+            .args(args)
+            .output()
+            .with_context(|| format!("start {}", self.program.display()))
+    }
+
+    pub fn json(&self, args: &[&str]) -> Result<Value> {
+        let text = self.ctl(&[args, &["--json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("parse {text}"))
+    }
+
+    /// The processes as `ff2ctl ps` knows them.
+    pub fn processes(&self) -> Result<Vec<Value>> {
+        let ps = self.json(&["ps"])?;
+        let list = ps.as_array().or_else(|| ps["processes"].as_array());
+        Ok(list.context("ps prints a list")?.clone())
+    }
+
+    /// `role/index` of the metad that leads `group`.
+    pub fn leader(&self, group: u64) -> Result<String> {
+        let status = self.json(&["status"])?;
+        let groups = status["groups"].as_array().context("status has groups")?;
+        let node = groups
+            .iter()
+            .find(|entry| entry["group"] == group)
+            .and_then(|entry| entry["leader_node"].as_u64())
+            .filter(|node| *node > 0)
+            .with_context(|| format!("group {group} has no leader"))?;
+        Ok(format!("metad/{}", node - 1))
+    }
+
+    /// Waits until nothing is dead, missing or catching up.
+    pub fn wait_healthy(&self, at_most: Duration) -> Result<()> {
+        let started = Instant::now();
+        let mut last = Value::Null;
+        while started.elapsed() < at_most {
+            // Right after a kill no metad may lead: that is no failure yet.
+            if let Ok(status) = self.json(&["status"]) {
+                if status["healthy"] == true {
+                    return Ok(());
+                }
+                last = status["problems"].clone();
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        bail!("not healthy after {} s: {last}", at_most.as_secs())
+    }
+
+    pub fn remount(&self) -> Result<()> {
+        let mount = self.mount().display().to_string();
+        self.ctl(&["umount", &mount])?;
+        self.ctl(&["mount", &mount]).map(drop)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if env::var_os("FF2_TEST_KEEP").is_some() {
+            eprintln!("left running: ff2ctl --dir {} down --purge", self.dir().display());
+            return;
+        }
+        if std::thread::panicking() {
+            print_logs(&self.dir());
+        }
+        if let Err(problem) = self.ctl(&["down", "--purge"]) {
+            eprintln!("{problem:#}");
+        }
+    }
+}
+
+/// The last lines of each daemon's log, for a failed test.
+fn print_logs(dir: &Path) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        let Ok(log) = fs::read_to_string(entry.path().join("log")) else { continue };
+        let lines: Vec<&str> = log.lines().collect();
+        eprintln!("---- {}", entry.path().display());
+        for line in &lines[lines.len().saturating_sub(15)..] {
+            eprintln!("{line}");
+        }
+    }
+}
+
+/// The folder that cargo builds into: tests run from `target/debug/deps`.
+fn target_folder() -> Result<PathBuf> {
+    let program = env::current_exe().context("find the test's own program")?;
+    let folder = program.ancestors().nth(3).context("tests lie in target/debug/deps")?;
+    Ok(folder.to_path_buf())
+}

@@ -1,1 +1,23 @@
+//! The whole cluster in one deterministic process: the replica of `ff2-group`, the cluster and namespace
+//! machines of `ff2-meta-core` and the CRAQ machine of `ff2-storage-core`, with a simulated network,
+//! simulated disks that lose what was not synced, and clients that remember what they were told.
+//!
+//! A run is a function of its seed: [`run`] draws the network's weather, the faults and the load from
+//! it, lets chaos reign, heals everything, waits for the cluster to converge, and checks what was
+//! promised. The same machines, driven by threads and disks, are the daemons.
 
+mod chunk_client;
+mod disk;
+mod faults;
+mod history;
+mod message;
+mod metad;
+mod name_client;
+mod net;
+mod rng;
+mod storaged;
+mod verdict;
+mod world;
+
+pub use verdict::Verdict;
+pub use world::run;

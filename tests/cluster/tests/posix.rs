@@ -1,0 +1,195 @@
+//! What programs expect of a mount.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{ErrorKind, Read, Seek, SeekFrom, Write},
+    os::unix::{
+        fs::{FileExt, MetadataExt, PermissionsExt, symlink},
+        process::CommandExt,
+    },
+    path::Path,
+    process::Command,
+};
+
+use ff2_cluster_tests::Cluster;
+
+#[test]
+fn files_and_names() {
+    let cluster = Cluster::start().unwrap();
+    let root = cluster.mount();
+    for (what, check) in [
+        ("names", names as fn(&Path)),
+        ("links", links),
+        ("unlinked while open", unlinked_while_open),
+        ("sparse and truncate", sparse_and_truncate),
+        ("append", append),
+        ("many entries", many_entries),
+        ("mapped", mapped),
+        ("permissions", permissions),
+        ("set-group-id and sticky", setgid_and_sticky),
+        ("times", times),
+    ] {
+        eprintln!("-- {what}");
+        let folder = root.join(what);
+        fs::create_dir(&folder).unwrap();
+        check(&folder);
+    }
+}
+
+fn names(dir: &Path) {
+    let long = "n".repeat(255);
+    fs::write(dir.join(&long), b"x").unwrap();
+    let too_long = fs::write(dir.join("n".repeat(256)), b"x").unwrap_err();
+    assert_eq!(too_long.raw_os_error(), Some(36), "ENAMETOOLONG");
+    fs::create_dir(dir.join("a")).unwrap();
+    fs::create_dir(dir.join("a/b")).unwrap();
+    assert_eq!(fs::remove_dir(dir.join("a")).unwrap_err().raw_os_error(), Some(39), "ENOTEMPTY");
+    assert_eq!(fs::create_dir(dir.join("a")).unwrap_err().kind(), ErrorKind::AlreadyExists);
+    // A directory cannot be moved below itself.
+    assert_eq!(fs::rename(dir.join("a"), dir.join("a/b/c")).unwrap_err().raw_os_error(), Some(22));
+    fs::write(dir.join("one"), b"1").unwrap();
+    fs::write(dir.join("two"), b"2").unwrap();
+    fs::rename(dir.join("one"), dir.join("two")).unwrap();
+    assert_eq!(fs::read(dir.join("two")).unwrap(), b"1");
+    assert!(!dir.join("one").exists());
+    OpenOptions::new().write(true).create_new(true).open(dir.join("two")).unwrap_err();
+}
+
+fn links(dir: &Path) {
+    fs::write(dir.join("file"), b"body").unwrap();
+    fs::hard_link(dir.join("file"), dir.join("hard")).unwrap();
+    assert_eq!(fs::metadata(dir.join("file")).unwrap().nlink(), 2);
+    fs::remove_file(dir.join("file")).unwrap();
+    assert_eq!(fs::read(dir.join("hard")).unwrap(), b"body");
+    assert_eq!(fs::metadata(dir.join("hard")).unwrap().nlink(), 1);
+    symlink("hard", dir.join("soft")).unwrap();
+    assert_eq!(fs::read_link(dir.join("soft")).unwrap(), Path::new("hard"));
+    assert_eq!(fs::read(dir.join("soft")).unwrap(), b"body");
+}
+
+fn unlinked_while_open(dir: &Path) {
+    let path = dir.join("file");
+    fs::write(&path, vec![7; 3 << 20]).unwrap();
+    let mut open = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    assert!(!path.exists());
+    // Longer than the collector's rounds: it must see that the file is held.
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    let mut body = Vec::new();
+    open.read_to_end(&mut body).unwrap();
+    assert!(body == vec![7; 3 << 20], "the data went away under an open file");
+    open.write_all(b"more").unwrap();
+    open.seek(SeekFrom::Start(3 << 20)).unwrap();
+    body.clear();
+    open.read_to_end(&mut body).unwrap();
+    assert_eq!(body, b"more");
+}
+
+fn sparse_and_truncate(dir: &Path) {
+    let file = OpenOptions::new()
+        .read(true).write(true).create(true).truncate(true)
+        .open(dir.join("file")).unwrap();
+    file.write_all_at(b"end", 20 << 20).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), (20 << 20) + 3);
+    let mut middle = vec![1; 100_000];
+    file.read_exact_at(&mut middle, 9_999_999).unwrap();
+    assert!(middle.iter().all(|b| *b == 0), "holes read as zeros");
+    file.write_all_at(&[9; 200_000], 4_000_000).unwrap();
+    file.set_len(4_100_000).unwrap();
+    file.set_len(8_000_000).unwrap();
+    let mut after = vec![1; 200_000];
+    file.read_exact_at(&mut after, 4_050_000).unwrap();
+    assert!(after[..50_000].iter().all(|b| *b == 9), "what was kept is kept");
+    assert!(after[50_000..].iter().all(|b| *b == 0), "what was cut does not come back");
+}
+
+fn append(dir: &Path) {
+    for round in 0..50_u8 {
+        let mut file =
+            OpenOptions::new().append(true).create(true).open(dir.join("log")).unwrap();
+        file.write_all(&[round; 777]).unwrap();
+    }
+    let body = fs::read(dir.join("log")).unwrap();
+    assert_eq!(body.len(), 50 * 777);
+    for (round, part) in body.chunks(777).enumerate() {
+        assert!(part.iter().all(|b| usize::from(*b) == round), "append {round}");
+    }
+}
+
+fn many_entries(dir: &Path) {
+    for number in 0..1_500 {
+        File::create(dir.join(format!("entry-{number:04}"))).unwrap();
+    }
+    let mut listing = fs::read_dir(dir).unwrap();
+    let mut seen: Vec<_> = listing.by_ref().take(300).map(|e| e.unwrap().file_name()).collect();
+    // Names that come and go during a listing do not disturb the others.
+    for number in (0..1_500).step_by(3) {
+        fs::remove_file(dir.join(format!("entry-{number:04}"))).unwrap();
+    }
+    seen.extend(listing.map(|e| e.unwrap().file_name()));
+    let mut names: Vec<_> = seen.iter().map(|n| n.to_string_lossy().into_owned()).collect();
+    names.sort();
+    let total = names.len();
+    names.dedup();
+    assert_eq!(names.len(), total, "an entry was listed twice");
+    for number in (0..1_500).filter(|n| n % 3 != 0) {
+        assert!(names.binary_search(&format!("entry-{number:04}")).is_ok(), "entry {number} is missing");
+    }
+    assert_eq!(fs::read_dir(dir).unwrap().count(), 1_000);
+}
+
+/// Programs run from the mount: the kernel maps their pages.
+fn mapped(dir: &Path) {
+    fs::copy("/bin/cat", dir.join("cat")).unwrap();
+    fs::write(dir.join("input"), b"through a mapped program\n").unwrap();
+    let output = Command::new(dir.join("cat")).arg(dir.join("input")).output().unwrap();
+    assert_eq!(output.stdout, b"through a mapped program\n");
+}
+
+/// Runs a shell line as another user; returns whether it succeeded.
+fn as_user(uid: u32, gid: u32, line: &str, dir: &Path) -> bool {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", line]).current_dir(dir).uid(uid).gid(gid);
+    shell.output().unwrap().status.success()
+}
+
+fn permissions(dir: &Path) {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("   skipped: changing the user needs root");
+        return;
+    }
+    fs::write(dir.join("secret"), b"s").unwrap();
+    fs::set_permissions(dir.join("secret"), PermissionsExt::from_mode(0o600)).unwrap();
+    assert!(!as_user(1234, 1234, "cat secret", dir), "others read a 0600 file");
+    fs::set_permissions(dir.join("secret"), PermissionsExt::from_mode(0o644)).unwrap();
+    assert!(as_user(1234, 1234, "cat secret", dir));
+    assert!(!as_user(1234, 1234, "echo x >> secret", dir), "others wrote a 0644 file");
+    assert!(!as_user(1234, 1234, "touch new", dir), "others created in a 0755 folder");
+    assert!(!as_user(1234, 1234, "chmod 666 secret", dir), "others changed the mode");
+    fs::set_permissions(dir, PermissionsExt::from_mode(0o777)).unwrap();
+    assert!(as_user(1234, 1234, "echo mine > own && chmod 600 own", dir));
+    assert_eq!(fs::metadata(dir.join("own")).unwrap().uid(), 1234);
+    assert!(!as_user(4321, 4321, "cat own", dir));
+}
+
+fn setgid_and_sticky(dir: &Path) {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("   skipped: changing the user needs root");
+        return;
+    }
+    std::os::unix::fs::chown(dir, Some(0), Some(777)).unwrap();
+    fs::set_permissions(dir, PermissionsExt::from_mode(0o3777)).unwrap();
+    assert!(as_user(1234, 1234, "touch file && mkdir sub", dir));
+    assert_eq!(fs::metadata(dir.join("file")).unwrap().gid(), 777, "the group is inherited");
+    assert_eq!(fs::metadata(dir.join("sub")).unwrap().mode() & 0o2000, 0o2000, "set-group-id too");
+    assert!(!as_user(4321, 4321, "rm -f file", dir), "sticky: only the owner removes");
+    assert!(as_user(1234, 1234, "rm file", dir));
+}
+
+fn times(dir: &Path) {
+    let file = File::create(dir.join("file")).unwrap();
+    let stamp = std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 123_456_789);
+    file.set_modified(stamp).unwrap();
+    drop(file);
+    assert_eq!(fs::metadata(dir.join("file")).unwrap().modified().unwrap(), stamp, "nanoseconds are kept");
+}

@@ -1,0 +1,69 @@
+//! Runs seeds of the simulator: `ff2-sim --seed 7`, `ff2-sim --seeds 1000 --from 0`.
+
+use std::{
+    process::ExitCode,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use clap::Parser;
+use ff2_sim::{Verdict, run};
+
+#[derive(Parser)]
+#[command(about = "Simulates the whole cluster from a seed")]
+struct Cli {
+    /// One seed, with its faults and everything that went wrong.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many seeds.
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let failed = match cli.seed {
+        Some(seed) => {
+            let verdict = run(seed);
+            verdict.log.iter().for_each(|line| println!("{line}"));
+            report(&verdict);
+            u64::from(!verdict.problems.is_empty())
+        }
+        None => many(cli.from, cli.seeds),
+    };
+    ExitCode::from(u8::from(failed > 0))
+}
+
+/// Runs the seeds on all processors; returns how many failed.
+fn many(from: u64, seeds: u64) -> u64 {
+    let (next, failed) = (AtomicU64::new(from), AtomicU64::new(0));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= from + seeds {
+                        break;
+                    }
+                    let verdict = run(seed);
+                    report(&verdict);
+                    failed.fetch_add(u64::from(!verdict.problems.is_empty()), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner();
+    println!("{} seeds, {failed} failed", seeds);
+    failed
+}
+
+fn report(verdict: &Verdict) {
+    println!("{verdict}");
+    if !verdict.problems.is_empty() {
+        verdict.problems.iter().for_each(|problem| println!("  {problem}"));
+        println!("  replay: cargo xtask sim --seed {}", verdict.seed);
+    }
+}

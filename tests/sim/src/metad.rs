@@ -1,0 +1,495 @@
+//! A simulated metad: the replicas of group 0 and group 1, and the leader's duties.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use ff2_group::{
+    LogStore, MemStore,
+    replica::{Input, Output, Replica, ReplicaConfig},
+};
+use ff2_meta_core::{
+    MemKv,
+    cluster::{self, ClusterMachine, Heard, JoinTurn, LeaseBook, LeaseTimes},
+    namespace::{self, Namespace},
+};
+use ff2_proto::{Code, GroupId, RoutingVersion, Status, pb};
+use pb::cluster_command::Fact;
+use prost::Message as _;
+
+use crate::{
+    message::{Answer, Call, Message, RpcId},
+    net::Place,
+    world::{Context, Later},
+};
+
+const TICK: Duration = Duration::from_millis(25);
+const PAGE_TIMEOUT: Duration = Duration::from_millis(400);
+/// Storage nodes that the test's one table is laid over.
+const STORAGE_NODES: usize = 4;
+const REPLICAS: u32 = 3;
+const CHAINS: u32 = 4;
+
+const TIMES: LeaseTimes = LeaseTimes { lease_ms: 3_000, heartbeat_ms: 500 };
+
+#[derive(Debug)]
+pub(crate) struct Metad {
+    pub(crate) place: Place,
+    /// What is on disk while the process is down.
+    stores: Option<(MemStore, MemStore)>,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    cluster: Replica<MemStore, ClusterMachine>,
+    namespace: Replica<MemStore, Namespace>,
+    /// The book of the term in which this replica leads group 0.
+    book: Option<(u64, LeaseBook)>,
+    next_ticket: u64,
+    tickets: BTreeMap<u64, Ticket>,
+    /// Facts of the book that are not answered yet.
+    facts: usize,
+    last_stamp_ns: i64,
+    /// The snapshot page that each group waits for.
+    pages: [Option<u64>; 2],
+}
+
+#[derive(Debug)]
+enum Ticket {
+    Fact,
+    Setup,
+    Join {
+        to: Place,
+        rpc: RpcId,
+    },
+    /// A heartbeat is answered only after a quorum confirmed that this replica leads: a lease from a
+    /// deposed leader would let a node serve beside its successors.
+    Heartbeat {
+        to: Place,
+        rpc: RpcId,
+        term: u64,
+        request: pb::HeartbeatRequest,
+    },
+    Routing {
+        to: Place,
+        rpc: RpcId,
+        since: u64,
+    },
+    Mutation {
+        to: Place,
+        rpc: RpcId,
+    },
+    Read {
+        to: Place,
+        rpc: RpcId,
+        request: pb::NsRequest,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Timer {
+    Tick,
+    PageTimeout { group: u32, snapshot: u64 },
+}
+
+impl Metad {
+    pub(crate) fn new(place: Place, seed: u64, metads: &[Place]) -> Self {
+        let members: Vec<pb::Member> = metads
+            .iter()
+            .map(|&m| pb::Member {
+                raft_id: u64::from(m),
+                node: m,
+                address: m.to_string(),
+                incarnation: 0,
+            })
+            .collect();
+        let formed = |group: u64| MemStore::formed(&place.to_string(), seed ^ group, &members);
+        Self { place, stores: Some((formed(0), formed(1))), running: None }
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    pub(crate) fn start(&mut self, cx: &mut Context<'_>) {
+        let (zero, one) = self.stores.take().expect("a process that is down left its stores");
+        let seed = cx.rng.next();
+        let config = |group: u32| ReplicaConfig {
+            group: GroupId(group),
+            node: self.place,
+            raft_id: u64::from(self.place),
+            address: self.place.to_string(),
+            tick: TICK,
+            election_ticks: 40,
+            heartbeat_ticks: 4,
+            // Short, so that followers that were away are fed by snapshots.
+            log_keep_entries: 200,
+            seed: seed ^ u64::from(group),
+        };
+        let open = "the store was written by a replica";
+        self.running = Some(Running {
+            cluster: Replica::new(config(0), zero, ClusterMachine::new(), cx.now).expect(open),
+            namespace: Replica::new(config(1), one, Namespace::new(), cx.now).expect(open),
+            book: None,
+            next_ticket: 0,
+            tickets: BTreeMap::new(),
+            facts: 0,
+            last_stamp_ns: 0,
+            pages: [None, None],
+        });
+        cx.after(TICK, Later::Metad(Timer::Tick));
+    }
+
+    pub(crate) fn crash(&mut self, cx: &mut Context<'_>) {
+        let Some(running) = self.running.take() else { return };
+        let mut lose = |store: MemStore| {
+            let kept = cx.rng.within(0..store.unsynced() as u64 + 1) as usize;
+            store.crash(kept, cx.rng.next())
+        };
+        let zero = lose(running.cluster.into_store());
+        self.stores = Some((zero, lose(running.namespace.into_store())));
+    }
+
+    /// Index and content of both groups, for the final comparison.
+    pub(crate) fn states(&self) -> [(u64, &MemKv); 2] {
+        let running = self.running.as_ref().expect("everything runs at the end");
+        let (zero, one) = (running.cluster.store(), running.namespace.store());
+        [(zero.applied(), zero.kv()), (one.applied(), one.kv())]
+    }
+
+    pub(crate) fn routing(&self) -> Option<std::sync::Arc<ff2_proto::Routing>> {
+        use ff2_meta_core::StateMachine as _;
+        self.running.as_ref().map(|running| running.cluster.machine().view())
+    }
+
+    pub(crate) fn on_timer(&mut self, cx: &mut Context<'_>, timer: Timer) {
+        match timer {
+            Timer::Tick => {
+                cx.after(TICK, Later::Metad(Timer::Tick));
+                let running = self.running();
+                let mut out = Vec::new();
+                running.cluster.tick(cx.now, &mut out);
+                self.perform(cx, 0, out);
+                let mut out = Vec::new();
+                self.running().namespace.tick(cx.now, &mut out);
+                self.perform(cx, 1, out);
+                self.lead(cx);
+                self.drain(cx);
+            }
+            Timer::PageTimeout { group, snapshot } => {
+                let page = Err(Status::new(Code::Timeout, "no page"));
+                self.on_page(cx, group, snapshot, page);
+            }
+        }
+    }
+
+    pub(crate) fn on_message(&mut self, cx: &mut Context<'_>, from: Place, message: Message) {
+        match message {
+            Message::Raft { group, batch } => self.step(cx, group, Input::Messages(batch)),
+            Message::FetchSnapshot { group, request } => {
+                let running = self.running();
+                let page = match group {
+                    0 => running.cluster.store().page(&request),
+                    _ => running.namespace.store().page(&request),
+                };
+                let snapshot = request.snapshot;
+                cx.send(from, Message::SnapshotPage { group, snapshot, page });
+            }
+            Message::SnapshotPage { group, snapshot, page } => {
+                self.on_page(cx, group, snapshot, Ok(page));
+            }
+            Message::Call { rpc, from, call } => self.on_call(cx, from, rpc, call),
+            Message::Answer { .. } | Message::Settle { .. } => panic!("a metad asks nobody"),
+        }
+        self.drain(cx);
+    }
+
+    fn on_page(
+        &mut self,
+        cx: &mut Context<'_>,
+        group: u32,
+        snapshot: u64,
+        page: Result<pb::FetchSnapshotReply, Status>,
+    ) {
+        // One answer for each request: the page, or its timeout.
+        let waits = &mut self.running().pages[group as usize];
+        if waits.take_if(|waiting| *waiting == snapshot).is_some() {
+            self.step(cx, group, Input::Page { snapshot, page });
+        }
+    }
+
+    fn running(&mut self) -> &mut Running {
+        self.running.as_mut().expect("events of a crashed process are dropped")
+    }
+
+    fn ticket(&mut self, ticket: Ticket) -> u64 {
+        let running = self.running();
+        running.next_ticket += 1;
+        running.tickets.insert(running.next_ticket, ticket);
+        running.next_ticket
+    }
+
+    fn step(&mut self, cx: &mut Context<'_>, group: u32, input: Input) {
+        let mut out = Vec::new();
+        let running = self.running();
+        match group {
+            0 => running.cluster.step(cx.now, input, &mut out),
+            _ => running.namespace.step(cx.now, input, &mut out),
+        }
+        self.perform(cx, group, out);
+    }
+
+    /// Runs both replicas until they have nothing left to do.
+    fn drain(&mut self, cx: &mut Context<'_>) {
+        macro_rules! group {
+            ($number:literal, $replica:ident) => {
+                let mut out = Vec::new();
+                self.running().$replica.turn(cx.now, &mut out);
+                self.perform(cx, $number, out);
+                while self.running().$replica.has_ready() {
+                    let mut out = Vec::new();
+                    self.running().$replica.take_ready(cx.now, &mut out);
+                    self.running().$replica.apply_ready(cx.now, &mut out);
+                    self.running().$replica.persist_ready(cx.now, &mut out);
+                    self.perform(cx, $number, out);
+                }
+            };
+        }
+        group!(0, cluster);
+        group!(1, namespace);
+    }
+
+    fn perform(&mut self, cx: &mut Context<'_>, group: u32, outputs: Vec<Output>) {
+        let place = |address: &str| address.parse::<Place>().expect("addresses are places");
+        for output in outputs {
+            match output {
+                Output::Send { address, batch } => {
+                    cx.send(place(&address), Message::Raft { group, batch });
+                }
+                Output::Fetch { address, request } => {
+                    let snapshot = request.snapshot;
+                    self.running().pages[group as usize] = Some(snapshot);
+                    cx.send(place(&address), Message::FetchSnapshot { group, request });
+                    let timer = Timer::PageTimeout { group, snapshot };
+                    cx.after(PAGE_TIMEOUT, Later::Metad(timer));
+                }
+                Output::Answer { ticket, answer } => self.on_applied(cx, ticket, answer),
+                Output::Read { ticket, may } => self.on_readable(cx, ticket, may),
+                Output::Leadership(_) | Output::Applied => {}
+                Output::Joined { .. } | Output::Done { .. } | Output::Removed => {
+                    panic!("membership of the groups does not change here")
+                }
+                Output::Stop(reason) => panic!("a replica stops: {reason}"),
+            }
+        }
+    }
+
+    fn on_call(&mut self, cx: &mut Context<'_>, from: Place, rpc: RpcId, call: Call) {
+        match call {
+            Call::Join(request) => self.on_join(cx, from, rpc, request),
+            Call::Heartbeat(request) => {
+                let term = self.running().cluster.leadership().term;
+                let ticket = self.ticket(Ticket::Heartbeat { to: from, rpc, term, request });
+                self.step(cx, 0, Input::Read { ticket });
+            }
+            Call::Routing { since } => {
+                let ticket = self.ticket(Ticket::Routing { to: from, rpc, since });
+                self.step(cx, 0, Input::Read { ticket });
+            }
+            Call::Namespace(request) if namespace::is_mutation(&request) => {
+                self.propose_mutation(cx, from, rpc, request);
+            }
+            Call::Namespace(request) => {
+                let ticket = self.ticket(Ticket::Read { to: from, rpc, request });
+                self.step(cx, 1, Input::Read { ticket });
+            }
+            Call::Chunk { .. } => panic!("a metad holds no chunks"),
+        }
+    }
+
+    fn propose_mutation(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: Place,
+        rpc: RpcId,
+        request: pb::NsRequest,
+    ) {
+        let layout = pb::Layout {
+            table: 1,
+            table_version: 1,
+            chunk_size: ff2_proto::limits::CHUNK_SIZE_MIN,
+            stripe: 1,
+            seed: 0,
+        };
+        let seed = cx.rng.next();
+        let running = self.running();
+        running.last_stamp_ns = (running.last_stamp_ns + 1).max(cx.now.as_nanos() as i64);
+        let stamp = running.last_stamp_ns;
+        let command = namespace::stamp(request, stamp, seed, Some(layout));
+        let ticket = self.ticket(Ticket::Mutation { to, rpc });
+        let command = Bytes::from(command.encode_to_vec());
+        self.step(cx, 1, Input::Propose { ticket, command });
+    }
+
+    fn on_join(&mut self, cx: &mut Context<'_>, to: Place, rpc: RpcId, request: pb::JoinRequest) {
+        let routing = self.routing().expect("it runs");
+        let refusal = match self.book(cx) {
+            None => Some(self.not_leader()),
+            Some(book) => match book.join(millis(cx.now), &routing, &request) {
+                JoinTurn::Now => None,
+                JoinTurn::AfterJudgement => Some(Code::Busy.into()),
+            },
+        };
+        if let Some(status) = refusal {
+            return cx.send(to, Message::Answer { rpc, answer: Answer::Joined(Err(status)) });
+        }
+        self.propose(cx, Fact::Join(request), Ticket::Join { to, rpc });
+    }
+
+    fn propose(&mut self, cx: &mut Context<'_>, fact: Fact, ticket: Ticket) {
+        let ticket = self.ticket(ticket);
+        let command = pb::ClusterCommand { now_ms: millis(cx.now), fact: Some(fact) };
+        let command = Bytes::from(command.encode_to_vec());
+        self.step(cx, 0, Input::Propose { ticket, command });
+    }
+
+    fn not_leader(&mut self) -> Status {
+        let leader = self.running().cluster.leadership().leader.clone();
+        Status::not_leader(leader.map(|member| member.address))
+    }
+
+    /// The lease book, if this replica leads group 0; a new one in each term.
+    fn book(&mut self, cx: &Context<'_>) -> Option<&mut LeaseBook> {
+        let running = self.running();
+        let leadership = running.cluster.leadership();
+        if !leadership.is_leader {
+            running.book = None;
+            return None;
+        }
+        let term = leadership.term;
+        if running.book.as_ref().is_none_or(|(of, _)| *of != term) {
+            running.book = Some((term, LeaseBook::new(TIMES, millis(cx.now))));
+            running.facts = 0;
+        }
+        running.book.as_mut().map(|(_, book)| book)
+    }
+
+    /// What a leader of group 0 does from time to time.
+    fn lead(&mut self, cx: &mut Context<'_>) {
+        let routing = self.routing().expect("it runs");
+        let outstanding = self.running().facts > 0;
+        let Some(book) = self.book(cx) else { return };
+        if outstanding {
+            return;
+        }
+        let mut facts = Vec::new();
+        book.tick(millis(cx.now), &routing, &mut facts);
+        for fact in facts {
+            self.running().facts += 1;
+            self.propose(cx, fact, Ticket::Fact);
+        }
+        if self.running().facts == 0
+            && let Some(fact) = setup(&routing)
+        {
+            self.running().facts += 1;
+            self.propose(cx, fact, Ticket::Setup);
+        }
+    }
+
+    fn on_applied(&mut self, cx: &mut Context<'_>, ticket: u64, answer: Result<Bytes, Status>) {
+        let routing = self.routing().expect("it runs");
+        let running = self.running();
+        match running.tickets.remove(&ticket).expect("each ticket is answered once") {
+            Ticket::Fact | Ticket::Setup => running.facts = running.facts.saturating_sub(1),
+            Ticket::Join { to, rpc } => {
+                let joined = answer.and_then(|bytes| {
+                    let reply = pb::ClusterReply::decode(bytes).expect("a reply of the machine");
+                    ff2_proto::status::check(reply.status)?;
+                    Ok(pb::JoinReply {
+                        node_id: reply.node_id,
+                        lease_ms: TIMES.lease_ms,
+                        heartbeat_ms: TIMES.heartbeat_ms,
+                        routing: Some(cluster::delta(&routing, RoutingVersion(0))),
+                        ..Default::default()
+                    })
+                });
+                cx.send(to, Message::Answer { rpc, answer: Answer::Joined(joined) });
+            }
+            Ticket::Mutation { to, rpc } => {
+                let reply =
+                    answer.map(|bytes| pb::NsReply::decode(bytes).expect("a reply of the machine"));
+                cx.send(to, Message::Answer { rpc, answer: Answer::Namespace(reply) });
+            }
+            other => panic!("{other:?} proposes nothing"),
+        }
+    }
+
+    fn on_readable(&mut self, cx: &mut Context<'_>, ticket: u64, may: Result<(), Status>) {
+        let routing = self.routing().expect("it runs");
+        match self.running().tickets.remove(&ticket).expect("each ticket is answered once") {
+            Ticket::Heartbeat { to, rpc, term, request } => {
+                let reply = may.and_then(|()| self.renew(cx, &routing, term, request));
+                cx.send(to, Message::Answer { rpc, answer: Answer::Heartbeat(reply) });
+            }
+            Ticket::Routing { to, rpc, since } => {
+                let delta = may.map(|()| cluster::delta(&routing, RoutingVersion(since)));
+                cx.send(to, Message::Answer { rpc, answer: Answer::Routing(delta) });
+            }
+            Ticket::Read { to, rpc, request } => {
+                let store = self.running().namespace.store();
+                let reply = may.map(|()| store.with_state(|kv| namespace::query(kv, &request)));
+                cx.send(to, Message::Answer { rpc, answer: Answer::Namespace(reply) });
+            }
+            other => panic!("{other:?} reads nothing"),
+        }
+    }
+
+    fn renew(
+        &mut self,
+        cx: &Context<'_>,
+        routing: &ff2_proto::Routing,
+        term: u64,
+        request: pb::HeartbeatRequest,
+    ) -> Result<pb::HeartbeatReply, Status> {
+        let since = request.routing_version;
+        let same_term = self.running().cluster.leadership().term == term;
+        let Some(book) = self.book(cx).filter(|_| same_term) else {
+            return Err(self.not_leader());
+        };
+        match book.heartbeat(millis(cx.now), routing, request) {
+            Heard::Renewed => Ok(pb::HeartbeatReply {
+                lease_ms: TIMES.lease_ms,
+                routing: Some(cluster::delta(routing, RoutingVersion(since))),
+            }),
+            Heard::MustJoin => Err(Status::new(Code::NotServing, "join first")),
+            Heard::Dying => Err(Status::new(Code::Busy, "being declared dead")),
+        }
+    }
+}
+
+fn millis(at: Duration) -> u64 {
+    at.as_millis() as u64
+}
+
+/// What a person would do once: name the cluster, lay out a table, make a volume.
+fn setup(routing: &ff2_proto::Routing) -> Option<Fact> {
+    if routing.cluster_id.is_empty() {
+        return Some(Fact::Bootstrap(pb::Bootstrap {
+            cluster_id: "sim".into(),
+            lease_ms: TIMES.lease_ms,
+            heartbeat_ms: TIMES.heartbeat_ms,
+        }));
+    }
+    let disks = cluster::placeable_disks(routing);
+    if routing.tables.is_empty() && disks.len() == STORAGE_NODES {
+        let chains =
+            cluster::place(&disks, REPLICAS, CHAINS).expect("four nodes hold three replicas");
+        let description = "sim".into();
+        return Some(Fact::CreateTable(pb::CreateTable {
+            replicas: REPLICAS,
+            description,
+            chains,
+        }));
+    }
+    None
+}

@@ -1,0 +1,180 @@
+//! Whether a run ended as promised.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use ff2_meta_core::namespace;
+use ff2_proto::{ROOT_INODE, TargetId, pb};
+
+use crate::{
+    chunk_client::Register,
+    history::{Operation, linearizable},
+    metad::Metad,
+    storaged::Storaged,
+    world::World,
+};
+
+/// The end of a run.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    pub seed: u64,
+    /// Empty: everything held.
+    pub problems: Vec<String>,
+    /// A run of the same seed has the same.
+    pub hash: u64,
+    pub simulated: Duration,
+    pub events: u64,
+    pub operations: usize,
+    /// The faults, in order.
+    pub log: Vec<String>,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "seed={} {} after {:.1} s simulated, {} events, {} operations, hash {:016x}",
+            self.seed,
+            if self.problems.is_empty() { "held" } else { "FAILED" },
+            self.simulated.as_secs_f64(),
+            self.events,
+            self.operations,
+            self.hash,
+        )
+    }
+}
+
+/// Nothing is left to do: everybody has their answers, every chain is complete, every log applied.
+pub(crate) fn converged(world: &World) -> bool {
+    world.chunk_clients.iter().all(|client| client.is_idle())
+        && world.name_clients.iter().all(|client| client.is_idle())
+        && world.metads.iter().all(Metad::is_running)
+        && world.storageds.iter().all(Storaged::is_quiet)
+        && world.everything_serves()
+        && same_index(world)
+}
+
+fn same_index(world: &World) -> bool {
+    let indexes: Vec<[u64; 2]> =
+        world.metads.iter().map(|metad| metad.states().map(|(index, _)| index)).collect();
+    indexes.windows(2).all(|pair| pair[0] == pair[1])
+}
+
+pub(crate) fn judge(seed: u64, world: &World, converged: Option<Duration>, hash: u64) -> Verdict {
+    let mut problems = Vec::new();
+    if converged.is_none() {
+        problems.push(format!("not converged at {:.0} s", world.now.as_secs_f64()));
+        explain(world, &mut problems);
+    } else {
+        replicas_are_equal(world, &mut problems);
+        metads_are_equal(world, &mut problems);
+        names_are_there(world, &mut problems);
+    }
+    let mut registers: BTreeMap<Register, Vec<Operation>> = BTreeMap::new();
+    for (register, operation) in world.chunk_clients.iter().flat_map(|client| &client.history) {
+        registers.entry(*register).or_default().push(operation.clone());
+    }
+    let mut operations = 0;
+    for ((chunk, cell), history) in &registers {
+        operations += history.len();
+        if !linearizable(history) {
+            problems.push(format!("{chunk}, cell {cell}: the reads have no order: {history:#?}"));
+        }
+    }
+    let shared: Vec<Operation> =
+        world.name_clients.iter().flat_map(|client| client.history.clone()).collect();
+    operations += shared.len();
+    if !linearizable(&shared) {
+        problems.push(format!("the shared file's times have no order: {shared:#?}"));
+    }
+    problems.extend(world.name_clients.iter().flat_map(|client| client.problems.clone()));
+    if operations < 50 {
+        problems.push(format!("only {operations} operations were made: the run proves little"));
+    }
+    let (simulated, events, log) = (world.now, world.handled, world.log.clone());
+    Verdict { seed, problems, hash, simulated, events, operations, log }
+}
+
+fn explain(world: &World, problems: &mut Vec<String>) {
+    if let Some(routing) = world.routing() {
+        for chain in routing.chains.values() {
+            let states: Vec<_> =
+                chain.members.iter().map(|m| (m.target, m.node, m.state())).collect();
+            problems.push(format!("chain {} version {}: {states:?}", chain.id, chain.version));
+        }
+    }
+    for storaged in &world.storageds {
+        problems.push(format!("storaged at {}: {:#?}", storaged.place, storaged.explain()));
+    }
+    for client in &world.name_clients {
+        problems.push(format!("client at {} idle: {}", client.place, client.is_idle()));
+    }
+    for client in &world.chunk_clients {
+        problems.push(format!("client at {} idle: {}", client.place, client.is_idle()));
+    }
+}
+
+/// All members of a chain hold the same updates with the same content.
+fn replicas_are_equal(world: &World, problems: &mut Vec<String>) {
+    let routing = world.routing().expect("a converged cluster has a routing");
+    for chain in routing.chains.values() {
+        let contents: Vec<_> = chain
+            .members
+            .iter()
+            .filter_map(|member| {
+                let target = TargetId(member.target);
+                world.storageds.iter().find_map(|s| s.disks.get(&target)).map(|d| d.contents())
+            })
+            .collect();
+        if contents.len() != chain.members.len() || contents.windows(2).any(|p| p[0] != p[1]) {
+            problems.push(format!("chain {}: the replicas differ: {contents:#?}", chain.id));
+        }
+    }
+}
+
+fn metads_are_equal(world: &World, problems: &mut Vec<String>) {
+    for group in 0..2 {
+        let hashes: Vec<u64> =
+            world.metads.iter().map(|metad| metad.states()[group].1.hash()).collect();
+        if hashes.windows(2).any(|pair| pair[0] != pair[1]) {
+            problems.push(format!("group {group}: the replicas differ: {hashes:x?}"));
+        }
+    }
+    let [_, (_, names)] = world.metads[0].states();
+    problems.extend(namespace::fsck(names).into_iter().map(|problem| format!("fsck: {problem}")));
+}
+
+/// Each client's folder holds exactly what its answers said.
+fn names_are_there(world: &World, problems: &mut Vec<String>) {
+    let [_, (_, kv)] = world.metads[0].states();
+    let ask = |op| {
+        let cred = Some(pb::Credentials::default());
+        let request = pb::NsRequest { volume: 1, cred, op: Some(op), ..Default::default() };
+        namespace::query(kv, &request)
+    };
+    for client in &world.name_clients {
+        let name = client.folder_name();
+        let op = pb::ns_request::Op::Lookup(pb::LookupOp { parent: ROOT_INODE.0, name });
+        let reply = ask(op);
+        let Some(folder) = reply.attr else {
+            let status = reply.status;
+            problems.push(format!("client {}: its folder is gone: {status:?}", client.place));
+            continue;
+        };
+        let mut found = Vec::new();
+        let mut after_cookie = 0;
+        loop {
+            let read = pb::ReadDirOp { inode: folder.inode, after_cookie, limit: 100, plus: false };
+            let page = ask(pb::ns_request::Op::ReadDir(read));
+            after_cookie = page.entries.last().map_or(after_cookie, |entry| entry.cookie);
+            found.extend(page.entries.into_iter().map(|entry| entry.name));
+            if page.end {
+                break;
+            }
+        }
+        found.sort();
+        let expected: Vec<_> = client.names.iter().cloned().collect();
+        if found != expected {
+            problems.push(format!("client {}: {found:?} instead of {expected:?}", client.place));
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! A hundred seeds in every run of the tests, in four parts that can run side by side.
+
+use ff2_sim::run;
+
+fn seeds(range: std::ops::Range<u64>) {
+    for seed in range {
+        let verdict = run(seed);
+        println!("{verdict}");
+        assert!(
+            verdict.problems.is_empty(),
+            "{verdict}\n{}\n{}\nreplay: cargo xtask sim --seed {seed}",
+            verdict.log.join("\n"),
+            verdict.problems.join("\n"),
+        );
+    }
+}
+
+#[test]
+fn seeds_0_to_24() {
+    seeds(0..25);
+}
+
+#[test]
+fn seeds_25_to_49() {
+    seeds(25..50);
+}
+
+#[test]
+fn seeds_50_to_74() {
+    seeds(50..75);
+}
+
+#[test]
+fn seeds_75_to_99() {
+    seeds(75..100);
+}
+
+/// The same seed twice, event for event: otherwise no failure could be replayed.
+#[test]
+fn a_run_is_a_function_of_its_seed() {
+    for seed in [3, 14, 15] {
+        let (one, two) = (run(seed), run(seed));
+        assert_eq!((one.hash, one.events), (two.hash, two.events), "seed {seed}");
+    }
+}
