@@ -1,0 +1,332 @@
+//! The handle of a group: what the rest of metad calls. Everything that changes state goes through the
+//! group's thread; reads under the leader's lease run on the caller's.
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+    sync::atomic::{AtomicU64, Ordering},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use ff2_meta_core::{KvRead, StateMachine};
+use ff2_proto::{GroupId, Status, pb};
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    clock,
+    driver::Driver,
+    error::GroupError,
+    inbox::{Inbox, Reply, Request},
+    limits,
+    link::PeerLink,
+    replica::{Leadership, ReplicaConfig},
+    store::{LogStore as _, Pins, RocksStore, StateReader},
+};
+
+/// What a group is opened with.
+#[derive(Clone, Debug)]
+pub struct GroupConfig {
+    pub group: GroupId,
+    pub node: u32,
+    /// Where peers reach this node's data plane.
+    pub address: String,
+    /// The group's database lies in `group-<id>` below.
+    pub data_dir: PathBuf,
+    /// Asked for a place in the group if the folder is new. May name this node too.
+    pub peers: Vec<String>,
+    pub tick: Duration,
+    pub election_ticks: usize,
+    pub heartbeat_ticks: usize,
+    pub log_keep_entries: u64,
+    /// RocksDB's block cache.
+    pub cache_bytes: usize,
+}
+
+impl GroupConfig {
+    /// A group with the defaults of `metad.toml`.
+    pub fn new(group: GroupId, node: u32, address: &str, data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            group,
+            node,
+            address: address.into(),
+            data_dir: data_dir.into(),
+            peers: Vec::new(),
+            tick: Duration::from_millis(25),
+            election_ticks: 40,
+            heartbeat_ticks: 4,
+            log_keep_entries: 10_000,
+            cache_bytes: 64 << 20,
+        }
+    }
+
+    pub(crate) fn replica(&self, raft_id: u64, seed: u64) -> ReplicaConfig {
+        ReplicaConfig {
+            group: self.group,
+            node: self.node,
+            raft_id,
+            address: self.address.clone(),
+            tick: self.tick,
+            election_ticks: self.election_ticks,
+            heartbeat_ticks: self.heartbeat_ticks,
+            log_keep_entries: self.log_keep_entries,
+            seed,
+        }
+    }
+}
+
+/// One replicated state machine, on this node. Clones share it. Call [`Group::shutdown`] in the end:
+/// dropping all clones does not stop the thread.
+pub struct Group<S: StateMachine> {
+    shared: Arc<Shared<S>>,
+}
+
+/// What the thread and the handles share.
+pub(crate) struct Shared<S: StateMachine> {
+    pub(crate) inbox: Inbox,
+    group: GroupId,
+    address: String,
+    reader: StateReader,
+    pins: Pins,
+    /// Nanoseconds of [`clock::now`]; 0 without a lease.
+    lease_until: AtomicU64,
+    commit: AtomicU64,
+    applied: AtomicU64,
+    leadership: watch::Sender<Leadership>,
+    view: watch::Sender<S::View>,
+    pub(crate) status: Mutex<pb::GroupStatus>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl<S: StateMachine> Clone for Group<S> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<S: StateMachine> fmt::Debug for Group<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Group({} at {})", self.shared.group, self.shared.address)
+    }
+}
+
+impl<S: StateMachine> Group<S> {
+    /// Opens this node's replica and starts its thread. Must be called inside a tokio runtime, which
+    /// then runs the calls to peers. A folder that was never formatted joins through the peers.
+    pub fn open(
+        config: GroupConfig,
+        mut machine: S,
+        link: Arc<dyn PeerLink>,
+    ) -> Result<Self, GroupError> {
+        let runtime = tokio::runtime::Handle::try_current()
+            .map_err(|_| GroupError::Config("a group needs a tokio runtime".into()))?;
+        // Faults of the configuration are found here, not on the thread.
+        config.replica(1, 0).validate()?;
+        let store = RocksStore::open(
+            &config.data_dir,
+            config.group,
+            config.node,
+            &config.address,
+            config.cache_bytes,
+        )?;
+        store.with_state(|kv| machine.restore(kv));
+        let shared = Arc::new(Shared {
+            inbox: Inbox::default(),
+            group: config.group,
+            address: config.address.clone(),
+            reader: store.reader(),
+            pins: store.pins(),
+            lease_until: AtomicU64::new(0),
+            commit: AtomicU64::new(store.hard().commit),
+            applied: AtomicU64::new(store.applied()),
+            leadership: watch::channel(Leadership::default()).0,
+            view: watch::channel(machine.view()).0,
+            status: Mutex::new(pb::GroupStatus { group: config.group.0, ..Default::default() }),
+            thread: Mutex::new(None),
+        });
+        let group = config.group;
+        let driver = Driver { config, shared: Arc::clone(&shared), link, runtime };
+        let thread = std::thread::Builder::new().name(format!("ff2-group-{group}"));
+        let thread = thread.spawn(move || driver.run(store, machine));
+        let thread = thread.map_err(|source| GroupError::Thread { group, source })?;
+        *shared.thread.lock() = Some(thread);
+        Ok(Self { shared })
+    }
+
+    pub fn id(&self) -> GroupId {
+        self.shared.group
+    }
+
+    /// Logs a command and returns the machine's answer once it is applied here. Commands that wait at
+    /// the same time share an entry and a sync. NOT_LEADER and BUSY mean that nothing happened;
+    /// UNKNOWN_OUTCOME that it may still be applied.
+    pub async fn propose(&self, command: Bytes) -> Result<Bytes, Status> {
+        if command.len() > limits::COMMAND_BYTES_MAX {
+            let what = format!("a command of {} bytes", command.len());
+            return Err(Status::new(pb::Code::InvalidArgument, what));
+        }
+        let (reply, answer) = oneshot::channel();
+        self.shared.inbox.propose(command, reply)?;
+        let lost = || Status::new(pb::Code::UnknownOutcome, "the group stopped");
+        answer.await.unwrap_or_else(|_| Err(lost()))
+    }
+
+    /// Reads a state that contains every change acknowledged anywhere before this call. The leader
+    /// reads at once while its lease holds; others ask it for its commit index first. `read` runs on
+    /// the caller's thread, may touch the disk, and may run a second time if the lease ended meanwhile.
+    pub async fn query<R>(&self, mut read: impl FnMut(&dyn KvRead) -> R) -> Result<R, Status> {
+        if let Some(answer) = self.shared.read_in_lease(&mut read) {
+            return Ok(answer);
+        }
+        self.read_index().await?;
+        self.shared.reader.read(read).ok_or_else(stopped)
+    }
+
+    /// Returns once this replica has applied everything acknowledged anywhere before this call.
+    pub async fn read_index(&self) -> Result<(), Status> {
+        let (reply, may) = oneshot::channel();
+        self.shared.inbox.read(reply)?;
+        may.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Reads what this replica has applied, which may be old. `None` once the group is stopped.
+    pub fn read_stale<R>(&self, read: impl FnOnce(&dyn KvRead) -> R) -> Option<R> {
+        self.shared.reader.read(read)
+    }
+
+    /// Whether a query would be answered under the lease now.
+    pub fn has_lease(&self) -> bool {
+        self.shared.lease().is_some()
+    }
+
+    /// The machine's memory as of the last applied command.
+    pub fn view(&self) -> S::View {
+        self.shared.view.borrow().clone()
+    }
+
+    /// Told after each write that applied commands, before their proposers are answered.
+    pub fn watch_view(&self) -> watch::Receiver<S::View> {
+        self.shared.view.subscribe()
+    }
+
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.shared.leadership.subscribe()
+    }
+
+    /// As of the last tick.
+    pub fn status(&self) -> pb::GroupStatus {
+        self.shared.status.lock().clone()
+    }
+
+    /// Messages of a peer. Never waits; drops what does not fit.
+    pub fn step(&self, batch: pb::RaftBatch) {
+        self.shared.inbox.messages(batch);
+    }
+
+    /// A page of a snapshot that this replica holds for the asking follower.
+    pub async fn serve_snapshot(
+        &self,
+        request: pb::FetchSnapshotRequest,
+    ) -> pb::FetchSnapshotReply {
+        let (sender, page) = oneshot::channel();
+        self.shared.pins.page(request, Box::new(move |reply| drop(sender.send(reply))));
+        page.await.unwrap_or_else(|_| crate::store::no_such_snapshot())
+    }
+
+    /// On the leader: gives a new folder its place. BUSY until the place is committed: ask again.
+    pub async fn join(&self, request: pb::JoinGroupRequest) -> Result<pb::JoinGroupReply, Status> {
+        self.request(|reply| Request::Join { request, reply }).await
+    }
+
+    /// On the leader: removes a node. Done when the removal is applied; also if it was no member.
+    pub async fn remove(&self, node: u32) -> Result<(), Status> {
+        self.request(|reply| Request::Remove { node, reply }).await
+    }
+
+    /// On the leader: begins to hand leadership to a node. Watch [`Self::leadership`] for the end.
+    pub async fn transfer(&self, node: u32) -> Result<(), Status> {
+        self.request(|reply| Request::Transfer { node, reply }).await
+    }
+
+    async fn request<T>(&self, make: impl FnOnce(Reply<T>) -> Request) -> Result<T, Status> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.inbox.request(make(reply))?;
+        answer.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Stops the replica and closes its database; a leader first hands over. Waits for the thread.
+    pub async fn shutdown(&self) {
+        self.stop(true).await;
+    }
+
+    /// As [`Self::shutdown`], but without handing over: the others notice by their timeout.
+    pub async fn shutdown_now(&self) {
+        self.stop(false).await;
+    }
+
+    async fn stop(&self, hand_over: bool) {
+        // Refused if it is stopping already; then only the thread is waited for.
+        let _ = self.shared.inbox.request(Request::Stop { hand_over });
+        let thread = self.shared.thread.lock().take();
+        if let Some(thread) = thread {
+            let ended = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(ended, Ok(Ok(()))) {
+                tracing::error!(group = %self.shared.group, "the group's thread did not end well");
+            }
+        }
+    }
+}
+
+fn stopped() -> Status {
+    Status::new(pb::Code::ShuttingDown, "the group stopped")
+}
+
+impl<S: StateMachine> Shared<S> {
+    fn lease(&self) -> Option<Duration> {
+        let until = Duration::from_nanos(self.lease_until.load(Ordering::SeqCst));
+        (clock::now() < until).then_some(until)
+    }
+
+    fn read_in_lease<R>(&self, read: impl FnMut(&dyn KvRead) -> R) -> Option<R> {
+        let until = self.lease()?;
+        // A follower may already serve what is committed: it must not be missing here.
+        if self.applied.load(Ordering::SeqCst) < self.commit.load(Ordering::SeqCst) {
+            return None;
+        }
+        let answer = self.reader.read(read)?;
+        // This thread may have been stopped for long anywhere above: only now it is known that the
+        // lease held while the state was read.
+        (clock::now() < until).then_some(answer)
+    }
+
+    /// The thread tells readers where it is, before it performs outputs.
+    pub(crate) fn publish(&self, commit: u64, applied: u64, lease: Option<Duration>) {
+        let nanos = lease.map_or(0, |until| until.as_nanos().try_into().unwrap_or(0));
+        self.commit.store(commit, Ordering::SeqCst);
+        self.applied.store(applied, Ordering::SeqCst);
+        self.lease_until.store(nanos, Ordering::SeqCst);
+    }
+
+    pub(crate) fn lead(&self, leadership: Leadership) {
+        tracing::info!(group = %self.group, term = leadership.term, leads = leadership.is_leader,
+            leader = ?leadership.leader.as_ref().map(|member| member.node), "leadership");
+        self.leadership.send_replace(leadership);
+    }
+
+    pub(crate) fn show(&self, view: S::View) {
+        self.view.send_replace(view);
+    }
+
+    /// The thread is about to end.
+    pub(crate) fn end(&self) {
+        self.publish(u64::MAX, 0, None);
+        self.inbox.close();
+        self.leadership.send_modify(|known| {
+            known.is_leader = false;
+            known.leader = None;
+        });
+    }
+}

@@ -1,0 +1,479 @@
+//! The machine in memory: three replicas, a network that delays, drops and partitions from a seed, and
+//! crashes that lose what was not synced.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use ff2_meta_core::{Kv, KvRead, StateMachine};
+use ff2_proto::{GroupId, pb};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::*;
+use crate::MemStore;
+
+const TICK: Duration = Duration::from_millis(10);
+
+/// Command: `key=value`; the answer is the number of commands so far.
+#[derive(Debug, Default)]
+struct Counter(u64);
+
+impl StateMachine for Counter {
+    type View = u64;
+
+    fn restore(&mut self, kv: &dyn KvRead) {
+        let count = kv.get(b"count").map_or(0, |n| u64::from_be_bytes(n[..].try_into().unwrap()));
+        self.0 = count;
+    }
+
+    fn apply(&mut self, _index: u64, command: &[u8], kv: &mut dyn Kv) -> Bytes {
+        self.0 += 1;
+        let text = String::from_utf8_lossy(command);
+        if let Some((key, value)) = text.split_once('=') {
+            kv.put(key.as_bytes(), Bytes::copy_from_slice(value.as_bytes()));
+        }
+        kv.put(b"count", Bytes::copy_from_slice(&self.0.to_be_bytes()));
+        Bytes::copy_from_slice(&self.0.to_be_bytes())
+    }
+
+    fn view(&self) -> u64 {
+        self.0
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % below
+    }
+}
+
+enum Packet {
+    Batch(pb::RaftBatch),
+    Fetch { from: u32, request: pb::FetchSnapshotRequest },
+    Page { snapshot: u64, page: Result<pb::FetchSnapshotReply, Status> },
+}
+
+struct Sim {
+    now: Duration,
+    random: Random,
+    seed: u64,
+    replicas: BTreeMap<u32, Replica<MemStore, Counter>>,
+    crashed: BTreeMap<u32, (MemStore, u64)>,
+    /// By arrival time, then order of sending.
+    network: BTreeMap<(Duration, u64), (u32, u32, Packet)>,
+    sent: u64,
+    cut: Option<u32>,
+    faults: bool,
+    ticket: u64,
+    /// Tickets of reads, with the count that must be seen at least.
+    reads: BTreeMap<u64, u64>,
+    acknowledged: u64,
+    leaders: BTreeMap<u64, u64>,
+    done: Vec<(u64, Result<(), Status>)>,
+    events: Xxh3,
+}
+
+fn address(node: u32) -> String {
+    format!("n{node}:1")
+}
+
+fn node_at(address: &str) -> u32 {
+    address.trim_start_matches('n').trim_end_matches(":1").parse().unwrap()
+}
+
+fn founders() -> Vec<pb::Member> {
+    let member =
+        |n: u32| pb::Member { raft_id: n.into(), node: n, address: address(n), incarnation: 0 };
+    (1..=3).map(member).collect()
+}
+
+impl Sim {
+    fn new(seed: u64, faults: bool) -> Self {
+        let mut sim = Self {
+            now: Duration::ZERO,
+            random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+            seed,
+            replicas: BTreeMap::new(),
+            crashed: BTreeMap::new(),
+            network: BTreeMap::new(),
+            sent: 0,
+            cut: None,
+            faults,
+            ticket: 0,
+            reads: BTreeMap::new(),
+            acknowledged: 0,
+            leaders: BTreeMap::new(),
+            done: Vec::new(),
+            events: Xxh3::new(),
+        };
+        for node in 1..=3 {
+            let store = MemStore::formed(&address(node), seed + u64::from(node), &founders());
+            sim.start(node, node.into(), store);
+        }
+        sim
+    }
+
+    fn start(&mut self, node: u32, raft_id: u64, store: MemStore) {
+        let config = ReplicaConfig {
+            group: GroupId(1),
+            node,
+            raft_id,
+            address: address(node),
+            tick: TICK,
+            election_ticks: 12,
+            heartbeat_ticks: 2,
+            log_keep_entries: 20,
+            seed: self.seed ^ self.random.next(u64::MAX),
+        };
+        let mut replica = Replica::new(config, store, Counter::default(), self.now).unwrap();
+        replica.introduce(founders());
+        self.replicas.insert(node, replica);
+    }
+
+    fn step(&mut self, node: u32, input: Input) {
+        let now = self.now;
+        let Some(replica) = self.replicas.get_mut(&node) else { return };
+        let mut out = Vec::new();
+        replica.step(now, input, &mut out);
+        self.settle(node, out);
+    }
+
+    fn settle(&mut self, node: u32, mut out: Vec<Output>) {
+        let now = self.now;
+        let replica = self.replicas.get_mut(&node).unwrap();
+        replica.turn(now, &mut out);
+        self.perform(node, out);
+        loop {
+            // A power cut may come between any two parts of a ready.
+            for part in 0..3 {
+                if self.faults && self.random.next(4_000) == 0 {
+                    return self.crash(node);
+                }
+                let Some(replica) = self.replicas.get_mut(&node) else { return };
+                if part == 0 && !replica.has_ready() {
+                    return;
+                }
+                let mut out = Vec::new();
+                match part {
+                    0 => replica.take_ready(now, &mut out),
+                    1 => replica.apply_ready(now, &mut out),
+                    _ => replica.persist_ready(now, &mut out),
+                }
+                self.perform(node, out);
+            }
+        }
+    }
+
+    fn perform(&mut self, node: u32, out: Vec<Output>) {
+        for output in out {
+            self.events.update(format!("{node} {:?} {output:?}", self.now).as_bytes());
+            match output {
+                Output::Send { address, batch } => {
+                    self.send(node, node_at(&address), Packet::Batch(batch));
+                }
+                Output::Fetch { address, request } => {
+                    self.send(node, node_at(&address), Packet::Fetch { from: node, request });
+                }
+                Output::Answer { answer: Ok(count), .. } => {
+                    let count = u64::from_be_bytes(count[..].try_into().unwrap());
+                    self.acknowledged = self.acknowledged.max(count);
+                }
+                Output::Read { ticket, may } => {
+                    let asked = self.reads.remove(&ticket).expect("asked");
+                    if may.is_ok() {
+                        let seen = self.replicas[&node].machine().view();
+                        assert!(seen >= asked, "seed {}: stale read {seen} < {asked}", self.seed);
+                    }
+                }
+                Output::Leadership(known) if known.is_leader => {
+                    let id = known.leader.unwrap().raft_id;
+                    let first = *self.leaders.entry(known.term).or_insert(id);
+                    assert_eq!(first, id, "seed {}: two leaders in a term", self.seed);
+                }
+                Output::Done { ticket, done } => self.done.push((ticket, done)),
+                Output::Stop(reason) => panic!("seed {}: {reason}", self.seed),
+                Output::Answer { .. }
+                | Output::Joined { .. }
+                | Output::Leadership(_)
+                | Output::Applied
+                | Output::Removed => {}
+            }
+        }
+        self.check_lease_reads(node);
+    }
+
+    /// Whoever holds a lease sees everything acknowledged, or knows that it does not.
+    fn check_lease_reads(&self, node: u32) {
+        let Some(replica) = self.replicas.get(&node) else { return };
+        let lease = replica.lease_until().is_some_and(|until| self.now < until);
+        if lease && replica.applied() >= replica.commit() {
+            let seen = replica.machine().view();
+            let needed = self.acknowledged;
+            assert!(seen >= needed, "seed {}: stale lease {seen} < {needed}", self.seed);
+        }
+    }
+
+    fn send(&mut self, from: u32, to: u32, packet: Packet) {
+        let lost = self.faults && self.random.next(40) == 0;
+        if lost || self.cut == Some(from) || self.cut == Some(to) {
+            return;
+        }
+        let slow = if self.faults && self.random.next(20) == 0 { 200 } else { 3 };
+        let delay = Duration::from_millis(1 + self.random.next(slow));
+        self.sent += 1;
+        self.network.insert((self.now + delay, self.sent), (from, to, packet));
+    }
+
+    fn crash(&mut self, node: u32) {
+        let Some(replica) = self.replicas.remove(&node) else { return };
+        let raft_id = replica.config().raft_id;
+        let store = replica.into_store();
+        let kept = self.random.next(store.unsynced() as u64 + 1) as usize;
+        let seed = self.random.next(u64::MAX);
+        self.crashed.insert(node, (store.crash(kept, seed), raft_id));
+    }
+
+    fn restart_crashed(&mut self) {
+        for (node, (store, raft_id)) in std::mem::take(&mut self.crashed) {
+            self.start(node, raft_id, store);
+        }
+    }
+
+    /// Time goes on by one tick.
+    fn advance(&mut self) {
+        let end = self.now + TICK;
+        while let Some(entry) = self.network.first_entry() {
+            if entry.key().0 > end {
+                break;
+            }
+            let ((at, _), (from, to, packet)) = entry.remove_entry();
+            self.now = at;
+            match packet {
+                Packet::Batch(batch) => self.step(to, Input::Messages(batch)),
+                Packet::Page { snapshot, page } => self.step(to, Input::Page { snapshot, page }),
+                Packet::Fetch { from: asker, request } => {
+                    assert_eq!(asker, from);
+                    if let Some(replica) = self.replicas.get(&to) {
+                        let page = Ok(replica.store().page(&request));
+                        let page = Packet::Page { snapshot: request.snapshot, page };
+                        self.send(to, asker, page);
+                    }
+                }
+            }
+        }
+        self.now = end;
+        let nodes: Vec<u32> = self.replicas.keys().copied().collect();
+        for node in nodes {
+            let Some(replica) = self.replicas.get_mut(&node) else { continue };
+            let mut out = Vec::new();
+            replica.tick(end, &mut out);
+            self.settle(node, out);
+            self.check_lease_reads(node);
+        }
+    }
+
+    fn leader(&self) -> Option<u32> {
+        let leads = self.replicas.iter().filter(|(_, replica)| replica.leadership().is_leader);
+        leads.max_by_key(|(_, replica)| replica.leadership().term).map(|(node, _)| *node)
+    }
+
+    fn await_leader(&mut self) -> u32 {
+        for _ in 0..2_000 {
+            self.advance();
+            if let Some(leader) = self.leader() {
+                return leader;
+            }
+        }
+        panic!("seed {}: no leader", self.seed);
+    }
+
+    fn propose(&mut self, node: u32, command: String) {
+        self.ticket += 1;
+        let ticket = self.ticket;
+        self.step(node, Input::Propose { ticket, command: command.into() });
+    }
+
+    fn read(&mut self, node: u32) {
+        self.ticket += 1;
+        if self.replicas.contains_key(&node) {
+            self.reads.insert(self.ticket, self.acknowledged);
+            let ticket = self.ticket;
+            self.step(node, Input::Read { ticket });
+        }
+    }
+
+    /// Everything heals, everybody applies the same.
+    fn converge(&mut self) {
+        self.faults = false;
+        self.cut = None;
+        self.restart_crashed();
+        for _ in 0..3_000 {
+            self.advance();
+            let leader = self.leader().and_then(|node| self.replicas.get(&node));
+            let Some(commit) = leader.map(|replica| replica.commit()) else { continue };
+            if self.replicas.values().all(|replica| replica.applied() == commit) {
+                let hashes: Vec<u64> =
+                    self.replicas.values().map(|replica| replica.store().kv().hash()).collect();
+                assert!(hashes.iter().all(|hash| *hash == hashes[0]), "seed {}", self.seed);
+                return;
+            }
+        }
+        panic!("seed {}: the replicas do not converge: {:?}", self.seed, self.replicas);
+    }
+}
+
+/// Load, crashes and partitions for a while. Returns a hash of every output of every replica.
+fn storm(seed: u64) -> (u64, u64) {
+    let mut sim = Sim::new(seed, true);
+    for round in 0..2_500_u64 {
+        sim.advance();
+        let node = 1 + sim.random.next(3) as u32;
+        match sim.random.next(12) {
+            0..=5 => {
+                let target = sim.leader().unwrap_or(node);
+                for n in 0..sim.random.next(4) {
+                    let key = sim.random.next(50);
+                    sim.propose(target, format!("k{key}={round}.{n}"));
+                }
+            }
+            6..=8 => sim.read(node),
+            9 if sim.random.next(20) == 0 => sim.crash(node),
+            10 if sim.random.next(12) == 0 => sim.restart_crashed(),
+            11 if sim.random.next(25) == 0 => {
+                sim.cut = if sim.cut.is_none() { Some(node) } else { None };
+            }
+            _ => {}
+        }
+    }
+    sim.converge();
+    assert!(sim.acknowledged > 50, "seed {seed}: only {} commands", sim.acknowledged);
+    let count = sim.replicas[&1].machine().view();
+    assert!(count >= sim.acknowledged, "seed {seed}: an acknowledged command is lost");
+    (sim.events.digest(), count)
+}
+
+#[test]
+fn the_same_seed_gives_the_same_events() {
+    assert_eq!(storm(7), storm(7));
+    assert_ne!(storm(7).0, storm(8).0);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_in_storms() {
+    for seed in 100..130 {
+        storm(seed);
+    }
+}
+
+#[test]
+fn a_lagging_follower_gets_a_snapshot() {
+    let mut sim = Sim::new(3, false);
+    let leader = sim.await_leader();
+    let behind = 1 + leader % 3;
+    sim.cut = Some(behind);
+    for n in 0..200 {
+        sim.propose(leader, format!("k{n}={n}"));
+        sim.advance();
+    }
+    let first = raft::Storage::first_index(sim.replicas[&leader].store()).unwrap();
+    assert!(first > sim.replicas[&behind].applied() + 1, "the log was compacted");
+    sim.converge();
+    assert_eq!(sim.replicas[&behind].machine().view(), 200);
+    assert!(sim.replicas[&leader].sending.is_empty(), "nothing stays pinned");
+}
+
+#[test]
+fn a_lost_disk_comes_back_under_a_new_id() {
+    let mut sim = Sim::new(11, false);
+    let leader = sim.await_leader();
+    let lost = 1 + leader % 3;
+    for n in 0..100 {
+        sim.propose(leader, format!("k{n}={n}"));
+        sim.advance();
+    }
+    sim.replicas.remove(&lost);
+    let request =
+        pb::JoinGroupRequest { group: 1, node: lost, address: address(lost), incarnation: 99 };
+    let raft_id = (0..500).find_map(|_| {
+        sim.advance();
+        let leader = sim.leader()?;
+        let reply = sim.replicas.get_mut(&leader).unwrap().join(&request);
+        sim.settle(leader, Vec::new());
+        reply.ok().map(|reply| reply.raft_id)
+    });
+    assert_eq!(raft_id, Some(4));
+    sim.start(lost, 4, MemStore::empty(&address(lost), 5));
+    for _ in 0..500 {
+        sim.advance();
+    }
+    sim.converge();
+    let conf = sim.replicas[&leader].store().conf().clone();
+    assert!(conf.voters.contains(&4), "promoted: {conf:?}");
+    assert!(!conf.voters.contains(&lost.into()), "its old id is gone: {conf:?}");
+    assert!(conf.voters_outgoing.is_empty());
+    assert_eq!(sim.replicas[&lost].machine().view(), 100);
+}
+
+#[test]
+fn a_new_leader_leaves_a_joint_configuration() {
+    let mut sim = Sim::new(5, false);
+    let leader = sim.await_leader();
+    // Promotion under way: the joint configuration is entered, then the leader is cut off.
+    sim.start(4, 4, MemStore::empty(&address(4), 5));
+    let request = pb::JoinGroupRequest { group: 1, node: 4, address: address(4), incarnation: 7 };
+    let enter = {
+        let replica = sim.replicas.get_mut(&leader).unwrap();
+        assert!(replica.join(&request).is_err());
+        replica.store().membership().clone()
+    };
+    sim.settle(leader, Vec::new());
+    let joint = raft::eraftpb::ConfChangeV2 {
+        transition: raft::eraftpb::ConfChangeTransition::Explicit as i32,
+        ..enter.promote(1 + u64::from(leader) % 3)
+    };
+    for _ in 0..300 {
+        sim.advance();
+        let replica = sim.replicas.get_mut(&leader).unwrap();
+        if replica.store().conf().voters.len() == 4 && !replica.raw.raft.has_pending_conf() {
+            let _ = replica.raw.propose_conf_change(Vec::new(), joint.clone());
+            sim.settle(leader, Vec::new());
+            break;
+        }
+    }
+    sim.cut = Some(leader);
+    for _ in 0..300 {
+        sim.advance();
+    }
+    sim.converge();
+    for replica in sim.replicas.values() {
+        assert!(replica.store().conf().voters_outgoing.is_empty(), "{replica:?}");
+    }
+}
+
+#[test]
+fn no_lease_after_a_transfer_began() {
+    let mut sim = Sim::new(21, false);
+    let leader = sim.await_leader();
+    for _ in 0..30 {
+        sim.advance();
+    }
+    assert!(sim.replicas[&leader].lease_until().is_some(), "an idle leader keeps its lease");
+    sim.cut = Some(leader);
+    let heir = 1 + leader % 3;
+    sim.step(leader, Input::Transfer { ticket: 1, node: heir });
+    assert!(sim.done[0].1.is_ok(), "{:?}", sim.done);
+    assert!(sim.replicas[&leader].lease_until().is_none());
+    sim.cut = None;
+    for _ in 0..100 {
+        sim.advance();
+        if let Some(replica) = sim.replicas.get(&leader)
+            && replica.leading == replica.transfer_term
+        {
+            assert!(replica.lease_until().is_none(), "in this term another may lead at any time");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Reads of the key-value state: by the group's thread directly, by others in a consistent snapshot.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use bytes::Bytes;
+use ff2_meta_core::KvRead;
+use parking_lot::RwLock;
+use rocksdb::{
+    BoundColumnFamily, Cache, DB, Direction, IteratorMode, ReadOptions, SnapshotWithThreadMode,
+};
+
+use crate::{error::stop, format};
+
+/// A handle for readers on other threads.
+#[derive(Clone)]
+pub(crate) struct StateReader(Arc<Shared>);
+
+struct Shared {
+    /// `None` once the group is closed.
+    db: RwLock<Option<Arc<DB>>>,
+    /// Place in [`format::CF_STATES`].
+    active: AtomicUsize,
+    folder: PathBuf,
+    cache: Cache,
+}
+
+impl std::fmt::Debug for StateReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "StateReader({})", self.0.folder.display())
+    }
+}
+
+impl StateReader {
+    pub(super) fn new(db: &Arc<DB>, active: usize, folder: &Path, cache: Cache) -> Self {
+        Self(Arc::new(Shared {
+            db: RwLock::new(Some(Arc::clone(db))),
+            active: AtomicUsize::new(active),
+            folder: folder.to_path_buf(),
+            cache,
+        }))
+    }
+
+    /// Runs `read` over the state as it is now, or returns `None` if the group was closed.
+    pub(crate) fn read<R>(&self, read: impl FnOnce(&dyn KvRead) -> R) -> Option<R> {
+        let db = self.0.db.read().clone()?;
+        // Between the next two lines an install may flip the states. The one read here then stays as
+        // it was, and is still there: the handle keeps a dropped column family alive.
+        let cf = db.cf_handle(format::CF_STATES[self.active()]);
+        let cf = cf.expect("the active state is never dropped");
+        let view = View { snapshot: db.snapshot(), cf, folder: &self.0.folder };
+        Some(read(&view))
+    }
+
+    pub(super) fn active(&self) -> usize {
+        self.0.active.load(Ordering::Acquire)
+    }
+
+    pub(super) fn flip(&self) {
+        self.0.active.fetch_xor(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn cache(&self) -> &Cache {
+        &self.0.cache
+    }
+
+    pub(super) fn close(&self) {
+        *self.0.db.write() = None;
+    }
+}
+
+struct View<'a> {
+    snapshot: SnapshotWithThreadMode<'a, DB>,
+    cf: Arc<BoundColumnFamily<'a>>,
+    folder: &'a Path,
+}
+
+/// The newest state, read by the only thread that writes it.
+pub(super) struct Direct<'a> {
+    pub(super) db: &'a DB,
+    pub(super) cf: Arc<BoundColumnFamily<'a>>,
+    pub(super) folder: &'a Path,
+}
+
+impl KvRead for View<'_> {
+    fn get(&self, key: &[u8]) -> Option<Bytes> {
+        match self.snapshot.get_pinned_cf(&self.cf, key) {
+            Ok(found) => found.map(|value| Bytes::copy_from_slice(&value)),
+            Err(error) => stop(self.folder, "read", &error),
+        }
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Vec<(Bytes, Bytes)> {
+        if from >= to {
+            return Vec::new();
+        }
+        let mode = IteratorMode::From(from, Direction::Forward);
+        let pairs = self.snapshot.iterator_cf_opt(&self.cf, upto(to), mode);
+        collect(self.folder, pairs.take(limit))
+    }
+}
+
+impl KvRead for Direct<'_> {
+    fn get(&self, key: &[u8]) -> Option<Bytes> {
+        match self.db.get_pinned_cf(&self.cf, key) {
+            Ok(found) => found.map(|value| Bytes::copy_from_slice(&value)),
+            Err(error) => stop(self.folder, "read", &error),
+        }
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Vec<(Bytes, Bytes)> {
+        if from >= to {
+            return Vec::new();
+        }
+        let mode = IteratorMode::From(from, Direction::Forward);
+        let pairs = self.db.iterator_cf_opt(&self.cf, upto(to), mode);
+        collect(self.folder, pairs.take(limit))
+    }
+}
+
+fn upto(to: &[u8]) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_iterate_upper_bound(to);
+    options
+}
+
+type Item = Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>;
+
+fn collect(folder: &Path, pairs: impl Iterator<Item = Item>) -> Vec<(Bytes, Bytes)> {
+    pairs
+        .map(|pair| match pair {
+            Ok((key, value)) => (Bytes::from(key), Bytes::from(value)),
+            Err(error) => stop(folder, "scan", &error),
+        })
+        .collect()
+}

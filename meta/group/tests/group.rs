@@ -1,0 +1,407 @@
+//! Three groups in one process on real folders: proposals, reads, failover, restarts, snapshots, and
+//! members that come and go.
+
+use std::{future::Future, path::Path, time::Duration, time::Instant};
+
+use bytes::Bytes;
+use ff2_group::{
+    Group, GroupConfig, Member, format_group,
+    loopback::Loopback,
+    probe::{PutMachine, put},
+};
+use ff2_meta_core::KvRead;
+use ff2_proto::{Code, GroupId, Status};
+
+const GROUP: GroupId = GroupId(7);
+const PATIENCE: Duration = Duration::from_secs(40);
+
+struct Cluster {
+    folder: tempfile::TempDir,
+    wires: Loopback,
+    /// By node - 1; `None` while it is down.
+    groups: Vec<Option<Group<PutMachine>>>,
+}
+
+fn address(node: u32) -> String {
+    format!("node-{node}:1")
+}
+
+fn members(nodes: u32) -> Vec<Member> {
+    let member = |node| Member { node, address: address(node), ..Default::default() };
+    (1..=nodes).map(member).collect()
+}
+
+impl Cluster {
+    async fn formed() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut cluster = Self { folder, wires: Loopback::default(), groups: Vec::new() };
+        for node in 1..=3 {
+            format_group(&cluster.dir(node), GROUP, node, &members(3)).unwrap();
+        }
+        for node in 1..=3 {
+            cluster.start(node);
+        }
+        cluster
+    }
+
+    fn dir(&self, node: u32) -> std::path::PathBuf {
+        self.folder.path().join(format!("node-{node}"))
+    }
+
+    fn config(&self, node: u32) -> GroupConfig {
+        GroupConfig {
+            peers: (1..=3).map(address).collect(),
+            tick: Duration::from_millis(20),
+            election_ticks: 30,
+            heartbeat_ticks: 3,
+            log_keep_entries: 50,
+            cache_bytes: 1 << 20,
+            ..GroupConfig::new(GROUP, node, &address(node), self.dir(node))
+        }
+    }
+
+    fn start(&mut self, node: u32) {
+        let link = self.wires.link(&address(node));
+        let group = Group::open(self.config(node), PutMachine, link).unwrap();
+        self.wires.register(&address(node), &group);
+        let place = node as usize - 1;
+        self.groups.resize(self.groups.len().max(place + 1), None);
+        self.groups[place] = Some(group);
+    }
+
+    async fn stop(&mut self, node: u32) {
+        self.wires.unregister(&address(node));
+        if let Some(group) = self.groups[node as usize - 1].take() {
+            group.shutdown_now().await;
+        }
+    }
+
+    fn group(&self, node: u32) -> &Group<PutMachine> {
+        self.groups[node as usize - 1].as_ref().expect("runs")
+    }
+
+    fn nodes(&self) -> Vec<u32> {
+        (1..=self.groups.len() as u32).filter(|n| self.groups[*n as usize - 1].is_some()).collect()
+    }
+
+    fn others(&self, node: u32) -> Vec<u32> {
+        self.nodes().into_iter().filter(|other| *other != node).collect()
+    }
+
+    /// The leader among these nodes, once there is one.
+    async fn leader_of(&self, nodes: &[u32]) -> u32 {
+        eventually("a leader", async || {
+            let leads = |node: &u32| self.group(*node).leadership().borrow().is_leader;
+            nodes.iter().copied().find(leads)
+        })
+        .await
+    }
+
+    async fn leader(&self) -> u32 {
+        self.leader_of(&self.nodes()).await
+    }
+
+    /// Puts through whoever leads; puts may be repeated.
+    async fn put(&self, key: &str, value: &str) {
+        let command = put(key.as_bytes(), value.as_bytes());
+        eventually("a put", async || {
+            for node in self.nodes() {
+                if self.group(node).propose(command.clone()).await.is_ok() {
+                    return Some(());
+                }
+            }
+            None
+        })
+        .await;
+    }
+
+    /// Everybody has applied the same, and has the same keys and values.
+    async fn converge(&self) {
+        self.leader().await;
+        self.put("converged", "1").await;
+        for node in self.nodes() {
+            eventually("a caught up replica", async || self.group(node).read_index().await.ok())
+                .await;
+        }
+        let hashes: Vec<u64> = self.nodes().iter().map(|node| hash(self.group(*node))).collect();
+        assert!(hashes.iter().all(|hash| *hash == hashes[0]), "states differ: {hashes:?}");
+    }
+
+    async fn finish(mut self) {
+        self.converge().await;
+        for node in self.nodes() {
+            self.stop(node).await;
+        }
+    }
+}
+
+async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, check: impl Fn() -> F) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = check().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "no {what} in time");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn hash(group: &Group<PutMachine>) -> u64 {
+    let pairs = group.read_stale(|kv| kv.scan(&[], &[0xff; 64], usize::MAX)).unwrap();
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    for (key, value) in pairs {
+        hash.update(&key);
+        hash.update(b"=");
+        hash.update(&value);
+    }
+    hash.digest()
+}
+
+async fn get(group: &Group<PutMachine>, key: &str) -> Result<Option<Bytes>, Status> {
+    group.query(|kv| kv.get(key.as_bytes())).await
+}
+
+async fn get_soon(group: &Group<PutMachine>, key: &str) -> Option<Bytes> {
+    eventually("an answered read", async || get(group, key).await.ok()).await
+}
+
+fn text(value: &'static str) -> Option<Bytes> {
+    Some(Bytes::from_static(value.as_bytes()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proposals_and_reads_on_leader_and_followers() {
+    let cluster = Cluster::formed().await;
+    let leader = cluster.leader().await;
+    for n in 0..50 {
+        cluster.put("n", &n.to_string()).await;
+        for node in cluster.nodes() {
+            // No wait in between: a read sees every earlier put, wherever it is asked.
+            let value = get_soon(cluster.group(node), "n").await;
+            assert_eq!(value, Some(Bytes::from(n.to_string())), "on node {node}");
+        }
+    }
+    let follower = cluster.others(leader)[0];
+    let refused = cluster.group(follower).propose(put(b"a", b"b")).await.unwrap_err();
+    assert_eq!(refused.code, Code::NotLeader);
+    assert_eq!(refused.leader_address, Some(address(leader)));
+    eventually("a lease", async || cluster.group(leader).has_lease().then_some(())).await;
+    assert!(!cluster.group(follower).has_lease());
+    let many = (0..500).map(|n: u32| {
+        let group = cluster.group(leader).clone();
+        tokio::spawn(async move { group.propose(put(&n.to_be_bytes(), b"many")).await })
+    });
+    for task in many.collect::<Vec<_>>() {
+        task.await.unwrap().unwrap();
+    }
+    let status = cluster.group(leader).status();
+    assert!(status.commit_index < 400, "commands share entries: {}", status.commit_index);
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failover_and_a_cut_off_leader() {
+    let cluster = Cluster::formed().await;
+    let old = cluster.leader().await;
+    cluster.put("k", "old").await;
+    eventually("a lease", async || cluster.group(old).has_lease().then_some(())).await;
+    cluster.wires.isolate(&address(old));
+    let cut = Instant::now();
+    let rest = cluster.others(old);
+    let new = cluster.leader_of(&rest).await;
+    assert_ne!(new, old);
+    assert!(!cluster.group(old).has_lease(), "no two leaders may answer");
+    assert!(cut.elapsed() < Duration::from_secs(10), "failover took {:?}", cut.elapsed());
+    cluster.group(new).propose(put(b"k", b"new")).await.unwrap();
+    let stale = get(cluster.group(old), "k").await;
+    assert!(stale.is_err(), "a paused leader must not answer: {stale:?}");
+    let lost = cluster.group(old).propose(put(b"lost", b"x")).await.unwrap_err();
+    assert!(matches!(lost.code, Code::UnknownOutcome | Code::NotLeader), "{lost:?}");
+    assert_eq!(get_soon(cluster.group(new), "k").await, text("new"));
+    cluster.wires.heal();
+    assert_eq!(get_soon(cluster.group(old), "k").await, text("new"));
+    let terms: Vec<u64> = [old, new].map(|n| cluster.group(n).leadership().borrow().term).into();
+    assert!(terms[1] > 5, "{terms:?}");
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lossy_network_loses_nothing() {
+    let cluster = Cluster::formed().await;
+    cluster.leader().await;
+    cluster.wires.lose(100, 42);
+    for n in 0..60 {
+        cluster.put(&format!("k{n}"), &n.to_string()).await;
+    }
+    cluster.wires.heal();
+    for node in cluster.nodes() {
+        for n in 0..60 {
+            let value = get_soon(cluster.group(node), &format!("k{n}")).await;
+            assert_eq!(value, Some(Bytes::from(n.to_string())));
+        }
+    }
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_of_all_keeps_everything() {
+    let mut cluster = Cluster::formed().await;
+    for round in 0..3 {
+        cluster.leader().await;
+        for n in 0..120 {
+            cluster.put(&format!("k{round}.{n}"), "v").await;
+        }
+        for node in cluster.nodes() {
+            cluster.stop(node).await;
+        }
+        for node in 1..=3 {
+            cluster.start(node);
+        }
+        cluster.leader().await;
+        for node in cluster.nodes() {
+            let count = eventually("a read", async || {
+                let count = |kv: &dyn KvRead| kv.scan(b"k", b"l", usize::MAX).len();
+                cluster.group(node).query(count).await.ok()
+            });
+            assert_eq!(count.await, (round + 1) * 120, "node {node}");
+        }
+    }
+    let log = cluster.group(1).status().commit_index;
+    assert!(log > 300, "the log was compacted on the way: {log} entries, 50 kept");
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_was_away_gets_a_snapshot() {
+    let mut cluster = Cluster::formed().await;
+    let leader = cluster.leader().await;
+    let away = cluster.others(leader)[0];
+    cluster.put("before", "1").await;
+    cluster.stop(away).await;
+    let large = "x".repeat(30_000);
+    for n in 0..150 {
+        cluster.put(&format!("k{n}"), &large).await;
+    }
+    cluster.start(away);
+    assert_eq!(get_soon(cluster.group(away), "k149").await.map(|v| v.len()), Some(30_000));
+    // And once more, so that the other state is filled.
+    cluster.stop(away).await;
+    for n in 0..150 {
+        cluster.put(&format!("k{n}"), "small").await;
+    }
+    cluster.start(away);
+    assert_eq!(get_soon(cluster.group(away), "k149").await, text("small"));
+    cluster.stop(away).await;
+    cluster.start(away);
+    assert_eq!(get_soon(cluster.group(away), "before").await, text("1"));
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_replica_comes_back_under_a_new_id() {
+    let mut cluster = Cluster::formed().await;
+    let leader = cluster.leader().await;
+    let wiped = cluster.others(leader)[0];
+    for n in 0..100 {
+        cluster.put(&format!("k{n}"), "v").await;
+    }
+    cluster.stop(wiped).await;
+    std::fs::remove_dir_all(cluster.dir(wiped)).unwrap();
+    cluster.start(wiped);
+    let ids = eventually("the new voter", async || {
+        let leader = cluster.leader().await;
+        let members = cluster.group(leader).status().members;
+        let of_node: Vec<_> = members.iter().filter(|member| member.node == wiped).collect();
+        (of_node.len() == 1 && of_node[0].raft_id > 3 && of_node[0].voter)
+            .then(|| members.iter().map(|member| member.raft_id).collect::<Vec<_>>())
+    })
+    .await;
+    assert_eq!(ids.len(), 3, "its old id is gone: {ids:?}");
+    assert_eq!(get_soon(cluster.group(wiped), "k99").await, text("v"));
+    // The newcomer counts: with another node down, the group still commits.
+    let leader = cluster.leader().await;
+    let other = cluster.others(leader).into_iter().find(|node| *node != wiped);
+    if let Some(other) = other {
+        cluster.stop(other).await;
+        cluster.put("after", "1").await;
+        cluster.start(other);
+    }
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_come_and_go() {
+    let mut cluster = Cluster::formed().await;
+    cluster.put("k", "v").await;
+    cluster.start(4);
+    let voters = |cluster: &Cluster, leader: u32| {
+        let members = cluster.group(leader).status().members;
+        let mut nodes: Vec<u32> = members.iter().filter(|m| m.voter).map(|m| m.node).collect();
+        nodes.sort_unstable();
+        nodes
+    };
+    let leader = cluster.leader().await;
+    eventually("a fourth voter", async || {
+        (voters(&cluster, cluster.leader().await) == [1, 2, 3, 4]).then_some(())
+    })
+    .await;
+    assert_eq!(get_soon(cluster.group(4), "k").await, text("v"));
+    // The leader itself cannot be removed by itself: it hands over and says who goes on.
+    let refused = cluster.group(leader).remove(leader).await.unwrap_err();
+    assert_eq!(refused.code, Code::NotLeader);
+    let next = cluster.leader_of(&cluster.others(leader)).await;
+    eventually("the removal", async || cluster.group(next).remove(leader).await.ok()).await;
+    assert!(
+        !voters(&cluster, next).contains(&leader) || {
+            eventually("a new status", async || {
+                (!voters(&cluster, next).contains(&leader)).then_some(())
+            })
+            .await;
+            true
+        }
+    );
+    cluster.stop(leader).await;
+    let heir = cluster.others(next)[0];
+    cluster.group(next).transfer(heir).await.unwrap();
+    assert_eq!(cluster.leader_of(&[heir]).await, heir);
+    cluster.put("k2", "v2").await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sole_member_leads_at_once_and_a_clean_stop_hands_over() {
+    let folder = tempfile::tempdir().unwrap();
+    format_group(folder.path(), GROUP, 1, &members(1)).unwrap();
+    let again = format_group(folder.path(), GROUP, 1, &members(1));
+    assert!(again.is_err(), "format replaces nothing");
+    let wires = Loopback::default();
+    let config = GroupConfig::new(GROUP, 1, &address(1), folder.path());
+    let group = Group::open(config.clone(), PutMachine, wires.link("")).unwrap();
+    let mut leadership = group.leadership();
+    leadership.wait_for(|known| known.is_leader).await.unwrap();
+    group.propose(put(b"k", b"v")).await.unwrap();
+    assert_eq!(get(&group, "k").await.unwrap(), text("v"));
+    let other = GroupConfig { node: 2, ..config };
+    assert!(Group::open(other, PutMachine, wires.link("")).is_err(), "the folder is in use");
+    group.shutdown().await;
+    assert_eq!(group.propose(put(b"k", b"v")).await.unwrap_err().code, Code::ShuttingDown);
+    assert_eq!(get(&group, "k").await.unwrap_err().code, Code::ShuttingDown);
+    wrong_owner(folder.path(), &wires);
+
+    let mut cluster = Cluster::formed().await;
+    let leader = cluster.leader().await;
+    let begun = Instant::now();
+    cluster.wires.unregister("nobody");
+    let stopping = cluster.groups[leader as usize - 1].take().unwrap();
+    stopping.shutdown().await;
+    cluster.leader().await;
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    cluster.start(leader);
+    cluster.finish().await;
+}
+
+fn wrong_owner(folder: &Path, wires: &Loopback) {
+    let config = GroupConfig::new(GROUP, 2, &address(2), folder);
+    let refused = Group::open(config, PutMachine, wires.link("")).unwrap_err();
+    assert!(refused.to_string().contains("belongs to"), "{refused}");
+}
