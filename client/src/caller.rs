@@ -186,6 +186,13 @@ impl Caller {
         if touches_content {
             self.shared.report_length(inode).await?;
         }
+        if let Some(open) = open.as_ref().filter(|open| change.by_handle && open.registered() == 0)
+        {
+            // A flush ended the registration that stands for the permission.
+            let op = OpenHow::write().op(inode);
+            let reply = self.mutate(Op::Open(op)).await?;
+            open.reopened(&op, &reply);
+        }
         let reply = self.mutate(Op::SetAttr(set_attr_op(inode, change))).await?;
         if let Some(size) = change.size {
             self.shared.inodes.truncated(inode, size);

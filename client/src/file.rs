@@ -79,7 +79,11 @@ impl File {
         self.inode.check_alive()?;
         // Waits for writes in flight: their lengths belong to this flush.
         let _alone = self.inode.gate.write().await;
-        let sole = self.inode.writers() == 1 && self.inode.attr().0.nlink > 0;
+        let (attr, _) = self.inode.attr();
+        // Another open must be possible if the file is written again after this flush.
+        let may_open_again =
+            attr.nlink > 0 && (attr.mode & 0o200 != 0 || self.caller.cred.uid == 0);
+        let sole = self.inode.writers() == 1 && may_open_again;
         if !sole {
             return self.shared().report_length(self.inode.id).await;
         }

@@ -1,1 +1,30 @@
+//! The FUSE mount: the kernel's requests, answered by [`ff2_client`].
+//!
+//! Owns the translation between the two and what only a mount needs: who asks (with supplementary
+//! groups), open handles, which inodes the kernel knows, and when its page cache may stay. It keeps
+//! no data and no attributes of its own; what is cached is cached by the kernel, for
+//! [`ff2_daemon::config::MountConfig::cache_ms`], or by the client library.
+//!
+//! The story of a request: one of fuser's threads reads it, copies what must outlive the read, and
+//! starts a task; the task asks the client library and replies. A request that waits for a failed
+//! server therefore holds no thread. The kernel cannot take a request back once it was read (fuser
+//! refuses interrupts), so a process that is killed in such a wait ends when the wait does: at the
+//! latest at the client's patience, or at once when this process is stopped.
+//!
+//! A mount whose process was killed is taken away by a small guard process; see [`guard`].
 
+mod attr;
+mod files;
+mod fs;
+pub mod guard;
+mod known;
+mod limits;
+mod listing;
+mod mount;
+mod mounted;
+mod ops;
+mod requests;
+mod tune;
+mod who;
+
+pub use mount::serve;

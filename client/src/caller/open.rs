@@ -66,7 +66,7 @@ impl OpenHow {
 }
 
 impl OpenHow {
-    fn op(self, inode: InodeId) -> pb::OpenOp {
+    pub(super) fn op(self, inode: InodeId) -> pb::OpenOp {
         pb::OpenOp {
             inode: inode.0,
             read: self.read,

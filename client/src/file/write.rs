@@ -30,16 +30,26 @@ impl File {
 
     /// As [`File::write_at`], without a copy. At most [`limits::WRITE_BYTES_MAX`] bytes are taken.
     pub async fn write_buf(&self, offset: u64, bytes: SharedBuf) -> Result<usize> {
+        if self.how.append {
+            self.append_buf(bytes).await
+        } else {
+            self.write_buf_exact(offset, bytes).await
+        }
+    }
+
+    /// As [`File::write_buf`], at the offset also for a file that was opened to append: for bytes
+    /// that have their place already, as those of a mapped page.
+    pub async fn write_buf_exact(&self, offset: u64, bytes: SharedBuf) -> Result<usize> {
         self.check_writable()?;
         self.inode.check_alive()?;
-        if bytes.is_empty() {
-            return Ok(0);
-        }
-        let bytes = bytes.slice(0..bytes.len().min(limits::WRITE_BYTES_MAX));
-        if !self.how.append {
-            let _with_others = self.inode.gate.read().await;
-            return self.write_gated(offset, bytes).await;
-        }
+        let _with_others = self.inode.gate.read().await;
+        self.write_gated(offset, bytes).await
+    }
+
+    /// Writes at the end of the file.
+    pub async fn append_buf(&self, bytes: SharedBuf) -> Result<usize> {
+        self.check_writable()?;
+        self.inode.check_alive()?;
         let _alone = self.inode.gate.write().await;
         let end = self.end_of_file().await?;
         self.write_gated(end, bytes).await
@@ -56,6 +66,10 @@ impl File {
 
     /// With the gate held.
     async fn write_gated(&self, offset: u64, bytes: SharedBuf) -> Result<usize> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let bytes = bytes.slice(0..bytes.len().min(limits::WRITE_BYTES_MAX));
         let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= FILE_SIZE_MAX);
         let Some(end) = end else {
             return Err(Status::new(Code::FileTooBig, "the write ends above the largest file"));

@@ -1,0 +1,22 @@
+//! Bounds of the mount.
+
+use std::time::Duration;
+
+/// Threads that read requests. They only start tasks, so few are enough.
+pub(crate) const THREADS_MAX: usize = 4;
+/// Largest write request asked for; the kernel lowers it to `fs.fuse.max_pages_limit`.
+pub(crate) const WRITE_BYTES_MAX: u32 = 4 << 20;
+pub(crate) const WRITE_BYTES_MIN: u32 = 1 << 20;
+/// Requests of the kernel's own (read-ahead, direct I/O without waiting) in flight.
+pub(crate) const BACKGROUND_MAX: u16 = 128;
+/// Read-ahead of the kernel; the client library reads ahead of it.
+pub(crate) const READ_AHEAD_KB: u32 = 1024;
+/// Entries asked for in one page of a directory, and kept for the next request of its handle.
+pub(crate) const DIR_PAGE: u32 = 512;
+/// How long a process is taken to have the groups that it had.
+pub(crate) const GROUPS_AGE: Duration = Duration::from_secs(1);
+pub(crate) const GROUPS_CACHED_MAX: usize = 4096;
+/// A stopping mount waits this long for requests in progress.
+pub(crate) const DRAIN: Duration = Duration::from_secs(3);
+/// After a killed mount process the kernel ends its connection within this.
+pub(crate) const GUARD_PATIENCE: Duration = Duration::from_secs(5);

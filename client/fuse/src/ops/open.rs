@@ -1,0 +1,134 @@
+//! Handles of files: open, create, flush, release, fsync.
+
+use std::sync::Arc;
+
+use ff2_client::{Caller, Code, File, InodeId, OpenHow, Result, Status, pb};
+use fuser::{FopenFlags, OpenAccMode, OpenFlags};
+
+use crate::mounted::Mounted;
+
+/// The kernel's own flag of an open that is to run the file (`FMODE_EXEC`).
+const OPEN_TO_EXECUTE: i32 = 0x20;
+
+/// How the kernel's flags ask for a file.
+pub(crate) fn open_how(flags: OpenFlags) -> OpenHow {
+    let (read, write) = match flags.acc_mode() {
+        OpenAccMode::O_RDONLY => (true, false),
+        OpenAccMode::O_WRONLY => (false, true),
+        OpenAccMode::O_RDWR => (true, true),
+    };
+    let execute = flags.0 & OPEN_TO_EXECUTE != 0;
+    OpenHow {
+        // Execute permission is enough to run a file, and the kernel then reads it for us.
+        read: read && !execute,
+        write,
+        truncate: flags.0 & libc::O_TRUNC != 0,
+        append: flags.0 & libc::O_APPEND != 0,
+        create: None,
+        exclusive: flags.0 & libc::O_EXCL != 0,
+        execute,
+    }
+}
+
+/// Bypasses the page cache where the kernel's idea of an offset or of the data may not be ours.
+fn fopen_flags(flags: OpenFlags, keep_cache: bool) -> FopenFlags {
+    let mut fopen = FopenFlags::empty();
+    // An append goes where the file ends, which only we know: the kernel must not put its bytes
+    // into pages at the end that it knows.
+    if flags.0 & (libc::O_DIRECT | libc::O_APPEND) != 0 {
+        fopen |= FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;
+    }
+    if keep_cache {
+        fopen |= FopenFlags::FOPEN_KEEP_CACHE;
+    }
+    if flags.acc_mode() == OpenAccMode::O_RDONLY {
+        // There is nothing to report when a reader closes.
+        fopen |= FopenFlags::FOPEN_NOFLUSH;
+    }
+    fopen
+}
+
+pub(crate) async fn open(
+    at: &Mounted,
+    caller: &Caller,
+    inode: u64,
+    flags: OpenFlags,
+) -> Result<(u64, FopenFlags)> {
+    let how = open_how(flags);
+    let file = caller.open(InodeId(inode), how).await?;
+    let keep_cache = if how.write || how.truncate {
+        at.known.written(inode);
+        false
+    } else {
+        at.known.opened(inode, file.known_attr().version)
+    };
+    Ok((at.files.insert(file), fopen_flags(flags, keep_cache)))
+}
+
+/// A file that was made and opened, as the kernel is told of it.
+#[derive(Debug)]
+pub(crate) struct Created {
+    pub(crate) attr: pb::Attr,
+    pub(crate) handle: u64,
+    pub(crate) flags: FopenFlags,
+}
+
+pub(crate) async fn create(
+    at: &Mounted,
+    caller: &Caller,
+    parent: u64,
+    name: &[u8],
+    mode: u32,
+    flags: OpenFlags,
+) -> Result<Created> {
+    let how = OpenHow { create: Some(mode & 0o7777), ..open_how(flags) };
+    let (file, attr, _) = caller.create(InodeId(parent), name, how).await?;
+    at.known.looked_up(attr.inode);
+    at.known.written(attr.inode);
+    Ok(Created { attr, handle: at.files.insert(file), flags: fopen_flags(flags, false) })
+}
+
+pub(crate) fn file(at: &Mounted, handle: u64) -> Result<Arc<File>> {
+    at.files
+        .get(handle)
+        .ok_or_else(|| Status::new(Code::BadHandle, format!("there is no handle {handle}")))
+}
+
+/// Lets a handle go. Requests that still use it end first; the last of them closes the file.
+pub(crate) async fn release(at: &Mounted, handle: u64) -> Result<()> {
+    let Some(file) = at.files.remove(handle) else { return Ok(()) };
+    if file.how().write {
+        at.known.written(file.inode().0);
+    }
+    match Arc::try_unwrap(file) {
+        Ok(file) => file.close().await,
+        Err(shared) => {
+            drop(shared);
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_ask_for_what_they_say() {
+        let how = |flags| open_how(OpenFlags(flags));
+        assert_eq!(how(libc::O_RDONLY), OpenHow::read());
+        assert_eq!(how(libc::O_WRONLY | libc::O_TRUNC), OpenHow::write().truncate());
+        assert_eq!(how(libc::O_RDWR | libc::O_APPEND), OpenHow::read_write().append());
+        let execute = how(libc::O_RDONLY | OPEN_TO_EXECUTE);
+        assert!(execute.execute && !execute.read);
+    }
+
+    #[test]
+    fn appends_and_direct_io_bypass_the_page_cache() {
+        let direct =
+            |flags| fopen_flags(OpenFlags(flags), false).contains(FopenFlags::FOPEN_DIRECT_IO);
+        assert!(direct(libc::O_WRONLY | libc::O_APPEND));
+        assert!(direct(libc::O_RDONLY | libc::O_DIRECT));
+        assert!(!direct(libc::O_RDWR));
+    }
+}
