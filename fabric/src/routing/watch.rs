@@ -16,6 +16,9 @@ use crate::{Call, ClusterClient, Peers, leader::backoff};
 
 /// A metad holds the question this long when nothing changes.
 const HOLD: Duration = Duration::from_secs(10);
+/// A metad that answers "nothing new" sooner does not hold questions (it stops, or it is another
+/// one's turn); asking it again at once would be a tight loop.
+const HELD: Duration = Duration::from_millis(100);
 /// On top of it, for the way there and back and a busy metad.
 const SLACK: Duration = Duration::from_secs(2);
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -72,7 +75,7 @@ impl Asking {
             };
             let fresh = self.routing.version();
             let useful = match outcome {
-                Ok(()) => fresh > known || (wanted <= known && started.elapsed() >= hold / 2),
+                Ok(()) => fresh > known || (wanted <= known && started.elapsed() >= HELD),
                 Err(ref status) => {
                     tracing::debug!(%status, "asking for the routing failed");
                     false
