@@ -1,0 +1,206 @@
+//! The way of a pending update to the successor, until it is answered or the chain changes.
+
+use ff2_proto::{ChunkId, Code, Retry, Status, pb, routing::ChainExt};
+use pb::PublicState;
+
+use super::{
+    Now, Outputs, Target,
+    event::Output,
+    live::{Body, Hop, Pending},
+    longer,
+    types::{Attempt, Change, Forward, FullCopy},
+};
+
+impl<P: Clone> Target<P> {
+    /// Sends the pending update to whoever is the successor now.
+    pub(super) fn aim(&mut self, now: Now, chunk: ChunkId, out: &mut Outputs<P>) {
+        let successor = self.successor_state();
+        let takes_updates = self.role.takes_updates();
+        let Some(pending) = self.live.get(&chunk).and_then(|live| live.pending.as_ref()) else {
+            return;
+        };
+        if pending.resync {
+            self.set_hop(chunk, Hop::Last);
+            return;
+        }
+        let hop = match successor {
+            _ if !takes_updates => Some(Hop::Idle),
+            None => Some(Hop::Last),
+            Some(_) => None,
+        };
+        if let Some(hop) = hop {
+            self.set_hop(chunk, hop);
+            return;
+        }
+        let full = self.must_go_whole(chunk, pending, successor == Some(PublicState::Syncing));
+        self.send(now, chunk, full, out);
+    }
+
+    /// A syncing successor probably lacks the base, and what was found on the disk has no payload at
+    /// hand: the whole chunk goes.
+    fn must_go_whole(&self, chunk: ChunkId, pending: &Pending<P>, to_syncing: bool) -> bool {
+        match &pending.body {
+            Body::OnDisk { removes } => !removes,
+            Body::Change(change) => {
+                let is_synced = || {
+                    let record = self.records.get(&chunk);
+                    record.is_some_and(|record| record.synced_under == self.version())
+                };
+                to_syncing && change.needs_base() && pending.base.is_some() && !is_synced()
+            }
+        }
+    }
+
+    fn send(&mut self, now: Now, chunk: ChunkId, full: bool, out: &mut Outputs<P>) {
+        let Some(to) = self.chain.successor(self.id).copied() else { return };
+        let attempt = self.next_attempt();
+        let (from, chain_version) = (self.id, self.version());
+        let live = self.live.get_mut(&chunk).expect("there is an update to send");
+        let pending = live.pending.as_mut().expect("there is an update to send");
+        let is_whole = matches!(&pending.body, Body::Change(Change::Replace { .. }));
+        let full = full && !is_whole;
+        if full && !pending.persisted {
+            pending.hop = Hop::AwaitPersist;
+            return;
+        }
+        pending.hop = Hop::Sent { attempt, full };
+        pending.sent = true;
+        pending.since = now.at;
+        let copy = FullCopy {
+            chain_version,
+            from,
+            to: to.target.into(),
+            chunk,
+            id: pending.id,
+            base: pending.base,
+            length: pending.length,
+            chunk_size: pending.chunk_size,
+            tag: pending.tag,
+            tags: pending.tags.clone(),
+            resync: false,
+        };
+        let change = match &pending.body {
+            Body::Change(change) if !full => change.clone(),
+            Body::OnDisk { removes: true } => Change::Remove,
+            Body::Change(_) | Body::OnDisk { removes: false } => {
+                out.push(Output::ForwardFull { to, attempt, copy });
+                return;
+            }
+        };
+        out.push(Output::Forward { to, attempt, forward: with_change(copy, change) });
+    }
+
+    pub(super) fn on_forwarded(
+        &mut self,
+        now: Now,
+        chunk: ChunkId,
+        attempt: Attempt,
+        result: Result<(), Status>,
+        out: &mut Outputs<P>,
+    ) {
+        let Some(full) = self.awaited(chunk, attempt) else { return };
+        match result {
+            Ok(()) => self.set_hop(chunk, Hop::Done),
+            Err(status) => self.on_forward_failed(now, chunk, full, status, out),
+        }
+        self.progress(now, chunk, out);
+    }
+
+    /// Whether this is the try that is waited for; if so, whether the whole chunk was sent.
+    fn awaited(&self, chunk: ChunkId, attempt: Attempt) -> Option<bool> {
+        let pending = self.live.get(&chunk)?.pending.as_ref()?;
+        match pending.hop {
+            Hop::Sent { attempt: sent, full } if sent == attempt => Some(full),
+            Hop::Sent { .. }
+            | Hop::Idle
+            | Hop::Last
+            | Hop::AwaitPersist
+            | Hop::Retry { .. }
+            | Hop::Done => None,
+        }
+    }
+
+    fn on_forward_failed(
+        &mut self,
+        now: Now,
+        chunk: ChunkId,
+        full: bool,
+        status: Status,
+        out: &mut Outputs<P>,
+    ) {
+        if let Some(chain) = status.chain.as_deref()
+            && chain.version > self.chain.version
+        {
+            self.on_chain(now, chain.clone(), out);
+            return;
+        }
+        if status.code == Code::MissingUpdate && !full {
+            self.send(now, chunk, true, out);
+            return;
+        }
+        if self.is_refusal(chunk, &status) {
+            self.refuse(chunk, status, out);
+            return;
+        }
+        let live = self.live.get_mut(&chunk).expect("checked by the caller");
+        let pending = live.pending.as_mut().expect("checked by the caller");
+        pending.hop = Hop::Retry { at: now.at + pending.pause, full };
+        pending.pause = longer(pending.pause);
+    }
+
+    /// Whether the successor's answer ends the update rather than delays it.
+    ///
+    /// An inherited update may have been committed by an earlier head. A serving successor that
+    /// refuses it for want of room, or because it was dropped, proves that it was not: it would hold
+    /// it. A syncing one proves nothing (it was no member then), nor does any other failure.
+    fn is_refusal(&self, chunk: ChunkId, status: &Status) -> bool {
+        let pending = self.live.get(&chunk).and_then(|live| live.pending.as_ref());
+        if pending.is_some_and(|pending| pending.inherited) {
+            return self.successor_state() == Some(PublicState::Serving)
+                && matches!(status.code, Code::NoSpace | Code::StaleUpdate);
+        }
+        status.retry() == Retry::Never
+    }
+
+    /// Sends what waited for its turn: a retry whose pause is over, a whole chunk that is durable now.
+    pub(super) fn retry_hop(&mut self, now: Now, chunk: ChunkId, out: &mut Outputs<P>) {
+        let Some(pending) = self.live.get(&chunk).and_then(|live| live.pending.as_ref()) else {
+            return;
+        };
+        match pending.hop {
+            Hop::Retry { at, full } if at <= now.at => self.send(now, chunk, full, out),
+            Hop::AwaitPersist if pending.persisted => self.send(now, chunk, true, out),
+            Hop::Retry { .. }
+            | Hop::AwaitPersist
+            | Hop::Idle
+            | Hop::Last
+            | Hop::Sent { .. }
+            | Hop::Done => {}
+        }
+    }
+
+    fn set_hop(&mut self, chunk: ChunkId, hop: Hop) {
+        let pending = self.live.get_mut(&chunk).and_then(|live| live.pending.as_mut());
+        pending.expect("there is an update on its way").hop = hop;
+    }
+
+    fn successor_state(&self) -> Option<PublicState> {
+        self.chain.successor(self.id).map(pb::ChainMember::state)
+    }
+}
+
+pub(super) fn with_change<P>(copy: FullCopy, change: Change<P>) -> Forward<P> {
+    Forward {
+        chain_version: copy.chain_version,
+        from: copy.from,
+        to: copy.to,
+        chunk: copy.chunk,
+        id: copy.id,
+        base: copy.base,
+        change,
+        chunk_size: copy.chunk_size,
+        tag: copy.tag,
+        tags: copy.tags,
+        resync: copy.resync,
+    }
+}

@@ -1,0 +1,272 @@
+//! What happens to one chunk right now: its pending update, who waits, and the store's queue.
+//!
+//! A chunk without an entry is at rest: its record says all there is.
+
+use std::{collections::VecDeque, time::Duration};
+
+use ff2_proto::{ChainVersion, ChunkVersion, pb};
+
+use super::{
+    event::StoreOp,
+    types::{Attempt, CallId, Change, LoadedPending, Update, UpdateId},
+};
+use crate::{limits, tags::Tags};
+
+#[derive(Clone, Debug)]
+pub(super) struct Live<P> {
+    pub(super) pending: Option<Pending<P>>,
+    /// Client updates behind the pending one, in order of arrival.
+    pub(super) waiting: VecDeque<WaitingUpdate<P>>,
+    /// Reads and version queries that cannot be answered yet, in order of arrival.
+    pub(super) asks: VecDeque<Ask>,
+    pub(super) store: StoreQueue<P>,
+    /// The question to the head that is on its way.
+    pub(super) query: Option<Query>,
+    /// No new question before this moment.
+    pub(super) query_after: Duration,
+}
+
+impl<P> Default for Live<P> {
+    fn default() -> Self {
+        Self {
+            pending: None,
+            waiting: VecDeque::new(),
+            asks: VecDeque::new(),
+            store: StoreQueue::default(),
+            query: None,
+            query_after: Duration::ZERO,
+        }
+    }
+}
+
+impl<P> Live<P> {
+    pub(super) fn is_idle(&self) -> bool {
+        self.pending.is_none()
+            && self.waiting.is_empty()
+            && self.asks.is_empty()
+            && self.store.is_idle()
+    }
+}
+
+/// One update that is neither committed nor dropped.
+#[derive(Clone, Debug)]
+pub(super) struct Pending<P> {
+    pub(super) id: UpdateId,
+    pub(super) base: Option<UpdateId>,
+    pub(super) body: Body<P>,
+    pub(super) chunk_size: u32,
+    pub(super) tag: Option<pb::UpdateTag>,
+    /// The chunk's tags once this is committed.
+    pub(super) tags: Tags,
+    /// The chunk's length once this is committed.
+    pub(super) length: u32,
+    /// Durable here.
+    pub(super) persisted: bool,
+    pub(super) hop: Hop,
+    /// Was sent to a successor at least once, so the successor must hear the outcome.
+    pub(super) sent: bool,
+    /// Pause before the next try, if this one fails.
+    pub(super) pause: Duration,
+    /// The chain version under which the predecessor, or a client, last handed it over; 0: it was
+    /// found on the disk.
+    pub(super) taken_under: ChainVersion,
+    /// Made under an earlier chain version than the present one: another head may have committed it.
+    pub(super) inherited: bool,
+    /// A copy of a committed version, made by the resync.
+    pub(super) resync: bool,
+    pub(super) callers: Vec<Caller>,
+    /// When it was last seen to make progress.
+    pub(super) since: Duration,
+}
+
+impl<P> Pending<P> {
+    /// Durable here and on every member behind.
+    pub(super) fn is_complete(&self) -> bool {
+        self.persisted && matches!(self.hop, Hop::Last | Hop::Done)
+    }
+
+    pub(super) fn removes(&self) -> bool {
+        match &self.body {
+            Body::Change(change) => change.removes(),
+            Body::OnDisk { removes } => *removes,
+        }
+    }
+
+    /// As the store had it when the process started.
+    pub(super) fn from_disk(loaded: LoadedPending, base: Option<UpdateId>) -> Self {
+        Self {
+            id: loaded.id,
+            base,
+            body: Body::OnDisk { removes: loaded.removes },
+            chunk_size: loaded.chunk_size,
+            tag: None,
+            tags: loaded.tags,
+            length: loaded.length,
+            persisted: true,
+            hop: Hop::Idle,
+            sent: false,
+            pause: limits::FORWARD_RETRY_FIRST,
+            taken_under: ChainVersion(0),
+            inherited: true,
+            resync: false,
+            callers: Vec::new(),
+            since: Duration::ZERO,
+        }
+    }
+}
+
+/// Where the bytes of a pending update are.
+#[derive(Clone, Debug)]
+pub(super) enum Body<P> {
+    Change(Change<P>),
+    /// Only in the store: the process started with it.
+    OnDisk {
+        removes: bool,
+    },
+}
+
+/// The way of a pending update to the successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hop {
+    /// The target has no part in the chain now.
+    Idle,
+    /// There is nobody behind.
+    Last,
+    /// The full chunk goes, as soon as the update is durable here and can be read back.
+    AwaitPersist,
+    Sent {
+        attempt: Attempt,
+        full: bool,
+    },
+    Retry {
+        at: Duration,
+        full: bool,
+    },
+    /// Every member behind holds it.
+    Done,
+}
+
+/// Who is told how a pending update ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Caller {
+    pub(super) call: CallId,
+    /// A client waits for the commit; a predecessor only for durability.
+    pub(super) client: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct WaitingUpdate<P> {
+    pub(super) calls: Vec<CallId>,
+    pub(super) update: Update<P>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ask {
+    pub(super) call: CallId,
+    pub(super) kind: AskKind,
+    /// Place in the order of all asks of the target: a question to the head covers the asks that
+    /// came before it was sent.
+    pub(super) order: u64,
+    pub(super) deadline: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AskKind {
+    Read,
+    Query,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Query {
+    pub(super) attempt: Attempt,
+    /// The pending update when the question was sent.
+    pub(super) about: UpdateId,
+    /// Asks before this order are covered by the answer.
+    pub(super) covers: u64,
+}
+
+/// Store operations of one chunk: one in progress, the others in order behind it.
+#[derive(Clone, Debug)]
+pub(super) struct StoreQueue<P> {
+    busy: Option<Busy>,
+    queue: VecDeque<StoreOp<P>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Busy {
+    Prepare(UpdateId),
+    Commit(UpdateId),
+    Abort(UpdateId),
+}
+
+impl<P> Default for StoreQueue<P> {
+    fn default() -> Self {
+        Self { busy: None, queue: VecDeque::new() }
+    }
+}
+
+impl<P> StoreQueue<P> {
+    pub(super) fn is_idle(&self) -> bool {
+        self.busy.is_none() && self.queue.is_empty()
+    }
+
+    pub(super) fn push(&mut self, op: StoreOp<P>) {
+        self.queue.push_back(op);
+        assert!(self.queue.len() <= limits::STORE_QUEUE, "an update settles before the next");
+    }
+
+    /// The next operation, if none is in progress.
+    pub(super) fn next(&mut self) -> Option<StoreOp<P>> {
+        if self.busy.is_some() {
+            return None;
+        }
+        let op = self.queue.pop_front()?;
+        self.busy = Some(match op {
+            StoreOp::Prepare { id, .. } => Busy::Prepare(id),
+            StoreOp::Commit { id } => Busy::Commit(id),
+            StoreOp::Abort { id } => Busy::Abort(id),
+        });
+        Some(op)
+    }
+
+    pub(super) fn finish(&mut self) -> Option<Busy> {
+        self.busy.take()
+    }
+
+    /// What the disk calls committed is older than what the machine does.
+    pub(super) fn is_behind(&self) -> bool {
+        matches!(self.busy, Some(Busy::Commit(_)))
+            || self.queue.iter().any(|op| matches!(op, StoreOp::Commit { .. }))
+    }
+
+    /// Takes back a prepare that has not begun. False: it has, or was never asked for.
+    pub(super) fn cancel_prepare(&mut self, id: UpdateId) -> bool {
+        let before = self.queue.len();
+        self.queue.retain(|op| !matches!(op, StoreOp::Prepare { id: queued, .. } if *queued == id));
+        self.queue.len() < before
+    }
+
+    pub(super) fn is_preparing(&self, id: UpdateId) -> bool {
+        self.busy == Some(Busy::Prepare(id))
+    }
+
+    pub(super) fn clear_queue(&mut self) {
+        self.queue.clear();
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.queue.len() + usize::from(self.busy.is_some())
+    }
+}
+
+/// A removed chunk: which update removed it, and its tags.
+#[derive(Clone, Debug)]
+pub(super) struct Tombstone {
+    pub(super) id: UpdateId,
+    pub(super) tags: Tags,
+}
+
+/// Highest version among those that the machine forgot, so that none is given twice.
+pub(super) fn raise(floor: &mut ChunkVersion, version: ChunkVersion) {
+    *floor = (*floor).max(version);
+}

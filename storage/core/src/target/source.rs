@@ -1,0 +1,154 @@
+//! The sending side of a resync: performs what the planner ([`crate::resync`]) decides.
+
+use ff2_proto::{ChunkId, Status, limits as shared, pb};
+
+use super::{
+    Now, Outputs, Target,
+    event::{Output, PageRequest},
+    hop::with_change,
+    live::Hop,
+    types::{Attempt, Change, FullCopy, Page, UpdateId},
+};
+use crate::{
+    resync::{Own, Resync, Step},
+    tags::Tags,
+};
+
+impl<P: Clone> Target<P> {
+    /// Lets the planner go on, if there is one.
+    pub(super) fn run_source(&mut self, now: Now, out: &mut Outputs<P>) {
+        self.with_source(out, |source, own, steps| source.plan(now.at, own, steps));
+    }
+
+    /// Shows the planner what this target has, then performs what it decided.
+    fn with_source(
+        &mut self,
+        out: &mut Outputs<P>,
+        decide: impl FnOnce(&mut Resync, Own<'_>, &mut Vec<Step>),
+    ) {
+        let Some(mut source) = self.source.take() else { return };
+        let mut steps = Vec::new();
+        let live = &self.live;
+        let is_pending = |chunk: ChunkId| live.get(&chunk).is_some_and(|l| l.pending.is_some());
+        // An earlier head may have committed an update that is still on its way to the successor.
+        let is_settled = live
+            .values()
+            .filter_map(|live| live.pending.as_ref())
+            .all(|pending| !pending.inherited || pending.hop == Hop::Done);
+        let own = Own { records: &mut self.records, is_pending: &is_pending, is_settled };
+        decide(&mut source, own, &mut steps);
+        for step in steps {
+            self.perform(&mut source, step, out);
+        }
+        self.source = Some(source);
+    }
+
+    fn perform(&mut self, source: &mut Resync, step: Step, out: &mut Outputs<P>) {
+        let attempt = self.next_attempt();
+        let to = source.successor();
+        match step {
+            Step::FetchPage { after, limit } => {
+                source.fetching(attempt);
+                let (done_chunks, total_chunks) = source.progress();
+                let chain_version = self.version();
+                let request =
+                    PageRequest { chain_version, after, limit, done_chunks, total_chunks };
+                out.push(Output::SyncPage { to, attempt, request });
+            }
+            Step::Copy { chunk, observed } => {
+                let record = self.records.get(&chunk).expect("the planner names own chunks");
+                source.sending(chunk, attempt, Some(record.id));
+                let copy = FullCopy {
+                    length: record.length,
+                    chunk_size: record.chunk_size,
+                    tags: record.tags.clone(),
+                    ..self.copy_head(to, chunk, record.id, observed)
+                };
+                out.push(Output::Copy { to, attempt, copy });
+            }
+            Step::Remove { chunk, observed } => {
+                source.sending(chunk, attempt, None);
+                // A name that nothing else bears: the version after the one that goes, made under
+                // the same chain version. It leaves no tombstone.
+                let version = (observed.version.0 + 1).into();
+                let id = UpdateId { made_under: observed.made_under, version };
+                let head = self.copy_head(to, chunk, id, Some(observed));
+                let forward = with_change(head, Change::Remove);
+                out.push(Output::CopyRemoval { to, attempt, forward });
+            }
+            Step::Finish => {
+                source.finishing(attempt);
+                out.push(Output::SyncDone { to, attempt });
+            }
+        }
+    }
+
+    fn copy_head(
+        &self,
+        to: pb::ChainMember,
+        chunk: ChunkId,
+        id: UpdateId,
+        base: Option<UpdateId>,
+    ) -> FullCopy {
+        FullCopy {
+            chain_version: self.version(),
+            from: self.id,
+            to: to.target.into(),
+            chunk,
+            id,
+            base,
+            length: 0,
+            chunk_size: shared::CHUNK_SIZE_MIN,
+            tag: None,
+            tags: Tags::default(),
+            resync: true,
+        }
+    }
+
+    pub(super) fn on_paged(
+        &mut self,
+        now: Now,
+        attempt: Attempt,
+        result: Result<Page<pb::SyncChunk>, Status>,
+        out: &mut Outputs<P>,
+    ) {
+        self.with_source(out, |source, own, steps| {
+            source.paged(now.at, attempt, result, own, steps);
+        });
+        self.run_source(now, out);
+    }
+
+    pub(super) fn on_copied(
+        &mut self,
+        now: Now,
+        chunk: ChunkId,
+        attempt: Attempt,
+        result: Result<(), Status>,
+        out: &mut Outputs<P>,
+    ) {
+        if let Some(source) = &mut self.source {
+            source.copied(now.at, chunk, attempt, &result, &mut self.records);
+        }
+        self.run_source(now, out);
+    }
+
+    pub(super) fn on_sync_ended(
+        &mut self,
+        now: Now,
+        attempt: Attempt,
+        result: Result<(), Status>,
+        out: &mut Outputs<P>,
+    ) {
+        if let Some(source) = &mut self.source {
+            source.ended(now.at, attempt, &result);
+        }
+        self.run_source(now, out);
+    }
+
+    pub(super) fn set_sync_rate(&mut self, bytes_per_s: u64) {
+        self.sync_bytes_per_s = bytes_per_s;
+        if let Some(source) = &mut self.source {
+            source.set_rate(bytes_per_s);
+        }
+    }
+}

@@ -1,0 +1,583 @@
+//! Rows of the machine's table: one situation, one answer.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use ff2_proto::{ChainId, Code, TargetId, limits as shared, pb};
+use pb::{
+    LocalState,
+    PublicState::{Lastsrv, Offline, Serving, Syncing, Waiting},
+};
+
+use super::{chain, chunk, cv, payload};
+use crate::{
+    limits,
+    tags::Tags,
+    target::{
+        Attempt, CallId, Change, Forward, Input, Loaded, LoadedPending, Now, Outcome, Output,
+        Reply, Role, Standing, StoreOp, Target, Update, UpdateId,
+    },
+};
+
+/// One machine that is driven by hand.
+struct Bench {
+    target: Target<Bytes>,
+    at: Duration,
+    lease: bool,
+    calls: u64,
+}
+
+impl Bench {
+    fn new(id: u64, chain: pb::Chain) -> Self {
+        Self::with(id, chain, 0, [])
+    }
+
+    fn with(
+        id: u64,
+        chain: pb::Chain,
+        serve_after: u64,
+        loaded: impl IntoIterator<Item = Loaded>,
+    ) -> Self {
+        let target = Target::new(TargetId(id), ChainId(1), cv(serve_after), loaded);
+        let mut bench = Self { target, at: Duration::from_secs(1), lease: true, calls: 0 };
+        bench.step(Input::Chain(chain));
+        bench
+    }
+
+    fn step(&mut self, input: Input<Bytes>) -> Vec<Output<Bytes>> {
+        let mut out = Vec::new();
+        self.target.step(Now { at: self.at, lease: self.lease }, input, &mut out);
+        self.target.check();
+        out
+    }
+
+    fn later(&mut self, by: Duration) -> Vec<Output<Bytes>> {
+        self.at += by;
+        let mut out = Vec::new();
+        self.target.tick(Now { at: self.at, lease: self.lease }, &mut out);
+        self.target.check();
+        out
+    }
+
+    fn call(&mut self) -> CallId {
+        self.calls += 1;
+        CallId(self.calls)
+    }
+
+    fn update(&mut self, seq: u64, change: Change<Bytes>) -> Vec<Output<Bytes>> {
+        let tag = Some(pb::UpdateTag { session: 1, channel: 0, seq });
+        let chain_version = cv(self.target.chain().version);
+        let update = Update { chain_version, chunk: place(), change, chunk_size: SIZE, tag };
+        let call = self.call();
+        self.step(Input::Update { call, update })
+    }
+
+    fn write(&mut self, seq: u64) -> Vec<Output<Bytes>> {
+        self.update(seq, write(seq as u8))
+    }
+
+    fn forward(&mut self, from: u64, id: UpdateId, base: Option<UpdateId>) -> Vec<Output<Bytes>> {
+        let forward = self.forward_of(from, id, base, write(9));
+        let call = self.call();
+        self.step(Input::Forward { call, forward })
+    }
+
+    fn forward_of(
+        &self,
+        from: u64,
+        id: UpdateId,
+        base: Option<UpdateId>,
+        change: Change<Bytes>,
+    ) -> Forward<Bytes> {
+        Forward {
+            chain_version: cv(self.target.chain().version),
+            from: from.into(),
+            to: self.target.id(),
+            chunk: place(),
+            id,
+            base,
+            change,
+            chunk_size: SIZE,
+            tag: None,
+            tags: Tags::default(),
+            resync: false,
+        }
+    }
+
+    fn read(&mut self) -> Vec<Output<Bytes>> {
+        let call = self.call();
+        self.step(Input::Read { call, chunk: place() })
+    }
+
+    /// The store did what it was asked.
+    fn stored(&mut self) -> Vec<Output<Bytes>> {
+        self.step(Input::Stored { chunk: place(), result: Ok(()) })
+    }
+
+    fn forwarded(&mut self, attempt: Attempt, result: Result<(), Code>) -> Vec<Output<Bytes>> {
+        let result = result.map_err(Into::into);
+        self.step(Input::Forwarded { chunk: place(), attempt, result })
+    }
+
+    /// A head that has committed one write.
+    fn with_one_write(mut self) -> Self {
+        let out = self.write(1);
+        let attempt = sent(&out);
+        self.stored();
+        if let Some(attempt) = attempt {
+            self.forwarded(attempt, Ok(()));
+        }
+        self.stored();
+        self
+    }
+}
+
+const SIZE: u32 = shared::CHUNK_SIZE_MIN;
+
+fn place() -> ff2_proto::ChunkId {
+    chunk(7, 0)
+}
+
+fn write(byte: u8) -> Change<Bytes> {
+    Change::Write { offset: 0, length: 1, payload: payload(&[byte]) }
+}
+
+fn id(made_under: u64, version: u64) -> UpdateId {
+    UpdateId { made_under: made_under.into(), version: version.into() }
+}
+
+fn head_of_two() -> Bench {
+    Bench::new(1, chain(2, &[(1, Serving), (2, Serving)]))
+}
+
+fn tail_of_two() -> Bench {
+    Bench::new(2, chain(2, &[(1, Serving), (2, Serving)]))
+}
+
+fn alone() -> Bench {
+    Bench::new(1, chain(2, &[(1, Serving), (2, Offline)]))
+}
+
+fn sent(out: &[Output<Bytes>]) -> Option<Attempt> {
+    out.iter().find_map(|output| match output {
+        Output::Forward { attempt, .. } | Output::ForwardFull { attempt, .. } => Some(*attempt),
+        _ => None,
+    })
+}
+
+fn refusals(out: &[Output<Bytes>]) -> Vec<Code> {
+    let codes = out.iter().filter_map(|output| match output {
+        Output::Reply { reply, .. } => match reply {
+            Reply::Update(Err(status)) | Reply::Read(Err(status)) | Reply::Query(Err(status)) => {
+                Some(status.code)
+            }
+            Reply::SyncDone(Err(status)) => Some(status.code),
+            _ => None,
+        },
+        _ => None,
+    });
+    codes.collect()
+}
+
+fn versions_done(out: &[Output<Bytes>]) -> Vec<u64> {
+    let done = out.iter().filter_map(|output| match output {
+        Output::Reply { reply: Reply::Update(Ok(done)), .. } => Some(done.version.0),
+        _ => None,
+    });
+    done.collect()
+}
+
+fn stores(out: &[Output<Bytes>]) -> Vec<&'static str> {
+    let ops = out.iter().filter_map(|output| match output {
+        Output::Store { op: StoreOp::Prepare { .. }, .. } => Some("prepare"),
+        Output::Store { op: StoreOp::Commit { .. }, .. } => Some("commit"),
+        Output::Store { op: StoreOp::Abort { .. }, .. } => Some("abort"),
+        _ => None,
+    });
+    ops.collect()
+}
+
+fn reads_disk(out: &[Output<Bytes>]) -> bool {
+    out.iter().any(|output| matches!(output, Output::Read { .. }))
+}
+
+fn settled(out: &[Output<Bytes>]) -> Option<bool> {
+    out.iter().find_map(|output| match output {
+        Output::Settle { outcome, .. } => Some(outcome.committed),
+        _ => None,
+    })
+}
+
+#[test]
+fn an_update_is_stored_and_forwarded_at_once_and_committed_when_both_are_done() {
+    for persist_first in [true, false] {
+        let mut head = head_of_two();
+        let out = head.write(1);
+        assert_eq!(stores(&out), ["prepare"]);
+        let attempt = sent(&out).expect("forwarded without waiting for the disk");
+        let (first, second) = if persist_first {
+            (head.stored(), head.forwarded(attempt, Ok(())))
+        } else {
+            (head.forwarded(attempt, Ok(())), head.stored())
+        };
+        assert!(versions_done(&first).is_empty(), "not before both");
+        assert_eq!(versions_done(&second), [1]);
+        assert_eq!((stores(&second), settled(&second)), (vec!["commit"], Some(true)));
+    }
+}
+
+#[test]
+fn who_may_not_serve_refuses() {
+    let rows = [
+        (chain(2, &[(1, Serving), (2, Serving)]), 2, true, Code::StaleRouting, "not the head"),
+        (chain(2, &[(1, Serving), (2, Syncing)]), 2, true, Code::StaleRouting, "syncing"),
+        (chain(2, &[(2, Lastsrv), (1, Offline)]), 2, true, Code::StaleRouting, "last serving"),
+        (chain(2, &[(1, Serving), (2, Waiting)]), 2, true, Code::StaleRouting, "waiting"),
+        (chain(2, &[(3, Serving)]), 2, true, Code::StaleRouting, "no member"),
+        (chain(2, &[(1, Serving)]), 1, false, Code::Fenced, "no lease"),
+    ];
+    for (chain, target, lease, code, why) in rows {
+        let mut bench = Bench::new(target, chain);
+        bench.lease = lease;
+        assert_eq!(refusals(&bench.write(1)), [code], "{why}");
+        let serves = bench.target.role().serves() && lease;
+        assert_eq!(refusals(&bench.read()).is_empty(), serves, "{why}");
+    }
+    let mut head = head_of_two();
+    let stale = Update {
+        chain_version: cv(1),
+        chunk: place(),
+        change: write(1),
+        chunk_size: SIZE,
+        tag: None,
+    };
+    let call = head.call();
+    let out = head.step(Input::Update { call, update: stale });
+    assert_eq!(refusals(&out), [Code::StaleRouting]);
+}
+
+#[test]
+fn bad_updates_are_refused() {
+    let rows = [
+        (
+            Change::Write { offset: 0, length: 0, payload: payload(&[]) },
+            SIZE,
+            Code::InvalidArgument,
+        ),
+        (
+            Change::Write { offset: SIZE, length: 1, payload: payload(&[1]) },
+            SIZE,
+            Code::InvalidArgument,
+        ),
+        (
+            Change::Write { offset: u32::MAX, length: 2, payload: payload(&[1, 2]) },
+            SIZE,
+            Code::InvalidArgument,
+        ),
+        (Change::Truncate { length: SIZE + 1 }, SIZE, Code::InvalidArgument),
+        (Change::Truncate { length: 1 }, SIZE - 1, Code::InvalidArgument),
+        (Change::Truncate { length: 1 }, 128 << 20, Code::InvalidArgument),
+        (Change::Replace { length: 1, payload: payload(&[1]) }, SIZE, Code::Forbidden),
+    ];
+    for (change, chunk_size, code) in rows {
+        let mut head = alone();
+        let update = Update { chain_version: cv(2), chunk: place(), change, chunk_size, tag: None };
+        let call = head.call();
+        let out = head.step(Input::Update { call, update: update.clone() });
+        assert_eq!(refusals(&out), [code], "{update:?}");
+    }
+    let mut head = alone().with_one_write();
+    let other_size = Update {
+        chain_version: cv(2),
+        chunk: place(),
+        change: write(1),
+        chunk_size: 2 * SIZE,
+        tag: None,
+    };
+    let call = head.call();
+    let out = head.step(Input::Update { call, update: other_size });
+    assert_eq!(refusals(&out), [Code::InvalidArgument]);
+}
+
+#[test]
+fn a_retried_update_is_carried_out_once() {
+    let mut head = head_of_two();
+    let attempt = sent(&head.write(3)).unwrap();
+    assert!(head.write(3).is_empty(), "the same one is pending: both wait");
+    assert_eq!(refusals(&head.write(2)), [Code::StaleUpdate]);
+    head.stored();
+    let out = head.forwarded(attempt, Ok(()));
+    assert_eq!(versions_done(&out), [1, 1]);
+    let again = head.write(3);
+    assert_eq!((versions_done(&again), stores(&again)), (vec![1], vec![]));
+    assert_eq!(refusals(&head.write(2)), [Code::StaleUpdate]);
+}
+
+#[test]
+fn removing_nothing_changes_nothing_and_a_late_duplicate_of_it_neither() {
+    let mut head = alone();
+    for change in [Change::Remove, Change::Truncate { length: 0 }] {
+        let out = head.update(1, change);
+        assert_eq!((versions_done(&out), stores(&out)), (vec![0], vec![]));
+    }
+    head.write(2);
+    head.stored();
+    head.stored();
+    assert_eq!(refusals(&head.update(1, Change::Remove)), [Code::StaleUpdate]);
+    assert_eq!(head.target.records().len(), 1);
+}
+
+#[test]
+fn a_full_disk_anywhere_leaves_the_version_before() {
+    // At the head itself: the successor is told to drop what it was sent.
+    let mut head = head_of_two().with_one_write();
+    head.write(2);
+    let out = head.step(Input::Stored { chunk: place(), result: Err(Code::NoSpace.into()) });
+    assert_eq!((refusals(&out), settled(&out)), (vec![Code::NoSpace], Some(false)));
+    assert_eq!(head.target.records()[&place()].id, id(2, 1));
+
+    // Behind the head: its own durable copy is dropped.
+    let mut head = head_of_two().with_one_write();
+    let attempt = sent(&head.write(2)).unwrap();
+    head.stored();
+    let out = head.forwarded(attempt, Err(Code::NoSpace));
+    assert_eq!((refusals(&out), stores(&out)), (vec![Code::NoSpace], vec!["abort"]));
+    head.stored();
+    assert!(reads_disk(&head.read()), "readable");
+    // The version of the dropped one is not given again.
+    let out = head.write(3);
+    let next = out.iter().find_map(|output| match output {
+        Output::Forward { forward, .. } => Some(forward.id),
+        _ => None,
+    });
+    assert_eq!(next, Some(id(2, 3)));
+
+    // A member that refused once refuses the same again, whatever room it has now.
+    let mut tail = tail_of_two();
+    tail.forward(1, id(2, 1), None);
+    let out = tail.step(Input::Stored { chunk: place(), result: Err(Code::NoSpace.into()) });
+    assert_eq!(refusals(&out), [Code::NoSpace]);
+    assert_eq!(refusals(&tail.forward(1, id(2, 1), None)), [Code::NoSpace]);
+    assert_eq!(stores(&tail.forward(1, id(2, 2), None)), ["prepare"]);
+}
+
+#[test]
+fn a_failed_disk_takes_the_target_out() {
+    let mut head = alone().with_one_write();
+    head.write(2);
+    let out = head.step(Input::Stored { chunk: place(), result: Err(Code::DiskFailed.into()) });
+    assert_eq!(refusals(&out), [Code::NotServing]);
+    assert!(out.iter().any(|output| matches!(output, Output::Changed)));
+    assert_eq!(head.target.report().local_state, LocalState::LocalOffline);
+    assert_eq!(head.target.role(), Role::Out);
+    assert_eq!(refusals(&head.read()), [Code::DiskFailed]);
+}
+
+#[test]
+fn what_becomes_of_a_forward() {
+    let mut tail = tail_of_two();
+    let out = tail.forward(1, id(2, 1), None);
+    assert_eq!(stores(&out), ["prepare"]);
+    assert!(tail.forward(1, id(2, 1), None).is_empty(), "the same is pending: both wait");
+    assert_eq!(versions_done(&tail.stored()), [1, 1]);
+    assert_eq!(versions_done(&tail.forward(1, id(2, 1), None)), [1], "durable already");
+    // The next one says that the one before was committed.
+    let out = tail.forward(1, id(2, 2), Some(id(2, 1)));
+    assert_eq!(stores(&out), ["commit"]);
+    assert_eq!(stores(&tail.stored()), ["prepare"]);
+    assert_eq!(versions_done(&tail.stored()), [2]);
+    assert_eq!(versions_done(&tail.forward(1, id(2, 1), None)), [1], "committed");
+    assert_eq!(refusals(&tail.forward(1, id(2, 9), Some(id(2, 8)))), [Code::MissingUpdate]);
+    assert_eq!(refusals(&tail.forward(3, id(2, 9), None)), [Code::StaleRouting], "from a stranger");
+    let call = tail.call();
+    let mut forward = tail.forward_of(1, id(2, 9), None, write(1));
+    forward.chain_version = cv(1);
+    let out = tail.step(Input::Forward { call, forward });
+    assert_eq!(refusals(&out), [Code::StaleRouting]);
+}
+
+#[test]
+fn a_missing_base_is_answered_with_the_whole_chunk() {
+    let mut head = head_of_two().with_one_write();
+    let attempt = sent(&head.write(2)).unwrap();
+    let out = head.forwarded(attempt, Err(Code::MissingUpdate));
+    assert_eq!(sent(&out), None, "it must be durable before it can be read back");
+    let out = head.stored();
+    let whole = out.iter().find_map(|output| match output {
+        Output::ForwardFull { attempt, copy, .. } => Some((*attempt, copy.id, copy.length)),
+        _ => None,
+    });
+    let (attempt, named, length) = whole.expect("the whole chunk goes");
+    assert_eq!((named, length), (id(2, 2), 1));
+    assert_eq!(versions_done(&head.forwarded(attempt, Ok(()))), [2]);
+}
+
+#[test]
+fn a_failed_forward_is_sent_again_and_goes_to_the_next_successor() {
+    let three = chain(2, &[(1, Serving), (2, Serving), (3, Serving)]);
+    let mut head = Bench::new(1, three);
+    let attempt = sent(&head.write(1)).unwrap();
+    head.stored();
+    assert_eq!(sent(&head.forwarded(attempt, Err(Code::Unreachable))), None);
+    let again = sent(&head.later(limits::FORWARD_RETRY_FIRST)).expect("again after a pause");
+    let out = head.step(Input::Chain(chain(3, &[(1, Serving), (3, Serving), (2, Offline)])));
+    let next = out.iter().find_map(|output| match output {
+        Output::Forward { to, attempt, .. } => Some((to.target, *attempt)),
+        _ => None,
+    });
+    let (to, attempt) = next.expect("to the new successor");
+    assert_eq!(to, 3);
+    assert!(versions_done(&head.forwarded(again, Ok(()))).is_empty(), "under the old version");
+    assert_eq!(versions_done(&head.forwarded(attempt, Ok(()))), [1]);
+}
+
+#[test]
+fn who_becomes_the_only_member_commits_what_is_pending() {
+    let mut tail = tail_of_two();
+    tail.forward(1, id(2, 1), None);
+    let out = tail.step(Input::Chain(chain(3, &[(2, Serving), (1, Offline)])));
+    assert_eq!(refusals(&out), [Code::StaleRouting], "the old predecessor");
+    assert!(!tail.target.records().contains_key(&place()), "not before it is durable");
+    assert_eq!(stores(&tail.stored()), ["commit"]);
+    assert_eq!(tail.target.records()[&place()].id, id(2, 1));
+}
+
+#[test]
+fn a_restarted_target_serves_only_under_a_newer_chain_version() {
+    let pending = LoadedPending {
+        id: id(2, 5),
+        removes: false,
+        length: 3,
+        chunk_size: SIZE,
+        tags: Tags::default(),
+    };
+    let loaded = Loaded { chunk: place(), committed: None, pending: Some(pending) };
+    let mut bench = Bench::with(1, chain(4, &[(1, Serving)]), 4, [loaded]);
+    assert_eq!(bench.target.role(), Role::Out);
+    let report = bench.target.report();
+    assert_eq!((report.local_state, report.chain_version), (LocalState::Online, 0));
+    bench.step(Input::Chain(chain(5, &[(1, Lastsrv)])));
+    assert_eq!(refusals(&bench.read()), [Code::StaleRouting]);
+    let out = bench.step(Input::Chain(chain(6, &[(1, Serving)])));
+    assert_eq!(stores(&out), ["commit"], "the last-serving target keeps what it had");
+    assert_eq!(bench.target.records()[&place()].id, id(2, 5));
+    assert_eq!(bench.target.report().local_state, LocalState::UpToDate);
+}
+
+#[test]
+fn a_read_of_a_pending_chunk_asks_the_head_once() {
+    let mut tail = tail_of_two();
+    assert!(matches!(tail.read()[..], [Output::Reply { reply: Reply::Read(Ok(_)), .. }]));
+    tail.forward(1, id(2, 1), None);
+    tail.stored();
+    let out = tail.read();
+    let asked = |out: &[Output<Bytes>]| {
+        out.iter().find_map(|output| match output {
+            Output::Query { attempt, to, .. } => Some((*attempt, to.target)),
+            _ => None,
+        })
+    };
+    let (attempt, head) = asked(&out).expect("it asks");
+    assert_eq!(head, 1);
+    assert!(tail.read().is_empty(), "one question at a time");
+    let standing = Standing { committed: None, pending: Some(id(2, 1)) };
+    let out = tail.step(Input::Queried { chunk: place(), attempt, result: Ok(standing) });
+    let answers = out.iter().filter(|o| matches!(o, Output::Reply { .. })).count();
+    assert_eq!(answers, 1, "the second read came after the question");
+    let (attempt, _) = asked(&out).expect("it asks again for the second read");
+    let standing = Standing { committed: Some(id(2, 1)), pending: None };
+    let out = tail.step(Input::Queried { chunk: place(), attempt, result: Ok(standing) });
+    assert_eq!(stores(&out), ["commit"], "the answer settles the update");
+    assert!(!reads_disk(&out), "the disk must know it first");
+    assert!(reads_disk(&tail.stored()));
+}
+
+#[test]
+fn a_read_gives_up_when_the_head_does_not_answer() {
+    let mut tail = tail_of_two();
+    tail.forward(1, id(2, 1), None);
+    tail.read();
+    assert_eq!(refusals(&tail.later(limits::READ_WAIT)), [Code::PendingVersion]);
+}
+
+#[test]
+fn the_lease_is_checked_again_after_the_disk_read() {
+    let mut head = alone().with_one_write();
+    let out = head.read();
+    let call = out.iter().find_map(|output| match output {
+        Output::Read { call, .. } => Some(*call),
+        _ => None,
+    });
+    head.lease = false;
+    let out = head.step(Input::ReadDone { call: call.unwrap(), result: Ok(()) });
+    assert_eq!(refusals(&out), [Code::Fenced]);
+}
+
+#[test]
+fn a_new_head_answers_reads_only_when_its_inheritance_is_settled() {
+    let mut bench = Bench::new(2, chain(2, &[(1, Serving), (2, Serving), (3, Serving)]));
+    bench.forward(1, id(2, 1), None);
+    bench.stored();
+    let out = bench.step(Input::Chain(chain(3, &[(2, Serving), (3, Serving), (1, Offline)])));
+    let attempt = sent(&out).expect("sent again");
+    assert!(bench.read().is_empty(), "the old head may have committed it");
+    let call = bench.call();
+    let query = Input::Query { call, chain_version: cv(3), chunk: place() };
+    assert!(bench.step(query).is_empty());
+    let out = bench.forwarded(attempt, Ok(()));
+    assert_eq!(stores(&out), ["commit"]);
+    let asked = Standing { committed: Some(id(2, 1)), pending: None };
+    let is_answered = out.iter().any(
+        |o| matches!(o, Output::Reply { reply: Reply::Query(Ok(standing)), .. } if *standing == asked),
+    );
+    assert!(is_answered);
+    assert!(reads_disk(&bench.stored()));
+}
+
+#[test]
+fn outcomes_come_down_the_chain() {
+    for committed in [true, false] {
+        let mut tail = tail_of_two();
+        tail.forward(1, id(2, 1), None);
+        tail.stored();
+        let outcome = Outcome { chunk: place(), id: id(2, 1), committed };
+        let settle = |chain_version| Input::Settle {
+            chain_version,
+            from: TargetId(1),
+            outcomes: vec![outcome],
+        };
+        assert!(tail.step(settle(cv(1))).is_empty(), "of an older chain version: ignored");
+        let out = tail.step(settle(cv(2)));
+        assert_eq!(stores(&out), [if committed { "commit" } else { "abort" }]);
+        assert_eq!(tail.target.records().len(), usize::from(committed));
+    }
+}
+
+#[test]
+fn queues_are_bounded() {
+    let mut head = head_of_two();
+    let mut refused = 0;
+    for channel in 0..2 * limits::WAITING_UPDATES_PER_CHUNK as u32 {
+        let tag = Some(pb::UpdateTag { session: 1, channel, seq: 1 });
+        let update = Update {
+            chain_version: cv(2),
+            chunk: place(),
+            change: write(1),
+            chunk_size: SIZE,
+            tag,
+        };
+        let call = head.call();
+        let out = head.step(Input::Update { call, update });
+        refused += refusals(&out).iter().filter(|code| **code == Code::Busy).count();
+    }
+    assert_eq!(refused, limits::WAITING_UPDATES_PER_CHUNK - 1, "one is pending, the rest waits");
+}
+
+#[test]
+fn a_syncing_target_without_room_leaves_the_chain() {
+    let mut bench = Bench::new(2, chain(2, &[(1, Serving), (2, Syncing)]));
+    bench.forward(1, id(2, 1), None);
+    let out = bench.step(Input::Stored { chunk: place(), result: Err(Code::NoSpace.into()) });
+    assert_eq!(refusals(&out), [Code::NotServing], "the writer waits for the chain to change");
+    assert_eq!(bench.target.report().local_state, LocalState::LocalOffline);
+}
