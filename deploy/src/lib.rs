@@ -1,1 +1,48 @@
+//! `ff2ctl`: starts a local cluster, looks into any cluster, and exercises it.
+//!
+//! One file per command. A command that changes processes decides first, in a function that returns
+//! a list of steps ([`up`]), and then does them. What only the cluster knows is asked over metad's
+//! gRPC ([`connect`]), what only one process knows through its admin socket. No command keeps state
+//! of its own besides the cluster's folder ([`cluster`]).
 
+mod bytes;
+mod chain;
+mod cli;
+mod cluster;
+mod completion;
+mod connect;
+mod demo;
+mod down;
+mod dump;
+mod folder;
+mod kill;
+mod mount;
+mod node;
+mod output;
+mod own;
+mod process;
+mod ps;
+mod restart;
+mod show;
+mod status;
+mod table;
+mod target;
+mod up;
+mod user;
+mod why;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Parses the command line, runs the command, and tells what went wrong.
+pub fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match cli.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ff2ctl: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    chain, cluster::Folder, completion, connect::Access, demo, down, dump, folder, kill, mount,
+    node, output::Output, ps, restart, status, table, target, up, user, why,
+};
+
+/// Starts, inspects and exercises an ff2 cluster.
+#[derive(Debug, Parser)]
+#[command(name = "ff2ctl", version, arg_required_else_help = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Folder of the local cluster [default: ./.ff2 if there is one, else ~/.ff2/local]
+    #[arg(long, global = true, env = "FF2_DIR", value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    /// gRPC addresses of the metads, for a cluster that `up` did not make.
+    #[arg(long, global = true, env = "FF2_ADMIN", value_delimiter = ',', value_name = "HOST:PORT")]
+    admin: Vec<String>,
+    /// Certificate authority of the metads (PEM), with --admin.
+    #[arg(long, global = true, env = "FF2_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// User token, with --admin.
+    #[arg(long, global = true, env = "FF2_TOKEN_FILE", value_name = "FILE")]
+    token: Option<PathBuf>,
+}
+
+/// What every command gets.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) folder: Folder,
+    pub(crate) output: Output,
+    pub(crate) access: Access,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a local cluster, or what is missing of it.
+    Up(up::Args),
+    /// Stop the local cluster and unmount it.
+    Down(down::Args),
+    /// Stop one process cleanly and start it again.
+    Restart(restart::Args),
+    /// Kill one process (SIGKILL), to see that the cluster bears it; `up` starts it again.
+    Kill(kill::Args),
+    /// List the local cluster's processes.
+    Ps,
+    /// Mount a volume of the local cluster.
+    Mount(mount::MountArgs),
+    /// Unmount.
+    Umount(mount::UmountArgs),
+    /// The cluster at a glance: what is wrong, who leads, what serves.
+    Status,
+    /// Nodes: processes that joined the cluster.
+    #[command(subcommand)]
+    Node(node::Command),
+    /// Targets: the part of a chain that lies on one disk.
+    #[command(subcommand)]
+    Target(target::Command),
+    /// Chains: the replicas of a piece of the data.
+    #[command(subcommand)]
+    Chain(chain::Command),
+    /// Chain tables: the chains that files are laid on.
+    #[command(subcommand)]
+    Table(table::Command),
+    /// Users and their tokens.
+    #[command(subcommand)]
+    User(user::Command),
+    /// What a target or a path is waiting for.
+    Why(why::Args),
+    /// Look into one process.
+    #[command(subcommand)]
+    Admin(dump::Command),
+    /// Show it all on this machine: a cluster, real data, dead servers, every byte compared.
+    Demo(demo::Args),
+    /// Print a completion script for a shell.
+    Completion(completion::Args),
+}
+
+impl Cli {
+    pub(crate) fn run(self) -> Result<()> {
+        let folder = folder::find(self.global.dir.as_deref())?;
+        let folder = Folder::new(folder);
+        let Global { json, admin, ca, token, .. } = self.global;
+        let access = Access::new(folder.clone(), admin, ca, token);
+        let around = Surroundings { folder, output: Output::new(json), access };
+        match self.command {
+            Command::Completion(args) => {
+                completion::run(&args);
+                Ok(())
+            }
+            Command::Demo(args) => demo::run(&args),
+            Command::Kill(args) => kill::run(&around, &args),
+            command => {
+                let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                tokio.block_on(Box::pin(command.run(&around)))
+            }
+        }
+    }
+}
+
+impl Command {
+    async fn run(self, around: &Surroundings) -> Result<()> {
+        match self {
+            Self::Up(args) => up::run(around, &args).await,
+            Self::Down(args) => down::run(around, &args).await,
+            Self::Restart(args) => restart::run(around, &args).await,
+            Self::Ps => ps::run(around).await,
+            Self::Mount(args) => mount::mount(around, &args).await,
+            Self::Umount(args) => mount::umount(around, &args).await,
+            Self::Status => status::run(around).await,
+            Self::Node(command) => node::run(around, &command).await,
+            Self::Target(command) => target::run(around, &command).await,
+            Self::Chain(command) => chain::run(around, &command).await,
+            Self::Table(command) => table::run(around, &command).await,
+            Self::User(command) => user::run(around, &command).await,
+            Self::Why(args) => why::run(around, &args).await,
+            Self::Admin(command) => dump::run(around, &command).await,
+            Self::Completion(_) | Self::Demo(_) | Self::Kill(_) => {
+                anyhow::bail!("this command does not run here")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_go_before_or_after_the_command() {
+        for line in [
+            "ff2ctl --dir /d kill storaged/0",
+            "ff2ctl kill --dir /d storaged/0",
+            "ff2ctl kill storaged/0 --dir /d",
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.global.dir.as_deref(), Some(std::path::Path::new("/d")), "{line}");
+        }
+        let cli = Cli::try_parse_from(["ff2ctl", "status", "--json"]).unwrap();
+        assert!(cli.global.json);
+    }
+
+    #[test]
+    fn mistakes_are_told_with_the_way_out() {
+        let told = |line: &str| Cli::try_parse_from(line.split(' ')).unwrap_err().to_string();
+        assert!(told("ff2ctl kill storage/0").contains("storaged/2"));
+        assert!(told("ff2ctl up --disk-size huge").contains("8GiB"));
+        assert!(told("ff2ctl stauts").contains("status"));
+    }
+
+    #[test]
+    fn every_command_parses() {
+        for line in [
+            "up --metad 3 --storaged 4 --disks 2 --disk-size 8GiB --replicas 3 --mount /m --base-port 7000",
+            "down --purge",
+            "restart metad/1",
+            "ps --json",
+            "mount /m",
+            "umount /m",
+            "node list",
+            "node show 3",
+            "target list",
+            "target show 7",
+            "chain list",
+            "chain show 1",
+            "table list",
+            "table show 1",
+            "table create --replicas 3",
+            "user list",
+            "user add alice --uid 1000",
+            "user token alice --out /t",
+            "user revoke 7",
+            "why 12",
+            "why /a/b",
+            "admin dump metad/0",
+            "completion bash",
+        ] {
+            let words = std::iter::once("ff2ctl").chain(line.split(' '));
+            if let Err(error) = Cli::try_parse_from(words) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+}

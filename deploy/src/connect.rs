@@ -1,0 +1,271 @@
+//! gRPC to metad: TLS with the cluster's authority, a bearer token, and whichever metad leads.
+//!
+//! A refusal because another one leads, and silence, lead to the next metad until the patience of the
+//! command ends. Any other refusal is the answer.
+
+use std::{
+    cell::Cell,
+    fs,
+    future::Future,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use ff2_fabric::{UserToken, admin::admin_client::AdminClient};
+use ff2_proto::pb;
+use tonic::{
+    Code, Request, Response, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+};
+
+use crate::cluster::Folder;
+
+/// Commands of a person; long enough for an election.
+const PATIENCE: Duration = Duration::from_secs(10);
+const CONNECT: Duration = Duration::from_secs(2);
+const REQUEST: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(100);
+/// The whole routing of a large cluster in one message.
+const MESSAGE_BYTES_MAX: usize = 256 << 20;
+/// Metadata of a NOT_LEADER refusal: the leader's gRPC address.
+const LEADER: &str = "ff2-leader";
+
+pub(crate) const SEE_STATUS: &str = "`ff2ctl status` says what is wrong";
+
+type Client = AdminClient<InterceptedService<Channel, Bearer>>;
+
+/// Where and as whom to ask.
+#[derive(Clone, Debug)]
+pub(crate) struct Access {
+    folder: Folder,
+    admins: Vec<String>,
+    ca: Option<PathBuf>,
+    token: Option<PathBuf>,
+}
+
+impl Access {
+    pub(crate) fn new(
+        folder: Folder,
+        admins: Vec<String>,
+        ca: Option<PathBuf>,
+        token: Option<PathBuf>,
+    ) -> Self {
+        Self { folder, admins, ca, token }
+    }
+
+    /// Prepares the connections; nothing is sent yet.
+    pub(crate) fn connect(&self) -> Result<Admin> {
+        let admins = match self.admins.is_empty() {
+            true => self.folder.load()?.admins(),
+            false => self.admins.clone(),
+        };
+        let ca = self.ca.clone().unwrap_or_else(|| self.folder.ca());
+        let ca = fs::read(&ca).with_context(|| {
+            format!("read the certificate authority {}; --ca names another", ca.display())
+        })?;
+        let path = self.token.clone().unwrap_or_else(|| self.folder.root_token());
+        let token = UserToken::load(&path).with_context(|| {
+            format!("read the user token {}; --token names another", path.display())
+        })?;
+        let bearer = format!("Bearer {token}").parse().context("a token is plain ASCII")?;
+        let bearer = Bearer(bearer);
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
+        let metads = admins
+            .into_iter()
+            .map(|address| {
+                let endpoint = Endpoint::from_shared(format!("https://{address}"))
+                    .with_context(|| format!("{address} is no address"))?
+                    .tls_config(tls.clone())
+                    .context("use the certificate authority")?
+                    .connect_timeout(CONNECT)
+                    .timeout(REQUEST);
+                let client = AdminClient::with_interceptor(endpoint.connect_lazy(), bearer.clone())
+                    .max_decoding_message_size(MESSAGE_BYTES_MAX);
+                Ok((address, client))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        ensure!(!metads.is_empty(), "no metad is known: give --admin HOST:PORT");
+        Ok(Admin { metads, at: Cell::new(0), patience: PATIENCE })
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Bearer(MetadataValue<Ascii>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+/// The metads' admin interface.
+#[derive(Debug)]
+pub(crate) struct Admin {
+    metads: Vec<(String, Client)>,
+    /// Who answered last.
+    at: Cell<usize>,
+    patience: Duration,
+}
+
+macro_rules! calls {
+    ($($name:ident($request:ident) -> $reply:ident;)*) => {$(
+        pub(crate) async fn $name(&self, request: pb::$request) -> Result<pb::$reply> {
+            let ask = |mut client: Client| {
+                let request = request.clone();
+                async move { client.$name(request).await }
+            };
+            self.call(ask).await
+        }
+    )*};
+}
+
+impl Admin {
+    calls! {
+        cluster_status(ClusterStatusRequest) -> ClusterStatusReply;
+        create_table(CreateTableRequest) -> CreateTableReply;
+        create_volume(CreateVolumeRequest) -> CreateVolumeReply;
+        put_user(PutUserRequest) -> PutUserReply;
+        list_users(ListUsersRequest) -> ListUsersReply;
+        issue_token(IssueTokenRequest) -> IssueTokenReply;
+        revoke_token(RevokeTokenRequest) -> RevokeTokenReply;
+        why(WhyRequest) -> WhyReply;
+    }
+
+    pub(crate) fn patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    pub(crate) async fn status(&self) -> Result<pb::ClusterStatusReply> {
+        self.cluster_status(pb::ClusterStatusRequest {}).await
+    }
+
+    /// All of the routing.
+    pub(crate) async fn routing(&self) -> Result<pb::RoutingDelta> {
+        Ok(self.status().await?.routing.unwrap_or_default())
+    }
+
+    async fn call<T, F, Fut>(&self, ask: F) -> Result<T>
+    where
+        F: Fn(Client) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        let deadline = Instant::now() + self.patience;
+        let mut failed = 0;
+        loop {
+            let (address, client) = &self.metads[self.at.get()];
+            let refusal = match ask(client.clone()).await {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(refusal) => refusal,
+            };
+            if !is_elsewhere_or_later(&refusal) {
+                return Err(explain(&refusal));
+            }
+            if Instant::now() >= deadline {
+                return Err(self.nobody(address, &refusal));
+            }
+            failed += 1;
+            let hinted = self.hinted(&refusal);
+            self.at.set(hinted.unwrap_or_else(|| (self.at.get() + 1) % self.metads.len()));
+            let all_asked = hinted.is_none() && failed % self.metads.len() == 0;
+            if all_asked || failed > 3 * self.metads.len() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    fn hinted(&self, refusal: &Status) -> Option<usize> {
+        let leader = refusal.metadata().get(LEADER)?.to_str().ok()?;
+        self.metads.iter().position(|(address, _)| address == leader)
+    }
+
+    fn nobody(&self, address: &str, refusal: &Status) -> anyhow::Error {
+        let all: Vec<&str> = self.metads.iter().map(|(address, _)| address.as_str()).collect();
+        anyhow!(
+            "no metad of {} gave an answer within {} s ({address}: {}). Does the cluster run? \
+             `ff2ctl ps` shows its processes, `ff2ctl up` starts what is missing",
+            all.join(", "),
+            self.patience.as_secs(),
+            refusal.message()
+        )
+    }
+}
+
+/// Refusals that another metad, or a later attempt, may not repeat.
+fn is_elsewhere_or_later(refusal: &Status) -> bool {
+    match refusal.code() {
+        Code::Unavailable
+        | Code::Aborted
+        | Code::DeadlineExceeded
+        | Code::Cancelled
+        | Code::ResourceExhausted
+        | Code::Unknown => true,
+        Code::FailedPrecondition => {
+            ["NOT_LEADER", "BUSY"].iter().any(|code| refusal.message().starts_with(code))
+        }
+        Code::Ok
+        | Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::Internal
+        | Code::DataLoss
+        | Code::Unauthenticated => false,
+    }
+}
+
+fn explain(refusal: &Status) -> anyhow::Error {
+    let message = match refusal.message() {
+        "" => refusal.code().description(),
+        message => message,
+    };
+    match refusal.code() {
+        Code::Unauthenticated => anyhow!(
+            "the metad does not accept the token ({message}): was it revoked, or is it of another \
+             cluster? --token FILE names another"
+        ),
+        Code::PermissionDenied => {
+            anyhow!("{message}: this command needs a root token; --token FILE names another")
+        }
+        _ => anyhow!("{message}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_final_refusals_are_final() {
+        assert!(is_elsewhere_or_later(&Status::unavailable("x")));
+        assert!(is_elsewhere_or_later(&Status::failed_precondition("NOT_LEADER: ask metad 2")));
+        assert!(!is_elsewhere_or_later(&Status::failed_precondition("too few disks")));
+        assert!(!is_elsewhere_or_later(&Status::unauthenticated("revoked")));
+        assert!(explain(&Status::unauthenticated("revoked")).to_string().contains("--token"));
+        assert!(!explain(&Status::not_found("")).to_string().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_missing_cluster_and_a_silent_one_say_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path().to_owned());
+        let access = Access::new(folder.clone(), Vec::new(), None, None);
+        assert!(access.connect().unwrap_err().to_string().contains("ff2ctl up"));
+
+        let (ca, token) = (folder.path().join("ca"), folder.path().join("token"));
+        let key = ff2_fabric::ClusterKey::generate().unwrap();
+        key.issue(pb::UserClaims::default()).save(&token).unwrap();
+        let authority = rcgen::generate_simple_self_signed(vec!["x".into()]).unwrap();
+        fs::write(&ca, authority.cert.pem()).unwrap();
+        let nobody = vec!["127.0.0.1:1".to_owned()];
+        let access = Access::new(folder, nobody, Some(ca), Some(token));
+        let admin = access.connect().unwrap().patience(Duration::from_millis(50));
+        let error = admin.status().await.unwrap_err().to_string();
+        assert!(error.contains("ff2ctl ps"), "{error}");
+    }
+}

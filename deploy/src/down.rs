@@ -1,0 +1,141 @@
+//! `ff2ctl down`: mounts first, then the storage servers, then the metads, so that each can still
+//! write and say goodbye. Only processes of this folder are signalled.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use futures::future::try_join_all;
+use serde_json::json;
+
+use crate::{
+    cli::Surroundings,
+    cluster::{ClusterFile, Folder, Name, Role},
+    mount,
+    process::{self, Stopped},
+};
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Remove the cluster with all its data.
+    #[arg(long)]
+    purge: bool,
+}
+
+pub(crate) async fn run(around: &Surroundings, args: &Args) -> Result<()> {
+    let folder = &around.folder;
+    let Some(file) = folder.read()? else {
+        let value = json!({ "stopped": [], "purged": false });
+        let dir = folder.path().display();
+        return around.output.print(&value, || format!("there is no cluster in {dir}"));
+    };
+    let lock = folder.lock()?;
+    let progress = around.output.progress();
+    let mut stopped = Vec::new();
+    for role in [Role::Fuse, Role::Storaged, Role::Metad] {
+        progress.now(format!("stopping {}", role.as_str()));
+        stopped.extend(stop_all(folder, &file, role).await?);
+    }
+    if args.purge {
+        progress.now("removing its data");
+        purge(folder, &file)?;
+    }
+    drop(lock);
+    progress.finish();
+    let names: Vec<String> = stopped.iter().map(|(name, _)| name.to_string()).collect();
+    let killed: Vec<String> = stopped
+        .iter()
+        .filter(|(_, how)| *how == Stopped::Killed)
+        .map(|(n, _)| n.to_string())
+        .collect();
+    let value = json!({ "stopped": names, "killed": killed, "purged": args.purge });
+    around.output.print(&value, || {
+        let mut text = match names.is_empty() {
+            true => "nothing was running".to_owned(),
+            false => format!("stopped {}", names.join(", ")),
+        };
+        if !killed.is_empty() {
+            text += &format!("\nkilled, as they did not stop by themselves: {}", killed.join(", "));
+        }
+        if args.purge {
+            text += &format!("\nremoved {}", folder.path().display());
+        }
+        text
+    })
+}
+
+async fn stop_all(folder: &Folder, file: &ClusterFile, role: Role) -> Result<Vec<(Name, Stopped)>> {
+    let stops = file.of(role).map(|process| async move {
+        let name = process.name();
+        let was_up = process::running(folder, name).is_some();
+        if let Some(path) = &process.mount_point {
+            // Programs that use it lose their files in any case: the cluster goes down.
+            mount::take_down(folder, name, path, true).await?;
+        }
+        let how = process::stop(folder, name).await.with_context(|| format!("stop {name}"))?;
+        let how = if was_up && how == Stopped::WasDown { Stopped::Cleanly } else { how };
+        Ok::<_, anyhow::Error>((name, how))
+    });
+    let mut all = try_join_all(stops).await?;
+    all.retain(|(_, how)| *how != Stopped::WasDown);
+    Ok(all)
+}
+
+/// Removes what `up` made, and the folder if nothing else lies in it.
+fn purge(folder: &Folder, file: &ClusterFile) -> Result<()> {
+    let own = file.processes.iter().map(|process| folder.of(process.name()));
+    for path in own.chain([folder.security()]) {
+        if path.exists() {
+            fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
+        }
+    }
+    // Last, so that an interrupted purge can be repeated.
+    for name in ["cluster.json", "lock"] {
+        let path = folder.path().join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("remove {}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    match fs::remove_dir(folder.path()) {
+        Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        outcome => outcome.with_context(|| format!("remove {}", folder.path().display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{bytes::ByteSize, cluster::Process};
+
+    #[test]
+    fn a_purge_leaves_what_it_did_not_make() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::new(dir.path().join("cluster"));
+        let mut file = ClusterFile::new("c".into(), 1, ByteSize(1));
+        file.processes.push(Process {
+            role: Role::Storaged,
+            index: 0,
+            port: 1,
+            admin_port: 0,
+            http_port: 2,
+            disks: 1,
+            mount_point: None,
+        });
+        let fill = || {
+            drop(folder.lock().unwrap());
+            folder.save(&file).unwrap();
+            fs::create_dir_all(folder.disk(file.processes[0].name(), 0)).unwrap();
+            fs::create_dir_all(folder.security()).unwrap();
+        };
+        fill();
+        purge(&folder, &file).unwrap();
+        assert!(!folder.path().exists());
+        fill();
+        fs::write(folder.path().join("notes"), "mine").unwrap();
+        purge(&folder, &file).unwrap();
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().flatten().collect();
+        assert_eq!(left.len(), 1);
+    }
+}

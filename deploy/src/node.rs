@@ -1,0 +1,89 @@
+//! `ff2ctl node list|show`.
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::{
+    bytes::ByteSize,
+    cli::Surroundings,
+    output::table,
+    show::{self, Picture},
+};
+
+#[derive(Clone, Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// All nodes.
+    List,
+    /// One node, its disks and the targets on it.
+    Show { node: u32 },
+}
+
+pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> {
+    let picture = Picture::of(around.access.connect()?.status().await?);
+    match command {
+        Command::List => list(around, &picture),
+        Command::Show { node } => one(around, &picture, *node),
+    }
+}
+
+fn list(around: &Surroundings, picture: &Picture) -> Result<()> {
+    let nodes = picture.nodes.values();
+    let value = nodes.clone().map(|node| show::node(node, picture.loads.get(&node.id))).collect();
+    around.output.print(&Value::Array(value), || {
+        let rows = nodes.map(|node| {
+            let age = picture
+                .loads
+                .get(&node.id)
+                .map_or_else(|| "-".to_owned(), |load| format!("{} ms", load.heartbeat_age_ms));
+            vec![
+                node.id.to_string(),
+                show::role(node.role()).to_owned(),
+                show::life(node).to_owned(),
+                node.address.clone(),
+                node.hostname.clone(),
+                node.disks.len().to_string(),
+                picture.targets_of(node.id).count().to_string(),
+                age,
+            ]
+        });
+        table(
+            &["NODE", "ROLE", "STATE", "ADDRESS", "HOST", "DISKS", "TARGETS", "LAST HEARTBEAT"],
+            rows,
+        )
+    })
+}
+
+fn one(around: &Surroundings, picture: &Picture, id: u32) -> Result<()> {
+    let node = picture
+        .nodes
+        .get(&id)
+        .with_context(|| format!("there is no node {id}; `ff2ctl node list` lists them"))?;
+    let mut value = show::node(node, picture.loads.get(&id));
+    value["targets"] = picture.targets_of(id).map(|target| show::target(picture, target)).collect();
+    around.output.print(&value, || {
+        let mut text = format!(
+            "node {id}: {}, {}, {} on {}\n\n",
+            show::role(node.role()),
+            show::life(node),
+            node.address,
+            node.hostname
+        );
+        let disks = node.disks.iter().map(|disk| {
+            vec![disk.index.to_string(), disk.path.clone(), show::fill(disk), show::hex(&disk.uuid)]
+        });
+        text += &table(&["DISK", "PATH", "FILL", "UUID"], disks);
+        text.push('\n');
+        let targets = picture.targets_of(id).map(|target| {
+            let disk =
+                picture.disk_of(target).map_or_else(|| "-".to_owned(), |d| d.index.to_string());
+            vec![
+                target.id.to_string(),
+                target.chain.to_string(),
+                disk,
+                show::state(target.public_state()).to_owned(),
+                ByteSize(target.used_bytes).to_string(),
+            ]
+        });
+        text + &table(&["TARGET", "CHAIN", "DISK", "STATE", "USED"], targets)
+    })
+}

@@ -1,0 +1,267 @@
+//! Decides what `up` has to do: pure functions from what is wanted, what `cluster.json` says and what
+//! runs, to a list of steps.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::ports::Ports;
+use crate::{
+    bytes::ByteSize,
+    cluster::{ClusterFile, Folder, Name, Process, Role},
+    mount, process,
+};
+
+/// What the command line asks for; `None` is "as it is", or the default of a new cluster.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) metads: Option<u32>,
+    pub(super) storageds: Option<u32>,
+    pub(super) disks: Option<u32>,
+    pub(super) disk_size: Option<ByteSize>,
+    pub(super) replicas: Option<u32>,
+    pub(super) mount: Option<PathBuf>,
+    pub(super) base_port: Option<u16>,
+}
+
+const METADS: u32 = 3;
+const STORAGEDS: u32 = 4;
+const DISKS: u32 = 2;
+const DISK_SIZE: ByteSize = ByteSize(8 << 30);
+const REPLICAS: u32 = 3;
+
+/// The cluster as it shall be: the known one, with what is wanted in addition.
+pub(super) fn resolve(
+    wanted: &Wanted,
+    known: Option<&ClusterFile>,
+    ports: &impl Ports,
+) -> Result<ClusterFile> {
+    let mut file = match known {
+        Some(known) => grown(wanted, known, ports)?,
+        None => new(wanted, ports)?,
+    };
+    if let Some(path) = &wanted.mount {
+        add_mount(&mut file, path.clone());
+    }
+    Ok(file)
+}
+
+fn new(wanted: &Wanted, ports: &impl Ports) -> Result<ClusterFile> {
+    let metads = wanted.metads.unwrap_or(METADS);
+    let storageds = wanted.storageds.unwrap_or(STORAGEDS);
+    let replicas = wanted.replicas.unwrap_or(REPLICAS.min(storageds.max(1)));
+    ensure!(
+        storageds == 0 || replicas <= storageds,
+        "{replicas} replicas need as many storage servers: say --storaged {replicas} or --replicas {storageds}"
+    );
+    let disk_size = wanted.disk_size.unwrap_or(DISK_SIZE);
+    let mut file = ClusterFile::new(ports.cluster_id()?, replicas, disk_size);
+    let count = metads * 3 + storageds * 2;
+    let mut free = ports.free(count, wanted.base_port)?.into_iter();
+    let mut next = || free.next().context("as many ports as were asked for");
+    for index in 0..metads {
+        let (port, admin_port, http_port) = (next()?, next()?, next()?);
+        let role = Role::Metad;
+        file.processes.push(Process {
+            role,
+            index,
+            port,
+            admin_port,
+            http_port,
+            disks: 0,
+            mount_point: None,
+        });
+    }
+    for index in 0..storageds {
+        let (port, http_port) = (next()?, next()?);
+        file.processes.push(storaged(index, port, http_port, wanted.disks.unwrap_or(DISKS)));
+    }
+    Ok(file)
+}
+
+fn storaged(index: u32, port: u16, http_port: u16, disks: u32) -> Process {
+    Process {
+        role: Role::Storaged,
+        index,
+        port,
+        admin_port: 0,
+        http_port,
+        disks,
+        mount_point: None,
+    }
+}
+
+/// A cluster can get more storage servers; everything else of it is fixed.
+fn grown(wanted: &Wanted, known: &ClusterFile, ports: &impl Ports) -> Result<ClusterFile> {
+    let count = |role| u32::try_from(known.of(role).count()).unwrap_or(u32::MAX);
+    let (metads, storageds) = (count(Role::Metad), count(Role::Storaged));
+    fixed("--metad", wanted.metads, metads)?;
+    fixed("--replicas", wanted.replicas, known.replicas)?;
+    fixed("--disk-size", wanted.disk_size, known.disk_size)?;
+    let disks = known.of(Role::Storaged).next().map(|process| process.disks);
+    if let Some(disks) = disks {
+        fixed("--disks", wanted.disks, disks)?;
+    }
+    let more = wanted.storageds.unwrap_or(storageds).saturating_sub(storageds);
+    let mut file = known.clone();
+    if more > 0 {
+        let mut free = ports.free(more * 2, wanted.base_port)?.into_iter();
+        for index in storageds..storageds + more {
+            let (port, http_port) = free.next().zip(free.next()).context("two ports each")?;
+            let disks = wanted.disks.or(disks).unwrap_or(DISKS);
+            file.processes.push(storaged(index, port, http_port, disks));
+        }
+    }
+    Ok(file)
+}
+
+fn fixed<T: PartialEq + std::fmt::Display>(option: &str, wanted: Option<T>, is: T) -> Result<()> {
+    ensure!(
+        wanted.as_ref().is_none_or(|wanted| *wanted == is),
+        "this cluster was made with {option} {is}, which cannot be changed: leave {option} out, or \
+         make another cluster with another --dir"
+    );
+    Ok(())
+}
+
+/// Adds a mount unless there is one at this path.
+pub(crate) fn add_mount(file: &mut ClusterFile, path: PathBuf) -> Name {
+    if let Some(mount) = file.of(Role::Fuse).find(|p| p.mount_point.as_deref() == Some(&path)) {
+        return mount.name();
+    }
+    let taken: BTreeSet<u32> = file.of(Role::Fuse).map(|p| p.index).collect();
+    let index = (0..).find(|index| !taken.contains(index)).unwrap_or(0);
+    let (role, mount_point) = (Role::Fuse, Some(path));
+    file.processes.push(Process {
+        role,
+        index,
+        port: 0,
+        admin_port: 0,
+        http_port: 0,
+        disks: 0,
+        mount_point,
+    });
+    Name { role, index }
+}
+
+/// What is so now, as far as `up` has to know.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct World {
+    pub(crate) has_keys: bool,
+    pub(crate) processes: BTreeMap<Name, Facts>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) configured: bool,
+    pub(crate) formatted: bool,
+    pub(crate) runs: bool,
+    /// A mount whose process is gone is still in the kernel's table, and answers nothing.
+    pub(crate) stale_mount: bool,
+}
+
+impl World {
+    pub(crate) fn look(folder: &Folder, file: &ClusterFile) -> Self {
+        let facts = |process: &Process| {
+            let name = process.name();
+            let runs = process::running(folder, name).is_some();
+            let dead = process.mount_point.as_deref().is_some_and(mount::is_dead);
+            Facts {
+                configured: folder.config(name).exists(),
+                formatted: folder.formatted(name).exists(),
+                runs,
+                stale_mount: dead && !runs,
+            }
+        };
+        let processes = file.processes.iter().map(|p| (p.name(), facts(p))).collect();
+        Self { has_keys: folder.root_token().exists(), processes }
+    }
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    SaveClusterFile,
+    MakeKeys,
+    WriteConfig(Name),
+    Format(Name),
+    ClearMount(PathBuf),
+    Start(Vec<Name>),
+    /// Also of those that ran already: they may be on their way.
+    WaitReady(Vec<Name>),
+    /// A user, a chain table and a volume, as far as the cluster lacks them.
+    Provide {
+        replicas: u32,
+    },
+    WaitServing,
+}
+
+impl Step {
+    /// Whether it brings something up that was down.
+    pub(super) fn starts(&self) -> bool {
+        match self {
+            Self::Start(names) => !names.is_empty(),
+            Self::MakeKeys | Self::WriteConfig(_) | Self::Format(_) | Self::ClearMount(_) => true,
+            Self::SaveClusterFile
+            | Self::WaitReady(_)
+            | Self::Provide { .. }
+            | Self::WaitServing => false,
+        }
+    }
+}
+
+pub(super) fn plan(file: &ClusterFile, known: Option<&ClusterFile>, world: &World) -> Vec<Step> {
+    let facts = |name: &Name| world.processes.get(name).copied().unwrap_or_default();
+    let names = |role| file.of(role).map(Process::name).collect::<Vec<_>>();
+    let mut steps = Vec::new();
+    // First of all: what this command makes must be found again if it is interrupted.
+    if known != Some(file) {
+        steps.push(Step::SaveClusterFile);
+    }
+    if !world.has_keys {
+        steps.push(Step::MakeKeys);
+    }
+    for name in file.processes.iter().map(Process::name) {
+        if !facts(&name).configured {
+            steps.push(Step::WriteConfig(name));
+        }
+        if name.role != Role::Fuse && !facts(&name).formatted {
+            steps.push(Step::Format(name));
+        }
+    }
+    let storageds = names(Role::Storaged);
+    for role in [Role::Metad, Role::Storaged] {
+        let down = names(role).into_iter().filter(|name| !facts(name).runs).collect::<Vec<_>>();
+        if !down.is_empty() {
+            steps.push(Step::Start(down));
+        }
+    }
+    // The storage servers join while the metads elect: they are waited for together.
+    steps.push(Step::WaitReady([names(Role::Metad), storageds.clone()].concat()));
+    if !storageds.is_empty() {
+        steps.push(Step::Provide { replicas: file.replicas });
+        steps.push(Step::WaitServing);
+    }
+    for mount in file.of(Role::Fuse) {
+        if facts(&mount.name()).stale_mount
+            && let Some(path) = &mount.mount_point
+        {
+            steps.push(Step::ClearMount(path.clone()));
+        }
+    }
+    let mounts = names(Role::Fuse);
+    let down = mounts.iter().copied().filter(|name| !facts(name).runs).collect::<Vec<_>>();
+    if !down.is_empty() {
+        steps.push(Step::Start(down));
+    }
+    if !mounts.is_empty() {
+        steps.push(Step::WaitReady(mounts));
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! The last part of `up`: the cluster runs, and gets what a file system needs.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use ff2_proto::{pb, routing::ChainExt};
+
+use crate::{
+    cli::Surroundings,
+    cluster::{ClusterFile, Role},
+    connect::{self, Admin},
+    output::Progress,
+};
+
+pub(crate) const VOLUME: &str = "default";
+
+const PATIENCE: Duration = Duration::from_secs(90);
+const POLL: Duration = Duration::from_millis(100);
+
+/// Creates the root user, a chain table and the volume, as far as they are missing.
+pub(super) async fn provide(
+    around: &Surroundings,
+    file: &ClusterFile,
+    replicas: u32,
+    progress: &Progress,
+) -> Result<()> {
+    let admin = around.access.connect()?.patience(PATIENCE);
+    root_user(&admin).await?;
+    let routing = admin.routing().await?;
+    if routing.tables.is_empty() {
+        let storageds = file.of(Role::Storaged).count();
+        wait_joined(&admin, storageds, progress).await?;
+        progress.now("placing the chains");
+        let request =
+            pb::CreateTableRequest { replicas, chains: 0, description: "made by ff2ctl up".into() };
+        let reply = admin.create_table(request).await?;
+        progress.done(&format!("placed {} chains of {replicas} replicas", reply.chains));
+    }
+    if routing.volumes.iter().all(|volume| volume.name != VOLUME) {
+        progress.now("creating the volume");
+        admin.create_volume(pb::CreateVolumeRequest { name: VOLUME.into() }).await?;
+        progress.done(&format!("created the volume {VOLUME:?}"));
+    }
+    Ok(())
+}
+
+async fn root_user(admin: &Admin) -> Result<()> {
+    let users = admin.list_users(pb::ListUsersRequest {}).await?.users;
+    if users.iter().all(|user| user.uid != 0) {
+        let root =
+            pb::User { uid: 0, gid: 0, name: "root".into(), root: true, ..Default::default() };
+        admin.put_user(pb::PutUserRequest { user: Some(root) }).await?;
+    }
+    Ok(())
+}
+
+async fn wait_joined(admin: &Admin, wanted: usize, progress: &Progress) -> Result<()> {
+    let started = Instant::now();
+    loop {
+        let routing = admin.routing().await?;
+        let joined = routing
+            .nodes
+            .iter()
+            .filter(|node| node.role() == pb::NodeRole::Storaged && node.alive)
+            .filter(|node| !node.disks.is_empty())
+            .count();
+        if joined >= wanted {
+            return Ok(());
+        }
+        progress.now(format!("{joined} of {wanted} storage servers joined"));
+        ensure!(
+            started.elapsed() < PATIENCE,
+            "only {joined} of {wanted} storage servers joined; `ff2ctl ps` shows which run, their \
+             logs why they do not join"
+        );
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Waits until every chain serves.
+pub(super) async fn wait(around: &Surroundings, progress: &Progress) -> Result<()> {
+    let admin = around.access.connect()?.patience(PATIENCE);
+    let started = Instant::now();
+    loop {
+        let chains = admin.routing().await?.chains;
+        let serving = chains.iter().filter(|chain| chain.serving().next().is_some()).count();
+        if serving == chains.len() {
+            let whole = chains.iter().filter(|chain| is_whole(chain)).count();
+            if whole == chains.len() || !is_new(&chains) {
+                progress.done(&format!("{serving} chains serve, {whole} with all replicas"));
+                return Ok(());
+            }
+        }
+        progress.now(format!("{serving} of {} chains serve", chains.len()));
+        ensure!(
+            started.elapsed() < PATIENCE,
+            "only {serving} of {} chains serve; {}",
+            chains.len(),
+            connect::SEE_STATUS
+        );
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn is_whole(chain: &pb::Chain) -> bool {
+    chain.serving().count() == chain.members.len()
+}
+
+/// Chains that were just placed: nobody is resyncing, and all members will serve within moments.
+fn is_new(chains: &[pb::Chain]) -> bool {
+    chains.iter().all(|chain| chain.version <= 2)
+}
