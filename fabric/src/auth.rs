@@ -20,8 +20,10 @@ use std::{
 };
 
 pub use key::ClusterKey;
+pub(crate) use key::{Purpose, Secret, mac, random, same};
 use thiserror::Error;
 pub use token::UserToken;
+pub(crate) use token::check_claims;
 
 /// Why a secret could not be used.
 #[derive(Debug, Error)]
@@ -57,13 +59,8 @@ fn write_secret(path: &Path, text: &str) -> Result<(), AuthError> {
     name.push(format!(".{}.new", std::process::id()));
     let draft = path.with_file_name(name);
     let mut options = fs::OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&draft)
-        .map_err(failed)?;
+    let mut file =
+        options.write(true).create(true).truncate(true).mode(0o600).open(&draft).map_err(failed)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
     fs::rename(&draft, path).map_err(failed)
 }

@@ -80,7 +80,9 @@ pub struct Header {
 /// Why the bytes are no frame. The connection cannot go on after any of these.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum FrameError {
-    #[error("does not begin with an ff2 frame (magic {0:#010x}): is something else connected here?")]
+    #[error(
+        "does not begin with an ff2 frame (magic {0:#010x}): is something else connected here?"
+    )]
     Magic(u32),
     #[error("the frame header's checksum does not hold")]
     HeaderChecksum,

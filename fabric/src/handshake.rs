@@ -1,1 +1,223 @@
-//! The handshake: each side proves that it knows the key.
+//! The handshake: both sides prove that they know the key before anything else is believed.
+//!
+//! ```text
+//! client -> Hello     { protocol, cluster, nonce, daemon or claims, lane }
+//! server -> Challenge { nonce, HMAC(key, "server" ++ server nonce ++ hello bytes) }
+//! client -> Proof     { HMAC(key, "client" ++ server nonce ++ hello bytes) }
+//! server -> Welcome   { credit, requests }            or at any time Refused { status }
+//! ```
+//! The key is the cluster key for a daemon; for a user it is the token's MAC, which the server
+//! computes anew from the claims. The server bounds the size and the time of all this.
+
+use bytes::Bytes;
+use ff2_proto::{Code, PROTOCOL_VERSION, Status, pb, status};
+use prost::Message;
+
+use crate::{
+    auth::{ClusterKey, Purpose, Secret, check_claims, mac, now_s, random, same},
+    frame::{FrameError, Header, Kind, encode_message, seal},
+    peers::Identity,
+    routing::RoutingCache,
+    rpc::Peer,
+    transport::{Frame, Lane, LinkError, Receiver, Sender},
+};
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Hello {
+    #[prost(uint32, tag = "1")]
+    pub(crate) protocol: u32,
+    #[prost(string, tag = "2")]
+    pub(crate) cluster_id: String,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(crate) nonce: Bytes,
+    /// Else the claims say who connects.
+    #[prost(bool, tag = "4")]
+    pub(crate) daemon: bool,
+    /// `UserClaims` as they were sealed.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub(crate) claims: Bytes,
+    #[prost(bool, tag = "6")]
+    pub(crate) bulk: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Challenge {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) nonce: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(crate) proof: Bytes,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Proof {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) proof: Bytes,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct Welcome {
+    /// Bulk bytes of unanswered requests that the server takes on this connection.
+    #[prost(uint32, tag = "1")]
+    pub(crate) credit_bytes: u32,
+    /// Unanswered requests that it takes.
+    #[prost(uint32, tag = "2")]
+    pub(crate) requests: u32,
+}
+
+/// The client's side.
+pub(crate) async fn join(
+    sender: &mut Sender,
+    receiver: &mut Receiver,
+    identity: &Identity,
+    cluster_id: &str,
+    lane: Lane,
+) -> Result<Welcome, LinkError> {
+    let nonce = random().map_err(|error| refusal(Code::Internal, &error.to_string()))?;
+    let (daemon, claims, key): (bool, Bytes, &Secret) = match identity {
+        Identity::Daemon(key) => (true, Bytes::new(), key.secret()),
+        Identity::User(token) => (false, token.encoded_claims().clone(), token.secret()),
+    };
+    let hello = Hello {
+        protocol: PROTOCOL_VERSION,
+        cluster_id: cluster_id.into(),
+        nonce: Bytes::copy_from_slice(&nonce),
+        daemon,
+        claims,
+        bulk: lane == Lane::Bulk,
+    };
+    send(sender, Kind::Hello, &hello).await?;
+    let hello = hello.encode_to_vec();
+    let challenge: Challenge = expect(receiver, Kind::Challenge).await?;
+    let proof = mac(key, Purpose::ServerProof, &[&nonce_of(&challenge.nonce)?, &hello]);
+    if !same(&proof, &challenge.proof) {
+        let secret = if daemon { "cluster key" } else { "token" };
+        return Err(LinkError::Refused(Status::new(
+            Code::Unauthenticated,
+            format!(
+                "this process's {secret} and the server's cluster key do not belong together: \
+                     check the {secret} file and the address"
+            ),
+        )));
+    }
+    let proof = mac(key, Purpose::ClientProof, &[&challenge.nonce, &hello]);
+    send(sender, Kind::Proof, &Proof { proof: Bytes::copy_from_slice(&proof) }).await?;
+    let welcome: Welcome = expect(receiver, Kind::Welcome).await?;
+    receiver.open(lane);
+    Ok(welcome)
+}
+
+/// What the server's side needs to know.
+pub(crate) struct Gate<'a> {
+    pub(crate) cluster_id: &'a str,
+    pub(crate) key: &'a ClusterKey,
+    pub(crate) routing: &'a RoutingCache,
+    pub(crate) welcome: Welcome,
+}
+
+/// The server's side. A refusal is sent to the client before it is returned.
+pub(crate) async fn admit(
+    sender: &mut Sender,
+    receiver: &mut Receiver,
+    gate: &Gate<'_>,
+) -> Result<(Peer, Lane), LinkError> {
+    let admitted = gate.examine(sender, receiver).await;
+    if let Err(LinkError::Refused(status)) = &admitted {
+        send(sender, Kind::Refused, &pb::Status::from(status.clone())).await?;
+    }
+    admitted
+}
+
+impl Gate<'_> {
+    async fn examine(
+        &self,
+        sender: &mut Sender,
+        receiver: &mut Receiver,
+    ) -> Result<(Peer, Lane), LinkError> {
+        let (hello, raw) = self.hello(receiver).await?;
+        let key = if hello.daemon { *self.key.secret() } else { self.key.token_mac(&hello.claims) };
+        let nonce = random().map_err(|error| refusal(Code::Internal, &error.to_string()))?;
+        let proof = mac(&key, Purpose::ServerProof, &[&nonce, &raw]);
+        let challenge = Challenge {
+            nonce: Bytes::copy_from_slice(&nonce),
+            proof: Bytes::copy_from_slice(&proof),
+        };
+        send(sender, Kind::Challenge, &challenge).await?;
+        let shown: Proof = expect(receiver, Kind::Proof).await?;
+        if !same(&mac(&key, Purpose::ClientProof, &[&nonce, &raw]), &shown.proof) {
+            return Err(refusal(Code::Unauthenticated, "the proof of the key or token is wrong"));
+        }
+        let peer = if hello.daemon { Peer::Daemon } else { self.user(hello.claims)? };
+        let lane = if hello.bulk { Lane::Bulk } else { Lane::Small };
+        send(sender, Kind::Welcome, &self.welcome).await?;
+        receiver.open(lane);
+        Ok((peer, lane))
+    }
+
+    async fn hello(&self, receiver: &mut Receiver) -> Result<(Hello, Bytes), LinkError> {
+        let head = receiver.head().await?;
+        if head.header.kind != Kind::Hello {
+            return Err(FrameError::Unexpected(head.header.kind).into());
+        }
+        let hello = Hello::decode(head.message.clone())
+            .map_err(|_| refusal(Code::BadFrame, "the hello is damaged"))?;
+        if hello.protocol != PROTOCOL_VERSION {
+            let detail = format!(
+                "the server speaks protocol {PROTOCOL_VERSION}, the client {}: \
+                 bring both to the same release",
+                hello.protocol
+            );
+            return Err(refusal(Code::BadProtocolVersion, &detail));
+        }
+        if hello.cluster_id != self.cluster_id {
+            let detail = format!(
+                "this server belongs to cluster `{}`, the client to `{}`: check the addresses and \
+                 `cluster_id` in the configuration",
+                self.cluster_id, hello.cluster_id
+            );
+            return Err(refusal(Code::WrongCluster, &detail));
+        }
+        nonce_of(&hello.nonce)?;
+        Ok((hello, head.message))
+    }
+
+    fn user(&self, claims: Bytes) -> Result<Peer, LinkError> {
+        let claims = pb::UserClaims::decode(claims)
+            .map_err(|_| refusal(Code::Unauthenticated, "the token's claims are damaged"))?;
+        check_claims(&claims, now_s(), &self.routing.get().revoked_tokens)
+            .map_err(LinkError::Refused)?;
+        Ok(Peer::User(claims.into()))
+    }
+}
+
+fn nonce_of(bytes: &[u8]) -> Result<Secret, LinkError> {
+    bytes.try_into().map_err(|_| refusal(Code::BadFrame, "a nonce has 32 bytes"))
+}
+
+fn refusal(code: Code, detail: &str) -> LinkError {
+    LinkError::Refused(Status::new(code, detail))
+}
+
+async fn send<M: Message>(sender: &mut Sender, kind: Kind, message: &M) -> Result<(), LinkError> {
+    let mut head = encode_message(message);
+    seal(&mut head, Header::new(kind, 0, 0), 0);
+    sender.send(&[Frame { head: head.into(), bulk: Vec::new() }]).await
+}
+
+async fn expect<M: Message + Default>(receiver: &mut Receiver, kind: Kind) -> Result<M, LinkError> {
+    let head = receiver.head().await?;
+    let damaged = |_| refusal(Code::BadFrame, "a message of the handshake is damaged");
+    match head.header.kind {
+        found if found == kind => M::decode(head.message).map_err(damaged),
+        Kind::Refused => {
+            let refused = pb::Status::decode(head.message).map_err(damaged)?;
+            match status::check(Some(refused)) {
+                Err(status) => Err(LinkError::Refused(status)),
+                Ok(()) => Err(refusal(Code::BadFrame, "the server refused without a reason")),
+            }
+        }
+        other => Err(FrameError::Unexpected(other).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

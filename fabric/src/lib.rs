@@ -1,6 +1,6 @@
 //! The data plane: how ff2 processes call each other, and what every process knows of the cluster.
 //!
-//! Owns the connections ([`peers`], [`server`]), the bytes on them ([`frame`], over [`transport`]),
+//! Owns the connections ([`peers`], [`server`]), the bytes on them ([`frame`], over `transport`),
 //! the buffers that bulk bytes live in ([`buf`]), who may connect ([`auth`]), the routing that a
 //! process knows ([`routing`]) and its membership ([`membership`]). It never decides anything about
 //! files, chunks or chains: services implement the traits of [`stubs`], clients call them.
@@ -22,17 +22,22 @@ pub mod leader;
 pub mod limits;
 pub mod mem;
 pub mod membership;
+mod outbox;
 pub mod peers;
+mod pulse;
 pub mod routing;
 pub mod rpc;
 pub mod server;
 pub mod stubs;
-pub mod tcp;
-pub mod transport;
+#[cfg(test)]
+mod echo;
+mod tcp;
+mod transport;
 
 pub use auth::{ClusterKey, UserToken};
 pub use buf::{Buf, BufPool, SharedBuf};
 pub use peers::{Identity, Peers, PeersConfig};
+pub use pulse::Tuning;
 pub use routing::RoutingCache;
 pub use rpc::{Answer, Call, Channel, Context, Peer};
 pub use server::{Router, Server, ServerConfig};

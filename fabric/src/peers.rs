@@ -1,16 +1,37 @@
 //! The client side of all connections of a process: one [`Channel`] for each peer.
+//!
+//! Owns the connections: a peer has one for small messages and a few for bulk bytes, so that a 4 KiB
+//! metadata call never waits behind a 4 MiB payload. They are made when first needed, and closed
+//! when the [`Peers`] are dropped. A call is never repeated here once a byte of it may have left.
 
-use std::sync::Arc;
+mod connection;
+mod lane;
 
-use ff2_proto::Status;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use connection::{Connection, Outcome, Outgoing};
+use ff2_proto::{Code, Status};
+use lane::Lane;
+use parking_lot::Mutex;
 use prost::Message;
 
 use crate::{
     auth::{ClusterKey, UserToken},
     buf::{Buf, BufPool},
     counters::Counters,
+    frame::{HEADER_BYTES, encode_message},
+    limits::{BULK_BYTES_MAX, BULK_LANES, MESSAGE_BYTES_MAX, PEERS_MAX, SMALL_BULK_BYTES},
+    pulse::Tuning,
     routing::RoutingCache,
-    rpc::{Call, Method},
+    rpc::{Call, Method, decode},
+    transport,
 };
 
 /// As whom a process connects.
@@ -25,54 +46,212 @@ pub enum Identity {
 pub struct PeersConfig {
     pub cluster_id: String,
     pub identity: Identity,
+    /// Replies that bring bulk bytes without a place for them land here.
     pub pool: Arc<BufPool>,
+    /// Its version travels with every call; it hears of newer ones from the replies.
     pub routing: Arc<RoutingCache>,
 }
 
+/// All peers of a process.
 #[derive(Debug)]
 pub struct Peers {
+    shared: Arc<Shared>,
+    by_address: Mutex<HashMap<Arc<str>, Arc<Link>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
     config: PeersConfig,
+    tuning: Tuning,
     counters: Arc<Counters>,
+}
+
+/// The connections to one peer.
+#[derive(Debug)]
+struct Link {
+    address: Arc<str>,
+    shared: Arc<Shared>,
+    small: Arc<Lane>,
+    bulk: [Arc<Lane>; BULK_LANES],
+    turn: AtomicUsize,
 }
 
 impl Peers {
     pub fn new(config: PeersConfig) -> Arc<Self> {
-        Arc::new(Self { config, counters: Counters::new() })
+        Self::with_tuning(config, Tuning::default())
     }
 
-    /// The way to a peer, `host:port`. Cheap; connects at the first call.
-    pub fn channel(self: &Arc<Self>, address: &str) -> Channel {
-        Channel { peers: self.clone(), address: address.into() }
+    pub fn with_tuning(config: PeersConfig, tuning: Tuning) -> Arc<Self> {
+        let shared = Arc::new(Shared { config, tuning, counters: Counters::new() });
+        Arc::new(Self { shared, by_address: Mutex::default() })
     }
 
+    /// The way to a peer, `host:port` (or `mem:name` inside a process). Cheap; connects at the first
+    /// call, and again whenever a call finds the connection broken.
+    pub fn channel(&self, address: &str) -> Channel {
+        let mut by_address = self.by_address.lock();
+        if let Some(link) = by_address.get(address) {
+            return Channel { link: link.clone() };
+        }
+        if by_address.len() >= PEERS_MAX {
+            // Addresses that nobody holds a channel to; they come back when they are asked for.
+            by_address.retain(|_, link| Arc::strong_count(link) > 1);
+        }
+        let address: Arc<str> = address.into();
+        let link = Arc::new(Link {
+            address: address.clone(),
+            shared: self.shared.clone(),
+            small: Lane::new(transport::Lane::Small),
+            bulk: std::array::from_fn(|_| Lane::new(transport::Lane::Bulk)),
+            turn: AtomicUsize::new(0),
+        });
+        by_address.insert(address, link.clone());
+        Channel { link }
+    }
+
+    /// Calls and bytes of all connections together.
     pub fn counters(&self) -> &Arc<Counters> {
-        &self.counters
+        &self.shared.counters
     }
 
     pub fn pool(&self) -> &Arc<BufPool> {
-        &self.config.pool
+        &self.shared.config.pool
+    }
+
+    /// Closes every connection; calls in flight fail, later ones too.
+    pub fn stop(&self) {
+        for link in self.by_address.lock().values() {
+            link.stop();
+        }
+    }
+}
+
+impl Drop for Peers {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
 /// The way to one peer. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Channel {
-    peers: Arc<Peers>,
-    address: Arc<str>,
+    link: Arc<Link>,
 }
 
 impl Channel {
     pub fn address(&self) -> &str {
-        &self.address
+        &self.link.address
     }
 
     /// Makes one call; the generated clients are the way to use it.
+    ///
+    /// Dropping the future gives the call up: the server may have seen it, the connection stays
+    /// usable, and the reply's bytes go nowhere. Fails with `UNREACHABLE` if nothing was sent,
+    /// `UNKNOWN_OUTCOME` if the connection broke after something was, `TIMEOUT` at the deadline.
     pub async fn call<Q: Message, R: Message + Default>(
         &self,
-        _method: Method,
-        _request: &Q,
-        _call: Call,
+        method: Method,
+        request: &Q,
+        call: Call,
     ) -> Result<(R, Buf), Status> {
-        Err(ff2_proto::Code::Unreachable.into())
+        let head = encode_message(request);
+        let counters = &self.link.shared.counters;
+        counters.begin(method);
+        let mut progress = InProgress { counters, method, failed: true };
+        let (message, bulk) = self.link.exchange(method, head, call).await?;
+        let message = decode(message)?;
+        progress.failed = false;
+        Ok((message, bulk))
+    }
+}
+
+/// Counts the end of a call, also of one that was dropped.
+struct InProgress<'a> {
+    counters: &'a Counters,
+    method: Method,
+    failed: bool,
+}
+
+impl Drop for InProgress<'_> {
+    fn drop(&mut self) {
+        self.counters.end(self.method, self.failed);
+    }
+}
+
+impl Link {
+    async fn exchange(
+        &self,
+        method: Method,
+        head: Vec<u8>,
+        call: Call,
+    ) -> Result<connection::Answered, Status> {
+        let deadline = Instant::now() + call.timeout;
+        let bulk_bytes = call.bulk.iter().map(|part| part.len()).sum();
+        if head.len() - HEADER_BYTES > MESSAGE_BYTES_MAX || bulk_bytes > BULK_BYTES_MAX {
+            let detail = format!(
+                "a call of {} has {} message and {bulk_bytes} bulk bytes: above the limits",
+                method.name,
+                head.len() - HEADER_BYTES
+            );
+            return Err(Status::new(Code::InvalidArgument, detail));
+        }
+        let Call { timeout, bulk, into } = call;
+        let call = Outgoing { method: method.number, head, bulk, bulk_bytes, into, deadline };
+        let made = self.attempt(call);
+        match tokio::time::timeout_at(deadline.into(), made).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                let (name, address) = (method.name, &self.address);
+                let detail = format!("{address} did not answer {name} within {timeout:?}");
+                Err(Status::new(Code::Timeout, detail))
+            }
+        }
+    }
+
+    async fn attempt(&self, mut call: Outgoing) -> Result<connection::Answered, Status> {
+        let expected = call.into.as_ref().map_or(0, |into| into.len()).max(call.bulk_bytes);
+        // A connection that broke unnoticed costs one more try; then it is the caller's turn.
+        for _ in 0..2 {
+            let connection = self.connection(expected, call.deadline).await?;
+            match connection.call(call).await {
+                Outcome::Answered(answered) => return Ok(answered),
+                Outcome::Failed(status) => return Err(status),
+                Outcome::NotSent(back) => call = *back,
+            }
+        }
+        let detail = format!("the connection to {} broke twice", self.address);
+        Err(Status::new(Code::Unreachable, detail))
+    }
+
+    async fn connection(
+        &self,
+        expected_bytes: usize,
+        deadline: Instant,
+    ) -> Result<Arc<Connection>, Status> {
+        let lane = if expected_bytes <= SMALL_BULK_BYTES { &self.small } else { self.bulk_lane() };
+        lane.connection(&self.address, &self.shared, deadline).await
+    }
+
+    /// The bulk connection with the least to do; one that is not open yet counts as idle.
+    fn bulk_lane(&self) -> &Arc<Lane> {
+        let turn = self.turn.fetch_add(1, Relaxed);
+        let lanes = (0..BULK_LANES).map(|place| &self.bulk[(turn + place) % BULK_LANES]);
+        let free = |lane: &Arc<Lane>| {
+            lane.open_now().map_or(usize::MAX, |connection| connection.free_slots())
+        };
+        lanes.rev().max_by_key(|lane| free(lane)).expect("there is a bulk connection")
+    }
+
+    fn stop(&self) {
+        self.small.stop();
+        for lane in &self.bulk {
+            lane.stop();
+        }
     }
 }

@@ -1,47 +1,62 @@
-//! The server side of the data plane.
+//! The server side of the data plane: listens, admits, and runs the services' methods.
+//!
+//! Owns the listener and every connection from clients until they end. It bounds who is not
+//! admitted yet (bytes, time, number) and what each connection may have in progress. What a method
+//! does is the service's business; see [`crate::rpc::Service`].
 
-use std::{io, net::SocketAddr, sync::Arc};
+mod connection;
+mod router;
 
-use tokio_util::sync::CancellationToken;
+#[cfg(test)]
+mod tests;
 
-use crate::{
-    auth::ClusterKey, buf::BufPool, counters::Counters, routing::RoutingCache, rpc::Service,
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
-/// Which services a server offers.
-#[derive(Default)]
-pub struct Router {
-    services: Vec<Box<dyn Service>>,
-}
+use connection::Connection;
+use ff2_proto::{Code, Status};
+pub use router::Router;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-impl std::fmt::Debug for Router {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.services.iter().map(|s| s.number())).finish()
-    }
-}
-
-impl Router {
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    #[must_use]
-    #[allow(clippy::should_implement_trait, reason = "it adds a service, not a number")]
-    pub fn add(mut self, service: impl Service) -> Self {
-        assert!(self.services.iter().all(|s| s.number() != service.number()));
-        self.services.push(Box::new(service));
-        self
-    }
-}
+use crate::{
+    auth::ClusterKey,
+    buf::BufPool,
+    counters::Counters,
+    handshake::{Gate, Welcome, admit},
+    limits::{
+        CONNECTIONS_MAX, CREDIT_BYTES, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, PAGE_BYTES, REQUESTS_MAX,
+    },
+    mem,
+    pulse::{Pulse, Tuning},
+    routing::RoutingCache,
+    rpc::Method,
+    tcp,
+    transport::{LinkError, Listener, Receiver, Sender},
+};
 
 /// What a server needs.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
+    /// Clients of another cluster are refused.
     pub cluster_id: String,
     pub key: ClusterKey,
+    /// Payloads of requests land here. A handler that holds one must not wait for this pool without a
+    /// time limit: others like it may hold all the rest.
     pub pool: Arc<BufPool>,
     /// Its version travels with every reply; its revoked tokens are refused.
     pub routing: Arc<RoutingCache>,
+    pub tuning: Tuning,
+    /// Told of every call that a handler finished.
+    pub observer: Option<Observer>,
 }
 
 impl ServerConfig {
@@ -51,32 +66,230 @@ impl ServerConfig {
         pool: Arc<BufPool>,
         routing: Arc<RoutingCache>,
     ) -> Self {
-        Self { cluster_id: cluster_id.into(), key, pool, routing }
+        let (tuning, observer) = (Tuning::default(), None);
+        Self { cluster_id: cluster_id.into(), key, pool, routing, tuning, observer }
+    }
+
+    /// Has `observe` called with each finished call: for the daemons' latency metrics.
+    #[must_use]
+    pub fn observed(mut self, observe: impl Fn(&Observed<'_>) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Observer(Arc::new(observe)));
+        self
     }
 }
 
+/// A finished call.
+#[derive(Debug)]
+pub struct Observed<'a> {
+    pub method: Method,
+    pub elapsed: Duration,
+    pub failure: Option<&'a Status>,
+}
+
+/// Who is told of finished calls.
+#[derive(Clone)]
+pub struct Observer(Arc<dyn Fn(&Observed<'_>) + Send + Sync>);
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
+}
+
+/// A bound server that does not serve yet.
 #[derive(Debug)]
 pub struct Server {
-    listener: tokio::net::TcpListener,
+    listener: Listener,
+    address: SocketAddr,
+    config: ServerConfig,
     counters: Arc<Counters>,
 }
 
+/// What all connections of a server share.
+#[derive(Debug)]
+struct Shared {
+    config: ServerConfig,
+    router: Router,
+    welcome: Welcome,
+    counters: Arc<Counters>,
+    /// Pages of the pool that users' requests may fill.
+    user_pages: Arc<Semaphore>,
+    user_pages_max: u32,
+    stop: CancellationToken,
+}
+
 impl Server {
-    pub async fn bind(address: &str, _config: ServerConfig) -> io::Result<Self> {
-        let listener = tokio::net::TcpListener::bind(address).await?;
-        Ok(Self { listener, counters: Counters::new() })
+    /// Listens on `host:port` (port 0: any free one) or, inside this process, on `mem:name`.
+    pub async fn bind(address: &str, config: ServerConfig) -> io::Result<Self> {
+        let (listener, address) = match address.strip_prefix(mem::SCHEME) {
+            Some(name) => {
+                (Listener::Mem(mem::Listener::bind(name)?), (Ipv4Addr::UNSPECIFIED, 0).into())
+            }
+            None => {
+                let listener = TcpListener::bind(address).await?;
+                let address = listener.local_addr()?;
+                (Listener::Tcp(listener), address)
+            }
+        };
+        Ok(Self { listener, address, config, counters: Counters::new() })
     }
 
+    /// Where it listens; unspecified for a `mem:` address.
     pub fn local_addr(&self) -> SocketAddr {
-        self.listener.local_addr().expect("a bound socket has an address")
+        self.address
     }
 
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
 
-    /// Serves until the token is cancelled and what is in progress is done.
-    pub async fn serve(self, _router: Router, stop: CancellationToken) {
-        stop.cancelled().await;
+    /// Serves until `stop`; then refuses new calls, answers those in progress, and returns.
+    pub async fn serve(self, router: Router, stop: CancellationToken) {
+        let Self { mut listener, config, counters, .. } = self;
+        let user_pages_max = pages(config.pool.limit_bytes() / 2).max(1);
+        // A connection's share of the pool: no client alone can fill it.
+        let share = u32::try_from(config.pool.limit_bytes() / 8).unwrap_or(u32::MAX);
+        let welcome = Welcome {
+            credit_bytes: share.clamp(PAGE_BYTES as u32, CREDIT_BYTES),
+            requests: REQUESTS_MAX,
+        };
+        let shared = Arc::new(Shared {
+            config,
+            router,
+            welcome,
+            counters,
+            user_pages: Arc::new(Semaphore::new(user_pages_max as usize)),
+            user_pages_max,
+            stop: stop.clone(),
+        });
+        let connections = TaskTracker::new();
+        tokio::select! {
+            () = accept_all(&mut listener, &shared, &connections) => (),
+            () = stop.cancelled() => (),
+        }
+        drop(listener);
+        connections.close();
+        connections.wait().await;
     }
+}
+
+/// Accepts connections while there are places for them.
+async fn accept_all(listener: &mut Listener, shared: &Arc<Shared>, connections: &TaskTracker) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let strangers = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    loop {
+        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let stranger = strangers.clone().acquire_owned().await;
+        let stranger = stranger.expect("the semaphore is never closed");
+        let accepted = match listener {
+            Listener::Tcp(tcp) => {
+                tcp.accept().await.map(|(stream, from)| (Incoming::Tcp(stream), from.to_string()))
+            }
+            Listener::Mem(mem) => {
+                let from = format!("{}{}", mem::SCHEME, mem.name());
+                mem.accept().await.map(|connecting| (Incoming::Mem(connecting), from))
+            }
+        };
+        match accepted {
+            Ok((incoming, from)) => {
+                let shared = shared.clone();
+                connections.spawn(async move {
+                    let _place = place;
+                    shared.serve_one(incoming, from, stranger).await;
+                });
+            }
+            Err(error) => {
+                // Most likely out of file descriptors; trying at once again would only burn CPU.
+                tracing::warn!(%error, "cannot accept connections");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+enum Incoming {
+    Tcp(TcpStream),
+    Mem(mem::Connecting),
+}
+
+impl Incoming {
+    fn split(self, pulse: &Arc<Pulse>) -> io::Result<(Sender, Receiver)> {
+        match self {
+            Self::Tcp(stream) => tcp::split(stream, pulse),
+            Self::Mem(connecting) => Ok(connecting.split(pulse)),
+        }
+    }
+}
+
+impl Shared {
+    async fn serve_one(
+        self: Arc<Self>,
+        incoming: Incoming,
+        from: String,
+        stranger: OwnedSemaphorePermit,
+    ) {
+        let pulse = Pulse::new(self.config.tuning, self.counters.clone());
+        let admission = timeout(HANDSHAKE_TIMEOUT, self.admit(incoming, &pulse));
+        let admitted = tokio::select! {
+            admitted = admission => admitted,
+            () = self.stop.cancelled() => return,
+        };
+        drop(stranger);
+        let (peer, sender, receiver) = match admitted {
+            Ok(Ok(admitted)) => admitted,
+            Ok(Err(why)) => return self.refused(&from, &why.to_string()),
+            Err(_) => return self.refused(&from, "the handshake took too long"),
+        };
+        self.counters.connections.fetch_add(1, Relaxed);
+        let why = Connection::new(self.clone(), peer, pulse).run(sender, receiver).await;
+        self.counters.connections.fetch_sub(1, Relaxed);
+        match why {
+            LinkError::Closed | LinkError::Stopped => tracing::debug!(from, "connection closed"),
+            LinkError::Io(error) => tracing::debug!(from, %error, "connection lost"),
+            why => {
+                self.counters.connection_errors.fetch_add(1, Relaxed);
+                tracing::warn!(from, %why, "closed the connection");
+            }
+        }
+    }
+
+    async fn admit(
+        &self,
+        incoming: Incoming,
+        pulse: &Arc<Pulse>,
+    ) -> Result<(crate::rpc::Peer, Sender, Receiver), LinkError> {
+        let (mut sender, mut receiver) = incoming.split(pulse)?;
+        let gate = Gate {
+            cluster_id: &self.config.cluster_id,
+            key: &self.config.key,
+            routing: &self.config.routing,
+            welcome: self.welcome,
+        };
+        let (peer, lane) = admit(&mut sender, &mut receiver, &gate).await?;
+        tracing::debug!(?lane, "admitted a connection");
+        Ok((peer, sender, receiver))
+    }
+
+    fn refused(&self, from: &str, why: &str) {
+        self.counters.connection_errors.fetch_add(1, Relaxed);
+        tracing::warn!(from, why, "refused a connection");
+    }
+
+    fn observe(&self, method: Method, elapsed: Duration, failure: Option<&Status>) {
+        if let Some(observer) = &self.config.observer {
+            (observer.0)(&Observed { method, elapsed, failure });
+        }
+        if let Some(status) = failure.filter(|status| status.code == Code::Internal) {
+            tracing::error!(method = method.name, %status, "a call failed inside this server");
+        }
+    }
+
+    /// What a payload counts for among the users' pages.
+    fn user_pages_of(&self, len: usize) -> u32 {
+        pages(len.next_power_of_two() as u64).clamp(1, self.user_pages_max)
+    }
+}
+
+fn pages(bytes: u64) -> u32 {
+    u32::try_from(bytes / PAGE_BYTES as u64).unwrap_or(u32::MAX)
 }

@@ -28,7 +28,8 @@ impl ClusterKey {
             return Err(forged());
         }
         if grant.expires_s != 0 && grant.expires_s <= now_s {
-            let detail = format!("the grant expired on {}: open the file again", date(grant.expires_s));
+            let detail =
+                format!("the grant expired on {}: open the file again", date(grant.expires_s));
             return Err(Status::new(Code::GrantExpired, detail));
         }
         Ok(grant)

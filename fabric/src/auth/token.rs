@@ -101,7 +101,8 @@ fn refused(detail: &str) -> Status {
 
 impl fmt::Display for UserToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (claims, mac) = (URL_SAFE_NO_PAD.encode(&self.encoded), URL_SAFE_NO_PAD.encode(self.mac));
+        let (claims, mac) =
+            (URL_SAFE_NO_PAD.encode(&self.encoded), URL_SAFE_NO_PAD.encode(self.mac));
         write!(f, "ff2-{claims}.{mac}")
     }
 }

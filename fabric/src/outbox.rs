@@ -1,0 +1,131 @@
+//! The frames that wait to be sent on one connection, and the loop that sends them.
+//!
+//! Whoever has a frame puts it here; the connection's one writer takes all that wait and sends them
+//! with one system call. The queue is bounded by what fills it: requests by the slots of a
+//! connection, replies by the requests in progress.
+
+use std::{collections::VecDeque, pin::pin};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::Notify,
+    time::{Interval, MissedTickBehavior, interval},
+};
+
+use crate::{
+    frame::{HEADER_BYTES, Header, Kind, seal},
+    limits::FRAMES_PER_WRITE,
+    pulse::Pulse,
+    transport::{Frame, LinkError, Sender},
+};
+
+/// A queue of frames; `T` is what each frame's owner wants kept until it was sent.
+#[derive(Debug)]
+pub(crate) struct Outbox<T> {
+    queue: Mutex<Queue<T>>,
+    filled: Notify,
+}
+
+#[derive(Debug)]
+struct Queue<T> {
+    waiting: VecDeque<(Frame, T)>,
+    closed: bool,
+}
+
+impl<T> Outbox<T> {
+    pub(crate) fn new() -> Self {
+        let queue = Queue { waiting: VecDeque::new(), closed: false };
+        Self { queue: Mutex::new(queue), filled: Notify::new() }
+    }
+
+    /// Queues a frame; gives it back if the connection is closed.
+    pub(crate) fn push(&self, frame: Frame, kept: T) -> Result<(), T> {
+        let mut queue = self.queue.lock();
+        if queue.closed {
+            return Err(kept);
+        }
+        queue.waiting.push_back((frame, kept));
+        let first = queue.waiting.len() == 1;
+        drop(queue);
+        if first {
+            self.filled.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Takes back a frame that was not begun to be sent.
+    pub(crate) fn withdraw(&self, which: impl Fn(&T) -> bool) -> Option<T> {
+        let mut queue = self.queue.lock();
+        let place = queue.waiting.iter().position(|(_, kept)| which(kept))?;
+        queue.waiting.remove(place).map(|(_, kept)| kept)
+    }
+
+    /// Takes no more frames. Gives back those that were not begun to be sent.
+    pub(crate) fn close(&self) -> Vec<T> {
+        let mut queue = self.queue.lock();
+        queue.closed = true;
+        queue.waiting.drain(..).map(|(_, kept)| kept).collect()
+    }
+
+    fn take(&self, frames: &mut Vec<Frame>, kept: &mut Vec<T>) {
+        let mut queue = self.queue.lock();
+        let count = queue.waiting.len().min(FRAMES_PER_WRITE);
+        for (frame, keep) in queue.waiting.drain(..count) {
+            frames.push(frame);
+            kept.push(keep);
+        }
+    }
+
+    /// Sends what is queued until the connection fails; the caller races it with the end of the
+    /// connection. Also says that we live, and watches that the peer does.
+    pub(crate) async fn send_all(
+        &self,
+        mut sender: Sender,
+        pulse: &Pulse,
+        version: impl Fn() -> u64,
+    ) -> Result<(), LinkError> {
+        let mut tick = interval(pulse.tuning.keepalive);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut frames, mut kept) = (Vec::new(), Vec::new());
+        loop {
+            self.take(&mut frames, &mut kept);
+            if frames.is_empty() {
+                tokio::select! {
+                    () = self.filled.notified() => continue,
+                    _ = tick.tick() => pulse.check(false)?,
+                }
+                if !pulse.is_idle() {
+                    continue;
+                }
+                frames.push(alive(version()));
+            }
+            send(&mut sender, &frames, pulse, &mut tick).await?;
+            frames.clear();
+            kept.clear();
+        }
+    }
+}
+
+async fn send(
+    sender: &mut Sender,
+    frames: &[Frame],
+    pulse: &Pulse,
+    tick: &mut Interval,
+) -> Result<(), LinkError> {
+    // A stall is counted from here.
+    pulse.sent(0);
+    let mut sending = pin!(sender.send(frames));
+    loop {
+        tokio::select! {
+            biased;
+            sent = &mut sending => return sent,
+            _ = tick.tick() => pulse.check(true)?,
+        }
+    }
+}
+
+fn alive(version: u64) -> Frame {
+    let mut head = vec![0; HEADER_BYTES];
+    seal(&mut head, Header::new(Kind::Alive, 0, version), 0);
+    Frame { head: head.into(), bulk: Vec::new() }
+}

@@ -1,0 +1,357 @@
+//! One connection to a server, from the client's side: calls that wait for their answers, and the
+//! two tasks that move frames.
+//!
+//! A call waits for a slot and for credit, leaves an entry in the table, queues its frame and waits.
+//! The reader finds the entry by the reply's id. A call that gave up leaves its entry behind without
+//! a waiter: the late reply's bulk bytes are thrown away, and only then do its slot and its credit
+//! come back, because only then does the server hold nothing for it any more.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use ff2_proto::{Code, RoutingVersion, Status, pb, status};
+use parking_lot::Mutex;
+use prost::Message;
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    buf::{Buf, BufPool, SharedBuf},
+    frame::{FrameError, Header, Kind, seal},
+    handshake::Welcome,
+    limits::{BULK_BYTES_MAX, REPLY_BUFFER_WAIT},
+    outbox::Outbox,
+    pulse::Pulse,
+    routing::RoutingCache,
+    transport::{Frame, Head, LinkError, Receiver, Sender},
+};
+
+/// An answer: its message, and its bulk bytes where the caller wanted them.
+pub(super) type Answered = (Bytes, Buf);
+
+/// A call as it goes to a connection.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) method: u16,
+    /// The message behind room for the header.
+    pub(super) head: Vec<u8>,
+    pub(super) bulk: Vec<SharedBuf>,
+    pub(super) bulk_bytes: usize,
+    pub(super) into: Option<Buf>,
+    pub(super) deadline: Instant,
+}
+
+/// What became of a call on one connection.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Answered(Answered),
+    Failed(Status),
+    /// Nothing was sent: the call may be made on another connection.
+    NotSent(Box<Outgoing>),
+}
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    address: Arc<str>,
+    outbox: Outbox<u64>,
+    waiting: Mutex<HashMap<u64, Waiting>>,
+    next_id: AtomicU64,
+    /// Requests that may still be sent.
+    slots: Semaphore,
+    /// Bulk bytes that may still be sent.
+    credit: Semaphore,
+    credit_bytes: u32,
+    pulse: Arc<Pulse>,
+    pool: Arc<BufPool>,
+    routing: Arc<RoutingCache>,
+    end: CancellationToken,
+    why: OnceLock<String>,
+}
+
+/// The table's entry of one call.
+#[derive(Debug)]
+struct Waiting {
+    credit: u32,
+    /// None once the caller gave up.
+    caller: Option<Caller>,
+}
+
+/// Who waits, and the place for the reply's bulk bytes.
+type Caller = (oneshot::Sender<Result<Answered, Status>>, Option<Buf>);
+
+impl Connection {
+    /// Starts the two tasks. They end when the connection fails or [`Connection::stop`] is called.
+    pub(super) fn start(
+        address: Arc<str>,
+        (sender, receiver): (Sender, Receiver),
+        welcome: Welcome,
+        pulse: Arc<Pulse>,
+        pool: Arc<BufPool>,
+        routing: Arc<RoutingCache>,
+    ) -> Arc<Self> {
+        let credit_bytes = welcome.credit_bytes.max(1);
+        let connection = Arc::new(Self {
+            address,
+            outbox: Outbox::new(),
+            waiting: Mutex::default(),
+            next_id: AtomicU64::new(1),
+            slots: Semaphore::new(welcome.requests.max(1) as usize),
+            credit: Semaphore::new(credit_bytes as usize),
+            credit_bytes,
+            pulse,
+            pool,
+            routing,
+            end: CancellationToken::new(),
+            why: OnceLock::new(),
+        });
+        tokio::spawn(connection.clone().write(sender));
+        tokio::spawn(connection.clone().read(receiver));
+        connection
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        !self.end.is_cancelled()
+    }
+
+    /// How many more calls it takes: to choose between connections.
+    pub(super) fn free_slots(&self) -> usize {
+        self.slots.available_permits()
+    }
+
+    pub(super) fn stop(&self) {
+        self.fail(&LinkError::Stopped);
+    }
+
+    /// Makes one call. Dropping the future gives the call up; whether the server saw it is unknown.
+    pub(super) async fn call(&self, call: Outgoing) -> Outcome {
+        let credit = u32::try_from(call.bulk_bytes).unwrap_or(u32::MAX).min(self.credit_bytes);
+        // One is taken after the other and both in order of arrival, so nobody waits in a circle.
+        let Ok(slot) = self.slots.acquire().await else { return Outcome::NotSent(call.into()) };
+        let bytes = self.credit.acquire_many(credit).await;
+        let Ok(bytes) = bytes else { return Outcome::NotSent(call.into()) };
+        slot.forget();
+        bytes.forget();
+
+        let Outgoing { method, mut head, bulk, bulk_bytes, into, deadline } = call;
+        let id = self.next_id.fetch_add(1, Relaxed);
+        let (answer, answered) = oneshot::channel();
+        self.waiting.lock().insert(id, Waiting { credit, caller: Some((answer, into)) });
+        let guard = GiveUp { connection: self, id };
+        let mut header = Header::new(Kind::Request, id, self.routing.version().0);
+        header.method = method;
+        header.timeout_ms = millis(deadline.saturating_duration_since(Instant::now()));
+        seal(&mut head, header, bulk_bytes);
+        let pushed = self.outbox.push(Frame { head: head.into(), bulk }, id);
+        if pushed.is_err() {
+            self.finish(id);
+        }
+        let outcome = match answered.await {
+            Ok(Ok(answered)) => Outcome::Answered(answered),
+            _ if pushed.is_err() => Outcome::Failed(self.unreachable()),
+            Ok(Err(status)) => Outcome::Failed(status),
+            Err(_) => Outcome::Failed(self.unknown()),
+        };
+        std::mem::forget(guard);
+        outcome
+    }
+
+    /// Takes an entry out and returns its slot and credit.
+    fn finish(&self, id: u64) -> Option<Waiting> {
+        let waiting = self.waiting.lock().remove(&id)?;
+        self.release(&waiting);
+        Some(waiting)
+    }
+
+    fn release(&self, waiting: &Waiting) {
+        self.slots.add_permits(1);
+        self.credit.add_permits(waiting.credit as usize);
+    }
+
+    async fn write(self: Arc<Self>, sender: Sender) {
+        let version = || self.routing.version().0;
+        let sending = self.outbox.send_all(sender, &self.pulse, version);
+        let ended = tokio::select! {
+            ended = sending => ended,
+            () = self.end.cancelled() => Ok(()),
+        };
+        if let Err(why) = ended {
+            self.fail(&why);
+        }
+    }
+
+    async fn read(self: Arc<Self>, mut receiver: Receiver) {
+        let ended = tokio::select! {
+            ended = self.receive(&mut receiver) => ended,
+            () = self.end.cancelled() => Ok(()),
+        };
+        if let Err(why) = ended {
+            self.fail(&why);
+        }
+    }
+
+    /// Takes replies in until the connection ends.
+    async fn receive(&self, receiver: &mut Receiver) -> Result<(), LinkError> {
+        let mut known_version = 0;
+        loop {
+            let head = receiver.head().await?;
+            if head.header.routing_version > known_version {
+                known_version = head.header.routing_version;
+                self.routing.heard_of(RoutingVersion(known_version));
+            }
+            match head.header.kind {
+                Kind::Alive => (),
+                Kind::Reply | Kind::Failure => self.reply(head, receiver).await?,
+                other => return Err(FrameError::Unexpected(other).into()),
+            }
+        }
+    }
+
+    async fn reply(&self, head: Head, receiver: &mut Receiver) -> Result<(), LinkError> {
+        let Some(mut waiting) = self.waiting.lock().remove(&head.header.id) else {
+            return Err(FrameError::Unexpected(head.header.kind).into());
+        };
+        let result = self.answer(head, &mut waiting, receiver).await?;
+        self.release(&waiting);
+        if let (Some(result), Some((caller, _))) = (result, waiting.caller) {
+            // The caller may have given up meanwhile: then the bytes go back to the pool here.
+            let _ = caller.send(result);
+        }
+        Ok(())
+    }
+
+    /// Takes the reply's bulk bytes; None if nobody waits for them.
+    async fn answer(
+        &self,
+        head: Head,
+        waiting: &mut Waiting,
+        receiver: &mut Receiver,
+    ) -> Result<Option<Result<Answered, Status>>, LinkError> {
+        let len = head.header.bulk_bytes as usize;
+        let Some((caller, into)) = &mut waiting.caller else {
+            receiver.skip(len).await?;
+            return Ok(None);
+        };
+        if caller.is_closed() {
+            receiver.skip(len).await?;
+            return Ok(None);
+        }
+        if head.header.kind == Kind::Failure {
+            receiver.skip(len).await?;
+            return Ok(Some(Err(failure(head.message))));
+        }
+        let place = match into.take() {
+            Some(into) if into.len() < len => Err(Status::new(
+                Code::BadFrame,
+                format!("the reply has {len} bulk bytes, its buffer {}", into.len()),
+            )),
+            Some(mut into) => {
+                into.truncate(len);
+                Ok(into)
+            }
+            None => self.pool_buffer(len).await,
+        };
+        match place {
+            Ok(mut place) => {
+                receiver.bulk(&mut place).await?;
+                Ok(Some(Ok((head.message, place))))
+            }
+            Err(status) => {
+                receiver.skip(len).await?;
+                Ok(Some(Err(status)))
+            }
+        }
+    }
+
+    async fn pool_buffer(&self, len: usize) -> Result<Buf, Status> {
+        if let Some(buf) = self.pool.try_get(len) {
+            return Ok(buf);
+        }
+        let paused = self.pulse.pause();
+        let waited = timeout(REPLY_BUFFER_WAIT, self.pool.get(len)).await;
+        drop(paused);
+        waited.map_err(|_| {
+            Status::new(Code::Busy, format!("no buffer for a reply of {len} bytes: all are in use"))
+        })
+    }
+
+    /// Ends the connection. Calls whose frame was not begun may be made elsewhere, all others may
+    /// have happened.
+    fn fail(&self, why: &LinkError) {
+        let _ = self.why.set(why.to_string());
+        self.end.cancel();
+        self.slots.close();
+        self.credit.close();
+        for id in self.outbox.close() {
+            if let Some((caller, _)) = self.finish(id).and_then(|waiting| waiting.caller) {
+                let _ = caller.send(Err(self.unreachable()));
+            }
+        }
+        let sent: Vec<_> = self.waiting.lock().drain().collect();
+        for (_, waiting) in sent {
+            if let Some((caller, _)) = waiting.caller {
+                let _ = caller.send(Err(self.unknown()));
+            }
+        }
+    }
+
+    fn why(&self) -> &str {
+        self.why.get().map_or("it was closed", |why| why)
+    }
+
+    fn unreachable(&self) -> Status {
+        let detail = format!("the connection to {} was lost ({})", self.address, self.why());
+        Status::new(Code::Unreachable, detail)
+    }
+
+    fn unknown(&self) -> Status {
+        let detail = format!(
+            "the connection to {} was lost before the answer ({})",
+            self.address,
+            self.why()
+        );
+        Status::new(Code::UnknownOutcome, detail)
+    }
+}
+
+/// Gives a call up if its future is dropped.
+struct GiveUp<'a> {
+    connection: &'a Connection,
+    id: u64,
+}
+
+impl Drop for GiveUp<'_> {
+    fn drop(&mut self) {
+        let (connection, id) = (self.connection, self.id);
+        if connection.outbox.withdraw(|queued| *queued == id).is_some() {
+            connection.finish(id);
+        } else if let Some(waiting) = connection.waiting.lock().get_mut(&id) {
+            // The reply will find nobody; the buffer goes back now.
+            waiting.caller = None;
+        }
+    }
+}
+
+fn failure(message: Bytes) -> Status {
+    let decoded = pb::Status::decode(message).map(Some);
+    let damaged = || Status::new(Code::BadFrame, "the server failed without a readable reason");
+    match decoded.map(status::check) {
+        Ok(Err(status)) => status,
+        Ok(Ok(())) | Err(_) => damaged(),
+    }
+}
+
+fn millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX).max(1)
+}
+
+const _: () = assert!(BULK_BYTES_MAX <= u32::MAX as usize);

@@ -1,0 +1,211 @@
+//! One connection to a peer over time: made when first needed, made again after it broke.
+//!
+//! Connecting is a task of its own, so that a caller that gives up does not stop it for the others.
+//! After a failure callers get it at once until a pause is over; the pause doubles up to a second.
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ff2_proto::{Code, Retry, Status};
+use parking_lot::Mutex;
+use tokio::{
+    net::TcpStream,
+    sync::watch,
+    time::{timeout, timeout_at},
+};
+
+use super::{Shared, connection::Connection};
+use crate::{
+    handshake,
+    limits::{RECONNECT_MAX, RECONNECT_MIN},
+    mem,
+    pulse::Pulse,
+    tcp,
+    transport::{self, LinkError},
+};
+
+#[derive(Debug)]
+pub(super) struct Lane {
+    kind: transport::Lane,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    Idle,
+    /// The task drops its end when it has changed the state.
+    Connecting(watch::Receiver<()>),
+    Open(Arc<Connection>),
+    Failed {
+        status: Status,
+        until: Instant,
+        pause: Duration,
+    },
+    /// The process is done with this peer.
+    Stopped,
+}
+
+impl Lane {
+    pub(super) fn new(kind: transport::Lane) -> Arc<Self> {
+        Arc::new(Self { kind, state: Mutex::new(State::Idle) })
+    }
+
+    /// The connection, if it is open now.
+    pub(super) fn open_now(&self) -> Option<Arc<Connection>> {
+        match &*self.state.lock() {
+            State::Open(connection) if connection.is_open() => Some(connection.clone()),
+            _ => None,
+        }
+    }
+
+    /// The open connection; connects if there is none.
+    pub(super) async fn connection(
+        self: &Arc<Self>,
+        address: &Arc<str>,
+        shared: &Arc<Shared>,
+        deadline: Instant,
+    ) -> Result<Arc<Connection>, Status> {
+        loop {
+            let mut done = match self.look(address, shared) {
+                Look::Open(connection) => return Ok(connection),
+                Look::Failed(status) => return Err(status),
+                Look::Connecting(done) => done,
+            };
+            // Ends when the task drops its sender; nothing is ever sent.
+            let waited = timeout_at(deadline.into(), done.changed()).await;
+            if waited.is_err() {
+                let detail = format!("connecting to {address} took longer than the call may wait");
+                return Err(Status::new(Code::Unreachable, detail));
+            }
+        }
+    }
+
+    fn look(self: &Arc<Self>, address: &Arc<str>, shared: &Arc<Shared>) -> Look {
+        let mut state = self.state.lock();
+        let pause = match &*state {
+            State::Open(connection) if connection.is_open() => {
+                return Look::Open(connection.clone());
+            }
+            State::Connecting(done) if done.has_changed().is_ok() => {
+                return Look::Connecting(done.clone());
+            }
+            State::Failed { status, until, .. } if *until > Instant::now() => {
+                return Look::Failed(status.clone());
+            }
+            State::Stopped => {
+                return Look::Failed(Status::new(Code::ShuttingDown, "this process is stopping"));
+            }
+            State::Failed { pause, .. } => (*pause * 2).min(RECONNECT_MAX),
+            // A task that ended without a word belonged to a runtime that is gone.
+            State::Idle | State::Open(_) | State::Connecting(_) => RECONNECT_MIN,
+        };
+        let (working, done) = watch::channel(());
+        *state = State::Connecting(done.clone());
+        drop(state);
+        let (lane, address, shared) = (self.clone(), address.clone(), shared.clone());
+        tokio::spawn(async move {
+            let next = match lane.connect(&address, &shared).await {
+                Ok(connection) => State::Open(connection),
+                Err(status) => {
+                    tracing::debug!(%address, %status, "connecting failed");
+                    State::Failed { status, until: Instant::now() + pause, pause }
+                }
+            };
+            lane.settle(next);
+            drop(working);
+        });
+        Look::Connecting(done)
+    }
+
+    fn settle(&self, next: State) {
+        let mut state = self.state.lock();
+        match (&*state, next) {
+            (State::Stopped, State::Open(connection)) => connection.stop(),
+            (State::Stopped, _) => (),
+            (_, next) => *state = next,
+        }
+    }
+
+    async fn connect(
+        &self,
+        address: &Arc<str>,
+        shared: &Shared,
+    ) -> Result<Arc<Connection>, Status> {
+        let patience = shared.tuning.connect_timeout;
+        match timeout(patience, self.dial(address, shared)).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(why)) => Err(refusal(address, why)),
+            Err(_) => {
+                let detail = format!("{address} did not answer within {} s", patience.as_secs());
+                Err(Status::new(Code::Unreachable, detail))
+            }
+        }
+    }
+
+    async fn dial(
+        &self,
+        address: &Arc<str>,
+        shared: &Shared,
+    ) -> Result<Arc<Connection>, LinkError> {
+        let config = &shared.config;
+        let pulse = Pulse::new(shared.tuning, shared.counters.clone());
+        let (mut sender, mut receiver) = match address.strip_prefix(mem::SCHEME) {
+            Some(name) => mem::connect(name).await?.split(&pulse),
+            None => tcp::split(TcpStream::connect(&**address).await?, &pulse)?,
+        };
+        let joining = handshake::join(
+            &mut sender,
+            &mut receiver,
+            &config.identity,
+            &config.cluster_id,
+            self.kind,
+        );
+        let welcome = joining.await?;
+        // Silence counts from the handshake's end.
+        pulse.heard(0);
+        tracing::debug!(%address, kind = ?self.kind, "connected");
+        Ok(Connection::start(
+            address.clone(),
+            (sender, receiver),
+            welcome,
+            pulse,
+            config.pool.clone(),
+            config.routing.clone(),
+        ))
+    }
+
+    pub(super) fn stop(&self) {
+        let before = std::mem::replace(&mut *self.state.lock(), State::Stopped);
+        if let State::Open(connection) = before {
+            connection.stop();
+        }
+    }
+}
+
+enum Look {
+    Open(Arc<Connection>),
+    Failed(Status),
+    Connecting(watch::Receiver<()>),
+}
+
+/// A refusal that repeats is the person's to mend: it is logged where it is seen first.
+fn refusal(address: &str, why: LinkError) -> Status {
+    match why {
+        LinkError::Refused(status) => {
+            if status.retry() == Retry::Never {
+                tracing::warn!(%address, %status, "the connection was refused");
+            }
+            Status { detail: format!("{address}: {}", status.detail), ..status }
+        }
+        LinkError::Frame(error) => {
+            Status::new(Code::BadFrame, format!("the answer of {address} {error}"))
+        }
+        LinkError::Io(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            Status::new(Code::InvalidArgument, format!("`{address}` is no address (host:port)"))
+        }
+        why => Status::new(Code::Unreachable, format!("cannot connect to {address}: {why}")),
+    }
+}

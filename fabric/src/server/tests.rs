@@ -1,0 +1,242 @@
+use std::{
+    sync::atomic::Ordering::{Relaxed, SeqCst},
+    time::{Duration, Instant},
+};
+
+use ff2_proto::{Code, RoutingVersion, pb};
+use futures::future::join_all;
+
+use crate::{
+    Call, Peers, SharedBuf,
+    echo::{ECHO, FAIL, FILL, GATED, Net, SLOW, ask, refused, until, within},
+    limits::REQUESTS_MAX,
+};
+
+fn payload(len: usize, seed: u8) -> SharedBuf {
+    (0..len).map(|i| (i as u8).wrapping_mul(31) ^ seed).collect::<Vec<_>>().into()
+}
+
+/// Calls of all sizes, with and without a place for the reply, over any transport.
+async fn echo_all_sizes(address: &str) {
+    let net = Net::start(address, 64 << 20).await;
+    let peers = net.peers();
+    let client = net.client(&peers);
+    for (seed, len) in [0, 1, 4096, 60_000, 65_537, 1 << 20, 5_000_001].into_iter().enumerate() {
+        let bytes = payload(len, seed as u8);
+        let parts = vec![bytes.slice(..len / 3), SharedBuf::empty(), bytes.slice(len / 3..)];
+        let call = Call { bulk: parts.clone(), ..Call::default() };
+        let (reply, echoed) = client.execute(&ask(ECHO, seed as u64, 0), call).await.unwrap();
+        assert_eq!((reply.session, &echoed[..]), (seed as u64, &bytes[..]));
+
+        let into = peers.pool().get(len + 100).await;
+        let address = into.as_ptr();
+        let call = Call { bulk: parts, into: Some(into), ..Call::default() };
+        let (_, echoed) = client.execute(&ask(ECHO, 0, 0), call).await.unwrap();
+        assert_eq!(&echoed[..], &bytes[..]);
+        assert_eq!(echoed.as_ptr(), address, "the bytes landed in the caller's buffer");
+    }
+    let long = ask(ECHO, 1, 0);
+    let long = pb::NsRequest {
+        cred: Some(pb::Credentials { groups: vec![7; 300_000], ..Default::default() }),
+        ..long
+    };
+    client.execute(&long, Call::default()).await.unwrap();
+    let sent = net.counters.method(crate::stubs::method::NAMESPACE_EXECUTE);
+    assert_eq!((sent.calls.load(Relaxed), sent.errors.load(Relaxed)), (15, 0));
+    assert!(net.counters.bytes_in.load(Relaxed) > 12 << 20);
+    drop(client);
+    drop(peers);
+    let pool = net.pool.clone();
+    net.stop().await;
+    assert_eq!(pool.free_bytes(), pool.limit_bytes(), "every buffer came back");
+}
+
+#[tokio::test]
+async fn bulk_bytes_travel_both_ways_over_tcp() {
+    echo_all_sizes("127.0.0.1:0").await;
+}
+
+#[tokio::test]
+async fn bulk_bytes_travel_both_ways_inside_a_process() {
+    echo_all_sizes("mem:echo-all-sizes").await;
+}
+
+#[tokio::test]
+async fn failures_arrive_as_they_were_made() {
+    let net = Net::start("127.0.0.1:0", 8 << 20).await;
+    let peers = net.peers();
+    let client = net.client(&peers);
+    let status = client.execute(&ask(FAIL, 0, 0), Call::default()).await.unwrap_err();
+    assert_eq!((status.code, status.detail.as_str()), (Code::StaleRouting, "as asked"));
+    assert!(status.chain.is_some());
+
+    let other = crate::StorageClient::new(peers.channel(&net.address));
+    let missing = other.space(&pb::SpaceRequest {}, Call::default()).await;
+    refused(missing, Code::Unsupported);
+
+    let small = Call { into: peers.pool().try_get(10), ..Call::default() };
+    let detail = refused(client.execute(&ask(FILL, 9, 11), small).await, Code::BadFrame);
+    assert!(detail.contains("11 bulk bytes"), "{detail}");
+    let (_, filled) = client.execute(&ask(FILL, 9, 11), Call::default()).await.unwrap();
+    assert_eq!(&filled[..], [9; 11], "the connection is in step");
+
+    let vast = Call { bulk: vec![payload(64 << 20, 1), payload(1, 1)], ..Call::default() };
+    refused(client.execute(&ask(ECHO, 0, 0), vast).await, Code::InvalidArgument);
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_calls_share_few_connections() {
+    let net = Net::start("127.0.0.1:0", 64 << 20).await;
+    let peers = net.peers();
+    let client = net.client(&peers);
+    let calls = (0..3000_u64).map(|seq| {
+        let client = client.clone();
+        tokio::spawn(async move {
+            let len = if seq % 50 == 0 { 300_000 } else { (seq % 97) as usize };
+            let bytes = payload(len, seq as u8);
+            let call = Call { bulk: vec![bytes.clone()], ..within(60_000) };
+            let (reply, echoed) = client.execute(&ask(ECHO, seq, 0), call).await.unwrap();
+            assert_eq!((reply.session, &echoed[..]), (seq, &bytes[..]));
+        })
+    });
+    for call in join_all(calls).await {
+        call.unwrap();
+    }
+    assert_eq!(net.counters.connections.load(Relaxed), 3, "one small and two bulk connections");
+    net.stop().await;
+}
+
+#[tokio::test]
+async fn late_replies_are_thrown_away_and_the_connection_goes_on() {
+    let net = Net::start("127.0.0.1:0", 64 << 20).await;
+    let peers = net.peers();
+    let client = net.client(&peers);
+    for len in [100, 500_000] {
+        let into = peers.pool().get(len).await;
+        let call = Call { bulk: vec![payload(len, 3)], into: Some(into), ..within(30) };
+        let detail = refused(client.execute(&ask(SLOW, 1, 120), call).await, Code::Timeout);
+        assert!(detail.contains("Namespace.Execute within 30ms"), "{detail}");
+        assert_eq!(peers.pool().free_bytes(), 64 << 20, "the buffer came back with the time-out");
+    }
+    // The abandoned handlers finish; what they answer must not disturb the calls after them.
+    let bytes = payload(200_000, 9);
+    for _ in 0..20 {
+        let call = Call { bulk: vec![bytes.clone()], ..Call::default() };
+        let (_, echoed) = client.execute(&ask(SLOW, 0, 10), call).await.unwrap();
+        assert_eq!(&echoed[..], &bytes[..]);
+    }
+    until(|| net.echo.done.load(SeqCst) == 22).await;
+    net.stop().await;
+}
+
+#[tokio::test]
+async fn dropped_calls_give_their_place_back() {
+    let net = Net::start("127.0.0.1:0", 8 << 20).await;
+    let peers = net.peers();
+    let client = net.client(&peers);
+    // More than the places of a connection, each dropped while its handler runs.
+    for _ in 0..3 {
+        let request = ask(GATED, 0, 0);
+        let calls = (0..REQUESTS_MAX).map(|_| client.execute(&request, Call::default()));
+        let dropped = tokio::time::timeout(Duration::from_millis(100), join_all(calls)).await;
+        assert!(dropped.is_err());
+        net.echo.gate.add_permits(REQUESTS_MAX as usize);
+        until(|| net.echo.running.load(SeqCst) == 0).await;
+    }
+    client.execute(&ask(ECHO, 0, 0), Call::default()).await.unwrap();
+    net.stop().await;
+}
+
+#[tokio::test]
+async fn payloads_wait_for_credit() {
+    // A pool of 8 MiB grants 1 MiB to each of the two bulk connections.
+    let net = Net::start("127.0.0.1:0", 8 << 20).await;
+    let peers = net.peers();
+    let client = net.client(&peers);
+    let bytes = payload(700_000, 5);
+    let calls: Vec<_> = (0..6)
+        .map(|seq| {
+            let (client, bulk) = (client.clone(), vec![bytes.clone()]);
+            let call = Call { bulk, ..within(30_000) };
+            tokio::spawn(async move { client.execute(&ask(GATED, seq, 0), call).await })
+        })
+        .collect();
+    until(|| net.echo.running.load(SeqCst) == 2).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(net.echo.running.load(SeqCst), 2, "the others have no credit");
+    client.execute(&ask(ECHO, 0, 0), within(5_000)).await.expect("small calls pass them");
+
+    // One that gives up while it waits takes nothing with it.
+    let call = Call { bulk: vec![bytes.clone()], ..within(20) };
+    refused(client.execute(&ask(GATED, 9, 0), call).await, Code::Timeout);
+    net.echo.gate.add_permits(6);
+    for call in calls {
+        assert_eq!(&call.await.unwrap().unwrap().1[..], &bytes[..]);
+    }
+    // Larger than all credit: goes alone.
+    let large = payload(3 << 20, 6);
+    let call = Call { bulk: vec![large.clone()], ..Call::default() };
+    let (_, echoed) = client.execute(&ask(ECHO, 0, 0), call).await.unwrap();
+    assert_eq!(&echoed[..], &large[..]);
+    net.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_pool_answers_busy_at_the_deadline() {
+    let net = Net::start("127.0.0.1:0", 1 << 20).await;
+    let peers = net.peers();
+    let client = net.client(&peers);
+    let held = net.pool.get(1 << 20).await;
+    let call = Call { bulk: vec![payload(5000, 1)], ..within(100) };
+    let status = client.execute(&ask(ECHO, 0, 0), call).await.unwrap_err();
+    assert!(matches!(status.code, Code::Busy | Code::Timeout), "{status}");
+    drop(held);
+    let call = Call { bulk: vec![payload(5000, 1)], ..Call::default() };
+    assert_eq!(client.execute(&ask(ECHO, 0, 0), call).await.unwrap().1.len(), 5000);
+    net.stop().await;
+}
+
+#[tokio::test]
+async fn deadlines_and_routing_versions_travel() {
+    let net = Net::start("127.0.0.1:0", 8 << 20).await;
+    let peers = net.peers();
+    let client = net.client(&peers);
+    let (reply, _) = client.execute(&ask(ECHO, 0, 0), within(7_000)).await.unwrap();
+    assert!((3_000..=7_000).contains(&reply.session_lease_ms), "{}", reply.session_lease_ms);
+
+    let mut heard = net.routing.heard();
+    let config = net.config(crate::Identity::Daemon(net.key.clone()));
+    let newer = config.routing.clone();
+    let delta = pb::RoutingDelta { version: 9, ..Default::default() };
+    assert!(newer.apply(delta));
+    let ahead = Peers::new(config);
+    net.client(&ahead).execute(&ask(ECHO, 0, 0), Call::default()).await.unwrap();
+    assert_eq!(*heard.borrow_and_update(), RoutingVersion(9), "the server heard of the client's");
+
+    net.routing.apply(pb::RoutingDelta { version: 11, ..Default::default() });
+    net.client(&ahead).execute(&ask(ECHO, 0, 0), Call::default()).await.unwrap();
+    assert_eq!(*newer.heard().borrow(), RoutingVersion(11), "and the client of the server's");
+    net.stop().await;
+}
+
+#[tokio::test]
+async fn a_stopping_server_answers_what_it_began() {
+    let net = Net::start("127.0.0.1:0", 8 << 20).await;
+    let peers = net.peers();
+    let client = net.client(&peers);
+    let slow = tokio::spawn({
+        let client = client.clone();
+        async move { client.execute(&ask(SLOW, 7, 300), Call::default()).await }
+    });
+    until(|| net.echo.running.load(SeqCst) == 1).await;
+    net.stop.cancel();
+    tokio::task::yield_now().await;
+    refused(client.execute(&ask(ECHO, 0, 0), Call::default()).await, Code::ShuttingDown);
+    assert_eq!(slow.await.unwrap().unwrap().0.session, 7);
+    net.serving.await.unwrap();
+    let begun = Instant::now();
+    refused(client.execute(&ask(ECHO, 0, 0), within(2_000)).await, Code::Unreachable);
+    refused(client.execute(&ask(ECHO, 0, 0), within(2_000)).await, Code::Unreachable);
+    assert!(begun.elapsed() < Duration::from_secs(2), "nobody waits for a server that is gone");
+}
