@@ -1,0 +1,344 @@
+//! The thread that owns the ring. The only unsafe code of the disk, with the eventfd's.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io, mem,
+    os::fd::AsRawFd,
+    sync::{Arc, atomic::Ordering},
+    thread::{Builder, JoinHandle},
+};
+
+use ff2_fabric::buf::Buf;
+use io_uring::{IoUring, opcode, squeue, types};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{
+    DiskError, ReadPart, Shared, WritePart,
+    mailbox::{Answer, Request},
+};
+
+const DATA: types::Fixed = types::Fixed(0);
+const WAKE: types::Fixed = types::Fixed(1);
+/// `user_data` of the entries that belong to no job.
+const WAKE_TAG: u64 = u64::MAX;
+const SYNC_TAG: u64 = u64::MAX - 1;
+/// Entries kept free for the wake-up and the sync.
+const SPARE_ENTRIES: u32 = 2;
+
+/// A request in progress.
+struct Job {
+    work: Work,
+    parts_left: usize,
+    error: Option<DiskError>,
+}
+
+enum Work {
+    Read { buf: Buf, parts: Vec<ReadPart>, done: Answer<Buf> },
+    Write { parts: Vec<WritePart>, done: Answer<()> },
+    Punch { position: u64, length: u64, done: Answer<()> },
+}
+
+/// A part to submit: whole, or what a short transfer left of it.
+#[derive(Clone, Copy)]
+struct Entry {
+    job: u32,
+    part: u32,
+    skip: usize,
+}
+
+struct Ring {
+    ring: IoUring,
+    shared: Arc<Shared>,
+    _file: File,
+    depth: u32,
+    jobs: Vec<Option<(Job, OwnedSemaphorePermit)>>,
+    vacant: Vec<u32>,
+    queue: VecDeque<Entry>,
+    /// By `user_data`: the part that is in the kernel.
+    in_kernel: Vec<Option<Entry>>,
+    free_slots: Vec<u32>,
+    /// Waiting for the next sync, and for the one in progress.
+    sync_next: Vec<(Answer<()>, OwnedSemaphorePermit)>,
+    sync_now: Vec<(Answer<()>, OwnedSemaphorePermit)>,
+    wake_armed: bool,
+}
+
+/// Starts the thread; returns once the ring works, or with the reason why it does not.
+pub(super) fn start(file: File, depth: u32, shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
+    let thread = Builder::new().name("ff2-disk".into()).spawn(move || {
+        match Ring::new(file, depth, shared) {
+            Ok(mut ring) => {
+                let _ = ready.send(Ok(()));
+                ring.run();
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+            }
+        }
+    })?;
+    match is_ready.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(io::Error::other("the disk's thread ended at its start")),
+    }
+}
+
+/// The ring belongs to the thread that builds it (`SINGLE_ISSUER`), and completions are run when
+/// that thread waits (`DEFER_TASKRUN`): fewest interrupts. Kernels before 6.1 refuse both.
+fn build(entries: u32) -> io::Result<IoUring> {
+    let modern = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(entries);
+    modern.or_else(|_| IoUring::new(entries))
+}
+
+impl Ring {
+    fn new(file: File, depth: u32, shared: Arc<Shared>) -> io::Result<Self> {
+        let ring = build((depth + SPARE_ENTRIES).next_power_of_two())?;
+        ring.submitter().register_files(&[file.as_raw_fd(), shared.mailbox.wake_fd()])?;
+        Ok(Self {
+            ring,
+            shared,
+            _file: file,
+            depth,
+            jobs: Vec::new(),
+            vacant: Vec::new(),
+            queue: VecDeque::new(),
+            in_kernel: vec![None; depth as usize],
+            free_slots: (0..depth).rev().collect(),
+            sync_next: Vec::new(),
+            sync_now: Vec::new(),
+            wake_armed: false,
+        })
+    }
+
+    fn run(&mut self) {
+        loop {
+            while let Some(request) = self.shared.mailbox.take() {
+                self.accept(request);
+            }
+            self.arm_wake();
+            self.submit_entries();
+            self.submit_sync();
+            let busy = self.free_slots.len() < self.depth as usize || !self.sync_now.is_empty();
+            if !busy && self.shared.mailbox.is_closed() {
+                break;
+            }
+            // Waits for a completion or a wake-up, unless a request came in meanwhile.
+            let want = usize::from(self.shared.mailbox.may_sleep());
+            match self.ring.submit_and_wait(want) {
+                Ok(_) => {}
+                Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
+                Err(error) => panic!("the ring of a disk broke: {error}"),
+            }
+            self.reap();
+        }
+        // Nothing is in the kernel now but the poll for wake-ups, which points to no memory.
+    }
+
+    fn accept(&mut self, request: Request) {
+        let (work, parts, permit) = match request {
+            Request::Sync { done, _permit } => {
+                self.sync_next.push((done, _permit));
+                return;
+            }
+            Request::Read { buf, parts, done, _permit } => {
+                let count = parts.len();
+                (Work::Read { buf, parts, done }, count, _permit)
+            }
+            Request::Write { parts, done, _permit } => {
+                let count = parts.len();
+                (Work::Write { parts, done }, count, _permit)
+            }
+            Request::Punch { position, length, done, _permit } => {
+                (Work::Punch { position, length, done }, 1, _permit)
+            }
+        };
+        let job = (Job { work, parts_left: parts, error: None }, permit);
+        let index = match self.vacant.pop() {
+            Some(index) => {
+                self.jobs[index as usize] = Some(job);
+                index
+            }
+            None => {
+                self.jobs.push(Some(job));
+                (self.jobs.len() - 1) as u32
+            }
+        };
+        self.queue.extend((0..parts as u32).map(|part| Entry { job: index, part, skip: 0 }));
+    }
+
+    fn arm_wake(&mut self) {
+        if self.wake_armed {
+            return;
+        }
+        let poll = opcode::PollAdd::new(WAKE, libc::POLLIN as u32).build().user_data(WAKE_TAG);
+        // SAFETY: a poll points to no memory.
+        self.wake_armed = unsafe { push(&mut self.ring, &poll) };
+    }
+
+    fn submit_entries(&mut self) {
+        while let Some(entry) = self.queue.front().copied() {
+            let Some(slot) = self.free_slots.pop() else { break };
+            let sqe = self.sqe(entry).user_data(slot.into());
+            // SAFETY: the job owns the memory that the entry points to and stays in `jobs`, unmoved
+            // on the heap, until the entry's completion has been reaped.
+            if !unsafe { push(&mut self.ring, &sqe) } {
+                self.free_slots.push(slot);
+                break;
+            }
+            self.in_kernel[slot as usize] = Some(entry);
+            self.queue.pop_front();
+        }
+        let busy = self.depth as usize - self.free_slots.len();
+        self.shared.counters.in_progress.store(busy as u64, Ordering::Relaxed);
+    }
+
+    fn sqe(&mut self, entry: Entry) -> squeue::Entry {
+        let (job, _) = self.jobs[entry.job as usize].as_mut().expect("queued parts have a job");
+        let skip = entry.skip;
+        match &mut job.work {
+            Work::Read { buf, parts, .. } => {
+                let part = parts[entry.part as usize];
+                let target = &mut buf[part.at + skip..part.at + part.length];
+                opcode::Read::new(DATA, target.as_mut_ptr(), target.len() as u32)
+                    .offset(part.position + skip as u64)
+                    .build()
+            }
+            Work::Write { parts, .. } => {
+                let part = &parts[entry.part as usize];
+                let source = &part.bytes[skip..];
+                opcode::Write::new(DATA, source.as_ptr(), source.len() as u32)
+                    .offset(part.position + skip as u64)
+                    .build()
+            }
+            Work::Punch { position, length, .. } => opcode::Fallocate::new(DATA, *length)
+                .offset(*position)
+                .mode(libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE)
+                .build(),
+        }
+    }
+
+    /// One sync at a time; those who ask meanwhile share the next one.
+    fn submit_sync(&mut self) {
+        if !self.sync_now.is_empty() || self.sync_next.is_empty() {
+            return;
+        }
+        let sync = opcode::Fsync::new(DATA).flags(types::FsyncFlags::DATASYNC).build();
+        // SAFETY: a sync points to no memory.
+        if unsafe { push(&mut self.ring, &sync.user_data(SYNC_TAG)) } {
+            self.sync_now = mem::take(&mut self.sync_next);
+            self.shared.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn reap(&mut self) {
+        let done: Vec<(u64, i32)> =
+            self.ring.completion().map(|cqe| (cqe.user_data(), cqe.result())).collect();
+        for (tag, result) in done {
+            match tag {
+                WAKE_TAG => {
+                    self.shared.mailbox.clear_wake();
+                    self.wake_armed = false;
+                }
+                SYNC_TAG => self.finish_sync(result),
+                slot => self.finish_part(slot as u32, result),
+            }
+        }
+    }
+
+    fn finish_sync(&mut self, result: i32) {
+        if matches!(-result, libc::EINTR | libc::EAGAIN) {
+            let waiting = mem::take(&mut self.sync_now);
+            self.sync_next.extend(waiting);
+            return;
+        }
+        let answer = if result < 0 { Err(self.failure(-result, true)) } else { Ok(()) };
+        for (done, _permit) in mem::take(&mut self.sync_now) {
+            let _ = done.send(answer);
+        }
+    }
+
+    fn finish_part(&mut self, slot: u32, result: i32) {
+        let entry = self.in_kernel[slot as usize].take().expect("a completion has its entry");
+        self.free_slots.push(slot);
+        if matches!(-result, libc::EINTR | libc::EAGAIN) {
+            self.queue.push_back(entry);
+            return;
+        }
+        let (job, _) = self.jobs[entry.job as usize].as_ref().expect("its parts are not done");
+        let (length, changes) = match &job.work {
+            Work::Read { parts, .. } => (parts[entry.part as usize].length, false),
+            Work::Write { parts, .. } => (parts[entry.part as usize].bytes.len(), true),
+            Work::Punch { .. } => (0, false),
+        };
+        let moved = entry.skip + usize::try_from(result).unwrap_or(0);
+        let short = result > 0 && moved < length;
+        if short && (result as usize).is_multiple_of(super::ALIGNMENT) {
+            self.queue.push_back(Entry { skip: moved, ..entry });
+            return;
+        }
+        // An end of the file before the end of the part is a file that somebody cut.
+        let error = if result < 0 {
+            Some(self.failure(-result, changes))
+        } else if moved < length {
+            Some(self.failure(libc::EIO, changes))
+        } else {
+            None
+        };
+        let (job, _) = self.jobs[entry.job as usize].as_mut().expect("its parts are not done");
+        job.error = job.error.or(error);
+        job.parts_left -= 1;
+        if job.parts_left == 0 {
+            self.finish_job(entry.job);
+        }
+    }
+
+    fn finish_job(&mut self, index: u32) {
+        let (job, _permit) = self.jobs[index as usize].take().expect("it was just looked at");
+        self.vacant.push(index);
+        let counters = &self.shared.counters;
+        let answer = job.error.map_or(Ok(()), Err);
+        match job.work {
+            Work::Read { buf, parts, done } => {
+                let bytes: usize = parts.iter().map(|part| part.length).sum();
+                counters.reads.fetch_add(parts.len() as u64, Ordering::Relaxed);
+                counters.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                let _ = done.send(answer.map(|()| buf));
+            }
+            Work::Write { parts, done } => {
+                let bytes: usize = parts.iter().map(|part| part.bytes.len()).sum();
+                counters.writes.fetch_add(parts.len() as u64, Ordering::Relaxed);
+                counters.write_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                let _ = done.send(answer);
+            }
+            Work::Punch { done, .. } => {
+                counters.punches.fetch_add(1, Ordering::Relaxed);
+                let _ = done.send(answer);
+            }
+        }
+    }
+
+    /// Counts an error; one that leaves the content unknown fails the disk for good.
+    fn failure(&self, errno: i32, changes: bool) -> DiskError {
+        self.shared.counters.errors.fetch_add(1, Ordering::Relaxed);
+        if matches!(errno, libc::ENOSPC | libc::EDQUOT) {
+            return DiskError::NoSpace;
+        }
+        if changes && !self.shared.failed.swap(true, Ordering::AcqRel) {
+            let error = io::Error::from_raw_os_error(errno);
+            tracing::error!(%error, "the disk cannot write any more");
+        }
+        DiskError::Failed(errno)
+    }
+}
+
+/// Adds an entry; false if the submission queue is full.
+///
+/// # Safety
+/// The memory that the entry points to must stay valid until its completion.
+unsafe fn push(ring: &mut IoUring, entry: &squeue::Entry) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { ring.submission().push(entry) }.is_ok()
+}

@@ -1,0 +1,92 @@
+use std::{fs::File, path::PathBuf};
+
+use super::*;
+
+fn data(dir: &tempfile::TempDir, bytes: u64) -> PathBuf {
+    let path = dir.path().join("data");
+    File::create(&path).unwrap().set_len(bytes).unwrap();
+    path
+}
+
+fn filled(bytes: usize, with: u8) -> SharedBuf {
+    let mut buf = Buf::unpooled(bytes);
+    buf.fill(with);
+    buf.freeze()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_of_many_requests_find_their_places() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Disk::open(&data(&dir, 16 << 20), 4).unwrap());
+    let mut tasks = Vec::new();
+    for task in 0u8..32 {
+        let disk = disk.clone();
+        tasks.push(tokio::spawn(async move {
+            let at = u64::from(task) * 65_536;
+            let parts = (0..8)
+                .map(|part| WritePart { position: at + part * 8192, bytes: filled(8192, task) })
+                .collect();
+            disk.write(parts).await.unwrap();
+            disk.sync().await.unwrap();
+            let parts = vec![
+                ReadPart { position: at + 32_768, at: 0, length: 32_768 },
+                ReadPart { position: at, at: 32_768, length: 32_768 },
+            ];
+            let buf = disk.read(Buf::unpooled(65_536), parts).await.unwrap();
+            assert!(buf.iter().all(|byte| *byte == task));
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let stats = disk.stats();
+    assert_eq!((stats.writes, stats.write_bytes), (256, 2 << 20));
+    assert_eq!((stats.reads, stats.read_bytes), (64, 2 << 20));
+    assert!(stats.syncs >= 1 && stats.syncs <= 32, "{stats:?}");
+    assert_eq!((stats.errors, stats.waiting), (0, 0));
+}
+
+#[tokio::test]
+async fn errors_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::open(&data(&dir, 1 << 20), 8).unwrap();
+    let beyond = ReadPart { position: 1 << 20, at: 0, length: 4096 };
+    let error = disk.read(Buf::unpooled(4096), vec![beyond]).await.unwrap_err();
+    assert_eq!(error, DiskError::Failed(libc::EIO));
+    assert!(!disk.is_failed(), "a bad read tells nothing of the rest");
+    assert_eq!(disk.stats().errors, 1);
+    let full = Disk::open(Path::new("/dev/full"), 8);
+    // A character device has no size and no direct I/O: the write is what matters.
+    if let Ok(full) = full {
+        let part = WritePart { position: 0, bytes: filled(4096, 1) };
+        assert_eq!(full.write(vec![part]).await, Err(DiskError::NoSpace));
+        assert!(!full.is_failed(), "space comes back");
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_leaves_no_harm() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::open(&data(&dir, 1 << 20), 2).unwrap();
+    for _ in 0..50 {
+        let part = ReadPart { position: 0, at: 0, length: 65_536 };
+        let read = disk.read(Buf::unpooled(65_536), vec![part; 4]);
+        let _ = tokio::time::timeout(std::time::Duration::from_micros(20), read).await;
+    }
+    disk.sync().await.unwrap();
+    drop(disk);
+}
+
+#[tokio::test]
+async fn a_punched_range_takes_no_space() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = data(&dir, 1 << 20);
+    let disk = Disk::open(&path, 2).unwrap();
+    disk.write(vec![WritePart { position: 0, bytes: filled(1 << 20, 1) }]).await.unwrap();
+    disk.sync().await.unwrap();
+    let before = path.metadata().unwrap().blocks();
+    if disk.punch(65_536, 1 << 19).await.is_ok() {
+        assert!(path.metadata().unwrap().blocks() <= before - 1024);
+    }
+}

@@ -1,0 +1,216 @@
+//! What the engine's parts share, and the small things that belong to none of them.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use ff2_fabric::buf::BufPool;
+use ff2_proto::{Status, TargetId, status::Code};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore};
+
+use super::{
+    Space, TargetMeta,
+    index::{Changes, Index, IndexStats, SharedIndex},
+    ledger::Ledger,
+    limits,
+    shards::Shards,
+    syncer::Syncer,
+};
+use crate::disk::{Disk, DiskStats};
+
+/// How to run an engine.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Requests in progress on the disk.
+    pub depth: u32,
+    /// False only for disks whose cache survives a power cut.
+    pub sync_data: bool,
+    /// The same for all engines of the process.
+    pub shared: SharedIndex,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { depth: 128, sync_data: true, shared: SharedIndex::default() }
+    }
+}
+
+/// What an engine did since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineStats {
+    pub prepares: u64,
+    pub commits: u64,
+    pub aborts: u64,
+    pub reads: u64,
+    pub refused_for_space: u64,
+    pub corrupt_sectors: u64,
+    /// Syncs of the index log.
+    pub index_syncs: u64,
+    /// Sectors waiting in the index for their place.
+    pub patches: u64,
+    pub patches_written_back: u64,
+    pub disk: DiskStats,
+    pub index: IndexStats,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) prepares: AtomicU64,
+    pub(super) commits: AtomicU64,
+    pub(super) aborts: AtomicU64,
+    pub(super) reads: AtomicU64,
+    pub(super) refused_for_space: AtomicU64,
+    pub(super) corrupt_sectors: AtomicU64,
+    pub(super) index_syncs: AtomicU64,
+    pub(super) patches_written_back: AtomicU64,
+}
+
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) dir: PathBuf,
+    pub(super) disk: Disk,
+    pub(super) index: Index,
+    pub(super) shards: Shards,
+    pub(super) ledger: Mutex<Ledger>,
+    pub(super) syncer: Syncer,
+    pub(super) staging: Arc<BufPool>,
+    pub(super) targets: Mutex<BTreeMap<TargetId, TargetMeta>>,
+    pub(super) prepares: Semaphore,
+    pub(super) sync_data: bool,
+    pub(super) counters: Counters,
+    /// Patches are worth a round of writing back.
+    pub(super) patches_kick: Notify,
+    /// Patches were written back: there is room for more.
+    pub(super) patches_room: Notify,
+    /// Why the index takes no batches any more.
+    pub(super) broken: OnceLock<Status>,
+    pub(super) file_system: Mutex<FileSystemSpace>,
+}
+
+/// The last look at the file system under the index.
+#[derive(Debug, Default)]
+pub(super) struct FileSystemSpace {
+    looked: Option<Instant>,
+    is_low: bool,
+}
+
+/// A use of the blocks as they were when it began; see [`Ledger`].
+#[derive(Debug)]
+pub(super) struct Use<'a> {
+    ledger: &'a Mutex<Ledger>,
+    began: u64,
+}
+
+impl<'a> Use<'a> {
+    /// `locked` is what `core.ledger` guards.
+    pub(super) fn begin(core: &'a Core, locked: &mut Ledger) -> Self {
+        Self { ledger: &core.ledger, began: locked.begin_use() }
+    }
+}
+
+impl Drop for Use<'_> {
+    fn drop(&mut self) {
+        self.ledger.lock().end_use(self.began);
+    }
+}
+
+impl Core {
+    /// Gives a batch to the index and numbers it. The caller holds the shards of its chunks.
+    pub(super) fn write(&self, ledger: &mut Ledger, changes: Changes) -> Result<u64, Status> {
+        self.check_not_broken()?;
+        self.index.write(changes).inspect_err(|error| self.break_index(error))?;
+        Ok(ledger.next_batch())
+    }
+
+    /// Returns when all batches written before are durable.
+    pub(super) async fn sync_index(&self) -> Result<(), Status> {
+        self.check_not_broken()?;
+        self.syncer.ask().await
+    }
+
+    /// From now on nothing changes: what RocksDB holds after a failed write is not known.
+    pub(super) fn break_index(&self, error: &Status) {
+        if self.broken.set(error.clone()).is_ok() {
+            tracing::error!(%error, dir = %self.dir.display(), "the index cannot be written any more");
+        }
+    }
+
+    pub(super) fn check_not_broken(&self) -> Result<(), Status> {
+        self.broken.get().map_or(Ok(()), |error| Err(error.clone()))
+    }
+
+    pub(super) fn is_failed(&self) -> bool {
+        self.broken.get().is_some() || self.disk.is_failed()
+    }
+
+    pub(super) async fn refuse_prepares(&self) {
+        // All permits: nothing is being prepared any more.
+        if let Ok(all) = self.prepares.acquire_many(limits::PREPARES_MAX as u32).await {
+            all.forget();
+            self.prepares.close();
+        }
+    }
+
+    pub(super) fn stop_index(&self) {
+        self.index.stop();
+    }
+
+    /// Whether the file system that holds the index runs out of space.
+    pub(super) fn file_system_is_low(&self) -> bool {
+        let mut space = self.file_system.lock();
+        let fresh = Duration::from_millis(limits::SPACE_CHECK_MS);
+        if space.looked.is_none_or(|looked| looked.elapsed() >= fresh) {
+            space.looked = Some(Instant::now());
+            if let Ok(now) = rustix::fs::statvfs(&self.dir) {
+                let (free, total) = (now.f_bavail * now.f_frsize, now.f_blocks * now.f_frsize);
+                let reserve = total / limits::INDEX_RESERVE_DIVISOR;
+                space.is_low = free < reserve.min(limits::INDEX_RESERVE_MAX);
+            }
+        }
+        space.is_low
+    }
+
+    pub(super) fn space(&self) -> Space {
+        let ledger = self.ledger.lock();
+        let (capacity, used) = (ledger.capacity(), ledger.used());
+        let reserve = capacity / limits::RESERVE_DIVISOR;
+        Space {
+            capacity_bytes: capacity,
+            used_bytes: used,
+            available_bytes: capacity.saturating_sub(used + reserve),
+        }
+    }
+
+    pub(super) fn stats(&self) -> EngineStats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        EngineStats {
+            prepares: get(&self.counters.prepares),
+            commits: get(&self.counters.commits),
+            aborts: get(&self.counters.aborts),
+            reads: get(&self.counters.reads),
+            refused_for_space: get(&self.counters.refused_for_space),
+            corrupt_sectors: get(&self.counters.corrupt_sectors),
+            index_syncs: get(&self.counters.index_syncs),
+            patches: self.ledger.lock().patches as u64,
+            patches_written_back: get(&self.counters.patches_written_back),
+            disk: self.disk.stats(),
+            index: self.index.stats(),
+        }
+    }
+
+    pub(super) fn no_space(&self, why: &str) -> Status {
+        count(&self.counters.refused_for_space);
+        Status::new(Code::NoSpace, format!("{}: {why}", self.dir.display()))
+    }
+}

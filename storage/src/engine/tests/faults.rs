@@ -1,0 +1,173 @@
+//! Disks that lie, fill up or fail.
+
+use std::{fs::OpenOptions, os::unix::fs::FileExt};
+
+use super::*;
+
+/// Flips one byte of the data file and tells where blocks begin to matter.
+fn flip(dir: &Path, position: u64) {
+    let file = OpenOptions::new().read(true).write(true).open(dir.join("data")).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, position).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], position).unwrap();
+    file.sync_all().unwrap();
+}
+
+async fn position_of(engine: &Engine, at: ChunkId, piece: u16) -> u64 {
+    let of = LocalChunk { target: TARGET, chunk: at };
+    engine.core().index.piece(of, piece).unwrap().unwrap().block.position
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_bit_is_found_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = fresh(dir.path(), 64 << 20).await;
+    let content = pattern(1, 600_000);
+    apply(&engine, chunk(3), write(1, 0, content.clone())).await;
+    let at = position_of(&engine, chunk(3), 1).await;
+    flip(dir.path(), at + 2 * 4096 + 17);
+    let read = |offset, len| {
+        let engine = engine.clone();
+        async move {
+            let buf = Buf::unpooled(len as usize);
+            engine.read(TARGET, chunk(3), Which::Committed, offset, len, buf).await
+        }
+    };
+    let error = read(0, 600_000).await.unwrap_err();
+    assert_eq!(error.code, Code::Corrupt);
+    for part in ["chunk 42.3", "target 7", "piece 1", "sector 2"] {
+        assert!(error.detail.contains(part), "{error}");
+    }
+    assert_eq!(read(262_144 + 8192, 1).await.unwrap_err().code, Code::Corrupt);
+    let (buf, _) = read(262_144, 8192).await.expect("its neighbours are good");
+    assert_eq!(buf[..], content[262_144..262_144 + 8192]);
+    // A copy of the piece must not give the flipped bit a good checksum.
+    let copy = engine.prepare(TARGET, chunk(3), write(2, 262_144 + 131_072, pattern(2, 65_536)));
+    assert_eq!(copy.await.unwrap_err().code, Code::Corrupt);
+    assert!(engine.stats().corrupt_sectors >= 3);
+    // A replacement from another replica heals it.
+    let length = content.len() as u32;
+    let heal = Pending { payload: content.clone(), length, ..update(2, PendingKind::Replace) };
+    apply(&engine, chunk(3), heal).await;
+    assert_eq!(whole(&engine, chunk(3), Which::Committed).await.0, &content[..]);
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_stays_readable_and_can_be_emptied() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = fresh(dir.path(), 8 << 20).await;
+    let mut written = 0;
+    let error = loop {
+        let pending = write(1, 0, pattern(written.into(), 300_000));
+        match engine.prepare(TARGET, chunk(written), pending).await {
+            Ok(_) => {
+                let at = chunk(written);
+                engine.commit(TARGET, at, ChunkVersion(1), ChainVersion(1)).await.unwrap();
+                written += 1;
+            }
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.code, Code::NoSpace);
+    assert!(written >= 10, "{written} chunks of 512 KiB in 8 MiB");
+    for index in 0..written {
+        let (content, _) = whole(&engine, chunk(index), Which::Committed).await;
+        assert_eq!(content, &pattern(index.into(), 300_000)[..]);
+    }
+    // Patches and shortening need no block.
+    apply(&engine, chunk(0), write(2, 0, pattern(9, 4096))).await;
+    apply(&engine, chunk(0), truncate(3, 5000)).await;
+    for index in 0..written {
+        apply(&engine, chunk(index), update(9, PendingKind::Remove)).await;
+    }
+    apply(&engine, chunk(0), write(1, 0, pattern(1, 1 << 20))).await;
+    assert_eq!(whole(&engine, chunk(0), Which::Committed).await.0, &pattern(1, 1 << 20)[..]);
+    assert!(engine.stats().refused_for_space >= 1);
+    engine.shutdown().await;
+}
+
+/// Real ENOSPC: a small tmpfs under a larger sparse data file. Needs to be allowed to mount.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_file_system_is_no_space() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount = |args: &[&str]| {
+        let run = std::process::Command::new(args[0]).args(&args[1..]).output();
+        run.is_ok_and(|output| output.status.success())
+    };
+    let path = dir.path().to_str().unwrap();
+    if !mount(&["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", path]) {
+        eprintln!("skipped: mounting is not allowed here");
+        return;
+    }
+    let engine = fresh(&dir.path().join("disk"), 1 << 30).await;
+    let mut written = 0;
+    let error = loop {
+        let pending = write(1, 0, pattern(written.into(), 1 << 20));
+        match engine.prepare(TARGET, chunk(written), pending).await {
+            Ok(_) => {
+                let at = chunk(written);
+                engine.commit(TARGET, at, ChunkVersion(1), ChainVersion(1)).await.unwrap();
+                written += 1;
+            }
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.code, Code::NoSpace, "{error}");
+    assert!(written >= 16 && !engine.is_failed());
+    for index in 0..written {
+        let (content, _) = whole(&engine, chunk(index), Which::Committed).await;
+        assert!(content == pattern(index.into(), 1 << 20)[..]);
+    }
+    for index in 0..written {
+        apply(&engine, chunk(index), update(2, PendingKind::Remove)).await;
+    }
+    engine.core().sync_index().await.unwrap();
+    // Freed groups are punched out of the file: their space serves again.
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    for index in 0..written / 2 {
+        apply(&engine, chunk(index), write(1, 0, pattern(5, 1 << 20))).await;
+    }
+    engine.shutdown().await;
+    drop(engine);
+    assert!(mount(&["umount", "-l", path]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_write_leaves_the_old_version_and_no_pending() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = fresh(dir.path(), 64 << 20).await;
+    let old = pattern(1, 300_000);
+    apply(&engine, chunk(0), write(1, 0, old.clone())).await;
+    for point in ["storage.engine.write", "storage.engine.index"] {
+        ff2_daemon::fault::arm(&format!("{point}=error(DISK_FAILED):1")).unwrap();
+        let failed = engine.prepare(TARGET, chunk(0), write(2, 0, pattern(2, 300_000))).await;
+        assert_eq!(failed.unwrap_err().code, Code::DiskFailed, "{point}");
+        assert_eq!(whole(&engine, chunk(0), Which::Committed).await.0, &old[..]);
+        let new = engine.prepare(TARGET, chunk(9), write(1, 0, pattern(2, 10))).await;
+        new.expect("the point fires once");
+        engine.abort(TARGET, chunk(9)).await.unwrap();
+    }
+    ff2_daemon::fault::disarm_all();
+    apply(&engine, chunk(0), write(2, 0, pattern(2, 300_000))).await;
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_one_disk_is_refused() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    format(one.path(), 8 << 20);
+    format(two.path(), 8 << 20);
+    assert!(Engine::is_formatted(one.path()) && !Engine::is_formatted(&one.path().join("x")));
+    let again = Engine::format(one.path(), &FormatOptions::default()).unwrap_err();
+    assert_eq!(again.code, Code::Exists);
+    let small = tempfile::tempdir().unwrap();
+    let tiny = Engine::format(small.path(), &FormatOptions { size_bytes: Some(65_536) });
+    assert_eq!(tiny.unwrap_err().code, Code::InvalidArgument);
+    std::fs::copy(two.path().join("data"), one.path().join("data")).unwrap();
+    let mixed = Engine::open(one.path(), EngineOptions::default()).unwrap_err();
+    assert_eq!(mixed.code, Code::Corrupt);
+    OpenOptions::new().write(true).open(two.path().join("data")).unwrap().set_len(4 << 20).unwrap();
+    let cut = Engine::open(two.path(), EngineOptions::default()).unwrap_err();
+    assert_eq!(cut.code, Code::Corrupt);
+}
