@@ -1,22 +1,48 @@
-//! Bounds of the chunk server.
+//! Bounds of the chunk server's drivers and service. The engine has its own.
 
 use std::time::Duration;
 
-/// Calls and results that wait for one target's task.
+/// Calls that wait for one target's task; more are answered with BUSY.
 pub const MAILBOX: usize = 4_096;
-/// Mails that the task handles before it performs what came of them.
+/// Finished store operations and answers on their way to one target's task. Whoever has one waits.
+pub const COMPLETIONS: usize = 4_096;
+/// Mails taken between two looks at the other sources of events.
+pub const MAIL_BATCH: usize = 64;
+/// Outcomes that wait to be sent to the successor; more are not sent, and the successor asks.
+pub const OUTCOMES: usize = 4_096;
+/// Outcomes in one message.
+pub const OUTCOMES_PER_CALL: usize = 512;
+
+/// Time between two ticks of a target's machine: below the shortest pause that it makes.
+pub const TICK: Duration = Duration::from_millis(20);
+/// One try of a forward: it waits for the disks of everybody behind.
+pub const FORWARD_TIMEOUT: Duration = Duration::from_secs(4);
+/// One try of a question, a page, an outcome: they wait for no disk.
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a copy waits for a buffer before it is tried again later.
+pub const BUFFER_WAIT: Duration = Duration::from_secs(1);
+/// How long the driver waits for a reply of its machine when the caller set no shorter limit.
+pub const REPLY_WAIT: Duration = Duration::from_secs(60);
+
+/// Parts of one read.
+pub const READ_PARTS: usize = 1_024;
+/// Grants that were checked lately.
+pub const GRANTS: usize = 1_024;
+/// Time between two looks at the whole node: resync shares, failed disks, space.
+pub const HOUSEKEEPING: Duration = Duration::from_millis(200);
+/// Chunks of one target shown by `/dump`.
+pub const DUMP_LINES: usize = 256;
+
+const _: () = assert!(MAIL_BATCH <= MAILBOX);
+const _: () = assert!(ASK_TIMEOUT.as_millis() < FORWARD_TIMEOUT.as_millis());
+
+/// Mails that a target's task handles before it performs what came of them.
 pub const MAILS_AT_ONCE: usize = 128;
-/// The machine's clock: its retries are no shorter.
-pub const TICK: Duration = Duration::from_millis(50);
-/// A forward waits for the disks of all members behind; the machine repeats it.
-pub const FORWARD_TIMEOUT: Duration = Duration::from_secs(8);
 /// Questions between storage nodes.
 pub const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
 /// Buffers for full copies to a successor; apart from those of requests, which may hold all the rest
 /// while they wait for a copy.
 pub const COPY_BYTES: u64 = 128 << 20;
-/// How long a copy or a read waits for a buffer.
-pub const BUFFER_WAIT: Duration = Duration::from_secs(2);
 /// Parts of one read call.
 pub const READ_PARTS_MAX: usize = 1_024;
 /// Chunks in one answer to a listing.

@@ -52,20 +52,33 @@ impl Collector for Figures {
         let counters = [
             ("read_bytes", "Bytes sent to readers", load(&self.traffic.read_bytes)),
             ("reads", "Parts of chunks read for clients", load(&self.traffic.read_ops)),
-            ("write_bytes", "Payload bytes of updates and forwards", load(&self.traffic.write_bytes)),
+            (
+                "write_bytes",
+                "Payload bytes of updates and forwards",
+                load(&self.traffic.write_bytes),
+            ),
             ("writes", "Updates and forwards taken", load(&self.traffic.write_ops)),
             ("engine_prepares", "Updates made durable", sum(|s| s.prepares)),
             ("engine_commits", "Updates committed", sum(|s| s.commits)),
             ("engine_aborts", "Updates dropped", sum(|s| s.aborts)),
             ("engine_reads", "Reads of the engines", sum(|s| s.reads)),
             ("engine_no_space", "Updates refused for lack of space", sum(|s| s.refused_for_space)),
-            ("engine_corrupt_sectors", "Sectors whose checksum did not match", sum(|s| s.corrupt_sectors)),
+            (
+                "engine_corrupt_sectors",
+                "Sectors whose checksum did not match",
+                sum(|s| s.corrupt_sectors),
+            ),
             ("engine_index_syncs", "Syncs of the index log", sum(|s| s.index_syncs)),
             ("index_log_bytes", "Bytes written to the index log", sum(|s| s.index.log_bytes)),
         ];
         for (name, help, value) in counters {
             let counter = ConstCounter::new(value);
-            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+            counter.encode(encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                counter.metric_type(),
+            )?)?;
         }
         let (mut used, mut capacity) = (0, 0);
         for engine in &self.engines {

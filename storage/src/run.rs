@@ -33,7 +33,9 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
     let operations = runtime.operations.clone();
     let server =
         ServerConfig::new(config.cluster_id.clone(), key.clone(), pool.clone(), routing.clone())
-            .observed(move |call| operations.observe(call.method.name, call.elapsed, call.failure.is_some()));
+            .observed(move |call| {
+                operations.observe(call.method.name, call.elapsed, call.failure.is_some())
+            });
     let server = Server::bind(&config.listen, server)
         .await
         .with_context(|| format!("listen on {}", config.listen))?;
@@ -151,15 +153,19 @@ fn show(runtime: &Runtime, node: &Arc<Node>) {
     });
     let disks = node.clone();
     runtime.admin.status("disks", move || {
-        let rows: Vec<_> = disks.disks.iter().map(|disk| {
-            let record = disk.record();
-            json!({
-                "path": record.path,
-                "capacity_bytes": record.capacity_bytes,
-                "used_bytes": record.used_bytes,
-                "failed": record.failed,
+        let rows: Vec<_> = disks
+            .disks
+            .iter()
+            .map(|disk| {
+                let record = disk.record();
+                json!({
+                    "path": record.path,
+                    "capacity_bytes": record.capacity_bytes,
+                    "used_bytes": record.used_bytes,
+                    "failed": record.failed,
+                })
             })
-        }).collect();
+            .collect();
         async move { json!(rows) }
     });
 }

@@ -5,7 +5,9 @@ mod read;
 use std::sync::Arc;
 
 use ff2_fabric::{Answer, Buf, Context, Peer, Storage};
-use ff2_proto::{ChainId, ChainVersion, ChunkId, ChunkVersion, Code, InodeId, Status, TargetId, pb};
+use ff2_proto::{
+    ChainId, ChainVersion, ChunkId, ChunkVersion, Code, InodeId, Status, TargetId, pb,
+};
 use ff2_storage_core::target::{Done, Outcome, PageRequest, Reply, UpdateId};
 
 use crate::{
@@ -157,7 +159,8 @@ impl Storage for StorageService {
         match target.ask(question).await? {
             Reply::List(page) => {
                 let page = page?;
-                let reply = pb::ListChunksReply { chunks: page.chunks, end: page.end, status: None };
+                let reply =
+                    pb::ListChunksReply { chunks: page.chunks, end: page.end, status: None };
                 Ok(reply.into())
             }
             other => Err(unexpected(&other)),

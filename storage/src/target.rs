@@ -12,7 +12,7 @@ mod task;
 
 use std::sync::Arc;
 
-pub(crate) use convert::{update_from, forward_from};
+pub(crate) use convert::{forward_from, update_from};
 use ff2_fabric::{Buf, SharedBuf};
 use ff2_proto::{ChainId, ChainVersion, ChunkId, Code, Status, TargetId, pb};
 use ff2_storage_core::target::{
@@ -32,12 +32,18 @@ use crate::{
 #[derive(Debug)]
 enum Mail {
     Chain(pb::Chain),
-    Ask { question: Question, answer: oneshot::Sender<Reply> },
+    Ask {
+        question: Question,
+        answer: oneshot::Sender<Reply>,
+    },
     Read(ReadJob),
     /// What an output came to.
     Input(Input<SharedBuf>),
     /// The disk read of a call ended.
-    ReadDone { call: ff2_storage_core::target::CallId, result: Result<(Buf, Readout), Status> },
+    ReadDone {
+        call: ff2_storage_core::target::CallId,
+        result: Result<(Buf, Readout), Status>,
+    },
     Explain(oneshot::Sender<Vec<String>>),
 }
 

@@ -12,7 +12,10 @@ use crate::{engine::TargetMeta, target::TargetHandle};
 impl Node {
     /// Starts the targets found on the disks. They serve only under chain versions made from now on:
     /// the present ones are of before the restart.
-    pub(crate) async fn open_targets(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), Status> {
+    pub(crate) async fn open_targets(
+        self: &Arc<Self>,
+        stop: &CancellationToken,
+    ) -> Result<(), Status> {
         let routing = self.routing.get();
         for disk in &self.disks {
             for meta in disk.engine.targets() {
@@ -38,11 +41,7 @@ impl Node {
         }
     }
 
-    async fn obey(
-        self: &Arc<Self>,
-        told: &mut BTreeMap<TargetId, u64>,
-        stop: &CancellationToken,
-    ) {
+    async fn obey(self: &Arc<Self>, told: &mut BTreeMap<TargetId, u64>, stop: &CancellationToken) {
         let routing = self.routing.get();
         for target in routing.targets.values().filter(|target| target.node == self.node_id()) {
             let id = TargetId(target.id);
@@ -88,7 +87,12 @@ impl Node {
         if let Err(status) = &made {
             tracing::error!(target = target.id, %status, "cannot make the target");
         } else {
-            tracing::info!(target = target.id, chain = chain.id, disk = disk.index, "made the target");
+            tracing::info!(
+                target = target.id,
+                chain = chain.id,
+                disk = disk.index,
+                "made the target"
+            );
             self.heartbeat_now();
         }
         made.is_ok()
@@ -101,7 +105,8 @@ impl Node {
         serve_after: ChainVersion,
         stop: &CancellationToken,
     ) -> Result<(), Status> {
-        let handle = TargetHandle::start(self.clone(), disk.engine.clone(), meta, serve_after, stop);
+        let handle =
+            TargetHandle::start(self.clone(), disk.engine.clone(), meta, serve_after, stop);
         let handle = handle.await?;
         let mut targets = self.targets.write();
         if let Some(other) = targets.by_chain.insert(meta.chain, meta.id)

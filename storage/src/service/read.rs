@@ -74,7 +74,8 @@ impl StorageService {
     async fn read_part(&self, part: pb::ReadPart) -> Result<Found, Status> {
         let chunk = named(part.chunk)?;
         let target = self.target(part.target)?;
-        let buffer = tokio::time::timeout(limits::BUFFER_WAIT, self.node.pool.get(part.length as usize));
+        let buffer =
+            tokio::time::timeout(limits::BUFFER_WAIT, self.node.pool.get(part.length as usize));
         let buffer = buffer.await.map_err(|_| Status::new(Code::Busy, "no buffer for a read"))?;
         target.read(chunk, part.offset, part.length, buffer).await
     }

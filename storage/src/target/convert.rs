@@ -55,7 +55,8 @@ fn change_from(
     replaced_length: u32,
 ) -> Result<Change<SharedBuf>, Status> {
     let size = request.chunk_size;
-    if !size.is_power_of_two() || !(limits::CHUNK_SIZE_MIN..=limits::CHUNK_SIZE_MAX).contains(&size) {
+    if !size.is_power_of_two() || !(limits::CHUNK_SIZE_MIN..=limits::CHUNK_SIZE_MAX).contains(&size)
+    {
         return Err(bad(format!("{size} is no chunk size")));
     }
     if payload.len() != request.length as usize {
@@ -96,9 +97,7 @@ pub(super) fn forward_to(
         Change::Write { offset, payload, .. } => (pb::UpdateKind::Write, offset, Some(payload), 0),
         Change::Truncate { length } => (pb::UpdateKind::Truncate, length, None, 0),
         Change::Remove => (pb::UpdateKind::Remove, 0, None, 0),
-        Change::Replace { length, payload } => {
-            (pb::UpdateKind::Replace, 0, Some(payload), length)
-        }
+        Change::Replace { length, payload } => (pb::UpdateKind::Replace, 0, Some(payload), length),
     };
     let bytes = payload.as_deref().unwrap_or_default();
     let update = pb::UpdateRequest {

@@ -97,14 +97,7 @@ impl Performer {
     }
 
     /// Reads for a client; the buffer comes back with the mail.
-    pub(super) fn read(
-        &self,
-        call: CallId,
-        chunk: ChunkId,
-        offset: u32,
-        length: u32,
-        buffer: Buf,
-    ) {
+    pub(super) fn read(&self, call: CallId, chunk: ChunkId, offset: u32, length: u32, buffer: Buf) {
         let (engine, id, mailbox) = (self.engine.clone(), self.id, self.mailbox.clone());
         tokio::spawn(async move {
             let result = engine.read(id, chunk, Which::Committed, offset, length, buffer).await;
@@ -191,7 +184,12 @@ enum Origin {
 }
 
 impl Origin {
-    fn input(self, chunk: ChunkId, attempt: Attempt, result: Result<(), Status>) -> Input<SharedBuf> {
+    fn input(
+        self,
+        chunk: ChunkId,
+        attempt: Attempt,
+        result: Result<(), Status>,
+    ) -> Input<SharedBuf> {
         match self {
             Self::Live => Input::Forwarded { chunk, attempt, result },
             Self::Resync => Input::Copied { chunk, attempt, result },
@@ -233,4 +231,3 @@ async fn post(mailbox: &mpsc::WeakSender<Mail>, mail: Mail) {
         let _ = mailbox.send(mail).await;
     }
 }
-

@@ -39,10 +39,8 @@ impl Remote {
     ) -> Result<(), Status> {
         let (request, payload) = forward_to(self.chain.0, forward);
         let client = StorageClient::new(self.channel(to)?);
-        let call = Call {
-            bulk: payload.into_iter().collect(),
-            ..Call::within(limits::FORWARD_TIMEOUT)
-        };
+        let call =
+            Call { bulk: payload.into_iter().collect(), ..Call::within(limits::FORWARD_TIMEOUT) };
         let (reply, _) = client.forward(&request, call).await?;
         status::check(reply.status)
     }
@@ -130,8 +128,7 @@ impl Remote {
         to: &pb::ChainMember,
         chain_version: u64,
     ) -> Result<(), Status> {
-        let request =
-            pb::SyncDoneRequest { chain: self.chain.0, chain_version, target: to.target };
+        let request = pb::SyncDoneRequest { chain: self.chain.0, chain_version, target: to.target };
         let client = StorageClient::new(self.channel(to)?);
         let call = Call::within(limits::QUESTION_TIMEOUT);
         let (reply, _) = client.sync_done(&request, call).await?;
