@@ -107,7 +107,9 @@ pub(super) fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M, Status> {
 pub(super) fn find(kv: &dyn KvRead, id: u64) -> Result<Option<Inode>, Status> {
     let Some(bytes) = kv.get(&keys::one(Tag::Inode, id)) else { return Ok(None) };
     let inode = Inode::decode(&bytes)?;
-    assert_eq!(inode.id(), id, "an inode is stored under its number");
+    if inode.id() != id {
+        return Err(Status::new(Code::Corrupt, "an inode under another number"));
+    }
     Ok(Some(inode))
 }
 

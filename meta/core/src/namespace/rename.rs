@@ -44,7 +44,9 @@ struct Named {
 
 enum Plan {
     /// Both names are of the same inode: POSIX wants nothing done.
-    Nothing,
+    Nothing {
+        source: Named,
+    },
     Move {
         source: Named,
         replaced: Option<Named>,
@@ -60,7 +62,7 @@ pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::RenameOp) -> Result<pb::NsReply, S
     let plan = decide(&tx.kv, &tx.cred, &parents, op)?;
     let mut reply = pb::NsReply::default();
     match plan {
-        Plan::Nothing => {}
+        Plan::Nothing { source } => reply.attr = Some(source.inode.attr),
         Plan::Move { mut source, replaced } => {
             dir::remove(tx, &mut parents.old, &op.name, &source.entry);
             if let Some(mut replaced) = replaced {
@@ -126,7 +128,7 @@ fn decide(
     }
     check_loops(kv, parents, &source, target.as_ref(), op.exchange)?;
     if target.as_ref().is_some_and(|target| target.entry.inode == source.entry.inode) {
-        return Ok(Plan::Nothing);
+        return Ok(Plan::Nothing { source });
     }
     perm::remove_name(cred, &parents.old, &source.inode)?;
     match (target, op.exchange) {

@@ -25,7 +25,8 @@ pub(super) fn check(
     let cut: BTreeSet<u64> =
         inodes.iter().filter(|(_, i)| i.truncating_to.is_some()).map(|(id, _)| *id).collect();
     for &inode in listed.symmetric_difference(&cut) {
-        problems.push(Problem::Inode { inode, what: "is listed as truncating but is not, or so" });
+        problems
+            .push(Problem::Inode { inode, what: "is cut but not listed, or listed but not cut" });
     }
 }
 

@@ -1,0 +1,17 @@
+//! The namespace machine through its public interface: the rules of each operation, exactly-once
+//! answers, and a long random comparison with a plain model of a POSIX tree.
+#![expect(clippy::unwrap_used, reason = "a test ends where its setting cannot be made")]
+
+mod attributes;
+mod files;
+mod fsck;
+mod links;
+mod model;
+mod names;
+mod ops;
+mod paths;
+mod permissions;
+mod renames;
+mod sessions;
+mod truncation;
+mod volume;
