@@ -1,6 +1,8 @@
 //! Three groups in one process on real folders: proposals, reads, failover, restarts, snapshots, and
 //! members that come and go.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of a test may panic, too")]
+
 use std::{future::Future, path::Path, time::Duration, time::Instant};
 
 use bytes::Bytes;
