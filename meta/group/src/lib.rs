@@ -5,7 +5,7 @@
 //! through [`PeerLink`]. `ff2-metad` opens one for the cluster group and one for each namespace group.
 //!
 //! The story of a command: [`Group::propose`] puts it into the bounded inbox. The group's thread takes
-//! all that waits, packs it into entries ([`commands`]), and gives them to raft. The leader's messages
+//! all that waits, packs it into entries (`commands.rs`), and gives them to raft. The leader's messages
 //! leave at once, while its own log is written with one sync. When a majority has synced, the entry
 //! is committed: the machine applies its commands to an overlay over the state, and the changes go
 //! to disk with the applied index in one batch. Then the proposers get their answers.

@@ -22,8 +22,8 @@ pub(crate) struct StateReader(Arc<Shared>);
 struct Shared {
     /// `None` once the group is closed.
     db: RwLock<Option<Arc<DB>>>,
-    /// Place in [`format::CF_STATES`].
-    active: AtomicUsize,
+    /// Modulo 2, the active state's place in [`format::CF_STATES`].
+    flips: AtomicUsize,
     folder: PathBuf,
     cache: Cache,
 }
@@ -38,7 +38,7 @@ impl StateReader {
     pub(super) fn new(db: &Arc<DB>, active: usize, folder: &Path, cache: Cache) -> Self {
         Self(Arc::new(Shared {
             db: RwLock::new(Some(Arc::clone(db))),
-            active: AtomicUsize::new(active),
+            flips: AtomicUsize::new(active),
             folder: folder.to_path_buf(),
             cache,
         }))
@@ -47,20 +47,25 @@ impl StateReader {
     /// Runs `read` over the state as it is now, or returns `None` if the group was closed.
     pub(crate) fn read<R>(&self, read: impl FnOnce(&dyn KvRead) -> R) -> Option<R> {
         let db = self.0.db.read().clone()?;
-        // Between the next two lines an install may flip the states. The one read here then stays as
-        // it was, and is still there: the handle keeps a dropped column family alive.
-        let cf = db.cf_handle(format::CF_STATES[self.active()]);
-        let cf = cf.expect("the active state is never dropped");
-        let view = View { snapshot: db.snapshot(), cf, folder: &self.0.folder };
-        Some(read(&view))
+        loop {
+            // An install may flip the states at any time, and then empties the old one. What was
+            // found is good if no flip came before the snapshot; later ones do not touch it, because
+            // the handle keeps a dropped column family alive.
+            let flips = self.0.flips.load(Ordering::SeqCst);
+            let Some(cf) = db.cf_handle(format::CF_STATES[flips % 2]) else { continue };
+            let view = View { snapshot: db.snapshot(), cf, folder: &self.0.folder };
+            if self.0.flips.load(Ordering::SeqCst) == flips {
+                return Some(read(&view));
+            }
+        }
     }
 
     pub(super) fn active(&self) -> usize {
-        self.0.active.load(Ordering::Acquire)
+        self.0.flips.load(Ordering::SeqCst) % 2
     }
 
     pub(super) fn flip(&self) {
-        self.0.active.fetch_xor(1, Ordering::AcqRel);
+        self.0.flips.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(super) fn cache(&self) -> &Cache {
