@@ -119,6 +119,10 @@ fn decide(
     let Some(source) = named(kv, &parents.old, &op.name)? else {
         return Err(Code::NotFound.into());
     };
+    if parents.new_dir().attr.nlink == 0 {
+        // Before any look upwards: what was above a removed directory may be gone, too.
+        return Err(Status::new(Code::NotFound, "the directory was removed"));
+    }
     let target = named(kv, parents.new_dir(), &op.new_name)?;
     if op.no_replace && target.is_some() {
         return Err(Code::Exists.into());

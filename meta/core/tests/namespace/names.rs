@@ -154,6 +154,9 @@ fn pages_of_a_directory_are_stable_under_change() {
         let name = format!("{number:02}");
         assert!(seen.contains(&name), "{name} was there all the time");
     }
+    let first = v.ask(&root, read_dir(ROOT, 0, 2)).unwrap().entries;
+    let second = v.ask(&root, read_dir(ROOT, first[1].cookie, 2)).unwrap().entries;
+    assert!(second[0].cookie > first[1].cookie, "a page begins behind the one before");
     let names = v.ask(&root, Op::ReadDir(pb::ReadDirOp { inode: ROOT, ..Default::default() }));
     let names = names.unwrap();
     assert!(names.end);

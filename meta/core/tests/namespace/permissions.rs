@@ -73,6 +73,9 @@ fn moving_a_directory_needs_write_permission_on_it() {
     let sub = v.ask(&alice, mkdir(ROOT, "sub", 0o755)).unwrap().attr.unwrap().inode;
     assert_eq!(v.ask(&bob, mv(ROOT, "sub", dir, "sub")), Err(Code::AccessDenied));
     v.ask(&bob, mv(ROOT, "sub", ROOT, "other")).expect("its parent stays");
+    v.ask(&bob, touch(dir, "file", 0o644)).unwrap();
+    let in_place = exchange(dir, "file", ROOT, "other");
+    assert_eq!(v.ask(&bob, in_place), Err(Code::AccessDenied), "also when it gives way");
     v.ask(&alice, chmod(sub, 0o777)).unwrap();
     v.ask(&bob, mv(ROOT, "other", dir, "sub")).unwrap();
 }

@@ -78,6 +78,19 @@ fn directories_move_but_not_into_themselves() {
 }
 
 #[test]
+fn nothing_moves_into_a_directory_that_is_gone() {
+    let (mut v, root) = Volume::with_root();
+    let a = made(&mut v, &root, mkdir(ROOT, "a", 0o755));
+    let b = made(&mut v, &root, mkdir(a, "b", 0o755));
+    made(&mut v, &root, mkdir(ROOT, "d", 0o755));
+    v.ask(&root, rmdir(a, "b")).unwrap();
+    assert_eq!(v.ask(&root, mv(ROOT, "a", b, "x")), Err(Code::NotFound), "it was in a");
+    v.ask(&root, rmdir(ROOT, "a")).unwrap();
+    v.lead(collect(&[a])).unwrap();
+    assert_eq!(v.ask(&root, mv(ROOT, "d", b, "x")), Err(Code::NotFound), "its parent is gone");
+}
+
+#[test]
 fn the_same_inode_under_both_names_stays_as_it_is() {
     let (mut v, root) = Volume::with_root();
     let a = made(&mut v, &root, touch(ROOT, "a", 0o644));

@@ -67,6 +67,9 @@ fn an_answer_is_kept_until_it_is_acknowledged() {
     assert_eq!(v.log(numbered(&root, 2, 99, mkdir(ROOT, "a", 0o755))), Err(Code::StaleUpdate));
     v.log(numbered(&root, 4, 3, mkdir(ROOT, "c", 0o755))).expect("overtaken, not acknowledged");
     v.log(numbered(&root, 3, 3, rmdir(ROOT, "a"))).expect("remembered still");
+    // Nobody can have the answer of what he asks: this one is remembered all the same.
+    v.log(numbered(&root, 6, 99, mkdir(ROOT, "d", 0o755))).unwrap();
+    v.log(numbered(&root, 7, 7, mkdir(ROOT, "e", 0o755))).unwrap();
 }
 
 #[test]

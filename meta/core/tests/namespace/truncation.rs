@@ -55,6 +55,16 @@ fn a_cut_file_waits_until_its_chunks_are_cut() {
 }
 
 #[test]
+fn an_orphan_can_be_collected_while_it_is_cut() {
+    let (mut v, root, file) = written(1_000);
+    let cut = v.ask(&root, truncate(file, 1)).unwrap().truncation.unwrap();
+    v.ask(&root, unlink(ROOT, "f")).unwrap();
+    v.lead(collect(&[file])).unwrap();
+    assert!(v.truncations().is_empty());
+    v.lead(finish_truncate(file, cut.truncate_version)).unwrap();
+}
+
+#[test]
 fn files_without_data_are_cut_at_once() {
     let (mut v, root) = Volume::with_root();
     let file = v.ask(&root, touch(ROOT, "f", 0o644)).unwrap().attr.unwrap().inode;

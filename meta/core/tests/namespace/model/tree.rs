@@ -273,6 +273,7 @@ impl Tree {
         let source = self.child(who, op.parent, &op.name)?;
         let target = self.child(who, op.new_parent, &op.new_name)?;
         let source = source.ok_or(Code::NotFound)?;
+        ensure(self.nodes[&op.new_parent].nlink > 0, Code::NotFound)?;
         ensure(!op.no_replace || target.is_none(), Code::Exists)?;
         ensure(!op.exchange || target.is_some(), Code::NotFound)?;
         let moves = op.parent != op.new_parent;
