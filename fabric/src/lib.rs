@@ -16,6 +16,8 @@ pub mod auth;
 pub mod buf;
 pub mod chain;
 pub mod counters;
+#[cfg(test)]
+mod echo;
 pub mod frame;
 mod handshake;
 pub mod leader;
@@ -29,8 +31,6 @@ pub mod routing;
 pub mod rpc;
 pub mod server;
 pub mod stubs;
-#[cfg(test)]
-mod echo;
 mod tcp;
 mod transport;
 

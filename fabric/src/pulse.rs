@@ -68,6 +68,17 @@ impl Pulse {
         self.counters.bytes_out.fetch_add(bytes as u64, Relaxed);
     }
 
+    /// Counts the connection as open.
+    pub(crate) fn opened(&self) {
+        self.counters.connections.fetch_add(1, Relaxed);
+    }
+
+    /// And as closed, once.
+    pub(crate) fn closed(&self, failed: bool) {
+        self.counters.connections.fetch_sub(1, Relaxed);
+        self.counters.connection_errors.fetch_add(u64::from(failed), Relaxed);
+    }
+
     /// Until the guard is dropped nothing is expected from the peer.
     pub(crate) fn pause(&self) -> Paused<'_> {
         self.paused.fetch_add(1, Relaxed);

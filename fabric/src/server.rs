@@ -240,16 +240,14 @@ impl Shared {
             Ok(Err(why)) => return self.refused(&from, &why.to_string()),
             Err(_) => return self.refused(&from, "the handshake took too long"),
         };
-        self.counters.connections.fetch_add(1, Relaxed);
-        let why = Connection::new(self.clone(), peer, pulse).run(sender, receiver).await;
-        self.counters.connections.fetch_sub(1, Relaxed);
+        pulse.opened();
+        let why = Connection::new(self.clone(), peer, pulse.clone()).run(sender, receiver).await;
+        let usual = matches!(why, LinkError::Closed | LinkError::Stopped | LinkError::Io(_));
+        pulse.closed(!usual);
         match why {
             LinkError::Closed | LinkError::Stopped => tracing::debug!(from, "connection closed"),
             LinkError::Io(error) => tracing::debug!(from, %error, "connection lost"),
-            why => {
-                self.counters.connection_errors.fetch_add(1, Relaxed);
-                tracing::warn!(from, %why, "closed the connection");
-            }
+            why => tracing::warn!(from, %why, "closed the connection"),
         }
     }
 

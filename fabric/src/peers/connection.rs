@@ -114,6 +114,7 @@ impl Connection {
             end: CancellationToken::new(),
             why: OnceLock::new(),
         });
+        connection.pulse.opened();
         tokio::spawn(connection.clone().write(sender));
         tokio::spawn(connection.clone().read(receiver));
         connection
@@ -287,7 +288,10 @@ impl Connection {
     /// Ends the connection. Calls whose frame was not begun may be made elsewhere, all others may
     /// have happened.
     fn fail(&self, why: &LinkError) {
-        let _ = self.why.set(why.to_string());
+        if self.why.set(why.to_string()).is_ok() {
+            self.pulse.closed(!matches!(why, LinkError::Closed | LinkError::Stopped));
+            tracing::debug!(address = %self.address, %why, "connection ended");
+        }
         self.end.cancel();
         self.slots.close();
         self.credit.close();
