@@ -106,11 +106,11 @@ impl File {
     /// The end of a handle, its hold still in place.
     async fn finish(&self) -> Result<()> {
         if !self.how.write {
-            self.inode.handle_closed(false);
+            self.inode.handle_closed(self.how);
             return Ok(());
         }
         let _alone = self.inode.gate.write().await;
-        let last = self.inode.handle_closed(true) == 0;
+        let last = self.inode.handle_closed(self.how) == 0;
         self.inode.check_alive()?;
         if last && self.inode.registered() > 0 {
             self.deregister().await
@@ -174,8 +174,7 @@ impl File {
     }
 
     fn reopen_op(&self) -> pb::OpenOp {
-        let (read, write) = (self.how.read, self.how.write);
-        pb::OpenOp { inode: self.inode.id.0, read, write, truncate: false, execute: false }
+        OpenHow { truncate: false, ..self.how }.op(self.inode.id)
     }
 
     fn check_writable(&self) -> Result<()> {
@@ -191,12 +190,12 @@ impl Drop for File {
     fn drop(&mut self) {
         let Some(hold) = self.hold.take() else { return };
         if !self.how.write {
-            self.inode.handle_closed(false);
+            self.inode.handle_closed(self.how);
             return;
         }
         // The report needs a runtime; without one the session's end will report for us.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            self.inode.handle_closed(true);
+            self.inode.handle_closed(self.how);
             return;
         };
         let remains = Self {

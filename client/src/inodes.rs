@@ -12,7 +12,7 @@ use ff2_proto::{ChainId, Code, InodeId, Status, pb};
 use parking_lot::Mutex;
 use tokio::sync::RwLock;
 
-use crate::{Result, client::Shared, limits, turn::Turns};
+use crate::{OpenHow, Result, client::Shared, limits, turn::Turns};
 
 /// All of them, and what the session must know of them.
 #[derive(Debug)]
@@ -49,6 +49,8 @@ struct OpenState {
     read_grant: Bytes,
     write_grant: Bytes,
     readers: u32,
+    /// Of the readers, those that opened it to run it.
+    runners: u32,
     writers: u32,
     /// Opens for writing that the namespace counts for this session.
     registered: u32,
@@ -212,6 +214,7 @@ impl OpenInode {
             read_grant: Bytes::new(),
             write_grant: Bytes::new(),
             readers: 0,
+            runners: 0,
             writers: 0,
             registered: 0,
             opener: pb::Credentials::default(),
@@ -249,6 +252,7 @@ impl OpenInode {
             state.opener = cred.clone();
         } else {
             state.readers += 1;
+            state.runners += u32::from(op.execute && !op.read);
             if state.writers == 0 {
                 state.opener = cred.clone();
             }
@@ -259,9 +263,12 @@ impl OpenInode {
     }
 
     /// A handle is gone; how many of its kind are left.
-    pub(crate) fn handle_closed(&self, write: bool) -> u32 {
+    pub(crate) fn handle_closed(&self, how: OpenHow) -> u32 {
         let mut state = self.state.lock();
-        let count = if write { &mut state.writers } else { &mut state.readers };
+        if !how.write {
+            state.runners -= u32::from(how.execute && !how.read);
+        }
+        let count = if how.write { &mut state.writers } else { &mut state.readers };
         assert!(*count > 0, "{:?}: more closes than opens", self.id);
         *count -= 1;
         *count
@@ -284,13 +291,17 @@ impl OpenInode {
     /// What takes this inode's handles over into a new session; `None`: nothing to take over.
     pub(crate) fn reopen_op(&self) -> Option<pb::OpenOp> {
         let state = self.state.lock();
-        let (read, write) = (state.readers > 0, state.writers > 0);
-        (read || write).then(|| pb::OpenOp {
+        let read = state.readers > state.runners;
+        let write = state.writers > 0;
+        let execute = state.runners > 0 && !read;
+        // A writer that may read too got one grant for both.
+        let read = read || (write && state.read_grant == state.write_grant);
+        (read || write || execute).then_some(pb::OpenOp {
             inode: self.id.0,
-            read: read || !state.read_grant.is_empty(),
+            read,
             write,
             truncate: false,
-            execute: false,
+            execute,
         })
     }
 
@@ -345,7 +356,7 @@ impl OpenInode {
 
     pub(crate) fn attr(&self) -> (pb::Attr, Duration) {
         let state = self.state.lock();
-        (state.attr.clone(), state.attr_at.elapsed())
+        (state.attr, state.attr_at.elapsed())
     }
 
     pub(crate) fn epoch(&self) -> u64 {
@@ -381,7 +392,7 @@ impl OpenState {
             self.epoch += 1;
         }
         let layout = attr.layout.or(self.attr.layout);
-        self.attr = pb::Attr { layout, ..attr.clone() };
+        self.attr = pb::Attr { layout, ..*attr };
         self.attr_at = Instant::now();
     }
 
@@ -389,7 +400,7 @@ impl OpenState {
         if grant.is_empty() {
             return;
         }
-        if op.read {
+        if op.read || op.execute {
             self.read_grant = grant.clone();
         }
         if op.write {

@@ -66,7 +66,7 @@ impl OpenHow {
 }
 
 impl OpenHow {
-    pub(super) fn op(self, inode: InodeId) -> pb::OpenOp {
+    pub(crate) fn op(self, inode: InodeId) -> pb::OpenOp {
         pb::OpenOp {
             inode: inode.0,
             read: self.read,
@@ -122,7 +122,7 @@ impl Caller {
             layout: None,
         };
         let reply = self.mutate(Op::Create(create)).await?;
-        let mut attr = reply.attr.clone().ok_or_else(|| incomplete("attributes"))?;
+        let mut attr = reply.attr.ok_or_else(|| incomplete("attributes"))?;
         let inode = InodeId(attr.inode);
         let hold = Hold::new(&self.shared, inode);
         drop(creating);

@@ -1,0 +1,148 @@
+//! Lost answers, failed servers, expired sessions and grants: pauses, not errors.
+
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
+
+use ff2_client::{Code, OpenHow};
+
+use crate::{
+    connect, connect_with,
+    fake::{CHUNK_SIZE, Fake},
+    pattern, until,
+};
+
+#[tokio::test]
+async fn a_lost_answer_does_not_repeat_its_operation() {
+    let fake = Fake::start().await;
+    let client = connect(&fake).await;
+    fake.state.lose_mutations.store(3, SeqCst);
+    client.create_dir("/once", 0o755).await.unwrap();
+    let file = client.open("/once/f", OpenHow::read_write().create_new(0o644)).await.unwrap();
+    fake.state.lose_updates.store(3, SeqCst);
+    file.write_at(0, b"exactly").await.unwrap();
+    assert_eq!(fake.state.lose_updates.load(SeqCst), 0);
+    fake.state.lose_mutations.store(2, SeqCst);
+    file.close().await.unwrap();
+    assert_eq!(client.stat("/once/f").await.unwrap().size, 7);
+    fake.state.lose_mutations.store(1, SeqCst);
+    client.remove_file("/once/f").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_node_is_a_pause_until_the_routing_moves_on() {
+    let fake = Fake::start().await;
+    let client = connect(&fake).await;
+    let file = client.open("/f", OpenHow::read_write().create(0o644)).await.unwrap();
+    let bytes = pattern(6 * CHUNK_SIZE as usize, 1);
+    file.write_at(0, &bytes).await.unwrap();
+    fake.state.down.store(1 << 1, SeqCst);
+    // Reads go on by the other replica.
+    assert!(file.read_at(0, 1 << 20).await.unwrap()[..] == bytes[..]);
+    let newer = pattern(6 * CHUNK_SIZE as usize, 2);
+    {
+        let mut write = std::pin::pin!(file.write_at(0, &newer));
+        let early = tokio::time::timeout(Duration::from_millis(300), &mut write).await;
+        assert!(early.is_err(), "some head is down, so the write waits");
+        fake.remove_from_chains(1);
+        let written = tokio::time::timeout(Duration::from_secs(5), write).await;
+        assert_eq!(written.expect("well below the patience").unwrap(), newer.len());
+    }
+    assert!(file.read_at(0, 1 << 20).await.unwrap()[..] == newer[..]);
+}
+
+#[tokio::test]
+async fn patience_ends_at_its_deadline() {
+    let fake = Fake::start().await;
+    let client = connect_with(&fake, |mut options| {
+        options.patience = Duration::from_millis(400);
+        options
+    })
+    .await;
+    let file = client.open("/f", OpenHow::read_write().create(0o644)).await.unwrap();
+    file.write_at(0, b"before").await.unwrap();
+    fake.state.down.store(0b110, SeqCst);
+    let failure = file.write_at(0, b"after").await.unwrap_err();
+    assert_eq!(failure.code, Code::Fenced, "{failure}");
+    let failure = file.read_at(0, 5).await.unwrap_err();
+    assert_eq!(failure.code, Code::Fenced, "{failure}");
+    fake.state.down.store(0, SeqCst);
+    file.write_at(0, b"after").await.unwrap();
+}
+
+#[tokio::test]
+async fn open_files_move_into_a_new_session() {
+    let fake = Fake::start().await;
+    let client = connect(&fake).await;
+    let file = client.open("/f", OpenHow::read_write().create(0o644)).await.unwrap();
+    file.write_at(0, b"one").await.unwrap();
+    let before = client.session_id();
+    fake.expire(before);
+    client.create_dir("/d", 0o755).await.unwrap();
+    assert_ne!(client.session_id(), before);
+    file.write_at(3, b"two").await.unwrap();
+    assert_eq!(&file.read_at(0, 10).await.unwrap()[..], b"onetwo");
+    file.close().await.unwrap();
+    assert_eq!(client.stat("/f").await.unwrap().size, 6);
+}
+
+#[tokio::test]
+async fn an_idle_client_notices_by_its_keepalive_that_its_session_expired() {
+    let fake = Fake::start().await;
+    let client = connect(&fake).await;
+    let before = client.session_id();
+    fake.expire(before);
+    until("a new session", || client.session_id() != before).await;
+}
+
+#[tokio::test]
+async fn a_file_that_died_with_its_session_is_stale() {
+    let fake = Fake::start().await;
+    let client = connect(&fake).await;
+    let file = client.open("/f", OpenHow::write().create(0o600)).await.unwrap();
+    let user = client.caller(ff2_client::pb::Credentials { uid: 7, gid: 7, groups: vec![] });
+    let change = ff2_client::AttrChange { uid: Some(7), ..Default::default() };
+    client.me().set_attr(file.inode(), change).await.unwrap();
+    let theirs = user.open(file.inode(), OpenHow::write()).await.unwrap();
+    file.close().await.unwrap();
+    let change = ff2_client::AttrChange { mode: Some(0), ..Default::default() };
+    client.me().set_attr(theirs.inode(), change).await.unwrap();
+    fake.expire(client.session_id());
+    client.create_dir("/d", 0o755).await.unwrap();
+    assert_eq!(theirs.write_at(0, b"x").await.unwrap_err().code, Code::StaleInode);
+}
+
+#[tokio::test]
+async fn expired_grants_are_renewed() {
+    let fake = Fake::start().await;
+    fake.state.grant_s.store(0, SeqCst);
+    let client = connect(&fake).await;
+    let file = client.open("/f", OpenHow::read_write().create(0o644)).await.unwrap();
+    fake.state.grant_s.store(3600, SeqCst);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    file.write_at(0, b"renewed").await.unwrap();
+    assert_eq!(&file.read_at(0, 10).await.unwrap()[..], b"renewed");
+}
+
+#[tokio::test]
+async fn an_unlinked_file_is_held_while_it_is_open() {
+    let fake = Fake::start().await;
+    let (client, other) = (connect(&fake).await, connect(&fake).await);
+    let file = client.open("/gone", OpenHow::read_write().create(0o644)).await.unwrap();
+    file.write_at(0, b"still here").await.unwrap();
+    other.remove_file("/gone").await.unwrap();
+    let inode = file.inode().0;
+    let held = || {
+        let keepalives = fake.state.keepalives.lock();
+        let of_client = keepalives.iter().rev().take(4);
+        of_client.clone().any(|op| op.seen_orphan_seq == 1 && op.holds == [inode])
+    };
+    until("the hold", held).await;
+    file.write_at(5, b" works").await.unwrap();
+    assert_eq!(&file.read_at(0, 20).await.unwrap()[..], b"still works");
+    file.close().await.unwrap();
+    let let_go = || {
+        let keepalives = fake.state.keepalives.lock();
+        keepalives.len() > 6 && keepalives.iter().rev().take(2).all(|op| op.holds.is_empty())
+    };
+    fake.state.keepalives.lock().clear();
+    until("the end of the hold", let_go).await;
+}

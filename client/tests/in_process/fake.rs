@@ -1,0 +1,553 @@
+//! A cluster inside the test: one metad around the real namespace machine, two storage nodes around
+//! one store in memory, real connections between them and the client. Faults are switched on by hand.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::SeqCst},
+    },
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use ff2_fabric::{
+    Answer, Buf, BufPool, Cluster, ClusterKey, ClusterServer, Context, Namespace, NamespaceServer,
+    Router, RoutingCache, Server, ServerConfig, SharedBuf, Storage, StorageServer, UserToken,
+};
+use ff2_meta_core::{
+    MemKv, StateMachine,
+    namespace::{self, Class},
+};
+use ff2_proto::{Code, ROOT_INODE, Status, limits, pb, pb::ns_request::Op};
+use parking_lot::Mutex;
+use prost::Message;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const CLUSTER_ID: &str = "in-process";
+pub(crate) const CHUNK_SIZE: u32 = limits::CHUNK_SIZE_MIN;
+const CHAINS: u32 = 4;
+const STRIPE: u32 = 3;
+const LEASE_MS: u32 = 600;
+
+pub(crate) struct Fake {
+    pub(crate) state: Arc<State>,
+    stop: CancellationToken,
+    addresses: Vec<String>,
+}
+
+/// Everything that the servers share.
+pub(crate) struct State {
+    key: ClusterKey,
+    names: Mutex<Names>,
+    routing: Mutex<pb::RoutingDelta>,
+    routing_changed: tokio::sync::Notify,
+    chunks: Mutex<BTreeMap<(u64, u32), Chunk>>,
+    /// What keepalives said, the newest last.
+    pub(crate) keepalives: Mutex<Vec<pb::KeepaliveOp>>,
+    /// The next answers of mutations that are lost after they took effect.
+    pub(crate) lose_mutations: AtomicU32,
+    /// The same for updates of chunks.
+    pub(crate) lose_updates: AtomicU32,
+    /// Nodes (bits) that refuse everything.
+    pub(crate) down: AtomicU32,
+    /// Of grants from now on, seconds; 0 expires at once.
+    pub(crate) grant_s: AtomicU64,
+    pub(crate) reads: AtomicU32,
+    pub(crate) updates: AtomicU32,
+}
+
+struct Names {
+    kv: MemKv,
+    index: u64,
+    machine: namespace::Namespace,
+}
+
+#[derive(Clone, Default)]
+struct Chunk {
+    bytes: Vec<u8>,
+    version: u64,
+    tags: BTreeMap<(u64, u32), (u64, u64)>,
+}
+
+impl Fake {
+    pub(crate) async fn start() -> Self {
+        let key = ClusterKey::generate().unwrap();
+        let state = Arc::new(State {
+            key: key.clone(),
+            names: Mutex::new(Names { kv: MemKv::new(), index: 0, machine: namespace::Namespace }),
+            routing: Mutex::default(),
+            routing_changed: tokio::sync::Notify::new(),
+            chunks: Mutex::default(),
+            keepalives: Mutex::default(),
+            lose_mutations: AtomicU32::new(0),
+            lose_updates: AtomicU32::new(0),
+            down: AtomicU32::new(0),
+            grant_s: AtomicU64::new(3600),
+            reads: AtomicU32::new(0),
+            updates: AtomicU32::new(0),
+        });
+        let stop = CancellationToken::new();
+        let mut addresses = Vec::new();
+        for node in 0..3 {
+            let pool = BufPool::new(256 << 20);
+            let config = ServerConfig::new(CLUSTER_ID, key.clone(), pool, RoutingCache::new());
+            let server = Server::bind("127.0.0.1:0", config).await.unwrap();
+            addresses.push(server.local_addr().to_string());
+            let router = if node == 0 {
+                let metad = Arc::new(Metad(state.clone()));
+                Router::new()
+                    .add(ClusterServer::new(metad.clone()))
+                    .add(NamespaceServer::new(metad))
+            } else {
+                Router::new().add(StorageServer::new(Arc::new(Node(state.clone(), node))))
+            };
+            tokio::spawn(server.serve(router, stop.clone()));
+        }
+        *state.routing.lock() = routing(&addresses);
+        Self { state, stop, addresses }
+    }
+
+    pub(crate) fn metads(&self) -> Vec<String> {
+        vec![self.addresses[0].clone()]
+    }
+
+    pub(crate) fn token(&self, uid: u32, root: bool) -> UserToken {
+        let claims = pb::UserClaims {
+            uid,
+            gid: uid,
+            name: format!("user-{uid}"),
+            token_id: u64::from(uid) + 1,
+            root,
+            ..Default::default()
+        };
+        self.state.key.issue(claims)
+    }
+
+    /// The cluster found out that a node is dead: its targets leave their chains.
+    pub(crate) fn remove_from_chains(&self, node: u32) {
+        let mut routing = self.state.routing.lock();
+        routing.version += 1;
+        let version = routing.version;
+        for chain in &mut routing.chains {
+            chain.version += 1;
+            chain.changed_at = version;
+            for member in chain.members.iter_mut().filter(|member| member.node == node + 10) {
+                member.state = pb::PublicState::Offline.into();
+            }
+        }
+        drop(routing);
+        self.state.routing_changed.notify_waiters();
+    }
+
+    pub(crate) fn expire(&self, session: u64) {
+        let op = Op::ExpireSessions(pb::ExpireSessionsOp { sessions: vec![session] });
+        let request = pb::NsRequest { volume: 1, op: Some(op), ..Default::default() };
+        self.state.log(request).unwrap();
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn routing(addresses: &[String]) -> pb::RoutingDelta {
+    let nodes = [1u32, 2].map(|node| pb::Node {
+        id: node + 10,
+        role: pb::NodeRole::Storaged.into(),
+        address: addresses[node as usize].clone(),
+        alive: true,
+        ..Default::default()
+    });
+    let chains = (1..=CHAINS).map(|id| {
+        let member = |node: u32| pb::ChainMember {
+            target: u64::from(id * 100 + node),
+            state: pb::PublicState::Serving.into(),
+            node: node + 10,
+        };
+        // Heads alternate.
+        let members = if id % 2 == 0 { [1, 2] } else { [2, 1] }.map(member).to_vec();
+        pb::Chain { id, version: 1, members, changed_at: 1 }
+    });
+    pb::RoutingDelta {
+        version: 5,
+        nodes: nodes.to_vec(),
+        chains: chains.collect(),
+        tables: vec![pb::ChainTable {
+            id: 1,
+            version: 1,
+            chains: (1..=CHAINS).collect(),
+            replicas: 2,
+            ..Default::default()
+        }],
+        volumes: vec![pb::Volume {
+            id: 1,
+            name: "default".into(),
+            group: 1,
+            root_inode: ROOT_INODE.0,
+            changed_at: 1,
+        }],
+        cluster_id: CLUSTER_ID.into(),
+        ..Default::default()
+    }
+}
+
+fn now_ns() -> i64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as i64
+}
+
+/// Takes one from a counter of faults.
+fn strike(faults: &AtomicU32) -> bool {
+    faults.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok()
+}
+
+impl State {
+    fn log(&self, request: pb::NsRequest) -> Result<pb::NsReply, Status> {
+        let layout = pb::Layout {
+            table: 1,
+            table_version: 1,
+            chunk_size: CHUNK_SIZE,
+            stripe: STRIPE,
+            seed: 0,
+        };
+        let command = namespace::stamp(request, now_ns(), 7, Some(layout));
+        let mut names = self.names.lock();
+        names.index += 1;
+        let Names { kv, index, machine } = &mut *names;
+        let answer = machine.apply(*index, &command.encode_to_vec(), kv);
+        let reply = pb::NsReply::decode(answer).unwrap();
+        ff2_proto::status::check(reply.status.clone())?;
+        Ok(reply)
+    }
+
+    /// What the leader's driver does with the notes that the machine leaves.
+    fn finish(&self, reply: &pb::NsReply) {
+        let Some(cut) = &reply.truncation else { return };
+        self.cut(cut.inode, cut.size);
+        let op = pb::FinishTruncateOp { inode: cut.inode, truncate_version: cut.truncate_version };
+        let op = Some(Op::FinishTruncate(op));
+        self.log(pb::NsRequest { volume: 1, op, ..Default::default() }).unwrap();
+    }
+
+    fn cut(&self, inode: u64, size: u64) {
+        self.chunks.lock().retain(|(of, index), chunk| {
+            let start = u64::from(*index) * u64::from(CHUNK_SIZE);
+            if *of == inode {
+                chunk.bytes.truncate(size.saturating_sub(start) as usize);
+            }
+            *of != inode || start < size
+        });
+    }
+
+    fn orphans(&self) -> Vec<pb::OrphanNotice> {
+        let op = Some(Op::ListOrphans(pb::ListOrphansOp { after: 0, limit: 100 }));
+        let request = pb::NsRequest { volume: 1, op, ..Default::default() };
+        let reply = namespace::query(&self.names.lock().kv, &request);
+        let notice =
+            |orphan: &pb::Orphan| pb::OrphanNotice { seq: orphan.seq, inode: orphan.inode };
+        reply.orphan_inodes.iter().map(notice).collect()
+    }
+}
+
+struct Metad(Arc<State>);
+
+impl Cluster for Metad {
+    async fn join(
+        &self,
+        _cx: Context,
+        _request: pb::JoinRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::JoinReply>, Status> {
+        Err(Code::Unsupported.into())
+    }
+
+    async fn heartbeat(
+        &self,
+        _cx: Context,
+        _request: pb::HeartbeatRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::HeartbeatReply>, Status> {
+        Err(Code::Unsupported.into())
+    }
+
+    async fn watch_routing(
+        &self,
+        _cx: Context,
+        request: pb::WatchRoutingRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::RoutingDelta>, Status> {
+        let hold = Duration::from_millis(u64::from(request.wait_ms));
+        let changed = self.0.routing_changed.notified();
+        if self.0.routing.lock().version <= request.since {
+            let _ = tokio::time::timeout(hold, changed).await;
+        }
+        Ok(self.0.routing.lock().clone().into())
+    }
+
+    async fn leaders(
+        &self,
+        _cx: Context,
+        _request: pb::LeadersRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::LeadersReply>, Status> {
+        Ok(pb::LeadersReply::default().into())
+    }
+}
+
+impl Namespace for Metad {
+    async fn execute(
+        &self,
+        _cx: Context,
+        request: pb::NsRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::NsReply>, Status> {
+        let class = namespace::class(&request).ok_or(Code::InvalidArgument)?;
+        let granted = namespace::granted(&request);
+        let mut reply = match class {
+            Class::Leader => return Err(Code::Forbidden.into()),
+            Class::Read => {
+                let reply = namespace::query(&self.0.names.lock().kv, &request);
+                ff2_proto::status::check(reply.status.clone())?;
+                reply
+            }
+            Class::Keepalive => return self.keepalive(&request).map(Answer::from),
+            Class::Session | Class::Mutation => {
+                let reply = self.0.log(request.clone())?;
+                self.0.finish(&reply);
+                if class == Class::Mutation && strike(&self.0.lose_mutations) {
+                    return Err(Code::UnknownOutcome.into());
+                }
+                reply
+            }
+        };
+        if matches!(request.op, Some(Op::OpenSession(_))) {
+            reply.session_lease_ms = LEASE_MS;
+        }
+        if let Some((read, write)) = granted {
+            let inode = reply.attr.as_ref().map_or(0, |attr| attr.inode);
+            let now_s = now_ns() as u64 / 1_000_000_000;
+            let expires_s = now_s + self.0.grant_s.load(SeqCst);
+            let session = request.session;
+            let grant = pb::Grant { inode, session, read, write, expires_s, mac: Bytes::new() };
+            reply.grant = self.0.key.grant(grant);
+        }
+        Ok(reply.into())
+    }
+}
+
+impl Metad {
+    fn keepalive(&self, request: &pb::NsRequest) -> Result<pb::NsReply, Status> {
+        let Some(Op::Keepalive(op)) = &request.op else { unreachable!() };
+        let probe = Op::ListSessions(pb::ListSessionsOp {});
+        let ask = pb::NsRequest { volume: 1, op: Some(probe), ..Default::default() };
+        let known = namespace::query(&self.0.names.lock().kv, &ask).sessions;
+        if known.iter().all(|session| session.id != request.session) {
+            return Err(Code::SessionExpired.into());
+        }
+        self.0.keepalives.lock().push(op.clone());
+        let mut orphans = self.0.orphans();
+        orphans.retain(|notice| notice.seq > op.seen_orphan_seq);
+        Ok(pb::NsReply { orphans, ..Default::default() })
+    }
+}
+
+struct Node(Arc<State>, u32);
+
+impl Node {
+    fn check(&self, chain: u32, version: u64, grant: &[u8]) -> Result<pb::Grant, Status> {
+        if self.0.down.load(SeqCst) & (1 << self.1) != 0 {
+            return Err(Code::Fenced.into());
+        }
+        let routing = self.0.routing.lock();
+        let known = routing.chains.iter().find(|known| known.id == chain);
+        let known = known.ok_or(Code::NoSuchTarget)?;
+        if known.version > version {
+            return Err(Status::stale_routing(Some(known.clone()), "the chain moved on"));
+        }
+        let now_s = now_ns() as u64 / 1_000_000_000;
+        self.0.key.check_grant(grant, now_s)
+    }
+
+    fn read_part(
+        &self,
+        part: &pb::ReadPart,
+        grant: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<pb::ReadPartReply, Status> {
+        let grant = self.check(part.chain, part.chain_version, grant)?;
+        let key = part.chunk.ok_or(Code::InvalidArgument)?;
+        if grant.inode != key.inode || !(grant.read || grant.write) {
+            return Err(Code::Forbidden.into());
+        }
+        let chunk = self.0.chunks.lock().get(&(key.inode, key.index)).cloned().unwrap_or_default();
+        let mut bytes = vec![0; part.length as usize];
+        let from = chunk.bytes.len().min(part.offset as usize);
+        let until = chunk.bytes.len().min((part.offset + part.length) as usize);
+        bytes[..until - from].copy_from_slice(&chunk.bytes[from..until]);
+        let reply = pb::ReadPartReply {
+            status: None,
+            version: chunk.version,
+            chunk_length: chunk.bytes.len() as u32,
+            length: (until - from) as u32,
+            crc32c: crc32c(&bytes),
+        };
+        out.extend_from_slice(&bytes);
+        Ok(reply)
+    }
+
+    fn apply(
+        &self,
+        request: &pb::UpdateRequest,
+        payload: &[u8],
+    ) -> Result<pb::UpdateReply, Status> {
+        let grant = self.check(request.chain, request.chain_version, &request.grant)?;
+        let key = request.chunk.ok_or(Code::InvalidArgument)?;
+        if grant.inode != key.inode || !grant.write {
+            return Err(Code::Forbidden.into());
+        }
+        if crc32c(payload) != request.crc32c {
+            return Err(Code::ChecksumMismatch.into());
+        }
+        let head = {
+            let routing = self.0.routing.lock();
+            let chain = routing.chains.iter().find(|chain| chain.id == request.chain);
+            let head = chain.and_then(|chain| ff2_proto::routing::ChainExt::head(chain));
+            head.map(|member| member.node)
+        };
+        if head != Some(self.1 + 10) {
+            return Err(Status::new(Code::NotServing, "not the head"));
+        }
+        let tag = request.tag.ok_or(Code::InvalidArgument)?;
+        let mut chunks = self.0.chunks.lock();
+        let chunk = chunks.entry((key.inode, key.index)).or_default();
+        let before = chunk.tags.get(&(tag.session, tag.channel)).copied();
+        match before {
+            Some((seq, version)) if seq == tag.seq => {
+                let chunk_length = chunk.bytes.len() as u32;
+                return Ok(pb::UpdateReply { version, chunk_length, ..Default::default() });
+            }
+            Some((seq, _)) if seq > tag.seq => return Err(Code::StaleUpdate.into()),
+            _ => {}
+        }
+        let (from, until) = (request.offset as usize, request.offset as usize + payload.len());
+        if chunk.bytes.len() < until {
+            chunk.bytes.resize(until, 0);
+        }
+        chunk.bytes[from..until].copy_from_slice(payload);
+        chunk.version += 1;
+        chunk.tags.insert((tag.session, tag.channel), (tag.seq, chunk.version));
+        let chunk_length = chunk.bytes.len() as u32;
+        Ok(pb::UpdateReply { version: chunk.version, chunk_length, ..Default::default() })
+    }
+}
+
+fn crc32c(bytes: &[u8]) -> u32 {
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
+}
+
+impl Storage for Node {
+    async fn read(
+        &self,
+        _cx: Context,
+        request: pb::ReadRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::ReadReply>, Status> {
+        self.0.reads.fetch_add(1, SeqCst);
+        let mut out = Vec::new();
+        let parts = request.parts.iter().map(|part| {
+            self.read_part(part, &request.grant, &mut out).unwrap_or_else(|status| {
+                out.resize(out.len() + part.length as usize, 0);
+                pb::ReadPartReply { status: Some(status.into()), ..Default::default() }
+            })
+        });
+        let reply = pb::ReadReply { parts: parts.collect() };
+        Ok(Answer::with_bulk(reply, vec![SharedBuf::from(out)]))
+    }
+
+    async fn update(
+        &self,
+        _cx: Context,
+        request: pb::UpdateRequest,
+        bulk: Buf,
+    ) -> Result<Answer<pb::UpdateReply>, Status> {
+        let reply = self.apply(&request, &bulk)?;
+        self.0.updates.fetch_add(1, SeqCst);
+        if strike(&self.0.lose_updates) {
+            return Err(Code::UnknownOutcome.into());
+        }
+        Ok(reply.into())
+    }
+
+    async fn list_chunks(
+        &self,
+        _cx: Context,
+        request: pb::ListChunksRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::ListChunksReply>, Status> {
+        let chunks = self.0.chunks.lock();
+        let from = (request.inode, request.from_index);
+        let of_inode = chunks.range(from..).take_while(|(key, _)| key.0 == request.inode);
+        let chunks = of_inode.map(|((inode, index), chunk)| pb::ChunkInfo {
+            chunk: Some(pb::ChunkKey { inode: *inode, index: *index }),
+            length: chunk.bytes.len() as u32,
+            version: chunk.version,
+        });
+        Ok(pb::ListChunksReply { status: None, chunks: chunks.collect(), end: true }.into())
+    }
+
+    async fn space(
+        &self,
+        _cx: Context,
+        _request: pb::SpaceRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::SpaceReply>, Status> {
+        Ok(pb::SpaceReply { capacity_bytes: 100, used_bytes: 1 }.into())
+    }
+
+    async fn forward(
+        &self,
+        _cx: Context,
+        _request: pb::ForwardRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::UpdateReply>, Status> {
+        Err(Code::Unsupported.into())
+    }
+
+    async fn settle(
+        &self,
+        _cx: Context,
+        _request: pb::SettleRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::SettleReply>, Status> {
+        Err(Code::Unsupported.into())
+    }
+
+    async fn query_version(
+        &self,
+        _cx: Context,
+        _request: pb::QueryVersionRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::QueryVersionReply>, Status> {
+        Err(Code::Unsupported.into())
+    }
+
+    async fn sync_page(
+        &self,
+        _cx: Context,
+        _request: pb::SyncPageRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::SyncPageReply>, Status> {
+        Err(Code::Unsupported.into())
+    }
+
+    async fn sync_done(
+        &self,
+        _cx: Context,
+        _request: pb::SyncDoneRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::SyncDoneReply>, Status> {
+        Err(Code::Unsupported.into())
+    }
+}
