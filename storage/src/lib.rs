@@ -1,22 +1,25 @@
 //! The chunk server: targets of replication chains, on local disks.
 //!
 //! Owns the disks ([`disk`]), the chunk engine over them ([`engine`]), one task for each target that
-//! drives its pure CRAQ machine ([`target`]), and the data-plane service ([`service`]). It never
-//! decides a target's public state (the cluster manager does) and holds no file names.
+//! drives its pure CRAQ machine ([`target_driver`]), and the data-plane service ([`service`]). It
+//! never decides a target's public state (the cluster manager does) and holds no file names.
 //!
-//! The story of an update: the service checks grant and checksum and puts it into the target's
-//! mailbox; the target's task steps its machine and performs what comes out: the engine makes it
-//! durable while the successor does the same; then the machine commits and the caller is answered.
-
+//! The story of a write: the service takes the payload, which the connection put into a pool buffer,
+//! checks it, and gives it to the target's task; the machine answers with a store operation and a
+//! forward, which run at the same time; when both are done it commits, and the service answers. The
+//! buffer is never copied on the way to the disk and to the successor.
 pub mod disk;
+pub mod disks;
 pub mod engine;
-mod format;
+mod grants;
+pub mod identity;
 pub mod limits;
-mod metrics;
-mod node;
-mod run;
-mod service;
-mod target;
+pub mod metrics;
+pub mod node;
+pub mod service;
+pub mod target_driver;
+pub mod targets;
+pub mod wire;
 
-pub use format::format;
-pub use run::serve;
+pub use disks::format;
+pub use node::serve;

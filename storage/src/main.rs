@@ -1,11 +1,11 @@
-//! The `ff2-storaged` process: reads its configuration, formats its disks or serves.
+//! The `ff2-storaged` process: reads its configuration, formats or serves.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use ff2_daemon::config::{self, StoragedConfig};
 
-/// Chunk server of ff2.
+/// Chunk server of ff2: targets of replication chains on local disks.
 #[derive(Debug, Parser)]
 #[command(name = "ff2-storaged", version)]
 struct Args {
@@ -18,7 +18,7 @@ struct Args {
 
 #[derive(Clone, Copy, Debug, Subcommand)]
 enum Command {
-    /// Make the disks: run it once. Disks that hold data are left as they are.
+    /// Make the disks of the configuration that are not made yet. Existing ones stay as they are.
     Format,
     /// Serve (the default).
     Run,
@@ -32,12 +32,14 @@ fn main() -> ExitCode {
     };
     match args.command.unwrap_or(Command::Run) {
         Command::Format => match ff2_storaged::format(&config) {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(made) => {
+                println!("{made} of {} disks made", config.disks.len());
+                ExitCode::SUCCESS
+            }
             Err(error) => failed(&error),
         },
         Command::Run => {
-            let version = env!("CARGO_PKG_VERSION");
-            ff2_daemon::run("ff2-storaged", version, config, ff2_storaged::serve)
+            ff2_daemon::run("ff2-storaged", env!("CARGO_PKG_VERSION"), config, ff2_storaged::serve)
         }
     }
 }

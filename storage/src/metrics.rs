@@ -1,99 +1,120 @@
-//! The chunk server's own figures: traffic, and what the disks did.
+//! The metrics of the chunk server.
 
-use std::{
-    fmt::Error,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::counter::ConstCounter,
-};
+use ff2_daemon::{Latency, Metrics, OpLabel};
+use ff2_fabric::buf::SharedBuf;
+use ff2_storage_core::target::StoreOp;
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 
-use crate::engine::Engine;
-
-/// Traffic since the start of the process.
-#[derive(Debug, Default)]
-pub(crate) struct Traffic {
-    pub(crate) read_bytes: AtomicU64,
-    pub(crate) read_ops: AtomicU64,
-    pub(crate) write_bytes: AtomicU64,
-    pub(crate) write_ops: AtomicU64,
+/// Figures of one process; each part updates its own.
+#[derive(Debug)]
+pub struct StorageMetrics {
+    read_bytes: Counter,
+    write_bytes: Counter,
+    store_latency: Latency,
+    copied_chunks: Counter,
+    copied_bytes: Counter,
+    copy_failures: Counter,
+    pub(crate) chunks: Gauge,
+    pub(crate) capacity_bytes: Gauge,
+    pub(crate) used_bytes: Gauge,
+    pub(crate) serving_targets: Gauge,
+    pub(crate) syncing_targets: Gauge,
+    pub(crate) failed_disks: Gauge,
+    /// The same again, for heartbeats.
+    totals: Totals,
 }
 
-impl Traffic {
+#[derive(Debug, Default)]
+struct Totals {
+    read_bytes: AtomicU64,
+    write_bytes: AtomicU64,
+    read_ops: AtomicU64,
+    write_ops: AtomicU64,
+}
+
+/// What a heartbeat says of the work done since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    pub read_bytes: u64,
+    pub write_bytes: u64,
+    pub read_ops: u64,
+    pub write_ops: u64,
+}
+
+impl StorageMetrics {
+    pub fn new(metrics: &Metrics) -> Self {
+        let counter = |name, help| metrics.counter(name, help);
+        let gauge = |name, help| metrics.gauge(name, help);
+        Self {
+            read_bytes: counter("read_bytes", "Bytes read by clients"),
+            write_bytes: counter("write_bytes", "Payload bytes of clients' writes"),
+            store_latency: metrics.latency("store_latency_seconds", "Time of a store operation"),
+            copied_chunks: counter("resync_chunks", "Chunks copied to syncing targets"),
+            copied_bytes: counter("resync_bytes", "Bytes copied to syncing targets"),
+            copy_failures: counter("resync_failures", "Copies that must be tried again"),
+            chunks: gauge("chunks", "Committed chunks of all targets"),
+            capacity_bytes: gauge("capacity_bytes", "Size of all disks"),
+            used_bytes: gauge("used_bytes", "Used bytes of all disks"),
+            serving_targets: gauge("serving_targets", "Targets that serve"),
+            syncing_targets: gauge("syncing_targets", "Targets that receive a resync"),
+            failed_disks: gauge("failed_disks", "Disks that refused a write for good"),
+            totals: Totals::default(),
+        }
+    }
+
     pub(crate) fn read(&self, bytes: u64) {
-        self.read_ops.fetch_add(1, Ordering::Relaxed);
-        self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.read_bytes.inc_by(bytes);
+        self.totals.read_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.totals.read_ops.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn wrote(&self, bytes: u64) {
-        self.write_ops.fetch_add(1, Ordering::Relaxed);
-        self.write_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.write_bytes.inc_by(bytes);
+        self.totals.write_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.totals.write_ops.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn copied(&self, bytes: u32, is_ok: bool) {
+        if is_ok {
+            self.copied_chunks.inc();
+            self.copied_bytes.inc_by(bytes.into());
+        } else {
+            self.copy_failures.inc();
+        }
+    }
+
+    /// Measures a store operation until it is dropped.
+    pub(crate) fn store_timer(&self, op: &StoreOp<SharedBuf>) -> StoreTimer {
+        let op = match op {
+            StoreOp::Prepare { .. } => "prepare",
+            StoreOp::Commit { .. } => "commit",
+            StoreOp::Abort { .. } => "abort",
+        };
+        StoreTimer { op, began: std::time::Instant::now(), latency: self.store_latency.clone() }
+    }
+
+    pub fn work(&self) -> Work {
+        let get = |total: &AtomicU64| total.load(Ordering::Relaxed);
+        Work {
+            read_bytes: get(&self.totals.read_bytes),
+            write_bytes: get(&self.totals.write_bytes),
+            read_ops: get(&self.totals.read_ops),
+            write_ops: get(&self.totals.write_ops),
+        }
     }
 }
 
-/// Reads the counters of traffic and engines when somebody asks.
-#[derive(Debug)]
-pub(crate) struct Figures {
-    pub(crate) traffic: Arc<Traffic>,
-    pub(crate) engines: Vec<Engine>,
+pub(crate) struct StoreTimer {
+    op: &'static str,
+    began: std::time::Instant,
+    latency: Latency,
 }
 
-impl Collector for Figures {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let stats: Vec<_> = self.engines.iter().map(Engine::stats).collect();
-        let sum = |of: fn(&crate::engine::EngineStats) -> u64| stats.iter().map(of).sum::<u64>();
-        let counters = [
-            ("read_bytes", "Bytes sent to readers", load(&self.traffic.read_bytes)),
-            ("reads", "Parts of chunks read for clients", load(&self.traffic.read_ops)),
-            (
-                "write_bytes",
-                "Payload bytes of updates and forwards",
-                load(&self.traffic.write_bytes),
-            ),
-            ("writes", "Updates and forwards taken", load(&self.traffic.write_ops)),
-            ("engine_prepares", "Updates made durable", sum(|s| s.prepares)),
-            ("engine_commits", "Updates committed", sum(|s| s.commits)),
-            ("engine_aborts", "Updates dropped", sum(|s| s.aborts)),
-            ("engine_reads", "Reads of the engines", sum(|s| s.reads)),
-            ("engine_no_space", "Updates refused for lack of space", sum(|s| s.refused_for_space)),
-            (
-                "engine_corrupt_sectors",
-                "Sectors whose checksum did not match",
-                sum(|s| s.corrupt_sectors),
-            ),
-            ("engine_index_syncs", "Syncs of the index log", sum(|s| s.index_syncs)),
-            ("index_log_bytes", "Bytes written to the index log", sum(|s| s.index.log_bytes)),
-        ];
-        for (name, help, value) in counters {
-            let counter = ConstCounter::new(value);
-            counter.encode(encoder.encode_descriptor(
-                name,
-                help,
-                None,
-                counter.metric_type(),
-            )?)?;
-        }
-        let (mut used, mut capacity) = (0, 0);
-        for engine in &self.engines {
-            let space = engine.space();
-            used += space.used_bytes;
-            capacity += space.capacity_bytes;
-        }
-        let gauges = [
-            ("used_bytes", "Bytes of the disks in use", used),
-            ("capacity_bytes", "Bytes of the disks", capacity),
-        ];
-        for (name, help, value) in gauges {
-            let gauge = prometheus_client::metrics::gauge::ConstGauge::new(value as i64);
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
-        }
-        Ok(())
+impl Drop for StoreTimer {
+    fn drop(&mut self) {
+        let took = self.began.elapsed().as_secs_f64();
+        self.latency.get_or_create(&OpLabel { op: self.op }).observe(took);
     }
 }

@@ -1,129 +1,177 @@
-//! What the parts of one storage node share: its disks, its targets, its place in the cluster.
+//! One storage node from its start to its end: disks, membership, targets, service.
 
-mod disks;
-mod identity;
-mod report;
-mod targets;
+use std::{sync::Arc, time::Duration};
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, OnceLock},
-    time::Instant,
-};
-
-pub(crate) use disks::NodeDisk;
+use anyhow::{Context, Result};
+use ff2_daemon::{Runtime, config::StoragedConfig};
 use ff2_fabric::{
-    BufPool, ClusterKey, Peers, RoutingCache,
-    membership::{Lease, Membership},
+    ClusterKey, Identity, Peers, PeersConfig, Router, RoutingCache, Server, ServerConfig,
+    StorageServer,
+    buf::BufPool,
+    membership::{Membership, MembershipConfig, Report},
 };
-use ff2_proto::{ChainId, TargetId};
-pub(crate) use identity::Identity;
-use parking_lot::RwLock;
+use ff2_proto::pb;
+use serde_json::json;
 
-use crate::{metrics::Traffic, target::TargetHandle};
+use crate::{
+    disks, identity::NodeIdentity, metrics::StorageMetrics, service::StorageService,
+    target_driver::Shared, targets::Targets,
+};
 
-/// See the module.
-#[derive(Debug)]
-pub(crate) struct Node {
-    pub(crate) key: ClusterKey,
-    pub(crate) pool: Arc<BufPool>,
-    /// Buffers of full copies; see [`crate::limits::COPY_BYTES`].
-    pub(crate) copies: Arc<BufPool>,
-    pub(crate) routing: Arc<RoutingCache>,
-    pub(crate) peers: Arc<Peers>,
-    pub(crate) disks: Vec<NodeDisk>,
-    pub(crate) traffic: Arc<Traffic>,
-    pub(crate) resync_bytes_per_s: u64,
-    started: Instant,
-    /// Set once the cluster let this node in.
-    place: OnceLock<Place>,
-    targets: RwLock<Targets>,
-}
+/// Runs a storage node until `runtime.stop`.
+pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> {
+    let key =
+        ClusterKey::load(&config.security.cluster_key_file).context("load the cluster key")?;
+    let identity = NodeIdentity::load(&config.data_dir)?;
+    let opened = tokio::task::block_in_place(|| disks::open(&config))?;
+    let pool = BufPool::new(config.storage.buffer_bytes);
+    let routing = RoutingCache::new();
+    let peers = Peers::new(PeersConfig {
+        cluster_id: config.cluster_id.clone(),
+        identity: Identity::Daemon(key.clone()),
+        pool: pool.clone(),
+        routing: routing.clone(),
+    });
+    let metrics = Arc::new(StorageMetrics::new(&runtime.metrics));
+    let rate = config.storage.resync_bytes_per_s;
+    let targets = Targets::new(opened, rate, runtime.stop.child_token());
 
-/// This node in the cluster.
-struct Place {
-    node: u32,
-    lease: Lease,
-    heartbeat: Box<dyn Fn() + Send + Sync>,
-}
-
-impl std::fmt::Debug for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Place").field("node", &self.node).finish_non_exhaustive()
-    }
-}
-
-#[derive(Debug, Default)]
-struct Targets {
-    by_id: BTreeMap<TargetId, TargetHandle>,
-    /// A node has at most one target of a chain.
-    by_chain: BTreeMap<ChainId, TargetId>,
-}
-
-impl Node {
-    #[expect(clippy::too_many_arguments, reason = "one caller, which has just made all of them")]
-    pub(crate) fn new(
-        key: ClusterKey,
-        pool: Arc<BufPool>,
-        routing: Arc<RoutingCache>,
-        peers: Arc<Peers>,
-        disks: Vec<NodeDisk>,
-        traffic: Arc<Traffic>,
-        resync_bytes_per_s: u64,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            key,
-            pool,
-            copies: BufPool::new(crate::limits::COPY_BYTES),
-            routing,
-            peers,
-            disks,
-            traffic,
-            resync_bytes_per_s,
-            started: Instant::now(),
-            place: OnceLock::new(),
-            targets: RwLock::default(),
-        })
-    }
-
-    /// The cluster let this node in.
-    pub(crate) fn joined(&self, membership: &Membership) {
-        let place = Place {
-            node: membership.node_id().0,
-            lease: membership.lease(),
-            heartbeat: Box::new(membership.heartbeat_trigger()),
-        };
-        self.place.set(place).expect("a node joins once");
-    }
-
-    pub(crate) fn node_id(&self) -> u32 {
-        self.place.get().map_or(0, |place| place.node)
-    }
-
-    /// The moment of a step, for the machines.
-    pub(crate) fn now(&self) -> ff2_storage_core::target::Now {
-        let lease = self.place.get().is_some_and(|place| place.lease.is_valid());
-        ff2_storage_core::target::Now { at: self.started.elapsed(), lease }
-    }
-
-    /// A report changed: telling the cluster now saves time.
-    pub(crate) fn heartbeat_now(&self) {
-        if let Some(place) = self.place.get() {
-            (place.heartbeat)();
+    let server = ServerConfig::new(&config.cluster_id, key.clone(), pool.clone(), routing.clone());
+    let server = Server::bind(&config.listen, server)
+        .await
+        .with_context(|| format!("listen on {}", config.listen))?;
+    let membership = tokio::select! {
+        joined = join(&config, &identity, &targets, &metrics, peers.clone(), routing.clone()) => joined?,
+        () = runtime.stop.cancelled() => {
+            targets.shut_down().await;
+            return Ok(());
         }
-    }
+    };
+    let node_id = membership.node_id();
+    let cluster_id = membership.cluster_id().to_owned();
+    NodeIdentity { node_id: node_id.0, cluster_id }.save(&config.data_dir)?;
 
-    pub(crate) fn target(&self, id: TargetId) -> Option<TargetHandle> {
-        self.targets.read().by_id.get(&id).cloned()
-    }
+    let shared = Shared {
+        peers: peers.clone(),
+        routing: routing.clone(),
+        pool: pool.clone(),
+        lease: membership.lease(),
+        metrics: metrics.clone(),
+        changed: Arc::new(membership.heartbeat_trigger()),
+    };
+    targets.start_existing(&shared).await.context("load the targets")?;
+    targets.match_routing(node_id, &routing.get(), &shared).await.context("make the targets")?;
+    let operations = runtime.operations.clone();
+    let service = StorageService::new(targets.clone(), key, pool, metrics, operations);
+    let router = Router::new().add(StorageServer::new(Arc::new(service)));
+    show(&runtime, &targets, node_id.0);
 
-    /// This node's target of a chain.
-    pub(crate) fn target_of(&self, chain: ChainId) -> Option<TargetHandle> {
-        let targets = self.targets.read();
-        targets.by_id.get(targets.by_chain.get(&chain)?).cloned()
-    }
+    let follower = targets.clone();
+    runtime.tasks.spawn(async move { follower.follow(node_id, shared).await });
+    let serving = tokio::spawn(server.serve(router, runtime.stop.clone()));
+    membership.heartbeat_now();
+    runtime.admin.set_ready(true);
 
-    pub(crate) fn all_targets(&self) -> Vec<TargetHandle> {
-        self.targets.read().by_id.values().cloned().collect()
-    }
+    let outcome = tokio::select! {
+        () = runtime.stop.cancelled() => Ok(()),
+        status = membership.refused() => Err(anyhow::anyhow!("the cluster refuses this node: {status}")),
+    };
+    runtime.admin.set_ready(false);
+    runtime.stop.cancel();
+    membership.leave().await;
+    serving.await.context("end the service")?;
+    targets.shut_down().await;
+    outcome
+}
+
+async fn join(
+    config: &StoragedConfig,
+    identity: &NodeIdentity,
+    targets: &Arc<Targets>,
+    metrics: &Arc<StorageMetrics>,
+    peers: Arc<Peers>,
+    routing: Arc<RoutingCache>,
+) -> Result<Membership> {
+    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let request = pb::JoinRequest {
+        node_id: identity.node_id,
+        role: pb::NodeRole::Storaged.into(),
+        address: config.listen.clone(),
+        admin_address: config.http_listen.clone(),
+        hostname: hostname.trim().to_owned(),
+        disks: targets.disks(),
+        incarnation: 0,
+        cluster_id: identity.cluster_id.clone(),
+    };
+    let (targets, metrics) = (targets.clone(), metrics.clone());
+    let report = move || {
+        let work = metrics.work();
+        Report {
+            read_bytes: work.read_bytes,
+            write_bytes: work.write_bytes,
+            read_ops: work.read_ops,
+            write_ops: work.write_ops,
+            ..targets.report()
+        }
+    };
+    let config = MembershipConfig { metads: config.metads.clone(), request };
+    Membership::join(config, peers, routing, report).await.context("join the cluster")
+}
+
+/// What `/status` and `/dump` say of the targets.
+fn show(runtime: &Runtime, targets: &Arc<Targets>, node: u32) {
+    let shown = targets.clone();
+    runtime.admin.status("targets", move || {
+        let targets = shown.clone();
+        async move { targets.all().iter().map(show_target).collect() }
+    });
+    let shown = targets.clone();
+    runtime.admin.status("disks", move || {
+        let disks = shown.disks();
+        async move {
+            disks
+                .iter()
+                .map(|disk| {
+                    json!({
+                        "path": disk.path,
+                        "capacity_bytes": disk.capacity_bytes,
+                        "used_bytes": disk.used_bytes,
+                        "failed": disk.failed,
+                    })
+                })
+                .collect()
+        }
+    });
+    runtime.admin.status("node", move || async move { json!(node) });
+    let shown = targets.clone();
+    runtime.admin.dump("waiting", move || {
+        let targets = shown.clone();
+        async move {
+            let mut waiting = serde_json::Map::new();
+            for handle in targets.all() {
+                let explained = tokio::time::timeout(EXPLAIN_WAIT, handle.explain()).await;
+                let lines = explained.unwrap_or_else(|_| vec!["the target does not answer".into()]);
+                waiting.insert(handle.meta.id.to_string(), json!(lines));
+            }
+            waiting.into()
+        }
+    });
+}
+
+/// A target that answers nothing for this long is said to be stuck.
+const EXPLAIN_WAIT: Duration = Duration::from_millis(500);
+
+fn show_target(handle: &crate::target_driver::TargetHandle) -> serde_json::Value {
+    let seen = handle.seen();
+    json!({
+        "target": handle.meta.id.0,
+        "chain": handle.meta.chain.0,
+        "role": seen.role,
+        "local_state": seen.report.local_state.as_str_name(),
+        "chain_version": seen.report.chain_version,
+        "chunks": seen.chunks,
+        "live_chunks": seen.live_chunks,
+        "resync": { "done": seen.report.sync_done_chunks, "total": seen.report.sync_total_chunks },
+        "waiting_for": seen.report.waiting_for,
+    })
 }

@@ -1,83 +1,56 @@
-//! The data-plane service: checks who asks and what arrives, then asks the target.
+//! The data-plane service: takes calls apart, asks the target that they concern, and answers.
+//!
+//! Holds no state of its own beside the memory of genuine grants. A client's call is checked for its
+//! grant; calls between targets are for daemons only.
 
 mod read;
 
 use std::sync::Arc;
 
-use ff2_fabric::{Answer, Buf, Context, Peer, Storage};
-use ff2_proto::{
-    ChainId, ChainVersion, ChunkId, ChunkVersion, Code, InodeId, Status, TargetId, pb,
+use ff2_daemon::Operations;
+use ff2_fabric::{
+    Answer, ClusterKey, Context, Storage,
+    buf::{Buf, BufPool},
 };
-use ff2_storage_core::target::{Done, Outcome, PageRequest, Reply, UpdateId};
+use ff2_proto::{ChainId, Code, InodeId, Status, TargetId, pb};
+use ff2_storage_core::target::{Done, Input, Reply};
 
 use crate::{
-    limits,
-    node::Node,
-    target::{Question, TargetHandle, forward_from, update_from},
+    grants::{Grants, Want},
+    metrics::StorageMetrics,
+    target_driver::{TargetHandle, no_such_target},
+    targets::Targets,
+    wire,
 };
 
-/// See the module.
-#[derive(Clone, Debug)]
-pub(crate) struct StorageService {
-    pub(crate) node: Arc<Node>,
-}
-
-/// What a caller wants to do with an inode's chunks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Access {
-    Read,
-    Write,
+/// The service over the targets of this node.
+#[derive(Debug)]
+pub struct StorageService {
+    targets: Arc<Targets>,
+    grants: Grants,
+    pool: Arc<BufPool>,
+    metrics: Arc<StorageMetrics>,
+    operations: Operations,
 }
 
 impl StorageService {
-    /// A client shows a grant for the inode; a daemon needs none.
-    fn may(&self, peer: &Peer, grant: &[u8], inode: InodeId, access: Access) -> Result<(), Status> {
-        if matches!(peer, Peer::Daemon) {
-            return Ok(());
-        }
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let now_s = now.map_or(u64::MAX, |since| since.as_secs());
-        let grant = self.node.key.check_grant(grant, now_s)?;
-        let allowed = match access {
-            Access::Read => grant.read,
-            Access::Write => grant.write,
-        };
-        if grant.inode == inode.0 && allowed {
-            return Ok(());
-        }
-        let detail = format!("the grant does not allow to {access:?} inode {inode}");
-        Err(Status::new(Code::Forbidden, detail))
+    pub fn new(
+        targets: Arc<Targets>,
+        key: ClusterKey,
+        pool: Arc<BufPool>,
+        metrics: Arc<StorageMetrics>,
+        operations: Operations,
+    ) -> Self {
+        Self { targets, grants: Grants::new(key), pool, metrics, operations }
     }
 
-    fn target(&self, id: u64) -> Result<TargetHandle, Status> {
-        self.node.target(TargetId(id)).ok_or_else(|| {
-            Status::new(Code::NoSuchTarget, format!("target {id} is not on this node (now)"))
-        })
-    }
-
-    fn target_of(&self, chain: u32) -> Result<TargetHandle, Status> {
-        self.node.target_of(ChainId(chain)).ok_or_else(|| {
-            let known = self.node.routing.get().chains.get(&ChainId(chain)).cloned();
-            Status::stale_routing(known, format!("chain {chain} has no target on this node"))
-        })
-    }
-}
-
-fn unexpected(reply: &Reply) -> Status {
-    Status::new(Code::Internal, format!("the target answered another question: {reply:?}"))
-}
-
-fn named(chunk: Option<pb::ChunkKey>) -> Result<ChunkId, Status> {
-    chunk.map(Into::into).ok_or_else(|| Status::new(Code::InvalidArgument, "no chunk is named"))
-}
-
-fn done(reply: Reply) -> Result<Answer<pb::UpdateReply>, Status> {
-    match reply {
-        Reply::Update(result) => {
-            let Done { version, chunk_length } = result?;
-            Ok(pb::UpdateReply { version: version.0, chunk_length, ..Default::default() }.into())
-        }
-        other => Err(unexpected(&other)),
+    /// The target of a chain on this node; with `target` it must be that one.
+    fn target(&self, chain: u32, target: Option<u64>) -> Result<TargetHandle, Status> {
+        let chain = ChainId(chain);
+        let target = target.map(TargetId);
+        let handle = self.targets.of_chain(chain);
+        let handle = handle.filter(|handle| target.is_none_or(|target| target == handle.meta.id));
+        handle.ok_or_else(|| no_such_target(chain, target))
     }
 }
 
@@ -97,15 +70,17 @@ impl Storage for StorageService {
         request: pb::UpdateRequest,
         bulk: Buf,
     ) -> Result<Answer<pb::UpdateReply>, Status> {
-        let chunk = named(request.chunk)?;
-        self.may(&cx.peer, &request.grant, chunk.inode, Access::Write)?;
-        if request.kind() == pb::UpdateKind::Replace {
-            return Err(Status::new(Code::Forbidden, "only a predecessor replaces a chunk"));
-        }
-        let target = self.target_of(request.chain)?;
-        self.node.traffic.wrote(bulk.len() as u64);
-        let update = update_from(&request, bulk.freeze())?;
-        done(target.ask(Question::Update(update)).await?)
+        let bytes = bulk.len() as u64;
+        let update = wire::update(&request, bulk)?;
+        self.grants.check(&cx, &request.grant, update.chunk.inode, Want::Write)?;
+        let target = self.target(request.chain, None)?;
+        let detail = format!("{} of chain {}", update.chunk, request.chain);
+        let operation = self.operations.begin("update", detail);
+        operation.waits_for("the chain's members");
+        let reply = target.call(cx.remaining(), move |call| Input::Update { call, update }).await;
+        let done = operation.end(reply.and_then(done))?;
+        self.metrics.wrote(bytes);
+        Ok(update_reply(done).into())
     }
 
     async fn forward(
@@ -115,10 +90,14 @@ impl Storage for StorageService {
         bulk: Buf,
     ) -> Result<Answer<pb::UpdateReply>, Status> {
         cx.require_daemon()?;
-        let target = self.target(request.to_target)?;
-        self.node.traffic.wrote(bulk.len() as u64);
-        let forward = forward_from(request, bulk.freeze())?;
-        done(target.ask(Question::Forward(Box::new(forward))).await?)
+        let chain = request.update.as_ref().map_or(0, |update| update.chain);
+        let target = self.target(chain, Some(request.to_target))?;
+        let forward = wire::forward(request, bulk)?;
+        let op = if forward.resync { "copy" } else { "forward" };
+        let operation = self.operations.begin(op, format!("{} of chain {chain}", forward.chunk));
+        let reply = target.call(cx.remaining(), move |call| Input::Forward { call, forward }).await;
+        let done = operation.end(reply.and_then(done))?;
+        Ok(update_reply(done).into())
     }
 
     async fn settle(
@@ -128,20 +107,10 @@ impl Storage for StorageService {
         _bulk: Buf,
     ) -> Result<Answer<pb::SettleReply>, Status> {
         cx.require_daemon()?;
-        let target = self.target(request.to_target)?;
-        let outcomes = request
-            .updates
-            .into_iter()
-            .map(|update| {
-                let id = UpdateId {
-                    made_under: ChainVersion(update.made_under),
-                    version: ChunkVersion(update.version),
-                };
-                Ok(Outcome { chunk: named(update.chunk)?, id, committed: update.committed })
-            })
-            .collect::<Result<Vec<_>, Status>>()?;
-        let version = ChainVersion(request.chain_version);
-        target.settle(version, TargetId(request.from_target), outcomes)?;
+        let target = self.target(request.chain, Some(request.to_target))?;
+        let outcomes = wire::outcomes(&request)?;
+        let (chain_version, from) = (request.chain_version.into(), request.from_target.into());
+        target.tell(Input::Settle { chain_version, from, outcomes })?;
         Ok(pb::SettleReply::default().into())
     }
 
@@ -152,19 +121,17 @@ impl Storage for StorageService {
         _bulk: Buf,
     ) -> Result<Answer<pb::ListChunksReply>, Status> {
         let inode = InodeId(request.inode);
-        self.may(&cx.peer, &request.grant, inode, Access::Read)?;
-        let target = self.target_of(request.chain)?;
-        let limit = request.limit.clamp(1, limits::LIST_CHUNKS_MAX);
-        let question = Question::List { inode, from_index: request.from_index, limit };
-        match target.ask(question).await? {
-            Reply::List(page) => {
-                let page = page?;
-                let reply =
-                    pb::ListChunksReply { chunks: page.chunks, end: page.end, status: None };
-                Ok(reply.into())
-            }
+        self.grants.check(&cx, &request.grant, inode, Want::Length)?;
+        let target = self.target(request.chain, None)?;
+        let operation = self.operations.begin("list", format!("inode {inode}"));
+        let (from_index, limit) = (request.from_index, request.limit);
+        let make = move |call| Input::List { call, inode, from_index, limit };
+        let reply = target.call(cx.remaining(), make).await;
+        let page = operation.end(reply.and_then(|reply| match reply {
+            Reply::List(result) => result,
             other => Err(unexpected(&other)),
-        }
+        }))?;
+        Ok(pb::ListChunksReply { status: None, chunks: page.chunks, end: page.end }.into())
     }
 
     async fn query_version(
@@ -174,25 +141,17 @@ impl Storage for StorageService {
         _bulk: Buf,
     ) -> Result<Answer<pb::QueryVersionReply>, Status> {
         cx.require_daemon()?;
-        let chunk = named(request.chunk)?;
-        let chain_version = ChainVersion(request.chain_version);
-        let target = self.target(request.target)?;
-        match target.ask(Question::Query { chain_version, chunk }).await? {
-            Reply::Query(standing) => {
-                let standing = standing?;
-                let version = |id: Option<UpdateId>| id.map_or(0, |id| id.version.0);
-                let made_under = |id: Option<UpdateId>| id.map_or(0, |id| id.made_under.0);
-                let reply = pb::QueryVersionReply {
-                    status: None,
-                    committed_version: version(standing.committed),
-                    committed_made_under: made_under(standing.committed),
-                    pending_version: version(standing.pending),
-                    pending_made_under: made_under(standing.pending),
-                };
-                Ok(reply.into())
-            }
+        let target = self.target(request.chain, Some(request.target))?;
+        let chunk = wire::chunk(request.chunk)?;
+        let operation = self.operations.begin("query", chunk.to_string());
+        let chain_version = request.chain_version.into();
+        let make = move |call| Input::Query { call, chain_version, chunk };
+        let reply = target.call(cx.remaining(), make).await;
+        let standing = operation.end(reply.and_then(|reply| match reply {
+            Reply::Query(result) => result,
             other => Err(unexpected(&other)),
-        }
+        }))?;
+        Ok(wire::query_reply(standing).into())
     }
 
     async fn sync_page(
@@ -202,19 +161,13 @@ impl Storage for StorageService {
         _bulk: Buf,
     ) -> Result<Answer<pb::SyncPageReply>, Status> {
         cx.require_daemon()?;
-        let target = self.target(request.target)?;
-        let page = PageRequest {
-            chain_version: ChainVersion(request.chain_version),
-            after: request.after.map(Into::into),
-            limit: request.limit,
-            done_chunks: request.done_chunks,
-            total_chunks: request.total_chunks,
-        };
-        match target.ask(Question::SyncPage(page)).await? {
-            Reply::SyncPage(page) => {
-                let page = page?;
-                let reply = pb::SyncPageReply { chunks: page.chunks, end: page.end, status: None };
-                Ok(reply.into())
+        let target = self.target(request.chain, Some(request.target))?;
+        let page = wire::page_request(&request);
+        let make = move |call| Input::SyncPage { call, request: page };
+        match target.call(cx.remaining(), make).await? {
+            Reply::SyncPage(result) => {
+                let page = result?;
+                Ok(pb::SyncPageReply { status: None, chunks: page.chunks, end: page.end }.into())
             }
             other => Err(unexpected(&other)),
         }
@@ -227,10 +180,14 @@ impl Storage for StorageService {
         _bulk: Buf,
     ) -> Result<Answer<pb::SyncDoneReply>, Status> {
         cx.require_daemon()?;
-        let chain_version = ChainVersion(request.chain_version);
-        let target = self.target(request.target)?;
-        match target.ask(Question::SyncDone { chain_version }).await? {
-            Reply::SyncDone(result) => result.map(|()| pb::SyncDoneReply::default().into()),
+        let target = self.target(request.chain, Some(request.target))?;
+        let chain_version = request.chain_version.into();
+        let make = move |call| Input::SyncDone { call, chain_version };
+        match target.call(cx.remaining(), make).await? {
+            Reply::SyncDone(result) => {
+                result?;
+                Ok(pb::SyncDoneReply::default().into())
+            }
             other => Err(unexpected(&other)),
         }
     }
@@ -241,12 +198,27 @@ impl Storage for StorageService {
         _request: pb::SpaceRequest,
         _bulk: Buf,
     ) -> Result<Answer<pb::SpaceReply>, Status> {
-        let mut reply = pb::SpaceReply::default();
-        for disk in &self.node.disks {
-            let space = disk.engine.space();
-            reply.capacity_bytes += space.capacity_bytes;
-            reply.used_bytes += space.used_bytes;
-        }
-        Ok(reply.into())
+        let (capacity_bytes, used_bytes) = self.targets.space();
+        Ok(pb::SpaceReply { capacity_bytes, used_bytes }.into())
     }
+}
+
+fn done(reply: Reply) -> Result<Done, Status> {
+    match reply {
+        Reply::Update(result) => result,
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn update_reply(done: Done) -> pb::UpdateReply {
+    pb::UpdateReply {
+        status: None,
+        version: done.version.0,
+        chunk_length: done.chunk_length,
+        chunk_crc32c: 0,
+    }
+}
+
+fn unexpected(reply: &Reply) -> Status {
+    Status::new(Code::Internal, format!("the target answered something else: {reply:?}"))
 }

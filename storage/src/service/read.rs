@@ -1,12 +1,19 @@
-//! Reads: all parts of a call at once, each into a buffer of its own that goes out as it is.
+//! Reads: several parts in one call, each with its own outcome.
 
-use ff2_fabric::{Answer, Context, SharedBuf};
-use ff2_proto::{Code, Status, limits::BULK_BYTES_MAX, pb};
-use ff2_storage_core::format::crc32c;
-use tokio::task::JoinSet;
+use ff2_fabric::{Answer, Context, buf::SharedBuf};
+use ff2_proto::{ChunkId, Code, Status, limits as shared, pb};
+use tokio::sync::oneshot;
 
-use super::{Access, StorageService, named};
-use crate::{limits, target::Found};
+use super::StorageService;
+use crate::{
+    grants::Want,
+    limits,
+    target_driver::{DiskRead, ReadBytes, stopping},
+    wire,
+};
+
+/// A part that was begun, or why not.
+type Begun = Result<oneshot::Receiver<Result<ReadBytes, Status>>, Status>;
 
 impl StorageService {
     pub(super) async fn read_parts(
@@ -14,82 +21,94 @@ impl StorageService {
         cx: &Context,
         request: pb::ReadRequest,
     ) -> Result<Answer<pb::ReadReply>, Status> {
-        if request.parts.len() > limits::READ_PARTS_MAX {
-            let detail = format!("a read has at most {} parts", limits::READ_PARTS_MAX);
-            return Err(Status::new(Code::InvalidArgument, detail));
-        }
-        let wanted: u64 = request.parts.iter().map(|part| u64::from(part.length)).sum();
-        if wanted > BULK_BYTES_MAX as u64 {
-            let detail = format!("a read answers at most {BULK_BYTES_MAX} bytes, not {wanted}");
-            return Err(Status::new(Code::InvalidArgument, detail));
-        }
-        let mut checked = None;
+        check_size(&request)?;
+        let operation = self.operations.begin("read", describe(&request));
+        // All parts are on their way before the first is waited for.
+        let mut begun = Vec::with_capacity(request.parts.len());
         for part in &request.parts {
-            let inode = named(part.chunk)?.inode;
-            // All parts of a call are mostly of one file: its grant is checked once.
-            if checked != Some(inode) {
-                self.may(&cx.peer, &request.grant, inode, Access::Read)?;
-                checked = Some(inode);
-            }
+            begun.push(self.begin_part(cx, &request, part).await);
         }
-        let outcomes = self.read_all(request.parts).await;
-        let mut answer = Answer::from(pb::ReadReply::default());
-        for outcome in outcomes {
-            let part = match outcome {
-                Ok(found) => {
-                    self.node.traffic.read(found.bytes.len() as u64);
-                    describe(&found, &mut answer.bulk)
+        let mut reply = pb::ReadReply { parts: Vec::with_capacity(begun.len()) };
+        let mut bulk = Vec::with_capacity(begun.len());
+        let mut bytes_read = 0;
+        for (part, begun) in request.parts.iter().zip(begun) {
+            match finish_part(cx, part, begun).await {
+                Ok((answer, bytes)) => {
+                    bytes_read += u64::from(answer.length);
+                    reply.parts.push(answer);
+                    bulk.push(bytes);
                 }
                 Err(status) => {
-                    pb::ReadPartReply { status: Some(status.into()), ..Default::default() }
+                    operation.failed();
+                    let status = Some(status.into());
+                    reply.parts.push(pb::ReadPartReply { status, ..Default::default() });
                 }
-            };
-            answer.message.parts.push(part);
-        }
-        Ok(answer)
-    }
-
-    async fn read_all(&self, mut parts: Vec<pb::ReadPart>) -> Vec<Result<Found, Status>> {
-        if parts.len() == 1
-            && let Some(part) = parts.pop()
-        {
-            return vec![self.read_part(part).await];
-        }
-        let mut outcomes: Vec<Result<Found, Status>> = Vec::with_capacity(parts.len());
-        let mut running = JoinSet::new();
-        for (place, part) in parts.into_iter().enumerate() {
-            outcomes.push(Err(Code::Internal.into()));
-            let service = self.clone();
-            running.spawn(async move { (place, service.read_part(part).await) });
-        }
-        while let Some(joined) = running.join_next().await {
-            match joined {
-                Ok((place, outcome)) => outcomes[place] = outcome,
-                Err(error) => tracing::error!(%error, "a read failed"),
             }
         }
-        outcomes
+        self.metrics.read(bytes_read);
+        Ok(Answer::with_bulk(reply, bulk))
     }
 
-    async fn read_part(&self, part: pb::ReadPart) -> Result<Found, Status> {
-        let chunk = named(part.chunk)?;
-        let target = self.target(part.target)?;
-        let buffer =
-            tokio::time::timeout(limits::BUFFER_WAIT, self.node.pool.get(part.length as usize));
-        let buffer = buffer.await.map_err(|_| Status::new(Code::Busy, "no buffer for a read"))?;
-        target.read(chunk, part.offset, part.length, buffer).await
+    async fn begin_part(
+        &self,
+        cx: &Context,
+        request: &pb::ReadRequest,
+        part: &pb::ReadPart,
+    ) -> Begun {
+        let chunk: ChunkId = wire::chunk(part.chunk)?;
+        self.grants.check(cx, &request.grant, chunk.inode, Want::Read)?;
+        let target = self.target(part.chain, Some(part.target))?;
+        let end = u64::from(part.offset) + u64::from(part.length);
+        if part.length == 0 || end > u64::from(shared::CHUNK_SIZE_MAX) {
+            return Err(wire::invalid("a part lies within a chunk and has bytes"));
+        }
+        let wanted = self.pool.get(part.length as usize);
+        let buf = tokio::time::timeout(cx.remaining(), wanted).await;
+        let buf = buf.map_err(|_| Status::new(Code::Busy, "no buffer in time"))?;
+        target.read(DiskRead { chunk, offset: part.offset, length: part.length, buf })
     }
 }
 
-/// The message of a part; its bytes join the bulk.
-fn describe(found: &Found, bulk: &mut Vec<SharedBuf>) -> pb::ReadPartReply {
-    let reply = pb::ReadPartReply {
-        status: None,
-        version: found.readout.map_or(0, |readout| readout.version.0),
-        chunk_length: found.readout.map_or(0, |readout| readout.chunk_length),
-        length: found.readout.map_or(0, |readout| readout.valid),
-        crc32c: crc32c(&found.bytes),
+async fn finish_part(
+    cx: &Context,
+    part: &pb::ReadPart,
+    begun: Begun,
+) -> Result<(pb::ReadPartReply, SharedBuf), Status> {
+    let found = match tokio::time::timeout(cx.remaining(), begun?).await {
+        Ok(Ok(found)) => found?,
+        Ok(Err(_)) => return Err(stopping()),
+        Err(_) => return Err(Status::new(Code::Timeout, "the read took too long")),
     };
-    bulk.push(found.bytes.clone());
-    reply
+    let ReadBytes { buf, readout } = found;
+    let bytes = match readout {
+        None if buf.is_empty() => SharedBuf::from(vec![0; part.length as usize]),
+        Some(_) | None => buf.freeze(),
+    };
+    assert_eq!(bytes.len(), part.length as usize, "a part has all its bytes");
+    let answer = pb::ReadPartReply {
+        status: None,
+        version: readout.map_or(0, |readout| readout.version.0),
+        chunk_length: readout.map_or(0, |readout| readout.chunk_length),
+        length: readout.map_or(0, |readout| readout.valid),
+        crc32c: wire::crc32c(&bytes),
+    };
+    Ok((answer, bytes))
+}
+
+/// One call's answer fits into one call's bulk bytes.
+fn check_size(request: &pb::ReadRequest) -> Result<(), Status> {
+    let bytes: u64 = request.parts.iter().map(|part| u64::from(part.length)).sum();
+    if request.parts.len() > limits::READ_PARTS || bytes > shared::BULK_BYTES_MAX as u64 {
+        let detail = format!("{} parts with {bytes} bytes are too many", request.parts.len());
+        return Err(wire::invalid(detail));
+    }
+    Ok(())
+}
+
+fn describe(request: &pb::ReadRequest) -> String {
+    let first = request.parts.first().and_then(|part| part.chunk).map(ChunkId::from);
+    match first {
+        Some(chunk) => format!("{} parts, first {chunk}", request.parts.len()),
+        None => "nothing".into(),
+    }
 }

@@ -4,12 +4,14 @@
 //! as of a moment after the question was sent, so it serves the reads that had come before that, and
 //! no later one. Often it also settles the pending update.
 
+use std::collections::BTreeMap;
+
 use ff2_proto::{ChainVersion, ChunkId, Code, Status, pb, routing::ChainExt};
 
 use super::{
     Now, Outputs, Target,
     event::{Output, Reply},
-    live::{Ask, AskKind, Query},
+    live::{Ask, AskKind, Live, Query},
     membership::{refusal, reply_read},
     types::{Attempt, CallId, Page, ReadAnswer, Role, Standing, UpdateId},
 };
@@ -246,21 +248,25 @@ impl<P: Clone> Target<P> {
     fn list(&self, from: ChunkId, limit: u32) -> Result<Page<pb::ChunkInfo>, Status> {
         let last = ChunkId { inode: from.inode, index: u32::MAX };
         let limit = limit.clamp(1, limits::PAGE_CHUNKS) as usize;
-        let mut records = self.records.range(from..=last);
-        let chunks: Vec<pb::ChunkInfo> = records
-            .by_ref()
-            .take(limit)
-            .map(|(&chunk, record)| pb::ChunkInfo {
-                chunk: Some(chunk.into()),
-                length: record.length,
-                version: record.id.version.0,
-            })
-            .collect();
-        let end = records.next().is_none();
-        let through = match chunks.last().and_then(|info| info.chunk) {
-            Some(chunk) if !end => chunk.into(),
-            _ => last,
+        let info = |chunk: ChunkId, length, version| pb::ChunkInfo {
+            chunk: Some(chunk.into()),
+            length,
+            version,
         };
+        let records = self.records.range(from..=last).take(limit + 1);
+        let mut chunks: BTreeMap<ChunkId, pb::ChunkInfo> = records
+            .map(|(&chunk, record)| (chunk, info(chunk, record.length, record.id.version.0)))
+            .collect();
+        // Chunks whose first version is pending: whoever collects the file must find them, and
+        // whoever asks for its length need not count them yet.
+        let is_coming = |live: &Live<P>| live.pending.as_ref().is_some_and(|p| !p.removes());
+        for (&chunk, _) in self.live.range(from..=last).filter(|(_, live)| is_coming(live)) {
+            chunks.entry(chunk).or_insert_with(|| info(chunk, 0, 0));
+        }
+        let end = chunks.len() <= limit;
+        let mut chunks: Vec<_> = chunks.into_iter().collect();
+        chunks.truncate(limit);
+        let through = chunks.last().filter(|_| !end).map_or(last, |&(chunk, _)| chunk);
         let is_open = self.live.range(from..=through).any(|(_, live)| {
             let pending = live.pending.as_ref();
             pending.is_some_and(|pending| !self.role.is_head() || pending.inherited)
@@ -268,7 +274,7 @@ impl<P: Clone> Target<P> {
         if is_open {
             return Err(Status::new(Code::PendingVersion, "an update of the file is not settled"));
         }
-        Ok(Page { chunks, end })
+        Ok(Page { chunks: chunks.into_iter().map(|(_, info)| info).collect(), end })
     }
 }
 

@@ -554,6 +554,27 @@ fn outcomes_come_down_the_chain() {
 }
 
 #[test]
+fn a_listing_shows_chunks_that_are_coming() {
+    let mut head = head_of_two();
+    head.write(1);
+    let list = |head: &mut Bench| {
+        let call = head.call();
+        let input = Input::List { call, inode: place().inode, from_index: 0, limit: 10 };
+        match head.step(input).pop() {
+            Some(Output::Reply { reply: Reply::List(page), .. }) => {
+                page.map(|page| page.chunks).map_err(|status| status.code)
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let coming = pb::ChunkInfo { chunk: Some(place().into()), length: 0, version: 0 };
+    assert_eq!(list(&mut head), Ok(vec![coming]));
+    let mut tail = tail_of_two();
+    tail.forward(1, id(2, 1), None);
+    assert_eq!(list(&mut tail), Err(Code::PendingVersion), "it may be committed or not");
+}
+
+#[test]
 fn queues_are_bounded() {
     let mut head = head_of_two();
     let mut refused = 0;

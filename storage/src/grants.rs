@@ -1,0 +1,129 @@
+//! Who may touch a chunk: daemons always, clients with metad's grant for the chunk's inode.
+
+use std::{
+    collections::HashMap,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use ff2_fabric::{ClusterKey, Context, Peer};
+use ff2_proto::{Code, InodeId, Status, pb};
+use parking_lot::Mutex;
+
+use crate::limits;
+
+/// Checks grants; those that were genuine lately are not computed again.
+#[derive(Debug)]
+pub(crate) struct Grants {
+    key: ClusterKey,
+    genuine: Mutex<HashMap<Bytes, pb::Grant>>,
+}
+
+/// What a call wants to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    Read,
+    Write,
+    /// Either right will do: lengths are no secret to who may read, and a writer needs them.
+    Length,
+}
+
+impl Grants {
+    pub(crate) fn new(key: ClusterKey) -> Self {
+        Self { key, genuine: Mutex::default() }
+    }
+
+    pub(crate) fn check(
+        &self,
+        cx: &Context,
+        grant: &Bytes,
+        inode: InodeId,
+        want: Want,
+    ) -> Result<(), Status> {
+        match cx.peer {
+            Peer::Daemon => Ok(()),
+            Peer::User(_) => {
+                let now_s =
+                    SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |t| t.as_secs());
+                allows(&self.genuine(grant, now_s)?, inode, want)
+            }
+        }
+    }
+
+    fn genuine(&self, grant: &Bytes, now_s: u64) -> Result<pb::Grant, Status> {
+        let known = self.genuine.lock().get(grant).cloned();
+        if let Some(known) = known.filter(|known| known.expires_s == 0 || known.expires_s > now_s) {
+            return Ok(known);
+        }
+        let checked = self.key.check_grant(grant, now_s)?;
+        let mut genuine = self.genuine.lock();
+        if genuine.len() >= limits::GRANTS {
+            genuine.clear();
+        }
+        // Its own memory: the call's may be a large frame.
+        genuine.insert(Bytes::copy_from_slice(grant), checked.clone());
+        Ok(checked)
+    }
+}
+
+fn allows(grant: &pb::Grant, inode: InodeId, want: Want) -> Result<(), Status> {
+    let is_allowed = match want {
+        Want::Read => grant.read,
+        Want::Write => grant.write,
+        Want::Length => grant.read || grant.write,
+    };
+    if grant.inode == inode.0 && is_allowed {
+        return Ok(());
+    }
+    let detail = format!("the grant is for inode {}, not to {want:?} inode {inode}", grant.inode);
+    Err(Status::new(Code::Forbidden, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user() -> Context {
+        Context {
+            peer: Peer::User(Default::default()),
+            deadline: std::time::Instant::now(),
+            routing_version: 0,
+        }
+    }
+
+    #[test]
+    fn a_grant_opens_one_inode_for_what_it_says() {
+        let key = ClusterKey::generate().unwrap();
+        let grants = Grants::new(key.clone());
+        let grant = |read, write, expires_s| {
+            key.grant(pb::Grant { inode: 7, read, write, expires_s, ..Default::default() })
+        };
+        let check = |grant: &Bytes, inode, want| {
+            let twice = [(); 2].map(|()| grants.check(&user(), grant, InodeId(inode), want));
+            assert_eq!(twice[0], twice[1], "the memory of genuine grants changes nothing");
+            twice[0].clone().map_err(|status| status.code)
+        };
+        assert_eq!(check(&grant(true, false, 0), 7, Want::Read), Ok(()));
+        assert_eq!(check(&grant(true, false, 0), 7, Want::Length), Ok(()));
+        assert_eq!(check(&grant(true, false, 0), 7, Want::Write), Err(Code::Forbidden));
+        assert_eq!(check(&grant(true, true, 0), 8, Want::Read), Err(Code::Forbidden));
+        assert_eq!(check(&grant(true, true, 1), 7, Want::Read), Err(Code::GrantExpired));
+        assert_eq!(check(&Bytes::new(), 7, Want::Read), Err(Code::Forbidden));
+        let other = ClusterKey::generate().unwrap();
+        let forged = other.grant(pb::Grant { inode: 7, read: true, ..Default::default() });
+        assert_eq!(check(&forged, 7, Want::Read), Err(Code::Forbidden));
+        let daemon = Context { peer: Peer::Daemon, ..user() };
+        assert_eq!(grants.check(&daemon, &Bytes::new(), InodeId(7), Want::Write), Ok(()));
+    }
+
+    #[test]
+    fn the_memory_is_bounded() {
+        let key = ClusterKey::generate().unwrap();
+        let grants = Grants::new(key.clone());
+        for inode in 0..3 * limits::GRANTS as u64 {
+            let grant = key.grant(pb::Grant { inode, read: true, ..Default::default() });
+            assert!(grants.check(&user(), &grant, InodeId(inode), Want::Read).is_ok());
+            assert!(grants.genuine.lock().len() <= limits::GRANTS);
+        }
+    }
+}

@@ -1,0 +1,442 @@
+//! The task of one target: owns its machine and performs what the machine decides.
+//!
+//! Everything that concerns the target comes to the task as a mail: calls from the service, and what
+//! its own outputs came to. The task never waits for any of them: store operations and calls to other
+//! nodes run in tasks of their own and post their outcome. Their number is bounded by the machine's
+//! bounds.
+//!
+//! Before each step the lease is read first and the routing after it. The membership renews the lease
+//! only when the routing of the same answer is in place, so a valid lease means that the chain in
+//! hand is as new as the lease.
+
+mod peer;
+mod perform;
+mod settle;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ff2_fabric::{
+    Peers, RoutingCache,
+    buf::{Buf, BufPool, SharedBuf},
+    membership::Lease,
+};
+use ff2_proto::{ChainId, Code, Routing, Status, TargetId, pb};
+use ff2_storage_core::target::{
+    CallId, Input, Loaded, Now, Outputs, ReadAnswer, Reply, Report, Target,
+};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    engine::{Engine, Readout, TargetMeta},
+    limits,
+    metrics::StorageMetrics,
+};
+
+/// What all targets of a node share.
+#[derive(Clone)]
+pub struct Shared {
+    pub peers: Arc<Peers>,
+    pub routing: Arc<RoutingCache>,
+    pub pool: Arc<BufPool>,
+    pub lease: Lease,
+    pub metrics: Arc<StorageMetrics>,
+    /// Called when a target's report changed.
+    pub changed: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("lease", &self.lease).finish_non_exhaustive()
+    }
+}
+
+/// The way to a running target; clones share it.
+#[derive(Clone, Debug)]
+pub struct TargetHandle {
+    pub meta: TargetMeta,
+    pub disk_uuid: [u8; 16],
+    mails: mpsc::Sender<Mail>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// What the task lets others see, as of its last look.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    pub report: Report,
+    pub role: String,
+    pub chunks: usize,
+    pub live_chunks: usize,
+    pub is_source: bool,
+}
+
+/// A call as the service makes it; the task gives it its number.
+pub(crate) type MakeInput = Box<dyn FnOnce(CallId) -> Input<SharedBuf> + Send>;
+
+pub(crate) enum Mail {
+    Call {
+        make: MakeInput,
+        reply: oneshot::Sender<Reply>,
+    },
+    Read {
+        read: DiskRead,
+        reply: oneshot::Sender<Result<ReadBytes, Status>>,
+    },
+    /// Something without a caller.
+    Tell(Input<SharedBuf>),
+    Explain(oneshot::Sender<Vec<String>>),
+}
+
+/// A part of a chunk to be read into a buffer.
+#[derive(Debug)]
+pub(crate) struct DiskRead {
+    pub(crate) chunk: ff2_proto::ChunkId,
+    pub(crate) offset: u32,
+    pub(crate) length: u32,
+    pub(crate) buf: Buf,
+}
+
+/// What a read found. Without a readout the chunk does not exist; the bytes are zeros then.
+#[derive(Debug)]
+pub(crate) struct ReadBytes {
+    pub(crate) buf: Buf,
+    pub(crate) readout: Option<Readout>,
+}
+
+/// What one of the task's outputs came to.
+pub(crate) enum Done {
+    Input(Input<SharedBuf>),
+    Read { call: CallId, result: Result<ReadBytes, Status> },
+}
+
+impl TargetHandle {
+    /// Starts the task of a target whose chunks were loaded.
+    pub fn start(
+        engine: Engine,
+        meta: TargetMeta,
+        disk_uuid: [u8; 16],
+        loaded: Vec<Loaded>,
+        shared: Shared,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        let (mails, inbox) = mpsc::channel(limits::MAILBOX);
+        let (done, completions) = mpsc::channel(limits::COMPLETIONS);
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let chain = shared.routing.get().chains.get(&meta.chain).map_or(0, |chain| chain.version);
+        let serve_after = meta.chain_version.max(chain.into());
+        let machine = Target::new(meta.id, meta.chain, serve_after, loaded);
+        let outcomes = settle::start(meta, shared.clone(), tasks, stop.clone());
+        let task = Task {
+            machine,
+            meta,
+            engine,
+            shared,
+            done,
+            outcomes,
+            tasks: tasks.clone(),
+            seen: seen.clone(),
+            started: Instant::now(),
+            next_call: 0,
+            callers: HashMap::new(),
+            reads: HashMap::new(),
+            routing: Arc::new(Routing::default()),
+        };
+        tasks.spawn(task.run(inbox, completions, stop));
+        Self { meta, disk_uuid, mails, seen }
+    }
+
+    /// Asks the machine. Fails with BUSY when too many ask.
+    pub(crate) async fn call(
+        &self,
+        patience: Duration,
+        make: impl FnOnce(CallId) -> Input<SharedBuf> + Send + 'static,
+    ) -> Result<Reply, Status> {
+        let (reply, answer) = oneshot::channel();
+        self.post(Mail::Call { make: Box::new(make), reply })?;
+        match tokio::time::timeout(patience.min(limits::REPLY_WAIT), answer).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(_)) => Err(stopping()),
+            Err(_) => Err(Status::new(Code::UnknownOutcome, "no answer within the time limit")),
+        }
+    }
+
+    /// Begins a read; the answer comes when the machine allows it.
+    pub(crate) fn read(
+        &self,
+        read: DiskRead,
+    ) -> Result<oneshot::Receiver<Result<ReadBytes, Status>>, Status> {
+        let (reply, answer) = oneshot::channel();
+        self.post(Mail::Read { read, reply })?;
+        Ok(answer)
+    }
+
+    pub(crate) fn tell(&self, input: Input<SharedBuf>) -> Result<(), Status> {
+        self.post(Mail::Tell(input))
+    }
+
+    pub fn seen(&self) -> Seen {
+        self.seen.lock().clone()
+    }
+
+    /// Why things of this target wait, for people.
+    pub async fn explain(&self) -> Vec<String> {
+        let (reply, answer) = oneshot::channel();
+        match self.post(Mail::Explain(reply)) {
+            Ok(()) => answer.await.unwrap_or_default(),
+            Err(status) => vec![status.to_string()],
+        }
+    }
+
+    /// What a heartbeat says of this target.
+    pub fn report(&self, used_bytes: u64) -> pb::TargetReport {
+        let report = self.seen.lock().report.clone();
+        pb::TargetReport {
+            target: self.meta.id.0,
+            local_state: report.local_state.into(),
+            generation: self.meta.generation,
+            chain_version: report.chain_version,
+            used_bytes,
+            sync_done_chunks: report.sync_done_chunks,
+            sync_total_chunks: report.sync_total_chunks,
+            waiting_for: report.waiting_for,
+        }
+    }
+
+    fn post(&self, mail: Mail) -> Result<(), Status> {
+        self.mails.try_send(mail).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                Status::new(Code::Busy, format!("target {} has too much to do", self.meta.id))
+            }
+            mpsc::error::TrySendError::Closed(_) => stopping(),
+        })
+    }
+}
+
+pub(crate) fn stopping() -> Status {
+    Status::new(Code::ShuttingDown, "the target is stopping")
+}
+
+/// The owner of one machine.
+struct Task {
+    machine: Target<SharedBuf>,
+    meta: TargetMeta,
+    engine: Engine,
+    shared: Shared,
+    done: mpsc::Sender<Done>,
+    outcomes: mpsc::Sender<settle::Settled>,
+    tasks: TaskTracker,
+    seen: Arc<Mutex<Seen>>,
+    started: Instant,
+    next_call: u64,
+    callers: HashMap<CallId, oneshot::Sender<Reply>>,
+    reads: HashMap<CallId, Reading>,
+    routing: Arc<Routing>,
+}
+
+/// A read between its call and its answer.
+struct Reading {
+    state: ReadState,
+    reply: oneshot::Sender<Result<ReadBytes, Status>>,
+}
+
+enum ReadState {
+    /// The machine has not allowed it yet.
+    Waits(DiskRead),
+    OnDisk,
+    /// The bytes wait for the machine's last word.
+    Found(ReadBytes),
+}
+
+impl Task {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Mail>,
+        mut completions: mpsc::Receiver<Done>,
+        stop: CancellationToken,
+    ) {
+        let mut routing = self.shared.routing.subscribe();
+        let mut ticks = tokio::time::interval(limits::TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.refresh(self.now());
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(done) = completions.recv() => {
+                    self.on_done(done);
+                    for _ in 1..limits::MAIL_BATCH {
+                        let Ok(done) = completions.try_recv() else { break };
+                        self.on_done(done);
+                    }
+                }
+                changed = routing.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    self.refresh(self.now());
+                }
+                _ = ticks.tick() => self.tick(),
+                mail = inbox.recv() => {
+                    let Some(mail) = mail else { break };
+                    self.on_mail(mail);
+                    for _ in 1..limits::MAIL_BATCH {
+                        let Ok(mail) = inbox.try_recv() else { break };
+                        self.on_mail(mail);
+                    }
+                }
+            }
+        }
+        tracing::debug!(target_id = self.meta.id.0, "the target's task ended");
+    }
+
+    fn on_mail(&mut self, mail: Mail) {
+        match mail {
+            Mail::Call { make, reply } => {
+                let call = self.next_call();
+                self.callers.insert(call, reply);
+                self.step(make(call));
+            }
+            Mail::Read { read, reply } => {
+                let (call, chunk) = (self.next_call(), read.chunk);
+                self.reads.insert(call, Reading { state: ReadState::Waits(read), reply });
+                self.step(Input::Read { call, chunk });
+            }
+            Mail::Tell(input) => self.step(input),
+            Mail::Explain(reply) => {
+                let mut lines = self.machine.explain();
+                lines.truncate(limits::DUMP_LINES);
+                // Whoever asked may have gone.
+                let _ = reply.send(lines);
+            }
+        }
+    }
+
+    fn on_done(&mut self, done: Done) {
+        match done {
+            Done::Input(input) => self.step(input),
+            Done::Read { call, result } => {
+                let Some(reading) = self.reads.get_mut(&call) else { return };
+                let result = result.map(|found| reading.state = ReadState::Found(found));
+                self.step(Input::ReadDone { call, result });
+            }
+        }
+    }
+
+    fn next_call(&mut self) -> CallId {
+        self.next_call += 1;
+        CallId(self.next_call)
+    }
+
+    fn step(&mut self, input: Input<SharedBuf>) {
+        let now = self.now();
+        self.refresh(now);
+        let mut out = Outputs::new();
+        self.machine.step(now, input, &mut out);
+        self.perform(out);
+    }
+
+    /// Gives the machine the chain if the routing has a newer one. `now` was taken before.
+    fn refresh(&mut self, now: Now) {
+        let routing = self.shared.routing.get();
+        if Arc::ptr_eq(&routing, &self.routing) {
+            return;
+        }
+        let chain = routing.chains.get(&self.meta.chain).cloned();
+        self.routing = routing;
+        let Some(chain) = chain.filter(|chain| chain.version > self.machine.chain().version) else {
+            return;
+        };
+        let before = self.machine.role();
+        let mut out = Outputs::new();
+        let version = chain.version;
+        self.machine.step(now, Input::Chain(chain), &mut out);
+        tracing::info!(
+            target_id = self.meta.id.0,
+            chain = self.meta.chain.0,
+            version,
+            ?before,
+            after = ?self.machine.role(),
+            "the chain changed"
+        );
+        self.remember_chain_version();
+        self.perform(out);
+    }
+
+    /// So that a restart serves only under versions made after it, even if it is told an older one.
+    fn remember_chain_version(&mut self) {
+        if !self.machine.role().takes_updates() {
+            return;
+        }
+        self.meta.chain_version = self.machine.chain().version.into();
+        let (engine, meta) = (self.engine.clone(), self.meta);
+        self.tasks.spawn(async move {
+            if let Err(error) = engine.update_target(meta).await {
+                tracing::warn!(target_id = meta.id.0, %error, "cannot note the chain version");
+            }
+        });
+    }
+
+    fn tick(&mut self) {
+        let now = self.now();
+        self.refresh(now);
+        if self.engine.is_failed() && self.machine.failure().is_none() {
+            self.step(Input::Failed(Status::new(Code::DiskFailed, "the disk takes no writes")));
+        }
+        let mut out = Outputs::new();
+        self.machine.tick(now, &mut out);
+        self.perform(out);
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let seen = Seen {
+            report: self.machine.report(),
+            role: format!("{:?}", self.machine.role()),
+            chunks: self.machine.records().len(),
+            live_chunks: self.machine.live_chunks(),
+            is_source: self.machine.is_source(),
+        };
+        *self.seen.lock() = seen;
+    }
+
+    fn now(&self) -> Now {
+        Now { lease: self.shared.lease.is_valid(), at: self.started.elapsed() }
+    }
+
+    fn reply(&mut self, call: CallId, reply: Reply) {
+        let Some(reading) = self.reads.remove(&call) else {
+            if let Some(caller) = self.callers.remove(&call) {
+                // A caller that has gone asks again, with the same tag.
+                let _ = caller.send(reply);
+            }
+            return;
+        };
+        let answer = match (reply, reading.state) {
+            (Reply::Read(Ok(ReadAnswer::Data)), ReadState::Found(found)) => Ok(found),
+            (Reply::Read(Ok(ReadAnswer::Absent)), ReadState::Waits(mut read)) => {
+                read.buf.set_len(read.length as usize);
+                read.buf.fill(0);
+                Ok(ReadBytes { buf: read.buf, readout: None })
+            }
+            (Reply::Read(Err(status)), _) => Err(status),
+            (reply, _) => unreachable!("a read is not answered with {reply:?}"),
+        };
+        let _ = reading.reply.send(answer);
+    }
+}
+
+/// The chain and target that a call names are of this node, or the refusal.
+pub(crate) fn no_such_target(chain: ChainId, target: Option<TargetId>) -> Status {
+    let detail = match target {
+        Some(target) => format!("target {target} of chain {chain} is not on this node"),
+        None => format!("chain {chain} has no target on this node"),
+    };
+    Status::new(Code::NoSuchTarget, detail)
+}

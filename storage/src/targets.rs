@@ -1,0 +1,268 @@
+//! The targets of this node: which stores exist, which must be made, what they report.
+//!
+//! Follows the routing: a target that it places on one of this node's disks gets a store, with a
+//! random generation that tells it from a store that was lost; one that it no longer knows loses
+//! its store. Runs one [`TargetHandle`]'s task for each.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ff2_fabric::membership::Report;
+use ff2_proto::{ChainId, Code, NodeId, Routing, Status, TargetId, pb};
+use ff2_storage_core::target::{Input, Loaded, LoadedPending, Record, UpdateId};
+use parking_lot::RwLock;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    disks::OpenDisk,
+    engine::{LoadedChunk, PendingKind, TargetMeta},
+    limits,
+    target_driver::{Shared, TargetHandle},
+};
+
+/// All targets of the process.
+#[derive(Debug)]
+pub struct Targets {
+    disks: Vec<OpenDisk>,
+    running: RwLock<Running>,
+    resync_bytes_per_s: u64,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct Running {
+    by_chain: BTreeMap<ChainId, TargetHandle>,
+    stops: BTreeMap<TargetId, CancellationToken>,
+}
+
+impl Targets {
+    pub fn new(
+        disks: Vec<OpenDisk>,
+        resync_bytes_per_s: u64,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            disks,
+            running: RwLock::default(),
+            resync_bytes_per_s,
+            tasks: TaskTracker::new(),
+            stop,
+        })
+    }
+
+    pub fn of_chain(&self, chain: ChainId) -> Option<TargetHandle> {
+        self.running.read().by_chain.get(&chain).cloned()
+    }
+
+    pub fn all(&self) -> Vec<TargetHandle> {
+        self.running.read().by_chain.values().cloned().collect()
+    }
+
+    /// (capacity, used) of all disks, in bytes.
+    pub fn space(&self) -> (u64, u64) {
+        let spaces = self.disks.iter().map(|disk| disk.engine.space());
+        spaces.fold((0, 0), |(capacity, used), space| {
+            (capacity + space.capacity_bytes, used + space.used_bytes)
+        })
+    }
+
+    pub fn disks(&self) -> Vec<pb::Disk> {
+        self.disks.iter().map(OpenDisk::describe).collect()
+    }
+
+    /// What a heartbeat says of all targets.
+    pub fn report(&self) -> Report {
+        let used = |handle: &TargetHandle| {
+            let disk = self.disks.iter().find(|disk| disk.uuid == handle.disk_uuid);
+            let targets = self.all().iter().filter(|h| h.disk_uuid == handle.disk_uuid).count();
+            // Blocks are not counted by target: the disk's use is shared out evenly.
+            disk.map_or(0, |disk| disk.engine.space().used_bytes / targets.max(1) as u64)
+        };
+        let targets = self.all().iter().map(|handle| handle.report(used(handle))).collect();
+        Report { targets, disks: self.disks(), ..Default::default() }
+    }
+
+    /// Starts the targets whose stores are on the disks.
+    pub async fn start_existing(&self, shared: &Shared) -> Result<(), Status> {
+        for disk in &self.disks {
+            for meta in disk.engine.targets() {
+                self.start(disk, meta, shared).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn start(
+        &self,
+        disk: &OpenDisk,
+        meta: TargetMeta,
+        shared: &Shared,
+    ) -> Result<(), Status> {
+        let chunks = disk.engine.load(meta.id).await?;
+        let (count, pending) =
+            (chunks.len(), chunks.iter().filter(|c| c.pending.is_some()).count());
+        let loaded: Vec<Loaded> = chunks.into_iter().map(loaded).collect();
+        let stop = self.stop.child_token();
+        let engine = disk.engine.clone();
+        let handle = TargetHandle::start(
+            engine,
+            meta,
+            disk.uuid,
+            loaded,
+            shared.clone(),
+            &self.tasks,
+            stop.clone(),
+        );
+        tracing::info!(
+            target_id = meta.id.0,
+            chain = meta.chain.0,
+            chunks = count,
+            pending,
+            "target started"
+        );
+        let mut running = self.running.write();
+        running.stops.insert(meta.id, stop);
+        let before = running.by_chain.insert(meta.chain, handle);
+        if let Some(before) = before {
+            let detail =
+                format!("targets {} and {} share chain {}", before.meta.id, meta.id, meta.chain);
+            return Err(Status::new(Code::Internal, detail));
+        }
+        Ok(())
+    }
+
+    /// Follows the routing until the end: makes stores that are missing, drops those that are gone.
+    pub async fn follow(&self, node: NodeId, shared: Shared) {
+        let mut changed = shared.routing.subscribe();
+        let mut pause = tokio::time::interval(limits::HOUSEKEEPING);
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                changed = changed.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let routing = shared.routing.get();
+                    if let Err(error) = self.match_routing(node, &routing, &shared).await {
+                        tracing::error!(%error, "cannot make the stores that the routing asks for");
+                    }
+                }
+                _ = pause.tick() => self.look_after(&shared),
+            }
+        }
+    }
+
+    /// Makes this node's stores what the routing says.
+    pub async fn match_routing(
+        &self,
+        node: NodeId,
+        routing: &Routing,
+        shared: &Shared,
+    ) -> Result<(), Status> {
+        for target in routing.targets.values() {
+            let id = TargetId(target.id);
+            let chain = ChainId(target.chain);
+            let is_running = self.running.read().stops.contains_key(&id);
+            if target.node == node.0 && !is_running && routing.chains.contains_key(&chain) {
+                self.create(target, shared).await?;
+            } else if is_running && target.node == 0 && target.chain == 0 {
+                self.remove(id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn create(&self, target: &pb::Target, shared: &Shared) -> Result<(), Status> {
+        let Some(disk) = self.disks.iter().find(|disk| disk.uuid[..] == target.disk_uuid[..])
+        else {
+            // The disk is away. Its targets are reported by nobody, which says it.
+            return Ok(());
+        };
+        let mut generation = [0; 8];
+        getrandom::fill(&mut generation)
+            .map_err(|error| Status::new(Code::Internal, error.to_string()))?;
+        let meta = TargetMeta {
+            id: target.id.into(),
+            chain: target.chain.into(),
+            // 0 means that there is none.
+            generation: u64::from_le_bytes(generation).max(1),
+            chain_version: 0.into(),
+        };
+        disk.engine.create_target(meta).await?;
+        tracing::info!(target_id = meta.id.0, chain = meta.chain.0, path = %disk.path.display(), "store made");
+        self.start(disk, meta, shared).await?;
+        (shared.changed)();
+        Ok(())
+    }
+
+    async fn remove(&self, id: TargetId) -> Result<(), Status> {
+        let disk_uuid = {
+            let mut running = self.running.write();
+            if let Some(stop) = running.stops.remove(&id) {
+                stop.cancel();
+            }
+            let chain = running.by_chain.iter().find(|(_, h)| h.meta.id == id).map(|(&c, _)| c);
+            chain.and_then(|chain| running.by_chain.remove(&chain)).map(|h| h.disk_uuid)
+        };
+        let Some(disk) = self.disks.iter().find(|disk| Some(disk.uuid) == disk_uuid) else {
+            return Ok(());
+        };
+        tracing::info!(target_id = id.0, "the cluster gave the target up: its store is removed");
+        disk.engine.remove_target(id).await
+    }
+
+    /// What is looked at now and then: who resyncs and how fast, and the figures.
+    fn look_after(&self, shared: &Shared) {
+        let seen: Vec<_> = self.all().into_iter().map(|h| (h.seen(), h)).collect();
+        let sources = seen.iter().filter(|(seen, _)| seen.is_source).count();
+        let bytes_per_s = self.resync_bytes_per_s / sources.max(1) as u64;
+        for (_, handle) in seen.iter().filter(|(seen, _)| seen.is_source) {
+            // A full mailbox: it keeps its old share until the next time.
+            let _ = handle.tell(Input::SyncRate { bytes_per_s });
+        }
+        let metrics = &shared.metrics;
+        let count =
+            |role: &str| seen.iter().filter(|(s, _)| s.role.starts_with(role)).count() as i64;
+        metrics.chunks.set(seen.iter().map(|(seen, _)| seen.chunks as i64).sum());
+        metrics.serving_targets.set(count("Serving"));
+        metrics.syncing_targets.set(count("Syncing"));
+        let (capacity, used) = self.space();
+        metrics.capacity_bytes.set(capacity as i64);
+        metrics.used_bytes.set(used as i64);
+        let failed = self.disks.iter().filter(|disk| disk.engine.is_failed()).count();
+        metrics.failed_disks.set(failed as i64);
+    }
+
+    /// Ends all targets, then the disks. What is durable stays as it is.
+    pub async fn shut_down(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        for disk in &self.disks {
+            disk.engine.shutdown().await;
+        }
+    }
+}
+
+/// What the engine found, in the words of the machine.
+fn loaded(chunk: LoadedChunk) -> Loaded {
+    let id = |made_under, version| UpdateId { made_under, version };
+    let LoadedChunk { chunk, committed, pending } = chunk;
+    Loaded {
+        chunk,
+        committed: committed.map(|c| Record {
+            id: id(c.chain_version, c.version),
+            length: c.length,
+            chunk_size: c.chunk_size,
+            tags: ff2_storage_core::tags::Tags::from_entries(c.tags),
+            synced_under: 0.into(),
+        }),
+        pending: pending.map(|p| LoadedPending {
+            id: id(p.chain_version, p.version),
+            removes: p.kind == PendingKind::Remove,
+            length: p.length,
+            chunk_size: p.chunk_size,
+            tags: ff2_storage_core::tags::Tags::from_entries(p.tags),
+        }),
+    }
+}
