@@ -11,6 +11,8 @@
 //! Syncs that are asked for while one is running share the next one.
 
 mod mailbox;
+#[cfg(test)]
+pub(crate) mod power_cut;
 mod ring;
 
 use std::{
@@ -115,6 +117,8 @@ pub struct Disk {
     shared: Arc<Shared>,
     size: u64,
     direct: bool,
+    #[cfg(test)]
+    pub(crate) unsynced: power_cut::Unsynced,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -129,7 +133,14 @@ impl Disk {
             failed: AtomicBool::new(false),
         });
         let thread = ring::start(file, depth.max(1), shared.clone())?;
-        Ok(Self { shared, size, direct, thread: Mutex::new(Some(thread)) })
+        Ok(Self {
+            shared,
+            size,
+            direct,
+            #[cfg(test)]
+            unsynced: power_cut::Unsynced::new(path),
+            thread: Mutex::new(Some(thread)),
+        })
     }
 
     /// Bytes of the file or device when it was opened.
@@ -175,17 +186,27 @@ impl Disk {
             assert!(!part.bytes.is_empty(), "an empty write");
             check_alignment(part.position, part.bytes.len(), part.bytes.as_ptr().addr());
         }
+        #[cfg(test)]
+        let remembered = self.unsynced.before_write(&parts);
         let (done, answer) = oneshot::channel();
         self.shared.mailbox.put(|permit| Request::Write { parts, done, _permit: permit }).await?;
-        answer.await.unwrap_or(Err(DiskError::Closed))
+        let answer = answer.await.unwrap_or(Err(DiskError::Closed));
+        #[cfg(test)]
+        self.unsynced.after_write(&remembered);
+        answer
     }
 
     /// Returns when all writes answered before the call are durable.
     pub async fn sync(&self) -> Result<(), DiskError> {
         self.check_not_failed()?;
+        #[cfg(test)]
+        let covered = self.unsynced.before_sync();
         let (done, answer) = oneshot::channel();
         self.shared.mailbox.put(|permit| Request::Sync { done, _permit: permit }).await?;
-        answer.await.unwrap_or(Err(DiskError::Closed))
+        let answer = answer.await.unwrap_or(Err(DiskError::Closed));
+        #[cfg(test)]
+        self.unsynced.after_sync(&covered);
+        answer
     }
 
     /// Tells the file system (or device) that a range holds nothing. Reads of it give anything.

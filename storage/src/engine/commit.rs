@@ -98,7 +98,6 @@ impl Core {
         let mut ledger = self.ledger.lock();
         let batch = self.write(&mut ledger, changes)?;
         ledger.retire(pending.new_blocks());
-        ledger.patches -= pending.patches.len();
         let filled = pending.pieces.values().any(
             |change| matches!(change, PieceChange::Adjusted { filled, .. } if !filled.is_empty()),
         );
@@ -111,7 +110,6 @@ impl Core {
         }
         drop(ledger);
         drop(shard);
-        self.patches_room.notify_waiters();
         count(&self.counters.aborts);
         Ok(())
     }
@@ -185,6 +183,7 @@ impl Flip {
             let gone = chunk.patches.remove(place);
             assert!(gone.is_some(), "a patch goes once");
         }
+        ledger.patches += pending.patches.len();
         ledger.patches -= self.gone_patches.len();
         for (place, mut patch) in pending.patches {
             patch.batch = batch;

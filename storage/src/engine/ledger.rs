@@ -29,7 +29,7 @@ pub(super) struct Ledger {
     regions: Vec<Region>,
     /// Chunks with committed patches.
     pub(super) dirty: BTreeSet<LocalChunk>,
-    /// Patches of committed and pending versions.
+    /// Patches of committed versions: those that may be written back.
     pub(super) patches: usize,
 }
 

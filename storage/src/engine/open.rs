@@ -107,7 +107,7 @@ pub(super) fn open(dir: &Path, options: EngineOptions) -> Result<Core, Status> {
     let shards = Shards::new();
     let mut ledger = Ledger::new(allocator);
     for (of, chunk) in found.chunks {
-        ledger.patches += chunk.patches.len() + chunk.prepared().map_or(0, |p| p.patches.len());
+        ledger.patches += chunk.patches.len();
         if !chunk.patches.is_empty() {
             ledger.dirty.insert(of);
         }

@@ -257,7 +257,6 @@ impl Core {
         assert!(matches!(chunk.slot, Slot::Preparing), "only this update is in progress");
         let mut ledger = self.ledger.lock();
         self.write(&mut ledger, changes)?;
-        ledger.patches += state.patches.len();
         chunk.slot = Slot::Prepared(Box::new(state));
         Ok(())
     }

@@ -47,13 +47,19 @@ impl Shards {
         self.shards[hash as usize % SHARDS].lock()
     }
 
-    /// Forgets everything of a target that is gone.
-    pub(super) fn forget(&self, target: TargetId) {
+    /// Forgets everything of a target that is going; how many committed patches that was.
+    pub(super) fn forget(&self, target: TargetId) -> usize {
+        let mut patches = 0;
         for shard in &self.shards {
             let mut shard = shard.lock();
-            shard.chunks.retain(|of, _| of.target != target);
+            shard.chunks.retain(|of, chunk| {
+                let stays = of.target != target;
+                patches += if stays { 0 } else { chunk.patches.len() };
+                stays
+            });
             shard.order.retain(|of| of.target != target);
         }
+        patches
     }
 }
 

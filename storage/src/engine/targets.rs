@@ -75,16 +75,20 @@ impl Core {
 
     pub(super) async fn remove_target(&self, target: TargetId) -> Result<(), Status> {
         self.check_target(target)?;
+        // The patches are not written back any more: their rows just go.
+        let patches = self.shards.forget(target);
+        {
+            let mut ledger = self.ledger.lock();
+            ledger.patches -= patches;
+            ledger.dirty.retain(|of| of.target != target);
+        }
         loop {
             // No update or read of the target is in progress: its rows are ours.
-            let (changes, blocks, patches, last) = self.rows_to_remove(target)?;
-            self.shards.forget(target);
+            let (changes, blocks, last) = self.rows_to_remove(target)?;
             {
                 let mut ledger = self.ledger.lock();
                 self.write(&mut ledger, changes)?;
                 ledger.retire(blocks);
-                ledger.patches = ledger.patches.saturating_sub(patches);
-                ledger.dirty.retain(|of| of.target != target);
             }
             self.sync_index().await?;
             if last {
@@ -101,13 +105,10 @@ impl Core {
         self.sync_index().await
     }
 
-    /// The next chunks to go: their rows, their blocks, how many patches, and whether it was all.
-    fn rows_to_remove(
-        &self,
-        target: TargetId,
-    ) -> Result<(Changes, Vec<Block>, usize, bool), Status> {
+    /// The next chunks to go: their rows, their blocks, and whether it was all.
+    fn rows_to_remove(&self, target: TargetId) -> Result<(Changes, Vec<Block>, bool), Status> {
         let mut changes = Changes::default();
-        let (mut blocks, mut patches, mut chunks, mut all) = (Vec::new(), 0, 0, true);
+        let (mut blocks, mut chunks, mut all) = (Vec::new(), 0, true);
         let mut current: Option<ChunkId> = None;
         self.index.scan(target_bounds(Some(target)), |key, value| {
             let chunk = match key {
@@ -136,14 +137,13 @@ impl Core {
                 Key::Superblock | Key::Target(_) | Key::Chunk(..) | Key::Patch(..) => {}
             }
             if let Key::Patch(_, chunk, piece, sector, version) = key {
-                patches += 1;
                 changes.delete_patch(LocalChunk { target, chunk }, piece, sector, version);
             } else {
                 changes.delete(&key);
             }
             Ok(ControlFlow::Continue(()))
         })?;
-        Ok((changes, blocks, patches, all))
+        Ok((changes, blocks, all))
     }
 }
 

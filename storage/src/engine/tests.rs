@@ -1,6 +1,7 @@
 //! The engine against byte arrays: content, crashes, broken disks, and what it costs.
 
 mod amplification;
+mod concurrent;
 mod crash;
 mod faults;
 mod model;

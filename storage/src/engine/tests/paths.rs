@@ -97,7 +97,7 @@ async fn a_removed_chunk_gives_its_space_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn targets_come_and_go_with_their_chunks() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = fresh(dir.path(), 64 << 20).await;
+    let engine = fresh(dir.path(), 256 << 20).await;
     assert_eq!(engine.create_target(meta()).await.unwrap_err().code, Code::Exists);
     let other = TargetMeta { id: TargetId(8), ..meta() };
     engine.create_target(other).await.unwrap();
