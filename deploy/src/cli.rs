@@ -100,10 +100,7 @@ impl Cli {
         let access = Access::new(folder.clone(), admin, ca, token);
         let around = Surroundings { folder, output: Output::new(json), access };
         match self.command {
-            Command::Completion(args) => {
-                completion::run(&args);
-                Ok(())
-            }
+            Command::Completion(args) => completion::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Kill(args) => kill::run(&around, &args),
             command => {

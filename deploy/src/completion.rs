@@ -1,5 +1,8 @@
 //! `ff2ctl completion SHELL`.
 
+use std::io::{self, Write};
+
+use anyhow::Result;
 use clap::CommandFactory;
 use clap_complete::{Shell, generate};
 
@@ -11,6 +14,11 @@ pub(crate) struct Args {
     shell: Shell,
 }
 
-pub(crate) fn run(args: &Args) {
-    generate(args.shell, &mut Cli::command(), "ff2ctl", &mut std::io::stdout());
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let mut script = Vec::new();
+    generate(args.shell, &mut Cli::command(), "ff2ctl", &mut script);
+    match io::stdout().write_all(&script) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => Ok(outcome?),
+    }
 }

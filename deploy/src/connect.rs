@@ -230,7 +230,7 @@ fn explain(refusal: &Status) -> anyhow::Error {
              cluster? --token FILE names another"
         ),
         Code::PermissionDenied => {
-            anyhow!("{message}: this command needs a root token; --token FILE names another")
+            anyhow!("{message}; --token FILE names another token")
         }
         _ => anyhow!("{message}"),
     }

@@ -55,7 +55,9 @@ pub(crate) fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) 
         table.add_row(row);
     }
     let text = table.to_string();
-    text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    // The style pads cells on both sides; the first column needs none.
+    let lines = text.lines().map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end());
+    lines.map(|line| line.to_owned() + "\n").collect()
 }
 
 fn width() -> u16 {

@@ -192,7 +192,7 @@ pub(super) enum Step {
     Start(Vec<Name>),
     /// Also of those that ran already: they may be on their way.
     WaitReady(Vec<Name>),
-    /// A user, a chain table and a volume, as far as the cluster lacks them.
+    /// A user, and where there are disks a chain table and a volume, as far as the cluster lacks them.
     Provide {
         replicas: u32,
     },
@@ -241,8 +241,8 @@ pub(super) fn plan(file: &ClusterFile, known: Option<&ClusterFile>, world: &Worl
     }
     // The storage servers join while the metads elect: they are waited for together.
     steps.push(Step::WaitReady([names(Role::Metad), storageds.clone()].concat()));
+    steps.push(Step::Provide { replicas: file.replicas });
     if !storageds.is_empty() {
-        steps.push(Step::Provide { replicas: file.replicas });
         steps.push(Step::WaitServing);
     }
     for mount in file.of(Role::Fuse) {

@@ -26,9 +26,12 @@ pub(super) async fn provide(
 ) -> Result<()> {
     let admin = around.access.connect()?.patience(PATIENCE);
     root_user(&admin).await?;
+    let storageds = file.of(Role::Storaged).count();
+    if storageds == 0 {
+        return Ok(());
+    }
     let routing = admin.routing().await?;
     if routing.tables.is_empty() {
-        let storageds = file.of(Role::Storaged).count();
         wait_joined(&admin, storageds, progress).await?;
         progress.now("placing the chains");
         let request =
