@@ -41,14 +41,14 @@ fn length() -> impl Strategy<Value = u32> {
 fn op() -> impl Strategy<Value = Op> {
     let abort = prop::bool::weighted(0.15);
     prop_oneof![
-        10 => (0..CHUNKS, position(), length(), any::<u64>(), any::<bool>(), abort.clone()).prop_map(
+        10 => (0..CHUNKS, position(), length(), any::<u64>(), any::<bool>(), abort).prop_map(
             |(chunk, offset, len, seed, aligned, abort)| {
                 Op::Write { chunk, offset, len, seed, aligned, abort }
             }
         ),
-        3 => (0..CHUNKS, position(), abort.clone())
+        3 => (0..CHUNKS, position(), abort)
             .prop_map(|(chunk, length, abort)| Op::Truncate { chunk, length, abort }),
-        1 => (0..CHUNKS, position(), position(), any::<u64>(), abort.clone()).prop_map(
+        1 => (0..CHUNKS, position(), position(), any::<u64>(), abort).prop_map(
             |(chunk, one, two, seed, abort)| {
                 let (length, payload) = (one.max(two), one.min(two));
                 Op::Replace { chunk, length, payload, seed, abort }
