@@ -1,0 +1,345 @@
+//! The gRPC service `Admin`: what `ff2ctl` asks. TLS, a bearer token with root, reflection, health.
+//!
+//! All questions go to the leader of the cluster group, which knows the loads; any other metad answers
+//! UNAVAILABLE and names it in the metadata `ff2-leader` (host:port of its gRPC server).
+
+mod status;
+mod token;
+mod why;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use ff2_daemon::config::MetadConfig;
+use ff2_fabric::{
+    ClusterKey,
+    admin::admin_server::{Admin, AdminServer as GrpcAdmin},
+};
+use ff2_meta_core::cluster::{default_chains, place, placeable_disks, user, users};
+use ff2_proto::{Code, FILE_DESCRIPTOR_SET, NodeId, Status, pb};
+use pb::{cluster_command::Fact, ns_request::Op};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Request, Response,
+    transport::{Identity, Server, ServerTlsConfig, server::TcpIncoming},
+};
+
+use crate::{
+    NAMESPACE_GROUP,
+    cluster::{ClusterGroup, leader::ClusterLead},
+    limits,
+    namespace::NamespaceGroup,
+};
+pub use token::admin_token;
+
+/// Metadata key that names the leader's gRPC address.
+const LEADER_KEY: &str = "ff2-leader";
+
+/// What the admin interfaces work on.
+#[derive(Clone, Debug)]
+pub(crate) struct AdminState {
+    pub(crate) cluster: ClusterGroup,
+    pub(crate) namespace: Arc<NamespaceGroup>,
+    pub(crate) key: ClusterKey,
+    /// The authority that signed the metads' certificates, in PEM.
+    pub(crate) authority: Option<String>,
+}
+
+/// The bound gRPC server.
+#[derive(Debug)]
+pub(crate) struct AdminServer {
+    state: AdminState,
+    listener: TcpListener,
+    tls: Option<ServerTlsConfig>,
+}
+
+impl AdminServer {
+    pub(crate) async fn bind(
+        config: &MetadConfig,
+        key: ClusterKey,
+        cluster: ClusterGroup,
+        namespace: Arc<NamespaceGroup>,
+    ) -> Result<Self> {
+        let listener = TcpListener::bind(&config.admin_listen)
+            .await
+            .with_context(|| format!("listen on admin_listen {}", config.admin_listen))?;
+        let security = &config.security;
+        let tls = match (&security.tls_cert_file, &security.tls_key_file) {
+            (Some(cert), Some(key)) => {
+                let identity = Identity::from_pem(read(cert)?, read(key)?);
+                Some(ServerTlsConfig::new().identity(identity))
+            }
+            _ => None,
+        };
+        let is_local = listener.local_addr()?.ip().is_loopback();
+        ensure!(
+            tls.is_some() || is_local,
+            "admin_listen {} is not on the loopback: give tls_cert_file and tls_key_file, since \
+             tokens would travel in clear text",
+            config.admin_listen
+        );
+        let authority = security.tls_ca_file.as_deref().map(read).transpose()?;
+        let state = AdminState { cluster, namespace, key, authority };
+        Ok(Self { state, listener, tls })
+    }
+
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.listener.local_addr().expect("a bound socket has an address")
+    }
+
+    pub(crate) fn state(&self) -> AdminState {
+        self.state.clone()
+    }
+
+    pub(crate) async fn serve(self, stop: CancellationToken) {
+        if let Err(error) = self.try_serve(stop).await {
+            tracing::error!(%error, "the gRPC server ended");
+        }
+    }
+
+    async fn try_serve(self, stop: CancellationToken) -> Result<()> {
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let checks = self.state.clone();
+        let check = move |request| token::check(&checks, request);
+        let service = AdminService { state: self.state };
+        let admin = GrpcAdmin::with_interceptor(service, check);
+        health.set_serving::<GrpcAdmin<AdminService>>().await;
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .build_v1()
+            .context("describe the services")?;
+        let mut server = Server::builder().timeout(Duration::from_secs(30));
+        if let Some(tls) = self.tls {
+            server = server.tls_config(tls).context("use the TLS certificate and key")?;
+        }
+        let server = server.add_service(health_service).add_service(reflection).add_service(admin);
+        let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
+        server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?;
+        Ok(())
+    }
+}
+
+fn read(path: &std::path::Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
+}
+
+struct AdminService {
+    state: AdminState,
+}
+
+type Reply<T> = Result<Response<T>, tonic::Status>;
+
+impl AdminState {
+    /// The leader's memory, or where to ask instead.
+    fn leading(&self) -> Result<Arc<ClusterLead>, tonic::Status> {
+        self.cluster.lead.get().ok_or_else(|| self.ask_leader())
+    }
+
+    /// gRPC address of the metad that leads the cluster group, if this one knows.
+    pub(crate) fn leader_address(&self) -> Option<String> {
+        let leader = self.cluster.group.leadership().borrow().leader.clone()?;
+        let node = self.cluster.routing().nodes.get(&NodeId(leader.node)).cloned()?;
+        Some(node.admin_address).filter(|address| !address.is_empty())
+    }
+
+    fn ask_leader(&self) -> tonic::Status {
+        let leader = self.leader_address();
+        let mut refusal = match &leader {
+            Some(leader) => tonic::Status::unavailable(format!("ask the leader, {leader}")),
+            None => tonic::Status::unavailable("no leader is known: retry in a second"),
+        };
+        if let Some(value) = leader.and_then(|leader| leader.parse().ok()) {
+            refusal.metadata_mut().insert(LEADER_KEY, value);
+        }
+        refusal
+    }
+
+    async fn propose(&self, fact: Fact) -> Result<pb::ClusterReply, tonic::Status> {
+        self.leading()?;
+        let logged = self.cluster.propose_within(fact, limits::OWN_COMMAND).await;
+        logged.map_err(|status| self.refuse(status))
+    }
+
+    /// A failure in gRPC's words.
+    pub(crate) fn refuse(&self, status: Status) -> tonic::Status {
+        let text = status.to_string();
+        match status.code {
+            Code::NotLeader => self.ask_leader(),
+            Code::NotFound | Code::NoSuchTarget => tonic::Status::not_found(text),
+            Code::Exists => tonic::Status::already_exists(text),
+            Code::InvalidArgument => tonic::Status::invalid_argument(text),
+            Code::QuotaExceeded => tonic::Status::resource_exhausted(text),
+            Code::Forbidden | Code::NotPermitted => tonic::Status::permission_denied(text),
+            Code::Busy | Code::Unsupported => tonic::Status::failed_precondition(text),
+            Code::UnknownOutcome | Code::Timeout => tonic::Status::deadline_exceeded(text),
+            _ => tonic::Status::unknown(text),
+        }
+    }
+
+    /// The sessions of all volumes.
+    async fn sessions(&self) -> Result<Vec<pb::SessionRecord>, Status> {
+        let mut sessions = Vec::new();
+        for volume in self.namespace.volumes() {
+            let reply = self.namespace.ask(volume, Op::ListSessions(pb::ListSessionsOp {})).await?;
+            sessions.extend(reply.sessions);
+        }
+        Ok(sessions)
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn cluster_status(
+        &self,
+        _request: Request<pb::ClusterStatusRequest>,
+    ) -> Reply<pb::ClusterStatusReply> {
+        let lead = self.state.leading()?;
+        Ok(Response::new(self.state.status(&lead).await))
+    }
+
+    async fn create_table(
+        &self,
+        request: Request<pb::CreateTableRequest>,
+    ) -> Reply<pb::CreateTableReply> {
+        let request = request.into_inner();
+        let disks = placeable_disks(&self.state.cluster.routing());
+        let chains = match request.chains {
+            0 => default_chains(disks.len(), request.replicas),
+            chains => chains,
+        };
+        self.state.leading()?;
+        let placed = place(&disks, request.replicas, chains)
+            .map_err(|error| tonic::Status::failed_precondition(error.to_string()))?;
+        let fact = Fact::CreateTable(pb::CreateTable {
+            replicas: request.replicas,
+            description: request.description,
+            chains: placed,
+        });
+        let table_id = self.state.propose(fact).await?.table_id;
+        tracing::info!(table = table_id, chains, replicas = request.replicas, "a table was made");
+        Ok(Response::new(pb::CreateTableReply { table_id, chains }))
+    }
+
+    async fn create_volume(
+        &self,
+        request: Request<pb::CreateVolumeRequest>,
+    ) -> Reply<pb::CreateVolumeReply> {
+        let name = request.into_inner().name;
+        self.state.leading()?;
+        let routing = self.state.cluster.routing();
+        let taken = routing.volumes.values().find(|volume| volume.group == NAMESPACE_GROUP.0);
+        if let Some(taken) = taken.filter(|taken| taken.name != name) {
+            let text = format!(
+                "each namespace group holds one volume, and volume {} is in the only one",
+                taken.name
+            );
+            return Err(tonic::Status::failed_precondition(text));
+        }
+        let fact = Fact::CreateVolume(pb::CreateVolume { name, group: NAMESPACE_GROUP.0 });
+        let volume_id = self.state.propose(fact).await?.volume_id;
+        Ok(Response::new(pb::CreateVolumeReply { volume_id }))
+    }
+
+    async fn put_user(&self, request: Request<pb::PutUserRequest>) -> Reply<pb::PutUserReply> {
+        let user = request.into_inner().user;
+        self.state.propose(Fact::PutUser(pb::PutUser { user })).await?;
+        Ok(Response::new(pb::PutUserReply {}))
+    }
+
+    async fn list_users(
+        &self,
+        _request: Request<pb::ListUsersRequest>,
+    ) -> Reply<pb::ListUsersReply> {
+        self.state.leading()?;
+        let users = self.state.cluster.group.query(users).await;
+        let users = users.map_err(|status| self.state.refuse(status))?;
+        Ok(Response::new(pb::ListUsersReply { users }))
+    }
+
+    async fn issue_token(
+        &self,
+        request: Request<pb::IssueTokenRequest>,
+    ) -> Reply<pb::IssueTokenReply> {
+        let request = request.into_inner();
+        let fact = Fact::IssueToken(pb::IssueToken { uid: request.uid });
+        let token_id = self.state.propose(fact).await?.token_id;
+        let found = self.state.cluster.group.query(|kv| user(kv, request.uid)).await;
+        let found = found.map_err(|status| self.state.refuse(status))?;
+        let user = found.ok_or_else(|| tonic::Status::not_found("the user is gone"))?;
+        let token = token::issue(&self.state.key, user, token_id, request.lifetime_s);
+        Ok(Response::new(pb::IssueTokenReply { token: token.to_string(), token_id }))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<pb::RevokeTokenRequest>,
+    ) -> Reply<pb::RevokeTokenReply> {
+        let token_id = request.into_inner().token_id;
+        self.state.propose(Fact::RevokeToken(pb::RevokeToken { token_id })).await?;
+        Ok(Response::new(pb::RevokeTokenReply {}))
+    }
+
+    async fn why(&self, request: Request<pb::WhyRequest>) -> Reply<pb::WhyReply> {
+        let lead = self.state.leading()?;
+        let reasons = self.state.why(&lead, request.into_inner()).await;
+        let reasons = reasons.map_err(|status| self.state.refuse(status))?;
+        Ok(Response::new(pb::WhyReply { reasons }))
+    }
+
+    async fn list_sessions(
+        &self,
+        _request: Request<pb::ListSessionsRequest>,
+    ) -> Reply<pb::ListSessionsReply> {
+        let sessions = self.state.sessions().await.map_err(|status| self.state.refuse(status))?;
+        Ok(Response::new(pb::ListSessionsReply { sessions }))
+    }
+
+    /// A new metad joins its groups by itself; this tells whether it has.
+    async fn add_member(
+        &self,
+        request: Request<pb::AddMemberRequest>,
+    ) -> Reply<pb::AddMemberReply> {
+        let request = request.into_inner();
+        self.state.leading()?;
+        for status in [self.state.cluster.group.status(), self.state.namespace.group.status()] {
+            let member = status.members.iter().find(|member| member.node == request.node);
+            let what_to_do = match member {
+                Some(member) if member.voter => continue,
+                Some(_) => "it is catching up: ask again in a moment".to_owned(),
+                None => format!(
+                    "start ff2-metad there with node = {}, an empty data folder and all metads as \
+                     peers: it joins by itself",
+                    request.node
+                ),
+            };
+            let text = format!("group {}: {what_to_do}", status.group);
+            return Err(tonic::Status::failed_precondition(text));
+        }
+        Ok(Response::new(pb::AddMemberReply {}))
+    }
+
+    async fn remove_member(
+        &self,
+        request: Request<pb::RemoveMemberRequest>,
+    ) -> Reply<pb::RemoveMemberReply> {
+        let node = request.into_inner().node;
+        self.state.leading()?;
+        self.state.remove_member(node).await.map_err(|status| self.state.refuse(status))?;
+        Ok(Response::new(pb::RemoveMemberReply {}))
+    }
+}
+
+impl AdminState {
+    async fn remove_member(&self, node: u32) -> Result<(), Status> {
+        let members = self.cluster.group.status().members;
+        if members.iter().any(|member| member.node == node) && members.len() <= 1 {
+            return Err(Status::new(Code::Busy, "the last metad cannot be removed"));
+        }
+        self.namespace.remove_node(node).await?;
+        self.cluster.group.remove(node).await?;
+        self.cluster.propose(Fact::RemoveNode(pb::RemoveNode { node })).await?;
+        tracing::info!(node, "a metad was removed");
+        Ok(())
+    }
+}

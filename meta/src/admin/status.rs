@@ -1,0 +1,329 @@
+//! The cluster at a glance, and what is wrong with it in words that say what to do.
+
+use std::time::Duration;
+
+use ff2_meta_core::cluster::delta;
+use ff2_proto::{NodeId, Routing, RoutingVersion, TargetId, pb};
+use pb::{LocalState, NodeRole, PublicState, ns_request::Op};
+
+use super::AdminState;
+use crate::{cluster::leader::ClusterLead, limits};
+
+/// Lines about chains, before the rest is only counted.
+const CHAINS_TOLD: usize = 8;
+/// The status must come even when a namespace has no quorum.
+const ASK: Duration = Duration::from_secs(2);
+
+impl AdminState {
+    pub(crate) async fn status(&self, lead: &ClusterLead) -> pb::ClusterStatusReply {
+        let routing = self.cluster.routing();
+        let mut shown = Routing::clone(&routing);
+        let (mut loads, mut syncs) = (Vec::new(), Vec::new());
+        for (id, node) in &mut shown.nodes {
+            let vitals = lead.vitals(*id);
+            if node.alive && node.role() == NodeRole::Storaged {
+                loads.push(vitals.load);
+            }
+            freshen(node, vitals.disks);
+            for (target, report) in vitals.reports {
+                let Some(target) = shown.targets.get_mut(&target) else { continue };
+                target.used_bytes = report.used_bytes;
+                if target.public_state() == PublicState::Serving {
+                    continue;
+                }
+                syncs.push(pb::TargetSync {
+                    target: target.id,
+                    done_chunks: report.sync_done_chunks,
+                    total_chunks: report.sync_total_chunks,
+                    waiting_for: report.waiting_for,
+                });
+            }
+        }
+        let groups = vec![self.cluster.group.status(), self.namespace.group.status()];
+        let (sessions, statfs) = self.namespace_figures().await;
+        let problems = problems(&shown, &groups, &syncs);
+        pb::ClusterStatusReply {
+            cluster_id: shown.cluster_id.clone(),
+            healthy: problems.is_empty(),
+            problems,
+            routing: Some(delta(&shown, RoutingVersion(0))),
+            groups,
+            loads,
+            syncs,
+            sessions,
+            statfs,
+        }
+    }
+
+    async fn namespace_figures(&self) -> (u64, Option<pb::StatFs>) {
+        let figures = async {
+            let sessions = self.sessions().await?.len() as u64;
+            let statfs = match self.namespace.volumes().first() {
+                Some(volume) => {
+                    let reply = self.namespace.ask(*volume, Op::StatFs(pb::StatFsOp {})).await?;
+                    reply.statfs
+                }
+                None => None,
+            };
+            Ok::<_, ff2_proto::Status>((sessions, statfs))
+        };
+        let figures = tokio::time::timeout(ASK, figures).await;
+        let (sessions, mut statfs) = figures.ok().and_then(Result::ok).unwrap_or_default();
+        if let Some(statfs) = &mut statfs {
+            self.namespace.fill_space(statfs).await;
+        }
+        (sessions, statfs)
+    }
+}
+
+/// The record's disks with the space that heartbeats tell.
+fn freshen(node: &mut pb::Node, reported: Vec<pb::Disk>) {
+    for disk in &mut node.disks {
+        if let Some(fresh) = reported.iter().find(|fresh| fresh.uuid == disk.uuid) {
+            disk.used_bytes = fresh.used_bytes;
+            disk.capacity_bytes = fresh.capacity_bytes.max(disk.used_bytes);
+        }
+    }
+}
+
+/// What a person should do something about, worst first.
+pub(super) fn problems(
+    routing: &Routing,
+    groups: &[pb::GroupStatus],
+    syncs: &[pb::TargetSync],
+) -> Vec<String> {
+    let mut problems = Vec::new();
+    group_problems(routing, groups, &mut problems);
+    node_problems(routing, &mut problems);
+    chain_problems(routing, syncs, &mut problems);
+    if routing.tables.is_empty() {
+        problems.push(
+            "there is no chain table, so no file can hold data: create one (`ff2ctl up` does)"
+                .into(),
+        );
+    } else if routing.volumes.is_empty() {
+        problems.push("there is no volume to mount: create one (`ff2ctl up` does)".into());
+    }
+    problems
+}
+
+fn group_problems(routing: &Routing, groups: &[pb::GroupStatus], problems: &mut Vec<String>) {
+    for group in groups {
+        let id = group.group;
+        if group.leader_node == 0 {
+            problems.push(format!("group {id} has no leader: see that most metads run"));
+            continue;
+        }
+        let voters = group.members.iter().filter(|member| member.voter).count();
+        let metads = routing.nodes.values().filter(|node| node.role() == NodeRole::Metad).count();
+        if voters < metads {
+            problems.push(format!(
+                "group {id} has {voters} voters and the cluster {metads} metads: start the missing \
+                 one, with an empty data folder if its disk is lost"
+            ));
+        }
+        if voters.is_multiple_of(2) {
+            problems.push(format!(
+                "group {id} has {voters} voters: an even number bears no more failures than one less"
+            ));
+        }
+    }
+}
+
+fn node_problems(routing: &Routing, problems: &mut Vec<String>) {
+    for node in routing.nodes.values() {
+        let (id, host, address) = (node.id, &node.hostname, &node.address);
+        let program = match node.role() {
+            NodeRole::Metad => "ff2-metad",
+            NodeRole::Storaged => "ff2-storaged",
+            NodeRole::Client | NodeRole::RoleUnknown => continue,
+        };
+        if !node.alive {
+            problems.push(format!("node {id} ({host}, {address}) is dead: start {program} there"));
+        }
+        for disk in &node.disks {
+            let place = format!("disk {} ({}) of node {id} ({host})", disk.index, disk.path);
+            if disk.failed {
+                problems.push(format!(
+                    "{place} has failed: replace it, format it and restart ff2-storaged; its \
+                     targets are then copied from other nodes"
+                ));
+                continue;
+            }
+            let percent = (disk.used_bytes * 100).checked_div(disk.capacity_bytes).unwrap_or(0);
+            if percent >= limits::DISK_FULL_PERCENT {
+                problems.push(format!("{place} is {percent} % full: delete files or add disks"));
+            }
+        }
+    }
+}
+
+fn chain_problems(routing: &Routing, syncs: &[pb::TargetSync], problems: &mut Vec<String>) {
+    let mut lines: Vec<(bool, String)> = Vec::new();
+    for chain in routing.chains.values() {
+        let serving = chain.members.iter().filter(|m| m.state() == PublicState::Serving).count();
+        if serving == 0 {
+            lines.push((false, no_server(routing, chain)));
+        } else if serving < chain.members.len() {
+            lines.push((true, degraded(routing, chain, serving, syncs)));
+        }
+    }
+    // Chains without a server first.
+    lines.sort_by_key(|(serves, _)| *serves);
+    let more = lines.len().saturating_sub(CHAINS_TOLD);
+    problems.extend(lines.into_iter().take(CHAINS_TOLD).map(|(_, line)| line));
+    if more > 0 {
+        problems.push(format!("{more} more chains lack replicas"));
+    }
+}
+
+fn no_server(routing: &Routing, chain: &pb::Chain) -> String {
+    let waits: Vec<String> = chain
+        .members
+        .iter()
+        .filter(|member| member.state() == PublicState::Lastsrv)
+        .map(|member| {
+            let target = routing.targets.get(&TargetId(member.target));
+            let alive = routing.nodes.get(&NodeId(member.node)).is_some_and(|node| node.alive);
+            let what = match target.map(pb::Target::local_state) {
+                _ if !alive => "start that node",
+                Some(LocalState::LocalUnknown) => "its store is another one: put the old disk back",
+                _ => "its store is not loaded yet",
+            };
+            format!("target {} on node {} ({what})", member.target, member.node)
+        })
+        .collect();
+    format!("chain {} serves nothing; it waits for {}", chain.id, waits.join(" or "))
+}
+
+fn degraded(
+    routing: &Routing,
+    chain: &pb::Chain,
+    serving: usize,
+    syncs: &[pb::TargetSync],
+) -> String {
+    let others: Vec<String> = chain
+        .members
+        .iter()
+        .filter(|member| member.state() != PublicState::Serving)
+        .map(|member| {
+            let sync = syncs.iter().find(|sync| sync.target == member.target);
+            let state = match (member.state(), sync) {
+                (PublicState::Syncing, Some(sync)) => {
+                    format!("copied, {} of {} chunks", sync.done_chunks, sync.total_chunks)
+                }
+                (PublicState::Syncing, None) => "copied".into(),
+                (PublicState::Waiting, _) => "waiting for its turn".into(),
+                _ => absence(routing, member),
+            };
+            format!("target {} on node {} is {state}", member.target, member.node)
+        })
+        .collect();
+    let all = chain.members.len();
+    format!("chain {} has {serving} of {all} replicas: {}", chain.id, others.join("; "))
+}
+
+fn absence(routing: &Routing, member: &pb::ChainMember) -> String {
+    match routing.nodes.get(&NodeId(member.node)) {
+        Some(node) if node.alive => "offline (its disk failed, or is being loaded)".into(),
+        _ => "offline with its node".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ff2_proto::{ChainId, TableId, VolumeId};
+
+    use super::*;
+
+    fn healthy() -> (Routing, Vec<pb::GroupStatus>) {
+        let mut routing = Routing::default();
+        for (id, role) in
+            [(1, NodeRole::Metad), (101, NodeRole::Storaged), (102, NodeRole::Storaged)]
+        {
+            let disk = pb::Disk { capacity_bytes: 100, used_bytes: 10, ..Default::default() };
+            let node = pb::Node {
+                id,
+                role: role.into(),
+                alive: true,
+                disks: if role == NodeRole::Storaged { vec![disk] } else { Vec::new() },
+                ..Default::default()
+            };
+            routing.nodes.insert(NodeId(id), node);
+        }
+        let member =
+            |target, node| pb::ChainMember { target, node, state: PublicState::Serving.into() };
+        let members = vec![member(1, 101), member(2, 102)];
+        for member in &members {
+            let target = pb::Target { id: member.target, node: member.node, ..Default::default() };
+            routing.targets.insert(TargetId(member.target), target);
+        }
+        let chain = pb::Chain { id: 1, version: 2, members, changed_at: 1 };
+        routing.chains.insert(ChainId(1), chain);
+        routing.tables.insert(TableId(1), pb::ChainTable::default());
+        routing.volumes.insert(VolumeId(1), pb::Volume::default());
+        let voter = pb::GroupMember { node: 1, voter: true, ..Default::default() };
+        let group = pb::GroupStatus { leader_node: 1, members: vec![voter], ..Default::default() };
+        (routing, vec![group])
+    }
+
+    fn only(routing: &Routing, groups: &[pb::GroupStatus]) -> String {
+        let found = problems(routing, groups, &[]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        found[0].clone()
+    }
+
+    #[test]
+    fn a_healthy_cluster_has_no_problems() {
+        let (routing, groups) = healthy();
+        assert_eq!(problems(&routing, &groups, &[]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_problem_says_what_to_do() {
+        let (mut routing, groups) = healthy();
+        routing.nodes.get_mut(&NodeId(102)).unwrap().alive = false;
+        assert!(only(&routing, &groups).contains("start ff2-storaged there"));
+
+        let (mut routing, groups) = healthy();
+        routing.nodes.get_mut(&NodeId(102)).unwrap().disks[0].used_bytes = 95;
+        assert!(only(&routing, &groups).contains("95 % full"));
+
+        let (mut routing, groups) = healthy();
+        routing.nodes.get_mut(&NodeId(102)).unwrap().disks[0].failed = true;
+        assert!(only(&routing, &groups).contains("replace it"));
+
+        let (mut routing, groups) = healthy();
+        routing.tables.clear();
+        assert!(only(&routing, &groups).contains("no chain table"));
+
+        let (routing, mut groups) = healthy();
+        groups[0].members.clear();
+        groups[0].members.push(pb::GroupMember { node: 1, voter: true, ..Default::default() });
+        groups[0].leader_node = 0;
+        assert!(only(&routing, &groups).contains("no leader"));
+    }
+
+    #[test]
+    fn chains_name_what_they_wait_for() {
+        let (mut routing, groups) = healthy();
+        let chain = routing.chains.get_mut(&ChainId(1)).unwrap();
+        chain.members[1].set_state(PublicState::Syncing);
+        let sync =
+            pb::TargetSync { target: 2, done_chunks: 3, total_chunks: 9, ..Default::default() };
+        let found = problems(&routing, &groups, &[sync]);
+        assert_eq!(
+            found,
+            ["chain 1 has 1 of 2 replicas: target 2 on node 102 is copied, 3 of 9 chunks"]
+        );
+
+        let chain = routing.chains.get_mut(&ChainId(1)).unwrap();
+        chain.members[0].set_state(PublicState::Lastsrv);
+        chain.members[1].set_state(PublicState::Waiting);
+        let text = only(&routing, &groups);
+        assert!(
+            text.starts_with("chain 1 serves nothing; it waits for target 1 on node 101"),
+            "{text}"
+        );
+    }
+}

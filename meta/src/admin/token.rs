@@ -1,0 +1,68 @@
+//! Who may administer: bearers of a user token with root. Whoever holds the cluster key can seal one.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ff2_fabric::{ClusterKey, UserToken};
+use ff2_proto::pb;
+use tonic::Request;
+
+use super::AdminState;
+
+/// A command of `ff2ctl` takes seconds; a token that leaks from it is soon worth nothing.
+const ADMIN_TOKEN_S: u64 = 600;
+
+/// A token for one administrative command, sealed by a holder of the cluster key.
+pub fn admin_token(key: &ClusterKey) -> UserToken {
+    let now = now_s();
+    key.issue(pb::UserClaims {
+        name: "cluster key".into(),
+        issued_s: now,
+        expires_s: now + ADMIN_TOKEN_S,
+        root: true,
+        ..Default::default()
+    })
+}
+
+/// The token of a user on record.
+pub(super) fn issue(key: &ClusterKey, user: pb::User, token_id: u64, lifetime_s: u64) -> UserToken {
+    let now = now_s();
+    key.issue(pb::UserClaims {
+        uid: user.uid,
+        gid: user.gid,
+        groups: user.groups,
+        name: user.name,
+        token_id,
+        issued_s: now,
+        expires_s: if lifetime_s == 0 { 0 } else { now.saturating_add(lifetime_s) },
+        root: user.root,
+    })
+}
+
+/// Lets a request in, or says what it lacks.
+pub(super) fn check(
+    state: &AdminState,
+    request: Request<()>,
+) -> Result<Request<()>, tonic::Status> {
+    let refuse = |text: &str| tonic::Status::unauthenticated(text);
+    let bearer = request.metadata().get("authorization");
+    let bearer = bearer.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let text = bearer.ok_or_else(|| refuse("send `authorization: Bearer TOKEN`"))?;
+    let token: UserToken =
+        text.trim().parse().map_err(|_| refuse("the token cannot be read: ff2-..."))?;
+    let routing = state.cluster.routing();
+    let claims = state
+        .key
+        .check_token(&token, now_s(), &routing.revoked_tokens)
+        .map_err(|status| refuse(&status.to_string()))?;
+    if !claims.root {
+        return Err(tonic::Status::permission_denied(format!(
+            "the token of {} has no root: an administrator's is needed",
+            claims.name
+        )));
+    }
+    Ok(request)
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,234 @@
+//! The service `Cluster`: who is in the cluster, and what everyone must know of it.
+//!
+//! Joins and heartbeats are the group-0 leader's, which keeps the lease book ([`leader`]). Routing and
+//! who leads what, any metad tells.
+
+pub(crate) mod leader;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use ff2_fabric::{Answer, Buf, Cluster, Context};
+use ff2_group::Group;
+use ff2_meta_core::{
+    cluster::{ClusterMachine, Heard, JoinTurn, delta},
+    namespace::Namespace,
+};
+use ff2_proto::{CLUSTER_GROUP, Code, NodeId, Routing, RoutingVersion, Status, pb, status::check};
+use pb::cluster_command::Fact;
+use prost::Message;
+use tokio_util::sync::CancellationToken;
+
+use crate::{NAMESPACE_GROUP, limits};
+use leader::{ClusterLead, Lead};
+
+/// How often a held call looks whether its time has come.
+const HOLD_STEP: Duration = Duration::from_millis(20);
+
+/// The cluster group with the times that its leader goes by.
+#[derive(Clone, Debug)]
+pub(crate) struct ClusterGroup {
+    pub(crate) group: Group<ClusterMachine>,
+    pub(crate) lead: Lead,
+    pub(crate) lease: ff2_daemon::config::LeaseConfig,
+    pub(crate) cluster_id: String,
+}
+
+impl ClusterGroup {
+    /// Logs a fact and answers what it brought about. A refusal of the machine is an error.
+    pub(crate) async fn propose(&self, fact: Fact) -> Result<pb::ClusterReply, Status> {
+        let command = pb::ClusterCommand { now_ms: wall_ms(), fact: Some(fact) };
+        let reply = self.group.propose(Bytes::from(command.encode_to_vec())).await?;
+        let reply = pb::ClusterReply::decode(reply)
+            .map_err(|error| Status::new(Code::Internal, error.to_string()))?;
+        check(reply.status.clone())?;
+        Ok(reply)
+    }
+
+    /// As [`ClusterGroup::propose`], with an end to the wait.
+    pub(crate) async fn propose_within(
+        &self,
+        fact: Fact,
+        patience: Duration,
+    ) -> Result<pb::ClusterReply, Status> {
+        within(patience, self.propose(fact)).await
+    }
+
+    pub(crate) fn routing(&self) -> Arc<Routing> {
+        self.group.view()
+    }
+
+    pub(crate) fn not_leader(&self) -> Status {
+        let leader = self.group.leadership().borrow().leader.clone();
+        Status::not_leader(leader.map(|leader| leader.address))
+    }
+
+    fn leading(&self) -> Result<Arc<ClusterLead>, Status> {
+        self.lead.get().ok_or_else(|| self.not_leader())
+    }
+
+    fn full_routing(&self) -> pb::RoutingDelta {
+        delta(&self.routing(), RoutingVersion(0))
+    }
+}
+
+/// Waits for a command, but no longer; then nobody knows whether it was applied.
+pub(crate) async fn within<T>(
+    patience: Duration,
+    command: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    match tokio::time::timeout(patience, command).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            let detail = format!("the group did not commit within {patience:?}");
+            Err(Status::new(Code::UnknownOutcome, detail))
+        }
+    }
+}
+
+/// Milliseconds since 1970, for records only.
+pub(crate) fn wall_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+pub(crate) struct ClusterService {
+    pub(crate) cluster: ClusterGroup,
+    pub(crate) namespace: Group<Namespace>,
+    /// Calls that are held end with it.
+    pub(crate) stop: CancellationToken,
+}
+
+impl Cluster for ClusterService {
+    async fn join(
+        &self,
+        cx: Context,
+        mut request: pb::JoinRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::JoinReply>, Status> {
+        cx.require_daemon()?;
+        self.take_turn(&cx, &request).await?;
+        if request.cluster_id.is_empty() {
+            request.cluster_id.clone_from(&self.cluster.cluster_id);
+        }
+        let (role, address) = (request.role(), request.address.clone());
+        let patience = cx.remaining().saturating_sub(limits::ANSWER_MARGIN);
+        let reply = self.cluster.propose_within(Fact::Join(request), patience).await?;
+        tracing::info!(node = reply.node_id, ?role, %address, "a node joined");
+        let lease = &self.cluster.lease;
+        let reply = pb::JoinReply {
+            node_id: reply.node_id,
+            cluster_id: self.cluster.cluster_id.clone(),
+            lease_ms: lease.lease_ms,
+            heartbeat_ms: lease.heartbeat_ms,
+            routing: Some(self.cluster.full_routing()),
+        };
+        Ok(reply.into())
+    }
+
+    async fn heartbeat(
+        &self,
+        cx: Context,
+        request: pb::HeartbeatRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::HeartbeatReply>, Status> {
+        cx.require_daemon()?;
+        let lead = self.cluster.leading()?;
+        let (node, known) = (NodeId(request.node_id), RoutingVersion(request.routing_version));
+        let leaving = request.leaving;
+        match lead.heartbeat(&self.cluster.routing(), request) {
+            Heard::Renewed => {}
+            Heard::Dying => {
+                return Err(Status::new(Code::Busy, "its lease ended; its death is being logged"));
+            }
+            Heard::MustJoin if self.cluster.routing().nodes.contains_key(&node) => {
+                let detail = format!("another process runs as node {node}");
+                return Err(Status::new(Code::Forbidden, detail));
+            }
+            Heard::MustJoin => {
+                return Err(Status::new(Code::NotFound, format!("node {node} must join")));
+            }
+        }
+        if leaving {
+            self.await_death(&cx, &lead, node).await;
+        }
+        // A leader that was replaced while it heard this must not extend a lease.
+        // Its lease over, it asks the others here, and learns of its successor.
+        self.cluster.group.query(|_| ()).await?;
+        lead.check()?;
+        let reply = pb::HeartbeatReply {
+            lease_ms: self.cluster.lease.lease_ms,
+            routing: Some(delta(&self.cluster.routing(), known)),
+        };
+        Ok(reply.into())
+    }
+
+    async fn watch_routing(
+        &self,
+        cx: Context,
+        request: pb::WatchRoutingRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::RoutingDelta>, Status> {
+        let since = RoutingVersion(request.since);
+        let wait = Duration::from_millis(request.wait_ms.into()).min(limits::WATCH_MAX);
+        let wait = wait.min(cx.remaining().saturating_sub(limits::ANSWER_MARGIN));
+        let mut views = self.cluster.group.watch_view();
+        // A version of another history is answered at once, with everything.
+        let newer = |view: &Arc<Routing>| view.version != since;
+        tokio::select! {
+            _ = tokio::time::timeout(wait, views.wait_for(newer)) => {}
+            () = self.stop.cancelled() => {
+                return Err(Status::new(Code::ShuttingDown, "this metad is stopping"));
+            }
+        }
+        Ok(delta(&self.cluster.routing(), since).into())
+    }
+
+    async fn leaders(
+        &self,
+        _cx: Context,
+        _request: pb::LeadersRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::LeadersReply>, Status> {
+        let known = [
+            (CLUSTER_GROUP, self.cluster.group.leadership()),
+            (NAMESPACE_GROUP, self.namespace.leadership()),
+        ];
+        let groups = known.map(|(group, leadership)| {
+            let now = leadership.borrow();
+            let address = now.leader.as_ref().map(|leader| leader.address.clone());
+            pb::GroupLeader { group: group.0, address: address.unwrap_or_default(), term: now.term }
+        });
+        Ok(pb::LeadersReply { groups: groups.into() }.into())
+    }
+}
+
+impl ClusterService {
+    /// Waits until the end of the node's former incarnation is on record.
+    async fn take_turn(&self, cx: &Context, request: &pb::JoinRequest) -> Result<(), Status> {
+        let until = cx.deadline.checked_sub(2 * limits::ANSWER_MARGIN).unwrap_or(cx.deadline);
+        loop {
+            let lead = self.cluster.leading()?;
+            match lead.join(&self.cluster.routing(), request) {
+                JoinTurn::Now => return Ok(()),
+                JoinTurn::AfterJudgement if Instant::now() >= until => {
+                    let detail = "the end of its former process is being judged";
+                    return Err(Status::new(Code::Busy, detail));
+                }
+                JoinTurn::AfterJudgement => tokio::time::sleep(HOLD_STEP).await,
+            }
+        }
+    }
+
+    /// Gives a node that leaves the answer when the others go on without it.
+    async fn await_death(&self, cx: &Context, lead: &ClusterLead, node: NodeId) {
+        let patience = cx.remaining().saturating_sub(limits::ANSWER_MARGIN);
+        let until = Instant::now() + patience.min(limits::LEAVE_WAIT);
+        while lead.is_leaving(&self.cluster.routing(), node) && Instant::now() < until {
+            tokio::time::sleep(HOLD_STEP).await;
+        }
+    }
+}

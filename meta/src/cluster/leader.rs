@@ -1,0 +1,167 @@
+//! What the leader of group 0 keeps in memory and does in its term: the lease book, and the facts
+//! that come out of it.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use ff2_meta_core::cluster::{Heard, JoinTurn, LeaseBook, LeaseTimes, NodeVitals};
+use ff2_proto::{NodeId, Routing, Status, pb, status::Code};
+use parking_lot::Mutex;
+use pb::cluster_command::Fact;
+
+use super::ClusterGroup;
+use crate::{leading::Term, limits};
+
+/// The present term's memory, if this metad leads.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lead {
+    now: Arc<Mutex<Option<Arc<ClusterLead>>>>,
+}
+
+impl Lead {
+    pub(crate) fn get(&self) -> Option<Arc<ClusterLead>> {
+        self.now.lock().clone().filter(|lead| lead.term.check().is_ok())
+    }
+}
+
+/// A leader's memory of one term.
+#[derive(Debug)]
+pub(crate) struct ClusterLead {
+    term: Term,
+    book: Mutex<LeaseBook>,
+    history: Mutex<VecDeque<Throughput>>,
+}
+
+/// The cluster's traffic at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Throughput {
+    pub(crate) read_bytes_per_s: u64,
+    pub(crate) write_bytes_per_s: u64,
+}
+
+impl ClusterLead {
+    pub(super) fn check(&self) -> Result<(), Status> {
+        self.term.check()
+    }
+
+    pub(super) fn heartbeat(&self, routing: &Routing, request: pb::HeartbeatRequest) -> Heard {
+        // The clock is read under the lock: a heartbeat that waited for it is not older than it says.
+        let mut book = self.book.lock();
+        book.heartbeat(self.term.now_ms(), routing, request)
+    }
+
+    pub(super) fn join(&self, routing: &Routing, request: &pb::JoinRequest) -> JoinTurn {
+        let mut book = self.book.lock();
+        book.join(self.term.now_ms(), routing, request)
+    }
+
+    pub(super) fn is_leaving(&self, routing: &Routing, node: NodeId) -> bool {
+        self.book.lock().is_leaving(routing, node)
+    }
+
+    pub(crate) fn vitals(&self, node: NodeId) -> NodeVitals {
+        self.book.lock().vitals(self.term.now_ms(), node)
+    }
+
+    /// Oldest first.
+    pub(crate) fn history(&self) -> Vec<Throughput> {
+        self.history.lock().iter().copied().collect()
+    }
+
+    fn tick(&self, routing: &Routing) -> Vec<Fact> {
+        let mut facts = Vec::new();
+        self.book.lock().tick(self.term.now_ms(), routing, &mut facts);
+        facts
+    }
+
+    fn sample(&self, routing: &Routing) {
+        let mut sum = Throughput::default();
+        for node in routing.nodes.keys() {
+            let load = self.vitals(*node).load;
+            sum.read_bytes_per_s += load.read_bytes_per_s;
+            sum.write_bytes_per_s += load.write_bytes_per_s;
+        }
+        let mut history = self.history.lock();
+        if history.len() == limits::HISTORY_SAMPLES {
+            history.pop_front();
+        }
+        history.push_back(sum);
+    }
+}
+
+impl ClusterGroup {
+    /// The work of one term; the caller drops it when the term ends.
+    pub(crate) async fn lead_term(&self, term: Term) {
+        tracing::info!(term = term.number(), "leads the cluster group");
+        let times =
+            LeaseTimes { lease_ms: self.lease.lease_ms, heartbeat_ms: self.lease.heartbeat_ms };
+        let book = Mutex::new(LeaseBook::new(times, term.now_ms()));
+        let lead = Arc::new(ClusterLead { term: term.clone(), book, history: Mutex::default() });
+        *self.lead.now.lock() = Some(lead.clone());
+        let mut tick = tokio::time::interval(self.tick_interval());
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut sampled = term.age();
+        loop {
+            tick.tick().await;
+            if let Err(status) = self.round(&lead).await {
+                tracing::warn!(%status, "a fact was not logged; it will be proposed again");
+            }
+            if term.age() - sampled >= limits::HISTORY_STEP {
+                sampled = term.age();
+                lead.sample(&self.routing());
+            }
+        }
+    }
+
+    /// Often enough that a death is declared soon after its lease, and a report logged soon after it
+    /// came.
+    fn tick_interval(&self) -> Duration {
+        let interval = Duration::from_millis(u64::from(self.lease.heartbeat_ms) / 5);
+        interval.clamp(Duration::from_millis(10), Duration::from_millis(100))
+    }
+
+    async fn round(&self, lead: &ClusterLead) -> Result<(), Status> {
+        let routing = self.routing();
+        if routing.cluster_id.is_empty() {
+            let fact = pb::Bootstrap {
+                cluster_id: self.cluster_id.clone(),
+                lease_ms: self.lease.lease_ms,
+                heartbeat_ms: self.lease.heartbeat_ms,
+            };
+            return self.propose_own(lead, Fact::Bootstrap(fact)).await;
+        }
+        if routing.cluster_id != self.cluster_id {
+            let detail = format!("the data folder is of cluster {}", routing.cluster_id);
+            return Err(Status::new(Code::WrongCluster, detail));
+        }
+        for fact in lead.tick(&routing) {
+            tell(&fact);
+            self.propose_own(lead, fact).await?;
+        }
+        Ok(())
+    }
+
+    /// A fact of this term: it must not be logged by a later one, whose leader may have heard more.
+    async fn propose_own(&self, lead: &ClusterLead, fact: Fact) -> Result<(), Status> {
+        lead.term.check()?;
+        self.propose_within(fact, limits::OWN_COMMAND).await?;
+        Ok(())
+    }
+}
+
+/// One log line for each event that an operator may look for.
+fn tell(fact: &Fact) {
+    match fact {
+        Fact::NodesChanged(fact) => {
+            if !fact.dead.is_empty() {
+                tracing::warn!(nodes = ?fact.dead, "these nodes are dead: their lease ended");
+            }
+            if !fact.alive.is_empty() {
+                tracing::info!(nodes = ?fact.alive, "these nodes are heard again");
+            }
+        }
+        Fact::TargetsReported(fact) => {
+            tracing::info!(node = fact.node_id, targets = fact.targets.len(), "targets changed");
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,54 @@
+//! Bounds of metad.
+
+use std::time::Duration;
+
+/// Buffers of the data plane: namespace messages carry no bulk bytes, raft batches few.
+pub const BUFFER_BYTES: u64 = 64 << 20;
+/// Raft batches that wait for one peer and group; raft sends again what is dropped.
+pub const LINK_QUEUE: usize = 1_024;
+/// Raft messages that travel in one call.
+pub const LINK_MESSAGES_MAX: usize = 4_096;
+/// Raft bytes that travel in one call.
+pub const LINK_BYTES_MAX: usize = 4 << 20;
+/// A raft call: longer than a slow disk, shorter than what would hold up the news behind it.
+pub const LINK_CALL: Duration = Duration::from_secs(2);
+/// Longest time that a routing watch is held.
+pub const WATCH_MAX: Duration = Duration::from_secs(30);
+/// Left of a caller's deadline when a held call is answered.
+pub const ANSWER_MARGIN: Duration = Duration::from_millis(100);
+/// A goodbye is answered when the death is on record, or after this.
+pub const LEAVE_WAIT: Duration = Duration::from_millis(1_500);
+/// A command of the leader's own.
+pub const OWN_COMMAND: Duration = Duration::from_secs(5);
+/// One chunk update or listing of a leader. A new leader lets this long pass before it ends a
+/// truncation that it found, so that no update of its predecessor is still on its way.
+pub const CHUNK_CALL: Duration = Duration::from_secs(2);
+/// Chunk updates that one task has in progress.
+pub const CHUNK_CALLS: usize = 32;
+/// Chunks of one listing.
+pub const CHUNK_PAGE: u32 = 1_024;
+/// Chunks up to this number are removed without asking which exist.
+pub const CHUNKS_UNASKED: u64 = 16;
+/// Inodes whose chunks are collected at the same time.
+pub const COLLECTED_TOGETHER: usize = 16;
+/// Orphans looked at in one round, and removed by one command.
+pub const ORPHANS_PAGE: u32 = 1_024;
+/// Orphan notices in one keepalive answer.
+pub const NOTICES_MAX: u32 = 1_024;
+/// Orphans that a session may say it holds.
+pub const HOLDS_MAX: usize = 65_536;
+/// Truncations and length doubts looked at in one round.
+pub const LEFTOVERS_PAGE: u32 = 256;
+/// How long a grant lets its holder do I/O without asking again.
+pub const GRANT: Duration = Duration::from_secs(24 * 3_600);
+/// Age of the space figures that statfs answers.
+pub const SPACE_AGE: Duration = Duration::from_secs(2);
+/// Rounds of the leader's background work.
+pub const SESSIONS_ROUND: Duration = Duration::from_secs(1);
+pub const ORPHANS_ROUND: Duration = Duration::from_millis(500);
+pub const LEFTOVERS_ROUND: Duration = Duration::from_secs(1);
+/// Samples of the cluster's throughput that the status page shows, and their distance.
+pub const HISTORY_SAMPLES: usize = 150;
+pub const HISTORY_STEP: Duration = Duration::from_secs(2);
+/// Fill of a disk that the status reports.
+pub const DISK_FULL_PERCENT: u64 = 90;

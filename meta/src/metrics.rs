@@ -1,0 +1,107 @@
+//! Metrics of metad beside the latencies of its operations.
+
+use ff2_daemon::Metrics;
+use ff2_group::Group;
+use ff2_meta_core::{cluster::ClusterMachine, namespace::Namespace};
+use ff2_proto::{Routing, pb};
+use pb::{NodeRole, PublicState};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::gauge::{ConstGauge, Gauge},
+};
+
+/// Figures of the cluster as this replica knows it.
+#[derive(Debug)]
+pub(crate) struct Gauges {
+    version: Gauge,
+    alive: Gauge,
+    dead: Gauge,
+    full: Gauge,
+    degraded: Gauge,
+    down: Gauge,
+}
+
+impl Gauges {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let gauge = |name: &str, help: &str| metrics.gauge(name, help);
+        Self {
+            version: gauge("routing_version", "Version of the routing that this replica applied"),
+            alive: gauge("storage_nodes_alive", "Storage nodes that hold a lease"),
+            dead: gauge("storage_nodes_dead", "Storage nodes whose lease ended"),
+            full: gauge("chains_full", "Chains of which all replicas serve"),
+            degraded: gauge("chains_degraded", "Chains that serve with less than all replicas"),
+            down: gauge("chains_down", "Chains of which no replica serves"),
+        }
+    }
+
+    pub(crate) fn show(&self, routing: &Routing) {
+        let storage = routing.nodes.values().filter(|node| node.role() == NodeRole::Storaged);
+        let (alive, dead): (Vec<_>, Vec<_>) = storage.partition(|node| node.alive);
+        let (mut full, mut degraded, mut down) = (0, 0, 0);
+        for chain in routing.chains.values() {
+            let serving =
+                chain.members.iter().filter(|m| m.state() == PublicState::Serving).count();
+            match serving {
+                0 => down += 1,
+                serving if serving == chain.members.len() => full += 1,
+                _ => degraded += 1,
+            }
+        }
+        self.version.set(i64::try_from(routing.version.0).unwrap_or(i64::MAX));
+        self.alive.set(alive.len() as i64);
+        self.dead.set(dead.len() as i64);
+        self.full.set(full);
+        self.degraded.set(degraded);
+        self.down.set(down);
+    }
+}
+
+/// Figures of the groups, read when somebody asks.
+#[derive(Debug)]
+pub(crate) struct Figures {
+    cluster: Group<ClusterMachine>,
+    namespace: Group<Namespace>,
+}
+
+impl Figures {
+    pub(crate) fn new(cluster: Group<ClusterMachine>, namespace: Group<Namespace>) -> Self {
+        Self { cluster, namespace }
+    }
+}
+
+impl Collector for Figures {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let groups = [self.cluster.status(), self.namespace.status()];
+        let leads = [self.cluster.leadership(), self.namespace.leadership()]
+            .map(|leadership| u64::from(leadership.borrow().is_leader));
+        let figures: [(&str, &str, [u64; 2]); 4] = [
+            ("group_leads", "1 if this metad leads the group", leads),
+            ("group_term", "Raft term of the group", groups.each_ref().map(|g| g.term)),
+            (
+                "group_commit",
+                "Index up to which the log is committed",
+                groups.each_ref().map(|g| g.commit_index),
+            ),
+            (
+                "group_applied",
+                "Index up to which the log is applied",
+                groups.each_ref().map(|g| g.applied_index),
+            ),
+        ];
+        for (name, help, values) in figures {
+            let mut family = encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                ConstGauge::new(0_u64).metric_type(),
+            )?;
+            for (group, value) in groups.iter().zip(values) {
+                let labels = [("group", group.group)];
+                let metric = family.encode_family(&labels)?;
+                ConstGauge::new(value).encode(metric)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,289 @@
+//! The service `Namespace`: file system operations of the volumes whose group this metad holds.
+//!
+//! Reads are linearizable on any replica. Mutations are stamped by the leader, proposed, and answered
+//! when they are applied; the machine makes them exactly-once. What an answer owes to storage (a
+//! truncation's chunks) is paid before the answer leaves. Keepalives live in the leader's memory
+//! ([`sessions`]); the leader's background work is in [`leader`].
+
+mod chunks;
+mod guard;
+pub(crate) mod leader;
+mod plan;
+mod sessions;
+mod space;
+mod stamp;
+mod truncation;
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use ff2_daemon::{Operation, Operations};
+use ff2_fabric::{Answer, Buf, Call, ClusterKey, Context, Namespace as NamespaceRpc, RaftClient};
+use ff2_group::Group;
+use ff2_meta_core::namespace::{self, Namespace};
+use ff2_proto::{Code, Status, VolumeId, pb, status::check};
+use pb::ns_request::Op;
+use prost::Message;
+
+use crate::{NAMESPACE_GROUP, cluster::ClusterGroup, cluster::within, limits};
+pub(crate) use chunks::Chunks;
+use leader::NamespaceLead;
+use space::SpaceCache;
+use stamp::Stamps;
+
+/// The namespace group with what its leader needs.
+#[derive(Debug)]
+pub(crate) struct NamespaceGroup {
+    pub(crate) group: Group<Namespace>,
+    pub(crate) cluster: ClusterGroup,
+    pub(crate) key: ClusterKey,
+    pub(crate) chunks: Chunks,
+    pub(crate) lead: leader::Lead,
+    pub(crate) session_ms: u32,
+    stamps: Stamps,
+    space: SpaceCache,
+}
+
+impl NamespaceGroup {
+    pub(crate) fn new(
+        group: Group<Namespace>,
+        cluster: ClusterGroup,
+        key: ClusterKey,
+        chunks: Chunks,
+    ) -> Arc<Self> {
+        let session_ms = cluster.lease.session_ms;
+        let space = SpaceCache::new(chunks.clone());
+        Arc::new(Self {
+            group,
+            cluster,
+            key,
+            chunks,
+            lead: leader::Lead::default(),
+            session_ms,
+            stamps: Stamps::new(),
+            space,
+        })
+    }
+
+    /// Asks the machine of a replica that is up to date.
+    pub(crate) async fn query(&self, request: pb::NsRequest) -> Result<pb::NsReply, Status> {
+        self.group.query(move |kv| namespace::query(kv, &request)).await
+    }
+
+    /// As [`NamespaceGroup::query`], for an operation of metad itself; a refusal is an error.
+    pub(crate) async fn ask(&self, volume: VolumeId, op: Op) -> Result<pb::NsReply, Status> {
+        let reply = self.query(own_request(volume, op)).await?;
+        check(reply.status.clone())?;
+        Ok(reply)
+    }
+
+    /// Logs an operation of the leader itself; a refusal is an error.
+    pub(crate) async fn command(&self, volume: VolumeId, op: Op) -> Result<pb::NsReply, Status> {
+        let reply = within(limits::OWN_COMMAND, self.propose(own_request(volume, op))).await?;
+        check(reply.status.clone())?;
+        Ok(reply)
+    }
+
+    pub(crate) fn not_leader(&self) -> Status {
+        let leader = self.group.leadership().borrow().leader.clone();
+        Status::not_leader(leader.map(|leader| leader.address))
+    }
+
+    /// Adds the space that files can use.
+    pub(crate) async fn fill_space(&self, statfs: &mut pb::StatFs) {
+        self.space.fill(statfs, &self.cluster.routing()).await;
+    }
+
+    /// Removes a metad from this group, wherever its leader is.
+    pub(crate) async fn remove_node(&self, node: u32) -> Result<(), Status> {
+        match self.group.remove(node).await {
+            Err(Status { code: Code::NotLeader, leader_address: Some(leader), .. }) => {
+                let client = RaftClient::new(self.chunks.peers.channel(&leader));
+                let request = pb::LeaveGroupRequest { group: NAMESPACE_GROUP.0, node };
+                let call = Call::within(limits::OWN_COMMAND);
+                let (reply, _) = client.leave_group(&request, call).await?;
+                check(reply.status)
+            }
+            outcome => outcome,
+        }
+    }
+
+    pub(crate) fn volumes(&self) -> Vec<VolumeId> {
+        let routing = self.cluster.routing();
+        let mine = routing.volumes.values().filter(|volume| volume.group == NAMESPACE_GROUP.0);
+        mine.map(|volume| VolumeId(volume.id)).collect()
+    }
+
+    async fn propose(&self, request: pb::NsRequest) -> Result<pb::NsReply, Status> {
+        let command = self.stamps.stamp(request, &self.cluster.routing())?;
+        let reply = self.group.propose(Bytes::from(command.encode_to_vec())).await?;
+        pb::NsReply::decode(reply).map_err(|error| Status::new(Code::Internal, error.to_string()))
+    }
+}
+
+fn own_request(volume: VolumeId, op: Op) -> pb::NsRequest {
+    pb::NsRequest {
+        volume: volume.0,
+        cred: Some(pb::Credentials::default()),
+        op: Some(op),
+        ..Default::default()
+    }
+}
+
+pub(crate) struct NamespaceService {
+    pub(crate) namespace: Arc<NamespaceGroup>,
+    pub(crate) operations: Operations,
+}
+
+impl NamespaceRpc for NamespaceService {
+    async fn execute(
+        &self,
+        cx: Context,
+        mut request: pb::NsRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::NsReply>, Status> {
+        guard::admit(&mut request, &cx.peer)?;
+        let op = request.op.as_ref().map_or("none", guard::op_name);
+        let detail = format!("volume {} session {}", request.volume, request.session);
+        let operation = self.operations.begin(op, detail);
+        let outcome = self.run(&cx, &operation, request).await;
+        operation.end(outcome).map(Answer::from)
+    }
+}
+
+impl NamespaceService {
+    async fn run(
+        &self,
+        cx: &Context,
+        operation: &Operation,
+        request: pb::NsRequest,
+    ) -> Result<pb::NsReply, Status> {
+        let volume = VolumeId(request.volume);
+        let known = self.namespace.cluster.routing().volumes.get(&volume).map(|v| v.group);
+        match known {
+            Some(group) if group == NAMESPACE_GROUP.0 => {}
+            Some(group) => {
+                return Err(Status::new(Code::NotFound, format!("group {group} is not here")));
+            }
+            None => return Err(Status::new(Code::NotFound, format!("no volume {volume}"))),
+        }
+        if let Some(Op::Keepalive(keepalive)) = &request.op {
+            return self.keepalive(cx, &request, keepalive.clone()).await;
+        }
+        if namespace::is_mutation(&request) {
+            self.mutate(cx, operation, request).await
+        } else {
+            self.read(cx, request).await
+        }
+    }
+
+    async fn read(&self, cx: &Context, request: pb::NsRequest) -> Result<pb::NsReply, Status> {
+        let patience = cx.remaining();
+        let wanted = Wanted::of(&request);
+        let is_statfs = matches!(request.op, Some(Op::StatFs(_)));
+        let query = self.namespace.query(request);
+        let reply = tokio::time::timeout(patience, query).await;
+        let mut reply =
+            reply.map_err(|_| Status::new(Code::Timeout, "no quorum answered in time"))??;
+        if is_statfs && let Some(statfs) = &mut reply.statfs {
+            self.namespace.fill_space(statfs).await;
+        }
+        self.add_grant(&mut reply, wanted);
+        Ok(reply)
+    }
+
+    async fn mutate(
+        &self,
+        cx: &Context,
+        operation: &Operation,
+        request: pb::NsRequest,
+    ) -> Result<pb::NsReply, Status> {
+        let volume = VolumeId(request.volume);
+        let wanted = Wanted::of(&request);
+        let is_open_session = matches!(request.op, Some(Op::OpenSession(_)));
+        let patience = cx.remaining().saturating_sub(limits::ANSWER_MARGIN / 2);
+        let begun = std::time::Instant::now();
+        operation.waits_for("its commit");
+        let mut reply = within(patience, self.namespace.propose(request)).await?;
+        if let Some(truncation) = reply.truncation.take() {
+            operation.waits_for("the truncation's chunks");
+            let left = patience.saturating_sub(begun.elapsed());
+            let paid = self.namespace.settle_truncation(volume, truncation);
+            within(left, paid).await?;
+        }
+        if is_open_session {
+            reply.session_lease_ms = self.namespace.session_ms;
+        }
+        self.add_grant(&mut reply, wanted);
+        Ok(reply)
+    }
+
+    /// Lets the answered session do the I/O that it opened the file for.
+    fn add_grant(&self, reply: &mut pb::NsReply, wanted: Option<Wanted>) {
+        let (Some(wanted), Some(attr)) = (wanted, &reply.attr) else { return };
+        if check(reply.status.clone()).is_err() || attr.kind() != pb::FileKind::Regular {
+            return;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let grant = pb::Grant {
+            inode: attr.inode,
+            session: wanted.session,
+            read: wanted.read,
+            write: wanted.write,
+            expires_s: (now + limits::GRANT).as_secs(),
+            mac: Bytes::new(),
+        };
+        reply.grant = self.namespace.key.grant(grant);
+    }
+
+    /// Renews a session from the leader's memory and tells it of new orphans.
+    async fn keepalive(
+        &self,
+        cx: &Context,
+        request: &pb::NsRequest,
+        keepalive: pb::KeepaliveOp,
+    ) -> Result<pb::NsReply, Status> {
+        let group = &self.namespace;
+        let lead: Arc<NamespaceLead> = group.lead.get().ok_or_else(|| group.not_leader())?;
+        if keepalive.holds.len() > limits::HOLDS_MAX {
+            return Err(Status::new(Code::InvalidArgument, "too many files are held"));
+        }
+        let volume = VolumeId(request.volume);
+        let after = keepalive.seen_orphan_seq;
+        let owner = guard::owner(&cx.peer);
+        if !lead.knows(volume, request.session) {
+            lead.learn(volume, group.sessions(volume).await?);
+        }
+        lead.keepalive(volume, request.session, owner, keepalive)?;
+        let op = Op::ListOrphans(pb::ListOrphansOp { after, limit: limits::NOTICES_MAX });
+        let patience = cx.remaining().min(Duration::from_secs(5));
+        let orphans = within(patience, group.ask(volume, op)).await?.orphan_inodes;
+        // After a read that was up to date: a leader that was replaced unnoticed knows it by now.
+        lead.check()?;
+        let notice = |orphan: pb::Orphan| pb::OrphanNotice { seq: orphan.seq, inode: orphan.inode };
+        Ok(pb::NsReply {
+            session: request.session,
+            session_lease_ms: group.session_ms,
+            orphans: orphans.into_iter().map(notice).collect(),
+            ..Default::default()
+        })
+    }
+}
+
+/// What an opening operation asks to be granted.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    session: u64,
+    read: bool,
+    write: bool,
+}
+
+impl Wanted {
+    fn of(request: &pb::NsRequest) -> Option<Self> {
+        let (read, write) = namespace::granted(request)?;
+        Some(Self { session: request.session, read, write })
+    }
+}

@@ -1,0 +1,137 @@
+//! What the leader does to chunks: cuts, removes, and asks how far they reach.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use ff2_fabric::{
+    Peers, RoutingCache, SharedBuf,
+    chain::{ChainClient, ChunkUpdate},
+};
+use ff2_proto::{ChainId, Status, pb};
+use futures::{StreamExt, TryStreamExt, stream};
+use pb::UpdateKind;
+
+use super::plan::{FileChunks, Step};
+use crate::{leading::Term, limits};
+
+/// The chains, as a daemon reaches them.
+#[derive(Clone, Debug)]
+pub(crate) struct Chunks {
+    pub(crate) client: Arc<ChainClient>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) routing: Arc<RoutingCache>,
+}
+
+impl Chunks {
+    /// Cuts a file's chunks. Fails at the first chunk that cannot be cut now; doing it again is safe
+    /// as long as the truncation is not finished.
+    pub(super) async fn cut(&self, term: &Term, cut: &pb::Truncation) -> Result<(), Status> {
+        let Some(layout) = &cut.layout else { return Ok(()) };
+        let file = FileChunks::new(&self.routing.get(), cut.inode, layout)?;
+        let bound = (!cut.uncertain).then_some(cut.length_bound);
+        self.cut_above(term, &file, cut.size, bound).await
+    }
+
+    /// Removes all chunks of an inode that nobody can reach any more.
+    pub(super) async fn remove(&self, term: &Term, orphan: &pb::Orphan) -> Result<(), Status> {
+        let Some(layout) = &orphan.layout else { return Ok(()) };
+        let file = FileChunks::new(&self.routing.get(), orphan.inode, layout)?;
+        let bound = (!orphan.uncertain).then_some(orphan.size);
+        self.cut_above(term, &file, 0, bound).await
+    }
+
+    /// How long the chains say that a file is; at least what is known.
+    pub(super) async fn length(&self, term: &Term, doubt: &pb::LengthDoubt) -> Result<u64, Status> {
+        let Some(layout) = &doubt.layout else { return Ok(doubt.size) };
+        let file = FileChunks::new(&self.routing.get(), doubt.inode, layout)?;
+        let from = u32::try_from(file.above(doubt.size, 0).start).unwrap_or(u32::MAX);
+        let chunks = self.list(term, &file, from).await?;
+        let longest = chunks.iter().map(|chunk| file.end(chunk)).max();
+        Ok(longest.unwrap_or(0).max(doubt.size))
+    }
+
+    /// `bound` is above all chunks, if that is known.
+    async fn cut_above(
+        &self,
+        term: &Term,
+        file: &FileChunks,
+        size: u64,
+        bound: Option<u64>,
+    ) -> Result<(), Status> {
+        let chunks = file.above(size, bound.unwrap_or(u64::MAX));
+        let indexes: Vec<u32> = if FileChunks::are_few(&chunks) {
+            chunks.filter_map(|index| u32::try_from(index).ok()).collect()
+        } else {
+            let from = u32::try_from(chunks.start).unwrap_or(u32::MAX);
+            let listed = self.list(term, file, from).await?;
+            listed.iter().filter_map(|chunk| Some(chunk.chunk.as_ref()?.index)).collect()
+        };
+        let steps = indexes.into_iter().filter_map(|index| file.cut(index, size));
+        stream::iter(steps.map(|step| self.perform(term, step, file.chunk_size())))
+            .buffer_unordered(limits::CHUNK_CALLS)
+            .try_collect::<Vec<()>>()
+            .await?;
+        Ok(())
+    }
+
+    async fn perform(&self, term: &Term, step: Step, chunk_size: u32) -> Result<(), Status> {
+        // A leader that was replaced must not touch chunks: its successor may have finished already.
+        term.check()?;
+        let (chain, chunk, kind, offset) = match step {
+            Step::Truncate { chain, chunk, length } => (chain, chunk, UpdateKind::Truncate, length),
+            Step::Remove { chain, chunk } => (chain, chunk, UpdateKind::Remove, 0),
+        };
+        let update = ChunkUpdate {
+            chain,
+            chunk,
+            kind,
+            offset,
+            payload: SharedBuf::from(Bytes::new()),
+            chunk_size,
+            grant: Bytes::new(),
+        };
+        self.client.update(&update, Instant::now() + limits::CHUNK_CALL).await?;
+        Ok(())
+    }
+
+    /// All chunks of a file from an index on.
+    async fn list(
+        &self,
+        term: &Term,
+        file: &FileChunks,
+        from: u32,
+    ) -> Result<Vec<pb::ChunkInfo>, Status> {
+        let chains = file.chains().iter().copied();
+        let pages: Vec<Vec<pb::ChunkInfo>> =
+            stream::iter(chains.map(|chain| self.list_chain(term, file, chain, from)))
+                .buffer_unordered(limits::CHUNK_CALLS)
+                .try_collect()
+                .await?;
+        Ok(pages.concat())
+    }
+
+    async fn list_chain(
+        &self,
+        term: &Term,
+        file: &FileChunks,
+        chain: ChainId,
+        from: u32,
+    ) -> Result<Vec<pb::ChunkInfo>, Status> {
+        let mut chunks = Vec::new();
+        let mut from = from;
+        loop {
+            term.check()?;
+            let deadline = Instant::now() + limits::CHUNK_CALL;
+            let page = self
+                .client
+                .list_chunks(chain, file.inode(), from, limits::CHUNK_PAGE, Bytes::new(), deadline)
+                .await?;
+            let last = page.chunks.last().and_then(|chunk| Some(chunk.chunk.as_ref()?.index));
+            chunks.extend(page.chunks);
+            match last.and_then(|last| last.checked_add(1)) {
+                Some(next) if !page.end => from = next,
+                _ => return Ok(chunks),
+            }
+        }
+    }
+}

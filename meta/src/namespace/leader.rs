@@ -1,0 +1,220 @@
+//! What the leader of a namespace group keeps in memory and does in its term: sessions that fall
+//! silent expire, orphans are collected, truncations and doubtful lengths that were left are settled.
+//!
+//! Each kind of work is a loop of rounds; a round reads the state, does what it finds, and logs what
+//! it did. A failed round is repeated, so rounds must be safe to repeat, and are.
+
+use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
+
+use ff2_proto::{Code, Status, VolumeId, pb};
+use futures::{StreamExt, stream};
+use parking_lot::Mutex;
+use pb::ns_request::Op;
+
+use super::{NamespaceGroup, sessions::SessionBook, truncation::Truncations};
+use crate::{leading::Term, limits};
+
+/// The present term's memory, if this metad leads.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lead {
+    now: Arc<Mutex<Option<Arc<NamespaceLead>>>>,
+}
+
+impl Lead {
+    pub(crate) fn get(&self) -> Option<Arc<NamespaceLead>> {
+        self.now.lock().clone().filter(|lead| lead.term.check().is_ok())
+    }
+}
+
+/// A leader's memory of one term.
+#[derive(Debug)]
+pub(crate) struct NamespaceLead {
+    pub(super) term: Term,
+    book: Mutex<SessionBook>,
+    pub(super) truncations: Truncations,
+}
+
+impl NamespaceLead {
+    pub(super) fn check(&self) -> Result<(), Status> {
+        self.term.check()
+    }
+
+    pub(super) fn knows(&self, volume: VolumeId, session: u64) -> bool {
+        self.book.lock().knows(volume, session)
+    }
+
+    pub(super) fn learn(&self, volume: VolumeId, on_record: BTreeSet<u64>) {
+        self.book.lock().learn(self.term.now_ms(), volume, &on_record);
+    }
+
+    pub(super) fn keepalive(
+        &self,
+        volume: VolumeId,
+        session: u64,
+        owner: Option<u32>,
+        said: pb::KeepaliveOp,
+    ) -> Result<(), Status> {
+        let mut book = self.book.lock();
+        book.keepalive(self.term.now_ms(), volume, session, owner, said)
+    }
+}
+
+impl NamespaceGroup {
+    /// The work of one term; the caller drops it when the term ends.
+    pub(crate) async fn lead_term(self: Arc<Self>, term: Term) {
+        tracing::info!(term = term.number(), "leads the namespace group");
+        let book = Mutex::new(SessionBook::new(self.session_ms.into()));
+        let lead = Arc::new(NamespaceLead { term, book, truncations: Truncations::default() });
+        *self.lead.now.lock() = Some(lead.clone());
+        let (group, lead) = (&self, &lead);
+        futures::join!(
+            rounds("expire sessions", limits::SESSIONS_ROUND, || group.expire_sessions(lead)),
+            rounds("collect orphans", limits::ORPHANS_ROUND, || group.collect_orphans(lead)),
+            rounds("settle truncations", limits::LEFTOVERS_ROUND, || {
+                group.settle_leftovers(lead)
+            }),
+            rounds("recover lengths", limits::LEFTOVERS_ROUND, || group.recover_lengths(lead)),
+        );
+    }
+
+    /// The sessions of a volume that are on record.
+    pub(crate) async fn sessions(&self, volume: VolumeId) -> Result<BTreeSet<u64>, Status> {
+        let reply = self.ask(volume, Op::ListSessions(pb::ListSessionsOp {})).await?;
+        Ok(reply.sessions.iter().map(|session| session.id).collect())
+    }
+
+    async fn expire_sessions(&self, lead: &NamespaceLead) -> Result<(), Status> {
+        for volume in self.volumes() {
+            self.make_root(lead, volume).await?;
+            let sessions = self.sessions(volume).await?;
+            lead.learn(volume, sessions);
+            let now = lead.term.now_ms();
+            let expired = lead.book.lock().expired(now, volume);
+            for batch in expired.chunks(ff2_meta_core::namespace::limits::EXPIRE_BATCH_MAX) {
+                lead.term.check()?;
+                tracing::warn!(%volume, sessions = ?batch, "these mounts fell silent: expired");
+                let sessions = batch.to_vec();
+                let op = Op::ExpireSessions(pb::ExpireSessionsOp { sessions });
+                self.command(volume, op).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The first command of a new volume, whatever it says, makes its root.
+    async fn make_root(&self, lead: &NamespaceLead, volume: VolumeId) -> Result<(), Status> {
+        match self.ask(volume, Op::StatFs(pb::StatFsOp {})).await {
+            Err(status) if status.code == Code::NotServing => {
+                lead.term.check()?;
+                let nothing = Op::ExpireSessions(pb::ExpireSessionsOp::default());
+                self.command(volume, nothing).await?;
+                Ok(())
+            }
+            answer => answer.map(drop),
+        }
+    }
+
+    async fn collect_orphans(&self, lead: &NamespaceLead) -> Result<(), Status> {
+        for volume in self.volumes() {
+            let mut after = 0;
+            loop {
+                let limit = limits::ORPHANS_PAGE;
+                let op = Op::ListOrphans(pb::ListOrphansOp { after, limit });
+                let reply = self.ask(volume, op).await?;
+                let last = reply.orphan_inodes.last().map(|orphan| orphan.seq);
+                let (ready, seen_by_all) = {
+                    let book = lead.book.lock();
+                    let ready = book.collectable(volume, reply.orphan_inodes);
+                    (ready, book.seen_by_all(volume))
+                };
+                self.collect(lead, volume, ready).await?;
+                match last {
+                    // Behind what all have seen, nothing can be collected.
+                    Some(last) if !reply.end && last < seen_by_all => after = last,
+                    _ => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the chunks of orphans, then the orphans. One whose chunks cannot be removed now (its
+    /// chain is down) stays for a later round and keeps none of the others.
+    async fn collect(
+        &self,
+        lead: &NamespaceLead,
+        volume: VolumeId,
+        orphans: Vec<pb::Orphan>,
+    ) -> Result<(), Status> {
+        let removed = stream::iter(orphans.into_iter().map(|orphan| async move {
+            let removed = self.chunks.remove(&lead.term, &orphan).await;
+            if let Err(status) = &removed {
+                tracing::info!(%volume, inode = orphan.inode, %status, "chunks stay for now");
+            }
+            removed.is_ok().then_some(orphan.inode)
+        }))
+        .buffer_unordered(limits::COLLECTED_TOGETHER);
+        let inodes: Vec<u64> = removed.filter_map(std::future::ready).collect().await;
+        if inodes.is_empty() {
+            return Ok(());
+        }
+        lead.term.check()?;
+        tracing::debug!(%volume, count = inodes.len(), "orphans are collected");
+        self.command(volume, Op::Collect(pb::CollectOp { inodes })).await?;
+        Ok(())
+    }
+
+    /// Truncations that an earlier leader, or a client that went away, left unfinished.
+    async fn settle_leftovers(self: &Arc<Self>, lead: &Arc<NamespaceLead>) -> Result<(), Status> {
+        for volume in self.volumes() {
+            let (after_inode, limit) = (0, limits::LEFTOVERS_PAGE);
+            let op = Op::ListTruncating(pb::ListTruncatingOp { after_inode, limit });
+            for truncation in self.ask(volume, op).await?.truncations {
+                drop(self.begin_truncation(lead, volume, truncation));
+            }
+        }
+        Ok(())
+    }
+
+    async fn recover_lengths(&self, lead: &NamespaceLead) -> Result<(), Status> {
+        for volume in self.volumes() {
+            let (after_inode, limit) = (0, limits::LEFTOVERS_PAGE);
+            let op = Op::ListLengthDoubts(pb::ListLengthDoubtsOp { after_inode, limit });
+            for doubt in self.ask(volume, op).await?.length_doubts {
+                let length = match self.chunks.length(&lead.term, &doubt).await {
+                    Ok(length) => length,
+                    Err(status) => {
+                        tracing::info!(%volume, inode = doubt.inode, %status, "length unknown yet");
+                        continue;
+                    }
+                };
+                lead.term.check()?;
+                let op = pb::RecoverLengthOp { inode: doubt.inode, doubt: doubt.doubt, length };
+                if let Err(status) = self.command(volume, Op::RecoverLength(op)).await {
+                    tracing::info!(%volume, inode = doubt.inode, %status, "length not recovered");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Repeats a round for ever; the first one begins at once.
+async fn rounds<F, Fut>(what: &'static str, every: Duration, mut round: F)
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<(), Status>>,
+{
+    let mut failing = false;
+    loop {
+        match round().await {
+            Ok(()) => failing = false,
+            Err(status) if !failing => {
+                failing = true;
+                tracing::info!(what, %status, "a round failed and will be repeated");
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(every).await;
+    }
+}

@@ -1,0 +1,167 @@
+//! Which sessions are alive, and what they said of orphans: the leader's memory, pure.
+//!
+//! A new leader knows nothing of keepalives: every session has one full period from when it is first
+//! seen here, and no orphan is collected before each session told *this* leader that it saw the
+//! orphan's notice.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ff2_proto::{Code, Status, VolumeId, pb};
+
+type Millis = u64;
+
+#[derive(Debug)]
+pub(super) struct SessionBook {
+    period_ms: Millis,
+    sessions: BTreeMap<(VolumeId, u64), Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    heard_at: Millis,
+    /// Whose connection renewed it first; nobody else may.
+    owner: Option<Owner>,
+    /// Every notice up to this was handled; `None` before it spoke to this leader.
+    seen_orphan_seq: Option<u64>,
+    holds: BTreeSet<u64>,
+}
+
+/// A user's id; a daemon has none.
+type Owner = Option<u32>;
+
+impl SessionBook {
+    pub(super) fn new(period_ms: Millis) -> Self {
+        Self { period_ms, sessions: BTreeMap::new() }
+    }
+
+    pub(super) fn knows(&self, volume: VolumeId, session: u64) -> bool {
+        self.sessions.contains_key(&(volume, session))
+    }
+
+    /// The sessions on record: new ones begin their period, ended ones are forgotten.
+    pub(super) fn learn(&mut self, now: Millis, volume: VolumeId, on_record: &BTreeSet<u64>) {
+        self.sessions.retain(|(of, id), _| *of != volume || on_record.contains(id));
+        for &id in on_record {
+            self.sessions.entry((volume, id)).or_insert_with(|| Entry {
+                heard_at: now,
+                owner: None,
+                seen_orphan_seq: None,
+                holds: BTreeSet::new(),
+            });
+        }
+    }
+
+    pub(super) fn keepalive(
+        &mut self,
+        now: Millis,
+        volume: VolumeId,
+        session: u64,
+        owner: Owner,
+        said: pb::KeepaliveOp,
+    ) -> Result<(), Status> {
+        let Some(entry) = self.sessions.get_mut(&(volume, session)) else {
+            return Err(Status::new(Code::SessionExpired, format!("session {session} is over")));
+        };
+        if *entry.owner.get_or_insert(owner) != owner {
+            return Err(Status::new(Code::Forbidden, "the session belongs to another user"));
+        }
+        entry.heard_at = entry.heard_at.max(now);
+        entry.seen_orphan_seq = Some(said.seen_orphan_seq);
+        entry.holds = said.holds.into_iter().collect();
+        Ok(())
+    }
+
+    /// Sessions that were silent for a whole period.
+    pub(super) fn expired(&self, now: Millis, volume: VolumeId) -> Vec<u64> {
+        let silent = |entry: &Entry| now.saturating_sub(entry.heard_at) >= self.period_ms;
+        let of_volume = self.of(volume).filter(|(_, entry)| silent(entry));
+        of_volume.map(|(id, _)| id).collect()
+    }
+
+    /// Orphans that every session has been told of and none has open.
+    pub(super) fn collectable(
+        &self,
+        volume: VolumeId,
+        orphans: Vec<pb::Orphan>,
+    ) -> Vec<pb::Orphan> {
+        let seen_by_all = self.seen_by_all(volume);
+        let held: BTreeSet<u64> =
+            self.of(volume).flat_map(|(_, entry)| entry.holds.iter().copied()).collect();
+        let free = |orphan: &pb::Orphan| orphan.seq <= seen_by_all && !held.contains(&orphan.inode);
+        orphans.into_iter().filter(free).collect()
+    }
+
+    /// Notices up to this were handled by every session.
+    pub(super) fn seen_by_all(&self, volume: VolumeId) -> u64 {
+        let seen = self.of(volume).map(|(_, entry)| entry.seen_orphan_seq.unwrap_or(0));
+        // Where nobody is, nobody can have one open.
+        seen.min().unwrap_or(u64::MAX)
+    }
+
+    fn of(&self, volume: VolumeId) -> impl Iterator<Item = (u64, &Entry)> {
+        let all = self.sessions.range((volume, 0)..=(volume, u64::MAX));
+        all.map(|((_, id), entry)| (*id, entry))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VOLUME: VolumeId = VolumeId(1);
+
+    fn book(sessions: &[u64]) -> SessionBook {
+        let mut book = SessionBook::new(30_000);
+        book.learn(1_000, VOLUME, &sessions.iter().copied().collect());
+        book
+    }
+
+    fn says(book: &mut SessionBook, now: Millis, session: u64, seen: u64, holds: &[u64]) {
+        let said = pb::KeepaliveOp { seen_orphan_seq: seen, holds: holds.to_vec() };
+        book.keepalive(now, VOLUME, session, Some(1000), said).unwrap();
+    }
+
+    fn orphan(seq: u64, inode: u64) -> pb::Orphan {
+        pb::Orphan { seq, inode, ..Default::default() }
+    }
+
+    fn collectable(book: &SessionBook) -> Vec<u64> {
+        let orphans = vec![orphan(1, 11), orphan(2, 12), orphan(3, 13)];
+        book.collectable(VOLUME, orphans).iter().map(|orphan| orphan.inode).collect()
+    }
+
+    #[test]
+    fn a_silent_session_expires_after_a_full_period_under_this_leader() {
+        let mut book = book(&[1, 2]);
+        says(&mut book, 20_000, 1, 0, &[]);
+        assert!(book.expired(30_999, VOLUME).is_empty());
+        assert_eq!(book.expired(31_000, VOLUME), [2]);
+        book.learn(31_000, VOLUME, &BTreeSet::from([1]));
+        assert!(!book.knows(VOLUME, 2));
+        let late = book.keepalive(31_001, VOLUME, 2, None, pb::KeepaliveOp::default());
+        assert_eq!(late.unwrap_err().code, Code::SessionExpired);
+    }
+
+    #[test]
+    fn an_orphan_waits_for_every_session_and_every_holder() {
+        let mut book = book(&[1, 2]);
+        says(&mut book, 2_000, 1, 3, &[12]);
+        assert!(collectable(&book).is_empty(), "session 2 has not spoken to this leader");
+        says(&mut book, 2_000, 2, 2, &[]);
+        assert_eq!(collectable(&book), [11], "3 was not seen by all, 12 is held");
+        says(&mut book, 3_000, 2, 3, &[]);
+        assert_eq!(collectable(&book), [11, 13]);
+        says(&mut book, 4_000, 1, 3, &[]);
+        assert_eq!(collectable(&book), [11, 12, 13]);
+        book.learn(5_000, VOLUME, &BTreeSet::new());
+        assert_eq!(collectable(&book), [11, 12, 13], "nobody is there");
+    }
+
+    #[test]
+    fn a_session_is_renewed_by_its_owner_only() {
+        let mut book = book(&[1]);
+        says(&mut book, 2_000, 1, 0, &[]);
+        let other = book.keepalive(2_000, VOLUME, 1, Some(2000), pb::KeepaliveOp::default());
+        assert_eq!(other.unwrap_err().code, Code::Forbidden);
+    }
+}

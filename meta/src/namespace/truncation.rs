@@ -1,0 +1,106 @@
+//! Truncations in progress: the machine has set the size and waits; the chunks above it are cut here,
+//! once for each truncation whoever waits for it, and then the machine is told.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use ff2_proto::{Code, Status, VolumeId, pb};
+use futures::{FutureExt, future::BoxFuture, future::Shared};
+use parking_lot::Mutex;
+use pb::ns_request::Op;
+
+use super::{NamespaceGroup, leader::NamespaceLead};
+use crate::limits;
+
+/// Between two tries of a cut whose chain is down.
+const PAUSE: Duration = Duration::from_millis(200);
+
+type Settled = Shared<BoxFuture<'static, Result<(), Status>>>;
+/// Volume, inode, truncate version.
+type Key = (VolumeId, u64, u64);
+
+/// Bounded by the machine: an inode has one truncation at a time, and its callers wait for it.
+#[derive(Debug, Default)]
+pub(super) struct Truncations {
+    running: Mutex<BTreeMap<Key, Settled>>,
+}
+
+impl NamespaceGroup {
+    /// Returns when the chunks are cut and the machine knows, or when this leader's term is over.
+    pub(super) async fn settle_truncation(
+        self: &Arc<Self>,
+        volume: VolumeId,
+        truncation: pb::Truncation,
+    ) -> Result<(), Status> {
+        let lead = self.lead.get().ok_or_else(|| self.not_leader())?;
+        self.begin_truncation(&lead, volume, truncation).await
+    }
+
+    /// Starts the work if it is not in progress; it goes on without its callers.
+    pub(super) fn begin_truncation(
+        self: &Arc<Self>,
+        lead: &Arc<NamespaceLead>,
+        volume: VolumeId,
+        truncation: pb::Truncation,
+    ) -> Settled {
+        let key = (volume, truncation.inode, truncation.truncate_version);
+        let mut running = lead.truncations.running.lock();
+        if let Some(settled) = running.get(&key) {
+            return settled.clone();
+        }
+        let (group, lead) = (self.clone(), lead.clone());
+        let task = tokio::spawn(async move {
+            let outcome = group.cut_and_finish(&lead, volume, truncation).await;
+            lead.truncations.running.lock().remove(&key);
+            outcome
+        });
+        let ended = |_| Err(Status::new(Code::UnknownOutcome, "the process is stopping"));
+        let settled: Settled =
+            task.map(move |outcome| outcome.unwrap_or_else(ended)).boxed().shared();
+        running.insert(key, settled.clone());
+        settled
+    }
+
+    async fn cut_and_finish(
+        &self,
+        lead: &NamespaceLead,
+        volume: VolumeId,
+        truncation: pb::Truncation,
+    ) -> Result<(), Status> {
+        let mut told = false;
+        loop {
+            lead.term.check()?;
+            // A remembered answer names a truncation that may be long over: cutting then would cut
+            // what was written since.
+            let Some(pending) = self.pending(volume, &truncation).await? else { return Ok(()) };
+            match self.chunks.cut(&lead.term, &pending).await {
+                Ok(()) => break,
+                Err(status) => {
+                    if !std::mem::replace(&mut told, true) {
+                        let inode = truncation.inode;
+                        tracing::info!(%volume, inode, %status, "a truncation waits for its chunks");
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+        tokio::time::sleep(limits::CHUNK_CALL.saturating_sub(lead.term.age())).await;
+        lead.term.check()?;
+        let (inode, truncate_version) = (truncation.inode, truncation.truncate_version);
+        let op = Op::FinishTruncate(pb::FinishTruncateOp { inode, truncate_version });
+        self.command(volume, op).await?;
+        Ok(())
+    }
+
+    async fn pending(
+        &self,
+        volume: VolumeId,
+        truncation: &pb::Truncation,
+    ) -> Result<Option<pb::Truncation>, Status> {
+        let op = pb::ListTruncatingOp { after_inode: truncation.inode - 1, limit: 1 };
+        let listed = self.ask(volume, Op::ListTruncating(op)).await?.truncations;
+        let same = |found: &pb::Truncation| {
+            found.inode == truncation.inode && found.truncate_version == truncation.truncate_version
+        };
+        Ok(listed.into_iter().find(same))
+    }
+}

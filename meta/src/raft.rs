@@ -1,0 +1,97 @@
+//! The service `Raft`: what metads say to each other, handed to the group that it is for.
+
+use ff2_fabric::{Answer, Buf, Context, Raft};
+use ff2_group::Group;
+use ff2_meta_core::{StateMachine, cluster::ClusterMachine, namespace::Namespace};
+use ff2_proto::{CLUSTER_GROUP, Code, Status, pb};
+
+use crate::NAMESPACE_GROUP;
+
+pub(crate) struct RaftService {
+    pub(crate) cluster: Group<ClusterMachine>,
+    pub(crate) namespace: Group<Namespace>,
+}
+
+/// Calls `$call` on the group with this number, whichever its machine is.
+macro_rules! on_group {
+    ($self:ident, $number:expr, |$group:ident| $call:expr) => {
+        match $number {
+            number if number == CLUSTER_GROUP.0 => {
+                let $group = &$self.cluster;
+                $call
+            }
+            number if number == NAMESPACE_GROUP.0 => {
+                let $group = &$self.namespace;
+                $call
+            }
+            number => Err(Status::new(Code::NotFound, format!("there is no group {number} here"))),
+        }
+    };
+}
+
+impl Raft for RaftService {
+    async fn step(
+        &self,
+        cx: Context,
+        request: pb::RaftBatch,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::RaftStepReply>, Status> {
+        cx.require_daemon()?;
+        on_group!(self, request.group, |group| {
+            group.step(request);
+            Ok(pb::RaftStepReply {}.into())
+        })
+    }
+
+    async fn fetch_snapshot(
+        &self,
+        cx: Context,
+        request: pb::FetchSnapshotRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::FetchSnapshotReply>, Status> {
+        cx.require_daemon()?;
+        on_group!(self, request.group, |group| serve(group, request).await)
+    }
+
+    async fn join_group(
+        &self,
+        cx: Context,
+        request: pb::JoinGroupRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::JoinGroupReply>, Status> {
+        cx.require_daemon()?;
+        on_group!(self, request.group, |group| join(group, request).await)
+    }
+
+    async fn leave_group(
+        &self,
+        cx: Context,
+        request: pb::LeaveGroupRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::LeaveGroupReply>, Status> {
+        cx.require_daemon()?;
+        on_group!(self, request.group, |group| remove(group, request.node).await)
+    }
+}
+
+async fn serve<S: StateMachine>(
+    group: &Group<S>,
+    request: pb::FetchSnapshotRequest,
+) -> Result<Answer<pb::FetchSnapshotReply>, Status> {
+    Ok(group.serve_snapshot(request).await.into())
+}
+
+async fn join<S: StateMachine>(
+    group: &Group<S>,
+    request: pb::JoinGroupRequest,
+) -> Result<Answer<pb::JoinGroupReply>, Status> {
+    Ok(group.join(request).await?.into())
+}
+
+async fn remove<S: StateMachine>(
+    group: &Group<S>,
+    node: u32,
+) -> Result<Answer<pb::LeaveGroupReply>, Status> {
+    let status = group.remove(node).await.err().map(Into::into);
+    Ok(pb::LeaveGroupReply { status }.into())
+}

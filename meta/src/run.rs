@@ -1,0 +1,281 @@
+//! Puts a metad together: groups, data plane, membership, leaders' work, admin interfaces.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use ff2_daemon::{Runtime, config::MetadConfig};
+use ff2_fabric::{
+    BufPool, ClusterKey, ClusterServer, Identity, NamespaceServer, Peers, PeersConfig, RaftServer,
+    Router, RoutingCache, Server, ServerConfig,
+    chain::ChainClient,
+    membership::{Membership, MembershipConfig, Report},
+};
+use ff2_group::{Group, GroupConfig};
+use ff2_meta_core::{cluster::ClusterMachine, namespace::Namespace};
+use ff2_proto::{CLUSTER_GROUP, GroupId, pb};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    NAMESPACE_GROUP,
+    admin::AdminServer,
+    cluster::{ClusterGroup, ClusterService, leader::Lead},
+    http,
+    leading::lead_each_term,
+    limits,
+    link::Link,
+    metrics::{Figures, Gauges},
+    namespace::{Chunks, NamespaceGroup, NamespaceService},
+    raft::RaftService,
+};
+
+/// The daemon's life, for `ff2_daemon::run`.
+pub async fn serve(config: Arc<MetadConfig>, runtime: Runtime) -> Result<()> {
+    let stop = runtime.stop.clone();
+    let metad = Metad::start(config, runtime).await?;
+    stop.cancelled().await;
+    metad.stop().await;
+    Ok(())
+}
+
+/// A metad that runs.
+#[derive(Debug)]
+pub struct Metad {
+    address: SocketAddr,
+    admin_address: Option<SocketAddr>,
+    cluster: ClusterGroup,
+    namespace: Arc<NamespaceGroup>,
+    runtime: Runtime,
+    /// Ends the data plane, after the groups handed over.
+    unplug: CancellationToken,
+}
+
+impl Metad {
+    /// Returns when the data plane is served. Joining the cluster goes on in the background; the
+    /// admin socket says `ready` after it.
+    pub async fn start(config: Arc<MetadConfig>, runtime: Runtime) -> Result<Self> {
+        let key =
+            ClusterKey::load(&config.security.cluster_key_file).context("load the cluster key")?;
+        let pool = BufPool::new(limits::BUFFER_BYTES);
+        let routing = RoutingCache::new();
+        let cluster_id = config.cluster_id.clone();
+        let server =
+            ServerConfig::new(cluster_id.clone(), key.clone(), pool.clone(), routing.clone());
+        let server = Server::bind(&config.listen, server)
+            .await
+            .with_context(|| format!("listen on {}", config.listen))?;
+        let address = server.local_addr();
+        let identity = Identity::Daemon(key.clone());
+        let peers = Peers::new(PeersConfig {
+            cluster_id: cluster_id.clone(),
+            identity,
+            pool,
+            routing: routing.clone(),
+        });
+        let link = Link::new(peers.clone());
+        let cluster = ClusterGroup {
+            group: Group::<ClusterMachine>::open(
+                group_config(&config, CLUSTER_GROUP),
+                ClusterMachine::new(),
+                link.clone(),
+            )
+            .context("open the cluster group")?,
+            lead: Lead::default(),
+            lease: config.lease.clone(),
+            cluster_id,
+        };
+        let group = Group::<Namespace>::open(
+            group_config(&config, NAMESPACE_GROUP),
+            Namespace::new(),
+            link,
+        )
+        .context("open the namespace group")?;
+        let mut session = [0; 8];
+        getrandom::fill(&mut session)
+            .map_err(|error| anyhow::anyhow!("draw a random number: {error}"))?;
+        let client = ChainClient::new(peers.clone(), routing.clone(), u64::from_le_bytes(session));
+        let chunks = Chunks { client, peers: peers.clone(), routing: routing.clone() };
+        let namespace = NamespaceGroup::new(group, cluster.clone(), key.clone(), chunks);
+
+        let mut metad = Self {
+            address,
+            admin_address: None,
+            cluster,
+            namespace,
+            runtime,
+            unplug: CancellationToken::new(),
+        };
+        metad.serve_data_plane(server);
+        metad.follow_routing(routing.clone());
+        metad.lead();
+        metad
+            .runtime
+            .metrics
+            .collector(Figures::new(metad.cluster.group.clone(), metad.namespace.group.clone()));
+        metad.serve_people(&config, key).await?;
+        metad.join(&config, peers, routing);
+        Ok(metad)
+    }
+
+    /// Where its data plane listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where its gRPC server listens.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
+    }
+
+    /// The cluster group, for tests and tools in the same process.
+    pub fn cluster_group(&self) -> &Group<ClusterMachine> {
+        &self.cluster.group
+    }
+
+    /// The namespace group, for tests and tools in the same process.
+    pub fn namespace_group(&self) -> &Group<Namespace> {
+        &self.namespace.group
+    }
+
+    /// A clean stop: hands leadership over, then closes the connections.
+    pub async fn stop(self) {
+        self.runtime.admin.set_ready(false);
+        self.runtime.stop.cancel();
+        tokio::join!(self.cluster.group.shutdown(), self.namespace.group.shutdown());
+        self.unplug.cancel();
+    }
+
+    /// As if the process were killed: nobody is told anything.
+    pub async fn kill(self) {
+        self.runtime.stop.cancel();
+        self.unplug.cancel();
+        tokio::join!(self.cluster.group.shutdown_now(), self.namespace.group.shutdown_now());
+    }
+
+    fn serve_data_plane(&self, server: Server) {
+        let services = Router::new()
+            .add(ClusterServer::new(Arc::new(ClusterService {
+                cluster: self.cluster.clone(),
+                namespace: self.namespace.group.clone(),
+                stop: self.runtime.stop.clone(),
+            })))
+            .add(NamespaceServer::new(Arc::new(NamespaceService {
+                namespace: self.namespace.clone(),
+                operations: self.runtime.operations.clone(),
+            })))
+            .add(RaftServer::new(Arc::new(RaftService {
+                cluster: self.cluster.group.clone(),
+                namespace: self.namespace.group.clone(),
+            })));
+        let unplug = self.unplug.clone();
+        self.runtime.tasks.spawn(async move { server.serve(services, unplug).await });
+    }
+
+    /// What this metad's own calls go by is what its replica applied.
+    fn follow_routing(&self, routing: Arc<RoutingCache>) {
+        let mut views = self.cluster.group.watch_view();
+        let gauges = Gauges::new(&self.runtime.metrics);
+        let stop = self.runtime.stop.clone();
+        self.runtime.tasks.spawn(async move {
+            loop {
+                let view = views.borrow_and_update().clone();
+                gauges.show(&view);
+                routing.replace(view);
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    changed = views.changed() => if changed.is_err() { return },
+                }
+            }
+        });
+    }
+
+    fn lead(&self) {
+        let (cluster, stop) = (self.cluster.clone(), self.runtime.stop.clone());
+        let leadership = cluster.group.leadership();
+        self.runtime.tasks.spawn(lead_each_term(leadership, stop.clone(), move |term| {
+            let cluster = cluster.clone();
+            async move { cluster.lead_term(term).await }
+        }));
+        let namespace = self.namespace.clone();
+        let leadership = namespace.group.leadership();
+        self.runtime
+            .tasks
+            .spawn(lead_each_term(leadership, stop, move |term| namespace.clone().lead_term(term)));
+    }
+
+    async fn serve_people(&mut self, config: &MetadConfig, key: ClusterKey) -> Result<()> {
+        let admin =
+            AdminServer::bind(config, key, self.cluster.clone(), self.namespace.clone()).await?;
+        self.admin_address = Some(admin.local_addr());
+        self.runtime.admin.pages(http::pages(admin.state()));
+        self.runtime.tasks.spawn(admin.serve(self.runtime.stop.clone()));
+        let (cluster, namespace) = (self.cluster.clone(), self.namespace.clone());
+        self.runtime.admin.status("groups", move || {
+            let groups = [cluster.group.status(), namespace.group.status()];
+            async move { json!(groups.each_ref().map(http::show_group)) }
+        });
+        let cluster = self.cluster.clone();
+        self.runtime.admin.dump("routing", move || {
+            let routing = cluster.routing();
+            async move { http::show_routing(&routing) }
+        });
+        Ok(())
+    }
+
+    /// Belongs to the cluster as a node, so that everybody learns its addresses.
+    fn join(&self, config: &MetadConfig, peers: Arc<Peers>, routing: Arc<RoutingCache>) {
+        let request = pb::JoinRequest {
+            node_id: config.node,
+            role: pb::NodeRole::Metad.into(),
+            address: config.listen.clone(),
+            admin_address: config.admin_listen.clone(),
+            hostname: hostname(),
+            cluster_id: config.cluster_id.clone(),
+            ..Default::default()
+        };
+        let metads = config.peers.iter().map(|peer| peer.address.clone()).collect();
+        let admin = self.runtime.admin.clone();
+        let stop = self.runtime.stop.clone();
+        self.runtime.tasks.spawn(async move {
+            let config = MembershipConfig { metads, request };
+            let membership = tokio::select! {
+                () = stop.cancelled() => return,
+                joined = Membership::join(config, peers, routing, Report::default) => joined,
+            };
+            let membership = match membership {
+                Ok(membership) => membership,
+                Err(status) => {
+                    tracing::error!(%status, "the cluster refuses this metad");
+                    stop.cancel();
+                    return;
+                }
+            };
+            admin.set_ready(true);
+            tokio::select! {
+                () = stop.cancelled() => {}
+                status = membership.refused() => {
+                    tracing::error!(%status, "another process runs under this node id");
+                    stop.cancel();
+                }
+            }
+            // No goodbye: the data of a group is its own, and its members notice by themselves.
+        });
+    }
+}
+
+fn group_config(config: &MetadConfig, group: GroupId) -> GroupConfig {
+    let raft = &config.raft;
+    GroupConfig {
+        peers: config.peers.iter().map(|peer| peer.address.clone()).collect(),
+        tick: Duration::from_millis(raft.tick_ms),
+        election_ticks: raft.election_ticks,
+        heartbeat_ticks: raft.heartbeat_ticks,
+        log_keep_entries: raft.log_keep_entries,
+        ..GroupConfig::new(group, config.node, &config.listen, &config.data_dir)
+    }
+}
+
+fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
