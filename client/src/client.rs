@@ -84,8 +84,9 @@ impl Client {
             chains,
             session,
             inodes: Inodes::new(),
-            read_budget: permits(2),
-            ahead_budget: permits(4),
+            // Buffers come in powers of two: a budget may take twice its share of the pool.
+            read_budget: permits(4),
+            ahead_budget: permits(8),
             own,
             tasks: parking_lot::Mutex::new(Vec::new()),
             watch,

@@ -1,7 +1,10 @@
 //! The session with the namespace: exactly-once mutations, keepalive, and a new one when it expired.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -23,6 +26,8 @@ pub(crate) struct Session {
     renewing: tokio::sync::Mutex<()>,
     /// A permit per mutation in flight.
     slots: Semaphore,
+    /// The client says goodbye: an expired session is not replaced any more.
+    closing: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -64,6 +69,7 @@ impl Session {
             state: Mutex::new(state),
             renewing: tokio::sync::Mutex::new(()),
             slots: Semaphore::new(core_limits::MUTATIONS_MAX),
+            closing: AtomicBool::new(false),
         };
         session.register(cred, deadline).await?;
         Ok(session)
@@ -99,6 +105,7 @@ impl Session {
     }
 
     pub(crate) async fn close(&self, cred: &pb::Credentials, deadline: Instant) {
+        self.closing.store(true, Ordering::Release);
         let op = Op::CloseSession(pb::CloseSessionOp {});
         if let Err(failure) = self.mutate_once(cred, op, deadline).await {
             tracing::debug!(%failure, "the session was not closed; it will expire");
@@ -208,6 +215,9 @@ impl Shared {
     /// Opens a new session in place of the expired `id`, unless somebody did, and takes the open
     /// files over into it.
     async fn renew(&self, id: u64, deadline: Instant) -> Result<()> {
+        if self.session.closing.load(Ordering::Acquire) {
+            return Err(Status::new(Code::SessionExpired, "this client was closed"));
+        }
         let _renewing = self.session.renewing.lock().await;
         if self.session.id() != id {
             return Ok(());

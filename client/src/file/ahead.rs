@@ -9,7 +9,7 @@ use ff2_client_core::Prefetch;
 use ff2_fabric::SharedBuf;
 use tokio::sync::watch;
 
-use super::File;
+use super::{File, read::join};
 use crate::{
     client::{BUDGET_UNIT, Shared},
     inodes::OpenInode,
@@ -116,8 +116,12 @@ impl File {
                     None => Fetched::Failed,
                 };
                 sender.send_replace(fetched);
-                // The budget is taken until the last reader of the piece is gone.
-                sender.closed().await;
+                // The budget is taken until the last reader of the piece is gone. A piece that
+                // nobody reads in time is void anyhow: its memory must not wait for the handle.
+                let cache = fetching.shared.options.cache;
+                if tokio::time::timeout(cache, sender.closed()).await.is_err() {
+                    sender.send_replace(Fetched::Failed);
+                }
                 drop(permit);
             });
         }
@@ -144,13 +148,8 @@ impl Fetching {
         match read {
             Ok(mut pieces) if pieces.len() == 1 => Some(pieces.swap_remove(0).bytes),
             Ok(pieces) => {
-                let mut whole = shared.pool.get(length as usize).await;
-                let mut at = 0;
-                for piece in pieces {
-                    whole[at..at + piece.bytes.len()].copy_from_slice(&piece.bytes);
-                    at += piece.bytes.len();
-                }
-                Some(whole.freeze())
+                let pieces: Vec<_> = pieces.into_iter().map(|piece| piece.bytes).collect();
+                Some(join(&shared.pool, &pieces))
             }
             Err(failure) => {
                 tracing::debug!(inode = %self.inode.id, %failure, "read-ahead failed");

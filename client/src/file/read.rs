@@ -1,9 +1,9 @@
 //! Reads: straight from the replicas, or from what was read ahead.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use ff2_client_core::read_spans;
-use ff2_fabric::SharedBuf;
+use ff2_fabric::{BufPool, SharedBuf};
 use ff2_proto::{Code, Status};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -18,17 +18,7 @@ impl File {
         if pieces.len() == 1 {
             return Ok(pieces.swap_remove(0));
         }
-        let total: usize = pieces.iter().map(|piece| piece.len()).sum();
-        if total == 0 {
-            return Ok(SharedBuf::from(Vec::new()));
-        }
-        let mut whole = self.shared().pool.get(total).await;
-        let mut at = 0;
-        for piece in &pieces {
-            whole[at..at + piece.len()].copy_from_slice(piece);
-            at += piece.len();
-        }
-        Ok(whole.freeze())
+        Ok(join(&self.shared().pool, &pieces))
     }
 
     /// Fills the caller's buffer; fewer bytes than it has only at the end of the file.
@@ -130,8 +120,25 @@ impl Fetcher<'_> {
     }
 }
 
+/// Several pieces as one. Who holds pieces of the pool must not wait for more of it: when it is empty
+/// the copy goes to ordinary memory.
+pub(super) fn join(pool: &Arc<BufPool>, pieces: &[SharedBuf]) -> SharedBuf {
+    let total: usize = pieces.iter().map(|piece| piece.len()).sum();
+    let Some(mut whole) = pool.try_get(total) else {
+        let mut whole = Vec::with_capacity(total);
+        pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
+        return SharedBuf::from(whole);
+    };
+    let mut at = 0;
+    for piece in pieces {
+        whole[at..at + piece.len()].copy_from_slice(piece);
+        at += piece.len();
+    }
+    whole.freeze()
+}
+
 /// Permits for this many bytes; a read above the whole budget takes all of it.
-async fn take_budget(budget: &std::sync::Arc<Semaphore>, bytes: u64) -> OwnedSemaphorePermit {
+async fn take_budget(budget: &Arc<Semaphore>, bytes: u64) -> OwnedSemaphorePermit {
     let units = u32::try_from(bytes.div_ceil(BUDGET_UNIT)).unwrap_or(u32::MAX);
     let most = u32::try_from(limits::READ_BYTES_MAX / BUDGET_UNIT).unwrap_or(u32::MAX);
     let permit = budget.clone().acquire_many_owned(units.min(most)).await;
