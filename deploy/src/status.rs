@@ -76,7 +76,13 @@ fn people(status: pb::ClusterStatusReply) -> String {
 
 fn groups(groups: &[pb::GroupStatus]) -> String {
     let rows = groups.iter().map(|group| {
+        // Only a group's leader knows about its followers; the metad that answers may be one itself.
+        let leads = |member: &pb::GroupMember| member.node == group.leader_node;
+        let known = group.members.iter().any(|m| leads(m) && m.recently_active);
         let replica = |member: &pb::GroupMember| {
+            if !known {
+                return member.node.to_string();
+            }
             let behind = group.commit_index.saturating_sub(member.match_index);
             let state = match (member.voter, member.recently_active) {
                 (_, false) => " silent".to_owned(),
