@@ -94,7 +94,8 @@ fn on_threads(threads: usize, work: impl Fn(usize) -> Result<()> + Sync) -> Resu
     ensure!(threads > 0, "--threads must be at least 1");
     std::thread::scope(|scope| {
         let work = &work;
-        let running: Vec<_> = (0..threads).map(|number| scope.spawn(move || work(number))).collect();
+        let running: Vec<_> =
+            (0..threads).map(|number| scope.spawn(move || work(number))).collect();
         running
             .into_iter()
             .try_for_each(|thread| thread.join().expect("a benchmark thread does not panic"))

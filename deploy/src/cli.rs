@@ -6,8 +6,8 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    chain, cluster::Folder, completion, connect::Access, demo, down, dump, folder, kill, mount,
-    node, output::Output, ps, restart, status, table, target, up, user, why,
+    bench, chain, cluster::Folder, completion, connect::Access, demo, down, dump, folder, fs, kill,
+    mount, node, output::Output, ps, restart, status, table, target, up, user, why,
 };
 
 /// Starts, inspects and exercises an ff2 cluster.
@@ -86,6 +86,12 @@ enum Command {
     /// Look into one process.
     #[command(subcommand)]
     Admin(dump::Command),
+    /// Figures of the cluster, of the disk under it, and of a raft group alone.
+    #[command(subcommand)]
+    Bench(bench::Args),
+    /// Files of the volume, without a mount.
+    #[command(subcommand)]
+    Fs(fs::Command),
     /// Show it all on this machine: a cluster, real data, dead servers, every byte compared.
     Demo(demo::Args),
     /// Print a completion script for a shell.
@@ -102,6 +108,7 @@ impl Cli {
         match self.command {
             Command::Completion(args) => completion::run(&args),
             Command::Demo(args) => demo::run(&args),
+            Command::Bench(args) => bench::run(folder.path(), &args, json),
             Command::Kill(args) => kill::run(&around, &args),
             command => {
                 let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -128,7 +135,8 @@ impl Command {
             Self::User(command) => user::run(around, &command).await,
             Self::Why(args) => why::run(around, &args).await,
             Self::Admin(command) => dump::run(around, &command).await,
-            Self::Completion(_) | Self::Demo(_) | Self::Kill(_) => {
+            Self::Fs(command) => fs::run(around, &command).await,
+            Self::Completion(_) | Self::Demo(_) | Self::Bench(_) | Self::Kill(_) => {
                 anyhow::bail!("this command does not run here")
             }
         }

@@ -67,7 +67,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let cluster = Cluster::new(folder.clone())?;
     let outcome = play(&cluster, &input);
     if args.keep && outcome.is_ok() {
-        println!("\nThe cluster is still up. Look around with `ff2ctl --dir {} status`,", cluster.dir());
+        println!(
+            "\nThe cluster is still up. Look around with `ff2ctl --dir {} status`,",
+            cluster.dir()
+        );
         println!("and take it down with `ff2ctl --dir {} down --purge`.", cluster.dir());
     } else {
         cluster.down();
@@ -92,7 +95,8 @@ fn play(cluster: &Cluster, input: &input::Input) -> Result<Summary> {
     heading(&format!("{} small files, and two servers die on the way", input.small.files.len()));
     let started = Instant::now();
     let mut drills = cluster.drills(input.small.files.len());
-    let copied = copy::tree(&input.small, &cluster.mount().join("registry"), || drills.next_if_due())?;
+    let copied =
+        copy::tree(&input.small, &cluster.mount().join("registry"), || drills.next_if_due())?;
     ensure!(drills.all_done(), "the copy ended before the servers were killed");
     summary.copy_small = started.elapsed();
     summary.small_files = copied.files;
@@ -110,8 +114,10 @@ fn play(cluster: &Cluster, input: &input::Input) -> Result<Summary> {
     heading("Every byte is compared with its source, through a fresh mount");
     cluster.remount()?;
     let started = Instant::now();
-    let trees =
-        [(&input.large, cluster.mount().join("toolchain")), (&input.small, cluster.mount().join("registry"))];
+    let trees = [
+        (&input.large, cluster.mount().join("toolchain")),
+        (&input.small, cluster.mount().join("registry")),
+    ];
     for (tree, copy) in trees {
         summary.verify_bytes += verify::tree(tree, &copy)?;
     }
@@ -139,7 +145,10 @@ fn print_summary(summary: &Summary) {
         summary.copy_small.as_secs_f64(),
         summary.small_files as f64 / summary.copy_small.as_secs_f64().max(0.001)
     );
-    println!("  longest pause    {:>6.1} s   (no error: the copy waited and went on)", summary.pause_max.as_secs_f64());
+    println!(
+        "  longest pause    {:>6.1} s   (no error: the copy waited and went on)",
+        summary.pause_max.as_secs_f64()
+    );
     println!("  compiled a crate {:>6.1} s", summary.compile.as_secs_f64());
     println!(
         "  verified         {:>6.1} s   {}/s read back, every byte equal",

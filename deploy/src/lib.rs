@@ -5,6 +5,7 @@
 //! gRPC ([`connect`]), what only one process knows through its admin socket. No command keeps state
 //! of its own besides the cluster's folder ([`cluster`]).
 
+mod bench;
 mod bytes;
 mod chain;
 mod cli;
@@ -15,6 +16,7 @@ mod demo;
 mod down;
 mod dump;
 mod folder;
+mod fs;
 mod kill;
 mod mount;
 mod node;

@@ -24,6 +24,10 @@ impl Output {
         Self { json }
     }
 
+    pub(crate) fn is_json(self) -> bool {
+        self.json
+    }
+
     /// Prints `value` as JSON, or what `people` makes of it.
     pub(crate) fn print(self, value: &Value, people: impl FnOnce() -> String) -> Result<()> {
         let mut text = if self.json { serde_json::to_string_pretty(value)? } else { people() };

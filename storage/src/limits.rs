@@ -35,15 +35,3 @@ pub const DUMP_LINES: usize = 256;
 
 const _: () = assert!(MAIL_BATCH <= MAILBOX);
 const _: () = assert!(ASK_TIMEOUT.as_millis() < FORWARD_TIMEOUT.as_millis());
-
-/// Mails that a target's task handles before it performs what came of them.
-pub const MAILS_AT_ONCE: usize = 128;
-/// Questions between storage nodes.
-pub const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
-/// Buffers for full copies to a successor; apart from those of requests, which may hold all the rest
-/// while they wait for a copy.
-pub const COPY_BYTES: u64 = 128 << 20;
-/// Parts of one read call.
-pub const READ_PARTS_MAX: usize = 1_024;
-/// Chunks in one answer to a listing.
-pub const LIST_CHUNKS_MAX: u32 = 4_096;

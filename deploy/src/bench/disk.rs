@@ -33,7 +33,11 @@ pub(super) fn run(dir: &Path, args: &Args) -> Result<Vec<Figure>> {
     figures
 }
 
-fn fio(file: &Path, (name, mode, block, depth): &(&str, &str, &str, u32), args: &Args) -> Result<Figure> {
+fn fio(
+    file: &Path,
+    (name, mode, block, depth): &(&str, &str, &str, u32),
+    args: &Args,
+) -> Result<Figure> {
     let output = Command::new("fio")
         .arg(format!("--filename={}", file.display()))
         .args(["--name=disk", "--direct=1", "--ioengine=io_uring", "--output-format=json"])

@@ -43,23 +43,37 @@ pub(super) fn run(own: &Own, args: &Args) -> Result<Vec<Figure>> {
     let meter = Meter::start(own)?;
     on_threads(args.streams, |stream| write(&path(stream), each))?;
     let cost = meter.stop()?;
-    figures.push(Figure::new("sequential write, fsync at the end", total as f64 / MIB as f64 / cost.wall_s, "MiB/s"));
+    figures.push(Figure::new(
+        "sequential write, fsync at the end",
+        total as f64 / MIB as f64 / cost.wall_s,
+        "MiB/s",
+    ));
     figures.push(Figure::new("sequential write, all processes", cost.cpu_s / gib, "CPU s/GiB"));
 
     let meter = Meter::start(own)?;
     on_threads(args.streams, |stream| read(&path(stream), each))?;
     let cost = meter.stop()?;
-    figures.push(Figure::new("sequential read, 1 MiB direct", total as f64 / MIB as f64 / cost.wall_s, "MiB/s"));
+    figures.push(Figure::new(
+        "sequential read, 1 MiB direct",
+        total as f64 / MIB as f64 / cost.wall_s,
+        "MiB/s",
+    ));
     figures.push(Figure::new("sequential read, all processes", cost.cpu_s / gib, "CPU s/GiB"));
 
     let meter = Meter::start(own)?;
     let reads = AtomicU64::new(0);
     let until = Instant::now() + Duration::from_secs(args.random_s);
-    on_threads(args.depth, |thread| random(&path(thread % args.streams), thread, each, until, &reads))?;
+    on_threads(args.depth, |thread| {
+        random(&path(thread % args.streams), thread, each, until, &reads)
+    })?;
     let cost = meter.stop()?;
     let reads = reads.into_inner().max(1) as f64;
     figures.push(Figure::new("random read, 4 KiB direct", reads / cost.wall_s, "1/s"));
-    figures.push(Figure::new("random read, all processes", cost.cpu_s * 1e6 / reads, "CPU us each"));
+    figures.push(Figure::new(
+        "random read, all processes",
+        cost.cpu_s * 1e6 / reads,
+        "CPU us each",
+    ));
     Ok(figures)
 }
 

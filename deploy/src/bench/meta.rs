@@ -39,9 +39,7 @@ pub(super) fn run(own: &Own, args: &Args) -> Result<Vec<Figure>> {
         })
     };
     let body = vec![0x5a; args.bytes];
-    let create = |path: PathBuf| -> Result<()> {
-        Ok(File::create(path)?.write_all(&body)?)
-    };
+    let create = |path: PathBuf| -> Result<()> { Ok(File::create(path)?.write_all(&body)?) };
     let sync = |path: PathBuf| -> Result<()> {
         let mut file = File::create(path.with_extension("s"))?;
         file.write_all(&body)?;
@@ -69,8 +67,16 @@ pub(super) fn run(own: &Own, args: &Args) -> Result<Vec<Figure>> {
         let meter = Meter::start(own)?;
         each(step)?;
         let cost = meter.stop()?;
-        figures.push(Figure::new(format!("{name}, {} bytes", args.bytes), count / cost.wall_s, "1/s"));
-        figures.push(Figure::new(format!("{name}, all processes"), cost.cpu_s * 1e6 / count, "CPU us each"));
+        figures.push(Figure::new(
+            format!("{name}, {} bytes", args.bytes),
+            count / cost.wall_s,
+            "1/s",
+        ));
+        figures.push(Figure::new(
+            format!("{name}, all processes"),
+            cost.cpu_s * 1e6 / count,
+            "CPU us each",
+        ));
     }
     Ok(figures)
 }

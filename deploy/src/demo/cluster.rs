@@ -52,7 +52,8 @@ impl Cluster {
     fn leader(&self) -> Result<String> {
         let status = self.own.json(&["status"])?;
         let groups = status["groups"].as_array().context("status has groups")?;
-        let leader = groups.iter().find(|group| group["group"] == 1).context("status has group 1")?;
+        let leader =
+            groups.iter().find(|group| group["group"] == 1).context("status has group 1")?;
         let node = leader["leader_node"].as_u64().context("group 1 has a leader")?;
         ensure!(node > 0, "group 1 has no leader");
         // Metads are numbered from 0, their node ids from 1.
@@ -86,7 +87,8 @@ impl Cluster {
 
     pub(super) fn down(&self) {
         if self.own.dir().exists()
-            && let Err(problem) = self.show(&["down", "--purge"]) {
+            && let Err(problem) = self.show(&["down", "--purge"])
+        {
             eprintln!("{problem:#}; look for processes of {}", self.dir());
         }
     }

@@ -42,7 +42,8 @@ pub(super) fn tree(
     mut after_file: impl FnMut() -> Result<()>,
 ) -> Result<Copied> {
     for (below, _) in &tree.files {
-        let folder = target.join(below).parent().map(Path::to_path_buf).context("files lie in folders")?;
+        let folder =
+            target.join(below).parent().map(Path::to_path_buf).context("files lie in folders")?;
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     }
     let bar = progress::bytes(tree.files.iter().map(|(_, size)| size).sum());
@@ -98,7 +99,8 @@ fn worker(
         let mut source = File::open(&from).with_context(|| format!("open {}", from.display()))?;
         let mut copy = File::create(&to).with_context(|| format!("create {}", to.display()))?;
         loop {
-            let count = source.read(&mut buffer).with_context(|| format!("read {}", from.display()))?;
+            let count =
+                source.read(&mut buffer).with_context(|| format!("read {}", from.display()))?;
             if count == 0 {
                 break;
             }

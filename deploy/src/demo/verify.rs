@@ -25,7 +25,9 @@ pub(super) fn tree(tree: &Tree, target: &Path) -> Result<u64> {
                 scope.spawn(|| -> Result<()> {
                     let mut ours = vec![0; BUFFER_BYTES];
                     let mut theirs = vec![0; BUFFER_BYTES];
-                    while let Some((below, size)) = tree.files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    while let Some((below, size)) =
+                        tree.files.get(next.fetch_add(1, Ordering::Relaxed))
+                    {
                         file(&tree.root.join(below), &target.join(below), &mut ours, &mut theirs)?;
                         bar.inc(*size);
                     }
@@ -46,7 +48,11 @@ fn file(source: &Path, copy: &Path, ours: &mut [u8], theirs: &mut [u8]) -> Resul
     let mut left = File::open(source).with_context(|| format!("open {}", source.display()))?;
     let mut right = File::open(copy).with_context(|| format!("open {}", copy.display()))?;
     let (left_len, right_len) = (left.metadata()?.len(), right.metadata()?.len());
-    ensure!(left_len == right_len, "{} has {right_len} bytes, its source {left_len}", copy.display());
+    ensure!(
+        left_len == right_len,
+        "{} has {right_len} bytes, its source {left_len}",
+        copy.display()
+    );
     let mut at = 0;
     loop {
         let count = left.read(ours).with_context(|| format!("read {}", source.display()))?;

@@ -1,7 +1,5 @@
 //! One guard for one operation: it is listed while it runs, timed when it ends, counted when it fails.
 
-use std::time::Duration;
-
 use prometheus_client::metrics::{counter::Counter, family::Family};
 
 use crate::{
@@ -32,15 +30,6 @@ impl Operations {
             label: OpLabel { op },
             latency: self.latency.clone(),
             failures: self.failures.clone(),
-        }
-    }
-
-    /// Counts an operation that somebody else timed.
-    pub fn observe(&self, op: &'static str, took: Duration, failed: bool) {
-        let label = OpLabel { op };
-        self.latency.get_or_create(&label).observe(took.as_secs_f64());
-        if failed {
-            self.failures.get_or_create(&label).inc();
         }
     }
 }

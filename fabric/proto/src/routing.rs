@@ -133,7 +133,8 @@ mod tests {
     #[test]
     fn deltas_build_on_what_is_known() {
         let mut routing = Routing::default();
-        let full = pb::RoutingDelta { version: 5, chains: vec![chain(1, &[])], ..Default::default() };
+        let full =
+            pb::RoutingDelta { version: 5, chains: vec![chain(1, &[])], ..Default::default() };
         assert!(routing.apply(full));
         assert!(!routing.apply(pb::RoutingDelta { since: 6, version: 7, ..Default::default() }));
         assert!(!routing.apply(pb::RoutingDelta { since: 1, version: 4, ..Default::default() }));

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-pub use crate::pb::Code;
 use crate::pb;
+pub use crate::pb::Code;
 
 /// What a caller does about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,10 @@ impl Status {
     }
 
     pub fn not_leader(leader_address: Option<String>) -> Self {
-        Self { leader_address, ..Self::new(Code::NotLeader, "this replica does not lead the group") }
+        Self {
+            leader_address,
+            ..Self::new(Code::NotLeader, "this replica does not lead the group")
+        }
     }
 
     pub fn errno(&self) -> i32 {

@@ -5,6 +5,7 @@ mod concurrent;
 mod crash;
 mod faults;
 mod model;
+mod order;
 mod paths;
 
 use std::path::Path;

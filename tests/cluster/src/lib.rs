@@ -16,8 +16,7 @@ use serde_json::Value;
 pub mod load;
 
 /// Servers of the smallest cluster in which each role can lose one.
-const ROLES: [&str; 8] =
-    ["--metad", "3", "--storaged", "4", "--disks", "1", "--replicas", "3"];
+const ROLES: [&str; 8] = ["--metad", "3", "--storaged", "4", "--disks", "1", "--replicas", "3"];
 
 /// A running cluster with a mount.
 #[derive(Debug)]

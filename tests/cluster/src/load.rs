@@ -68,7 +68,10 @@ fn write(folder: PathBuf, writer: u64, stop: &AtomicBool) -> Result<Acknowledged
     while !stop.load(Ordering::Relaxed) && started.elapsed() < TIME_MAX {
         let begun = Instant::now();
         let path = state.path(state.records);
-        let mut file = OpenOptions::new().create(true).append(true).open(&path)
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
             .with_context(|| format!("open {}", path.display()))?;
         file.write_all(&record(writer, state.records))
             .with_context(|| format!("append to {}", path.display()))?;
@@ -95,7 +98,11 @@ impl Acknowledged {
         let at = (number % RECORDS_PER_FILE) * RECORD_BYTES as u64;
         file.read_exact_at(&mut found, at)
             .with_context(|| format!("read record {number} of {}", path.display()))?;
-        ensure!(found == record(self.writer, number), "{}: record {number} is wrong", path.display());
+        ensure!(
+            found == record(self.writer, number),
+            "{}: record {number} is wrong",
+            path.display()
+        );
         Ok(())
     }
 
@@ -115,9 +122,14 @@ impl Acknowledged {
                 path.display(),
                 bytes.len()
             );
-            for (place, found) in bytes.chunks_exact(RECORD_BYTES).take(count as usize).enumerate() {
+            for (place, found) in bytes.chunks_exact(RECORD_BYTES).take(count as usize).enumerate()
+            {
                 let number = first + place as u64;
-                ensure!(found == record(self.writer, number), "{}: record {number} is wrong", path.display());
+                ensure!(
+                    found == record(self.writer, number),
+                    "{}: record {number} is wrong",
+                    path.display()
+                );
             }
         }
         Ok(())

@@ -54,7 +54,8 @@ fn garbage_harms_nobody() {
     assert!(ports >= 3 * 3 + 4 * 2, "only {ports} ports known");
     fs::write(cluster.mount().join("file"), b"after").unwrap();
     assert_eq!(fs::read(cluster.mount().join("file")).unwrap(), b"after");
-    let pids = |list: &[serde_json::Value]| -> Vec<_> { list.iter().map(|p| p["pid"].clone()).collect() };
+    let pids =
+        |list: &[serde_json::Value]| -> Vec<_> { list.iter().map(|p| p["pid"].clone()).collect() };
     assert_eq!(pids(&before), pids(&cluster.processes().unwrap()), "a process died");
 }
 

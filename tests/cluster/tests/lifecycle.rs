@@ -1,10 +1,6 @@
 //! A cluster comes up, is used, restarts as a whole, and goes down without a trace.
 
-use std::{
-    fs,
-    path::Path,
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
 use ff2_cluster_tests::Cluster;
 
@@ -20,7 +16,8 @@ fn data_outlives_a_restart_of_the_whole_cluster() {
     let before = cluster.processes().unwrap();
     cluster.up().unwrap();
     let again = cluster.processes().unwrap();
-    let pids = |list: &[serde_json::Value]| -> Vec<_> { list.iter().map(|p| p["pid"].clone()).collect() };
+    let pids =
+        |list: &[serde_json::Value]| -> Vec<_> { list.iter().map(|p| p["pid"].clone()).collect() };
     assert_eq!(pids(&before), pids(&again), "a second `up` starts nothing");
 
     cluster.ctl(&["down"]).unwrap();

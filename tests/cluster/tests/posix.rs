@@ -87,8 +87,12 @@ fn unlinked_while_open(dir: &Path) {
 
 fn sparse_and_truncate(dir: &Path) {
     let file = OpenOptions::new()
-        .read(true).write(true).create(true).truncate(true)
-        .open(dir.join("file")).unwrap();
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(dir.join("file"))
+        .unwrap();
     file.write_all_at(b"end", 20 << 20).unwrap();
     assert_eq!(file.metadata().unwrap().len(), (20 << 20) + 3);
     let mut middle = vec![1; 100_000];
@@ -105,8 +109,7 @@ fn sparse_and_truncate(dir: &Path) {
 
 fn append(dir: &Path) {
     for round in 0..50_u8 {
-        let mut file =
-            OpenOptions::new().append(true).create(true).open(dir.join("log")).unwrap();
+        let mut file = OpenOptions::new().append(true).create(true).open(dir.join("log")).unwrap();
         file.write_all(&[round; 777]).unwrap();
     }
     let body = fs::read(dir.join("log")).unwrap();
@@ -133,7 +136,10 @@ fn many_entries(dir: &Path) {
     names.dedup();
     assert_eq!(names.len(), total, "an entry was listed twice");
     for number in (0..1_500).filter(|n| n % 3 != 0) {
-        assert!(names.binary_search(&format!("entry-{number:04}")).is_ok(), "entry {number} is missing");
+        assert!(
+            names.binary_search(&format!("entry-{number:04}")).is_ok(),
+            "entry {number} is missing"
+        );
     }
     assert_eq!(fs::read_dir(dir).unwrap().count(), 1_000);
 }
@@ -191,5 +197,9 @@ fn times(dir: &Path) {
     let stamp = std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 123_456_789);
     file.set_modified(stamp).unwrap();
     drop(file);
-    assert_eq!(fs::metadata(dir.join("file")).unwrap().modified().unwrap(), stamp, "nanoseconds are kept");
+    assert_eq!(
+        fs::metadata(dir.join("file")).unwrap().modified().unwrap(),
+        stamp,
+        "nanoseconds are kept"
+    );
 }

@@ -29,7 +29,11 @@ pub enum PlaceError {
          working disk each, and there are {nodes}: add nodes, or ask for fewer replicas"
     )]
     TooFewNodes { nodes: usize, replicas: u32 },
-    #[error("a table has 1 to {max} chains of 1 to {replicas_max} replicas", max = limits::TABLE_CHAINS_MAX, replicas_max = limits::REPLICAS_MAX)]
+    #[error(
+        "a table has 1 to {max} chains of 1 to {replicas_max} replicas",
+        max = limits::TABLE_CHAINS_MAX,
+        replicas_max = limits::REPLICAS_MAX
+    )]
     OutOfBounds,
 }
 

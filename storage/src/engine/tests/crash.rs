@@ -162,7 +162,7 @@ fn a_killed_process_loses_nothing_that_it_told() {
 /// Copies the index first and the data after it, while no batch reaches the index: what the
 /// copy holds of the index is what was synced or written out, and the data may be ahead of it.
 /// Data that no sync covered is lost in part, sector by sector, as in a power cut.
-fn copy(engine: &Engine, from: &Path, to: &Path, seed: u64) {
+pub(super) fn copy(engine: &Engine, from: &Path, to: &Path, seed: u64) {
     let _no_batches = engine.core().ledger.lock();
     std::fs::create_dir_all(to.join("index")).unwrap();
     loop {
