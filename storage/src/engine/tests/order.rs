@@ -9,6 +9,7 @@ const PIECE: usize = 256 << 10;
 async fn what_a_reader_uses_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let engine = fresh(dir.path(), 64 << 20).await;
+    engine.running.stop.cancel(); // Only this test writes back.
     let core = engine.core();
     apply(&engine, chunk(0), write(1, 0, pattern(1, 4 * PIECE))).await;
     core.sync_index().await.unwrap();
@@ -72,6 +73,7 @@ async fn a_patch_outlives_a_power_cut_during_its_move() {
     let dir = tempfile::tempdir().unwrap();
     let live = dir.path().join("live");
     let engine = fresh(&live, 16 << 20).await;
+    engine.running.stop.cancel(); // Only this test writes back.
     engine.core().disk.unsynced.watch();
     apply(&engine, chunk(0), write(1, 0, pattern(1, PIECE))).await;
     apply(&engine, chunk(0), write(2, 8192, pattern(2, 4096))).await;
