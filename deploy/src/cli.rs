@@ -108,7 +108,7 @@ impl Cli {
         match self.command {
             Command::Completion(args) => completion::run(&args),
             Command::Demo(args) => demo::run(&args),
-            Command::Bench(args) => bench::run(folder.path(), &args, json),
+            Command::Bench(args) => bench::run(around.folder.path(), &args, json),
             Command::Kill(args) => kill::run(&around, &args),
             command => {
                 let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

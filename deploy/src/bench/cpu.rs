@@ -6,6 +6,9 @@ use anyhow::{Context, Result};
 
 use crate::own::Own;
 
+/// Unit of times in `/proc/PID/stat` (USER_HZ): part of Linux's interface, whatever the kernel's own tick.
+const TICKS_PER_S: f64 = 100.0;
+
 /// Counts from its creation.
 pub(super) struct Meter {
     pids: Vec<u64>,
@@ -41,7 +44,6 @@ impl Meter {
 }
 
 fn total(pids: &[u64]) -> Result<f64> {
-    let ticks_per_s = rustix::param::clock_ticks_per_second() as f64;
     let mut ticks = 0;
     for pid in pids {
         // A process that ended in between is missing from the second sum: the cluster must not change.
@@ -49,7 +51,7 @@ fn total(pids: &[u64]) -> Result<f64> {
             .with_context(|| format!("read the CPU time of process {pid}"))?;
         ticks += parse(&stat).with_context(|| format!("parse /proc/{pid}/stat"))?;
     }
-    Ok(ticks as f64 / ticks_per_s)
+    Ok(ticks as f64 / TICKS_PER_S)
 }
 
 /// User and system ticks: fields 14 and 15; the name in field 2 may hold spaces and parentheses.

@@ -79,7 +79,7 @@ fn write(folder: PathBuf, writer: u64, stop: &AtomicBool) -> Result<Acknowledged
         state.records += 1;
         state.pause_max = state.pause_max.max(begun.elapsed());
         // A check at the end misses what was lost and overwritten: read back while the load runs.
-        if state.records % 7 == 0 {
+        if state.records.is_multiple_of(7) {
             state.check_one(state.records * 5 / 7)?;
         }
     }

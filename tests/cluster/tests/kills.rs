@@ -1,5 +1,7 @@
 //! kill -9 of every role under load: the load sees a pause and no error, and nothing acknowledged is lost.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::time::Duration;
 
 use ff2_cluster_tests::{Cluster, load::Load};

@@ -1,5 +1,7 @@
 //! A cluster comes up, is used, restarts as a whole, and goes down without a trace.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::{fs, path::Path, time::Duration};
 
 use ff2_cluster_tests::Cluster;

@@ -1,5 +1,7 @@
 //! What programs expect of a mount.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::{
     fs::{self, File, OpenOptions},
     io::{ErrorKind, Read, Seek, SeekFrom, Write},
