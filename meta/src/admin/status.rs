@@ -39,7 +39,7 @@ impl AdminState {
                 });
             }
         }
-        let groups = vec![self.cluster.group.status(), self.namespace.group.status()];
+        let groups = self.groups(&shown);
         let (sessions, statfs) = self.namespace_figures().await;
         let problems = problems(&shown, &groups, &syncs);
         pb::ClusterStatusReply {
@@ -53,6 +53,23 @@ impl AdminState {
             sessions,
             statfs,
         }
+    }
+
+    /// Only a group's leader hears its members; of the others' groups, the leases say who lives.
+    fn groups(&self, routing: &Routing) -> Vec<pb::GroupStatus> {
+        let mut cluster = self.cluster.group.status();
+        let mut namespace = self.namespace.group.status();
+        let leads = [
+            self.cluster.group.leadership().borrow().is_leader,
+            self.namespace.group.leadership().borrow().is_leader,
+        ];
+        for (group, leads) in [&mut cluster, &mut namespace].into_iter().zip(leads) {
+            for member in group.members.iter_mut().filter(|_| !leads) {
+                let node = routing.nodes.get(&NodeId(member.node));
+                member.recently_active = node.is_some_and(|node| node.alive);
+            }
+        }
+        vec![cluster, namespace]
     }
 
     async fn namespace_figures(&self) -> (u64, Option<pb::StatFs>) {
@@ -120,6 +137,12 @@ fn group_problems(routing: &Routing, groups: &[pb::GroupStatus], problems: &mut 
             problems.push(format!(
                 "group {id} has {voters} voters and the cluster {metads} metads: start the missing \
                  one, with an empty data folder if its disk is lost"
+            ));
+        }
+        for member in group.members.iter().filter(|member| !member.recently_active) {
+            let (node, address) = (member.node, &member.address);
+            problems.push(format!(
+                "metad {node} ({address}) does not answer in group {id}: start ff2-metad there"
             ));
         }
         if voters.is_multiple_of(2) {
@@ -262,7 +285,8 @@ mod tests {
         routing.chains.insert(ChainId(1), chain);
         routing.tables.insert(TableId(1), pb::ChainTable::default());
         routing.volumes.insert(VolumeId(1), pb::Volume::default());
-        let voter = pb::GroupMember { node: 1, voter: true, ..Default::default() };
+        let voter =
+            pb::GroupMember { node: 1, voter: true, recently_active: true, ..Default::default() };
         let group = pb::GroupStatus { leader_node: 1, members: vec![voter], ..Default::default() };
         (routing, vec![group])
     }
@@ -298,8 +322,8 @@ mod tests {
         assert!(only(&routing, &groups).contains("no chain table"));
 
         let (routing, mut groups) = healthy();
-        groups[0].members.clear();
-        groups[0].members.push(pb::GroupMember { node: 1, voter: true, ..Default::default() });
+        groups[0].members[0].recently_active = false;
+        assert!(only(&routing, &groups).contains("start ff2-metad there"));
         groups[0].leader_node = 0;
         assert!(only(&routing, &groups).contains("no leader"));
     }
