@@ -1,9 +1,11 @@
 //! The machine's table, and three machines in a bad network.
 
+mod bench;
 mod disk;
 mod history;
 mod manager;
 mod network;
+mod resync;
 mod table;
 
 use bytes::Bytes;

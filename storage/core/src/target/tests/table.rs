@@ -1,212 +1,26 @@
 //! Rows of the machine's table: one situation, one answer.
 
-use std::time::Duration;
-
 use bytes::Bytes;
-use ff2_proto::{ChainId, Code, TargetId, limits as shared, pb};
+use ff2_proto::{Code, TargetId, pb};
 use pb::{
     LocalState,
     PublicState::{Lastsrv, Offline, Serving, Syncing, Waiting},
 };
 
-use super::{chain, chunk, cv, payload};
+use super::{
+    bench::{
+        Bench, SIZE, alone, head_of_two, id, place, reads_disk, refusals, sent, settled, stores,
+        tail_of_two, versions_done, write,
+    },
+    chain, cv, payload,
+};
 use crate::{
     limits,
     tags::Tags,
     target::{
-        Attempt, CallId, Change, Forward, Input, Loaded, LoadedPending, Now, Outcome, Output,
-        Reply, Role, Standing, StoreOp, Target, Update, UpdateId,
+        Change, Input, Loaded, LoadedPending, Outcome, Output, Reply, Role, Standing, Update,
     },
 };
-
-/// One machine that is driven by hand.
-struct Bench {
-    target: Target<Bytes>,
-    at: Duration,
-    lease: bool,
-    calls: u64,
-}
-
-impl Bench {
-    fn new(id: u64, chain: pb::Chain) -> Self {
-        Self::with(id, chain, 0, [])
-    }
-
-    fn with(
-        id: u64,
-        chain: pb::Chain,
-        serve_after: u64,
-        loaded: impl IntoIterator<Item = Loaded>,
-    ) -> Self {
-        let target = Target::new(TargetId(id), ChainId(1), cv(serve_after), loaded);
-        let mut bench = Self { target, at: Duration::from_secs(1), lease: true, calls: 0 };
-        bench.step(Input::Chain(chain));
-        bench
-    }
-
-    fn step(&mut self, input: Input<Bytes>) -> Vec<Output<Bytes>> {
-        let mut out = Vec::new();
-        self.target.step(Now { at: self.at, lease: self.lease }, input, &mut out);
-        self.target.check();
-        out
-    }
-
-    fn later(&mut self, by: Duration) -> Vec<Output<Bytes>> {
-        self.at += by;
-        let mut out = Vec::new();
-        self.target.tick(Now { at: self.at, lease: self.lease }, &mut out);
-        self.target.check();
-        out
-    }
-
-    fn call(&mut self) -> CallId {
-        self.calls += 1;
-        CallId(self.calls)
-    }
-
-    fn update(&mut self, seq: u64, change: Change<Bytes>) -> Vec<Output<Bytes>> {
-        let tag = Some(pb::UpdateTag { session: 1, channel: 0, seq });
-        let chain_version = cv(self.target.chain().version);
-        let update = Update { chain_version, chunk: place(), change, chunk_size: SIZE, tag };
-        let call = self.call();
-        self.step(Input::Update { call, update })
-    }
-
-    fn write(&mut self, seq: u64) -> Vec<Output<Bytes>> {
-        self.update(seq, write(seq as u8))
-    }
-
-    fn forward(&mut self, from: u64, id: UpdateId, base: Option<UpdateId>) -> Vec<Output<Bytes>> {
-        let forward = self.forward_of(from, id, base, write(9));
-        let call = self.call();
-        self.step(Input::Forward { call, forward })
-    }
-
-    fn forward_of(
-        &self,
-        from: u64,
-        id: UpdateId,
-        base: Option<UpdateId>,
-        change: Change<Bytes>,
-    ) -> Forward<Bytes> {
-        Forward {
-            chain_version: cv(self.target.chain().version),
-            from: from.into(),
-            to: self.target.id(),
-            chunk: place(),
-            id,
-            base,
-            change,
-            chunk_size: SIZE,
-            tag: None,
-            tags: Tags::default(),
-            resync: false,
-        }
-    }
-
-    fn read(&mut self) -> Vec<Output<Bytes>> {
-        let call = self.call();
-        self.step(Input::Read { call, chunk: place() })
-    }
-
-    /// The store did what it was asked.
-    fn stored(&mut self) -> Vec<Output<Bytes>> {
-        self.step(Input::Stored { chunk: place(), result: Ok(()) })
-    }
-
-    fn forwarded(&mut self, attempt: Attempt, result: Result<(), Code>) -> Vec<Output<Bytes>> {
-        let result = result.map_err(Into::into);
-        self.step(Input::Forwarded { chunk: place(), attempt, result })
-    }
-
-    /// A head that has committed one write.
-    fn with_one_write(mut self) -> Self {
-        let out = self.write(1);
-        let attempt = sent(&out);
-        self.stored();
-        if let Some(attempt) = attempt {
-            self.forwarded(attempt, Ok(()));
-        }
-        self.stored();
-        self
-    }
-}
-
-const SIZE: u32 = shared::CHUNK_SIZE_MIN;
-
-fn place() -> ff2_proto::ChunkId {
-    chunk(7, 0)
-}
-
-fn write(byte: u8) -> Change<Bytes> {
-    Change::Write { offset: 0, length: 1, payload: payload(&[byte]) }
-}
-
-fn id(made_under: u64, version: u64) -> UpdateId {
-    UpdateId { made_under: made_under.into(), version: version.into() }
-}
-
-fn head_of_two() -> Bench {
-    Bench::new(1, chain(2, &[(1, Serving), (2, Serving)]))
-}
-
-fn tail_of_two() -> Bench {
-    Bench::new(2, chain(2, &[(1, Serving), (2, Serving)]))
-}
-
-fn alone() -> Bench {
-    Bench::new(1, chain(2, &[(1, Serving), (2, Offline)]))
-}
-
-fn sent(out: &[Output<Bytes>]) -> Option<Attempt> {
-    out.iter().find_map(|output| match output {
-        Output::Forward { attempt, .. } | Output::ForwardFull { attempt, .. } => Some(*attempt),
-        _ => None,
-    })
-}
-
-fn refusals(out: &[Output<Bytes>]) -> Vec<Code> {
-    let codes = out.iter().filter_map(|output| match output {
-        Output::Reply { reply, .. } => match reply {
-            Reply::Update(Err(status)) | Reply::Read(Err(status)) | Reply::Query(Err(status)) => {
-                Some(status.code)
-            }
-            Reply::SyncDone(Err(status)) => Some(status.code),
-            _ => None,
-        },
-        _ => None,
-    });
-    codes.collect()
-}
-
-fn versions_done(out: &[Output<Bytes>]) -> Vec<u64> {
-    let done = out.iter().filter_map(|output| match output {
-        Output::Reply { reply: Reply::Update(Ok(done)), .. } => Some(done.version.0),
-        _ => None,
-    });
-    done.collect()
-}
-
-fn stores(out: &[Output<Bytes>]) -> Vec<&'static str> {
-    let ops = out.iter().filter_map(|output| match output {
-        Output::Store { op: StoreOp::Prepare { .. }, .. } => Some("prepare"),
-        Output::Store { op: StoreOp::Commit { .. }, .. } => Some("commit"),
-        Output::Store { op: StoreOp::Abort { .. }, .. } => Some("abort"),
-        _ => None,
-    });
-    ops.collect()
-}
-
-fn reads_disk(out: &[Output<Bytes>]) -> bool {
-    out.iter().any(|output| matches!(output, Output::Read { .. }))
-}
-
-fn settled(out: &[Output<Bytes>]) -> Option<bool> {
-    out.iter().find_map(|output| match output {
-        Output::Settle { outcome, .. } => Some(outcome.committed),
-        _ => None,
-    })
-}
 
 #[test]
 fn an_update_is_stored_and_forwarded_at_once_and_committed_when_both_are_done() {

@@ -1,0 +1,337 @@
+//! Three storage nodes with real engines in one process: writes, reads, a node that dies under load
+//! and comes back, a whole chain that dies, and who may not come in.
+
+mod cluster;
+mod metad;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use cluster::Cluster;
+use ff2_fabric::{
+    Call, Identity, StorageClient,
+    buf::SharedBuf,
+    chain::{ChainClient, ChunkUpdate, ReadSpan},
+};
+use ff2_proto::{
+    ChainId, ChunkId, Code, InodeId, NodeId,
+    pb::{self, PublicState, UpdateKind},
+    routing::ChainExt,
+    status::check,
+};
+
+const CHAIN: ChainId = ChainId(1);
+const SIZE: u32 = 1 << 20;
+
+fn chunk(index: u32) -> ChunkId {
+    ChunkId { inode: InodeId(7), index }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+/// Bytes that say where they belong.
+fn content(index: u32, round: u64, length: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(length + 16);
+    let mut word = (u64::from(index) << 32) | round;
+    while bytes.len() < length {
+        word = word.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(round);
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+async fn update(client: &ChainClient, index: u32, kind: UpdateKind, offset: u32, bytes: Vec<u8>) {
+    let update = ChunkUpdate {
+        chain: CHAIN,
+        chunk: chunk(index),
+        kind,
+        offset,
+        payload: SharedBuf::from(bytes),
+        chunk_size: SIZE,
+        grant: Bytes::new(),
+    };
+    client.update(&update, soon()).await.unwrap();
+}
+
+async fn read(client: &ChainClient, index: u32, offset: u32, length: u32) -> Vec<u8> {
+    let span = ReadSpan { chain: CHAIN, chunk: chunk(index), offset, length };
+    let pieces = client.read(&[span], &Bytes::new(), soon()).await.unwrap();
+    pieces[0].bytes.to_vec()
+}
+
+/// What the chunks of the file should be.
+#[derive(Clone, Default)]
+struct Model(BTreeMap<u32, Vec<u8>>);
+
+impl Model {
+    async fn write(&mut self, client: &ChainClient, index: u32, offset: usize, bytes: Vec<u8>) {
+        let known = self.0.entry(index).or_default();
+        if known.len() < offset + bytes.len() {
+            known.resize(offset + bytes.len(), 0);
+        }
+        known[offset..offset + bytes.len()].copy_from_slice(&bytes);
+        update(client, index, UpdateKind::Write, offset as u32, bytes).await;
+    }
+
+    async fn cut(&mut self, client: &ChainClient, index: u32, length: usize) {
+        self.0.entry(index).or_default().resize(length, 0);
+        update(client, index, UpdateKind::Truncate, length as u32, Vec::new()).await;
+    }
+
+    async fn remove(&mut self, client: &ChainClient, index: u32) {
+        self.0.remove(&index);
+        update(client, index, UpdateKind::Remove, 0, Vec::new()).await;
+    }
+
+    fn bytes(&self, index: u32) -> Vec<u8> {
+        let mut bytes = self.0.get(&index).cloned().unwrap_or_default();
+        bytes.resize(SIZE as usize, 0);
+        bytes
+    }
+
+    /// Every serving member has every byte.
+    async fn verify_on_all(&self, cluster: &Cluster, chunks: u32) {
+        let chain = cluster.metad.chain().unwrap();
+        for member in chain.serving() {
+            for index in 0..chunks {
+                let found = read_from(cluster, &chain, member, index).await;
+                let wanted = self.bytes(index);
+                let differs = found.iter().zip(&wanted).position(|(a, b)| a != b);
+                assert_eq!(differs, None, "chunk {index} at target {}", member.target);
+            }
+        }
+    }
+}
+
+/// Reads a whole chunk from one member; waits while it asks for patience.
+async fn read_from(
+    cluster: &Cluster,
+    chain: &pb::Chain,
+    member: &pb::ChainMember,
+    index: u32,
+) -> Vec<u8> {
+    let part = pb::ReadPart {
+        chain: CHAIN.0,
+        chain_version: chain.version,
+        target: member.target,
+        chunk: Some(chunk(index).into()),
+        offset: 0,
+        length: SIZE,
+    };
+    let request = pb::ReadRequest { parts: vec![part], grant: Bytes::new() };
+    let address = {
+        let routing = cluster.metad.routing();
+        routing.nodes.iter().find(|node| node.id == member.node).unwrap().address.clone()
+    };
+    let client = StorageClient::new(cluster.peers.channel(&address));
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let answer = client.read(&request, Call::default()).await;
+        let outcome = answer.and_then(|(reply, bytes)| {
+            check(reply.parts[0].status.clone()).map(|()| bytes.to_vec())
+        });
+        match outcome {
+            Ok(bytes) => return bytes,
+            Err(status) if Instant::now() > until => panic!("{member:?}: {status}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_dies_under_load_and_comes_back_with_everything() {
+    const CHUNKS: u32 = 24;
+    let mut cluster = Cluster::start("dies").await;
+    let client = cluster.client.clone();
+    let mut model = Model::default();
+    for index in 0..CHUNKS {
+        let length = 1 + (index as usize * 40_961) % SIZE as usize;
+        model.write(&client, index, 0, content(index, 1, length)).await;
+    }
+    model.write(&client, 3, 5_000, content(3, 2, 70_000)).await;
+    model.cut(&client, 4, 10).await;
+    model.verify_on_all(&cluster, CHUNKS).await;
+
+    // The head dies; writes wait for the chain and go on.
+    let head = cluster.metad.chain().unwrap().head().unwrap().target;
+    let place = cluster.node_of(head);
+    cluster.kill(place).await;
+    let died = Instant::now();
+    model.write(&client, 0, 100, content(0, 3, 9_000)).await;
+    assert!(died.elapsed() < Duration::from_secs(10), "failover took {:?}", died.elapsed());
+    for index in (0..CHUNKS).step_by(3) {
+        model.write(&client, index, 4_096, content(index, 4, 8_192)).await;
+    }
+    for index in (1..CHUNKS).step_by(5) {
+        model.remove(&client, index).await;
+    }
+    model.write(&client, CHUNKS, 0, content(CHUNKS, 5, 300_000)).await;
+    model.verify_on_all(&cluster, CHUNKS + 1).await;
+
+    // It comes back while another client goes on writing.
+    let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let busy = tokio::spawn(keep_writing(client.clone(), stop.clone(), written.clone()));
+    cluster.start_node(place);
+    cluster.metad.until_all_serve().await;
+    stop.store(true, Ordering::Release);
+    let last = busy.await.unwrap();
+    assert!(written.load(Ordering::Acquire) > 0);
+    model.0.insert(HOT, last);
+    model.verify_on_all(&cluster, CHUNKS + 1).await;
+    model.verify_on_all_of(&cluster, HOT).await;
+    let chain = cluster.metad.chain().unwrap();
+    assert_eq!(chain.tail().map(|tail| tail.target), Some(head), "it serves again, as the last");
+    cluster.end().await;
+}
+
+const HOT: u32 = 500;
+
+/// Overwrites one chunk over and over. Returns what it is in the end.
+async fn keep_writing(
+    client: Arc<ChainClient>,
+    stop: Arc<AtomicBool>,
+    written: Arc<AtomicU64>,
+) -> Vec<u8> {
+    let mut model = Model::default();
+    let mut round = 0;
+    while !stop.load(Ordering::Acquire) {
+        round += 1;
+        let offset = (round as usize * 4_096) % (SIZE as usize / 2);
+        model.write(&client, HOT, offset, content(HOT, round, 6_000)).await;
+        written.fetch_add(1, Ordering::AcqRel);
+    }
+    model.0.remove(&HOT).unwrap_or_default()
+}
+
+impl Model {
+    async fn verify_on_all_of(&self, cluster: &Cluster, index: u32) {
+        let chain = cluster.metad.chain().unwrap();
+        for member in chain.serving() {
+            let found = read_from(cluster, &chain, member, index).await;
+            assert!(found == self.bytes(index), "chunk {index} at target {}", member.target);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chain_that_dies_as_a_whole_keeps_what_it_acknowledged() {
+    const CHUNKS: u32 = 8;
+    let mut cluster = Cluster::start("whole").await;
+    let client = cluster.client.clone();
+    let mut model = Model::default();
+    for index in 0..CHUNKS {
+        model.write(&client, index, 0, content(index, 1, 100_000)).await;
+        model.write(&client, index, 50_000, content(index, 2, 5_000)).await;
+    }
+    let before = metad::generations(&cluster.metad);
+    for n in 0..3 {
+        cluster.kill(n).await;
+    }
+    cluster.metad.until("nobody serves", |chain| chain.serving().next().is_none()).await;
+    let lost = |m: &&pb::ChainMember| m.state() == PublicState::Lastsrv;
+    assert!(cluster.metad.chain().unwrap().members.iter().filter(lost).count() >= 1);
+    for n in 0..3 {
+        cluster.start_node(n);
+    }
+    cluster.metad.until_all_serve().await;
+    assert_eq!(metad::generations(&cluster.metad), before, "the same stores");
+    model.verify_on_all(&cluster, CHUNKS).await;
+    model.write(&client, 0, 7, content(0, 3, 20_000)).await;
+    model.verify_on_all(&cluster, CHUNKS).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listings_count_what_was_acknowledged_and_clean_stops_lose_nothing() {
+    let mut cluster = Cluster::start("list").await;
+    let client = cluster.client.clone();
+    let mut model = Model::default();
+    for index in 0..10 {
+        model.write(&client, index, 0, content(index, 1, 1_000 + index as usize)).await;
+    }
+    model.remove(&client, 4).await;
+    let page = client.list_chunks(CHAIN, InodeId(7), 0, 6, Bytes::new(), soon()).await.unwrap();
+    assert!(!page.end && page.chunks.len() == 6);
+    let rest = client.list_chunks(CHAIN, InodeId(7), 7, 100, Bytes::new(), soon()).await.unwrap();
+    let found: Vec<(u32, u32)> = page
+        .chunks
+        .iter()
+        .chain(&rest.chunks)
+        .map(|info| (info.chunk.unwrap().index, info.length))
+        .collect();
+    let wanted: Vec<(u32, u32)> = (0..10).filter(|i| *i != 4).map(|i| (i, 1_000 + i)).collect();
+    assert_eq!(found, wanted);
+    assert!(rest.end);
+
+    cluster.stop_node(1).await;
+    let stopped = Instant::now();
+    model.write(&client, 2, 0, content(2, 2, 4_000)).await;
+    assert!(stopped.elapsed() < metad::LEASE, "a clean stop needs no time-out");
+    cluster.start_node(1);
+    cluster.metad.until_all_serve().await;
+    model.verify_on_all(&cluster, 10).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_need_a_grant_and_may_not_speak_as_daemons() {
+    let cluster = Cluster::start("grants").await;
+    let client = cluster.client.clone();
+    update(&client, 0, UpdateKind::Write, 0, content(0, 1, 5_000)).await;
+    let token = cluster.key.issue(pb::UserClaims { uid: 1_000, ..Default::default() });
+    let peers = Cluster::peers_as(Identity::User(token), &cluster.routing);
+    let user = ChainClient::new(peers.clone(), cluster.routing.clone(), 5);
+
+    let grant = |inode, read, write| {
+        cluster.key.grant(pb::Grant { inode, read, write, ..Default::default() })
+    };
+    let span = [ReadSpan { chain: CHAIN, chunk: chunk(0), offset: 0, length: 5_000 }];
+    let write = |grant| ChunkUpdate {
+        chain: CHAIN,
+        chunk: chunk(0),
+        kind: UpdateKind::Write,
+        offset: 0,
+        payload: SharedBuf::from(vec![1; 10]),
+        chunk_size: SIZE,
+        grant,
+    };
+    for refused in [Bytes::new(), grant(8, true, true), grant(7, false, false)] {
+        let code = user.read(&span, &refused, soon()).await.unwrap_err().code;
+        assert_eq!(code, Code::Forbidden);
+        let code = user.update(&write(refused), soon()).await.unwrap_err().code;
+        assert_eq!(code, Code::Forbidden);
+    }
+    let reader = grant(7, true, false);
+    assert_eq!(
+        user.update(&write(reader.clone()), soon()).await.unwrap_err().code,
+        Code::Forbidden
+    );
+    assert_eq!(user.read(&span, &reader, soon()).await.unwrap()[0].bytes[..], content(0, 1, 5_000));
+    user.update(&write(grant(7, false, true)), soon()).await.unwrap();
+    assert_eq!(read(&client, 0, 0, 10).await, [1; 10]);
+
+    let routing = cluster.routing.get();
+    let address = routing.address(NodeId(101)).unwrap();
+    let stranger = StorageClient::new(peers.channel(address));
+    let refusals = [
+        stranger.forward(&pb::ForwardRequest::default(), Call::default()).await.err(),
+        stranger.settle(&pb::SettleRequest::default(), Call::default()).await.err(),
+        stranger.sync_page(&pb::SyncPageRequest::default(), Call::default()).await.err(),
+        stranger.sync_done(&pb::SyncDoneRequest::default(), Call::default()).await.err(),
+        stranger.query_version(&pb::QueryVersionRequest::default(), Call::default()).await.err(),
+    ];
+    for refusal in refusals {
+        assert_eq!(refusal.map(|status| status.code), Some(Code::Forbidden));
+    }
+    cluster.end().await;
+}
