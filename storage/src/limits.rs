@@ -21,6 +21,8 @@ pub const FORWARD_TIMEOUT: Duration = Duration::from_secs(4);
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a copy waits for a buffer before it is tried again later.
 pub const BUFFER_WAIT: Duration = Duration::from_secs(1);
+/// One part in this many of the buffers may hold copies of whole chunks.
+pub const COPY_SHARE: u64 = 8;
 /// How long the driver waits for a reply of its machine when the caller set no shorter limit.
 pub const REPLY_WAIT: Duration = Duration::from_secs(60);
 

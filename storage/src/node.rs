@@ -14,8 +14,12 @@ use ff2_proto::pb;
 use serde_json::json;
 
 use crate::{
-    disks, identity::NodeIdentity, metrics::StorageMetrics, service::StorageService,
-    target_driver::Shared, targets::Targets,
+    disks,
+    identity::NodeIdentity,
+    metrics::StorageMetrics,
+    service::StorageService,
+    target_driver::{CopyBudget, Shared},
+    targets::Targets,
 };
 
 /// Runs a storage node until `runtime.stop`.
@@ -55,12 +59,13 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
         peers: peers.clone(),
         routing: routing.clone(),
         pool: pool.clone(),
+        copies: Arc::new(CopyBudget::new(&pool)),
         lease: membership.lease(),
         metrics: metrics.clone(),
         changed: Arc::new(membership.heartbeat_trigger()),
     };
     targets.start_existing(&shared).await.context("load the targets")?;
-    targets.match_routing(node_id, &routing.get(), &shared).await.context("make the targets")?;
+    targets.match_routing(node_id, &routing.get(), &shared).await;
     let operations = runtime.operations.clone();
     let service = StorageService::new(targets.clone(), key, pool, metrics, operations);
     let router = Router::new().add(StorageServer::new(Arc::new(service)));

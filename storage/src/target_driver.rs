@@ -9,6 +9,7 @@
 //! only when the routing of the same answer is in place, so a valid lease means that the chain in
 //! hand is as new as the lease.
 
+mod copy;
 mod peer;
 mod perform;
 mod settle;
@@ -20,12 +21,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use copy::CopyBudget;
 use ff2_fabric::{
     Peers, RoutingCache,
     buf::{Buf, BufPool, SharedBuf},
     membership::Lease,
 };
-use ff2_proto::{ChainId, Code, Routing, Status, TargetId, pb};
+use ff2_proto::{ChainId, ChunkId, Code, Routing, Status, TargetId, pb};
 use ff2_storage_core::target::{
     CallId, Input, Loaded, Now, Outputs, ReadAnswer, Reply, Report, Target,
 };
@@ -45,6 +47,7 @@ pub struct Shared {
     pub peers: Arc<Peers>,
     pub routing: Arc<RoutingCache>,
     pub pool: Arc<BufPool>,
+    pub copies: Arc<CopyBudget>,
     pub lease: Lease,
     pub metrics: Arc<StorageMetrics>,
     /// Called when a target's report changed.
@@ -96,7 +99,7 @@ pub(crate) enum Mail {
 /// A part of a chunk to be read into a buffer.
 #[derive(Debug)]
 pub(crate) struct DiskRead {
-    pub(crate) chunk: ff2_proto::ChunkId,
+    pub(crate) chunk: ChunkId,
     pub(crate) offset: u32,
     pub(crate) length: u32,
     pub(crate) buf: Buf,
@@ -242,6 +245,7 @@ struct Task {
 
 /// A read between its call and its answer.
 struct Reading {
+    chunk: ChunkId,
     state: ReadState,
     reply: oneshot::Sender<Result<ReadBytes, Status>>,
 }
@@ -305,7 +309,7 @@ impl Task {
             }
             Mail::Read { read, reply } => {
                 let (call, chunk) = (self.next_call(), read.chunk);
-                self.reads.insert(call, Reading { state: ReadState::Waits(read), reply });
+                self.reads.insert(call, Reading { chunk, state: ReadState::Waits(read), reply });
                 self.step(Input::Read { call, chunk });
             }
             Mail::Tell(input) => self.step(input),
@@ -323,7 +327,18 @@ impl Task {
             Done::Input(input) => self.step(input),
             Done::Read { call, result } => {
                 let Some(reading) = self.reads.get_mut(&call) else { return };
-                let result = result.map(|found| reading.state = ReadState::Found(found));
+                let chunk = reading.chunk;
+                let result = result.and_then(|found| {
+                    if found.readout.is_none() && self.machine.records().contains_key(&chunk) {
+                        // Gone from the disk, but nobody removed it.
+                        return Err(Status::new(
+                            Code::Corrupt,
+                            format!("{chunk} is not on the disk"),
+                        ));
+                    }
+                    reading.state = ReadState::Found(found);
+                    Ok(())
+                });
                 self.step(Input::ReadDone { call, result });
             }
         }

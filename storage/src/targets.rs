@@ -120,6 +120,7 @@ impl Targets {
             pending,
             "target started"
         );
+        handle.tell(Input::SyncRate { bytes_per_s: self.resync_bytes_per_s })?;
         let mut running = self.running.write();
         running.stops.insert(meta.id, stop);
         let before = running.by_chain.insert(meta.chain, handle);
@@ -143,33 +144,32 @@ impl Targets {
                         return;
                     }
                     let routing = shared.routing.get();
-                    if let Err(error) = self.match_routing(node, &routing, &shared).await {
-                        tracing::error!(%error, "cannot make the stores that the routing asks for");
-                    }
+                    self.match_routing(node, &routing, &shared).await;
                 }
                 _ = pause.tick() => self.look_after(&shared),
             }
         }
     }
 
-    /// Makes this node's stores what the routing says.
-    pub async fn match_routing(
-        &self,
-        node: NodeId,
-        routing: &Routing,
-        shared: &Shared,
-    ) -> Result<(), Status> {
+    /// Makes this node's stores what the routing says. One that cannot be made is tried again when
+    /// the routing changes; the cluster sees that nobody reports it.
+    pub async fn match_routing(&self, node: NodeId, routing: &Routing, shared: &Shared) {
         for target in routing.targets.values() {
             let id = TargetId(target.id);
             let chain = ChainId(target.chain);
             let is_running = self.running.read().stops.contains_key(&id);
-            if target.node == node.0 && !is_running && routing.chains.contains_key(&chain) {
-                self.create(target, shared).await?;
-            } else if is_running && target.node == 0 && target.chain == 0 {
-                self.remove(id).await?;
+            let matched =
+                if target.node == node.0 && !is_running && routing.chains.contains_key(&chain) {
+                    self.create(target, shared).await
+                } else if is_running && target.node == 0 && target.chain == 0 {
+                    self.remove(id).await
+                } else {
+                    Ok(())
+                };
+            if let Err(error) = matched {
+                tracing::error!(target_id = target.id, %error, "cannot make or remove a store");
             }
         }
-        Ok(())
     }
 
     async fn create(&self, target: &pb::Target, shared: &Shared) -> Result<(), Status> {

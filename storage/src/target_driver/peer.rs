@@ -4,7 +4,7 @@ use ff2_fabric::{Call as Rpc, StorageClient, buf::SharedBuf};
 use ff2_proto::{ChunkId, Code, NodeId, Status, pb, status::check};
 use ff2_storage_core::target::{Attempt, Forward, FullCopy, Input, Page, PageRequest, Standing};
 
-use super::{Done, Task, perform::read_whole};
+use super::{Done, Task, copy::read_whole};
 use crate::{limits, wire};
 
 /// What is asked of another node.
@@ -39,6 +39,7 @@ impl Task {
         let (engine, target) = (self.engine.clone(), self.meta.id);
         let (pool, done) = (self.shared.pool.clone(), self.done.clone());
         let (routing, metrics) = (self.shared.routing.clone(), self.shared.metrics.clone());
+        let budget = self.shared.copies.clone();
         self.tasks.spawn(async move {
             let input = match call {
                 Call::Forward { attempt, forward } => {
@@ -48,19 +49,19 @@ impl Task {
                 }
                 Call::Full { attempt, copy } => {
                     let chunk = copy.chunk;
-                    let bytes = read_whole(&engine, target, &copy, &pool).await;
-                    let result = match bytes {
-                        Ok(bytes) => caller.forward(&copy.with_payload(bytes)).await,
-                        Err(status) => Err(status),
+                    let whole = read_whole(&engine, target, &copy, &pool, &budget).await;
+                    let result = match &whole {
+                        Ok(whole) => caller.forward(&copy.with_payload(whole.bytes.clone())).await,
+                        Err(status) => Err(status.clone()),
                     };
                     Input::Forwarded { chunk, attempt, result }
                 }
                 Call::Copy { attempt, copy } => {
                     let (chunk, length) = (copy.chunk, copy.length);
-                    let bytes = read_whole(&engine, target, &copy, &pool).await;
-                    let result = match bytes {
-                        Ok(bytes) => caller.forward(&copy.with_payload(bytes)).await,
-                        Err(status) => Err(status),
+                    let whole = read_whole(&engine, target, &copy, &pool, &budget).await;
+                    let result = match &whole {
+                        Ok(whole) => caller.forward(&copy.with_payload(whole.bytes.clone())).await,
+                        Err(status) => Err(status.clone()),
                     };
                     metrics.copied(length, result.is_ok());
                     Input::Copied { chunk, attempt, result }

@@ -1,16 +1,11 @@
 //! What each output of the machine means in disks and calls.
 
 use ff2_fabric::buf::{Buf, SharedBuf};
-use ff2_proto::{ChunkId, ChunkVersion, Code, Status};
-use ff2_storage_core::target::{
-    CallId, Change, FullCopy, Input, Output, Outputs, StoreOp, UpdateId,
-};
+use ff2_proto::{ChunkId, Code};
+use ff2_storage_core::target::{CallId, Change, Input, Output, Outputs, StoreOp, UpdateId};
 
 use super::{Done, ReadBytes, ReadState, Task, peer::Call, settle::Settled};
-use crate::{
-    engine::{Engine, Pending, PendingKind, Which},
-    limits,
-};
+use crate::engine::{Pending, PendingKind, Which};
 
 impl Task {
     pub(super) fn perform(&mut self, out: Outputs<SharedBuf>) {
@@ -123,27 +118,4 @@ fn pending(
         tags,
         length,
     }
-}
-
-/// The bytes of a whole version, if the store still has exactly that one.
-pub(super) async fn read_whole(
-    engine: &Engine,
-    target: ff2_proto::TargetId,
-    copy: &FullCopy,
-    pool: &std::sync::Arc<ff2_fabric::BufPool>,
-) -> Result<SharedBuf, Status> {
-    let busy = |detail: &str| Status::new(Code::Busy, detail);
-    let buf = tokio::time::timeout(limits::BUFFER_WAIT, pool.get(copy.length as usize)).await;
-    let buf = buf.map_err(|_| busy("no buffer for a copy"))?;
-    let which = if copy.resync { Which::Committed } else { Which::Pending };
-    let found = engine.read(target, copy.chunk, which, 0, copy.length, buf).await;
-    let (buf, readout) = match found {
-        Err(status) if status.code == Code::NotFound => return Err(busy("the version moved on")),
-        found => found?,
-    };
-    let version: ChunkVersion = readout.version;
-    if (version, readout.chain_version) != (copy.id.version, copy.id.made_under) {
-        return Err(busy("the version moved on"));
-    }
-    Ok(buf.freeze())
 }

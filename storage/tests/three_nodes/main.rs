@@ -1,6 +1,8 @@
 //! Three storage nodes with real engines in one process: writes, reads, a node that dies under load
 //! and comes back, a whole chain that dies, and who may not come in.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod cluster;
 mod metad;
 
