@@ -11,7 +11,7 @@ use fuser::{
 };
 
 use crate::{
-    attr::{Change, file_attr, node_kind},
+    attr::{Change, node_kind},
     files::Directory,
     listing::{list, list_plus},
     ops::{data, entry, name, open},
@@ -47,8 +47,8 @@ impl Filesystem for Requests {
         reply: ReplyAttr,
     ) {
         let work = self.work("getattr", inode, request);
-        self.answer_attr(work, reply, move |_, caller| async move {
-            entry::getattr(&caller, inode.0).await
+        self.answer_attr(work, reply, move |at, caller| async move {
+            entry::getattr(&at, &caller, inode.0).await
         });
     }
 
@@ -250,7 +250,7 @@ impl Filesystem for Requests {
             match work.end(outcome) {
                 Ok(made) => reply.created(
                     &work.at.ttl,
-                    &file_attr(&made.attr),
+                    &work.at.tell(&made.attr),
                     Generation(made.attr.generation),
                     FileHandle(made.handle),
                     made.flags,

@@ -81,6 +81,7 @@ pub(crate) async fn list_plus(
                 return Ok(());
             }
             work.at.known.looked_up(attr.inode);
+            work.at.known.told(attr.inode, attr.version);
             directory::take(&mut page);
         }
         if page.end {

@@ -3,13 +3,13 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread,
     time::Duration,
 };
 
 use anyhow::{Context, Result};
-use ff2_client::{Client, ClientOptions, UserToken};
+use ff2_client::{Client, ClientOptions, ROOT_INODE, UserToken};
 use ff2_daemon::{Runtime, config::MountConfig};
 use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
 use serde_json::json;
@@ -96,12 +96,13 @@ fn mounted(
         ttl: Duration::from_millis(config.cache_ms),
         files: Files::default(),
         directories: Directories::default(),
-        known: Known::default(),
+        known: Known::new(ROOT_INODE.0),
         groups: Groups::new(),
         operations: runtime.operations.clone(),
         traffic,
         runtime: tokio::runtime::Handle::current(),
         requests: TaskTracker::new(),
+        notifier: OnceLock::new(),
     })
 }
 
@@ -144,7 +145,8 @@ fn mount_config(config: &MountConfig) -> Config {
     let mut mount = Config::default();
     mount.mount_options = vec![
         MountOption::FSName("ff2".into()),
-        MountOption::Subtype("ff2".into()),
+        // As a plain option: fuser hands `Subtype` to fusermount only.
+        MountOption::CUSTOM("subtype=ff2".into()),
         MountOption::DefaultPermissions,
         MountOption::NoDev,
         MountOption::NoSuid,
@@ -163,7 +165,8 @@ fn start(
     mount_point: &Path,
     at: Arc<Mounted>,
 ) -> io::Result<(SessionUnmounter, oneshot::Receiver<()>)> {
-    let mut session = Session::new(Requests(at), mount_point, &mount_config(config))?;
+    let mut session = Session::new(Requests(at.clone()), mount_point, &mount_config(config))?;
+    let _ = at.notifier.set(session.notifier());
     let unmounter = session.unmount_callable();
     let (end, ended) = oneshot::channel();
     thread::Builder::new().name("ff2-fuse-session".into()).spawn(move || {

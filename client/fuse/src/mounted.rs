@@ -1,13 +1,15 @@
 //! What all requests of a mount share.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
-use ff2_client::Client;
+use ff2_client::{Client, pb};
 use ff2_daemon::Operations;
+use fuser::{FileAttr, INodeNo, Notifier};
 use prometheus_client::metrics::counter::Counter;
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    attr::file_attr,
     files::{Directories, Files},
     known::Known,
     who::Groups,
@@ -36,4 +38,23 @@ pub(crate) struct Mounted {
     pub(crate) traffic: Traffic,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) requests: TaskTracker,
+    /// To the kernel, once the mount stands.
+    pub(crate) notifier: OnceLock<Notifier>,
+}
+
+impl Mounted {
+    /// Attributes for the kernel, which remembers them.
+    pub(crate) fn tell(&self, attr: &pb::Attr) -> FileAttr {
+        self.known.told(attr.inode, attr.version);
+        file_attr(attr)
+    }
+
+    /// Makes the kernel ask for an inode's attributes again.
+    pub(crate) fn drop_attr(&self, inode: u64) {
+        let Some(notifier) = self.notifier.get() else { return };
+        // A negative offset: no pages, which an open may hold locked.
+        if let Err(error) = notifier.inval_inode(INodeNo(inode), -1, 0) {
+            tracing::debug!(inode, %error, "the kernel keeps its attributes until they age");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use ff2_daemon::Operation;
 use fuser::{Errno, Generation, INodeNo, ReplyAttr, ReplyEmpty, ReplyEntry, Request};
 
 use crate::{
-    attr::{errno, file_attr, no_attr},
+    attr::{errno, no_attr},
     mounted::Mounted,
     who::Who,
 };
@@ -86,7 +86,9 @@ impl Requests {
             let ttl = work.at.ttl;
             let outcome = run(work.at.clone(), work.caller()).await;
             match work.end(outcome) {
-                Ok(Some(attr)) => reply.entry(&ttl, &file_attr(&attr), Generation(attr.generation)),
+                Ok(Some(attr)) => {
+                    reply.entry(&ttl, &work.at.tell(&attr), Generation(attr.generation))
+                }
                 Ok(None) if ttl.is_zero() => reply.error(Errno::ENOENT),
                 // The kernel remembers for the same time that there is no such name.
                 Ok(None) => reply.entry(&ttl, &no_attr(), Generation(0)),

@@ -3,10 +3,7 @@
 use ff2_client::{Caller, Code, InodeId, Result, pb};
 use fuser::FileAttr;
 
-use crate::{
-    attr::{Change, file_attr},
-    mounted::Mounted,
-};
+use crate::{attr::Change, mounted::Mounted};
 
 /// An entry for the kernel; it takes a reference. `None`: there is no such name.
 pub(crate) async fn lookup(
@@ -25,8 +22,8 @@ pub(crate) async fn lookup(
     }
 }
 
-pub(crate) async fn getattr(caller: &Caller, inode: u64) -> Result<FileAttr> {
-    Ok(file_attr(&caller.get_attr(InodeId(inode)).await?))
+pub(crate) async fn getattr(at: &Mounted, caller: &Caller, inode: u64) -> Result<FileAttr> {
+    Ok(at.tell(&caller.get_attr(InodeId(inode)).await?))
 }
 
 pub(crate) async fn setattr(
@@ -43,7 +40,7 @@ pub(crate) async fn setattr(
         at.known.written(inode);
     }
     let attr = caller.set_attr(InodeId(inode), change.into_change(by_handle)).await?;
-    Ok(file_attr(&attr))
+    Ok(at.tell(&attr))
 }
 
 /// What statvfs shows, in blocks of 4 KiB.

@@ -56,13 +56,11 @@ pub(crate) async fn open(
 ) -> Result<(u64, FopenFlags)> {
     let how = open_how(flags);
     let file = caller.open(InodeId(inode), how).await?;
-    let keep_cache = if how.write || how.truncate {
-        at.known.written(inode);
-        false
-    } else {
-        at.known.opened(inode, file.known_attr().version)
-    };
-    Ok((at.files.insert(file), fopen_flags(flags, keep_cache)))
+    let opened = at.known.opened(inode, file.known_attr().version, how.write || how.truncate);
+    if opened.drop_attr {
+        at.drop_attr(inode);
+    }
+    Ok((at.files.insert(file), fopen_flags(flags, opened.keep_pages)))
 }
 
 /// A file that was made and opened, as the kernel is told of it.

@@ -101,3 +101,18 @@ fn a_cache_of_no_time_hides_nothing() {
     a.stop();
     b.stop();
 }
+
+#[test]
+fn who_opens_after_a_close_sees_its_length() {
+    let Some(world) = world() else { return };
+    let (a, b) = (world.mount("a"), world.mount("b"));
+    let mut text = String::new();
+    for round in 0..30 {
+        text.push_str(&format!("round {round}\n"));
+        fs::write(a.at("f"), &text).unwrap();
+        // Its attributes are cached here from the round before.
+        assert_eq!(fs::read_to_string(b.at("f")).unwrap(), text);
+    }
+    a.stop();
+    b.stop();
+}
