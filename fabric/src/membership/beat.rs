@@ -101,11 +101,14 @@ impl Beat {
             Ok((sent, reply))
         };
         let (sent, reply) = self.finder.call(deadline, ask).await?;
-        if !leaving {
+        // The routing first: a node that was cut off must not serve, under the lease that this
+        // answer renews, by chains that changed meanwhile.
+        let told = reply.routing.as_ref().map_or(0, |delta| delta.version);
+        reply.routing.into_iter().for_each(|delta| self.learn(delta));
+        if !leaving && self.routing.version().0 >= told {
             self.lease_ms.store(reply.lease_ms.into(), Ordering::Relaxed);
             self.lease.renew(sent, Duration::from_millis(reply.lease_ms.into()));
         }
-        reply.routing.into_iter().for_each(|delta| self.learn(delta));
         Ok(())
     }
 
