@@ -122,6 +122,9 @@ impl NamespaceGroup {
                 let op = Op::ListOrphans(pb::ListOrphansOp { after, limit });
                 let reply = self.ask(volume, op).await?;
                 let last = reply.orphan_inodes.last().map(|orphan| orphan.seq);
+                // Asked after the orphans: whoever could have one of them open is on this list. A
+                // session that the book did not know would not be waited for.
+                lead.learn(volume, self.sessions(volume).await?);
                 let (ready, seen_by_all) = {
                     let book = lead.book.lock();
                     let ready = book.collectable(volume, reply.orphan_inodes);
