@@ -80,8 +80,8 @@ impl Filesystem for Requests {
     fn readlink(&self, request: &Request, inode: INodeNo, reply: ReplyData) {
         let work = self.work("readlink", inode, request);
         self.spawn(async move {
-            let outcome = work.caller().read_link(InodeId(inode.0)).await;
-            match work.end(outcome) {
+            let caller = work.caller();
+            match work.run(caller.read_link(InodeId(inode.0))).await {
                 Ok(target) => reply.data(&target),
                 Err(errno) => reply.error(errno),
             }
@@ -98,10 +98,10 @@ impl Filesystem for Requests {
     fn statfs(&self, request: &Request, inode: INodeNo, reply: ReplyStatfs) {
         let work = self.work("statfs", inode, request);
         self.spawn(async move {
-            let outcome = entry::statfs(&work.caller()).await;
+            let outcome = work.run(entry::statfs(&work.at, &work.caller())).await;
             let block = entry::SPACE_BLOCK;
             let name_max = ff2_proto::limits::NAME_BYTES_MAX as u32;
-            match work.end(outcome) {
+            match outcome {
                 Ok(space) => reply.statfs(
                     space.blocks,
                     space.free,
@@ -223,8 +223,8 @@ impl Filesystem for Requests {
     fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let work = self.work("open", inode, request);
         self.spawn(async move {
-            let outcome = open::open(&work.at, &work.caller(), inode.0, flags).await;
-            match work.end(outcome) {
+            let caller = work.caller();
+            match work.run(open::open(&work.at, &caller, inode.0, flags)).await {
                 Ok((handle, fopen)) => reply.opened(FileHandle(handle), fopen),
                 Err(errno) => reply.error(errno),
             }
@@ -245,9 +245,9 @@ impl Filesystem for Requests {
         let work = self.work("create", parent, request);
         self.spawn(async move {
             let flags = OpenFlags(flags);
-            let outcome =
-                open::create(&work.at, &work.caller(), parent.0, &name, mode, flags).await;
-            match work.end(outcome) {
+            let caller = work.caller();
+            let create = open::create(&work.at, &caller, parent.0, &name, mode, flags);
+            match work.run(create).await {
                 Ok(made) => reply.created(
                     &work.at.ttl,
                     &work.at.tell(&made.attr),
@@ -273,8 +273,7 @@ impl Filesystem for Requests {
     ) {
         let work = self.work("read", inode, request);
         self.spawn(async move {
-            let outcome = data::read(&work.at, handle.0, offset, size).await;
-            match work.end(outcome) {
+            match work.run(data::read(&work.at, handle.0, offset, size)).await {
                 Ok(bytes) => reply.data(&bytes),
                 Err(errno) => reply.error(errno),
             }
@@ -296,8 +295,8 @@ impl Filesystem for Requests {
         let work = self.work("write", inode, request);
         let bytes = self.copy(bytes);
         self.spawn(async move {
-            let outcome = data::write(&work.at, handle.0, offset, bytes, how, flags).await;
-            match work.end(outcome) {
+            let write = data::write(work.at.clone(), handle.0, offset, bytes, how, flags);
+            match work.run(write).await {
                 Ok(count) => reply.written(count),
                 Err(errno) => reply.error(errno),
             }
@@ -312,7 +311,7 @@ impl Filesystem for Requests {
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        let work = self.work("flush", inode, request);
+        let work = self.work("flush", inode, request).to_the_end();
         self.answer_empty(work, reply, move |at, _| async move {
             open::file(&at, handle.0)?.flush().await
         });
@@ -328,7 +327,7 @@ impl Filesystem for Requests {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let work = self.work("release", inode, request);
+        let work = self.work("release", inode, request).to_the_end();
         self.answer_empty(
             work,
             reply,
@@ -368,8 +367,7 @@ impl Filesystem for Requests {
     ) {
         let work = self.work("readdir", inode, request);
         self.spawn(async move {
-            let outcome = list(&work, inode, handle.0, offset, &mut reply).await;
-            match work.end(outcome) {
+            match work.run(list(&work, inode, handle.0, offset, &mut reply)).await {
                 Ok(()) => reply.ok(),
                 Err(errno) => reply.error(errno),
             }
@@ -386,8 +384,7 @@ impl Filesystem for Requests {
     ) {
         let work = self.work("readdirplus", inode, request);
         self.spawn(async move {
-            let outcome = list_plus(&work, inode, handle.0, offset, &mut reply).await;
-            match work.end(outcome) {
+            match work.run(list_plus(&work, inode, handle.0, offset, &mut reply)).await {
                 Ok(()) => reply.ok(),
                 Err(errno) => reply.error(errno),
             }

@@ -8,8 +8,9 @@
 //! The story of a request: one of fuser's threads reads it, copies what must outlive the read, and
 //! starts a task; the task asks the client library and replies. A request that waits for a failed
 //! server therefore holds no thread. The kernel cannot take a request back once it was read (fuser
-//! refuses interrupts), so a process that is killed in such a wait ends when the wait does: at the
-//! latest at the client's patience, or at once when this process is stopped.
+//! refuses interrupts), so a request that takes long looks by itself whether its process is being
+//! killed, and ends with it. The mount point's own attributes and space are answered from memory when
+//! the namespace is silent, so that the tools that bring servers back do not wait for them.
 //!
 //! A mount whose process was killed is taken away by a small guard process; see [`guard`].
 

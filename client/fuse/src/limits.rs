@@ -20,3 +20,9 @@ pub(crate) const GROUPS_CACHED_MAX: usize = 4096;
 pub(crate) const DRAIN: Duration = Duration::from_secs(3);
 /// After a killed mount process the kernel ends its connection within this.
 pub(crate) const GUARD_PATIENCE: Duration = Duration::from_secs(5);
+/// A request that takes longer looks whether its process is being killed, and again each time.
+pub(crate) const KILL_CHECK_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const KILL_CHECK_EVERY: Duration = Duration::from_millis(500);
+/// How long the root's attributes and the space wait for the namespace before they are answered from
+/// memory: whoever looks at the mount point itself must not hang with it.
+pub(crate) const ROOT_PATIENCE: Duration = Duration::from_secs(1);

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use ff2_client::{Client, ClientOptions, ROOT_INODE, UserToken};
 use ff2_daemon::{Runtime, config::MountConfig};
 use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
@@ -38,6 +39,9 @@ pub async fn serve(config: Arc<MountConfig>, runtime: Runtime) -> Result<()> {
         .with_context(|| format!("connect to the cluster {}", config.cluster_id))?;
     let at = mounted(&config, &runtime, client.clone(), for_all_users);
     show(&runtime, &at, &config);
+    // Known before anybody asks, so that the mount point can be looked at from the first outage on.
+    let root = at.client.me().get_attr(ROOT_INODE).await.context("look at the root")?;
+    at.last.lock().root = Some(root);
 
     let (unmounter, ended) = {
         let (config, at) = (config.clone(), at.clone());
@@ -102,6 +106,7 @@ fn mounted(
         traffic,
         runtime: tokio::runtime::Handle::current(),
         requests: TaskTracker::new(),
+        last: Mutex::default(),
         notifier: OnceLock::new(),
     })
 }

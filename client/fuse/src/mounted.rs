@@ -5,6 +5,7 @@ use std::{sync::OnceLock, time::Duration};
 use ff2_client::{Client, pb};
 use ff2_daemon::Operations;
 use fuser::{FileAttr, INodeNo, Notifier};
+use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use tokio_util::task::TaskTracker;
 
@@ -12,6 +13,7 @@ use crate::{
     attr::file_attr,
     files::{Directories, Files},
     known::Known,
+    ops::entry::Space,
     who::Groups,
 };
 
@@ -38,8 +40,17 @@ pub(crate) struct Mounted {
     pub(crate) traffic: Traffic,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) requests: TaskTracker,
+    /// What the namespace said last, for when it says nothing.
+    pub(crate) last: Mutex<Last>,
     /// To the kernel, once the mount stands.
     pub(crate) notifier: OnceLock<Notifier>,
+}
+
+/// See [`crate::limits::ROOT_PATIENCE`].
+#[derive(Debug, Default)]
+pub(crate) struct Last {
+    pub(crate) root: Option<pb::Attr>,
+    pub(crate) space: Option<Space>,
 }
 
 impl Mounted {

@@ -9,7 +9,7 @@ use fuser::{Errno, Generation, INodeNo, ReplyAttr, ReplyEmpty, ReplyEntry, Reque
 use crate::{
     attr::{errno, no_attr},
     mounted::Mounted,
-    who::Who,
+    who::{self, Who},
 };
 
 /// fuser's side of a mount.
@@ -32,14 +32,29 @@ impl Work {
         }
     }
 
-    /// Counts the outcome and turns a failure into the kernel's number.
-    pub(crate) fn end<T>(&self, outcome: Result<T>) -> std::result::Result<T, Errno> {
-        outcome.map_err(|failure| {
-            let number = errno(&failure);
+    /// For what must happen also when its process is killed: the last words about a file.
+    pub(crate) fn to_the_end(mut self) -> Self {
+        self.who.pid = 0;
+        self
+    }
+
+    /// Runs the operation, counts its outcome and turns a failure into the kernel's number. Gives it
+    /// up when the process behind it is being killed: the kernel waits for our answer even then.
+    pub(crate) async fn run<T>(
+        &self,
+        operation: impl Future<Output = Result<T>>,
+    ) -> std::result::Result<T, Errno> {
+        let outcome = tokio::select! {
+            outcome = operation => outcome.map_err(|failure| {
+                tracing::debug!(%failure, "refused");
+                errno(&failure)
+            }),
+            () = who::is_killed(self.who.pid) => Err(Errno::EINTR),
+        };
+        if outcome.is_err() {
             self.operation.failed();
-            tracing::debug!(%failure, "refused");
-            number
-        })
+        }
+        outcome
     }
 }
 
@@ -65,8 +80,8 @@ impl Requests {
         F: Future<Output = Result<()>> + Send + 'static,
     {
         self.spawn(async move {
-            let outcome = run(work.at.clone(), work.caller()).await;
-            match work.end(outcome) {
+            let operation = run(work.at.clone(), work.caller());
+            match work.run(operation).await {
                 Ok(()) => reply.ok(),
                 Err(errno) => reply.error(errno),
             }
@@ -84,8 +99,8 @@ impl Requests {
     {
         self.spawn(async move {
             let ttl = work.at.ttl;
-            let outcome = run(work.at.clone(), work.caller()).await;
-            match work.end(outcome) {
+            let operation = run(work.at.clone(), work.caller());
+            match work.run(operation).await {
                 Ok(Some(attr)) => {
                     reply.entry(&ttl, &work.at.tell(&attr), Generation(attr.generation))
                 }
@@ -106,8 +121,8 @@ impl Requests {
         F: Future<Output = Result<fuser::FileAttr>> + Send + 'static,
     {
         self.spawn(async move {
-            let outcome = run(work.at.clone(), work.caller()).await;
-            match work.end(outcome) {
+            let operation = run(work.at.clone(), work.caller());
+            match work.run(operation).await {
                 Ok(attr) => reply.attr(&work.at.ttl, &attr),
                 Err(errno) => reply.error(errno),
             }

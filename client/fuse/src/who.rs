@@ -53,6 +53,33 @@ impl Groups {
     }
 }
 
+/// Returns when the process (or thread) is being killed, that is, a fatal signal waits for it to come
+/// back from the kernel. fuser does not hand on the kernel's interrupts, so requests that take long
+/// look for it themselves. 0, the kernel's own requests: never.
+pub(crate) async fn is_killed(pid: u32) {
+    if pid == 0 {
+        return std::future::pending().await;
+    }
+    tokio::time::sleep(limits::KILL_CHECK_AFTER).await;
+    loop {
+        // A request of a process that is gone is nobody's: its end harms nobody.
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        if has_kill_pending(&status) {
+            return;
+        }
+        tokio::time::sleep(limits::KILL_CHECK_EVERY).await;
+    }
+}
+
+/// The kernel turns each signal that ends a process into a pending SIGKILL of all its threads.
+fn has_kill_pending(status: &str) -> bool {
+    let pending = |line: &str| {
+        let mask = line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    };
+    status.lines().filter_map(pending).any(|mask| mask & (1 << (libc::SIGKILL - 1)) != 0)
+}
+
 fn parse_groups(status: &str) -> Vec<u32> {
     let line = status.lines().find_map(|line| line.strip_prefix("Groups:"));
     line.map(|line| line.split_whitespace().filter_map(|id| id.parse().ok()).collect())
@@ -69,6 +96,17 @@ mod tests {
         assert_eq!(parse_groups(text), [4, 24, 1000]);
         assert!(parse_groups("Groups:\t \n").is_empty());
         assert!(parse_groups("").is_empty());
+    }
+
+    #[test]
+    fn a_pending_kill_is_seen() {
+        let status =
+            |own: &str, shared: &str| format!("Name:\tsh\nSigPnd:\t{own}\nShdPnd:\t{shared}\n");
+        let none = "0000000000000000";
+        assert!(has_kill_pending(&status("0000000000000100", none)));
+        assert!(has_kill_pending(&status(none, "0000000000000100")));
+        assert!(!has_kill_pending(&status(none, "0000000000004000")), "SIGTERM with a handler");
+        assert!(!has_kill_pending(""));
     }
 
     #[test]

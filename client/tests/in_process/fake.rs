@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
     },
     time::{Duration, SystemTime},
 };
@@ -51,6 +51,8 @@ pub(crate) struct State {
     pub(crate) lose_updates: AtomicU32,
     /// Nodes (bits) that refuse everything.
     pub(crate) down: AtomicU32,
+    /// The metad answers nothing about names.
+    pub(crate) silent: AtomicBool,
     /// Of grants from now on, seconds; 0 expires at once.
     pub(crate) grant_s: AtomicU64,
     pub(crate) reads: AtomicU32,
@@ -83,6 +85,7 @@ impl Fake {
             lose_mutations: AtomicU32::new(0),
             lose_updates: AtomicU32::new(0),
             down: AtomicU32::new(0),
+            silent: AtomicBool::new(false),
             grant_s: AtomicU64::new(3600),
             reads: AtomicU32::new(0),
             updates: AtomicU32::new(0),
@@ -303,6 +306,9 @@ impl Namespace for Metad {
         request: pb::NsRequest,
         _bulk: Buf,
     ) -> Result<Answer<pb::NsReply>, Status> {
+        while self.0.silent.load(SeqCst) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let class = namespace::class(&request).ok_or(Code::InvalidArgument)?;
         let granted = namespace::granted(&request);
         let mut reply = match class {

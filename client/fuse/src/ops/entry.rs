@@ -1,9 +1,14 @@
 //! Entries and attributes: lookup, getattr, setattr, readlink, access, statfs.
 
-use ff2_client::{Caller, Code, InodeId, Result, pb};
+use ff2_client::{Caller, Code, InodeId, ROOT_INODE, Result, Status, pb};
 use fuser::FileAttr;
+use tokio::time::timeout;
 
-use crate::{attr::Change, mounted::Mounted};
+use crate::{
+    attr::{Change, file_attr},
+    limits,
+    mounted::Mounted,
+};
 
 /// An entry for the kernel; it takes a reference. `None`: there is no such name.
 pub(crate) async fn lookup(
@@ -23,7 +28,25 @@ pub(crate) async fn lookup(
 }
 
 pub(crate) async fn getattr(at: &Mounted, caller: &Caller, inode: u64) -> Result<FileAttr> {
-    Ok(at.tell(&caller.get_attr(InodeId(inode)).await?))
+    let ask = caller.get_attr(InodeId(inode));
+    if inode != ROOT_INODE.0 {
+        return Ok(at.tell(&ask.await?));
+    }
+    let mut ask = std::pin::pin!(ask);
+    let answer = match timeout(limits::ROOT_PATIENCE, &mut ask).await {
+        Ok(answer) => answer?,
+        Err(_) => match at.last.lock().root {
+            // The kernel asks again after the cache time.
+            Some(known) => return Ok(file_attr(&known)),
+            None => return Err(silent()),
+        },
+    };
+    at.last.lock().root = Some(answer);
+    Ok(at.tell(&answer))
+}
+
+fn silent() -> Status {
+    Status::new(Code::Timeout, "the namespace does not answer")
 }
 
 pub(crate) async fn setattr(
@@ -54,15 +77,20 @@ pub(crate) struct Space {
 
 pub(crate) const SPACE_BLOCK: u32 = 4096;
 
-pub(crate) async fn statfs(caller: &Caller) -> Result<Space> {
-    let stat = caller.stat_fs().await?;
+pub(crate) async fn statfs(at: &Mounted, caller: &Caller) -> Result<Space> {
+    let Ok(answer) = timeout(limits::ROOT_PATIENCE, caller.stat_fs()).await else {
+        return at.last.lock().space.ok_or_else(silent);
+    };
+    let stat = answer?;
     let block = u64::from(SPACE_BLOCK);
     let free = stat.available_bytes / block;
-    Ok(Space {
+    let space = Space {
         blocks: stat.capacity_bytes / block,
         free,
         files: stat.inodes_used.saturating_add(free),
         // Inodes are made as needed: there is room for as many as there are blocks.
         free_files: free,
-    })
+    };
+    at.last.lock().space = Some(space);
+    Ok(space)
 }

@@ -67,3 +67,37 @@ fn failed_servers_are_a_pause() {
     assert!(fs::read(mount.at("during")).unwrap() == bytes);
     mount.stop();
 }
+
+#[test]
+fn a_process_that_waits_for_servers_can_be_killed() {
+    let Some(world) = world() else { return };
+    let mount = world.mount("m");
+    fs::write(mount.at("f"), pattern(100_000, 3)).unwrap();
+    world.fake.state.down.store(0b110, SeqCst);
+    let mut reader = std::process::Command::new("dd")
+        .arg(format!("if={}", mount.at("f").display()))
+        .args(["of=/dev/null", "iflag=direct", "status=none"])
+        .spawn()
+        .unwrap();
+    thread::sleep(Duration::from_millis(300));
+    assert!(reader.try_wait().unwrap().is_none(), "it waits");
+    reader.kill().unwrap();
+    until("the end of the killed process", || reader.try_wait().unwrap().is_some());
+    world.fake.state.down.store(0, SeqCst);
+    assert!(fs::read(mount.at("f")).unwrap() == pattern(100_000, 3));
+    mount.stop();
+}
+
+#[test]
+fn the_mount_point_can_be_looked_at_while_the_namespace_is_silent() {
+    let Some(world) = world() else { return };
+    let mount = world.mount_with("m", "cache_ms = 0");
+    fs::write(mount.at("f"), "x").unwrap();
+    crate::shell(&mount.path, "df . > /dev/null");
+    world.fake.state.silent.store(true, SeqCst);
+    assert!(fs::metadata(&mount.path).unwrap().is_dir());
+    assert!(crate::shell(world.folder.path(), "df m").contains("ff2"));
+    world.fake.state.silent.store(false, SeqCst);
+    assert_eq!(fs::read_to_string(mount.at("f")).unwrap(), "x");
+    mount.stop();
+}
