@@ -1,151 +1,69 @@
 //! Writers that remember what was acknowledged, and a check that all of it is there.
+//!
+//! They run in a process of their own, `ff2-load`. A test that had files of the mount open could start no
+//! program while the cluster is down: the child closes its copies of them before it becomes the program,
+//! and each close waits for the namespace.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{Read, Write},
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
-/// Not a divisor of any block or chunk size, so that records straddle all borders.
-const RECORD_BYTES: usize = 5_003;
-/// Records of one file before the next is begun.
-const RECORDS_PER_FILE: u64 = 200;
-/// A load that nobody stops ends by itself.
-const TIME_MAX: Duration = Duration::from_secs(120);
+pub mod writer;
 
-/// Threads that create files, append records, sync them, and read old ones back.
+pub use writer::Acknowledged;
+
+/// From the word to stop to the last report: one operation may just wait for a failover.
+const END_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running load.
 #[derive(Debug)]
 pub struct Load {
-    stop: Arc<AtomicBool>,
-    writers: Vec<JoinHandle<Result<Acknowledged>>>,
-}
-
-/// What one writer may rely on.
-#[derive(Debug)]
-pub struct Acknowledged {
-    folder: PathBuf,
-    writer: u64,
-    /// Records whose fsync returned.
-    pub records: u64,
-    /// The longest that one append with its fsync took.
-    pub pause_max: Duration,
+    process: Child,
 }
 
 impl Load {
+    /// Starts `writers` writers in `folder`, which is made.
     pub fn start(folder: &Path, writers: u64) -> Result<Self> {
         fs::create_dir_all(folder).context("create the load's folder")?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let writers = (0..writers)
-            .map(|writer| {
-                let (folder, stop) = (folder.to_path_buf(), stop.clone());
-                std::thread::spawn(move || write(folder, writer, &stop))
-            })
-            .collect();
-        Ok(Self { stop, writers })
+        let program = crate::target_folder()?.join("debug/ff2-load");
+        let process = Command::new(&program)
+            .arg(folder)
+            .arg(writers.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("start {}", program.display()))?;
+        Ok(Self { process })
     }
 
-    pub fn stop(self) -> Result<Vec<Acknowledged>> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.writers
-            .into_iter()
-            .map(|writer| writer.join().expect("a writer does not panic"))
-            .collect()
-    }
-}
-
-fn write(folder: PathBuf, writer: u64, stop: &AtomicBool) -> Result<Acknowledged> {
-    let started = Instant::now();
-    let mut state = Acknowledged { folder, writer, records: 0, pause_max: Duration::ZERO };
-    while !stop.load(Ordering::Relaxed) && started.elapsed() < TIME_MAX {
-        let begun = Instant::now();
-        let path = state.path(state.records);
-        let mut file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .with_context(|| format!("open {}", path.display()))?;
-        file.write_all(&record(writer, state.records))
-            .with_context(|| format!("append to {}", path.display()))?;
-        file.sync_all().with_context(|| format!("sync {}", path.display()))?;
-        state.records += 1;
-        state.pause_max = state.pause_max.max(begun.elapsed());
-        // A check at the end misses what was lost and overwritten: read back while the load runs.
-        if state.records.is_multiple_of(7) {
-            state.check_one(state.records * 5 / 7)?;
-        }
-    }
-    Ok(state)
-}
-
-impl Acknowledged {
-    fn path(&self, record: u64) -> PathBuf {
-        self.folder.join(format!("w{}-{}", self.writer, record / RECORDS_PER_FILE))
-    }
-
-    fn check_one(&self, number: u64) -> Result<()> {
-        let path = self.path(number);
-        let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
-        let mut found = vec![0; RECORD_BYTES];
-        let at = (number % RECORDS_PER_FILE) * RECORD_BYTES as u64;
-        file.read_exact_at(&mut found, at)
-            .with_context(|| format!("read record {number} of {}", path.display()))?;
-        ensure!(
-            found == record(self.writer, number),
-            "{}: record {number} is wrong",
-            path.display()
-        );
-        Ok(())
-    }
-
-    /// Every acknowledged record is there, whole and in its place.
-    pub fn check(&self) -> Result<()> {
-        ensure!(self.records > 0, "writer {} wrote nothing", self.writer);
-        for first in (0..self.records).step_by(RECORDS_PER_FILE as usize) {
-            let path = self.path(first);
-            let mut bytes = Vec::new();
-            File::open(&path)
-                .and_then(|mut file| file.read_to_end(&mut bytes))
-                .with_context(|| format!("read {}", path.display()))?;
-            let count = (self.records - first).min(RECORDS_PER_FILE);
-            ensure!(
-                bytes.len() >= count as usize * RECORD_BYTES,
-                "{} has {} bytes, {count} records were acknowledged",
-                path.display(),
-                bytes.len()
-            );
-            for (place, found) in bytes.chunks_exact(RECORD_BYTES).take(count as usize).enumerate()
-            {
-                let number = first + place as u64;
-                ensure!(
-                    found == record(self.writer, number),
-                    "{}: record {number} is wrong",
-                    path.display()
-                );
+    /// Ends the load. An I/O error that a writer saw is an error here.
+    pub fn stop(mut self) -> Result<Vec<Acknowledged>> {
+        // The end of its input tells it to stop. Its report is short enough for the pipe.
+        drop(self.process.stdin.take());
+        let started = Instant::now();
+        let status = loop {
+            if let Some(status) = self.process.try_wait().context("wait for the load")? {
+                break status;
             }
-        }
-        Ok(())
+            if started.elapsed() > END_PATIENCE {
+                bail!("the load did not end within {} s", END_PATIENCE.as_secs());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        ensure!(status.success(), "the load failed: {status}");
+        let report = self.process.stdout.take().context("the load has an output")?;
+        serde_json::from_reader(report).context("read the load's report")
     }
 }
 
-/// The bytes of a record: a function of its writer and number, different in every place.
-fn record(writer: u64, number: u64) -> Vec<u8> {
-    let mut state = writer << 32 ^ number ^ 0x9e37_79b9_7f4a_7c15;
-    (0..RECORD_BYTES)
-        .map(|_| {
-            // xorshift64: no two places look alike, so a shifted or stale block is seen.
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state as u8
-        })
-        .collect()
+impl Drop for Load {
+    fn drop(&mut self) {
+        // It may have ended. One that waits for the file system ends as soon as that answers or is gone.
+        let _ = self.process.kill();
+    }
 }
