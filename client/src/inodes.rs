@@ -183,13 +183,17 @@ impl Inodes {
     }
 
     /// Puts what this client wrote and did not report yet over the namespace's attributes, and
-    /// remembers these for an open inode.
+    /// remembers these for an open inode. An answer that was overtaken by a newer one becomes that.
     pub(crate) fn merge(&self, attr: &mut pb::Attr) {
         let inner = self.inner.lock();
         let inode = InodeId(attr.inode);
         if let Some(open) = inner.table.get(&inode) {
-            open.seen(attr);
-            let mtime_ns = open.state.lock().mtime_ns;
+            let mut state = open.state.lock();
+            state.take_attr(attr);
+            if state.attr.version > attr.version {
+                *attr = state.attr;
+            }
+            let mtime_ns = state.mtime_ns;
             if mtime_ns > attr.mtime_ns {
                 attr.mtime_ns = mtime_ns;
                 attr.ctime_ns = attr.ctime_ns.max(mtime_ns);
@@ -200,8 +204,10 @@ impl Inodes {
 
     /// Size as this client sees it, from what it knows.
     pub(crate) fn size(&self, inode: &OpenInode) -> u64 {
+        // Both at once: a report's answer raises the one before it drops the other.
+        let inner = self.inner.lock();
         let server = inode.state.lock().attr.size;
-        self.inner.lock().lengths.size(inode.id, server)
+        inner.lengths.size(inode.id, server)
     }
 }
 
@@ -376,10 +382,6 @@ impl OpenInode {
         state.epoch += 1;
         state.mtime_ns = now_ns();
     }
-
-    fn seen(&self, attr: &pb::Attr) {
-        self.state.lock().take_attr(attr);
-    }
 }
 
 impl OpenState {
@@ -413,4 +415,53 @@ impl OpenState {
 pub(crate) fn now_ns() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: InodeId = InodeId(9);
+
+    fn attr(version: u64, size: u64) -> pb::Attr {
+        pb::Attr { inode: FILE.0, version, size, ..Default::default() }
+    }
+
+    #[test]
+    fn an_answer_that_was_overtaken_shows_what_overtook_it() {
+        let inodes = Inodes::new();
+        let open = inodes.entry(FILE);
+        inodes.merge(&mut attr(3, 300));
+        let mut late = attr(2, 200);
+        inodes.merge(&mut late);
+        assert_eq!((late.version, late.size), (3, 300));
+        inodes.wrote(&open, 400);
+        let mut again = attr(1, 100);
+        inodes.merge(&mut again);
+        assert_eq!(again.size, 400, "with what is written here");
+    }
+
+    #[test]
+    fn no_reader_sees_the_end_inside_of_what_was_written() {
+        let inodes = Arc::new(Inodes::new());
+        let open = inodes.entry(FILE);
+        let writer = std::thread::spawn({
+            let (inodes, open) = (inodes.clone(), open.clone());
+            move || {
+                for end in 1..20_000 {
+                    inodes.wrote(&open, end);
+                    let report = inodes.report(FILE).unwrap();
+                    inodes.merge(&mut attr(end, end));
+                    inodes.reported(report);
+                }
+            }
+        });
+        let mut before = 0;
+        while !writer.is_finished() {
+            let size = inodes.size(&open);
+            assert!(size >= before, "{size} after {before}");
+            before = size;
+        }
+        writer.join().unwrap();
+    }
 }
