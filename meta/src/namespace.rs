@@ -2,10 +2,11 @@
 //!
 //! Reads are linearizable on any replica. Mutations are stamped by the leader, proposed, and answered
 //! when they are applied; the machine makes them exactly-once. What an answer owes to storage (a
-//! truncation's chunks) is paid before the answer leaves. Keepalives live in the leader's memory
+//! truncation's chunks, a length that only the chains know) is paid before the answer leaves. Keepalives live in the leader's memory
 //! ([`sessions`]); the leader's background work is in [`leader`].
 
 mod chunks;
+mod doubt;
 mod guard;
 pub(crate) mod leader;
 mod plan;
@@ -207,6 +208,11 @@ impl NamespaceService {
             let left = patience.saturating_sub(begun.elapsed());
             let paid = self.namespace.settle_truncation(volume, truncation);
             within(left, paid).await?;
+        }
+        if std::mem::take(&mut reply.length_in_doubt) {
+            operation.waits_for("the chains that know the length");
+            let left = patience.saturating_sub(begun.elapsed());
+            within(left, self.namespace.settle_length(volume, &mut reply)).await?;
         }
         if is_open_session {
             reply.session_lease_ms = self.namespace.session_ms;
