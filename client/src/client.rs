@@ -135,7 +135,7 @@ impl Client {
     pub async fn close(&self) {
         let deadline = Instant::now() + limits::GOODBYE;
         let goodbye = async {
-            self.shared.report_lengths(Duration::ZERO).await;
+            self.shared.report_lengths().await;
             self.shared.session.close(&self.shared.own, deadline).await;
         };
         if tokio::time::timeout(limits::GOODBYE, goodbye).await.is_err() {

@@ -12,7 +12,7 @@ use ff2_proto::{ChainId, Code, InodeId, Status, pb};
 use parking_lot::Mutex;
 use tokio::sync::RwLock;
 
-use crate::{OpenHow, Result, client::Shared, limits, turn::Turns};
+use crate::{OpenHow, Result, client::Shared, turn::Turns};
 
 /// All of them, and what the session must know of them.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub(crate) struct OpenInode {
     pub(crate) gate: RwLock<()>,
     /// Held while a writer registers anew, so that its fellows do not do the same.
     pub(crate) registering: tokio::sync::Mutex<()>,
+    /// Held by the reporter of lengths, so that it does not report twice at the same time.
+    pub(crate) reporting: tokio::sync::Mutex<()>,
     pub(crate) turns: Turns,
     state: Mutex<OpenState>,
 }
@@ -52,14 +54,28 @@ struct OpenState {
     /// Of the readers, those that opened it to run it.
     runners: u32,
     writers: u32,
-    /// Opens for writing that the namespace counts for this session.
-    registered: u32,
+    registered: Registered,
     opener: pb::Credentials,
     /// When this client wrote last; 0: nothing unreported.
     mtime_ns: i64,
     /// Changes of content by this client: what was read ahead before is void.
     epoch: u64,
     lost: Option<Status>,
+}
+
+/// Opens of an inode for writing that the namespace counts for a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Registered {
+    pub(crate) session: u64,
+    pub(crate) opens: u32,
+}
+
+impl Registered {
+    /// One more; what was registered in another session went with it.
+    fn add(&mut self, session: u64) {
+        let opens = if self.session == session { self.opens } else { 0 };
+        *self = Self { session, opens: opens + 1 };
+    }
 }
 
 /// Keeps an inode open in the table; the last one takes it out.
@@ -177,9 +193,17 @@ impl Inodes {
         self.inner.lock().lengths.truncated(inode, size);
     }
 
-    pub(crate) fn overdue(&self, age: Duration) -> Vec<InodeId> {
+    /// Open inodes with a write that is unreported for this long.
+    pub(crate) fn overdue(&self, age: Duration) -> Vec<Arc<OpenInode>> {
         let now = self.started.elapsed();
-        self.inner.lock().lengths.overdue(now, age, limits::REPORTS_MAX)
+        let inner = self.inner.lock();
+        let overdue = inner.lengths.overdue(now, age);
+        overdue.filter_map(|inode| inner.table.get(&inode).cloned()).collect()
+    }
+
+    /// Whether this client wrote something that the namespace does not know.
+    pub(crate) fn is_dirty(&self, inode: InodeId) -> bool {
+        self.inner.lock().lengths.is_dirty(inode)
     }
 
     /// Puts what this client wrote and did not report yet over the namespace's attributes, and
@@ -222,7 +246,7 @@ impl OpenInode {
             readers: 0,
             runners: 0,
             writers: 0,
-            registered: 0,
+            registered: Registered::default(),
             opener: pb::Credentials::default(),
             mtime_ns: 0,
             epoch: 0,
@@ -232,16 +256,18 @@ impl OpenInode {
             id,
             gate: RwLock::new(()),
             registering: tokio::sync::Mutex::new(()),
+            reporting: tokio::sync::Mutex::new(()),
             turns: Turns::default(),
             state: Mutex::new(state),
         }
     }
 
-    /// Takes in the answer to an open, and counts its handle.
+    /// Takes in the answer to an open of this session, and counts its handle.
     pub(crate) fn opened(
         &self,
         op: &pb::OpenOp,
         reply: &pb::NsReply,
+        session: u64,
         chains: Arc<[ChainId]>,
         cred: &pb::Credentials,
     ) {
@@ -254,7 +280,7 @@ impl OpenInode {
         state.lost = None;
         if op.write {
             state.writers += 1;
-            state.registered += 1;
+            state.registered.add(session);
             state.opener = cred.clone();
         } else {
             state.readers += 1;
@@ -285,13 +311,16 @@ impl OpenInode {
     }
 
     /// Opens for writing that the namespace counts for this session. A write needs one.
-    pub(crate) fn registered(&self) -> u32 {
-        self.state.lock().registered
+    pub(crate) fn registered(&self, session: u64) -> u32 {
+        let registered = self.state.lock().registered;
+        if registered.session == session { registered.opens } else { 0 }
     }
 
-    pub(crate) fn deregistered(&self, opens: u32) {
+    pub(crate) fn deregistered(&self, ended: Registered) {
         let mut state = self.state.lock();
-        state.registered = state.registered.saturating_sub(opens);
+        if state.registered.session == ended.session {
+            state.registered.opens = state.registered.opens.saturating_sub(ended.opens);
+        }
     }
 
     /// What takes this inode's handles over into a new session; `None`: nothing to take over.
@@ -315,26 +344,21 @@ impl OpenInode {
         self.state.lock().opener.clone()
     }
 
-    pub(crate) fn reopened(&self, op: &pb::OpenOp, reply: &pb::NsReply) {
+    /// Takes in the answer to an open of this session for handles that are counted already.
+    pub(crate) fn reopened(&self, op: &pb::OpenOp, reply: &pb::NsReply, session: u64) {
         let mut state = self.state.lock();
         if let Some(attr) = &reply.attr {
             state.take_attr(attr);
         }
         state.take_grant(op, &reply.grant);
         if op.write {
-            state.registered += 1;
+            state.registered.add(session);
         }
-    }
-
-    /// The session is a new one, and this is its first open.
-    pub(crate) fn taken_over(&self, op: &pb::OpenOp, reply: &pb::NsReply) {
-        self.state.lock().registered = 0;
-        self.reopened(op, reply);
     }
 
     pub(crate) fn lost(&self, failure: Status) {
         let mut state = self.state.lock();
-        state.registered = 0;
+        state.registered = Registered::default();
         let detail = format!("its session expired and it could not be opened again: {failure}");
         state.lost = Some(Status::new(Code::StaleInode, detail));
     }

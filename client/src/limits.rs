@@ -18,8 +18,10 @@ pub const WRITE_BYTES_MAX: usize = 16 << 20;
 pub const AHEAD_PIECE: u64 = 1 << 20;
 /// A file that is being written reports its length at least this often.
 pub const REPORT_AGE: Duration = Duration::from_secs(2);
-/// Lengths reported in one round.
+/// Lengths that are being reported from time to time: a part of the session's mutations.
 pub const REPORTS_MAX: usize = 64;
+/// Open files that move into a new session at the same time.
+pub const TAKEN_OVER_TOGETHER: usize = 32;
 /// Times that an operation begins again under a new session.
 pub const RENEWALS_MAX: u32 = 4;
 /// Times that an expired grant is renewed within one read or write.
