@@ -14,6 +14,8 @@ pub const BUFFER_BYTES: u64 = 256 << 20;
 pub const READ_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of one write call to the chains; a longer one goes in several.
 pub const WRITE_BYTES_MAX: usize = 16 << 20;
+/// One chain holds at most this part of what reads and updates in flight may hold together.
+pub const CHAIN_SHARE: u64 = 4;
 /// One piece of read-ahead: reads of this size or less are answered without a copy.
 pub const AHEAD_PIECE: u64 = 1 << 20;
 /// A file that is being written reports its length at least this often.

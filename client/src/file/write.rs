@@ -112,6 +112,7 @@ impl File {
         chunk_size: u32,
     ) -> Result<()> {
         turn.come().await;
+        let _share = self.shared().update_shares.take(span.chain, 1).await;
         let deadline = self.shared().deadline();
         let mut update = ChunkUpdate {
             chain: span.chain,
