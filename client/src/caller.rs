@@ -186,14 +186,14 @@ impl Caller {
         if touches_content {
             self.shared.report_length(inode).await?;
         }
-        if let Some(open) = open.as_ref().filter(|open| change.by_handle && open.registered() == 0)
-        {
-            // A flush ended the registration that stands for the permission.
-            let op = OpenHow::write().op(inode);
-            let reply = self.mutate(Op::Open(op)).await?;
-            open.reopened(&op, &reply);
-        }
-        let reply = self.mutate(Op::SetAttr(set_attr_op(inode, change))).await?;
+        let op = set_attr_op(inode, change);
+        let reply = match &open {
+            Some(open) if change.by_handle => {
+                let set = |_| Op::SetAttr(op);
+                self.shared.mutate_registered(open, &self.cred, set).await?.0
+            }
+            _ => self.mutate(Op::SetAttr(op)).await?,
+        };
         if let Some(size) = change.size {
             self.shared.inodes.truncated(inode, size);
             if let Some(open) = &open {

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ff2_client_core::limits::CHANNELS_MAX;
 use ff2_fabric::{
     BufPool, Call, ClusterClient, Identity, Peers, PeersConfig, RoutingCache, UserToken,
     chain::{ChainClient, Totals},
@@ -20,6 +21,7 @@ use crate::{
     inodes::Inodes,
     limits,
     session::{self, Session},
+    shares::Shares,
 };
 
 /// A connected client. Cheap to clone; all clones share one session.
@@ -41,6 +43,12 @@ pub(crate) struct Shared {
     /// Bytes (in [`BUDGET_UNIT`]) that reads in flight may hold: taken at once, so that no two reads
     /// wait for each other's buffers.
     pub(crate) read_budget: Arc<Semaphore>,
+    /// All of the read budget.
+    pub(crate) read_units: u32,
+    /// Of the read budget.
+    pub(crate) read_shares: Shares,
+    /// Of the updates in flight.
+    pub(crate) update_shares: Shares,
     pub(crate) ahead_budget: Arc<Semaphore>,
     pub(crate) own: pb::Credentials,
     tasks: parking_lot::Mutex<Vec<JoinHandle<()>>>,
@@ -77,7 +85,8 @@ impl Client {
                 .await?;
         let chains = ChainClient::new(peers.clone(), routing.clone(), session.id());
         let budget = options.buffer_bytes / BUDGET_UNIT;
-        let permits = |share: u64| Arc::new(Semaphore::new((budget / share).max(16) as usize));
+        let part = |share: u64| u32::try_from((budget / share).max(16)).unwrap_or(u32::MAX);
+        let permits = |share| Arc::new(Semaphore::new(part(share) as usize));
         let shared = Arc::new(Shared {
             pool,
             routing,
@@ -86,6 +95,9 @@ impl Client {
             inodes: Inodes::new(),
             // Buffers come in powers of two: a budget may take twice its share of the pool.
             read_budget: permits(4),
+            read_units: part(4),
+            read_shares: Shares::new(part(4 * limits::CHAIN_SHARE)),
+            update_shares: Shares::new(CHANNELS_MAX / limits::CHAIN_SHARE as u32),
             ahead_budget: permits(8),
             own,
             tasks: parking_lot::Mutex::new(Vec::new()),
@@ -135,7 +147,7 @@ impl Client {
     pub async fn close(&self) {
         let deadline = Instant::now() + limits::GOODBYE;
         let goodbye = async {
-            self.shared.report_lengths(Duration::ZERO).await;
+            self.shared.report_lengths().await;
             self.shared.session.close(&self.shared.own, deadline).await;
         };
         if tokio::time::timeout(limits::GOODBYE, goodbye).await.is_err() {

@@ -9,6 +9,7 @@ use std::{fmt, sync::Arc};
 use ff2_client_core::lengths::Report;
 use ff2_proto::{Code, InodeId, Status, pb, pb::ns_request::Op};
 use parking_lot::Mutex;
+use tokio::task::JoinError;
 
 use crate::{
     AttrChange, Caller, OpenHow, Result,
@@ -112,65 +113,59 @@ impl File {
         let _alone = self.inode.gate.write().await;
         let last = self.inode.handle_closed(self.how) == 0;
         self.inode.check_alive()?;
-        if last && self.inode.registered() > 0 {
+        if last {
             self.deregister().await
         } else {
             self.shared().report_length(self.inode.id).await
         }
     }
 
-    /// Registers as a writer if a flush ended the registration.
+    /// Registers as a writer if a flush, or the end of the session, ended the registration.
     async fn register(&self) -> Result<()> {
-        if self.inode.registered() > 0 {
-            return Ok(());
-        }
-        let _registering = self.inode.registering.lock().await;
-        if self.inode.registered() > 0 {
-            return Ok(());
-        }
-        let op = self.reopen_op();
-        let reply = self.caller.mutate(Op::Open(op)).await?;
-        self.inode.reopened(&op, &reply);
-        Ok(())
+        self.shared().register(&self.inode, &self.caller.cred).await
     }
 
     /// Reports the length and ends the registration. With the gate held alone.
     async fn deregister(&self) -> Result<()> {
-        let inodes = &self.shared().inodes;
-        let report = inodes.report(self.inode.id);
-        let opens = self.inode.registered();
-        if opens == 0 {
+        let shared = self.shared();
+        let report = shared.inodes.report(self.inode.id);
+        if report.is_none() && self.inode.registered(shared.session.id()) == 0 {
             return Ok(());
         }
-        let op = pb::CloseOp {
-            inode: self.inode.id.0,
-            length_at_least: report.map_or(0, |report| report.length_at_least),
-            wrote: report.is_some(),
-            mtime_ns: self.inode.mtime_ns(),
-            opens,
+        let close = |opens| {
+            Op::Close(pb::CloseOp {
+                inode: self.inode.id.0,
+                length_at_least: report.map_or(0, |report| report.length_at_least),
+                wrote: report.is_some(),
+                mtime_ns: self.inode.mtime_ns(),
+                opens,
+            })
         };
-        let reply = self.caller.mutate(Op::Close(op)).await?;
-        self.inode.deregistered(opens);
-        self.shared().took_report(report, reply);
+        let (reply, ended) =
+            shared.mutate_registered(&self.inode, &self.caller.cred, close).await?;
+        self.inode.deregistered(ended);
+        shared.took_report(report, reply);
         Ok(())
     }
 
-    /// Renews an expired grant.
+    /// Renews an expired grant. In a task of its own: a read that is given up in the middle must not
+    /// leave a registration that nobody knows of.
     async fn renew_grant(&self) -> Result<()> {
-        let op = self.reopen_op();
-        let reply = if op.write {
-            let reply = self.caller.mutate(Op::Open(op)).await?;
-            self.inode.reopened(&op, &reply);
-            reply
-        } else {
-            let reply = self.caller.read(Op::Open(op)).await?;
-            self.inode.reopened(&op, &reply);
-            reply
-        };
-        if reply.grant.is_empty() {
-            return Err(Status::new(Code::GrantExpired, "the namespace gave no new grant"));
-        }
-        Ok(())
+        let (caller, inode, op) = (self.caller.clone(), self.inode.clone(), self.reopen_op());
+        let renewing = tokio::spawn(async move {
+            let (reply, session) = if op.write {
+                caller.shared.mutate_in(&caller.cred, Op::Open(op)).await?
+            } else {
+                (caller.read(Op::Open(op)).await?, caller.shared.session.id())
+            };
+            inode.reopened(&op, &reply, session);
+            if reply.grant.is_empty() {
+                return Err(Status::new(Code::GrantExpired, "the namespace gave no new grant"));
+            }
+            Ok(())
+        });
+        let stopped = |error: JoinError| Err(Status::new(Code::Internal, error.to_string()));
+        renewing.await.unwrap_or_else(stopped)
     }
 
     fn reopen_op(&self) -> pb::OpenOp {
@@ -223,7 +218,7 @@ impl fmt::Debug for File {
 
 impl Shared {
     /// As [`Self::report_length`], beside writes but not beside a close.
-    pub(crate) async fn report_length_gated(&self, inode: InodeId) -> Result<()> {
+    pub(crate) async fn report_length_gated(self: &Arc<Self>, inode: InodeId) -> Result<()> {
         let Some(open) = self.inodes.get(inode) else { return Ok(()) };
         let _with_others = open.gate.read().await;
         self.report_length(inode).await
@@ -231,7 +226,7 @@ impl Shared {
 
     /// Tells the namespace how far this client wrote into an inode, if it does not know. With the
     /// inode's gate held.
-    pub(crate) async fn report_length(&self, inode: InodeId) -> Result<()> {
+    pub(crate) async fn report_length(self: &Arc<Self>, inode: InodeId) -> Result<()> {
         let Some(report) = self.inodes.report(inode) else { return Ok(()) };
         let Some(open) = self.inodes.get(inode) else { return Ok(()) };
         let op = pb::ReportLengthOp {
@@ -239,7 +234,8 @@ impl Shared {
             length_at_least: report.length_at_least,
             mtime_ns: open.mtime_ns(),
         };
-        let reply = self.mutate(&open.opener(), Op::ReportLength(op)).await?;
+        let tell = |_| Op::ReportLength(op);
+        let (reply, _) = self.mutate_registered(&open, &open.opener(), tell).await?;
         self.took_report(Some(report), reply);
         Ok(())
     }

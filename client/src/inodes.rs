@@ -12,7 +12,7 @@ use ff2_proto::{ChainId, Code, InodeId, Status, pb};
 use parking_lot::Mutex;
 use tokio::sync::RwLock;
 
-use crate::{OpenHow, Result, client::Shared, limits, turn::Turns};
+use crate::{OpenHow, Result, client::Shared, turn::Turns};
 
 /// All of them, and what the session must know of them.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub(crate) struct OpenInode {
     pub(crate) gate: RwLock<()>,
     /// Held while a writer registers anew, so that its fellows do not do the same.
     pub(crate) registering: tokio::sync::Mutex<()>,
+    /// Held by the reporter of lengths, so that it does not report twice at the same time.
+    pub(crate) reporting: tokio::sync::Mutex<()>,
     pub(crate) turns: Turns,
     state: Mutex<OpenState>,
 }
@@ -52,14 +54,28 @@ struct OpenState {
     /// Of the readers, those that opened it to run it.
     runners: u32,
     writers: u32,
-    /// Opens for writing that the namespace counts for this session.
-    registered: u32,
+    registered: Registered,
     opener: pb::Credentials,
     /// When this client wrote last; 0: nothing unreported.
     mtime_ns: i64,
     /// Changes of content by this client: what was read ahead before is void.
     epoch: u64,
     lost: Option<Status>,
+}
+
+/// Opens of an inode for writing that the namespace counts for a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Registered {
+    pub(crate) session: u64,
+    pub(crate) opens: u32,
+}
+
+impl Registered {
+    /// One more; what was registered in another session went with it.
+    fn add(&mut self, session: u64) {
+        let opens = if self.session == session { self.opens } else { 0 };
+        *self = Self { session, opens: opens + 1 };
+    }
 }
 
 /// Keeps an inode open in the table; the last one takes it out.
@@ -177,19 +193,31 @@ impl Inodes {
         self.inner.lock().lengths.truncated(inode, size);
     }
 
-    pub(crate) fn overdue(&self, age: Duration) -> Vec<InodeId> {
+    /// Open inodes with a write that is unreported for this long.
+    pub(crate) fn overdue(&self, age: Duration) -> Vec<Arc<OpenInode>> {
         let now = self.started.elapsed();
-        self.inner.lock().lengths.overdue(now, age, limits::REPORTS_MAX)
+        let inner = self.inner.lock();
+        let overdue = inner.lengths.overdue(now, age);
+        overdue.filter_map(|inode| inner.table.get(&inode).cloned()).collect()
+    }
+
+    /// Whether this client wrote something that the namespace does not know.
+    pub(crate) fn is_dirty(&self, inode: InodeId) -> bool {
+        self.inner.lock().lengths.is_dirty(inode)
     }
 
     /// Puts what this client wrote and did not report yet over the namespace's attributes, and
-    /// remembers these for an open inode.
+    /// remembers these for an open inode. An answer that was overtaken by a newer one becomes that.
     pub(crate) fn merge(&self, attr: &mut pb::Attr) {
         let inner = self.inner.lock();
         let inode = InodeId(attr.inode);
         if let Some(open) = inner.table.get(&inode) {
-            open.seen(attr);
-            let mtime_ns = open.state.lock().mtime_ns;
+            let mut state = open.state.lock();
+            state.take_attr(attr);
+            if state.attr.version > attr.version {
+                *attr = state.attr;
+            }
+            let mtime_ns = state.mtime_ns;
             if mtime_ns > attr.mtime_ns {
                 attr.mtime_ns = mtime_ns;
                 attr.ctime_ns = attr.ctime_ns.max(mtime_ns);
@@ -200,8 +228,10 @@ impl Inodes {
 
     /// Size as this client sees it, from what it knows.
     pub(crate) fn size(&self, inode: &OpenInode) -> u64 {
+        // Both at once: a report's answer raises the one before it drops the other.
+        let inner = self.inner.lock();
         let server = inode.state.lock().attr.size;
-        self.inner.lock().lengths.size(inode.id, server)
+        inner.lengths.size(inode.id, server)
     }
 }
 
@@ -216,7 +246,7 @@ impl OpenInode {
             readers: 0,
             runners: 0,
             writers: 0,
-            registered: 0,
+            registered: Registered::default(),
             opener: pb::Credentials::default(),
             mtime_ns: 0,
             epoch: 0,
@@ -226,16 +256,18 @@ impl OpenInode {
             id,
             gate: RwLock::new(()),
             registering: tokio::sync::Mutex::new(()),
+            reporting: tokio::sync::Mutex::new(()),
             turns: Turns::default(),
             state: Mutex::new(state),
         }
     }
 
-    /// Takes in the answer to an open, and counts its handle.
+    /// Takes in the answer to an open of this session, and counts its handle.
     pub(crate) fn opened(
         &self,
         op: &pb::OpenOp,
         reply: &pb::NsReply,
+        session: u64,
         chains: Arc<[ChainId]>,
         cred: &pb::Credentials,
     ) {
@@ -248,7 +280,7 @@ impl OpenInode {
         state.lost = None;
         if op.write {
             state.writers += 1;
-            state.registered += 1;
+            state.registered.add(session);
             state.opener = cred.clone();
         } else {
             state.readers += 1;
@@ -279,13 +311,16 @@ impl OpenInode {
     }
 
     /// Opens for writing that the namespace counts for this session. A write needs one.
-    pub(crate) fn registered(&self) -> u32 {
-        self.state.lock().registered
+    pub(crate) fn registered(&self, session: u64) -> u32 {
+        let registered = self.state.lock().registered;
+        if registered.session == session { registered.opens } else { 0 }
     }
 
-    pub(crate) fn deregistered(&self, opens: u32) {
+    pub(crate) fn deregistered(&self, ended: Registered) {
         let mut state = self.state.lock();
-        state.registered = state.registered.saturating_sub(opens);
+        if state.registered.session == ended.session {
+            state.registered.opens = state.registered.opens.saturating_sub(ended.opens);
+        }
     }
 
     /// What takes this inode's handles over into a new session; `None`: nothing to take over.
@@ -309,26 +344,21 @@ impl OpenInode {
         self.state.lock().opener.clone()
     }
 
-    pub(crate) fn reopened(&self, op: &pb::OpenOp, reply: &pb::NsReply) {
+    /// Takes in the answer to an open of this session for handles that are counted already.
+    pub(crate) fn reopened(&self, op: &pb::OpenOp, reply: &pb::NsReply, session: u64) {
         let mut state = self.state.lock();
         if let Some(attr) = &reply.attr {
             state.take_attr(attr);
         }
         state.take_grant(op, &reply.grant);
         if op.write {
-            state.registered += 1;
+            state.registered.add(session);
         }
-    }
-
-    /// The session is a new one, and this is its first open.
-    pub(crate) fn taken_over(&self, op: &pb::OpenOp, reply: &pb::NsReply) {
-        self.state.lock().registered = 0;
-        self.reopened(op, reply);
     }
 
     pub(crate) fn lost(&self, failure: Status) {
         let mut state = self.state.lock();
-        state.registered = 0;
+        state.registered = Registered::default();
         let detail = format!("its session expired and it could not be opened again: {failure}");
         state.lost = Some(Status::new(Code::StaleInode, detail));
     }
@@ -376,10 +406,6 @@ impl OpenInode {
         state.epoch += 1;
         state.mtime_ns = now_ns();
     }
-
-    fn seen(&self, attr: &pb::Attr) {
-        self.state.lock().take_attr(attr);
-    }
 }
 
 impl OpenState {
@@ -413,4 +439,53 @@ impl OpenState {
 pub(crate) fn now_ns() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: InodeId = InodeId(9);
+
+    fn attr(version: u64, size: u64) -> pb::Attr {
+        pb::Attr { inode: FILE.0, version, size, ..Default::default() }
+    }
+
+    #[test]
+    fn an_answer_that_was_overtaken_shows_what_overtook_it() {
+        let inodes = Inodes::new();
+        let open = inodes.entry(FILE);
+        inodes.merge(&mut attr(3, 300));
+        let mut late = attr(2, 200);
+        inodes.merge(&mut late);
+        assert_eq!((late.version, late.size), (3, 300));
+        inodes.wrote(&open, 400);
+        let mut again = attr(1, 100);
+        inodes.merge(&mut again);
+        assert_eq!(again.size, 400, "with what is written here");
+    }
+
+    #[test]
+    fn no_reader_sees_the_end_inside_of_what_was_written() {
+        let inodes = Arc::new(Inodes::new());
+        let open = inodes.entry(FILE);
+        let writer = std::thread::spawn({
+            let (inodes, open) = (inodes.clone(), open.clone());
+            move || {
+                for end in 1..20_000 {
+                    inodes.wrote(&open, end);
+                    let report = inodes.report(FILE).unwrap();
+                    inodes.merge(&mut attr(end, end));
+                    inodes.reported(report);
+                }
+            }
+        });
+        let mut before = 0;
+        while !writer.is_finished() {
+            let size = inodes.size(&open);
+            assert!(size >= before, "{size} after {before}");
+            before = size;
+        }
+        writer.join().unwrap();
+    }
 }

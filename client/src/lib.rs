@@ -44,6 +44,7 @@ pub mod limits;
 mod options;
 mod path;
 mod session;
+mod shares;
 mod transfer;
 mod turn;
 

@@ -14,12 +14,16 @@ pub const BUFFER_BYTES: u64 = 256 << 20;
 pub const READ_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of one write call to the chains; a longer one goes in several.
 pub const WRITE_BYTES_MAX: usize = 16 << 20;
+/// One chain holds at most this part of what reads and updates in flight may hold together.
+pub const CHAIN_SHARE: u64 = 4;
 /// One piece of read-ahead: reads of this size or less are answered without a copy.
 pub const AHEAD_PIECE: u64 = 1 << 20;
 /// A file that is being written reports its length at least this often.
 pub const REPORT_AGE: Duration = Duration::from_secs(2);
-/// Lengths reported in one round.
+/// Lengths that are being reported from time to time: a part of the session's mutations.
 pub const REPORTS_MAX: usize = 64;
+/// Open files that move into a new session at the same time.
+pub const TAKEN_OVER_TOGETHER: usize = 32;
 /// Times that an operation begins again under a new session.
 pub const RENEWALS_MAX: u32 = 4;
 /// Times that an expired grant is renewed within one read or write.

@@ -1,4 +1,6 @@
-//! The session with the namespace: exactly-once mutations, keepalive, and a new one when it expired.
+//! The session with the namespace: exactly-once mutations, keepalive, reports of lengths.
+
+mod renewal;
 
 use std::{
     sync::{
@@ -11,10 +13,15 @@ use std::{
 use ff2_client_core::{Mutations, limits as core_limits};
 use ff2_fabric::{Call, NamespaceClient, leader::LeaderFinder};
 use ff2_proto::{Code, Status, VolumeId, pb, pb::ns_request::Op, status::check};
+use futures::{StreamExt, stream};
 use parking_lot::Mutex;
-use tokio::{sync::Semaphore, task::JoinHandle, time::MissedTickBehavior};
+use tokio::{
+    sync::Semaphore,
+    task::{JoinHandle, JoinSet},
+    time::MissedTickBehavior,
+};
 
-use crate::{Result, client::Shared, limits};
+use crate::{Result, client::Shared, inodes::OpenInode, limits};
 
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -162,13 +169,13 @@ impl Session {
         Some((number, state.mutations.ack_below()))
     }
 
-    /// One mutation under the current session; the same number through all its retries.
+    /// One mutation under the current session, which is told; the same number through all its retries.
     pub(crate) async fn mutate_once(
         &self,
         cred: &pb::Credentials,
         op: Op,
         deadline: Instant,
-    ) -> Result<pb::NsReply> {
+    ) -> Result<(pb::NsReply, u64)> {
         let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
         let (number, ack_below) = loop {
             if let Some(begun) = self.begin_mutation() {
@@ -177,13 +184,17 @@ impl Session {
             tokio::task::yield_now().await;
         };
         let request = self.request(number.id, number.seq, ack_below, cred, op);
-        self.send(request, deadline).await
+        Ok((self.send(request, deadline).await?, number.id))
     }
 }
 
 impl Shared {
     /// A question to the namespace.
-    pub(crate) async fn read(&self, cred: &pb::Credentials, op: Op) -> Result<pb::NsReply> {
+    pub(crate) async fn read(
+        self: &Arc<Self>,
+        cred: &pb::Credentials,
+        op: Op,
+    ) -> Result<pb::NsReply> {
         let deadline = self.deadline();
         for _ in 0..limits::RENEWALS_MAX {
             let id = self.session.id();
@@ -198,7 +209,20 @@ impl Shared {
     }
 
     /// A change of the namespace, once.
-    pub(crate) async fn mutate(&self, cred: &pb::Credentials, op: Op) -> Result<pb::NsReply> {
+    pub(crate) async fn mutate(
+        self: &Arc<Self>,
+        cred: &pb::Credentials,
+        op: Op,
+    ) -> Result<pb::NsReply> {
+        Ok(self.mutate_in(cred, op).await?.0)
+    }
+
+    /// As [`Self::mutate`], with the session that it was made in.
+    pub(crate) async fn mutate_in(
+        self: &Arc<Self>,
+        cred: &pb::Credentials,
+        op: Op,
+    ) -> Result<(pb::NsReply, u64)> {
         let deadline = self.deadline();
         for _ in 0..limits::RENEWALS_MAX {
             let id = self.session.id();
@@ -212,48 +236,30 @@ impl Shared {
         Err(Status::new(Code::SessionExpired, "each new session expired at once"))
     }
 
-    /// Opens a new session in place of the expired `id`, unless somebody did, and takes the open
-    /// files over into it.
-    async fn renew(&self, id: u64, deadline: Instant) -> Result<()> {
-        if self.session.closing.load(Ordering::Acquire) {
-            return Err(Status::new(Code::SessionExpired, "this client was closed"));
-        }
-        let _renewing = self.session.renewing.lock().await;
-        if self.session.id() != id {
-            return Ok(());
-        }
-        tracing::warn!(session = id, "the session expired; opening a new one");
-        self.session.register(&self.own, deadline).await?;
-        self.chains.renew_session(self.session.id());
-        for inode in self.inodes.session_renewed() {
-            let Some(op) = inode.reopen_op() else { continue };
-            let cred = inode.opener();
-            let outcome = if op.write {
-                self.session.mutate_once(&cred, Op::Open(op), deadline).await
-            } else {
-                self.session.read_once(&cred, Op::Open(op), deadline).await
-            };
-            match outcome {
-                Ok(reply) => inode.taken_over(&op, &reply),
-                Err(failure) => {
-                    tracing::warn!(inode = %inode.id, %failure, "an open file was lost with its session");
-                    inode.lost(failure);
+    /// Tells the namespace of all lengths that it does not know: a goodbye.
+    pub(crate) async fn report_lengths(self: &Arc<Self>) {
+        stream::iter(self.inodes.overdue(Duration::ZERO))
+            .for_each_concurrent(limits::REPORTS_MAX, |open| async move {
+                if let Err(failure) = self.report_length_gated(open.id).await {
+                    tracing::warn!(inode = %open.id, %failure, "length not reported");
                 }
-            }
-        }
-        Ok(())
+            })
+            .await;
     }
 
-    /// Tells the namespace of lengths whose oldest unreported write is older than `age`.
-    pub(crate) async fn report_lengths(&self, age: Duration) {
-        for inode in self.inodes.overdue(age) {
-            if let Err(failure) = self.report_length_gated(inode).await {
-                tracing::warn!(%inode, %failure, "length not reported");
-            }
+    /// Tells the namespace of a length from time to time. Not while the inode's last report is on its
+    /// way, or somebody has it alone: both may wait for a chain that is down.
+    async fn report_beside(self: &Arc<Self>, open: &OpenInode) {
+        let (Ok(_only), Ok(_with_others)) = (open.reporting.try_lock(), open.gate.try_read())
+        else {
+            return;
+        };
+        if let Err(failure) = self.report_length(open.id).await {
+            tracing::warn!(inode = %open.id, %failure, "length not reported");
         }
     }
 
-    async fn keepalive(&self) {
+    async fn keepalive(self: &Arc<Self>) {
         let lease = self.session.lease();
         loop {
             let id = self.session.id();
@@ -301,10 +307,18 @@ pub(crate) fn start_tasks(shared: &Arc<Shared>) -> [JoinHandle<()>; 2] {
     let reporter = tokio::spawn(async move {
         let mut tick = tokio::time::interval(limits::REPORT_AGE / 2);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reports = JoinSet::new();
         loop {
             tick.tick().await;
+            while reports.try_join_next().is_some() {}
             let Some(shared) = weak.upgrade() else { return };
-            shared.report_lengths(limits::REPORT_AGE).await;
+            for open in shared.inodes.overdue(limits::REPORT_AGE) {
+                if reports.len() >= limits::REPORTS_MAX {
+                    break;
+                }
+                let shared = shared.clone();
+                reports.spawn(async move { shared.report_beside(&open).await });
+            }
         }
     });
     [keepalive, reporter]

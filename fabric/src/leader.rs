@@ -3,7 +3,7 @@
 //!
 //! Owns what is known about who leads one group. It repeats a call as long as its failure may heal by
 //! asking elsewhere or later, so a mutation must carry the id that makes it exactly-once. Final
-//! answers, and refusals that need newer routing, go to the caller at once.
+//! answers go to the caller at once.
 
 pub(crate) mod backoff;
 mod candidates;
@@ -110,8 +110,9 @@ impl LeaderFinder {
                 Err(failure) => failure,
             };
             let next = match failure.retry() {
-                Retry::Never | Retry::RefreshRouting => return Err(failure),
-                Retry::BackOff => round.busy(&address),
+                Retry::Never => return Err(failure),
+                // What a group's leader waits for, as its first routing, comes to it by itself.
+                Retry::BackOff | Retry::RefreshRouting => round.busy(&address),
                 Retry::FindLeader => {
                     self.lost(&address);
                     round.not_leader(&address, failure.leader_address.clone())

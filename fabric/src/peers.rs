@@ -238,14 +238,12 @@ impl Link {
         lane.connection(&self.address, &self.shared, deadline).await
     }
 
-    /// The bulk connection with the least to do; one that is not open yet counts as idle.
+    /// The bulk connection with the least to do; one that is not open yet counts as idle, one that
+    /// failed a moment ago is the last choice.
     fn bulk_lane(&self) -> &Arc<Lane> {
         let turn = self.turn.fetch_add(1, Relaxed);
         let lanes = (0..BULK_LANES).map(|place| &self.bulk[(turn + place) % BULK_LANES]);
-        let free = |lane: &Arc<Lane>| {
-            lane.open_now().map_or(usize::MAX, |connection| connection.free_slots())
-        };
-        lanes.rev().max_by_key(|lane| free(lane)).expect("there is a bulk connection")
+        lanes.rev().max_by_key(|lane| lane.readiness()).expect("there is a bulk connection")
     }
 
     fn stop(&self) {

@@ -2,10 +2,11 @@
 //!
 //! Reads are linearizable on any replica. Mutations are stamped by the leader, proposed, and answered
 //! when they are applied; the machine makes them exactly-once. What an answer owes to storage (a
-//! truncation's chunks) is paid before the answer leaves. Keepalives live in the leader's memory
+//! truncation's chunks, a length that only the chains know) is paid before the answer leaves. Keepalives live in the leader's memory
 //! ([`sessions`]); the leader's background work is in [`leader`].
 
 mod chunks;
+mod doubt;
 mod guard;
 pub(crate) mod leader;
 mod plan;
@@ -24,7 +25,7 @@ use ff2_daemon::{Operation, Operations};
 use ff2_fabric::{Answer, Buf, Call, ClusterKey, Context, Namespace as NamespaceRpc, RaftClient};
 use ff2_group::Group;
 use ff2_meta_core::namespace::{self, Namespace};
-use ff2_proto::{Code, Status, VolumeId, pb, status::check};
+use ff2_proto::{Code, Routing, Status, VolumeId, pb, status::check};
 use pb::ns_request::Op;
 use prost::Message;
 
@@ -161,15 +162,9 @@ impl NamespaceService {
         operation: &Operation,
         request: pb::NsRequest,
     ) -> Result<pb::NsReply, Status> {
-        let volume = VolumeId(request.volume);
-        let known = self.namespace.cluster.routing().volumes.get(&volume).map(|v| v.group);
-        match known {
-            Some(group) if group == NAMESPACE_GROUP.0 => {}
-            Some(group) => {
-                return Err(Status::new(Code::NotFound, format!("group {group} is not here")));
-            }
-            None => return Err(Status::new(Code::NotFound, format!("no volume {volume}"))),
-        }
+        let leads = self.namespace.lead.get().is_some();
+        serves(&self.namespace.cluster.routing(), VolumeId(request.volume), leads)
+            .map_err(|refusal| refusal.unwrap_or_else(|| self.namespace.not_leader()))?;
         if let Some(Op::Keepalive(keepalive)) = &request.op {
             return self.keepalive(cx, &request, keepalive.clone()).await;
         }
@@ -213,6 +208,11 @@ impl NamespaceService {
             let left = patience.saturating_sub(begun.elapsed());
             let paid = self.namespace.settle_truncation(volume, truncation);
             within(left, paid).await?;
+        }
+        if std::mem::take(&mut reply.length_in_doubt) {
+            operation.waits_for("the chains that know the length");
+            let left = patience.saturating_sub(begun.elapsed());
+            within(left, self.namespace.settle_length(volume, &mut reply)).await?;
         }
         if is_open_session {
             reply.session_lease_ms = self.namespace.session_ms;
@@ -273,6 +273,20 @@ impl NamespaceService {
     }
 }
 
+/// Whether a volume is this group's, as far as this metad knows. A replica that does not lead may
+/// know nothing yet, after its folder was lost for instance: `Err(None)`, ask the leader.
+fn serves(routing: &Routing, volume: VolumeId, leads: bool) -> Result<(), Option<Status>> {
+    match routing.volumes.get(&volume).map(|volume| volume.group) {
+        Some(group) if group == NAMESPACE_GROUP.0 => Ok(()),
+        Some(group) => Err(Some(Status::new(Code::NotFound, format!("group {group} is not here")))),
+        None if !leads => Err(None),
+        None if routing.version.0 == 0 => {
+            Err(Some(Status::new(Code::NotServing, "this metad has not learned the routing yet")))
+        }
+        None => Err(Some(Status::new(Code::NotFound, format!("no volume {volume}")))),
+    }
+}
+
 /// What an opening operation asks to be granted.
 #[derive(Clone, Copy, Debug)]
 struct Wanted {
@@ -285,5 +299,28 @@ impl Wanted {
     fn of(request: &pb::NsRequest) -> Option<Self> {
         let (read, write) = namespace::granted(request)?;
         Some(Self { session: request.session, read, write })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ff2_proto::RoutingVersion;
+
+    use super::*;
+
+    #[test]
+    fn only_a_leader_that_knows_the_routing_says_that_there_is_no_volume() {
+        let mut routing = Routing::default();
+        let refusal = |routing: &Routing, leads| {
+            serves(routing, VolumeId(1), leads).unwrap_err().map(|status| status.code)
+        };
+        assert_eq!(refusal(&routing, false), None, "it asks to find the leader");
+        assert_eq!(refusal(&routing, true), Some(Code::NotServing));
+        routing.version = RoutingVersion(3);
+        assert_eq!(refusal(&routing, false), None);
+        assert_eq!(refusal(&routing, true), Some(Code::NotFound));
+        let volume = pb::Volume { id: 1, group: NAMESPACE_GROUP.0, ..Default::default() };
+        routing.volumes.insert(VolumeId(1), volume);
+        assert_eq!(serves(&routing, VolumeId(1), false), Ok(()));
     }
 }

@@ -16,8 +16,8 @@ struct Length {
     dirty: bool,
     /// When the first of it was written.
     dirty_since: Duration,
-    /// Bumped by each write: a report covers only what was written before it was sent.
-    writes: u64,
+    /// The last write's number: a report covers only what was written before it was sent.
+    last_write: u64,
 }
 
 /// A report on its way.
@@ -25,12 +25,15 @@ struct Length {
 pub struct Report {
     pub inode: InodeId,
     pub length_at_least: u64,
-    writes: u64,
+    last_write: u64,
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct Lengths {
     inodes: BTreeMap<InodeId, Length>,
+    /// Writes so far, of all inodes. It never goes back, so that a report's late answer is not taken
+    /// for that of another one.
+    writes: u64,
 }
 
 impl Lengths {
@@ -40,13 +43,14 @@ impl Lengths {
 
     /// A write up to `end` was acknowledged by its chains.
     pub fn wrote(&mut self, now: Duration, inode: InodeId, end: u64) {
+        self.writes += 1;
         let length = self.inodes.entry(inode).or_default();
         if !length.dirty {
             length.dirty_since = now;
         }
         length.dirty = true;
         length.unreported_end = length.unreported_end.max(end);
-        length.writes += 1;
+        length.last_write = self.writes;
     }
 
     /// The size to show, given what the namespace says.
@@ -61,13 +65,14 @@ impl Lengths {
     /// What fsync or close has to report; `None`: nothing was written since the last report.
     pub fn report(&self, inode: InodeId) -> Option<Report> {
         let length = self.inodes.get(&inode).filter(|length| length.dirty)?;
-        Some(Report { inode, length_at_least: length.unreported_end, writes: length.writes })
+        let (length_at_least, last_write) = (length.unreported_end, length.last_write);
+        Some(Report { inode, length_at_least, last_write })
     }
 
     /// The namespace took a report in.
     pub fn reported(&mut self, report: Report) {
         if let Some(length) = self.inodes.get_mut(&report.inode)
-            && length.writes == report.writes
+            && length.last_write == report.last_write
         {
             self.inodes.remove(&report.inode);
         }
@@ -88,13 +93,13 @@ impl Lengths {
 
     /// Inodes whose oldest unreported write is older than `age`: report them now, so that other
     /// mounts see a file grow that is never closed.
-    pub fn overdue(&self, now: Duration, age: Duration, limit: usize) -> Vec<InodeId> {
+    pub fn overdue(&self, now: Duration, age: Duration) -> impl Iterator<Item = InodeId> {
         self.inodes
             .iter()
-            .filter(|(_, length)| length.dirty && now.saturating_sub(length.dirty_since) >= age)
+            .filter(move |(_, length)| {
+                length.dirty && now.saturating_sub(length.dirty_since) >= age
+            })
             .map(|(inode, _)| *inode)
-            .take(limit)
-            .collect()
     }
 }
 
@@ -132,6 +137,17 @@ mod tests {
     }
 
     #[test]
+    fn a_late_answer_covers_no_later_write() {
+        let mut lengths = Lengths::new();
+        lengths.wrote(NOW, FILE, 100);
+        let (first, second) = (lengths.report(FILE).unwrap(), lengths.report(FILE).unwrap());
+        lengths.reported(first);
+        lengths.wrote(NOW, FILE, 200);
+        lengths.reported(second);
+        assert_eq!(lengths.report(FILE).unwrap().length_at_least, 200);
+    }
+
+    #[test]
     fn truncation_cuts_what_is_unreported() {
         let mut lengths = Lengths::new();
         lengths.wrote(NOW, FILE, 100);
@@ -149,10 +165,10 @@ mod tests {
         lengths.wrote(NOW, FILE, 1);
         lengths.wrote(NOW + age, InodeId(6), 1);
         lengths.wrote(NOW + age, FILE, 2);
-        assert!(lengths.overdue(NOW, age, 9).is_empty());
-        assert_eq!(lengths.overdue(NOW + age, age, 9), [FILE]);
-        assert_eq!(lengths.overdue(NOW + age * 2, age, 1).len(), 1);
+        assert_eq!(lengths.overdue(NOW, age).next(), None);
+        assert!(lengths.overdue(NOW + age, age).eq([FILE]));
+        assert!(lengths.overdue(NOW + age * 2, age).eq([FILE, InodeId(6)]));
         lengths.forget(FILE);
-        assert_eq!(lengths.overdue(NOW + age * 2, age, 9), [InodeId(6)]);
+        assert!(lengths.overdue(NOW + age * 2, age).eq([InodeId(6)]));
     }
 }

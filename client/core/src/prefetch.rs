@@ -29,6 +29,8 @@ pub struct Prefetch {
     window: u64,
     /// Everything below was fetched or asked for.
     fetched: u64,
+    /// The largest read of the run.
+    largest: u64,
 }
 
 impl Prefetch {
@@ -39,13 +41,13 @@ impl Prefetch {
     /// A read is served: what to fetch in the background now, if anything. `size` is the file's.
     pub fn on_read(&mut self, offset: u64, length: u64, size: u64) -> Option<Range> {
         let end = offset.saturating_add(length);
-        // The kernel's own read-ahead arrives a little out of order: near is as good as exact.
-        let slack = limits::PREFETCH_MIN;
-        let in_sequence = offset.abs_diff(self.next) <= slack && self.run > 0;
+        let largest = self.largest.max(length);
+        let in_sequence = offset.abs_diff(self.next) <= slack(largest) && self.run > 0;
         if !in_sequence && offset != self.next {
-            self.restart(end);
+            self.restart(end, length);
             return None;
         }
+        self.largest = largest;
         self.run = self.run.saturating_add(1);
         self.next = self.next.max(end);
         if self.run < limits::PREFETCH_AFTER {
@@ -74,7 +76,13 @@ impl Prefetch {
 
     /// Whether bytes before this offset will not be asked for again by a reader in sequence.
     pub fn passed(&self) -> u64 {
-        self.next.saturating_sub(limits::PREFETCH_MIN)
+        self.next.saturating_sub(slack(self.largest))
+    }
+
+    /// What was to be fetched from this offset on is not, for want of memory: a later read says it
+    /// again.
+    pub fn gave_up(&mut self, offset: u64) {
+        self.fetched = self.fetched.min(offset).max(self.next);
     }
 
     pub fn is_sequential(&self) -> bool {
@@ -86,14 +94,20 @@ impl Prefetch {
         *self = Self { next: self.next, ..Self::default() };
     }
 
-    fn restart(&mut self, end: u64) {
-        *self = Self { next: end, run: 1, window: 0, fetched: end };
+    fn restart(&mut self, end: u64, length: u64) {
+        *self = Self { next: end, run: 1, window: 0, fetched: end, largest: length };
     }
 
     fn check(&self) {
         debug_assert!(self.window <= limits::PREFETCH_MAX);
         debug_assert!(self.fetched - self.next <= limits::PREFETCH_MAX);
     }
+}
+
+/// The kernel's own read-ahead arrives a little out of order: one request that overtook another
+/// begins two lengths from where the next was expected. Near is as good as exact.
+fn slack(largest: u64) -> u64 {
+    largest.saturating_mul(2).max(limits::PREFETCH_MIN)
 }
 
 #[cfg(test)]
@@ -148,16 +162,32 @@ mod tests {
 
     #[test]
     fn reads_slightly_out_of_order_are_a_sequence() {
+        for length in [64 * K, 1 << 20] {
+            let mut prefetch = Prefetch::new();
+            let size = 1 << 30;
+            let mut fetched = 0;
+            for pair in 0..64u64 {
+                for place in [pair * 2 + 1, pair * 2] {
+                    let range = prefetch.on_read(place * length, length, size);
+                    fetched += range.map_or(0, |range| range.length);
+                }
+            }
+            assert!(fetched > 100 * length, "{fetched} for reads of {length}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_fetched_is_asked_for_again() {
         let mut prefetch = Prefetch::new();
         let size = 1 << 30;
-        let mut fetched = 0;
-        for pair in 0..64u64 {
-            for offset in [pair * 2 + 1, pair * 2] {
-                let range = prefetch.on_read(offset * 64 * K, 64 * K, size);
-                fetched += range.map_or(0, |range| range.length);
-            }
-        }
-        assert!(fetched > 8 << 20, "{fetched}");
+        assert_eq!(prefetch.on_read(0, 64 * K, size), None);
+        let wanted = prefetch.on_read(64 * K, 64 * K, size).expect("two in sequence");
+        prefetch.gave_up(wanted.offset + 4 * K);
+        let again = prefetch.on_read(128 * K, 64 * K, size).expect("the rest, and more");
+        assert_eq!(again.offset, 192 * K, "but not what is read meanwhile");
+        prefetch.gave_up(0);
+        let again = prefetch.on_read(192 * K, 64 * K, size).expect("all of it");
+        assert_eq!(again.offset, 256 * K);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use ff2_client::{File, pb};
@@ -69,7 +69,15 @@ pub(crate) struct Page {
     pub(crate) entries: VecDeque<pb::Entry>,
     /// Nothing follows them.
     pub(crate) end: bool,
+    /// Before it was asked for.
     pub(crate) fetched: Instant,
+}
+
+impl Page {
+    /// What is left of the time for which the kernel may trust the attributes.
+    pub(crate) fn ttl(&self, whole: Duration) -> Duration {
+        whole.saturating_sub(self.fetched.elapsed())
+    }
 }
 
 impl Directory {
@@ -82,5 +90,19 @@ impl Directory {
             fetched: Instant::now(),
         };
         Self { inode, page: tokio::sync::Mutex::new(page) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_page_is_trusted_for_the_rest_of_its_time() {
+        let directory = Directory::new(1);
+        let mut page = directory.page.lock().await;
+        page.fetched = Instant::now() - Duration::from_millis(700);
+        assert!(page.ttl(Duration::from_secs(1)) <= Duration::from_millis(300));
+        assert_eq!(page.ttl(Duration::from_millis(500)), Duration::ZERO);
     }
 }

@@ -30,8 +30,8 @@ impl Filesystem for Requests {
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = name.as_bytes().to_vec();
         let work = self.work("lookup", parent, request);
-        self.answer_entry(work, reply, move |at, caller| async move {
-            entry::lookup(&at, &caller, parent.0, &name).await
+        self.answer_entry(work, reply, move |_, caller| async move {
+            entry::lookup(&caller, parent.0, &name).await
         });
     }
 
@@ -131,9 +131,9 @@ impl Filesystem for Requests {
     ) {
         let name = name.as_bytes().to_vec();
         let work = self.work("mknod", parent, request);
-        self.answer_entry(work, reply, move |at, caller| async move {
+        self.answer_entry(work, reply, move |_, caller| async move {
             let kind = node_kind(mode, rdev);
-            name::make(&at, &caller, parent.0, &name, kind, mode).await.map(Some)
+            name::make(&caller, parent.0, &name, kind, mode).await.map(Some)
         });
     }
 
@@ -148,9 +148,9 @@ impl Filesystem for Requests {
     ) {
         let name = name.as_bytes().to_vec();
         let work = self.work("mkdir", parent, request);
-        self.answer_entry(work, reply, move |at, caller| async move {
+        self.answer_entry(work, reply, move |_, caller| async move {
             let kind = Some(NodeKind::Directory);
-            name::make(&at, &caller, parent.0, &name, kind, mode).await.map(Some)
+            name::make(&caller, parent.0, &name, kind, mode).await.map(Some)
         });
     }
 
@@ -165,8 +165,8 @@ impl Filesystem for Requests {
         let name = link_name.as_bytes().to_vec();
         let kind = NodeKind::Symlink { target: target.as_os_str().as_bytes().to_vec() };
         let work = self.work("symlink", parent, request);
-        self.answer_entry(work, reply, move |at, caller| async move {
-            name::make(&at, &caller, parent.0, &name, Some(kind), 0o777).await.map(Some)
+        self.answer_entry(work, reply, move |_, caller| async move {
+            name::make(&caller, parent.0, &name, Some(kind), 0o777).await.map(Some)
         });
     }
 
@@ -180,8 +180,8 @@ impl Filesystem for Requests {
     ) {
         let name = new_name.as_bytes().to_vec();
         let work = self.work("link", inode, request);
-        self.answer_entry(work, reply, move |at, caller| async move {
-            name::link(&at, &caller, inode.0, new_parent.0, &name).await.map(Some)
+        self.answer_entry(work, reply, move |_, caller| async move {
+            caller.link(InodeId(inode.0), InodeId(new_parent.0), &name).await.map(Some)
         });
     }
 
@@ -223,9 +223,14 @@ impl Filesystem for Requests {
     fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let work = self.work("open", inode, request);
         self.spawn(async move {
-            let caller = work.caller();
-            match work.run(open::open(&work.at, &caller, inode.0, flags)).await {
-                Ok((handle, fopen)) => reply.opened(FileHandle(handle), fopen),
+            let (at, caller) = (work.at.clone(), work.caller());
+            let open = async move { open::open(&at, &caller, inode.0, flags).await };
+            match work.run_to_the_end(open).await {
+                Ok(opened) => {
+                    let handle = work.at.files.insert(opened.file);
+                    reply.opened(FileHandle(handle), opened.flags);
+                    work.at.known.has_pages(inode.0, opened.pages);
+                }
                 Err(errno) => reply.error(errno),
             }
         });
@@ -244,17 +249,21 @@ impl Filesystem for Requests {
         let name = name.as_bytes().to_vec();
         let work = self.work("create", parent, request);
         self.spawn(async move {
-            let flags = OpenFlags(flags);
             let caller = work.caller();
-            let create = open::create(&work.at, &caller, parent.0, &name, mode, flags);
-            match work.run(create).await {
-                Ok(made) => reply.created(
-                    &work.at.ttl,
-                    &work.at.tell(&made.attr),
-                    Generation(made.attr.generation),
-                    FileHandle(made.handle),
-                    made.flags,
-                ),
+            let create =
+                async move { open::create(&caller, parent.0, &name, mode, OpenFlags(flags)).await };
+            match work.run_to_the_end(create).await {
+                Ok(made) => {
+                    work.at.known.looked_up(made.attr.inode);
+                    work.at.known.written(made.attr.inode);
+                    reply.created(
+                        &work.at.ttl,
+                        &work.at.tell(&made.attr),
+                        Generation(made.attr.generation),
+                        FileHandle(work.at.files.insert(made.file)),
+                        made.flags,
+                    );
+                }
                 Err(errno) => reply.error(errno),
             }
         });
@@ -293,10 +302,10 @@ impl Filesystem for Requests {
         reply: ReplyWrite,
     ) {
         let work = self.work("write", inode, request);
-        let bytes = self.copy(bytes);
+        let bytes = self.0.copies.copy(&self.0.runtime, bytes);
         self.spawn(async move {
             let write = data::write(work.at.clone(), handle.0, offset, bytes, how, flags);
-            match work.run(write).await {
+            match work.run_to_the_end(write).await {
                 Ok(count) => reply.written(count),
                 Err(errno) => reply.error(errno),
             }
@@ -311,7 +320,7 @@ impl Filesystem for Requests {
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        let work = self.work("flush", inode, request).to_the_end();
+        let work = self.work("flush", inode, request);
         self.answer_empty(work, reply, move |at, _| async move {
             open::file(&at, handle.0)?.flush().await
         });
@@ -327,7 +336,7 @@ impl Filesystem for Requests {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let work = self.work("release", inode, request).to_the_end();
+        let work = self.work("release", inode, request);
         self.answer_empty(
             work,
             reply,
@@ -385,7 +394,13 @@ impl Filesystem for Requests {
         let work = self.work("readdirplus", inode, request);
         self.spawn(async move {
             match work.run(list_plus(&work, inode, handle.0, offset, &mut reply)).await {
-                Ok(()) => reply.ok(),
+                Ok(listed) => {
+                    for attr in listed {
+                        work.at.known.looked_up(attr.inode);
+                        work.at.known.told(attr.inode, attr.version);
+                    }
+                    reply.ok();
+                }
                 Err(errno) => reply.error(errno),
             }
         });

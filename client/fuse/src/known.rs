@@ -16,8 +16,17 @@ struct Inode {
     /// The inode's version when a reader last opened it: the pages are not older, and as long as the
     /// version stands they are not newer.
     pages_of: Option<u64>,
+    /// Times that it was written here, or opened for it.
+    writes: u64,
     /// The version whose attributes the kernel was told last.
     attr_of: Option<u64>,
+}
+
+/// What a reader's pages are of, if nothing is written meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pages {
+    version: u64,
+    writes: u64,
 }
 
 /// What the kernel must drop when an inode is opened at some version.
@@ -28,6 +37,8 @@ pub(crate) struct Opened {
     /// Its attributes are of another one: who opens a file after its writer closed it must see its
     /// length now, not after the cache time.
     pub(crate) drop_attr: bool,
+    /// For [`Known::has_pages`].
+    pub(crate) pages: Option<Pages>,
 }
 
 impl Known {
@@ -63,27 +74,48 @@ impl Known {
     pub(crate) fn opened(&self, inode: u64, version: u64, to_write: bool) -> Opened {
         let mut inodes = self.inodes.lock();
         let Some(known) = inodes.get_mut(&inode) else {
-            return Opened { keep_pages: false, drop_attr: false };
+            return Opened { keep_pages: false, drop_attr: false, pages: None };
         };
-        let keep_pages = !to_write && known.pages_of == Some(version);
+        if to_write {
+            known.written();
+        }
+        let keep_pages = known.pages_of == Some(version);
         let drop_attr = known.attr_of.is_some_and(|told| told != version);
-        // While it is written here, beside what others may write, its version says nothing.
-        known.pages_of = Some(version).filter(|_| !to_write);
         if drop_attr {
             known.attr_of = None;
         }
-        Opened { keep_pages, drop_attr }
+        let pages = (!to_write).then_some(Pages { version, writes: known.writes });
+        Opened { keep_pages, drop_attr, pages }
     }
 
-    /// The inode is written here, beside whatever others write: its version says nothing any more.
+    /// The kernel has the answer to an open, and has dropped its older pages by it.
+    pub(crate) fn has_pages(&self, inode: u64, pages: Option<Pages>) {
+        let mut inodes = self.inodes.lock();
+        let known = inodes.get_mut(&inode);
+        if let (Some(known), Some(pages)) = (known, pages)
+            && known.writes == pages.writes
+        {
+            known.pages_of = Some(pages.version);
+        }
+    }
+
+    /// The inode is written here.
     pub(crate) fn written(&self, inode: u64) {
         if let Some(known) = self.inodes.lock().get_mut(&inode) {
-            known.pages_of = None;
+            known.written();
         }
     }
 
     pub(crate) fn count(&self) -> usize {
         self.inodes.lock().len()
+    }
+}
+
+impl Inode {
+    /// Written here, beside whatever others write: its version says nothing any more.
+    fn written(&mut self) {
+        self.writes += 1;
+        self.pages_of = None;
     }
 }
 
@@ -94,7 +126,11 @@ mod tests {
     #[test]
     fn pages_stay_only_while_the_version_stands() {
         let known = Known::default();
-        let keeps = |version| known.opened(5, version, false).keep_pages;
+        let keeps = |version| {
+            let opened = known.opened(5, version, false);
+            known.has_pages(5, opened.pages);
+            opened.keep_pages
+        };
         assert!(!keeps(1), "an unknown inode has no pages");
         known.looked_up(5);
         assert!(!keeps(1));
@@ -105,6 +141,20 @@ mod tests {
         assert!(!keeps(2));
         assert!(!known.opened(5, 2, true).keep_pages);
         assert!(!keeps(2), "a writer had it");
+    }
+
+    #[test]
+    fn pages_are_dropped_by_the_answer_and_not_before() {
+        let known = Known::default();
+        known.looked_up(5);
+        let first = known.opened(5, 1, false);
+        assert!(!known.opened(5, 1, false).keep_pages, "the first was not answered yet");
+        known.has_pages(5, first.pages);
+        let second = known.opened(5, 1, false);
+        assert!(second.keep_pages);
+        known.written(5);
+        known.has_pages(5, second.pages);
+        assert!(!known.opened(5, 1, false).keep_pages, "written between open and answer");
     }
 
     #[test]

@@ -9,12 +9,14 @@
 //! starts a task; the task asks the client library and replies. A request that waits for a failed
 //! server therefore holds no thread. The kernel cannot take a request back once it was read (fuser
 //! refuses interrupts), so a request that takes long looks by itself whether its process is being
-//! killed, and ends with it. The mount point's own attributes and space are answered from memory when
+//! killed, and answers then; what only asks ends with it, what changes something goes on to its end.
+//! The mount point's own attributes and space are answered from memory when
 //! the namespace is silent, so that the tools that bring servers back do not wait for them.
 //!
 //! A mount whose process was killed is taken away by a small guard process; see [`guard`].
 
 mod attr;
+mod copies;
 mod files;
 mod fs;
 pub mod guard;

@@ -7,6 +7,10 @@ pub(crate) const THREADS_MAX: usize = 4;
 /// Largest write request asked for; the kernel lowers it to `fs.fuse.max_pages_limit`.
 pub(crate) const WRITE_BYTES_MAX: u32 = 4 << 20;
 pub(crate) const WRITE_BYTES_MIN: u32 = 1 << 20;
+/// What writes in progress hold of the client's buffers: the rest is for reads.
+pub(crate) const WRITES_POOLED_BYTES: usize = ff2_client::limits::BUFFER_BYTES as usize / 4;
+/// What they hold beside that while their servers are down; programs wait beyond it.
+pub(crate) const WRITES_PLAIN_BYTES: usize = 512 << 20;
 /// Requests of the kernel's own (read-ahead, direct I/O without waiting) in flight.
 pub(crate) const BACKGROUND_MAX: u16 = 128;
 /// Read-ahead of the kernel; the client library reads ahead of it.

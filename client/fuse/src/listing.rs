@@ -47,28 +47,31 @@ pub(crate) async fn list(
     }
 }
 
-/// As [`list`], with attributes; the kernel takes a reference to each entry but the dots.
+/// As [`list`], with attributes. The kernel takes a reference to each entry that is returned here,
+/// that is to all but the dots, when it has the reply.
 pub(crate) async fn list_plus(
     work: &Work,
     inode: INodeNo,
     handle: u64,
     offset: u64,
     reply: &mut ReplyDirectoryPlus,
-) -> Result<()> {
+) -> Result<Vec<pb::Attr>> {
     let directory = directory::directory(&work.at, handle)?;
-    let ttl = work.at.ttl;
+    let mut listed = Vec::new();
     let dots = [(directory::DOT, "."), (directory::DOT_DOT, "..")];
     // The kernel takes no attributes from the dots.
     let dot =
         pb::Attr { inode: inode.0, kind: pb::FileKind::Directory.into(), ..pb::Attr::default() };
     for (place, name) in dots.into_iter().filter(|(place, _)| *place > offset) {
         if reply.add(inode, place, name, &Duration::ZERO, &file_attr(&dot), Generation(0)) {
-            return Ok(());
+            return Ok(listed);
         }
     }
     let mut offset = offset.max(directory::DOT_DOT);
     loop {
         let mut page = directory::page(&work.at, &work.caller(), &directory, offset, true).await?;
+        // From when the page was fetched: it may have lain here for a while.
+        let ttl = page.ttl(work.at.ttl);
         while let Some(entry) = page.entries.front() {
             let Some(attr) = &entry.attr else {
                 directory::take(&mut page);
@@ -78,14 +81,13 @@ pub(crate) async fn list_plus(
             let name = OsStr::from_bytes(&entry.name);
             let (ino, generation) = (INodeNo(attr.inode), Generation(attr.generation));
             if reply.add(ino, offset, name, &ttl, &file_attr(attr), generation) {
-                return Ok(());
+                return Ok(listed);
             }
-            work.at.known.looked_up(attr.inode);
-            work.at.known.told(attr.inode, attr.version);
+            listed.push(*attr);
             directory::take(&mut page);
         }
         if page.end {
-            return Ok(());
+            return Ok(listed);
         }
     }
 }

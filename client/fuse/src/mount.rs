@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    copies::Copies,
     files::{Directories, Files},
     guard,
     known::Known,
@@ -94,6 +95,8 @@ fn mounted(
         read_bytes: runtime.metrics.counter("read_bytes", "Bytes that programs read"),
         written_bytes: runtime.metrics.counter("written_bytes", "Bytes that programs wrote"),
     };
+    let copies =
+        Copies::new(client.pool().clone(), limits::WRITES_POOLED_BYTES, limits::WRITES_PLAIN_BYTES);
     Arc::new(Mounted {
         client,
         for_all_users,
@@ -101,6 +104,7 @@ fn mounted(
         files: Files::default(),
         directories: Directories::default(),
         known: Known::new(ROOT_INODE.0),
+        copies,
         groups: Groups::new(),
         operations: runtime.operations.clone(),
         traffic,

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     attr::file_attr,
+    copies::Copies,
     files::{Directories, Files},
     known::Known,
     ops::entry::Space,
@@ -35,6 +36,7 @@ pub(crate) struct Mounted {
     pub(crate) files: Files,
     pub(crate) directories: Directories,
     pub(crate) known: Known,
+    pub(crate) copies: Copies,
     pub(crate) groups: Groups,
     pub(crate) operations: Operations,
     pub(crate) traffic: Traffic,

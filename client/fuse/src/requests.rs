@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc};
 
-use ff2_client::{Caller, Result, SharedBuf, pb};
+use ff2_client::{Caller, Code, Result, Status, pb};
 use ff2_daemon::Operation;
 use fuser::{Errno, Generation, INodeNo, ReplyAttr, ReplyEmpty, ReplyEntry, Request};
 
@@ -19,7 +19,7 @@ pub(crate) struct Requests(pub(crate) Arc<Mounted>);
 /// One request in progress.
 pub(crate) struct Work {
     pub(crate) at: Arc<Mounted>,
-    operation: Operation,
+    operation: Arc<Operation>,
     who: Who,
 }
 
@@ -32,14 +32,9 @@ impl Work {
         }
     }
 
-    /// For what must happen also when its process is killed: the last words about a file.
-    pub(crate) fn to_the_end(mut self) -> Self {
-        self.who.pid = 0;
-        self
-    }
-
-    /// Runs the operation, counts its outcome and turns a failure into the kernel's number. Gives it
-    /// up when the process behind it is being killed: the kernel waits for our answer even then.
+    /// Runs an operation that changes nothing, counts its outcome and turns a failure into the
+    /// kernel's number. Gives it up when the process behind it is being killed: the kernel waits for
+    /// our answer even then.
     pub(crate) async fn run<T>(
         &self,
         operation: impl Future<Output = Result<T>>,
@@ -56,12 +51,32 @@ impl Work {
         }
         outcome
     }
+
+    /// As [`Work::run`], but only the answer is given up: the operation has a task of its own and
+    /// goes on to its end, so that no change is left half-way. What it returned is dropped then.
+    pub(crate) async fn run_to_the_end<T: Send + 'static>(
+        &self,
+        operation: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> std::result::Result<T, Errno> {
+        let listed = self.operation.clone();
+        let task = async move {
+            let outcome = operation.await;
+            drop(listed);
+            outcome
+        };
+        let task = self.at.requests.spawn_on(task, &self.at.runtime);
+        self.run(async {
+            let stopped = |error| Err(Status::new(Code::Internal, format!("{error}")));
+            task.await.unwrap_or_else(stopped)
+        })
+        .await
+    }
 }
 
 impl Requests {
     pub(crate) fn work(&self, op: &'static str, inode: INodeNo, request: &Request) -> Work {
         let at = self.0.clone();
-        let operation = at.operations.begin(op, format!("inode {inode}"));
+        let operation = Arc::new(at.operations.begin(op, format!("inode {inode}")));
         let who = Who { uid: request.uid(), gid: request.gid(), pid: request.pid() };
         Work { at, operation, who }
     }
@@ -81,14 +96,14 @@ impl Requests {
     {
         self.spawn(async move {
             let operation = run(work.at.clone(), work.caller());
-            match work.run(operation).await {
+            match work.run_to_the_end(operation).await {
                 Ok(()) => reply.ok(),
                 Err(errno) => reply.error(errno),
             }
         });
     }
 
-    /// Runs an operation that answers an entry; it counted the kernel's reference.
+    /// Runs an operation that answers an entry, to which the kernel then has a reference.
     pub(crate) fn answer_entry<F>(
         &self,
         work: Work,
@@ -100,8 +115,9 @@ impl Requests {
         self.spawn(async move {
             let ttl = work.at.ttl;
             let operation = run(work.at.clone(), work.caller());
-            match work.run(operation).await {
+            match work.run_to_the_end(operation).await {
                 Ok(Some(attr)) => {
+                    work.at.known.looked_up(attr.inode);
                     reply.entry(&ttl, &work.at.tell(&attr), Generation(attr.generation))
                 }
                 Ok(None) if ttl.is_zero() => reply.error(Errno::ENOENT),
@@ -122,21 +138,10 @@ impl Requests {
     {
         self.spawn(async move {
             let operation = run(work.at.clone(), work.caller());
-            match work.run(operation).await {
+            match work.run_to_the_end(operation).await {
                 Ok(attr) => reply.attr(&work.at.ttl, &attr),
                 Err(errno) => reply.error(errno),
             }
         });
-    }
-
-    /// A registered copy of bytes that lie in the thread's read buffer. When the pool is empty this
-    /// thread waits: that is how the mount pushes back.
-    pub(crate) fn copy(&self, bytes: &[u8]) -> SharedBuf {
-        let pool = self.0.client.pool();
-        let mut buffer = pool
-            .try_get(bytes.len())
-            .unwrap_or_else(|| self.0.runtime.block_on(pool.get(bytes.len())));
-        buffer.copy_from_slice(bytes);
-        buffer.freeze()
     }
 }

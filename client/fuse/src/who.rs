@@ -54,19 +54,16 @@ impl Groups {
 }
 
 /// Returns when the process (or thread) is being killed, that is, a fatal signal waits for it to come
-/// back from the kernel. fuser does not hand on the kernel's interrupts, so requests that take long
-/// look for it themselves. 0, the kernel's own requests: never.
+/// back from the kernel, or has ended it and it lets its files go. fuser does not hand on the kernel's
+/// interrupts, so requests that take long look for it themselves. 0, the kernel's own requests: never.
 pub(crate) async fn is_killed(pid: u32) {
     if pid == 0 {
         return std::future::pending().await;
     }
     tokio::time::sleep(limits::KILL_CHECK_AFTER).await;
-    loop {
-        // A request of a process that is gone is nobody's: its end harms nobody.
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        if has_kill_pending(&status) {
-            return;
-        }
+    // A request of a process that is gone is nobody's: its end harms nobody.
+    let read = |what| fs::read_to_string(format!("/proc/{pid}/{what}")).unwrap_or_default();
+    while !has_kill_pending(&read("status")) && !is_dying_of_a_signal(&read("stat")) {
         tokio::time::sleep(limits::KILL_CHECK_EVERY).await;
     }
 }
@@ -78,6 +75,19 @@ fn has_kill_pending(status: &str) -> bool {
         u64::from_str_radix(mask.trim(), 16).ok()
     };
     status.lines().filter_map(pending).any(|mask| mask & (1 << (libc::SIGKILL - 1)) != 0)
+}
+
+/// A process that took its fatal signal closes its files, and has nothing pending then. One that ends
+/// by itself closes them in the same way, but somebody may wait for its end to see what it wrote.
+fn is_dying_of_a_signal(stat: &str) -> bool {
+    const PF_EXITING: u64 = 0x4;
+    // Behind the name, which may contain anything: state (field 3), ..., flags (9), ..., the status
+    // that its parent will get (52).
+    let Some((_, fields)) = stat.rsplit_once(')') else { return false };
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3).and_then(|text| text.parse::<u64>().ok());
+    let is_exiting = field(9).is_some_and(|flags| flags & PF_EXITING != 0);
+    is_exiting && field(52).is_some_and(|status| status & 0x7f != 0)
 }
 
 fn parse_groups(status: &str) -> Vec<u32> {
@@ -107,6 +117,21 @@ mod tests {
         assert!(has_kill_pending(&status(none, "0000000000000100")));
         assert!(!has_kill_pending(&status(none, "0000000000004000")), "SIGTERM with a handler");
         assert!(!has_kill_pending(""));
+    }
+
+    #[test]
+    fn who_dies_of_a_signal_is_told_from_who_ends() {
+        let stat = |flags: u64, status: u64| {
+            let between = "0 ".repeat(42);
+            format!("7 (a ) name) D 1 7 7 0 -1 {flags} {between}{status}\n")
+        };
+        assert!(is_dying_of_a_signal(&stat(0x0040_0004, 9)));
+        assert!(!is_dying_of_a_signal(&stat(0x0040_0004, 0)), "exit(0)");
+        assert!(!is_dying_of_a_signal(&stat(0x0040_0004, 1 << 8)), "exit(1)");
+        assert!(!is_dying_of_a_signal(&stat(0x0040_0000, 9)), "it runs");
+        assert!(!is_dying_of_a_signal(""));
+        let own = fs::read_to_string("/proc/self/stat").unwrap();
+        assert!(!is_dying_of_a_signal(&own));
     }
 
     #[test]

@@ -88,14 +88,14 @@ impl Caller {
         if how.truncate {
             self.shared.report_length(inode).await?;
         }
-        let reply = if how.write || how.truncate {
-            self.mutate(Op::Open(op)).await?
+        let (reply, session) = if how.write || how.truncate {
+            self.shared.mutate_in(&self.cred, Op::Open(op)).await?
         } else {
-            self.read(Op::Open(op)).await?
+            (self.read(Op::Open(op)).await?, self.shared.session.id())
         };
         let attr = reply.attr.as_ref().ok_or_else(|| incomplete("attributes"))?;
         let chains = self.file_chains(attr).await?;
-        open.opened(&op, &reply, chains, &self.cred);
+        open.opened(&op, &reply, session, chains, &self.cred);
         if how.truncate {
             self.shared.inodes.truncated(inode, 0);
         }
@@ -121,7 +121,7 @@ impl Caller {
             write: how.write,
             layout: None,
         };
-        let reply = self.mutate(Op::Create(create)).await?;
+        let (reply, session) = self.shared.mutate_in(&self.cred, Op::Create(create)).await?;
         let mut attr = reply.attr.ok_or_else(|| incomplete("attributes"))?;
         let inode = InodeId(attr.inode);
         let hold = Hold::new(&self.shared, inode);
@@ -129,7 +129,7 @@ impl Caller {
         let open = self.shared.inodes.entry(inode);
         let chains = self.file_chains(&attr).await?;
         let op = how.op(inode);
-        open.opened(&op, &reply, chains, &self.cred);
+        open.opened(&op, &reply, session, chains, &self.cred);
         if how.truncate && !reply.created {
             self.shared.inodes.truncated(inode, 0);
         }

@@ -61,7 +61,10 @@ impl File {
             }
             if let Some(wanted) = wanted {
                 for range in cut(wanted.offset..wanted.end()) {
-                    let Some(permit) = self.ahead_permit(&range) else { break };
+                    let Some(permit) = self.ahead_permit(&range) else {
+                        ahead.plan.gave_up(range.start);
+                        break;
+                    };
                     let (sender, fetched) = watch::channel(Fetched::Waiting);
                     let piece = Piece { end: range.end, begun: Instant::now(), epoch, fetched };
                     ahead.pieces.insert(range.start, piece);

@@ -1,14 +1,18 @@
 //! Reads: straight from the replicas, or from what was read ahead.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
-use ff2_client_core::read_spans;
+use ff2_client_core::{ReadSpan, read_spans};
 use ff2_fabric::{BufPool, SharedBuf};
 use ff2_proto::{Code, Status};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::File;
-use crate::{Result, client::BUDGET_UNIT, limits};
+use crate::{
+    Result,
+    client::{BUDGET_UNIT, Shared},
+    limits,
+};
 
 impl File {
     /// Reads up to `length` bytes (at most [`limits::READ_BYTES_MAX`]); fewer only at the end of the
@@ -87,32 +91,18 @@ impl File {
     }
 
     async fn read_chains(&self, range: Range<u64>) -> Result<Vec<SharedBuf>> {
-        let _budget = take_budget(&self.shared().read_budget, range.end - range.start).await;
-        self.fetcher().fetch(range).await
-    }
-
-    pub(super) fn fetcher(&self) -> Fetcher<'_> {
-        Fetcher { file: self }
-    }
-}
-
-/// Reads ranges from the chains, with a grant that is renewed as needed.
-pub(super) struct Fetcher<'a> {
-    file: &'a File,
-}
-
-impl Fetcher<'_> {
-    pub(super) async fn fetch(&self, range: Range<u64>) -> Result<Vec<SharedBuf>> {
-        let file = self.file;
-        let (layout, chains) = file.inode.layout();
+        let shared = self.shared();
+        let (layout, chains) = self.inode.layout();
         let length = range.end - range.start;
-        let spans = read_spans(file.inode.id, &layout, &chains, range.start, length);
-        let deadline = file.shared().deadline();
+        let spans = read_spans(self.inode.id, &layout, &chains, range.start, length);
+        let _budget = take_budget(shared, &spans).await;
+        let deadline = shared.deadline();
+        // A grant is renewed as needed.
         for _ in 0..limits::GRANT_RENEWALS_MAX {
-            let grant = file.inode.read_grant();
-            match file.shared().chains.read(&spans, &grant, deadline).await {
+            let grant = self.inode.read_grant();
+            match shared.chains.read(&spans, &grant, deadline).await {
                 Ok(pieces) => return Ok(pieces.into_iter().map(|piece| piece.bytes).collect()),
-                Err(failure) if failure.code == Code::GrantExpired => file.renew_grant().await?,
+                Err(failure) if failure.code == Code::GrantExpired => self.renew_grant().await?,
                 Err(failure) => return Err(failure),
             }
         }
@@ -137,10 +127,20 @@ pub(super) fn join(pool: &Arc<BufPool>, pieces: &[SharedBuf]) -> SharedBuf {
     whole.freeze()
 }
 
-/// Permits for this many bytes; a read above the whole budget takes all of it.
-async fn take_budget(budget: &Arc<Semaphore>, bytes: u64) -> OwnedSemaphorePermit {
-    let units = u32::try_from(bytes.div_ceil(BUDGET_UNIT)).unwrap_or(u32::MAX);
-    let most = u32::try_from(limits::READ_BYTES_MAX / BUDGET_UNIT).unwrap_or(u32::MAX);
-    let permit = budget.clone().acquire_many_owned(units.min(most)).await;
-    permit.expect("the semaphore is never closed")
+/// Permits for the bytes of a read: of each chain's share, in the order of the chains so that no two
+/// reads wait for each other, and then of the whole. A read above a bound takes all of it.
+async fn take_budget(shared: &Shared, spans: &[ReadSpan]) -> Vec<OwnedSemaphorePermit> {
+    let mut by_chain = BTreeMap::new();
+    for span in spans {
+        *by_chain.entry(span.chain).or_insert(0) += u64::from(span.length);
+    }
+    let units = |bytes: u64| u32::try_from(bytes.div_ceil(BUDGET_UNIT)).unwrap_or(u32::MAX);
+    let whole = units(by_chain.values().sum()).min(shared.read_units);
+    let mut permits = Vec::with_capacity(by_chain.len() + 1);
+    for (chain, bytes) in by_chain {
+        permits.push(shared.read_shares.take(chain, units(bytes)).await);
+    }
+    let budget = shared.read_budget.clone().acquire_many_owned(whole).await;
+    permits.push(budget.expect("the semaphore is never closed"));
+    permits
 }

@@ -55,13 +55,15 @@ impl File {
         self.write_gated(end, bytes).await
     }
 
-    /// Where an append goes: at the end as everybody sees it now.
+    /// Where an append goes: at the end as everybody sees it now. Only who wrote last, and did not
+    /// report it, needs not ask: nobody else knows where its bytes end.
     async fn end_of_file(&self) -> Result<u64> {
         let (_, age) = self.inode.attr();
-        if age >= self.shared().options.cache {
+        let inodes = &self.shared().inodes;
+        if age >= self.shared().options.cache || !inodes.is_dirty(self.inode.id) {
             return Ok(self.caller.get_attr(self.inode.id).await?.size);
         }
-        Ok(self.shared().inodes.size(&self.inode))
+        Ok(inodes.size(&self.inode))
     }
 
     /// With the gate held.
@@ -110,6 +112,7 @@ impl File {
         chunk_size: u32,
     ) -> Result<()> {
         turn.come().await;
+        let _share = self.shared().update_shares.take(span.chain, 1).await;
         let deadline = self.shared().deadline();
         let mut update = ChunkUpdate {
             chain: span.chain,

@@ -85,6 +85,43 @@ async fn open_files_move_into_a_new_session() {
 }
 
 #[tokio::test]
+async fn a_file_is_used_while_it_moves_into_a_new_session() {
+    let fake = Fake::start().await;
+    let (client, other) = (connect(&fake).await, connect(&fake).await);
+    let file = client.open("/f", OpenHow::read_write().create(0o644)).await.unwrap();
+    file.write_at(0, b"one").await.unwrap();
+    fake.state.holding.store(true, SeqCst);
+    fake.state.hold_opens.store(1, SeqCst);
+    let before = client.session_id();
+    fake.expire(before);
+    until("a new session", || client.session_id() != before).await;
+    // The renewal waits for its open of this file.
+    file.fsync().await.unwrap();
+    assert_eq!(other.stat("/f").await.unwrap().size, 3);
+    fake.state.holding.store(false, SeqCst);
+    file.write_at(3, b"two").await.unwrap();
+    file.close().await.unwrap();
+    assert_eq!(other.stat("/f").await.unwrap().size, 6);
+}
+
+#[tokio::test]
+async fn a_file_that_was_not_taken_over_in_time_is_not_lost() {
+    let fake = Fake::start().await;
+    let client = connect(&fake).await;
+    let file = client.open("/f", OpenHow::read_write().create(0o644)).await.unwrap();
+    file.write_at(0, b"one").await.unwrap();
+    fake.state.holding.store(true, SeqCst);
+    fake.state.hold_opens.store(1, SeqCst);
+    fake.expire(client.session_id());
+    let renewed = tokio::time::timeout(Duration::from_secs(20), client.create_dir("/d", 0o755));
+    renewed.await.expect("others do not wait for that file").unwrap();
+    file.write_at(3, b"two").await.unwrap();
+    file.close().await.unwrap();
+    fake.state.holding.store(false, SeqCst);
+    assert_eq!(client.stat("/f").await.unwrap().size, 6);
+}
+
+#[tokio::test]
 async fn an_idle_client_notices_by_its_keepalive_that_its_session_expired() {
     let fake = Fake::start().await;
     let client = connect(&fake).await;

@@ -53,6 +53,9 @@ pub(crate) struct State {
     pub(crate) down: AtomicU32,
     /// The metad answers nothing about names.
     pub(crate) silent: AtomicBool,
+    /// The next writing opens that are held as long as `holding`.
+    pub(crate) hold_opens: AtomicU32,
+    pub(crate) holding: AtomicBool,
     /// Of grants from now on, seconds; 0 expires at once.
     pub(crate) grant_s: AtomicU64,
     pub(crate) reads: AtomicU32,
@@ -86,6 +89,8 @@ impl Fake {
             lose_updates: AtomicU32::new(0),
             down: AtomicU32::new(0),
             silent: AtomicBool::new(false),
+            hold_opens: AtomicU32::new(0),
+            holding: AtomicBool::new(false),
             grant_s: AtomicU64::new(3600),
             reads: AtomicU32::new(0),
             updates: AtomicU32::new(0),
@@ -320,6 +325,12 @@ impl Namespace for Metad {
             }
             Class::Keepalive => return self.keepalive(&request).map(Answer::from),
             Class::Session | Class::Mutation => {
+                let is_open = matches!(request.op, Some(Op::Open(_)));
+                if is_open && strike(&self.0.hold_opens) {
+                    while self.0.holding.load(SeqCst) {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                }
                 let reply = self.0.log(request.clone())?;
                 self.0.finish(&reply);
                 if class == Class::Mutation && strike(&self.0.lose_mutations) {

@@ -179,6 +179,24 @@ async fn appends_go_to_the_end() {
 }
 
 #[tokio::test]
+async fn an_append_goes_behind_what_another_client_closed() {
+    let fake = Fake::start().await;
+    let (a, b) = (connect(&fake).await, connect(&fake).await);
+    let how = OpenHow::write().append().create(0o644);
+    let log = a.open("/log", how).await.unwrap();
+    for round in 0..3 {
+        log.write_at(0, b"from a\n").await.unwrap();
+        log.fsync().await.unwrap();
+        let other = b.open("/log", how).await.unwrap();
+        other.write_at(0, b"from b\n").await.unwrap();
+        other.close().await.unwrap();
+        let size = b.stat("/log").await.unwrap().size;
+        assert_eq!(size, 14 * (round + 1), "nothing is overwritten");
+    }
+    log.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_sequential_reader_is_served_ahead() {
     let fake = Fake::start().await;
     // Nothing ages while this test runs, so that a slow machine changes no count.

@@ -38,9 +38,9 @@ async fn hints_are_followed_and_the_leader_is_remembered() {
 }
 
 #[tokio::test]
-async fn final_answers_and_stale_routing_are_the_callers() {
+async fn final_answers_are_the_callers() {
     let finder = finder(&[A]);
-    for code in [Code::NotFound, Code::StaleRouting, Code::Forbidden] {
+    for code in [Code::NotFound, Code::Forbidden] {
         let calls = Cell::new(0);
         let ask = |_, _| {
             calls.set(calls.get() + 1);
@@ -52,18 +52,20 @@ async fn final_answers_and_stale_routing_are_the_callers() {
 }
 
 #[tokio::test]
-async fn a_busy_leader_is_asked_again_after_a_pause() {
-    let finder = finder(&[A]);
-    let calls = Cell::new(0);
-    let ask = |address, _| {
-        calls.set(calls.get() + 1);
-        let busy = calls.get() < 3;
-        async move {
-            assert_eq!(address, A);
-            if busy { Err(Status::from(Code::Busy)) } else { Ok(()) }
-        }
-    };
-    finder.seek(soon(), ask).await.unwrap();
+async fn a_leader_that_cannot_answer_yet_is_asked_again_after_a_pause() {
+    for code in [Code::Busy, Code::NotServing] {
+        let finder = finder(&[A]);
+        let calls = Cell::new(0);
+        let ask = |address, _| {
+            calls.set(calls.get() + 1);
+            let not_yet = calls.get() < 3;
+            async move {
+                assert_eq!(address, A);
+                if not_yet { Err(Status::from(code)) } else { Ok(()) }
+            }
+        };
+        finder.seek(soon(), ask).await.unwrap();
+    }
 }
 
 #[tokio::test]

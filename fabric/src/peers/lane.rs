@@ -53,11 +53,17 @@ impl Lane {
         Arc::new(Self { kind, state: Mutex::new(State::Idle) })
     }
 
-    /// The connection, if it is open now.
-    pub(super) fn open_now(&self) -> Option<Arc<Connection>> {
+    /// How soon a call would go out by it: the larger, the sooner.
+    pub(super) fn readiness(&self) -> Readiness {
         match &*self.state.lock() {
-            State::Open(connection) if connection.is_open() => Some(connection.clone()),
-            _ => None,
+            State::Open(connection) if connection.is_open() => {
+                Readiness::FreeSlots(connection.free_slots())
+            }
+            State::Failed { until, .. } if *until > Instant::now() => Readiness::Failed,
+            State::Stopped => Readiness::Failed,
+            State::Idle | State::Connecting(_) | State::Open(_) | State::Failed { .. } => {
+                Readiness::NotOpen
+            }
         }
     }
 
@@ -185,6 +191,14 @@ impl Lane {
     }
 }
 
+/// In this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Readiness {
+    Failed,
+    FreeSlots(usize),
+    NotOpen,
+}
+
 enum Look {
     Open(Arc<Connection>),
     Failed(Status),
@@ -207,5 +221,24 @@ fn refusal(address: &str, why: LinkError) -> Status {
             Status::new(Code::InvalidArgument, format!("`{address}` is no address (host:port)"))
         }
         why => Status::new(Code::Unreachable, format!("cannot connect to {address}: {why}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_that_failed_is_the_last_choice_until_its_pause_is_over() {
+        let lane = Lane::new(transport::Lane::Bulk);
+        assert_eq!(lane.readiness(), Readiness::NotOpen);
+        assert!(Readiness::Failed < Readiness::FreeSlots(0));
+        assert!(Readiness::FreeSlots(usize::MAX) < Readiness::NotOpen);
+        let failed =
+            |until| State::Failed { status: Code::Unreachable.into(), until, pause: RECONNECT_MIN };
+        lane.settle(failed(Instant::now() + RECONNECT_MAX));
+        assert_eq!(lane.readiness(), Readiness::Failed);
+        lane.settle(failed(Instant::now()));
+        assert_eq!(lane.readiness(), Readiness::NotOpen);
     }
 }

@@ -184,17 +184,9 @@ impl NamespaceGroup {
             let (after_inode, limit) = (0, limits::LEFTOVERS_PAGE);
             let op = Op::ListLengthDoubts(pb::ListLengthDoubtsOp { after_inode, limit });
             for doubt in self.ask(volume, op).await?.length_doubts {
-                let length = match self.chunks.length(&lead.term, &doubt).await {
-                    Ok(length) => length,
-                    Err(status) => {
-                        tracing::info!(%volume, inode = doubt.inode, %status, "length unknown yet");
-                        continue;
-                    }
-                };
-                lead.term.check()?;
-                let op = pb::RecoverLengthOp { inode: doubt.inode, doubt: doubt.doubt, length };
-                if let Err(status) = self.command(volume, Op::RecoverLength(op)).await {
-                    tracing::info!(%volume, inode = doubt.inode, %status, "length not recovered");
+                if let Err(status) = self.recover_length(lead, volume, &doubt).await {
+                    let inode = doubt.inode;
+                    tracing::info!(%volume, inode, %status, "length not recovered yet");
                 }
             }
         }

@@ -186,3 +186,24 @@ async fn the_length_of_a_lost_writer_is_asked_from_the_chains() {
     let late = lost.change(create("late")).await.unwrap_err();
     assert_eq!(late.code, Code::SessionExpired);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_close_waits_for_the_length_that_only_the_chains_know() {
+    let world = World::start(1).await;
+    let (store, token) = world.furnish().await;
+    open_root(&world).await;
+    let mut writer = Client::mount(&world, &token, 7).await;
+    let made = writer.change(create("file")).await.unwrap().attr.unwrap();
+    let inode = made.inode;
+    // Another mount cuts the file under its writer, who writes on and does not know of it.
+    let mut other = Client::mount(&world, &token, 8).await;
+    let cut = Op::SetAttr(pb::SetAttrOp { inode, size: Some(0), ..Default::default() });
+    other.change(cut).await.unwrap();
+    store.chunks.lock().insert((inode, 0), 77);
+    let close = pb::CloseOp { inode, length_at_least: 900, wrote: true, ..Default::default() };
+    let reply = writer.change(Op::Close(close)).await.unwrap();
+    assert!(!reply.length_in_doubt, "that is between the leader and its machine");
+    assert_eq!(reply.attr.unwrap().size, 77);
+    let get = Op::GetAttr(pb::GetAttrOp { inode });
+    assert_eq!(other.ask(get).await.unwrap().attr.unwrap().size, 77);
+}

@@ -43,12 +43,13 @@ pub(crate) async fn page<'d>(
         return Ok(page);
     }
     let inode = InodeId(directory.inode);
+    let fetched = Instant::now();
     let (entries, end) = caller.read_dir_page(inode, after, limits::DIR_PAGE, plus).await?;
     let mut entries = VecDeque::from(entries);
     if plus {
         fill_in(caller, &mut entries).await;
     }
-    *page = Page { after, plus, entries, end, fetched: Instant::now() };
+    *page = Page { after, plus, entries, end, fetched };
     Ok(page)
 }
 

@@ -1,6 +1,8 @@
 //! Entries and attributes: lookup, getattr, setattr, readlink, access, statfs.
 
-use ff2_client::{Caller, Code, InodeId, ROOT_INODE, Result, Status, pb};
+use std::future::Future;
+
+use ff2_client::{Caller, Code, InodeId, ROOT_INODE, Result, pb};
 use fuser::FileAttr;
 use tokio::time::timeout;
 
@@ -10,18 +12,10 @@ use crate::{
     mounted::Mounted,
 };
 
-/// An entry for the kernel; it takes a reference. `None`: there is no such name.
-pub(crate) async fn lookup(
-    at: &Mounted,
-    caller: &Caller,
-    parent: u64,
-    name: &[u8],
-) -> Result<Option<pb::Attr>> {
+/// An entry for the kernel. `None`: there is no such name.
+pub(crate) async fn lookup(caller: &Caller, parent: u64, name: &[u8]) -> Result<Option<pb::Attr>> {
     match caller.lookup(InodeId(parent), name).await {
-        Ok(attr) => {
-            at.known.looked_up(attr.inode);
-            Ok(Some(attr))
-        }
+        Ok(attr) => Ok(Some(attr)),
         Err(failure) if failure.code == Code::NotFound => Ok(None),
         Err(failure) => Err(failure),
     }
@@ -32,21 +26,21 @@ pub(crate) async fn getattr(at: &Mounted, caller: &Caller, inode: u64) -> Result
     if inode != ROOT_INODE.0 {
         return Ok(at.tell(&ask.await?));
     }
-    let mut ask = std::pin::pin!(ask);
-    let answer = match timeout(limits::ROOT_PATIENCE, &mut ask).await {
-        Ok(answer) => answer?,
-        Err(_) => match at.last.lock().root {
-            // The kernel asks again after the cache time.
-            Some(known) => return Ok(file_attr(&known)),
-            None => return Err(silent()),
-        },
-    };
-    at.last.lock().root = Some(answer);
-    Ok(at.tell(&answer))
+    let known = at.last.lock().root;
+    let attr = unless_silent(ask, known).await?;
+    at.last.lock().root = Some(attr);
+    Ok(at.tell(&attr))
 }
 
-fn silent() -> Status {
-    Status::new(Code::Timeout, "the namespace does not answer")
+/// The namespace's answer, or, if it does not come soon, what it said before. If it said nothing yet
+/// there is nothing but to wait.
+async fn unless_silent<T>(ask: impl Future<Output = Result<T>>, known: Option<T>) -> Result<T> {
+    let mut ask = std::pin::pin!(ask);
+    match (timeout(limits::ROOT_PATIENCE, &mut ask).await, known) {
+        (Ok(answer), _) => answer,
+        (Err(_), Some(known)) => Ok(known),
+        (Err(_), None) => ask.await,
+    }
 }
 
 pub(crate) async fn setattr(
@@ -78,19 +72,21 @@ pub(crate) struct Space {
 pub(crate) const SPACE_BLOCK: u32 = 4096;
 
 pub(crate) async fn statfs(at: &Mounted, caller: &Caller) -> Result<Space> {
-    let Ok(answer) = timeout(limits::ROOT_PATIENCE, caller.stat_fs()).await else {
-        return at.last.lock().space.ok_or_else(silent);
-    };
-    let stat = answer?;
+    let known = at.last.lock().space;
+    let space = unless_silent(ask_space(caller), known).await?;
+    at.last.lock().space = Some(space);
+    Ok(space)
+}
+
+async fn ask_space(caller: &Caller) -> Result<Space> {
+    let stat = caller.stat_fs().await?;
     let block = u64::from(SPACE_BLOCK);
     let free = stat.available_bytes / block;
-    let space = Space {
+    Ok(Space {
         blocks: stat.capacity_bytes / block,
         free,
         files: stat.inodes_used.saturating_add(free),
         // Inodes are made as needed: there is room for as many as there are blocks.
         free_files: free,
-    };
-    at.last.lock().space = Some(space);
-    Ok(space)
+    })
 }

@@ -1,13 +1,10 @@
-//! Names: mknod, mkdir, symlink, unlink, rmdir, rename, link.
+//! Names: mknod, mkdir, symlink, rename.
 
 use ff2_client::{Caller, Code, InodeId, NodeKind, RenameHow, Result, Status, pb};
 use fuser::RenameFlags;
 
-use crate::mounted::Mounted;
-
-/// Makes anything but an open file; the kernel takes a reference to it.
+/// Makes anything but an open file.
 pub(crate) async fn make(
-    at: &Mounted,
     caller: &Caller,
     parent: u64,
     name: &[u8],
@@ -15,21 +12,7 @@ pub(crate) async fn make(
     mode: u32,
 ) -> Result<pb::Attr> {
     let kind = kind.ok_or_else(|| Status::new(Code::InvalidArgument, "no such kind of node"))?;
-    let attr = caller.make_node(InodeId(parent), name, kind, mode & 0o7777).await?;
-    at.known.looked_up(attr.inode);
-    Ok(attr)
-}
-
-pub(crate) async fn link(
-    at: &Mounted,
-    caller: &Caller,
-    inode: u64,
-    parent: u64,
-    name: &[u8],
-) -> Result<pb::Attr> {
-    let attr = caller.link(InodeId(inode), InodeId(parent), name).await?;
-    at.known.looked_up(attr.inode);
-    Ok(attr)
+    caller.make_node(InodeId(parent), name, kind, mode & 0o7777).await
 }
 
 pub(crate) async fn rename(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ff2_client::{Caller, Code, File, InodeId, OpenHow, Result, Status, pb};
 use fuser::{FopenFlags, OpenAccMode, OpenFlags};
 
-use crate::mounted::Mounted;
+use crate::{known::Pages, mounted::Mounted};
 
 /// The kernel's own flag of an open that is to run the file (`FMODE_EXEC`).
 const OPEN_TO_EXECUTE: i32 = 0x20;
@@ -48,31 +48,40 @@ fn fopen_flags(flags: OpenFlags, keep_cache: bool) -> FopenFlags {
     fopen
 }
 
+/// A file that was opened. It gets its handle when the kernel hears of it: who was killed meanwhile
+/// would leave one behind that nobody closes. Dropped, the file is closed.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) file: File,
+    pub(crate) flags: FopenFlags,
+    /// What the kernel's pages are of once it has the answer.
+    pub(crate) pages: Option<Pages>,
+}
+
 pub(crate) async fn open(
     at: &Mounted,
     caller: &Caller,
     inode: u64,
     flags: OpenFlags,
-) -> Result<(u64, FopenFlags)> {
+) -> Result<Opened> {
     let how = open_how(flags);
     let file = caller.open(InodeId(inode), how).await?;
-    let opened = at.known.opened(inode, file.known_attr().version, how.write || how.truncate);
-    if opened.drop_attr {
+    let told = at.known.opened(inode, file.known_attr().version, how.write || how.truncate);
+    if told.drop_attr {
         at.drop_attr(inode);
     }
-    Ok((at.files.insert(file), fopen_flags(flags, opened.keep_pages)))
+    Ok(Opened { file, flags: fopen_flags(flags, told.keep_pages), pages: told.pages })
 }
 
-/// A file that was made and opened, as the kernel is told of it.
+/// A file that was made and opened. It has no handle yet, as [`Opened`].
 #[derive(Debug)]
 pub(crate) struct Created {
     pub(crate) attr: pb::Attr,
-    pub(crate) handle: u64,
+    pub(crate) file: File,
     pub(crate) flags: FopenFlags,
 }
 
 pub(crate) async fn create(
-    at: &Mounted,
     caller: &Caller,
     parent: u64,
     name: &[u8],
@@ -81,9 +90,7 @@ pub(crate) async fn create(
 ) -> Result<Created> {
     let how = OpenHow { create: Some(mode & 0o7777), ..open_how(flags) };
     let (file, attr, _) = caller.create(InodeId(parent), name, how).await?;
-    at.known.looked_up(attr.inode);
-    at.known.written(attr.inode);
-    Ok(Created { attr, handle: at.files.insert(file), flags: fopen_flags(flags, false) })
+    Ok(Created { attr, file, flags: fopen_flags(flags, false) })
 }
 
 pub(crate) fn file(at: &Mounted, handle: u64) -> Result<Arc<File>> {

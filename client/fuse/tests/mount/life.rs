@@ -1,6 +1,13 @@
 //! Beginning and end of a mount, and servers that fail under it.
 
-use std::{fs, sync::atomic::Ordering::SeqCst, thread, time::Duration};
+use std::{
+    fs,
+    io::Write,
+    process::{Command, Stdio},
+    sync::atomic::Ordering::SeqCst,
+    thread,
+    time::Duration,
+};
 
 use crate::{is_mounted, pattern, until, world};
 
@@ -74,7 +81,7 @@ fn a_process_that_waits_for_servers_can_be_killed() {
     let mount = world.mount("m");
     fs::write(mount.at("f"), pattern(100_000, 3)).unwrap();
     world.fake.state.down.store(0b110, SeqCst);
-    let mut reader = std::process::Command::new("dd")
+    let mut reader = Command::new("dd")
         .arg(format!("if={}", mount.at("f").display()))
         .args(["of=/dev/null", "iflag=direct", "status=none"])
         .spawn()
@@ -85,6 +92,66 @@ fn a_process_that_waits_for_servers_can_be_killed() {
     until("the end of the killed process", || reader.try_wait().unwrap().is_some());
     world.fake.state.down.store(0, SeqCst);
     assert!(fs::read(mount.at("f")).unwrap() == pattern(100_000, 3));
+    mount.stop();
+}
+
+#[test]
+fn a_writer_that_waits_for_servers_can_be_killed() {
+    let Some(world) = world() else { return };
+    let (mount, other) = (world.mount("m"), world.mount("other"));
+    let bytes = pattern(128 << 10, 4);
+    let mut writer = Command::new("dd")
+        .args(["bs=64k", "iflag=fullblock", "status=none"])
+        .arg(format!("of={}", mount.at("f").display()))
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = writer.stdin.take().unwrap();
+    input.write_all(&bytes[..64 << 10]).unwrap();
+    until("its first write", || world.fake.state.updates.load(SeqCst) > 0);
+    world.fake.state.down.store(0b110, SeqCst);
+    input.write_all(&bytes[64 << 10..]).unwrap();
+    thread::sleep(Duration::from_millis(300));
+    assert!(writer.try_wait().unwrap().is_none(), "it waits");
+    writer.kill().unwrap();
+    // Its last words wait for its write; it waits for neither.
+    until("the end of the killed process", || writer.try_wait().unwrap().is_some());
+    world.fake.state.down.store(0, SeqCst);
+    let length = bytes.len() as u64;
+    until("the end of its write", || fs::metadata(other.at("f")).unwrap().len() == length);
+    assert!(fs::read(mount.at("f")).unwrap() == bytes);
+    until("the close of its file", || mount.status().unwrap()["mount"]["open_files"] == 0);
+    mount.stop();
+    other.stop();
+}
+
+#[test]
+fn a_create_whose_process_was_killed_leaves_no_handle() {
+    let Some(world) = world() else { return };
+    let mount = world.mount("m");
+    world.fake.state.silent.store(true, SeqCst);
+    let mut maker =
+        Command::new("sh").args(["-c", "> \"$0\""]).arg(mount.at("new")).spawn().unwrap();
+    thread::sleep(Duration::from_millis(300));
+    assert!(maker.try_wait().unwrap().is_none(), "it waits");
+    maker.kill().unwrap();
+    until("the end of the killed process", || maker.try_wait().unwrap().is_some());
+    world.fake.state.silent.store(false, SeqCst);
+    fs::write(mount.at("new"), "there").unwrap();
+    until("the close of all files", || mount.status().unwrap()["mount"]["open_files"] == 0);
+    mount.stop();
+}
+
+#[test]
+fn space_that_was_never_known_is_waited_for() {
+    let Some(world) = world() else { return };
+    let mount = world.mount("m");
+    world.fake.state.silent.store(true, SeqCst);
+    let mut df = Command::new("df").arg(&mount.path).stdout(Stdio::null()).spawn().unwrap();
+    thread::sleep(Duration::from_millis(1500));
+    assert!(df.try_wait().unwrap().is_none(), "it waits");
+    world.fake.state.silent.store(false, SeqCst);
+    assert!(df.wait().unwrap().success());
     mount.stop();
 }
 

@@ -87,9 +87,14 @@ impl World {
 
 impl Mount {
     fn is_ready(&self) -> bool {
+        self.status().is_some_and(|status| status["ready"] == true)
+    }
+
+    /// What its admin socket shows, once it answers.
+    fn status(&self) -> Option<serde_json::Value> {
         let ask = ff2_daemon::admin_get(&self.data_dir, "/status");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(ask).is_ok_and(|status| status["ready"] == true)
+        runtime.block_on(ask).ok()
     }
 
     fn at(&self, name: impl AsRef<Path>) -> PathBuf {

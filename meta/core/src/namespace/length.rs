@@ -73,14 +73,15 @@ pub(super) fn recover(tx: &mut Tx<'_>, op: &pb::RecoverLengthOp) -> Result<pb::N
     let key = keys::one(Tag::Doubt, op.inode);
     let doubt = tx.kv.get(&key).map(|bytes| decode::<pb::LengthDoubtRecord>(&bytes)).transpose()?;
     if doubt.is_some_and(|record| record.doubt == op.doubt) {
-        let before = inode.attr.size;
+        let before = (inode.attr.size, inode.writers);
         // A chunk beyond the largest size cannot be: chunk numbers end there.
         grow(tx, &mut inode, op.length.min(wire::FILE_SIZE_MAX))?;
-        if inode.attr.size != before {
-            inode.modified(tx.now_ns);
-        }
         tx.kv.delete(&key);
         open::drop_writers(tx, &mut inode, |writer| writer.lost)?;
+        // A lost writer may have written below the known size: caches of that content are void.
+        if (inode.attr.size, inode.writers) != before {
+            inode.modified(tx.now_ns);
+        }
         tx.put_inode(&inode);
     }
     Ok(pb::NsReply { attr: Some(inode.attr), ..Default::default() })

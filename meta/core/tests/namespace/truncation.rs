@@ -146,3 +146,19 @@ fn lengths_of_lost_writers_are_asked_from_the_chains() {
     v.lead(collect(&[file])).unwrap();
     v.lead(finish_truncate(file, 1)).unwrap();
 }
+
+#[test]
+fn what_a_lost_writer_may_have_overwritten_is_a_new_version() {
+    let (mut v, root) = Volume::with_root();
+    let writer = v.user(0, 0, &[]);
+    let file = v.ask(&writer, create(ROOT, "f", 0o644)).unwrap().attr.unwrap().inode;
+    v.ask(&writer, report(file, 10)).unwrap();
+    let before = v.attr(file);
+    v.lead(expire(&[writer.session])).unwrap();
+    let doubt = v.doubts()[0];
+    v.lead(recover(file, doubt.doubt, 10)).unwrap();
+    let after = v.attr(file);
+    assert_eq!(after.size, 10);
+    assert!(after.version > before.version && after.mtime_ns > before.mtime_ns);
+    assert_eq!(v.ask(&root, close(file, 20)), Err(Code::BadHandle));
+}
