@@ -3,6 +3,7 @@
 //! All questions go to the leader of the cluster group, which knows the loads; any other metad answers
 //! UNAVAILABLE and names it in the metadata `ff2-leader` (host:port of its gRPC server).
 
+mod nodes;
 mod status;
 mod token;
 mod why;
@@ -16,7 +17,7 @@ use ff2_fabric::{
     admin::admin_server::{Admin, AdminServer as GrpcAdmin},
 };
 use ff2_meta_core::cluster::{default_chains, place, placeable_disks, user, users};
-use ff2_proto::{Code, FILE_DESCRIPTOR_SET, NodeId, Status, pb};
+use ff2_proto::{Code, FILE_DESCRIPTOR_SET, NodeId, Status, TargetId, pb};
 use pb::{cluster_command::Fact, ns_request::Op};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -295,13 +296,15 @@ impl Admin for AdminService {
         Ok(Response::new(pb::ListSessionsReply { sessions }))
     }
 
-    /// A new metad joins its groups by itself; this tells whether it has.
+    /// A new metad joins its groups by itself; this tells whether it has, and lets one that was
+    /// removed do so again.
     async fn add_member(
         &self,
         request: Request<pb::AddMemberRequest>,
     ) -> Reply<pb::AddMemberReply> {
         let request = request.into_inner();
         self.state.leading()?;
+        self.state.readmit(request.node).await?;
         for status in [self.state.cluster.group.status(), self.state.namespace.group.status()] {
             let member = status.members.iter().find(|member| member.node == request.node);
             let what_to_do = match member {
@@ -328,18 +331,36 @@ impl Admin for AdminService {
         self.state.remove_member(node).await.map_err(|status| self.state.refuse(status))?;
         Ok(Response::new(pb::RemoveMemberReply {}))
     }
-}
 
-impl AdminState {
-    async fn remove_member(&self, node: u32) -> Result<(), Status> {
-        let members = self.cluster.group.status().members;
-        if members.iter().any(|member| member.node == node) && members.len() <= 1 {
-            return Err(Status::new(Code::Busy, "the last metad cannot be removed"));
-        }
-        self.namespace.remove_node(node).await?;
-        self.cluster.group.remove(node).await?;
-        self.cluster.propose(Fact::RemoveNode(pb::RemoveNode { node })).await?;
-        tracing::info!(node, "a metad was removed");
-        Ok(())
+    async fn set_draining(
+        &self,
+        request: Request<pb::SetDrainingRequest>,
+    ) -> Reply<pb::SetDrainingReply> {
+        let pb::SetDrainingRequest { node, draining } = request.into_inner();
+        self.state.propose(Fact::SetDraining(pb::SetDraining { node, draining })).await?;
+        tracing::info!(node, draining, "whether a node gets new targets");
+        Ok(Response::new(pb::SetDrainingReply {}))
+    }
+
+    async fn replace_target(
+        &self,
+        request: Request<pb::ReplaceTargetRequest>,
+    ) -> Reply<pb::ReplaceTargetReply> {
+        let pb::ReplaceTargetRequest { target, node, disk } = request.into_inner();
+        self.state.leading()?;
+        let old = self.state.cluster.routing().targets.get(&TargetId(target)).cloned();
+        let node = match (node, old) {
+            (0, Some(old)) => old.node,
+            (0, None) => {
+                return Err(tonic::Status::not_found(format!("there is no target {target}")));
+            }
+            (node, _) => node,
+        };
+        let found = self.state.disk_uuid(node, &disk);
+        let disk_uuid = found.map_err(|status| self.state.refuse(status))?;
+        let fact = Fact::ReplaceTarget(pb::ReplaceTarget { target, node, disk_uuid });
+        let new = self.state.propose(fact).await?.target;
+        tracing::info!(target_id = target, new, node, "a target is replaced");
+        Ok(Response::new(pb::ReplaceTargetReply { target: new }))
     }
 }

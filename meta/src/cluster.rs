@@ -214,6 +214,10 @@ impl ClusterService {
             let lead = self.cluster.leading()?;
             match lead.join(&self.cluster.routing(), request) {
                 JoinTurn::Now => return Ok(()),
+                JoinTurn::Taken => {
+                    let detail = format!("node {} lives at another address", request.node_id);
+                    return Err(Status::new(Code::Busy, detail));
+                }
                 JoinTurn::AfterJudgement if Instant::now() >= until => {
                     let detail = "the end of its former process is being judged";
                     return Err(Status::new(Code::Busy, detail));

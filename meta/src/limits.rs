@@ -20,11 +20,12 @@ pub const ANSWER_MARGIN: Duration = Duration::from_millis(100);
 pub const LEAVE_WAIT: Duration = Duration::from_millis(1_500);
 /// A command of the leader's own.
 pub const OWN_COMMAND: Duration = Duration::from_secs(5);
-/// One chunk update or listing of a leader. A new leader lets this long pass before it ends a
-/// truncation that it found, so that no update of its predecessor is still on its way.
+/// One chunk update or listing of a leader.
 pub const CHUNK_CALL: Duration = Duration::from_secs(2);
 /// Chunk updates that one task has in progress.
 pub const CHUNK_CALLS: usize = 32;
+/// Chunk updates that share a deadline.
+pub const CHUNK_STEPS: usize = 256;
 /// Chunks of one listing.
 pub const CHUNK_PAGE: u32 = 1_024;
 /// Chunks up to this number are removed without asking which exist.
@@ -37,8 +38,10 @@ pub const ORPHANS_PAGE: u32 = 1_024;
 pub const NOTICES_MAX: u32 = 1_024;
 /// Orphans that a session may say it holds.
 pub const HOLDS_MAX: usize = 65_536;
-/// Truncations and length doubts looked at in one round.
+/// Truncations and length doubts of one listing.
 pub const LEFTOVERS_PAGE: u32 = 256;
+/// Files whose length is asked at the same time.
+pub const RECOVERED_TOGETHER: usize = 16;
 /// How long a grant lets its holder do I/O without asking again.
 pub const GRANT: Duration = Duration::from_secs(24 * 3_600);
 /// Age of the space figures that statfs answers.

@@ -24,7 +24,7 @@ use bytes::Bytes;
 use ff2_daemon::{Operation, Operations};
 use ff2_fabric::{Answer, Buf, Call, ClusterKey, Context, Namespace as NamespaceRpc, RaftClient};
 use ff2_group::Group;
-use ff2_meta_core::namespace::{self, Namespace};
+use ff2_meta_core::namespace::{self, Namespace, Owner};
 use ff2_proto::{Code, Routing, Status, VolumeId, pb, status::check};
 use pb::ns_request::Op;
 use prost::Message;
@@ -44,6 +44,8 @@ pub(crate) struct NamespaceGroup {
     pub(crate) chunks: Chunks,
     pub(crate) lead: leader::Lead,
     pub(crate) session_ms: u32,
+    /// How long a new leader expects steps of earlier leaders' truncations to take effect.
+    inherited_steps: Duration,
     stamps: Stamps,
     space: SpaceCache,
 }
@@ -54,6 +56,7 @@ impl NamespaceGroup {
         cluster: ClusterGroup,
         key: ClusterKey,
         chunks: Chunks,
+        election_timeout: Duration,
     ) -> Arc<Self> {
         let session_ms = cluster.lease.session_ms;
         let space = SpaceCache::new(chunks.clone());
@@ -64,26 +67,29 @@ impl NamespaceGroup {
             chunks,
             lead: leader::Lead::default(),
             session_ms,
+            // A call, and twice what the election may have hidden of its predecessor's last reads.
+            inherited_steps: limits::CHUNK_CALL + 2 * election_timeout,
             stamps: Stamps::new(),
             space,
         })
     }
 
     /// Asks the machine of a replica that is up to date.
-    pub(crate) async fn query(&self, request: pb::NsRequest) -> Result<pb::NsReply, Status> {
-        self.group.query(move |kv| namespace::query(kv, &request)).await
+    async fn query(&self, request: pb::NsRequest, owner: Owner) -> Result<pb::NsReply, Status> {
+        self.group.query(move |kv| namespace::query_of(kv, &request, owner)).await
     }
 
     /// As [`NamespaceGroup::query`], for an operation of metad itself; a refusal is an error.
     pub(crate) async fn ask(&self, volume: VolumeId, op: Op) -> Result<pb::NsReply, Status> {
-        let reply = self.query(own_request(volume, op)).await?;
+        let reply = self.query(own_request(volume, op), None).await?;
         check(reply.status.clone())?;
         Ok(reply)
     }
 
     /// Logs an operation of the leader itself; a refusal is an error.
     pub(crate) async fn command(&self, volume: VolumeId, op: Op) -> Result<pb::NsReply, Status> {
-        let reply = within(limits::OWN_COMMAND, self.propose(own_request(volume, op))).await?;
+        let reply =
+            within(limits::OWN_COMMAND, self.propose(own_request(volume, op), None)).await?;
         check(reply.status.clone())?;
         Ok(reply)
     }
@@ -118,8 +124,8 @@ impl NamespaceGroup {
         mine.map(|volume| VolumeId(volume.id)).collect()
     }
 
-    async fn propose(&self, request: pb::NsRequest) -> Result<pb::NsReply, Status> {
-        let command = self.stamps.stamp(request, &self.cluster.routing())?;
+    async fn propose(&self, request: pb::NsRequest, owner: Owner) -> Result<pb::NsReply, Status> {
+        let command = self.stamps.stamp(request, owner, &self.cluster.routing())?;
         let reply = self.group.propose(Bytes::from(command.encode_to_vec())).await?;
         pb::NsReply::decode(reply).map_err(|error| Status::new(Code::Internal, error.to_string()))
     }
@@ -179,7 +185,7 @@ impl NamespaceService {
         let patience = cx.remaining();
         let wanted = Wanted::of(&request);
         let is_statfs = matches!(request.op, Some(Op::StatFs(_)));
-        let query = self.namespace.query(request);
+        let query = self.namespace.query(request, guard::owner(&cx.peer));
         let reply = tokio::time::timeout(patience, query).await;
         let mut reply =
             reply.map_err(|_| Status::new(Code::Timeout, "no quorum answered in time"))??;
@@ -198,11 +204,12 @@ impl NamespaceService {
     ) -> Result<pb::NsReply, Status> {
         let volume = VolumeId(request.volume);
         let wanted = Wanted::of(&request);
+        let owner = guard::owner(&cx.peer);
         let is_open_session = matches!(request.op, Some(Op::OpenSession(_)));
         let patience = cx.remaining().saturating_sub(limits::ANSWER_MARGIN / 2);
         let begun = std::time::Instant::now();
         operation.waits_for("its commit");
-        let mut reply = within(patience, self.namespace.propose(request)).await?;
+        let mut reply = within(patience, self.namespace.propose(request, owner)).await?;
         if let Some(truncation) = reply.truncation.take() {
             operation.waits_for("the truncation's chunks");
             let left = patience.saturating_sub(begun.elapsed());
@@ -254,8 +261,12 @@ impl NamespaceService {
         let volume = VolumeId(request.volume);
         let after = keepalive.seen_orphan_seq;
         let owner = guard::owner(&cx.peer);
-        if !lead.knows(volume, request.session) {
-            lead.learn(volume, group.sessions(volume).await?);
+        let session = request.session;
+        if !lead.knows(volume, session)
+            && let Some(record) =
+                group.group.query(move |kv| namespace::session(kv, session)).await??
+        {
+            lead.begin(volume, &record);
         }
         lead.keepalive(volume, request.session, owner, keepalive)?;
         let op = Op::ListOrphans(pb::ListOrphansOp { after, limit: limits::NOTICES_MAX });

@@ -3,7 +3,7 @@
 use ff2_fabric::{Answer, Buf, Context, Raft};
 use ff2_group::Group;
 use ff2_meta_core::{StateMachine, cluster::ClusterMachine, namespace::Namespace};
-use ff2_proto::{CLUSTER_GROUP, Code, Status, pb};
+use ff2_proto::{CLUSTER_GROUP, Code, NodeId, Status, pb};
 
 use crate::NAMESPACE_GROUP;
 
@@ -60,6 +60,7 @@ impl Raft for RaftService {
         _bulk: Buf,
     ) -> Result<Answer<pb::JoinGroupReply>, Status> {
         cx.require_daemon()?;
+        self.refuse_removed(request.node).await?;
         on_group!(self, request.group, |group| join(group, request).await)
     }
 
@@ -71,6 +72,21 @@ impl Raft for RaftService {
     ) -> Result<Answer<pb::LeaveGroupReply>, Status> {
         cx.require_daemon()?;
         on_group!(self, request.group, |group| remove(group, request.node).await)
+    }
+}
+
+impl RaftService {
+    /// A metad that was removed does not let itself back in by starting with an empty folder.
+    async fn refuse_removed(&self, node: u32) -> Result<(), Status> {
+        // This replica may not have heard of the removal yet.
+        self.cluster.read_index().await?;
+        let routing = self.cluster.view();
+        let removed = |node: &pb::Node| node.role() == pb::NodeRole::RoleUnknown;
+        if routing.nodes.get(&NodeId(node)).is_some_and(removed) {
+            let detail = format!("metad {node} was removed: add it (`AddMember`) first");
+            return Err(Status::new(Code::Forbidden, detail));
+        }
+        Ok(())
     }
 }
 

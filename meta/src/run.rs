@@ -84,18 +84,17 @@ impl Metad {
             lease: config.lease.clone(),
             cluster_id,
         };
-        let group = Group::<Namespace>::open(
-            group_config(&config, NAMESPACE_GROUP),
-            Namespace::new(),
-            link,
-        )
-        .context("open the namespace group")?;
+        let group = group_config(&config, NAMESPACE_GROUP);
+        let election_timeout = group.election_timeout();
+        let group = Group::<Namespace>::open(group, Namespace::new(), link)
+            .context("open the namespace group")?;
         let mut session = [0; 8];
         getrandom::fill(&mut session)
             .map_err(|error| anyhow::anyhow!("draw a random number: {error}"))?;
         let client = ChainClient::new(peers.clone(), routing.clone(), u64::from_le_bytes(session));
         let chunks = Chunks { client, peers: peers.clone(), routing: routing.clone() };
-        let namespace = NamespaceGroup::new(group, cluster.clone(), key.clone(), chunks);
+        let namespace =
+            NamespaceGroup::new(group, cluster.clone(), key.clone(), chunks, election_timeout);
 
         let mut metad = Self {
             address,

@@ -82,11 +82,20 @@ impl Targets {
         Report { targets, disks: self.disks(), ..Default::default() }
     }
 
-    /// Starts the targets whose stores are on the disks.
+    /// Starts the targets whose stores are on the disks. Of two stores of one chain the older was
+    /// given up for the newer while its disk was away: it waits to be removed.
     pub async fn start_existing(&self, shared: &Shared) -> Result<(), Status> {
+        let stores = || self.disks.iter().flat_map(|disk| disk.engine.targets());
+        let mut newest = BTreeMap::new();
+        for meta in stores() {
+            let known = newest.entry(meta.chain).or_insert(meta.id);
+            *known = meta.id.max(*known);
+        }
         for disk in &self.disks {
             for meta in disk.engine.targets() {
-                self.start(disk, meta, shared).await?;
+                if newest.get(&meta.chain) == Some(&meta.id) {
+                    self.start(disk, meta, shared).await?;
+                }
             }
         }
         Ok(())
@@ -161,7 +170,7 @@ impl Targets {
             let matched =
                 if target.node == node.0 && !is_running && routing.chains.contains_key(&chain) {
                     self.create(target, shared).await
-                } else if is_running && target.node == 0 && target.chain == 0 {
+                } else if target.node == 0 && target.chain == 0 {
                     self.remove(id).await
                 } else {
                     Ok(())
@@ -195,18 +204,17 @@ impl Targets {
         Ok(())
     }
 
+    /// Removes the store of a target that was given up, if there is one here.
     async fn remove(&self, id: TargetId) -> Result<(), Status> {
-        let disk_uuid = {
+        let has_it = |disk: &&OpenDisk| disk.engine.targets().iter().any(|meta| meta.id == id);
+        let Some(disk) = self.disks.iter().find(has_it) else { return Ok(()) };
+        {
             let mut running = self.running.write();
             if let Some(stop) = running.stops.remove(&id) {
                 stop.cancel();
             }
-            let chain = running.by_chain.iter().find(|(_, h)| h.meta.id == id).map(|(&c, _)| c);
-            chain.and_then(|chain| running.by_chain.remove(&chain)).map(|h| h.disk_uuid)
-        };
-        let Some(disk) = self.disks.iter().find(|disk| Some(disk.uuid) == disk_uuid) else {
-            return Ok(());
-        };
+            running.by_chain.retain(|_, handle| handle.meta.id != id);
+        }
         tracing::info!(target_id = id.0, "the cluster gave the target up: its store is removed");
         disk.engine.remove_target(id).await
     }

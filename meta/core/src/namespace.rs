@@ -52,7 +52,8 @@ use keys::Tag;
 use tx::Tx;
 
 pub use fsck::{Problem, fsck};
-pub use request::{Class, class, granted, is_mutation, needs_grant, stamp};
+pub use request::{Class, Owner, class, granted, is_mutation, needs_grant, stamp};
+pub use sessions::session;
 
 /// The machine of a namespace group: [`pb::NsCommand`] in, [`pb::NsReply`] out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -96,7 +97,7 @@ impl Namespace {
                 Ok(Bytes::from(reply.encode_to_vec()))
             }
             Class::Mutation => {
-                if let Some(answer) = once::admit(kv, request)? {
+                if let Some(answer) = once::admit(kv, request, command.owner)? {
                     return Ok(answer);
                 }
                 let result = run(command, request, op, kv);
@@ -186,18 +187,23 @@ fn change(tx: &mut Tx<'_>, op: &Op) -> Result<pb::NsReply, Status> {
     }
 }
 
-/// Answers a read from the keys as they are. A request in a session needs the session to live,
-/// because what it opens would otherwise not be held.
+/// Answers a daemon's read from the keys as they are.
 pub fn query(kv: &dyn KvRead, request: &pb::NsRequest) -> pb::NsReply {
-    reply(read(kv, request))
+    query_of(kv, request, None)
 }
 
-fn read(kv: &dyn KvRead, request: &pb::NsRequest) -> Result<pb::NsReply, Status> {
+/// As [`query`], for whoever owns the connection. A request in a session needs the session to live,
+/// because what it opens would otherwise not be held, and to be its owner's.
+pub fn query_of(kv: &dyn KvRead, request: &pb::NsRequest, owner: Owner) -> pb::NsReply {
+    reply(read(kv, request, owner))
+}
+
+fn read(kv: &dyn KvRead, request: &pb::NsRequest, owner: Owner) -> Result<pb::NsReply, Status> {
     let Some(op) = &request.op else {
         return Err(Status::new(Code::InvalidArgument, "a request that asks for nothing"));
     };
     if request.session != 0 {
-        sessions::check(kv, request.session)?;
+        sessions::check(kv, request.session, owner)?;
     }
     let who = || {
         let none = || Status::new(Code::InvalidArgument, "the request needs credentials");

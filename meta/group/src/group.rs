@@ -63,6 +63,11 @@ impl GroupConfig {
         }
     }
 
+    /// The shortest time without a leader before an election.
+    pub fn election_timeout(&self) -> Duration {
+        self.tick * self.election_ticks as u32
+    }
+
     pub(crate) fn replica(&self, raft_id: u64, seed: u64) -> ReplicaConfig {
         ReplicaConfig {
             group: self.group,

@@ -307,6 +307,7 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
         let heartbeat = self.ticks.is_multiple_of(self.config.heartbeat_ticks as u64);
         self.reads.tick(now, heartbeat, self.config.election_timeout());
         self.watch_sending();
+        self.renew_term();
         self.reconcile();
         self.compact();
         self.observe(out);

@@ -168,8 +168,8 @@ fn node_problems(routing: &Routing, problems: &mut Vec<String>) {
             let place = format!("disk {} ({}) of node {id} ({host})", disk.index, disk.path);
             if disk.failed {
                 problems.push(format!(
-                    "{place} has failed: replace it, format it and restart ff2-storaged; its \
-                     targets are then copied from other nodes"
+                    "{place} has failed: put a new one in, format it and restart ff2-storaged; then \
+                     replace its targets by new ones there, which are copied from other nodes"
                 ));
                 continue;
             }
@@ -247,10 +247,18 @@ fn degraded(
 }
 
 fn absence(routing: &Routing, member: &pb::ChainMember) -> String {
-    match routing.nodes.get(&NodeId(member.node)) {
-        Some(node) if node.alive => "offline (its disk failed, or is being loaded)".into(),
-        _ => "offline with its node".into(),
+    let target = routing.targets.get(&TargetId(member.target));
+    match routing.nodes.get(&NodeId(member.node)).filter(|node| node.alive) {
+        Some(node) if !node.disks.iter().any(|disk| has(disk, target)) => {
+            "offline (its disk is not there: put it back, or replace the target)".into()
+        }
+        Some(_) => "offline (its disk failed, or is being loaded)".into(),
+        None => "offline with its node".into(),
     }
+}
+
+fn has(disk: &pb::Disk, target: Option<&pb::Target>) -> bool {
+    target.is_some_and(|target| target.disk_uuid == disk.uuid)
 }
 
 #[cfg(test)]
@@ -315,7 +323,14 @@ mod tests {
 
         let (mut routing, groups) = healthy();
         routing.nodes.get_mut(&NodeId(102)).unwrap().disks[0].failed = true;
-        assert!(only(&routing, &groups).contains("replace it"));
+        assert!(only(&routing, &groups).contains("put a new one in"));
+
+        let (mut routing, groups) = healthy();
+        let chain = routing.chains.get_mut(&ChainId(1)).unwrap();
+        chain.members[1].set_state(PublicState::Offline);
+        assert!(!only(&routing, &groups).contains("its disk is not there"));
+        routing.nodes.get_mut(&NodeId(102)).unwrap().disks[0].uuid = vec![7; 16].into();
+        assert!(only(&routing, &groups).contains("its disk is not there"));
 
         let (mut routing, groups) = healthy();
         routing.tables.clear();

@@ -14,6 +14,20 @@ use pb::UpdateKind;
 use super::plan::{FileChunks, Step};
 use crate::{leading::Term, limits};
 
+/// The steps of a truncation or removal: planned first, made then.
+#[derive(Debug, Default)]
+pub(super) struct Cut {
+    chunk_size: u32,
+    steps: Vec<Step>,
+}
+
+impl Cut {
+    /// As many steps together as are made well within a call's time.
+    pub(super) fn batches(&self) -> impl Iterator<Item = &[Step]> {
+        self.steps.chunks(limits::CHUNK_STEPS)
+    }
+}
+
 /// The chains, as a daemon reaches them.
 #[derive(Clone, Debug)]
 pub(crate) struct Chunks {
@@ -23,21 +37,25 @@ pub(crate) struct Chunks {
 }
 
 impl Chunks {
-    /// Cuts a file's chunks. Fails at the first chunk that cannot be cut now; doing it again is safe
-    /// as long as the truncation is not finished.
-    pub(super) async fn cut(&self, term: &Term, cut: &pb::Truncation) -> Result<(), Status> {
-        let Some(layout) = &cut.layout else { return Ok(()) };
+    /// What cutting a file's chunks takes.
+    pub(super) async fn plan(&self, term: &Term, cut: &pb::Truncation) -> Result<Cut, Status> {
+        let Some(layout) = &cut.layout else { return Ok(Cut::default()) };
         let file = FileChunks::new(&self.routing.get(), cut.inode, layout)?;
         let bound = (!cut.uncertain).then_some(cut.length_bound);
-        self.cut_above(term, &file, cut.size, bound).await
+        self.plan_above(term, &file, cut.size, bound).await
     }
 
-    /// Removes all chunks of an inode that nobody can reach any more.
+    /// Removes all chunks of an inode that nobody can reach any more. Its number is never used
+    /// again, so this harms nobody however late a step comes.
     pub(super) async fn remove(&self, term: &Term, orphan: &pb::Orphan) -> Result<(), Status> {
         let Some(layout) = &orphan.layout else { return Ok(()) };
         let file = FileChunks::new(&self.routing.get(), orphan.inode, layout)?;
         let bound = (!orphan.uncertain).then_some(orphan.size);
-        self.cut_above(term, &file, 0, bound).await
+        let cut = self.plan_above(term, &file, 0, bound).await?;
+        for steps in cut.batches() {
+            self.perform(term, &cut, steps, Instant::now() + limits::CHUNK_CALL).await?;
+        }
+        Ok(())
     }
 
     /// How long the chains say that a file is; at least what is known.
@@ -51,13 +69,13 @@ impl Chunks {
     }
 
     /// `bound` is above all chunks, if that is known.
-    async fn cut_above(
+    async fn plan_above(
         &self,
         term: &Term,
         file: &FileChunks,
         size: u64,
         bound: Option<u64>,
-    ) -> Result<(), Status> {
+    ) -> Result<Cut, Status> {
         let chunks = file.above(size, bound.unwrap_or(u64::MAX));
         let indexes: Vec<u32> = if FileChunks::are_few(&chunks) {
             chunks.filter_map(|index| u32::try_from(index).ok()).collect()
@@ -66,16 +84,33 @@ impl Chunks {
             let listed = self.list(term, file, from).await?;
             listed.iter().filter_map(|chunk| Some(chunk.chunk.as_ref()?.index)).collect()
         };
-        let steps = indexes.into_iter().filter_map(|index| file.cut(index, size));
-        stream::iter(steps.map(|step| self.perform(term, step, file.chunk_size())))
+        let steps = indexes.into_iter().filter_map(|index| file.cut(index, size)).collect();
+        Ok(Cut { chunk_size: file.chunk_size(), steps })
+    }
+
+    /// Makes these steps of a cut; none of them later than `deadline`. Fails at the first chunk that
+    /// cannot be cut now.
+    pub(super) async fn perform(
+        &self,
+        term: &Term,
+        cut: &Cut,
+        steps: &[Step],
+        deadline: Instant,
+    ) -> Result<(), Status> {
+        stream::iter(steps.iter().map(|step| self.step(term, *step, cut.chunk_size, deadline)))
             .buffer_unordered(limits::CHUNK_CALLS)
             .try_collect::<Vec<()>>()
             .await?;
         Ok(())
     }
 
-    async fn perform(&self, term: &Term, step: Step, chunk_size: u32) -> Result<(), Status> {
-        // A leader that was replaced must not touch chunks: its successor may have finished already.
+    async fn step(
+        &self,
+        term: &Term,
+        step: Step,
+        chunk_size: u32,
+        deadline: Instant,
+    ) -> Result<(), Status> {
         term.check()?;
         let (chain, chunk, kind, offset) = match step {
             Step::Truncate { chain, chunk, length } => (chain, chunk, UpdateKind::Truncate, length),
@@ -90,7 +125,7 @@ impl Chunks {
             chunk_size,
             grant: Bytes::new(),
         };
-        self.client.update(&update, Instant::now() + limits::CHUNK_CALL).await?;
+        self.client.update(&update, deadline).await?;
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Who may ask what: a request is checked against the identity of its connection before anything else.
 
 use ff2_fabric::Peer;
-use ff2_meta_core::namespace::{Class, class};
+use ff2_meta_core::namespace::{Class, Owner, class};
 use ff2_proto::{Code, Status, pb};
 use pb::ns_request::Op;
 
@@ -54,7 +54,7 @@ fn forbidden(detail: String) -> Status {
 }
 
 /// Who a session belongs to: all daemons are one, each user another.
-pub(super) fn owner(peer: &Peer) -> Option<u32> {
+pub(super) fn owner(peer: &Peer) -> Owner {
     match peer {
         Peer::Daemon => None,
         Peer::User(claims) => Some(claims.uid),

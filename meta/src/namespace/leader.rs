@@ -4,8 +4,9 @@
 //! Each kind of work is a loop of rounds; a round reads the state, does what it finds, and logs what
 //! it did. A failed round is repeated, so rounds must be safe to repeat, and are.
 
-use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
+use ff2_meta_core::namespace::Owner;
 use ff2_proto::{Code, Status, VolumeId, pb};
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
@@ -43,15 +44,19 @@ impl NamespaceLead {
         self.book.lock().knows(volume, session)
     }
 
-    pub(super) fn learn(&self, volume: VolumeId, on_record: BTreeSet<u64>) {
-        self.book.lock().learn(self.term.now_ms(), volume, &on_record);
+    pub(super) fn learn(&self, volume: VolumeId, on_record: &[pb::SessionRecord]) {
+        self.book.lock().learn(self.term.now_ms(), volume, on_record);
+    }
+
+    pub(super) fn begin(&self, volume: VolumeId, session: &pb::SessionRecord) {
+        self.book.lock().begin(self.term.now_ms(), volume, session);
     }
 
     pub(super) fn keepalive(
         &self,
         volume: VolumeId,
         session: u64,
-        owner: Option<u32>,
+        owner: Owner,
         said: pb::KeepaliveOp,
     ) -> Result<(), Status> {
         let mut book = self.book.lock();
@@ -78,21 +83,28 @@ impl NamespaceGroup {
     }
 
     /// The sessions of a volume that are on record.
-    pub(crate) async fn sessions(&self, volume: VolumeId) -> Result<BTreeSet<u64>, Status> {
-        let reply = self.ask(volume, Op::ListSessions(pb::ListSessionsOp {})).await?;
-        Ok(reply.sessions.iter().map(|session| session.id).collect())
+    pub(crate) async fn sessions(
+        &self,
+        volume: VolumeId,
+    ) -> Result<Vec<pb::SessionRecord>, Status> {
+        Ok(self.ask(volume, Op::ListSessions(pb::ListSessionsOp {})).await?.sessions)
     }
 
     async fn expire_sessions(&self, lead: &NamespaceLead) -> Result<(), Status> {
         for volume in self.volumes() {
             self.make_root(lead, volume).await?;
-            let sessions = self.sessions(volume).await?;
-            lead.learn(volume, sessions);
+            let on_record = self.sessions(volume).await?;
+            lead.learn(volume, &on_record);
             let now = lead.term.now_ms();
             let expired = lead.book.lock().expired(now, volume);
-            for batch in expired.chunks(ff2_meta_core::namespace::limits::EXPIRE_BATCH_MAX) {
+            if !expired.is_empty() {
+                tracing::warn!(%volume, sessions = ?expired, "these mounts fell silent: expired");
+            }
+            let ending =
+                on_record.iter().filter(|session| session.ending).map(|session| session.id);
+            let over: Vec<u64> = ending.chain(expired).collect();
+            for batch in over.chunks(ff2_meta_core::namespace::limits::EXPIRE_BATCH_MAX) {
                 lead.term.check()?;
-                tracing::warn!(%volume, sessions = ?batch, "these mounts fell silent: expired");
                 let sessions = batch.to_vec();
                 let op = Op::ExpireSessions(pb::ExpireSessionsOp { sessions });
                 self.command(volume, op).await?;
@@ -124,7 +136,7 @@ impl NamespaceGroup {
                 let last = reply.orphan_inodes.last().map(|orphan| orphan.seq);
                 // Asked after the orphans: whoever could have one of them open is on this list. A
                 // session that the book did not know would not be waited for.
-                lead.learn(volume, self.sessions(volume).await?);
+                lead.learn(volume, &self.sessions(volume).await?);
                 let (ready, seen_by_all) = {
                     let book = lead.book.lock();
                     let ready = book.collectable(volume, reply.orphan_inodes);
@@ -170,23 +182,45 @@ impl NamespaceGroup {
     /// Truncations that an earlier leader, or a client that went away, left unfinished.
     async fn settle_leftovers(self: &Arc<Self>, lead: &Arc<NamespaceLead>) -> Result<(), Status> {
         for volume in self.volumes() {
-            let (after_inode, limit) = (0, limits::LEFTOVERS_PAGE);
-            let op = Op::ListTruncating(pb::ListTruncatingOp { after_inode, limit });
-            for truncation in self.ask(volume, op).await?.truncations {
-                drop(self.begin_truncation(lead, volume, truncation));
+            let (mut after_inode, limit) = (0, limits::LEFTOVERS_PAGE);
+            loop {
+                let op = Op::ListTruncating(pb::ListTruncatingOp { after_inode, limit });
+                let reply = self.ask(volume, op).await?;
+                let last = reply.truncations.last().map(|truncation| truncation.inode);
+                for truncation in reply.truncations {
+                    drop(self.begin_truncation(lead, volume, truncation));
+                }
+                match last {
+                    Some(last) if !reply.end => after_inode = last,
+                    _ => break,
+                }
             }
         }
         Ok(())
     }
 
+    /// Asks the chains how long files are. Each round goes through all that are in doubt, many at a
+    /// time, so that those on a chain that is down do not keep the others.
     async fn recover_lengths(&self, lead: &NamespaceLead) -> Result<(), Status> {
         for volume in self.volumes() {
-            let (after_inode, limit) = (0, limits::LEFTOVERS_PAGE);
-            let op = Op::ListLengthDoubts(pb::ListLengthDoubtsOp { after_inode, limit });
-            for doubt in self.ask(volume, op).await?.length_doubts {
-                if let Err(status) = self.recover_length(lead, volume, &doubt).await {
-                    let inode = doubt.inode;
-                    tracing::info!(%volume, inode, %status, "length not recovered yet");
+            let (mut after_inode, limit) = (0, limits::LEFTOVERS_PAGE);
+            loop {
+                let op = Op::ListLengthDoubts(pb::ListLengthDoubtsOp { after_inode, limit });
+                let reply = self.ask(volume, op).await?;
+                let last = reply.length_doubts.last().map(|doubt| doubt.inode);
+                let recover = |doubt: pb::LengthDoubt| async move {
+                    if let Err(status) = self.recover_length(lead, volume, &doubt).await {
+                        tracing::info!(%volume, inode = doubt.inode, %status, "length unknown yet");
+                    }
+                };
+                stream::iter(reply.length_doubts.into_iter().map(recover))
+                    .buffer_unordered(limits::RECOVERED_TOGETHER)
+                    .collect::<()>()
+                    .await;
+                lead.term.check()?;
+                match last {
+                    Some(last) if !reply.end => after_inode = last,
+                    _ => break,
                 }
             }
         }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ff2_meta_core::namespace::Owner;
 use ff2_proto::{Code, Status, VolumeId, pb};
 
 type Millis = u64;
@@ -19,15 +20,12 @@ pub(super) struct SessionBook {
 #[derive(Debug)]
 struct Entry {
     heard_at: Millis,
-    /// Whose connection renewed it first; nobody else may.
-    owner: Option<Owner>,
+    /// The only one who may renew it.
+    owner: Owner,
     /// Every notice up to this was handled; `None` before it spoke to this leader.
     seen_orphan_seq: Option<u64>,
     holds: BTreeSet<u64>,
 }
-
-/// A user's id; a daemon has none.
-type Owner = Option<u32>;
 
 impl SessionBook {
     pub(super) fn new(period_ms: Millis) -> Self {
@@ -38,17 +36,24 @@ impl SessionBook {
         self.sessions.contains_key(&(volume, session))
     }
 
-    /// The sessions on record: new ones begin their period, ended ones are forgotten.
-    pub(super) fn learn(&mut self, now: Millis, volume: VolumeId, on_record: &BTreeSet<u64>) {
-        self.sessions.retain(|(of, id), _| *of != volume || on_record.contains(id));
-        for &id in on_record {
-            self.sessions.entry((volume, id)).or_insert_with(|| Entry {
-                heard_at: now,
-                owner: None,
-                seen_orphan_seq: None,
-                holds: BTreeSet::new(),
-            });
+    /// All sessions on record: new ones begin their period, ended ones are forgotten.
+    pub(super) fn learn(&mut self, now: Millis, volume: VolumeId, on_record: &[pb::SessionRecord]) {
+        let on_record = || on_record.iter().filter(|record| !record.ending);
+        let live: BTreeSet<u64> = on_record().map(|record| record.id).collect();
+        self.sessions.retain(|(of, id), _| *of != volume || live.contains(id));
+        for record in on_record() {
+            self.begin(now, volume, record);
         }
+    }
+
+    /// A session on record begins its period, unless it has.
+    pub(super) fn begin(&mut self, now: Millis, volume: VolumeId, record: &pb::SessionRecord) {
+        self.sessions.entry((volume, record.id)).or_insert_with(|| Entry {
+            heard_at: now,
+            owner: record.owner,
+            seen_orphan_seq: None,
+            holds: BTreeSet::new(),
+        });
     }
 
     pub(super) fn keepalive(
@@ -62,7 +67,7 @@ impl SessionBook {
         let Some(entry) = self.sessions.get_mut(&(volume, session)) else {
             return Err(Status::new(Code::SessionExpired, format!("session {session} is over")));
         };
-        if *entry.owner.get_or_insert(owner) != owner {
+        if entry.owner != owner {
             return Err(Status::new(Code::Forbidden, "the session belongs to another user"));
         }
         entry.heard_at = entry.heard_at.max(now);
@@ -112,8 +117,13 @@ mod tests {
 
     fn book(sessions: &[u64]) -> SessionBook {
         let mut book = SessionBook::new(30_000);
-        book.learn(1_000, VOLUME, &sessions.iter().copied().collect());
+        book.learn(1_000, VOLUME, &records(sessions));
         book
+    }
+
+    fn records(sessions: &[u64]) -> Vec<pb::SessionRecord> {
+        let record = |&id| pb::SessionRecord { id, owner: Some(1000), ..Default::default() };
+        sessions.iter().map(record).collect()
     }
 
     fn says(book: &mut SessionBook, now: Millis, session: u64, seen: u64, holds: &[u64]) {
@@ -136,7 +146,7 @@ mod tests {
         says(&mut book, 20_000, 1, 0, &[]);
         assert!(book.expired(30_999, VOLUME).is_empty());
         assert_eq!(book.expired(31_000, VOLUME), [2]);
-        book.learn(31_000, VOLUME, &BTreeSet::from([1]));
+        book.learn(31_000, VOLUME, &records(&[1]));
         assert!(!book.knows(VOLUME, 2));
         let late = book.keepalive(31_001, VOLUME, 2, None, pb::KeepaliveOp::default());
         assert_eq!(late.unwrap_err().code, Code::SessionExpired);
@@ -153,15 +163,26 @@ mod tests {
         assert_eq!(collectable(&book), [11, 13]);
         says(&mut book, 4_000, 1, 3, &[]);
         assert_eq!(collectable(&book), [11, 12, 13]);
-        book.learn(5_000, VOLUME, &BTreeSet::new());
+        book.learn(5_000, VOLUME, &[]);
         assert_eq!(collectable(&book), [11, 12, 13], "nobody is there");
     }
 
     #[test]
     fn a_session_is_renewed_by_its_owner_only() {
         let mut book = book(&[1]);
-        says(&mut book, 2_000, 1, 0, &[]);
         let other = book.keepalive(2_000, VOLUME, 1, Some(2000), pb::KeepaliveOp::default());
-        assert_eq!(other.unwrap_err().code, Code::Forbidden);
+        assert_eq!(other.unwrap_err().code, Code::Forbidden, "though it is the first to speak");
+        says(&mut book, 2_000, 1, 0, &[]);
+    }
+
+    #[test]
+    fn a_session_that_ends_is_waited_for_by_nobody() {
+        let mut book = book(&[1, 2]);
+        says(&mut book, 2_000, 1, 3, &[]);
+        let mut records = records(&[1, 2]);
+        records[1].ending = true;
+        book.learn(2_000, VOLUME, &records);
+        assert!(!book.knows(VOLUME, 2));
+        assert_eq!(collectable(&book), [11, 12, 13]);
     }
 }

@@ -5,8 +5,9 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use ff2_meta_core::namespace;
-use ff2_proto::{Code, Routing, Status, limits, pb};
+use ff2_meta_core::namespace::{self, Owner};
+use ff2_proto::{Code, Routing, Status, TableId, limits, pb};
+use pb::ns_request::Op;
 
 /// Times that grow, whatever the clock of the machine does.
 #[derive(Debug)]
@@ -22,13 +23,16 @@ impl Stamps {
     pub(super) fn stamp(
         &self,
         request: pb::NsRequest,
+        owner: Owner,
         routing: &Routing,
     ) -> Result<pb::NsCommand, Status> {
+        check_layout(&request, routing)?;
         let mut seed = [0; 8];
         getrandom::fill(&mut seed)
             .map_err(|error| Status::new(Code::Internal, format!("no random bytes: {error}")))?;
         let (now_ns, seed) = (self.next(wall_ns()), u64::from_le_bytes(seed));
-        Ok(namespace::stamp(request, now_ns, seed, default_layout(routing)))
+        let command = namespace::stamp(request, now_ns, seed, default_layout(routing));
+        Ok(pb::NsCommand { owner, ..command })
     }
 
     fn next(&self, wall_ns: i64) -> i64 {
@@ -42,6 +46,31 @@ impl Stamps {
 fn wall_ns() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// A layout that somebody asks for must name a table that exists and no more chains than it has.
+fn check_layout(request: &pb::NsRequest, routing: &Routing) -> Result<(), Status> {
+    let asked = match &request.op {
+        Some(Op::Create(op)) => &op.layout,
+        Some(Op::SetLayout(op)) => &op.layout,
+        _ => return Ok(()),
+    };
+    let Some(layout) = asked else { return Ok(()) };
+    let Some(table) = routing.tables.get(&TableId(layout.table)) else {
+        let known: Vec<String> = routing.tables.keys().map(ToString::to_string).collect();
+        let detail =
+            format!("there is no chain table {}: there are [{}]", layout.table, known.join(", "));
+        return Err(Status::new(Code::InvalidArgument, detail));
+    };
+    let chains = table.chains.len();
+    if layout.stripe as usize > chains {
+        let detail = format!(
+            "a stripe of {} chains, and chain table {} has {chains}",
+            layout.stripe, layout.table
+        );
+        return Err(Status::new(Code::InvalidArgument, detail));
+    }
+    Ok(())
 }
 
 /// New files go to the newest table; none before there is one.
@@ -59,8 +88,6 @@ fn default_layout(routing: &Routing) -> Option<pb::Layout> {
 
 #[cfg(test)]
 mod tests {
-    use ff2_proto::TableId;
-
     use super::*;
 
     #[test]
@@ -84,5 +111,26 @@ mod tests {
         let layout = default_layout(&routing).unwrap();
         assert_eq!((layout.table, layout.stripe), (2, 3));
         assert!(layout.chunk_size.is_power_of_two());
+    }
+
+    #[test]
+    fn a_layout_names_what_there_is() {
+        let mut routing = Routing::default();
+        let table = pb::ChainTable { id: 4, chains: vec![1, 2, 3], ..Default::default() };
+        routing.tables.insert(TableId(4), table);
+        let ask = |table, stripe| {
+            let layout = Some(pb::Layout { table, stripe, ..Default::default() });
+            let set = Op::SetLayout(pb::SetLayoutOp { inode: 1, layout });
+            let create = Op::Create(pb::CreateOp { layout, ..Default::default() });
+            let answers = [set, create].map(|op| {
+                let request = pb::NsRequest { op: Some(op), ..Default::default() };
+                check_layout(&request, &routing).map_err(|status| status.detail)
+            });
+            assert_eq!(answers[0], answers[1]);
+            answers[0].clone()
+        };
+        assert_eq!(ask(4, 3), Ok(()));
+        assert_eq!(ask(5, 3), Err("there is no chain table 5: there are [4]".into()));
+        assert_eq!(ask(4, 4), Err("a stripe of 4 chains, and chain table 4 has 3".into()));
     }
 }

@@ -1,7 +1,11 @@
 //! Truncations in progress: the machine has set the size and waits; the chunks above it are cut here,
 //! once for each truncation whoever waits for it, and then the machine is told.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ff2_proto::{Code, Status, VolumeId, pb};
 use futures::{FutureExt, future::BoxFuture, future::Shared};
@@ -72,8 +76,9 @@ impl NamespaceGroup {
             // A remembered answer names a truncation that may be long over: cutting then would cut
             // what was written since.
             let Some(pending) = self.pending(volume, &truncation).await? else { return Ok(()) };
-            match self.chunks.cut(&lead.term, &pending).await {
-                Ok(()) => break,
+            match self.cut(lead, volume, &pending).await {
+                Ok(true) => break,
+                Ok(false) => return Ok(()),
                 Err(status) => {
                     if !std::mem::replace(&mut told, true) {
                         let inode = truncation.inode;
@@ -83,12 +88,35 @@ impl NamespaceGroup {
                 }
             }
         }
-        tokio::time::sleep(limits::CHUNK_CALL.saturating_sub(lead.term.age())).await;
+        // An earlier leader may have found it pending just before this term, and its steps may take
+        // effect for a call's time after that. Whoever sees the truncation finished may write again
+        // what such a step would cut.
+        tokio::time::sleep(self.inherited_steps.saturating_sub(lead.term.age())).await;
         lead.term.check()?;
         let (inode, truncate_version) = (truncation.inode, truncation.truncate_version);
         let op = Op::FinishTruncate(pb::FinishTruncateOp { inode, truncate_version });
         self.command(volume, op).await?;
         Ok(())
+    }
+
+    /// Whether all chunks were cut; otherwise it is no longer to be cut. Each batch of steps is made
+    /// under a deadline that was set before the truncation was found pending. So however long this
+    /// process is paused in between, no step takes effect after a later leader has finished it.
+    async fn cut(
+        &self,
+        lead: &NamespaceLead,
+        volume: VolumeId,
+        truncation: &pb::Truncation,
+    ) -> Result<bool, Status> {
+        let cut = self.chunks.plan(&lead.term, truncation).await?;
+        for steps in cut.batches() {
+            let deadline = Instant::now() + limits::CHUNK_CALL;
+            if self.pending(volume, truncation).await?.is_none() {
+                return Ok(false);
+            }
+            self.chunks.perform(&lead.term, &cut, steps, deadline).await?;
+        }
+        Ok(true)
     }
 
     async fn pending(

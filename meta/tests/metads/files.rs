@@ -115,6 +115,41 @@ async fn a_connection_speaks_for_its_user_and_a_revoked_token_for_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_used_by_its_owner_only() {
+    let world = World::start(1).await;
+    let (_store, token) = world.furnish().await;
+    open_root(&world).await;
+    let mut ann = Client::mount(&world, &token, 5).await;
+    let bobs = world.key.issue(pb::UserClaims { uid: 1001, gid: 1001, ..Default::default() });
+    let mut bob = Client::mount(&world, &bobs, 5).await;
+    assert_ne!(bob.session, ann.session, "nonces are each owner's");
+    bob.session = ann.session;
+    let first = Op::Keepalive(pb::KeepaliveOp::default());
+    let attacks = [first, Op::CloseSession(pb::CloseSessionOp {}), create("theirs"), lookup("x")];
+    for op in attacks {
+        let seq = 1;
+        assert_eq!(bob.repeat(seq, op).await.unwrap_err().code, Code::Forbidden);
+    }
+    let made = ann.change(create("hers")).await.unwrap().attr.unwrap();
+    assert_eq!(made.uid, 1000);
+    ann.ask(Op::Keepalive(pb::KeepaliveOp::default())).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layout_that_cannot_be_is_refused_with_what_there_is() {
+    let world = World::start(1).await;
+    let (_store, token) = world.furnish().await;
+    open_root(&world).await;
+    let mut client = Client::mount(&world, &token, 5).await;
+    let layout = pb::Layout { table: 9, chunk_size: 1 << 20, stripe: 1, ..Default::default() };
+    let Op::Create(create) = create("file") else { unreachable!() };
+    let op = Op::Create(pb::CreateOp { layout: Some(layout), ..create });
+    let refusal = client.change(op).await.unwrap_err();
+    assert_eq!(refusal.code, Code::InvalidArgument);
+    assert!(refusal.detail.contains("there are [1]"), "{refusal}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_truncation_is_cut_before_it_is_answered_and_orphans_are_collected() {
     let world = World::start(1).await;
     let (store, token) = world.furnish().await;

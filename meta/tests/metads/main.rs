@@ -4,5 +4,6 @@
 
 mod administration;
 mod files;
+mod members;
 mod store;
 mod world;

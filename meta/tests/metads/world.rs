@@ -25,6 +25,8 @@ use tonic::{Request, transport::Channel};
 use crate::store::Store;
 
 pub(crate) const CLUSTER: &str = "metads-test";
+/// Entries of their logs that the metads keep.
+pub(crate) const LOG_KEEP_ENTRIES: u64 = 100;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct World {
@@ -91,7 +93,13 @@ impl World {
                 tls_ca_file: None,
             },
             peers,
-            raft: RaftConfig { tick_ms: 10, election_ticks: 30, ..RaftConfig::default() },
+            raft: RaftConfig {
+                tick_ms: 10,
+                election_ticks: 30,
+                // So few that a metad which was away for a while needs a snapshot.
+                log_keep_entries: LOG_KEEP_ENTRIES,
+                ..RaftConfig::default()
+            },
             lease: LeaseConfig { lease_ms: 1_000, heartbeat_ms: 100, session_ms },
             log: LogConfig::default(),
         }
@@ -101,26 +109,74 @@ impl World {
         self.folder.path().join(format!("metad-{node}"))
     }
 
-    /// Starts a metad that does not run.
-    pub(crate) async fn run(&mut self, node: u32) {
-        let config = self.configs[&node].clone();
-        let metrics = Arc::new(Metrics::new("ff2-metad", "test"));
-        let inflight = InFlight::default();
-        let shown = serde_json::Value::Null;
-        let admin = Admin::new("ff2-metad", "test", shown, metrics.clone(), inflight.clone());
-        let operations = Operations::new(&metrics, inflight.clone());
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let runtime = Runtime { metrics, inflight, operations, admin, stop, tasks };
-        let metad = Metad::start(config, runtime.clone()).await.unwrap();
-        self.metads.insert(node, (metad, runtime));
+    /// One more metad, on a folder that was never formatted.
+    pub(crate) fn configure(&mut self, node: u32) {
+        let config = Arc::new(self.stranger(node));
+        self.configs.insert(node, config);
     }
 
+    /// A configuration on ports of its own, whatever runs under this id.
+    fn stranger(&self, node: u32) -> MetadConfig {
+        let known = &self.configs[&1];
+        let ports = free_ports(3);
+        let mut peers = known.peers.clone();
+        peers.push(PeerConfig { node, address: at(ports[0]) });
+        self.config(node, &ports, peers, known.lease.session_ms)
+    }
+
+    /// Another process that is configured with the id of one that runs.
+    pub(crate) async fn run_second(&self, node: u32) -> (Metad, Runtime) {
+        let data_dir = self.folder.path().join(format!("second-{node}"));
+        start(Arc::new(MetadConfig { data_dir, ..self.stranger(node) })).await
+    }
+
+    /// Starts a metad that does not run.
+    pub(crate) async fn run(&mut self, node: u32) {
+        let started = start(self.configs[&node].clone()).await;
+        self.metads.insert(node, started);
+    }
+
+    /// As [`World::run`], with an empty folder.
+    pub(crate) async fn run_wiped(&mut self, node: u32) {
+        std::fs::remove_dir_all(self.data_dir(node)).unwrap();
+        self.run(node).await;
+    }
     /// As `kill -9`.
     pub(crate) async fn kill(&mut self, node: u32) {
         let (metad, runtime) = self.metads.remove(&node).unwrap();
         metad.kill().await;
-        runtime.tasks.close();
-        tokio::time::timeout(PATIENCE, runtime.tasks.wait()).await.expect("its tasks end");
+        end(runtime).await;
+    }
+
+    /// As `SIGTERM` for all of them at once.
+    pub(crate) async fn stop_all(&mut self) {
+        let stopping = std::mem::take(&mut self.metads).into_values();
+        futures::future::join_all(stopping.map(|(metad, runtime)| async move {
+            metad.stop().await;
+            end(runtime).await;
+        }))
+        .await;
+    }
+
+    /// Waits until a metad votes in both groups, and is ready.
+    pub(crate) async fn until_votes(&self, node: u32) {
+        self.until("it votes in both groups", |world| {
+            let (metad, runtime) = &world.metads[&node];
+            let votes = |status: pb::GroupStatus| {
+                let own: Vec<_> = status.members.iter().filter(|m| m.node == node).collect();
+                own.len() == 1 && own[0].voter && status.leader_node != 0
+            };
+            runtime.admin.is_ready()
+                && votes(metad.cluster_group().status())
+                && votes(metad.namespace_group().status())
+        })
+        .await;
+    }
+
+    /// A metad that leads nothing.
+    pub(crate) fn follower(&self) -> u32 {
+        let leaders = [self.namespace_leader(), self.cluster_leader()];
+        *self.metads.keys().find(|node| !leaders.contains(&Some(**node))).unwrap()
     }
 
     pub(crate) fn metad(&self, node: u32) -> &Metad {
@@ -259,6 +315,23 @@ impl Client {
         };
         self.finder.call(Instant::now() + PATIENCE, ask).await
     }
+}
+
+async fn start(config: Arc<MetadConfig>) -> (Metad, Runtime) {
+    let metrics = Arc::new(Metrics::new("ff2-metad", "test"));
+    let inflight = InFlight::default();
+    let shown = serde_json::Value::Null;
+    let admin = Admin::new("ff2-metad", "test", shown, metrics.clone(), inflight.clone());
+    let operations = Operations::new(&metrics, inflight.clone());
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let runtime = Runtime { metrics, inflight, operations, admin, stop, tasks };
+    let metad = Metad::start(config, runtime.clone()).await.unwrap();
+    (metad, runtime)
+}
+
+async fn end(runtime: Runtime) {
+    runtime.tasks.close();
+    tokio::time::timeout(PATIENCE, runtime.tasks.wait()).await.expect("its tasks end");
 }
 
 fn at(port: u16) -> String {

@@ -143,6 +143,14 @@ impl Cluster {
         ended.await.unwrap();
     }
 
+    /// A new disk in the place of the old one, of a node that does not run.
+    pub(crate) fn replace_disk(&self, n: usize) {
+        assert!(self.nodes[n].is_none());
+        let config = self.config(n);
+        std::fs::remove_dir_all(&config.disks[0].path).unwrap();
+        ff2_storaged::format(&config).unwrap();
+    }
+
     /// Place of the node that a target is on.
     pub(crate) fn node_of(&self, target: u64) -> usize {
         let routing = self.metad.routing();

@@ -196,6 +196,36 @@ async fn a_node_dies_under_load_and_comes_back_with_everything() {
     cluster.end().await;
 }
 
+/// The target on the disk that is lost is given up; one on the new disk is filled from the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_disk_is_replaced_by_a_new_one() {
+    const CHUNKS: u32 = 8;
+    let mut cluster = Cluster::start("disk").await;
+    let client = cluster.client.clone();
+    let mut model = Model::default();
+    for index in 0..CHUNKS {
+        model.write(&client, index, 0, content(index, 1, 200_000)).await;
+    }
+    let lost = cluster.metad.chain().unwrap().head().unwrap().target;
+    let place = cluster.node_of(lost);
+    cluster.kill(place).await;
+    cluster.replace_disk(place);
+    cluster.start_node(place);
+    model.write(&client, 0, 100, content(0, 2, 9_000)).await;
+    let is_offline = |m: &pb::ChainMember| m.target == lost && m.state() == PublicState::Offline;
+    cluster.metad.until("it is given up", |chain| chain.members.iter().any(is_offline)).await;
+    let new = cluster.metad.replace(lost);
+    cluster.metad.until_all_serve().await;
+    assert!(cluster.metad.chain().unwrap().serving().any(|member| member.target == new));
+    model.verify_on_all(&cluster, CHUNKS).await;
+    // It is found again after a restart.
+    cluster.stop_node(place).await;
+    cluster.start_node(place);
+    cluster.metad.until_all_serve().await;
+    model.verify_on_all(&cluster, CHUNKS).await;
+    cluster.end().await;
+}
+
 const HOT: u32 = 500;
 
 /// Overwrites one chunk over and over. Returns what it is in the end.

@@ -78,6 +78,33 @@ impl Metad {
         self.state.lock().delta()
     }
 
+    /// A new target on its node's present disk takes the place of one that is offline.
+    pub(crate) fn replace(&self, target: u64) -> u64 {
+        let mut state = self.state.lock();
+        let version = state.bump();
+        let mut old = state.routing.targets[&TargetId(target)].clone();
+        let mut chain = state.routing.chains[&old.chain.into()].clone();
+        let member = chain.members.iter_mut().find(|member| member.target == target).unwrap();
+        assert_eq!(member.state(), PublicState::Offline);
+        let new = pb::Target {
+            id: target + 1_000,
+            disk_uuid: state.routing.nodes[&NodeId(old.node)].disks[0].uuid.clone(),
+            changed_at: version,
+            generation: 0,
+            ..old.clone()
+        };
+        let id = new.id;
+        member.target = id;
+        chain.version += 1;
+        chain.changed_at = version;
+        (old.node, old.chain, old.changed_at) = (0, 0, version);
+        state.routing.chains.insert(chain.id.into(), chain);
+        state.routing.targets.insert(id.into(), new);
+        state.routing.targets.insert(target.into(), old);
+        self.publish(state);
+        id
+    }
+
     pub(crate) async fn until(&self, what: &str, mut is_so: impl FnMut(&pb::Chain) -> bool) {
         let mut version = self.version.subscribe();
         let wait = async {

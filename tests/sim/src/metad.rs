@@ -337,7 +337,7 @@ impl Metad {
             None => Some(self.not_leader()),
             Some(book) => match book.join(millis(cx.now), &routing, &request) {
                 JoinTurn::Now => None,
-                JoinTurn::AfterJudgement => Some(Code::Busy.into()),
+                JoinTurn::AfterJudgement | JoinTurn::Taken => Some(Code::Busy.into()),
             },
         };
         if let Some(status) = refusal {

@@ -6,11 +6,7 @@ use ff2_client::{Caller, Code, InodeId, ROOT_INODE, Result, pb};
 use fuser::FileAttr;
 use tokio::time::timeout;
 
-use crate::{
-    attr::{Change, file_attr},
-    limits,
-    mounted::Mounted,
-};
+use crate::{attr::Change, limits, mounted::Mounted};
 
 /// An entry for the kernel. `None`: there is no such name.
 pub(crate) async fn lookup(caller: &Caller, parent: u64, name: &[u8]) -> Result<Option<pb::Attr>> {

@@ -2,6 +2,7 @@
 
 mod nodes;
 mod tables;
+mod targets;
 mod users;
 
 use ff2_proto::{Status, pb, status::Code};
@@ -23,7 +24,9 @@ pub(super) fn apply(fact: Fact, edit: &mut Edit<'_>, kv: &mut dyn Kv) -> Answer 
         Fact::TargetsReported(fact) => nodes::targets_reported(&fact, edit),
         Fact::SetDraining(fact) => nodes::set_draining(&fact, edit),
         Fact::RemoveNode(fact) => nodes::remove(&fact, edit),
+        Fact::ReadmitNode(fact) => nodes::readmit(&fact, edit),
         Fact::CreateTable(fact) => tables::create_table(fact, edit),
+        Fact::ReplaceTarget(fact) => targets::replace(fact, edit),
         Fact::CreateVolume(fact) => tables::create_volume(fact, edit),
         Fact::PutUser(fact) => users::put(fact, edit, kv),
         Fact::IssueToken(fact) => users::issue_token(&fact, edit, kv),

@@ -44,6 +44,8 @@ pub enum JoinTurn {
     Now,
     /// The end of the node's former incarnation is to be judged first; ask again.
     AfterJudgement,
+    /// A metad lives at another address under this id.
+    Taken,
 }
 
 /// What the status page shows of a node beside its record.
@@ -101,6 +103,11 @@ impl LeaseBook {
         if restarted && node.role() == NodeRole::Storaged {
             self.entry(id).restarted_at.get_or_insert(now);
             return JoinTurn::AfterJudgement;
+        }
+        if restarted && node.address != request.address {
+            // Two machines are configured with one id. The one that lives must not be put out, so
+            // the other waits until its lease is over.
+            return JoinTurn::Taken;
         }
         // Its join is about to be logged: the lease begins now, or the next tick would end it.
         let began_at = self.began_at;

@@ -249,6 +249,99 @@ fn a_replaced_disk_syncs_from_the_start() {
     assert_eq!((record.public_state(), record.generation), (PublicState::Syncing, 9));
 }
 
+fn second_disk(cluster: &mut Cluster, node: u32) -> Vec<u8> {
+    let uuid = vec![200; 16];
+    let mut request = Cluster::join_request(&cluster.routing(), node);
+    request.disks.push(pb::Disk { index: 1, uuid: uuid.clone().into(), ..Default::default() });
+    cluster.ok(Fact::Join(request));
+    uuid
+}
+
+#[test]
+fn a_lost_disks_target_is_replaced_by_a_new_one() {
+    let mut cluster = Cluster::serving(4, 3, 1);
+    let chain = cluster.routing().chains[&ChainId(1)].clone();
+    let [_, _, last] = chain.members[..] else { panic!("three replicas") };
+    let uuid = second_disk(&mut cluster, last.node);
+    let replace = |target, node, disk_uuid: &[u8]| {
+        let disk_uuid = bytes::Bytes::copy_from_slice(disk_uuid);
+        Fact::ReplaceTarget(pb::ReplaceTarget { target, node, disk_uuid })
+    };
+    let good = replace(last.target, last.node, &uuid);
+    assert_eq!(cluster.refused(good.clone()), Code::Busy, "it serves");
+    cluster.nodes_changed(&[last.node], &[]);
+    cluster.nodes_changed(&[], &[last.node]);
+    let before = cluster.routing().chains[&ChainId(1)].clone();
+    assert_eq!(before.members[2].state(), PublicState::Offline);
+    let other = chain.members[0].node;
+    let disk = cluster.routing().nodes[&NodeId(other)].disks[0].uuid.clone();
+    assert_eq!(cluster.refused(replace(last.target, other, &disk)), Code::InvalidArgument);
+    assert_eq!(cluster.refused(replace(last.target, last.node, &[7; 16])), Code::NotFound);
+    assert_eq!(cluster.refused(replace(99, last.node, &uuid)), Code::NotFound);
+    assert_eq!(cluster.refused(replace(last.target, 77, &uuid)), Code::NotFound);
+    let draining = |draining| Fact::SetDraining(pb::SetDraining { node: last.node, draining });
+    cluster.ok(draining(true));
+    assert_eq!(cluster.refused(good.clone()), Code::InvalidArgument, "gets nothing new");
+    cluster.ok(draining(false));
+
+    let new = cluster.ok(good.clone()).target;
+    let after = cluster.routing().chains[&ChainId(1)].clone();
+    assert_eq!(after.version, before.version + 1);
+    let member = after.members[2];
+    assert_eq!((member.target, member.state()), (new, PublicState::Offline));
+    let routing = cluster.routing();
+    let given_up = &routing.targets[&TargetId(last.target)];
+    assert_eq!((given_up.chain, given_up.node), (0, 0), "its node drops the store");
+    assert_eq!(cluster.refused(good), Code::NotFound, "a second time");
+
+    cluster.report(last.node);
+    assert_eq!(cluster.routing().targets[&TargetId(new)].public_state(), PublicState::Syncing);
+    cluster.report_complete(last.node);
+    let chain = cluster.routing().chains[&ChainId(1)].clone();
+    assert!(chain.members.iter().all(|member| member.state() == PublicState::Serving));
+}
+
+#[test]
+fn nothing_is_replaced_in_a_chain_that_serves_nothing() {
+    let mut cluster = Cluster::serving(3, 2, 1);
+    let members = cluster.routing().chains[&ChainId(1)].members.clone();
+    cluster.nodes_changed(&[members[1].node], &[]);
+    cluster.nodes_changed(&[members[0].node], &[]);
+    let free = (101..104).find(|node| members.iter().all(|m| m.node != *node)).unwrap();
+    let disk_uuid = cluster.routing().nodes[&NodeId(free)].disks[0].uuid.clone();
+    for member in &members {
+        let fact =
+            pb::ReplaceTarget { target: member.target, node: free, disk_uuid: disk_uuid.clone() };
+        assert_eq!(cluster.refused(Fact::ReplaceTarget(fact)), Code::Busy);
+    }
+}
+
+#[test]
+fn a_removed_metad_joins_again_only_after_it_was_readmitted() {
+    let mut cluster = Cluster::new();
+    let join = Fact::Join(pb::JoinRequest {
+        node_id: 3,
+        role: NodeRole::Metad.into(),
+        address: "m:3".into(),
+        incarnation: 1,
+        ..Default::default()
+    });
+    let readmit = |node| Fact::ReadmitNode(pb::ReadmitNode { node });
+    cluster.ok(join.clone());
+    assert_eq!(cluster.refused(readmit(3)), Code::NotFound, "it is there");
+    cluster.ok(Fact::RemoveNode(pb::RemoveNode { node: 3 }));
+    assert_eq!(cluster.refused(join.clone()), Code::Forbidden);
+    cluster.ok(readmit(3));
+    let routing = cluster.routing();
+    let node = &routing.nodes[&NodeId(3)];
+    assert_eq!((node.role(), node.alive), (NodeRole::Metad, false));
+    cluster.ok(join);
+    assert_eq!(cluster.ok(Fact::Join(new_node(0))).node_id, 101);
+    cluster.nodes_changed(&[101], &[]);
+    cluster.ok(Fact::RemoveNode(pb::RemoveNode { node: 101 }));
+    assert_eq!(cluster.refused(readmit(101)), Code::InvalidArgument);
+}
+
 #[test]
 fn joins_are_checked() {
     let mut cluster = Cluster::serving(1, 1, 1);
@@ -345,6 +438,7 @@ enum Step {
     Complete(u32),
     Wipe(u32),
     Drain(u32, bool),
+    Replace(u64, u32),
     Table,
 }
 
@@ -358,6 +452,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => node().prop_map(Step::Complete),
         1 => node().prop_map(Step::Wipe),
         1 => (node(), any::<bool>()).prop_map(|(node, draining)| Step::Drain(node, draining)),
+        2 => (1..20u64, node()).prop_map(|(target, node)| Step::Replace(target, node)),
         1 => Just(Step::Table),
     ];
     prop::collection::vec(step, 1..60)
@@ -381,6 +476,11 @@ fn run(cluster: &mut Cluster, step: Step) {
         }
         Step::Drain(node, draining) => {
             cluster.ok(Fact::SetDraining(pb::SetDraining { node, draining }));
+        }
+        Step::Replace(target, node) => {
+            let disk_uuid = cluster.routing().nodes[&NodeId(node)].disks[0].uuid.clone();
+            // Mostly refused.
+            cluster.apply(Fact::ReplaceTarget(pb::ReplaceTarget { target, node, disk_uuid }));
         }
         Step::Table => {
             let Ok(chains) = place(&placeable_disks(&cluster.routing()), 2, 2) else { return };

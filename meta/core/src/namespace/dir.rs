@@ -33,12 +33,18 @@ pub(super) fn lookup(
 
 /// Adds a name that is not there yet, and counts. The caller stores `dir`.
 pub(super) fn insert(tx: &mut Tx<'_>, dir: &mut Inode, name: &[u8], child: &Inode) {
-    debug_assert!(dir.is_dir());
-    let key = keys::dentry(dir.id(), name);
-    debug_assert!(tx.kv.get(&key).is_none(), "the name is taken");
     // Cookies only grow, so a reader of the directory never meets the same entry twice.
     let cookie = dir.next_cookie;
     dir.next_cookie += 1;
+    insert_at(tx, dir, name, child, cookie);
+}
+
+/// As [`insert`], at the place of the entry that had this name a moment ago: whoever reads the
+/// directory meanwhile meets the name once.
+pub(super) fn insert_at(tx: &mut Tx<'_>, dir: &mut Inode, name: &[u8], child: &Inode, cookie: u64) {
+    debug_assert!(dir.is_dir());
+    let key = keys::dentry(dir.id(), name);
+    debug_assert!(tx.kv.get(&key).is_none(), "the name is taken");
     dir.entries += 1;
     if child.is_dir() {
         dir.attr.nlink += 1;

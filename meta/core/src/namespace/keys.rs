@@ -12,7 +12,7 @@
 //! T inode                -> (empty)         (chunks are being cut)
 //! L inode                -> LengthDoubtRecord
 //! S session              -> SessionRecord
-//! N nonce                -> session
+//! N owner nonce          -> session         (owner: 0 for daemons, else uid + 1)
 //! U session              -> SessionUseRecord
 //! X session seq          -> the encoded NsReply that was given
 //! ```
@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::limits;
+use super::{limits, request::Owner};
 use crate::kv::KvRead;
 
 pub(super) const VOLUME: [u8; 1] = [b'V'];
@@ -60,6 +60,11 @@ pub(super) const TAGS: [Tag; 13] = [
     Tag::SessionUse,
     Tag::Answer,
 ];
+
+/// Of a session's nonce: each owner has nonces of its own.
+pub(super) fn nonce(owner: Owner, nonce: u64) -> [u8; 17] {
+    two(Tag::Nonce, owner.map_or(0, |uid| u64::from(uid) + 1), nonce)
+}
 
 pub(super) fn one(tag: Tag, number: u64) -> [u8; 9] {
     let mut key = [tag as u8; 9];

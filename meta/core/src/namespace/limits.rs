@@ -12,6 +12,8 @@ pub const WRITERS_PER_SESSION_MAX: u64 = 262_144;
 /// Sessions that one command expires, and inodes that one command collects: a command is applied in
 /// one go, and others wait for it.
 pub const EXPIRE_BATCH_MAX: usize = 64;
+/// Write sessions and remembered answers that one command settles of sessions that end.
+pub const END_STEPS_MAX: usize = 1_024;
 pub const COLLECT_BATCH_MAX: usize = 1_024;
 /// Entries of a page of orphans, truncations or doubtful lengths.
 pub const LIST_PAGE_MAX: u32 = 1_024;

@@ -9,20 +9,26 @@ use ff2_proto::{
 
 use super::{
     keys::{self, Tag},
-    limits, sessions, tx,
+    limits,
+    request::Owner,
+    sessions, tx,
 };
 use crate::kv::Kv;
 
 /// The answer that this mutation was given before; `None`: it is new and may run. Answers that the
 /// client acknowledged are forgotten here.
-pub(super) fn admit(kv: &mut dyn Kv, request: &pb::NsRequest) -> Result<Option<Bytes>, Status> {
+pub(super) fn admit(
+    kv: &mut dyn Kv,
+    request: &pb::NsRequest,
+    owner: Owner,
+) -> Result<Option<Bytes>, Status> {
     if request.seq == 0 {
         return Err(Status::new(Code::InvalidArgument, "a mutation needs a number"));
     }
     if request.cred.is_none() {
         return Err(Status::new(Code::InvalidArgument, "a mutation needs credentials"));
     }
-    sessions::check(kv, request.session)?;
+    sessions::check(kv, request.session, owner)?;
     if let Some(answer) = kv.get(&keys::two(Tag::Answer, request.session, request.seq)) {
         return Ok(Some(answer));
     }

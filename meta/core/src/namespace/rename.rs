@@ -65,21 +65,24 @@ pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::RenameOp) -> Result<pb::NsReply, S
         Plan::Nothing { source } => reply.attr = Some(source.inode.attr),
         Plan::Move { mut source, replaced } => {
             dir::remove(tx, &mut parents.old, &op.name, &source.entry);
+            let mut place = None;
             if let Some(mut replaced) = replaced {
+                place = Some(replaced.entry.cookie);
                 dir::remove(tx, parents.new_mut(), &op.new_name, &replaced.entry);
                 orphans::lose_name(tx, &mut replaced.inode);
                 tx.put_inode(&replaced.inode);
                 reply.replaced_attr = Some(replaced.inode.attr);
             }
-            arrive(tx, parents.new_mut(), &op.new_name, &mut source.inode);
+            arrive(tx, parents.new_mut(), &op.new_name, &mut source.inode, place);
             tx.put_inode(&source.inode);
             reply.attr = Some(source.inode.attr);
         }
         Plan::Exchange { mut source, mut target } => {
             dir::remove(tx, &mut parents.old, &op.name, &source.entry);
             dir::remove(tx, parents.new_mut(), &op.new_name, &target.entry);
-            arrive(tx, parents.new_mut(), &op.new_name, &mut source.inode);
-            arrive(tx, &mut parents.old, &op.name, &mut target.inode);
+            let places = [target.entry.cookie, source.entry.cookie].map(Some);
+            arrive(tx, parents.new_mut(), &op.new_name, &mut source.inode, places[0]);
+            arrive(tx, &mut parents.old, &op.name, &mut target.inode, places[1]);
             tx.put_inode(&source.inode);
             tx.put_inode(&target.inode);
             reply.attr = Some(source.inode.attr);
@@ -94,12 +97,16 @@ pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::RenameOp) -> Result<pb::NsReply, S
     Ok(reply)
 }
 
-fn arrive(tx: &mut Tx<'_>, dir: &mut Inode, name: &[u8], inode: &mut Inode) {
+/// `place`: the cookie that this name had, if it was there before.
+fn arrive(tx: &mut Tx<'_>, dir: &mut Inode, name: &[u8], inode: &mut Inode, place: Option<u64>) {
     if inode.is_dir() {
         inode.parent = dir.id();
     }
     inode.changed(tx.now_ns);
-    dir::insert(tx, dir, name, inode);
+    match place {
+        Some(cookie) => dir::insert_at(tx, dir, name, inode, cookie),
+        None => dir::insert(tx, dir, name, inode),
+    }
 }
 
 /// The checks, in the order in which Linux makes them.

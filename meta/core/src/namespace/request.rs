@@ -20,6 +20,10 @@ pub enum Class {
     Keepalive,
 }
 
+/// Whose connection a request came by: the uid of its token, `None` for a daemon's. Not whom it
+/// speaks for: a mount for all users of a host asks with many credentials in one session.
+pub type Owner = Option<u32>;
+
 /// The class of a request; `None` if it asks for nothing (that this release knows).
 pub fn class(request: &pb::NsRequest) -> Option<Class> {
     Some(class_of(request.op.as_ref()?))
@@ -106,14 +110,15 @@ pub fn granted(request: &pb::NsRequest) -> Option<(bool, bool)> {
     }
 }
 
-/// What the leader logs for a request: with all that is not a function of request and state.
+/// What the leader logs for a request of a daemon: with all that is not a function of request and
+/// state. Of a user's request it adds the owner.
 pub fn stamp(
     request: pb::NsRequest,
     now_ns: i64,
     seed: u64,
     default_layout: Option<pb::Layout>,
 ) -> pb::NsCommand {
-    pb::NsCommand { now_ns, seed, request: Some(request), default_layout }
+    pb::NsCommand { now_ns, seed, request: Some(request), default_layout, owner: None }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::{
     inode::{Inode, decode},
     keys::{self, Tag},
     limits,
+    request::Owner,
 };
 use crate::kv::{Kv, KvRead, Overlay};
 
@@ -23,6 +24,7 @@ pub(super) struct Tx<'a> {
     pub(super) seed: u64,
     pub(super) default_layout: Option<pb::Layout>,
     pub(super) session: u64,
+    pub(super) owner: Owner,
     pub(super) cred: pb::Credentials,
     pub(super) volume: pb::VolumeRecord,
 }
@@ -41,6 +43,7 @@ impl<'a> Tx<'a> {
             seed: command.seed,
             default_layout: command.default_layout,
             session: request.session,
+            owner: command.owner,
             cred: request.cred.clone().unwrap_or_default(),
         })
     }

@@ -31,10 +31,37 @@ fn a_file_replaces_a_file() {
     assert_eq!(reply.parent_attr.unwrap().inode, d);
     assert_eq!(find(&mut v, &root, ROOT, "a"), None);
     assert_eq!(find(&mut v, &root, d, "b"), Some(a));
-    assert!(cookie(&v) > before, "a renamed entry is a new one to readers of the directory");
+    assert_eq!(cookie(&v), before, "a reader of the directory meets the name once");
     assert_eq!(v.orphans()[0].inode, b);
     let now = v.now_ns;
     assert_eq!((v.attr(ROOT).mtime_ns, v.attr(d).mtime_ns, v.attr(a).ctime_ns), (now, now, now));
+}
+
+/// Every name that is there all the time is met exactly once, by a reader in pages of one.
+#[test]
+fn readers_meet_replaced_and_exchanged_names_once() {
+    let (mut v, root) = Volume::with_root();
+    for name in ["a", "b", "c", "d"] {
+        made(&mut v, &root, touch(ROOT, name, 0o644));
+    }
+    let mut changes = [exchange(ROOT, "a", ROOT, "d"), mv(ROOT, "d", ROOT, "b")].into_iter();
+    let (mut after, mut met) = (0, Vec::new());
+    loop {
+        let page = v.look(read_dir(ROOT, after, 1)).unwrap();
+        if let Some(entry) = page.entries.first() {
+            after = entry.cookie;
+            met.push(String::from_utf8(entry.name.to_vec()).unwrap());
+        }
+        if page.end {
+            break;
+        }
+        if met.len() >= 2
+            && let Some(op) = changes.next()
+        {
+            v.ask(&root, op).unwrap();
+        }
+    }
+    assert_eq!(met, ["a", "b", "c"], "and d went away in time");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Sessions and exactly-once answers.
 
-use ff2_meta_core::namespace::limits::ANSWERS_PER_SESSION_MAX;
+use ff2_meta_core::namespace::limits::{ANSWERS_PER_SESSION_MAX, END_STEPS_MAX};
 use ff2_proto::pb::{self, Code, ns_request::Op};
 
 use crate::{
@@ -49,6 +49,81 @@ fn sessions_open_once_and_end() {
     assert_eq!(v.look(all).unwrap().sessions.len(), 1);
     assert_eq!(v.lead(expire(&[1; 65])), Err(Code::InvalidArgument));
     assert!(v.lead(open(5, "host a")).unwrap().session > second, "numbers are not reused");
+}
+
+/// Otherwise another user could give an answer under a number that its owner is about to use, and
+/// the owner would take what it never did for done.
+#[test]
+fn a_session_is_its_owners_alone() {
+    let mut v = Volume::new();
+    let ask = |session, seq, op| pb::NsRequest {
+        session,
+        seq,
+        ack_below: seq,
+        cred: Some(pb::Credentials::default()),
+        op: Some(op),
+        ..Default::default()
+    };
+    let open = || ask(0, 0, Op::OpenSession(pb::OpenSessionOp { nonce: 5, ..Default::default() }));
+    let ann = v.log_of(open(), Some(10)).unwrap().session;
+    let bob = v.log_of(open(), Some(11)).unwrap().session;
+    let daemon = v.log_of(open(), None).unwrap().session;
+    assert!(ann != bob && bob != daemon, "each owner has nonces of its own");
+    assert_eq!(v.log_of(open(), Some(10)).unwrap().session, ann);
+
+    let close = || Op::CloseSession(pb::CloseSessionOp {});
+    for stranger in [Some(11), Some(9), None] {
+        let other = v.log_of(ask(ann, 1 << 40, mkdir(ROOT, "x", 0o755)), stranger);
+        assert_eq!(other, Err(Code::Forbidden));
+        assert_eq!(v.log_of(ask(ann, 0, close()), stranger), Err(Code::Forbidden));
+        assert_eq!(v.look_of(ann, open_read(ROOT), stranger), Err(Code::Forbidden));
+    }
+    v.look_of(ann, open_read(ROOT), Some(10)).unwrap();
+    v.log_of(ask(ann, 1, mkdir(ROOT, "x", 0o755)), Some(10)).expect("nothing was acknowledged");
+    v.log_of(ask(ann, 0, close()), Some(10)).unwrap();
+    v.log_of(ask(ann, 0, close()), Some(11)).expect("it is over: no effect");
+    let left = v.look(Op::ListSessions(pb::ListSessionsOp {})).unwrap().sessions;
+    assert_eq!(
+        left.iter().map(|s| (s.id, s.owner)).collect::<Vec<_>>(),
+        [(bob, Some(11)), (daemon, None)]
+    );
+}
+
+/// A command is applied in one go while all others wait, so a session with much open ends in steps.
+#[test]
+fn a_session_ends_in_bounded_steps() {
+    let (mut v, root) = Volume::with_root();
+    let apply = |v: &mut Volume, request: pb::NsRequest| {
+        use prost::Message;
+        let layout = Some(crate::volume::LAYOUT);
+        let command = ff2_meta_core::namespace::stamp(request, 1, 1, layout).encode_to_vec();
+        pb::NsReply::decode(v.apply(&command).as_slice()).unwrap()
+    };
+    let files = END_STEPS_MAX as u64 + 10;
+    for seq in 1..=files {
+        let request = numbered(&root, seq, seq, create(ROOT, &seq.to_string(), 0o644));
+        assert_eq!(apply(&mut v, request).status, None);
+    }
+    let lost = |v: &Volume| v.doubts().len();
+    let close = numbered(&root, 0, 0, Op::CloseSession(pb::CloseSessionOp {}));
+    assert_eq!(apply(&mut v, close).status, None);
+    assert_eq!(ff2_meta_core::namespace::fsck(&v.kv), []);
+    assert_eq!(v.ask(&root, mkdir(ROOT, "d", 0o755)), Err(Code::SessionExpired), "over at once");
+    let first = lost(&v);
+    assert!(first > 0 && first as u64 <= END_STEPS_MAX as u64, "{first}");
+    let record = v.look(Op::ListSessions(pb::ListSessionsOp {})).unwrap().sessions.remove(0);
+    assert!(record.ending);
+    let again = Op::OpenSession(pb::OpenSessionOp { nonce: record.nonce, ..Default::default() });
+    assert_ne!(v.lead(again).unwrap().session, root.session);
+    // One of its lost writers is settled before the rest is lost.
+    let doubt = v.doubts()[0];
+    v.lead(recover(doubt.inode, doubt.doubt, 7)).unwrap();
+    let request = pb::NsRequest { op: Some(expire(&[root.session])), ..Default::default() };
+    assert_eq!(apply(&mut v, request).status, None);
+    assert_eq!(ff2_meta_core::namespace::fsck(&v.kv), []);
+    assert_eq!(lost(&v) as u64, files - 1);
+    assert!(v.look_of(root.session, open_read(ROOT), None).is_err());
+    assert_eq!(v.look(Op::ListSessions(pb::ListSessionsOp {})).unwrap().sessions.len(), 1);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use ff2_meta_core::{
     Kv, MemKv, StateMachine,
-    namespace::{Class, Namespace, class, fsck, query, stamp},
+    namespace::{Class, Namespace, Owner, class, fsck, query, query_of, stamp},
 };
 use ff2_proto::{
     limits,
@@ -91,12 +91,22 @@ impl Volume {
         }
     }
 
-    /// Logs and applies a request, with all that must hold of any.
+    /// Logs and applies a daemon's request, with all that must hold of any.
     pub(crate) fn log(&mut self, request: pb::NsRequest) -> Result<pb::NsReply, Code> {
+        self.log_of(request, None)
+    }
+
+    /// As [`Volume::log`], for whoever owns the connection.
+    pub(crate) fn log_of(
+        &mut self,
+        request: pb::NsRequest,
+        owner: Owner,
+    ) -> Result<pb::NsReply, Code> {
         self.now_ns += 10;
         let before = self.kv.clone();
         let seed = self.now_ns as u64 * 31;
-        let command = stamp(request, self.now_ns, seed, Some(LAYOUT)).encode_to_vec();
+        let command = stamp(request, self.now_ns, seed, Some(LAYOUT));
+        let command = pb::NsCommand { owner, ..command }.encode_to_vec();
         let answer = self.apply(&command);
         let reply = pb::NsReply::decode(answer.as_slice()).expect("a reply");
         let hash = self.kv.hash();
@@ -145,6 +155,13 @@ impl Volume {
         let cred = Some(pb::Credentials::default());
         let request = pb::NsRequest { cred, op: Some(op), ..Default::default() };
         checked(query(&self.kv, &request))
+    }
+
+    /// Reads in a session, over a connection of `owner`.
+    pub(crate) fn look_of(&self, session: u64, op: Op, owner: Owner) -> Result<pb::NsReply, Code> {
+        let cred = Some(pb::Credentials::default());
+        let request = pb::NsRequest { session, cred, op: Some(op), ..Default::default() };
+        checked(query_of(&self.kv, &request, owner))
     }
 
     pub(crate) fn orphans(&self) -> Vec<pb::Orphan> {

@@ -3,7 +3,10 @@
 
 use ff2_meta_core::StateMachine;
 use ff2_proto::{Status, pb};
-use raft::{ProgressState, SnapshotStatus, StateRole, eraftpb::ConfChangeV2};
+use raft::{
+    ProgressState, SnapshotStatus, StateRole,
+    eraftpb::{ConfChangeV2, Message, MessageType},
+};
 
 use super::{Kind, Output, Replica};
 use crate::{limits, membership::Membership, store::LogStore};
@@ -29,6 +32,12 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
         if request.node == self.config.node {
             let why = "the leader itself holds this node's place in the group";
             return Err(Status::new(pb::Code::Exists, why));
+        }
+        if membership.ids_of(request.node).into_iter().any(|id| self.is_active(id)) {
+            // Letting another folder in would put a healthy replica out. One that was killed a
+            // moment ago falls silent within an election timeout.
+            let why = format!("node {} answers: is another process configured so?", request.node);
+            return Err(Status::new(pb::Code::Busy, why));
         }
         let full = membership.members.len() >= limits::MEMBERS_MAX;
         let voters = self.raw.store().conf().voters.len();
@@ -122,6 +131,27 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
         self.transfer_term = self.leading;
         self.reads.drop_lease();
         self.raw.transfer_leader(heir);
+    }
+
+    /// After a transfer that came to nothing: the message that lets the heir campaign may still arrive
+    /// at any later time of this term, so leases would be out for good. Hence a new term, in which it
+    /// means nothing. This replica asks for it as an heir would, because its voters would not vote
+    /// in a term whose leader they hear.
+    pub(super) fn renew_term(&mut self) {
+        let raft = &mut self.raw.raft;
+        let leads = raft.state == StateRole::Leader && self.transfer_term == Some(raft.term);
+        if !leads || raft.lead_transferee.is_some() {
+            return;
+        }
+        tracing::info!(group = %self.config.group, "nobody took over: leading on in a new term");
+        let (id, term) = (raft.id, raft.term);
+        // A leader would not campaign.
+        raft.become_follower(term, raft::INVALID_ID);
+        let kind = MessageType::MsgTimeoutNow as i32;
+        let campaign = Message { msg_type: kind, from: id, to: id, term, ..Default::default() };
+        if let Err(error) = self.raw.step(campaign) {
+            tracing::debug!(group = %self.config.group, %error, "elected by timeout then");
+        }
     }
 
     /// The live voter that lacks least.

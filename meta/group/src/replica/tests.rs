@@ -193,6 +193,46 @@ fn no_lease_after_a_transfer_began() {
 }
 
 #[test]
+fn leases_come_back_after_a_transfer_that_failed() {
+    let mut sim = Sim::new(22, false);
+    let leader = sim.await_leader();
+    for _ in 0..30 {
+        sim.advance();
+    }
+    let term = sim.replicas[&leader].leading;
+    let heir = 1 + leader % 3;
+    // It dies before it hears that it should campaign.
+    sim.step(leader, Input::Transfer { ticket: 1, node: heir });
+    sim.crash(heir);
+    for _ in 0..200 {
+        sim.advance();
+    }
+    let now = sim.await_leader();
+    assert!(sim.replicas[&now].lease_until().is_some());
+    assert!(sim.replicas[&now].leading > term, "in another term");
+    assert_eq!(now, leader, "the one that led leads on");
+}
+
+#[test]
+fn a_node_that_answers_is_not_replaced() {
+    let mut sim = Sim::new(12, false);
+    let leader = sim.await_leader();
+    for _ in 0..30 {
+        sim.advance();
+    }
+    let node = 1 + leader % 3;
+    let request = pb::JoinGroupRequest { group: 1, node, address: address(9), incarnation: 99 };
+    for _ in 0..300 {
+        sim.advance();
+        let refusal = sim.replicas.get_mut(&leader).unwrap().join(&request).unwrap_err();
+        assert_eq!(refusal.code, pb::Code::Busy);
+        sim.settle(leader, Vec::new());
+    }
+    let conf = sim.replicas[&leader].store().conf();
+    assert_eq!((conf.voters.len(), conf.learners.len()), (3, 0), "{conf:?}");
+}
+
+#[test]
 fn a_voter_stays_quiet_for_a_timeout_even_after_a_restart() {
     let mut sim = Sim::new(31, false);
     let leader = sim.await_leader();

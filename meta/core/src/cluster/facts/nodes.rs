@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ff2_proto::{ChainId, NodeId, Status, TargetId, pb, status::Code};
 use pb::{LocalState, NodeRole, PublicState};
 
-use super::{Answer, check_text, invalid, not_found};
+use super::{Answer, check_text, invalid, not_found, targets::give_up};
 use crate::cluster::{
     chain::Observation,
     edit::Edit,
@@ -191,10 +191,7 @@ pub(super) fn remove(fact: &pb::RemoveNode, edit: &mut Edit<'_>) -> Answer {
             chain.version += 1;
             edit.put_chain(chain);
         }
-        let mut gone = pb::Target { chain: 0, node: 0, ..target };
-        gone.set_public_state(PublicState::Offline);
-        gone.set_local_state(LocalState::LocalOffline);
-        edit.put_target(gone);
+        give_up(target, edit);
     }
     edit.put_node(pb::Node {
         id: node.id,
@@ -202,6 +199,20 @@ pub(super) fn remove(fact: &pb::RemoveNode, edit: &mut Edit<'_>) -> Answer {
         incarnation: node.incarnation,
         ..Default::default()
     });
+    Ok(pb::ClusterReply::default())
+}
+
+/// Takes a metad's removal back: its id may join again, as a new replica. A storage node's id is not
+/// used again, because its disks know it.
+pub(super) fn readmit(fact: &pb::ReadmitNode, edit: &mut Edit<'_>) -> Answer {
+    let removed = edit.routing().nodes.get(&NodeId(fact.node)).cloned();
+    let Some(node) = removed.filter(|node| node.role() == NodeRole::RoleUnknown) else {
+        return Err(not_found(format!("no node {} was removed", fact.node)));
+    };
+    if fact.node >= limits::STORAGED_ID_FIRST {
+        return Err(invalid("a removed storage node comes back as a new one: format it"));
+    }
+    edit.put_node(pb::Node { role: NodeRole::Metad.into(), ..node });
     Ok(pb::ClusterReply::default())
 }
 

@@ -210,3 +210,25 @@ fn a_finished_sync_is_news() {
     leader.tick();
     assert_eq!(leader.states()[2], PublicState::Serving);
 }
+
+#[test]
+fn a_second_machine_with_a_living_metads_id_waits() {
+    let mut leader = Leader::new();
+    let request = |address: &str, incarnation| pb::JoinRequest {
+        node_id: 1,
+        role: NodeRole::Metad.into(),
+        address: address.into(),
+        incarnation,
+        ..Default::default()
+    };
+    let turn = |leader: &mut Leader, request: &pb::JoinRequest| {
+        let routing = leader.cluster.routing();
+        leader.book.join(leader.now, &routing, request)
+    };
+    leader.cluster.ok(Fact::Join(request("a:1", 7)));
+    leader.pass(2_000, &[1, 101, 102, 103]);
+    assert_eq!(turn(&mut leader, &request("b:1", 8)), JoinTurn::Taken);
+    assert_eq!(turn(&mut leader, &request("a:1", 8)), JoinTurn::Now, "the same place: a restart");
+    leader.pass(4_000, &[101, 102, 103]);
+    assert_eq!(turn(&mut leader, &request("b:1", 8)), JoinTurn::Now, "it moved");
+}

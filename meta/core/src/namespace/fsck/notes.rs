@@ -30,14 +30,19 @@ pub(super) fn check(
     }
 }
 
+/// A session on record.
+struct Known {
+    usage: pb::SessionUseRecord,
+    ending: bool,
+}
+
 /// Sessions and what they use, by number.
 fn check_sessions(
     kv: &dyn KvRead,
     volume: &pb::VolumeRecord,
     problems: &mut Vec<Problem>,
-) -> BTreeMap<u64, pb::SessionUseRecord> {
-    let nonces: BTreeMap<u64, u64> =
-        numbered(kv, Tag::Nonce, number_of, problems).into_iter().map(|(n, _, s)| (n, s)).collect();
+) -> BTreeMap<u64, Known> {
+    let mut nonces = twice_numbered(kv, Tag::Nonce, number_of, problems);
     let mut usage: BTreeMap<u64, pb::SessionUseRecord> =
         numbered(kv, Tag::SessionUse, record, problems)
             .into_iter()
@@ -49,12 +54,13 @@ fn check_sessions(
         if session.id != id || id >= volume.next_session {
             wrong("has a wrong number");
         }
-        if nonces.get(&session.nonce) != Some(&id) {
+        let owner = session.owner.map_or(0, |uid| u64::from(uid) + 1);
+        if !session.ending && nonces.remove(&(owner, session.nonce)) != Some(id) {
             wrong("is not under its nonce");
         }
         match usage.remove(&id) {
             Some(usage) => {
-                sessions.insert(id, usage);
+                sessions.insert(id, Known { usage, ending: session.ending });
             }
             None => wrong("has no record of use"),
         }
@@ -65,26 +71,22 @@ fn check_sessions(
             .map(|session| Problem::Session { session, what: "is over but its use is recorded" }),
     );
     count("sessions", volume.sessions, sessions.len() as u64, problems);
-    count("nonces", nonces.len() as u64, sessions.len() as u64, problems);
+    count("nonces of no session", 0, nonces.len() as u64, problems);
     check_answers(kv, &sessions, problems);
     sessions
 }
 
-fn check_answers(
-    kv: &dyn KvRead,
-    sessions: &BTreeMap<u64, pb::SessionUseRecord>,
-    problems: &mut Vec<Problem>,
-) {
+fn check_answers(kv: &dyn KvRead, sessions: &BTreeMap<u64, Known>, problems: &mut Vec<Problem>) {
     let mut found: BTreeMap<u64, u64> = BTreeMap::new();
     for (session, seq) in twice_numbered(kv, Tag::Answer, raw, problems).into_keys() {
         *found.entry(session).or_default() += 1;
         match sessions.get(&session) {
-            Some(usage) if seq >= usage.answered_below => {}
+            Some(known) if seq >= known.usage.answered_below => {}
             Some(_) => problems.push(Problem::Session { session, what: "keeps old answers" }),
             None => problems.push(Problem::Session { session, what: "is over but has answers" }),
         }
     }
-    for (&session, usage) in sessions {
+    for (&session, Known { usage, .. }) in sessions {
         if usage.answers != found.get(&session).copied().unwrap_or(0) {
             problems.push(Problem::Session { session, what: "miscounts its answers" });
         }
@@ -113,7 +115,7 @@ fn check_doubts(
 fn check_writers(
     kv: &dyn KvRead,
     inodes: &BTreeMap<u64, Inode>,
-    sessions: &BTreeMap<u64, pb::SessionUseRecord>,
+    sessions: &BTreeMap<u64, Known>,
     doubts: &BTreeSet<u64>,
     problems: &mut Vec<Problem>,
 ) {
@@ -128,7 +130,11 @@ fn check_writers(
         if !inodes.contains_key(&inode) {
             wrong("is gone but is written");
         }
-        if sessions.contains_key(&session) == writer.lost {
+        let sound = match sessions.get(&session) {
+            Some(known) => known.ending || !writer.lost,
+            None => writer.lost,
+        };
+        if !sound {
             wrong("has a writer that is lost in a live session, or the other way");
         }
         if index.remove(&(session, inode)).is_none() != writer.lost {
@@ -151,7 +157,7 @@ fn check_writers(
             problems.push(Problem::InodeCount { inode: id, what: "writers", counted, found });
         }
     }
-    for (&session, usage) in sessions {
+    for (&session, Known { usage, .. }) in sessions {
         if usage.writers != of_session.remove(&session).unwrap_or(0) {
             problems.push(Problem::Session { session, what: "miscounts its writers" });
         }

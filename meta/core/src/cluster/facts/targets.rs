@@ -1,0 +1,87 @@
+//! Targets that are given up, and those that take their place.
+
+use ff2_proto::{ChainId, NodeId, Status, TargetId, pb, status::Code};
+use pb::{LocalState, NodeRole, PublicState};
+
+use super::{Answer, invalid, not_found};
+use crate::cluster::edit::Edit;
+
+/// Puts a new target in the place of an offline one, while others serve. It begins offline and
+/// without a store; when its node has made one, it waits, syncs and serves as any that comes back.
+pub(super) fn replace(fact: pb::ReplaceTarget, edit: &mut Edit<'_>) -> Answer {
+    let (old, mut chain) = check(&fact, edit)?;
+    let id = edit.record.next_target;
+    edit.record.next_target += 1;
+    for member in chain.members.iter_mut().filter(|member| member.target == old.id) {
+        *member =
+            pb::ChainMember { target: id, state: PublicState::Offline.into(), node: fact.node };
+    }
+    chain.version += 1;
+    edit.put_target(pb::Target {
+        id,
+        chain: chain.id,
+        node: fact.node,
+        disk_uuid: fact.disk_uuid,
+        public_state: PublicState::Offline.into(),
+        local_state: LocalState::LocalOffline.into(),
+        ..Default::default()
+    });
+    edit.put_chain(chain);
+    give_up(old, edit);
+    Ok(pb::ClusterReply { target: id, ..Default::default() })
+}
+
+fn check(fact: &pb::ReplaceTarget, edit: &Edit<'_>) -> Result<(pb::Target, pb::Chain), Status> {
+    let routing = edit.routing();
+    let old = routing.targets.get(&TargetId(fact.target)).filter(|target| target.chain != 0);
+    let Some(old) = old.cloned() else {
+        return Err(not_found(format!("there is no target {} (any more)", fact.target)));
+    };
+    let Some(chain) = routing.chains.get(&ChainId(old.chain)).cloned() else {
+        return Err(Status::new(Code::Corrupt, format!("target {} has no chain", old.id)));
+    };
+    if old.public_state() != PublicState::Offline {
+        let detail = format!("target {} is not offline: stop its node first", old.id);
+        return Err(Status::new(Code::Busy, detail));
+    }
+    if chain.members.iter().all(|member| member.state() != PublicState::Serving) {
+        let detail = format!("chain {} serves nothing: there is nothing to copy from", chain.id);
+        return Err(Status::new(Code::Busy, detail));
+    }
+    let others = || chain.members.iter().filter(|member| member.target != old.id);
+    if others().any(|member| member.node == fact.node) {
+        let detail = format!("node {} holds another member of chain {}", fact.node, chain.id);
+        return Err(invalid(detail));
+    }
+    check_disk(fact, edit)?;
+    Ok((old, chain))
+}
+
+fn check_disk(fact: &pb::ReplaceTarget, edit: &Edit<'_>) -> Result<(), Status> {
+    let node = edit.routing().nodes.get(&NodeId(fact.node));
+    let Some(node) = node.filter(|node| node.role() == NodeRole::Storaged) else {
+        return Err(not_found(format!("there is no storage node {}", fact.node)));
+    };
+    if node.draining {
+        return Err(invalid(format!("node {} is draining and gets nothing new", fact.node)));
+    }
+    match node.disks.iter().find(|disk| disk.uuid == fact.disk_uuid) {
+        Some(disk) if disk.failed => {
+            Err(invalid(format!("disk {} of node {} has failed", disk.index, fact.node)))
+        }
+        Some(_) => Ok(()),
+        None => Err(not_found(format!("node {} has no such disk", fact.node))),
+    }
+}
+
+/// The record of a target that is in no chain any more stays, so that every copy of the routing
+/// learns of it, and its node drops the store.
+pub(super) fn give_up(target: pb::Target, edit: &mut Edit<'_>) {
+    edit.put_target(pb::Target {
+        chain: 0,
+        node: 0,
+        public_state: PublicState::Offline.into(),
+        local_state: LocalState::LocalOffline.into(),
+        ..target
+    });
+}

@@ -1,0 +1,51 @@
+//! What an administrator changes of nodes: metads that are removed and come back, disks by name.
+
+use bytes::Bytes;
+use ff2_proto::{Code, NodeId, Status, pb};
+use pb::cluster_command::Fact;
+
+use super::AdminState;
+
+impl AdminState {
+    pub(super) async fn readmit(&self, node: u32) -> Result<(), tonic::Status> {
+        let known = self.cluster.routing().nodes.get(&NodeId(node)).map(|node| node.role());
+        if known == Some(pb::NodeRole::RoleUnknown) {
+            self.propose(Fact::ReadmitNode(pb::ReadmitNode { node })).await?;
+            tracing::info!(node, "a removed metad may join again");
+        }
+        Ok(())
+    }
+
+    /// The uuid of a disk that is named by its index on the node or by its uuid in hex.
+    pub(super) fn disk_uuid(&self, node: u32, name: &str) -> Result<Bytes, Status> {
+        let routing = self.cluster.routing();
+        let Some(node) = routing.nodes.get(&NodeId(node)) else {
+            return Err(Status::new(Code::NotFound, format!("there is no node {node}")));
+        };
+        let hex = |disk: &pb::Disk| -> String {
+            disk.uuid.iter().map(|byte| format!("{byte:02x}")).collect()
+        };
+        let wanted = name.replace('-', "").to_lowercase();
+        let is_meant = |disk: &&pb::Disk| disk.index.to_string() == name || hex(disk) == wanted;
+        let Some(disk) = node.disks.iter().find(is_meant) else {
+            let known: Vec<String> =
+                node.disks.iter().map(|disk| format!("{} ({})", disk.index, hex(disk))).collect();
+            let known = known.join(", ");
+            let detail = format!("node {} has no disk {name}: it has [{known}]", node.id);
+            return Err(Status::new(Code::NotFound, detail));
+        };
+        Ok(disk.uuid.clone())
+    }
+
+    pub(super) async fn remove_member(&self, node: u32) -> Result<(), Status> {
+        let members = self.cluster.group.status().members;
+        if members.iter().any(|member| member.node == node) && members.len() <= 1 {
+            return Err(Status::new(Code::Busy, "the last metad cannot be removed"));
+        }
+        self.namespace.remove_node(node).await?;
+        self.cluster.group.remove(node).await?;
+        self.cluster.propose(Fact::RemoveNode(pb::RemoveNode { node })).await?;
+        tracing::info!(node, "a metad was removed");
+        Ok(())
+    }
+}
