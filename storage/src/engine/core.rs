@@ -93,6 +93,8 @@ pub(super) struct Core {
     pub(super) patches_kick: Notify,
     /// Patches were written back: there is room for more.
     pub(super) patches_room: Notify,
+    /// Why the last round of writing back failed, if it did.
+    pub(super) write_back_failure: Mutex<Option<Status>>,
     /// Why the index takes no batches any more.
     pub(super) broken: OnceLock<Status>,
     pub(super) file_system: Mutex<FileSystemSpace>,

@@ -127,6 +127,7 @@ pub(super) fn open(dir: &Path, options: EngineOptions) -> Result<Core, Status> {
         counters: Counters::default(),
         patches_kick: Notify::new(),
         patches_room: Notify::new(),
+        write_back_failure: Mutex::default(),
         broken: OnceLock::new(),
         file_system: Mutex::new(FileSystemSpace::default()),
     })

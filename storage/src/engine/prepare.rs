@@ -40,7 +40,9 @@ impl Core {
         let change = change_of(&update)?;
         self.check_target(of.target)?;
         let _permit = self.prepares.acquire().await.map_err(|_| gone())?;
-        self.wait_for_patch_room().await?;
+        if matches!(update.kind, PendingKind::Write | PendingKind::Truncate) {
+            self.wait_for_patch_room().await?;
+        }
         let draft = self.draft(of, &update, change).await?;
         let length = draft.plan.length;
         let about = PendingChunk {
@@ -71,13 +73,17 @@ impl Core {
         Ok(Prepared { version: update.version, length })
     }
 
+    /// Only updates that may leave patches ask. While write-back fails there will be no room: they
+    /// hear why, rather than wait for a disk that may never take it.
     async fn wait_for_patch_room(&self) -> Result<(), Status> {
         loop {
             let room = self.patches_room.notified();
             if self.ledger.lock().patches < limits::PATCHES_MAX {
                 return Ok(());
             }
-            self.check_not_broken()?;
+            if let Some(error) = self.write_back_failure.lock().clone() {
+                return Err(error);
+            }
             self.patches_kick.notify_one();
             room.await;
         }

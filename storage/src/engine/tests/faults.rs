@@ -171,3 +171,35 @@ async fn what_is_not_one_disk_is_refused() {
     let cut = Engine::open(two.path(), EngineOptions::default()).unwrap_err();
     assert_eq!(cut.code, Code::Corrupt);
 }
+
+/// Updates that find no room for their patches hear why, and go on once patches find their place.
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_do_not_wait_for_a_write_back_that_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = fresh(dir.path(), 64 << 20).await;
+    ff2_daemon::fault::arm("storage.engine.write_back=error(NO_SPACE)").unwrap();
+    let chunks = (limits::PATCHES_MAX / (CHUNK / 4096) as usize) as u32;
+    let mut fills = tokio::task::JoinSet::new();
+    for index in 0..chunks {
+        let engine = engine.clone();
+        fills.spawn(async move {
+            apply(&engine, chunk(index), write(1, 0, pattern(1, CHUNK as usize))).await;
+            for part in 0..CHUNK / 32_768 {
+                let patch = write(u64::from(part) + 2, part * 32_768, pattern(2, 32_768));
+                apply(&engine, chunk(index), patch).await;
+            }
+        });
+    }
+    fills.join_all().await;
+    assert_eq!(engine.stats().patches, limits::PATCHES_MAX as u64);
+    let late = || engine.prepare(TARGET, chunk(0), write(90, 0, pattern(3, 4096)));
+    let refused = tokio::time::timeout(std::time::Duration::from_secs(20), late());
+    assert_eq!(refused.await.expect("it does not hang").unwrap_err().code, Code::NoSpace);
+    // What leaves no patches needs no room for them.
+    engine.prepare(TARGET, chunk(1), update(90, PendingKind::Remove)).await.unwrap();
+    ff2_daemon::fault::disarm_all();
+    while late().await.is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    engine.shutdown().await;
+}
