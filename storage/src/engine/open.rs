@@ -236,7 +236,9 @@ impl Rows {
         if self.patches.is_empty() && self.pending.is_none() {
             return Ok(None);
         }
-        let pending_version = self.pending.as_ref().map(|record| record.version);
+        // A replacement or removal has no patches, and perhaps the version of a committed one.
+        let patching = self.pending.as_ref().filter(|record| !record.patches.is_empty());
+        let pending_version = patching.map(|record| record.version);
         let is_pending = |patch: &Patch| Some(patch.version) == pending_version;
         let (pending, old): (Vec<_>, Vec<_>) =
             self.patches.into_iter().partition(|(_, patch)| is_pending(patch));

@@ -171,7 +171,10 @@ impl Core {
             }
         }
         let committed = chunk.committed.as_ref().map_or(ChunkVersion(0), |known| known.version);
-        if update.kind != PendingKind::Replace && update.version <= committed {
+        // A syncing target may hold a chunk that was removed and made anew elsewhere, where versions
+        // began again: what does not build on the chunk's content takes its place.
+        let builds_on = matches!(update.kind, PendingKind::Write | PendingKind::Truncate);
+        if builds_on && update.version <= committed {
             let detail = format!("{of} has version {committed}, so {} is old", update.version);
             return Err(Status::new(Code::StaleUpdate, detail));
         }
