@@ -250,6 +250,11 @@ impl<P> StoreQueue<P> {
         self.busy == Some(Busy::Prepare(id))
     }
 
+    /// Whether an operation of this update waits behind the one in progress.
+    pub(super) fn has_queued(&self, id: UpdateId) -> bool {
+        self.queue.iter().any(|op| op.id() == id)
+    }
+
     pub(super) fn clear_queue(&mut self) {
         self.queue.clear();
     }

@@ -416,3 +416,18 @@ fn a_syncing_target_without_room_leaves_the_chain() {
     assert_eq!(refusals(&out), [Code::NotServing], "the writer waits for the chain to change");
     assert_eq!(bench.target.report().local_state, LocalState::LocalOffline);
 }
+
+#[test]
+fn an_update_that_is_taken_again_is_durable_by_its_own_prepare() {
+    let mut bench = Bench::new(2, chain(2, &[(1, Serving), (2, Serving), (3, Serving)]));
+    let out = bench.forward(1, id(2, 1), None);
+    let attempt = sent(&out).unwrap();
+    let out = bench.forwarded(attempt, Err(Code::NoSpace));
+    assert_eq!(refusals(&out), [Code::NoSpace], "dropped while its prepare runs");
+    bench.step(Input::Chain(chain(3, &[(1, Serving), (2, Serving), (3, Offline)])));
+    assert!(bench.forward(1, id(2, 1), None).is_empty(), "taken again, queued behind the abort");
+    let out = bench.stored();
+    assert_eq!((stores(&out), versions_done(&out)), (vec!["abort"], vec![]));
+    assert_eq!(stores(&bench.stored()), ["prepare"]);
+    assert_eq!(versions_done(&bench.stored()), [1]);
+}
