@@ -1,6 +1,6 @@
 //! The way of a pending update to the successor, until it is answered or the chain changes.
 
-use ff2_proto::{ChunkId, Code, Retry, Status, pb, routing::ChainExt};
+use ff2_proto::{ChunkId, Code, Status, pb, routing::ChainExt};
 use pb::PublicState;
 
 use super::{
@@ -150,6 +150,10 @@ impl<P: Clone> Target<P> {
 
     /// Whether the successor's answer ends the update rather than delays it.
     ///
+    /// Only a member that looked at the update may end it, and these are the words it has for that.
+    /// Whatever else goes wrong on the way (a key, a frame, the peer's process) says nothing of the
+    /// update: it is sent again until the chain changes.
+    ///
     /// An inherited update may have been committed by an earlier head. A serving successor that
     /// refuses it for want of room, or because it was dropped, proves that it was not: it would hold
     /// it. A syncing one proves nothing (it was no member then), nor does any other failure.
@@ -159,7 +163,10 @@ impl<P: Clone> Target<P> {
             return self.successor_state() == Some(PublicState::Serving)
                 && matches!(status.code, Code::NoSpace | Code::StaleUpdate);
         }
-        status.retry() == Retry::Never
+        matches!(
+            status.code,
+            Code::NoSpace | Code::FileTooBig | Code::InvalidArgument | Code::StaleUpdate
+        )
     }
 
     /// Sends what waited for its turn: a retry whose pause is over, a whole chunk that is durable now.

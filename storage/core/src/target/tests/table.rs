@@ -431,3 +431,31 @@ fn an_update_that_is_taken_again_is_durable_by_its_own_prepare() {
     assert_eq!(stores(&bench.stored()), ["prepare"]);
     assert_eq!(versions_done(&bench.stored()), [1]);
 }
+
+#[test]
+fn only_a_word_about_the_update_ends_it() {
+    let rows = [
+        (Code::NoSpace, true),
+        (Code::FileTooBig, true),
+        (Code::InvalidArgument, true),
+        (Code::StaleUpdate, true),
+        (Code::WrongCluster, false),
+        (Code::Unauthenticated, false),
+        (Code::Forbidden, false),
+        (Code::BadFrame, false),
+        (Code::BadProtocolVersion, false),
+        (Code::Internal, false),
+        (Code::Timeout, false),
+        (Code::NoSuchTarget, false),
+        (Code::DiskFailed, false),
+    ];
+    for (code, ends) in rows {
+        let mut head = head_of_two();
+        let attempt = sent(&head.write(1)).unwrap();
+        head.stored();
+        let out = head.forwarded(attempt, Err(code));
+        assert_eq!(refusals(&out), if ends { vec![code] } else { vec![] }, "{code:?}");
+        let again = sent(&head.later(limits::FORWARD_RETRY_FIRST));
+        assert_eq!(again.is_some(), !ends, "{code:?}");
+    }
+}
