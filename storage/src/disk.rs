@@ -117,6 +117,7 @@ pub struct Disk {
     shared: Arc<Shared>,
     size: u64,
     direct: bool,
+    device: bool,
     #[cfg(test)]
     pub(crate) unsynced: power_cut::Unsynced,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -127,6 +128,7 @@ impl Disk {
     pub fn open(path: &Path, depth: u32) -> io::Result<Self> {
         let (file, direct) = open_direct(path)?;
         let size = size_of(&file)?;
+        let device = file.metadata()?.file_type().is_block_device();
         let shared = Arc::new(Shared {
             mailbox: Mailbox::new()?,
             counters: Counters::default(),
@@ -137,6 +139,7 @@ impl Disk {
             shared,
             size,
             direct,
+            device,
             #[cfg(test)]
             unsynced: power_cut::Unsynced::new(path),
             thread: Mutex::new(Some(thread)),
@@ -146,6 +149,11 @@ impl Disk {
     /// Bytes of the file or device when it was opened.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// A raw device, not a file.
+    pub fn is_device(&self) -> bool {
+        self.device
     }
 
     /// False where the file system has no direct I/O.

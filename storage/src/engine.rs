@@ -198,7 +198,7 @@ impl Engine {
         self.core().stats()
     }
 
-    /// True once the disk or the index refused a write for good: only reads are left.
+    /// True once the disk or the index refused a write for good, and not for want of space.
     pub fn is_failed(&self) -> bool {
         self.core().is_failed()
     }

@@ -195,6 +195,9 @@ impl<P: Clone> Target<P> {
     pub fn tick(&mut self, now: Now, out: &mut Outputs<P>) {
         let chunks: Vec<ChunkId> = self.live.keys().copied().collect();
         for chunk in chunks {
+            if let Some(live) = self.live.get_mut(&chunk) {
+                live.store.resume();
+            }
             self.retry_hop(now, chunk, out);
             self.give_up_asks(now, chunk, out);
             self.ask_about_unsettled(now, chunk, out);

@@ -100,11 +100,36 @@ pub(super) struct Core {
     pub(super) file_system: Mutex<FileSystemSpace>,
 }
 
-/// The last look at the file system under the index.
+/// The last look at the file system under the index, and what was promised since.
 #[derive(Debug, Default)]
 pub(super) struct FileSystemSpace {
     looked: Option<Instant>,
-    is_low: bool,
+    free: u64,
+    reserve: u64,
+    /// Bytes of updates on their way to the disk, which the look may not have seen.
+    coming: u64,
+    /// Those, and the ones that arrived since the look.
+    taken: u64,
+}
+
+/// Room on the file system for one update while it is written.
+#[derive(Debug)]
+pub(super) struct Room<'a> {
+    space: &'a Mutex<FileSystemSpace>,
+    bytes: u64,
+}
+
+impl<'a> Room<'a> {
+    /// For what makes room rather than takes it.
+    pub(super) fn none(core: &'a Core) -> Self {
+        Self { space: &core.file_system, bytes: 0 }
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.space.lock().coming -= self.bytes;
+    }
 }
 
 /// A use of the blocks as they were when it began; see [`Ledger`].
@@ -152,8 +177,11 @@ impl Core {
         self.broken.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
+    /// An index that ran out of space is not counted: what is settled can still be read, and updates
+    /// are refused.
     pub(super) fn is_failed(&self) -> bool {
-        self.broken.get().is_some() || self.disk.is_failed()
+        let is_full = |error: &Status| error.code == Code::NoSpace;
+        self.broken.get().is_some_and(|error| !is_full(error)) || self.disk.is_failed()
     }
 
     pub(super) async fn refuse_prepares(&self) {
@@ -168,19 +196,30 @@ impl Core {
         self.index.stop();
     }
 
-    /// Whether the file system that holds the index runs out of space.
-    pub(super) fn file_system_is_low(&self) -> bool {
+    /// Room for `bytes` more on the file system that holds the index, so that the reserve (or that
+    /// part of it) stays free.
+    pub(super) fn file_system_room(&self, bytes: u64, divisor: u64) -> Option<Room<'_>> {
+        // A raw device takes the bytes elsewhere.
+        let bytes = if self.disk.is_device() { 0 } else { bytes };
         let mut space = self.file_system.lock();
         let fresh = Duration::from_millis(limits::SPACE_CHECK_MS);
-        if space.looked.is_none_or(|looked| looked.elapsed() >= fresh) {
+        if space.looked.is_none_or(|looked| looked.elapsed() >= fresh)
+            && let Ok(now) = rustix::fs::statvfs(&self.dir)
+        {
+            let total = now.f_blocks * now.f_frsize;
             space.looked = Some(Instant::now());
-            if let Ok(now) = rustix::fs::statvfs(&self.dir) {
-                let (free, total) = (now.f_bavail * now.f_frsize, now.f_blocks * now.f_frsize);
-                let reserve = total / limits::INDEX_RESERVE_DIVISOR;
-                space.is_low = free < reserve.min(limits::INDEX_RESERVE_MAX);
-            }
+            space.free = now.f_bavail * now.f_frsize;
+            space.reserve =
+                (total / limits::INDEX_RESERVE_DIVISOR).min(limits::INDEX_RESERVE_MAX);
+            space.taken = space.coming;
         }
-        space.is_low
+        // A file system that does not answer says no in its own way, when it is written.
+        if space.looked.is_some() && space.free < space.reserve / divisor + space.taken + bytes {
+            return None;
+        }
+        space.coming += bytes;
+        space.taken += bytes;
+        Some(Room { space: &self.file_system, bytes })
     }
 
     pub(super) fn space(&self) -> Space {

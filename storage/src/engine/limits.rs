@@ -31,6 +31,9 @@ pub const RESERVE_DIVISOR: u64 = 64;
 /// [`INDEX_RESERVE_MAX`]. The index lives there and must be able to take deletes.
 pub const INDEX_RESERVE_DIVISOR: u64 = 32;
 pub const INDEX_RESERVE_MAX: u64 = 256 << 20;
+/// Replacements (a repair) and overwrites in the index may go below it by this divisor, and only
+/// shortening and removing beyond.
+pub const LAST_RESERVE_DIVISOR: u64 = 2;
 /// How long a look at the file system's free space counts.
 pub const SPACE_CHECK_MS: u64 = 50;
 

@@ -6,14 +6,14 @@ use ff2_daemon::fault_async;
 use ff2_proto::{ChunkVersion, Status, limits::CHUNK_SIZE_MAX, status::Code};
 use ff2_storage_core::{
     alloc::Block,
-    format::{Key, PIECE_SIZE},
+    format::{Key, PIECE_SIZE, SECTOR},
     plan::{self, Change, ChunkState, PieceState, Plan, Step},
 };
 
 use super::{
     LocalChunk, Pending, PendingChunk, PendingKind, Prepared, Which,
     chunk::{Chunk, PendingState, PieceView, Slot},
-    core::{Core, Use, count},
+    core::{Core, Room, Use, count},
     gone,
     image::{Image, Source},
     index::Changes,
@@ -29,7 +29,12 @@ struct Draft<'a> {
     old: BTreeMap<u16, PieceView>,
     /// While the old content is read.
     _use: Use<'a>,
+    /// While the new content is written.
+    _room: Room<'a>,
 }
+
+/// A plan, the pieces that it needs as they were, and the room that it takes.
+type Planned<'a> = (Plan, BTreeMap<u16, PieceView>, Room<'a>);
 
 impl Core {
     pub(super) async fn prepare(
@@ -39,6 +44,7 @@ impl Core {
     ) -> Result<Prepared, Status> {
         let change = change_of(&update)?;
         self.check_target(of.target)?;
+        self.check_not_broken()?;
         let _permit = self.prepares.acquire().await.map_err(|_| gone())?;
         if matches!(update.kind, PendingKind::Write | PendingKind::Truncate) {
             self.wait_for_patch_room().await?;
@@ -118,7 +124,7 @@ impl Core {
         let mut shard = self.shards.lock(of);
         let chunk = shard.find_or_new(of, &self.index)?;
         let planned = self.plan(of, chunk, update, change);
-        let (plan, old) = match planned {
+        let (plan, old, _room) = match planned {
             Ok(planned) => planned,
             Err(error) => {
                 if chunk.committed.is_none() && matches!(chunk.slot, Slot::Free) {
@@ -153,7 +159,7 @@ impl Core {
         chunk.slot = Slot::Preparing;
         let _use = Use::begin(self, &mut ledger);
         shard.trim(&ledger);
-        Ok(Some(Draft { plan, blocks, old, _use }))
+        Ok(Some(Draft { plan, blocks, old, _use, _room }))
     }
 
     fn plan(
@@ -162,7 +168,7 @@ impl Core {
         chunk: &mut Chunk,
         update: &Pending,
         change: Change,
-    ) -> Result<(Plan, BTreeMap<u16, PieceView>), Status> {
+    ) -> Result<Planned<'_>, Status> {
         match &chunk.slot {
             Slot::Free => {}
             Slot::Preparing => return Err(occupied(of, "an update in progress")),
@@ -209,19 +215,26 @@ impl Core {
         };
         let plan = plan::plan(&state, change)
             .map_err(|refused| Status::new(Code::InvalidArgument, format!("{of}: {refused}")))?;
-        let grows = plan.steps.values().any(|step| match step {
-            Step::Drop => false,
-            Step::Rewrite { .. } => true,
-            Step::Adjust { fill, .. } => *fill != 0,
-        });
-        if grows && update.kind == PendingKind::Write && self.file_system_is_low() {
-            return Err(self.no_space("the file system has little space left"));
-        }
+        let room = self
+            .room_for(update.kind, u64::from(plan.placed_sectors()) * u64::from(SECTOR))
+            .ok_or_else(|| self.no_space("the file system has little space left"))?;
         let mut old = BTreeMap::new();
         for number in plan.steps.keys() {
             old.insert(*number, chunk.view(of, *number, Which::Committed, &self.index)?);
         }
-        Ok((plan, old))
+        Ok((plan, old, room))
+    }
+
+    /// A write that grows leaves the file system's reserve alone. A replacement may use some of it,
+    /// so that a repair still fits, but not all: without room for the index nothing works.
+    fn room_for(&self, kind: PendingKind, bytes: u64) -> Option<Room<'_>> {
+        match kind {
+            PendingKind::Write if bytes > 0 => self.file_system_room(bytes, 1),
+            PendingKind::Write | PendingKind::Replace => {
+                self.file_system_room(bytes, limits::LAST_RESERVE_DIVISOR)
+            }
+            PendingKind::Truncate | PendingKind::Remove => Some(Room::none(self)),
+        }
     }
 
     /// Builds the new sectors and brings those that go to blocks to the disk, durably.

@@ -190,6 +190,8 @@ pub(super) struct Query {
 pub(super) struct StoreQueue<P> {
     busy: Option<Busy>,
     queue: VecDeque<StoreOp<P>>,
+    /// The first of the queue failed for want of space: it is tried again at the next tick.
+    stalled: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,7 +203,7 @@ pub(super) enum Busy {
 
 impl<P> Default for StoreQueue<P> {
     fn default() -> Self {
-        Self { busy: None, queue: VecDeque::new() }
+        Self { busy: None, queue: VecDeque::new(), stalled: false }
     }
 }
 
@@ -217,7 +219,7 @@ impl<P> StoreQueue<P> {
 
     /// The next operation, if none is in progress.
     pub(super) fn next(&mut self) -> Option<StoreOp<P>> {
-        if self.busy.is_some() {
+        if self.busy.is_some() || self.stalled {
             return None;
         }
         let op = self.queue.pop_front()?;
@@ -227,6 +229,16 @@ impl<P> StoreQueue<P> {
             StoreOp::Abort { id } => Busy::Abort(id),
         });
         Some(op)
+    }
+
+    /// Tries an operation again, before all others of the chunk, once [`Self::resume`] is called.
+    pub(super) fn retry(&mut self, op: StoreOp<P>) {
+        self.queue.push_front(op);
+        self.stalled = true;
+    }
+
+    pub(super) fn resume(&mut self) {
+        self.stalled = false;
     }
 
     pub(super) fn finish(&mut self) -> Option<Busy> {
@@ -257,6 +269,7 @@ impl<P> StoreQueue<P> {
 
     pub(super) fn clear_queue(&mut self) {
         self.queue.clear();
+        self.stalled = false;
     }
 
     pub(super) fn len(&self) -> usize {

@@ -41,6 +41,14 @@ impl<P: Clone> Target<P> {
             }
             (Busy::Prepare(id), Err(status)) => self.on_prepare_failed(chunk, id, status, out),
             (Busy::Commit(_) | Busy::Abort(_), Ok(())) => {}
+            // Decided, and durable as a pending version: it can wait for space. Until then this
+            // chunk's reads wait, and those of all others are served.
+            (Busy::Commit(id), Err(status)) if status.code == Code::NoSpace => {
+                self.retry_store(chunk, StoreOp::Commit { id });
+            }
+            (Busy::Abort(id), Err(status)) if status.code == Code::NoSpace => {
+                self.retry_store(chunk, StoreOp::Abort { id });
+            }
             (Busy::Commit(id) | Busy::Abort(id), Err(status)) => {
                 let detail = format!("{chunk}, {id:?}: the store could not settle it: {status}");
                 self.fail(Status::new(Code::DiskFailed, detail), out);
@@ -70,6 +78,12 @@ impl<P: Clone> Target<P> {
             self.fail(status, out);
         } else if is_pending {
             self.refuse(chunk, status, out);
+        }
+    }
+
+    fn retry_store(&mut self, chunk: ChunkId, op: StoreOp<P>) {
+        if self.failed.is_none() {
+            self.live.entry(chunk).or_default().store.retry(op);
         }
     }
 

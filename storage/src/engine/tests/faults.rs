@@ -87,34 +87,57 @@ async fn a_full_disk_stays_readable_and_can_be_emptied() {
     engine.shutdown().await;
 }
 
-/// Real ENOSPC: a small tmpfs under a larger sparse data file. Needs to be allowed to mount.
+/// A small file system (tmpfs) under a larger sparse data file; `None` where mounting is not allowed.
+struct SmallFileSystem(tempfile::TempDir);
+
+impl SmallFileSystem {
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_str().unwrap();
+        let mounted = run(&["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", path]);
+        if !mounted {
+            eprintln!("skipped: mounting is not allowed here");
+        }
+        mounted.then_some(Self(dir))
+    }
+}
+
+impl Drop for SmallFileSystem {
+    fn drop(&mut self) {
+        run(&["umount", "-l", self.0.path().to_str().unwrap()]);
+    }
+}
+
+fn run(args: &[&str]) -> bool {
+    let run = std::process::Command::new(args[0]).args(&args[1..]).output();
+    run.is_ok_and(|output| output.status.success())
+}
+
+/// Chunks of 1 MiB until one is refused: how many there are, and the refusal.
+async fn fill(engine: &Engine, first: u32, kind: PendingKind) -> (u32, Status) {
+    for index in first.. {
+        let payload = pattern(index.into(), CHUNK as usize);
+        let pending = Pending { payload, length: CHUNK, ..update(1, kind) };
+        if let Err(error) = engine.prepare(TARGET, chunk(index), pending).await {
+            return (index, error);
+        }
+        engine.commit(TARGET, chunk(index), ChunkVersion(1), ChainVersion(1)).await.unwrap();
+    }
+    unreachable!("every disk is full one day")
+}
+
+/// Real ENOSPC, by writes and then by a resync. Needs to be allowed to mount.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_file_system_is_no_space() {
-    let dir = tempfile::tempdir().unwrap();
-    let mount = |args: &[&str]| {
-        let run = std::process::Command::new(args[0]).args(&args[1..]).output();
-        run.is_ok_and(|output| output.status.success())
-    };
-    let path = dir.path().to_str().unwrap();
-    if !mount(&["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", path]) {
-        eprintln!("skipped: mounting is not allowed here");
-        return;
-    }
-    let engine = fresh(&dir.path().join("disk"), 1 << 30).await;
-    let mut written = 0;
-    let error = loop {
-        let pending = write(1, 0, pattern(written.into(), 1 << 20));
-        match engine.prepare(TARGET, chunk(written), pending).await {
-            Ok(_) => {
-                let at = chunk(written);
-                engine.commit(TARGET, at, ChunkVersion(1), ChainVersion(1)).await.unwrap();
-                written += 1;
-            }
-            Err(error) => break error,
-        }
-    };
+    let Some(small) = SmallFileSystem::mount() else { return };
+    let engine = fresh(&small.0.path().join("disk"), 1 << 30).await;
+    let (written, error) = fill(&engine, 0, PendingKind::Write).await;
+    assert_eq!(error.code, Code::NoSpace, "{error}");
+    let (written, error) = fill(&engine, written, PendingKind::Replace).await;
     assert_eq!(error.code, Code::NoSpace, "{error}");
     assert!(written >= 16 && !engine.is_failed());
+    let free = rustix::fs::statvfs(small.0.path()).unwrap();
+    assert!(free.f_bavail * free.f_frsize >= 1 << 20, "room for the index is left");
     for index in 0..written {
         let (content, _) = whole(&engine, chunk(index), Which::Committed).await;
         assert!(content == pattern(index.into(), 1 << 20)[..]);
@@ -129,8 +152,38 @@ async fn a_full_file_system_is_no_space() {
         apply(&engine, chunk(index), write(1, 0, pattern(5, 1 << 20))).await;
     }
     engine.shutdown().await;
-    drop(engine);
-    assert!(mount(&["umount", "-l", path]));
+}
+
+/// Many large updates at once see the same free space; together they must not take more than it.
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_on_their_way_count_as_used() {
+    let Some(small) = SmallFileSystem::mount() else { return };
+    let engine = fresh(&small.0.path().join("disk"), 1 << 30).await;
+    let mut all = tokio::task::JoinSet::new();
+    for index in 0..200 {
+        let engine = engine.clone();
+        let payload = pattern(index.into(), 1 << 20);
+        all.spawn(async move { engine.prepare(TARGET, chunk(index), write(1, 0, payload)).await });
+    }
+    let refused = all.join_all().await.into_iter().filter_map(Result::err);
+    assert!(refused.map(|error| error.code).all(|code| code == Code::NoSpace));
+    let free = rustix::fs::statvfs(small.0.path()).unwrap();
+    assert!(free.f_bavail * free.f_frsize >= 1 << 20, "room for the index is left");
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_index_refuses_updates_and_serves_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = fresh(dir.path(), 64 << 20).await;
+    let content = pattern(1, 100_000);
+    apply(&engine, chunk(0), write(1, 0, content.clone())).await;
+    engine.core().break_index(&Status::new(Code::NoSpace, "full"));
+    let refused = engine.prepare(TARGET, chunk(0), write(2, 0, pattern(2, 10))).await;
+    assert_eq!(refused.unwrap_err().code, Code::NoSpace);
+    assert!(!engine.is_failed(), "the target goes on serving");
+    assert_eq!(whole(&engine, chunk(0), Which::Committed).await.0, &content[..]);
+    engine.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use super::{
         Bench, SIZE, alone, head_of_two, id, place, reads_disk, refusals, sent, settled, stores,
         tail_of_two, versions_done, write,
     },
-    chain, cv, payload,
+    chain, chunk, cv, payload,
 };
 use crate::{
     limits,
@@ -458,4 +458,19 @@ fn only_a_word_about_the_update_ends_it() {
         let again = sent(&head.later(limits::FORWARD_RETRY_FIRST));
         assert_eq!(again.is_some(), !ends, "{code:?}");
     }
+}
+
+#[test]
+fn a_commit_waits_for_space_in_the_index() {
+    let mut head = alone();
+    head.write(1);
+    assert_eq!(stores(&head.stored()), ["commit"]);
+    let full = || Input::Stored { chunk: place(), result: Err(Code::NoSpace.into()) };
+    assert!(head.step(full()).is_empty(), "not at once");
+    assert!(head.target.failure().is_none() && !reads_disk(&head.read()));
+    let call = head.call();
+    let elsewhere = head.step(Input::Read { call, chunk: chunk(8, 0) });
+    assert!(matches!(elsewhere[..], [Output::Reply { reply: Reply::Read(Ok(_)), .. }]));
+    assert_eq!(stores(&head.later(limits::FORWARD_RETRY_FIRST)), ["commit"]);
+    assert!(reads_disk(&head.stored()), "the read that waited");
 }
