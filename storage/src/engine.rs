@@ -194,6 +194,11 @@ impl Engine {
         self.core().space()
     }
 
+    /// Whether there is room again, with some distance to the point where there was none.
+    pub fn has_room(&self) -> bool {
+        self.core().has_room()
+    }
+
     pub fn stats(&self) -> EngineStats {
         self.core().stats()
     }

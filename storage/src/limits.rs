@@ -23,6 +23,8 @@ pub const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 pub const BUFFER_WAIT: Duration = Duration::from_secs(1);
 /// One part in this many of the buffers may hold copies of whole chunks.
 pub const COPY_SHARE: u64 = 8;
+/// How long a target may take to end: longer than any call that it makes.
+pub const END_WAIT: Duration = Duration::from_secs(10);
 /// How long the driver waits for a reply of its machine when the caller set no shorter limit.
 pub const REPLY_WAIT: Duration = Duration::from_secs(60);
 

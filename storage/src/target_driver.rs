@@ -67,6 +67,8 @@ pub struct TargetHandle {
     pub disk_uuid: [u8; 16],
     mails: mpsc::Sender<Mail>,
     seen: Arc<Mutex<Seen>>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
 }
 
 /// What the task lets others see, as of its last look.
@@ -77,6 +79,8 @@ pub struct Seen {
     pub chunks: usize,
     pub live_chunks: usize,
     pub is_source: bool,
+    /// See [`Target::may_return`].
+    pub may_return: bool,
 }
 
 /// A call as the service makes it; the task gives it its number.
@@ -126,16 +130,16 @@ impl TargetHandle {
         disk_uuid: [u8; 16],
         loaded: Vec<Loaded>,
         shared: Shared,
-        tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Self {
+        let tasks = TaskTracker::new();
         let (mails, inbox) = mpsc::channel(limits::MAILBOX);
         let (done, completions) = mpsc::channel(limits::COMPLETIONS);
         let seen = Arc::new(Mutex::new(Seen::default()));
         let chain = shared.routing.get().chains.get(&meta.chain).map_or(0, |chain| chain.version);
         let serve_after = meta.chain_version.max(chain.into());
         let machine = Target::new(meta.id, meta.chain, serve_after, loaded);
-        let outcomes = settle::start(meta, shared.clone(), tasks, stop.clone());
+        let outcomes = settle::start(meta, shared.clone(), &tasks, stop.clone());
         let task = Task {
             machine,
             meta,
@@ -151,8 +155,15 @@ impl TargetHandle {
             reads: HashMap::new(),
             routing: Arc::new(Routing::default()),
         };
-        tasks.spawn(task.run(inbox, completions, stop));
-        Self { meta, disk_uuid, mails, seen }
+        tasks.spawn(task.run(inbox, completions, stop.clone()));
+        Self { meta, disk_uuid, mails, seen, stop, tasks }
+    }
+
+    /// Ends the task; returns when nothing that it began is in progress any more.
+    pub async fn end(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     /// Asks the machine. Fails with BUSY when too many ask.
@@ -417,6 +428,7 @@ impl Task {
             chunks: self.machine.records().len(),
             live_chunks: self.machine.live_chunks(),
             is_source: self.machine.is_source(),
+            may_return: self.machine.may_return(),
         };
         *self.seen.lock() = seen;
     }

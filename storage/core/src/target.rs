@@ -64,7 +64,9 @@ use std::{
 };
 
 pub use event::{Input, Output, PageRequest, Reply, StoreOp};
-use ff2_proto::{ChainVersion, ChunkId, ChunkVersion, Code, Status, TargetId, pb};
+use ff2_proto::{
+    ChainVersion, ChunkId, ChunkVersion, Code, Status, TargetId, pb, routing::ChainExt,
+};
 use live::{Live, Pending, Tombstone};
 use memory::Memory;
 pub use types::{
@@ -221,6 +223,14 @@ impl<P: Clone> Target<P> {
 
     pub fn failure(&self) -> Option<&Status> {
         self.failed.as_ref()
+    }
+
+    /// Whether the target failed for a reason that passes, and its chain went on without it: once
+    /// the reason is gone, a new machine from the same store may take its place.
+    pub fn may_return(&self) -> bool {
+        let passes = self.failed.as_ref().is_some_and(|status| status.code == Code::NoSpace);
+        let state = self.chain.member(self.id).map(pb::ChainMember::state);
+        passes && !matches!(state, Some(pb::PublicState::Serving | pb::PublicState::Syncing))
     }
 
     /// The committed chunks.

@@ -222,6 +222,14 @@ impl Core {
         Some(Room { space: &self.file_system, bytes })
     }
 
+    /// Whether a target that left its chain for want of room may try again.
+    pub(super) fn has_room(&self) -> bool {
+        let space = self.space();
+        self.check_not_broken().is_ok()
+            && space.available_bytes >= space.capacity_bytes / limits::ROOM_DIVISOR
+            && self.file_system_room(0, 1).is_some()
+    }
+
     pub(super) fn space(&self) -> Space {
         let ledger = self.ledger.lock();
         let (capacity, used) = (ledger.capacity(), ledger.used());

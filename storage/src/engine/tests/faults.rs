@@ -71,6 +71,7 @@ async fn a_full_disk_stays_readable_and_can_be_emptied() {
     };
     assert_eq!(error.code, Code::NoSpace);
     assert!(written >= 10, "{written} chunks of 512 KiB in 8 MiB");
+    assert!(!engine.has_room());
     for index in 0..written {
         let (content, _) = whole(&engine, chunk(index), Which::Committed).await;
         assert_eq!(content, &pattern(index.into(), 300_000)[..]);
@@ -82,6 +83,7 @@ async fn a_full_disk_stays_readable_and_can_be_emptied() {
         apply(&engine, chunk(index), update(9, PendingKind::Remove)).await;
     }
     apply(&engine, chunk(0), write(1, 0, pattern(1, 1 << 20))).await;
+    assert!(engine.has_room());
     assert_eq!(whole(&engine, chunk(0), Which::Committed).await.0, &pattern(1, 1 << 20)[..]);
     assert!(engine.stats().refused_for_space >= 1);
     engine.shutdown().await;

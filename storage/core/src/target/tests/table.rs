@@ -185,6 +185,8 @@ fn a_failed_disk_takes_the_target_out() {
     assert_eq!(head.target.report().local_state, LocalState::LocalOffline);
     assert_eq!(head.target.role(), Role::Out);
     assert_eq!(refusals(&head.read()), [Code::DiskFailed]);
+    head.step(Input::Chain(chain(3, &[(2, Serving), (1, Offline)])));
+    assert!(!head.target.may_return());
 }
 
 #[test]
@@ -415,6 +417,9 @@ fn a_syncing_target_without_room_leaves_the_chain() {
     let out = bench.step(Input::Stored { chunk: place(), result: Err(Code::NoSpace.into()) });
     assert_eq!(refusals(&out), [Code::NotServing], "the writer waits for the chain to change");
     assert_eq!(bench.target.report().local_state, LocalState::LocalOffline);
+    assert!(!bench.target.may_return(), "the cluster must have seen it go");
+    bench.step(Input::Chain(chain(3, &[(1, Serving), (2, Offline)])));
+    assert!(bench.target.may_return());
 }
 
 #[test]
