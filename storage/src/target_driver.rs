@@ -79,8 +79,9 @@ pub struct Seen {
     pub chunks: usize,
     pub live_chunks: usize,
     pub is_source: bool,
-    /// See [`Target::may_return`].
-    pub may_return: bool,
+    /// Why the target may be started anew, see [`Target::may_return`].
+    pub may_return: Option<Code>,
+    pub suspects: Vec<ChunkId>,
 }
 
 /// A call as the service makes it; the task gives it its number.
@@ -123,12 +124,12 @@ pub(crate) enum Done {
 }
 
 impl TargetHandle {
-    /// Starts the task of a target whose chunks were loaded.
+    /// Starts the task of a target whose chunks were loaded; some may be known to be damaged.
     pub fn start(
         engine: Engine,
         meta: TargetMeta,
         disk_uuid: [u8; 16],
-        loaded: Vec<Loaded>,
+        (loaded, suspects): (Vec<Loaded>, Vec<ChunkId>),
         shared: Shared,
         stop: CancellationToken,
     ) -> Self {
@@ -138,7 +139,7 @@ impl TargetHandle {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let chain = shared.routing.get().chains.get(&meta.chain).map_or(0, |chain| chain.version);
         let serve_after = meta.chain_version.max(chain.into());
-        let machine = Target::new(meta.id, meta.chain, serve_after, loaded);
+        let machine = Target::new(meta.id, meta.chain, serve_after, loaded).with_suspects(suspects);
         let outcomes = settle::start(meta, shared.clone(), &tasks, stop.clone());
         let task = Task {
             machine,
@@ -428,7 +429,8 @@ impl Task {
             chunks: self.machine.records().len(),
             live_chunks: self.machine.live_chunks(),
             is_source: self.machine.is_source(),
-            may_return: self.machine.may_return(),
+            may_return: self.machine.failure().filter(|_| self.machine.may_return()).map(|s| s.code),
+            suspects: self.machine.suspects().collect(),
         };
         *self.seen.lock() = seen;
     }

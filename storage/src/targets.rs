@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use ff2_fabric::membership::Report;
-use ff2_proto::{ChainId, Code, NodeId, Routing, Status, TargetId, pb};
+use ff2_proto::{ChainId, ChunkId, Code, NodeId, Routing, Status, TargetId, pb};
 use ff2_storage_core::target::{Input, Loaded, LoadedPending, Record, UpdateId};
 use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
@@ -78,7 +78,7 @@ impl Targets {
     pub async fn start_existing(&self, shared: &Shared) -> Result<(), Status> {
         for disk in &self.disks {
             for meta in disk.engine.targets() {
-                self.start(disk, meta, shared).await?;
+                self.start(disk, meta, Vec::new(), shared).await?;
             }
         }
         Ok(())
@@ -88,6 +88,7 @@ impl Targets {
         &self,
         disk: &OpenDisk,
         meta: TargetMeta,
+        suspects: Vec<ChunkId>,
         shared: &Shared,
     ) -> Result<(), Status> {
         let chunks = disk.engine.load(meta.id).await?;
@@ -100,7 +101,7 @@ impl Targets {
             engine,
             meta,
             disk.uuid,
-            loaded,
+            (loaded, suspects),
             shared.clone(),
             stop,
         );
@@ -182,7 +183,7 @@ impl Targets {
         };
         disk.engine.create_target(meta).await?;
         tracing::info!(target_id = meta.id.0, chain = meta.chain.0, path = %disk.path.display(), "store made");
-        self.start(disk, meta, shared).await?;
+        self.start(disk, meta, Vec::new(), shared).await?;
         (shared.changed)();
         Ok(())
     }
@@ -200,12 +201,14 @@ impl Targets {
         disk.engine.remove_target(id).await
     }
 
-    /// Targets that left their chains for want of room start anew when there is some: the store is
-    /// loaded again, and the cluster has it synced.
+    /// Targets that left their chains for want of room, or to have a chunk repaired, start anew when
+    /// they may: the store is loaded again, and the cluster has it synced.
     async fn bring_back(&self, shared: &Shared) {
-        for handle in self.all().into_iter().filter(|handle| handle.seen().may_return) {
+        for handle in self.all() {
+            let Some(why) = handle.seen().may_return else { continue };
             let disk = self.disks.iter().find(|disk| disk.uuid == handle.disk_uuid);
-            let Some(disk) = disk.filter(|disk| disk.engine.has_room()) else { continue };
+            let is_ready = |disk: &&OpenDisk| why != Code::NoSpace || disk.engine.has_room();
+            let Some(disk) = disk.filter(is_ready) else { continue };
             if let Err(error) = self.restart(disk, &handle, shared).await {
                 tracing::error!(target_id = handle.meta.id.0, %error, "cannot start a target anew");
             }
@@ -221,7 +224,8 @@ impl Targets {
         end(handle).await?;
         // The engine has the newest chain version of it.
         let meta = disk.engine.targets().into_iter().find(|meta| meta.id == handle.meta.id);
-        self.start(disk, meta.unwrap_or(handle.meta), shared).await?;
+        let suspects = handle.seen().suspects;
+        self.start(disk, meta.unwrap_or(handle.meta), suspects, shared).await?;
         (shared.changed)();
         Ok(())
     }

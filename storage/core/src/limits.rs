@@ -47,6 +47,8 @@ pub const PLAN_CHUNKS: usize = 4_096;
 pub const REDO_CHUNKS: usize = 16_384;
 /// Pause of a resync after a failure or while it waits for a live update.
 pub const RESYNC_RETRY: Duration = Duration::from_millis(200);
+/// Pause before a resync tries again what could not be read on its own side.
+pub const UNREADABLE_RETRY: Duration = Duration::from_secs(5);
 /// A copy is charged at least this much, so that empty chunks are paced too.
 pub const COPY_COST_MIN: u32 = 4 << 10;
 

@@ -138,14 +138,34 @@ impl<P: Clone> Target<P> {
             self.send(now, chunk, true, out);
             return;
         }
+        if full && status.code == Code::Corrupt {
+            self.on_unsendable(now, chunk, status, out);
+            return;
+        }
         if self.is_refusal(chunk, &status) {
             self.refuse(chunk, status, out);
             return;
         }
+        self.send_later(now, chunk, full);
+    }
+
+    fn send_later(&mut self, now: Now, chunk: ChunkId, full: bool) {
         let live = self.live.get_mut(&chunk).expect("checked by the caller");
         let pending = live.pending.as_mut().expect("checked by the caller");
         pending.hop = Hop::Retry { at: now.at + pending.pause, full };
         pending.pause = longer(pending.pause);
+    }
+
+    /// The whole chunk was to go and cannot be read here. If nobody can stand in for this target,
+    /// an update that nobody has committed ends with the error; another one waits for the chain.
+    fn on_unsendable(&mut self, now: Now, chunk: ChunkId, status: Status, out: &mut Outputs<P>) {
+        self.on_unreadable(chunk, &status, out);
+        let pending = self.live.get(&chunk).and_then(|live| live.pending.as_ref());
+        match pending.filter(|_| self.failed.is_none()) {
+            Some(pending) if !pending.inherited => self.refuse(chunk, status, out),
+            Some(_) => self.send_later(now, chunk, true),
+            None => {}
+        }
     }
 
     /// Whether the successor's answer ends the update rather than delays it.

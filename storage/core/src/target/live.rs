@@ -72,6 +72,8 @@ pub(super) struct Pending<P> {
     pub(super) taken_under: ChainVersion,
     /// Made under an earlier chain version than the present one: another head may have committed it.
     pub(super) inherited: bool,
+    /// Does not build on the chunk's content, so a damaged chunk is good after it.
+    pub(super) heals: bool,
     /// A copy of a committed version, made by the resync.
     pub(super) resync: bool,
     pub(super) callers: Vec<Caller>,
@@ -108,6 +110,7 @@ impl<P> Pending<P> {
             pause: limits::FORWARD_RETRY_FIRST,
             taken_under: ChainVersion(0),
             inherited: true,
+            heals: false,
             resync: false,
             callers: Vec::new(),
             since: Duration::ZERO,

@@ -49,6 +49,9 @@ impl<P: Clone> Target<P> {
     }
 
     fn record(&mut self, now: Now, chunk: ChunkId, pending: Pending<P>) {
+        if pending.heals {
+            self.suspects.remove(&chunk);
+        }
         let synced_under = self.synced_by(&pending);
         let is_synced = synced_under == self.version();
         if pending.removes() {

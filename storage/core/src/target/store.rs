@@ -69,7 +69,11 @@ impl<P: Clone> Target<P> {
             matches!(status.code, Code::NoSpace | Code::FileTooBig | Code::InvalidArgument);
         let is_pending = self.prepared_mut(chunk, id).is_some();
         let was_taken_as_committed = self.records.get(&chunk).is_some_and(|r| r.id == id);
-        if !is_refusal || was_taken_as_committed {
+        if status.code == Code::Corrupt && !was_taken_as_committed {
+            if is_pending {
+                self.on_unreadable_base(chunk, id, status, out);
+            }
+        } else if !is_refusal || was_taken_as_committed {
             let detail = format!("{chunk}, {id:?}: the store could not take it: {status}");
             self.fail(Status::new(Code::DiskFailed, detail), out);
         } else if is_pending && self.role == Role::Syncing {

@@ -216,6 +216,7 @@ impl<P: Clone> Target<P> {
         Pending {
             id,
             base,
+            heals: !update.change.needs_base(),
             length: update.change.length_after(before),
             body: Body::Change(update.change),
             chunk_size: update.chunk_size,
