@@ -5,6 +5,7 @@
 //! does is the service's business; see [`crate::rpc::Service`].
 
 mod connection;
+mod memory;
 mod router;
 
 #[cfg(test)]
@@ -19,6 +20,7 @@ use std::{
 
 use connection::Connection;
 use ff2_proto::{Code, Status};
+use memory::Memory;
 pub use router::Router;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -49,7 +51,7 @@ pub struct ServerConfig {
     /// Clients of another cluster are refused.
     pub cluster_id: String,
     pub key: ClusterKey,
-    /// Payloads of requests land here. A handler that holds one must not wait for this pool without a
+    /// Payloads of requests land here, but for small ones, which have memory of their own. A handler that holds one must not wait for this pool without a
     /// time limit: others like it may hold all the rest.
     pub pool: Arc<BufPool>,
     /// Its version travels with every reply; its revoked tokens are refused.
@@ -112,9 +114,7 @@ struct Shared {
     router: Router,
     welcome: Welcome,
     counters: Arc<Counters>,
-    /// Pages of the pool that users' requests may fill.
-    user_pages: Arc<Semaphore>,
-    user_pages_max: u32,
+    memory: Memory,
     stop: CancellationToken,
 }
 
@@ -146,7 +146,6 @@ impl Server {
     /// Serves until `stop`; then refuses new calls, answers those in progress, and returns.
     pub async fn serve(self, router: Router, stop: CancellationToken) {
         let Self { mut listener, config, counters, .. } = self;
-        let user_pages_max = pages(config.pool.limit_bytes() / 2).max(1);
         // A connection's share of the pool: no client alone can fill it.
         let share = u32::try_from(config.pool.limit_bytes() / 8).unwrap_or(u32::MAX);
         let welcome = Welcome {
@@ -154,12 +153,11 @@ impl Server {
             requests: REQUESTS_MAX,
         };
         let shared = Arc::new(Shared {
+            memory: Memory::new(config.pool.clone()),
             config,
             router,
             welcome,
             counters,
-            user_pages: Arc::new(Semaphore::new(user_pages_max as usize)),
-            user_pages_max,
             stop: stop.clone(),
         });
         let connections = TaskTracker::new();
@@ -281,13 +279,4 @@ impl Shared {
             tracing::error!(method = method.name, %status, "a call failed inside this server");
         }
     }
-
-    /// What a payload counts for among the users' pages.
-    fn user_pages_of(&self, len: usize) -> u32 {
-        pages(len.next_power_of_two() as u64).clamp(1, self.user_pages_max)
-    }
-}
-
-fn pages(bytes: u64) -> u32 {
-    u32::try_from(bytes / PAGE_BYTES as u64).unwrap_or(u32::MAX)
 }

@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::{
     disks,
     identity::NodeIdentity,
+    limits,
     metrics::StorageMetrics,
     service::StorageService,
     target_driver::{CopyBudget, Shared},
@@ -28,7 +29,9 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
         ClusterKey::load(&config.security.cluster_key_file).context("load the cluster key")?;
     let identity = NodeIdentity::load(&config.data_dir)?;
     let opened = tokio::task::block_in_place(|| disks::open(&config))?;
-    let pool = BufPool::new(config.storage.buffer_bytes);
+    let read_bytes = config.storage.buffer_bytes / limits::READ_SHARE;
+    let pool = BufPool::new(config.storage.buffer_bytes - read_bytes);
+    let read_pool = BufPool::new(read_bytes.max(limits::READ_BYTES_MIN));
     let routing = RoutingCache::new();
     let peers = Peers::new(PeersConfig {
         cluster_id: config.cluster_id.clone(),
@@ -67,7 +70,7 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
     targets.start_existing(&shared).await.context("load the targets")?;
     targets.match_routing(node_id, &routing.get(), &shared).await;
     let operations = runtime.operations.clone();
-    let service = StorageService::new(targets.clone(), key, pool, metrics, operations);
+    let service = StorageService::new(targets.clone(), key, read_pool, metrics, operations);
     let router = Router::new().add(StorageServer::new(Arc::new(service)));
     show(&runtime, &targets, node_id.0);
 

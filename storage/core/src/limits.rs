@@ -37,6 +37,11 @@ pub const QUERY_RETRY: Duration = Duration::from_millis(200);
 pub const FORWARD_RETRY_FIRST: Duration = Duration::from_millis(10);
 pub const FORWARD_RETRY_LAST: Duration = Duration::from_millis(500);
 
+/// A payload above this is let go once it can be read from the store and nobody is about to send it:
+/// memory that waits for another node could otherwise wait in a circle. Smaller ones are kept: to
+/// send the whole chunk in their place costs more than they do.
+pub const PAYLOAD_KEPT: u32 = 64 << 10;
+
 /// Chunks of one page of a resync or a listing.
 pub const PAGE_CHUNKS: u32 = 1_024;
 /// Copies that one target has on the way to its syncing successor.

@@ -146,7 +146,13 @@ impl<P: Clone> Target<P> {
             self.refuse(chunk, status, out);
             return;
         }
+        // A successor without memory may wait for ours.
+        let is_congested = matches!(status.code, Code::Busy | Code::Timeout);
         self.send_later(now, chunk, full);
+        let pending = self.live.get_mut(&chunk).and_then(|live| live.pending.as_mut());
+        if let Some(pending) = pending.filter(|pending| is_congested && pending.persisted) {
+            pending.let_go_payload();
+        }
     }
 
     fn send_later(&mut self, now: Now, chunk: ChunkId, full: bool) {

@@ -87,6 +87,16 @@ impl<P> Pending<P> {
         self.persisted && matches!(self.hop, Hop::Last | Hop::Done)
     }
 
+    /// Gives a large payload's memory back: from now on the bytes are in the store only.
+    pub(super) fn let_go_payload(&mut self) {
+        assert!(self.persisted, "the store has it");
+        let is_large =
+            |body: &Body<P>| matches!(body, Body::Change(change) if change.carries() > limits::PAYLOAD_KEPT);
+        if is_large(&self.body) {
+            self.body = Body::OnDisk { removes: false };
+        }
+    }
+
     pub(super) fn removes(&self) -> bool {
         match &self.body {
             Body::Change(change) => change.removes(),
@@ -122,7 +132,7 @@ impl<P> Pending<P> {
 #[derive(Clone, Debug)]
 pub(super) enum Body<P> {
     Change(Change<P>),
-    /// Only in the store: the process started with it.
+    /// Only in the store: the process started with it, or let the payload go.
     OnDisk {
         removes: bool,
     },

@@ -25,6 +25,10 @@ impl<P: Clone> Target<P> {
         }
         let done = Done { version: pending.id.version, chunk_length: pending.length };
         self.answer_callers(chunk, Ok(done), out);
+        // The answer gives the sender its credit back; the memory comes back with it.
+        if let Some(pending) = self.live.get_mut(&chunk).and_then(|live| live.pending.as_mut()) {
+            pending.let_go_payload();
+        }
     }
 
     /// Commits the pending update.

@@ -18,7 +18,7 @@ use crate::{
     limits,
     tags::Tags,
     target::{
-        Change, Input, Loaded, LoadedPending, Outcome, Output, Reply, Role, Standing, Update,
+        Change, Forward, Input, Loaded, LoadedPending, Outcome, Output, Reply, Role, Standing, Update,
     },
 };
 
@@ -478,4 +478,46 @@ fn a_commit_waits_for_space_in_the_index() {
     assert!(matches!(elsewhere[..], [Output::Reply { reply: Reply::Read(Ok(_)), .. }]));
     assert_eq!(stores(&head.later(limits::FORWARD_RETRY_FIRST)), ["commit"]);
     assert!(reads_disk(&head.stored()), "the read that waited");
+}
+
+/// Payloads that the machine holds are counted by the clones of one `Bytes`.
+#[test]
+fn a_large_payload_is_let_go_once_nobody_needs_it_from_memory() {
+    let write = |payload: &Bytes| Change::Write {
+        offset: 0,
+        length: payload.len() as u32,
+        payload: payload.clone(),
+    };
+    let size = 2 * SIZE;
+    let forward_of = |tail: &Bench, payload: &Bytes| Forward {
+        chunk_size: size,
+        ..tail.forward_of(1, id(2, 1), None, write(payload))
+    };
+    // Behind the head: once it holds here and behind.
+    let payload = Bytes::from(vec![7; SIZE as usize + 1]);
+    let mut tail = tail_of_two();
+    let (call, forward) = (tail.call(), forward_of(&tail, &payload));
+    tail.step(Input::Forward { call, forward });
+    assert!(!payload.is_unique());
+    assert_eq!(versions_done(&tail.stored()), [1]);
+    assert!(payload.is_unique(), "only the test has it");
+
+    // At the head: while the successor has no memory for it. Then the store's bytes are sent.
+    let payload = Bytes::from(vec![7; SIZE as usize + 1]);
+    let mut head = head_of_two();
+    let update = Update {
+        chain_version: cv(2),
+        chunk: place(),
+        change: write(&payload),
+        chunk_size: size,
+        tag: None,
+    };
+    let call = head.call();
+    let attempt = sent(&head.step(Input::Update { call, update })).unwrap();
+    head.stored();
+    head.forwarded(attempt, Err(Code::Busy));
+    assert!(payload.is_unique());
+    let out = head.later(limits::FORWARD_RETRY_FIRST);
+    assert!(matches!(out[..], [Output::ForwardFull { .. }]), "{out:?}");
+    assert_eq!(versions_done(&head.forwarded(sent(&out).unwrap(), Ok(()))), [1]);
 }
