@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-/// Exactly-once entries that a chunk remembers, one for each channel that wrote to it lately. With
-/// more channels than this on one chunk, a retry whose entry was evicted (oldest version first) is
-/// carried out a second time; a client uses its lowest free channels, so sixteen cover sixteen
-/// concurrent writers of one chunk.
-pub const TAGS_PER_CHUNK: usize = 16;
+/// Exactly-once entries that a chunk remembers, one for each channel that wrote to it lately, the
+/// oldest version going first. A retry whose entry went is carried out a second time, so there are
+/// more than twice as many as updates are admitted to one chunk: all that were admitted together
+/// with an update, and as many again, may pass before its retry arrives.
+pub const TAGS_PER_CHUNK: usize = 160;
 
 /// Client updates that wait for their turn on one chunk; more are refused with BUSY.
 pub const WAITING_UPDATES_PER_CHUNK: usize = 64;
@@ -57,6 +57,6 @@ pub const UNREADABLE_RETRY: Duration = Duration::from_secs(5);
 /// A copy is charged at least this much, so that empty chunks are paced too.
 pub const COPY_COST_MIN: u32 = 4 << 10;
 
-const _: () = assert!(TAGS_PER_CHUNK >= 1);
+const _: () = assert!(TAGS_PER_CHUNK > 2 * (WAITING_UPDATES_PER_CHUNK + 1));
 const _: () = assert!(PAGE_CHUNKS >= 1);
 const _: () = assert!(FORWARD_RETRY_FIRST.as_millis() < FORWARD_RETRY_LAST.as_millis());

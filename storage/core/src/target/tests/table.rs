@@ -521,3 +521,29 @@ fn a_large_payload_is_let_go_once_nobody_needs_it_from_memory() {
     assert!(matches!(out[..], [Output::ForwardFull { .. }]), "{out:?}");
     assert_eq!(versions_done(&head.forwarded(sent(&out).unwrap(), Ok(()))), [1]);
 }
+
+#[test]
+fn a_full_queue_of_writers_leaves_every_entry_for_a_retry() {
+    let mut head = alone();
+    let admitted = limits::WAITING_UPDATES_PER_CHUNK as u32 + 1;
+    let ask = |head: &mut Bench, channel| {
+        let tag = Some(pb::UpdateTag { session: 1, channel, seq: 1 });
+        let (chunk, change, chunk_size) = (place(), write(1), SIZE);
+        let update = Update { chain_version: cv(2), chunk, change, chunk_size, tag };
+        let call = head.call();
+        head.step(Input::Update { call, update })
+    };
+    for channel in 0..admitted {
+        ask(&mut head, channel);
+    }
+    let mut done = 0;
+    while head.target.live_chunks() > 0 {
+        done += versions_done(&head.stored()).len();
+    }
+    assert_eq!(done, admitted as usize);
+    for channel in 0..admitted {
+        let out = ask(&mut head, channel);
+        let version = u64::from(channel) + 1;
+        assert_eq!((versions_done(&out), stores(&out)), (vec![version], vec![]), "{channel}");
+    }
+}
