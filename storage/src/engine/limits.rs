@@ -1,7 +1,11 @@
 //! Bounds of the disks and the engine.
 
+use std::time::Duration;
+
 /// Requests that one disk accepts before callers wait.
 pub const DISK_REQUESTS_MAX: usize = 1024;
+/// A disk that keeps a request longer is failed. Kernels retry a bad sector for many seconds.
+pub const DISK_STALL_MAX: Duration = Duration::from_secs(30);
 /// Updates being prepared on one disk; more wait.
 pub const PREPARES_MAX: usize = 512;
 /// Sectors waiting in the index for their place on the disk; updates wait while there are more.
