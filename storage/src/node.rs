@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::{
     disks,
+    heart::Heart,
     identity::NodeIdentity,
     limits,
     metrics::StorageMetrics,
@@ -33,12 +34,15 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
     let pool = BufPool::new(config.storage.buffer_bytes - read_bytes);
     let read_pool = BufPool::new(read_bytes.max(limits::READ_BYTES_MIN));
     let routing = RoutingCache::new();
-    let peers = Peers::new(PeersConfig {
-        cluster_id: config.cluster_id.clone(),
-        identity: Identity::Daemon(key.clone()),
-        pool: pool.clone(),
-        routing: routing.clone(),
-    });
+    let peers_with = |pool: Arc<BufPool>| {
+        Peers::new(PeersConfig {
+            cluster_id: config.cluster_id.clone(),
+            identity: Identity::Daemon(key.clone()),
+            pool,
+            routing: routing.clone(),
+        })
+    };
+    let peers = peers_with(pool.clone());
     let metrics = Arc::new(StorageMetrics::new(&runtime.metrics));
     let rate = config.storage.resync_bytes_per_s;
     let targets = Targets::new(opened, rate, runtime.stop.child_token());
@@ -47,8 +51,13 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
     let server = Server::bind(&config.listen, server)
         .await
         .with_context(|| format!("listen on {}", config.listen))?;
+    let heart = Heart::start().context("start the heartbeat's thread")?;
+    // Nothing of the membership carries bulk bytes.
+    let metads = peers_with(BufPool::new(0));
+    let report = report(targets.clone(), metrics.clone());
+    let join = join(config.clone(), identity, targets.disks(), report, metads, routing.clone());
     let membership = tokio::select! {
-        joined = join(&config, &identity, &targets, &metrics, peers.clone(), routing.clone()) => joined?,
+        joined = heart.run(join) => joined.context("run the join")??,
         () = runtime.stop.cancelled() => {
             targets.shut_down().await;
             return Ok(());
@@ -93,10 +102,10 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
 }
 
 async fn join(
-    config: &StoragedConfig,
-    identity: &NodeIdentity,
-    targets: &Arc<Targets>,
-    metrics: &Arc<StorageMetrics>,
+    config: Arc<StoragedConfig>,
+    identity: NodeIdentity,
+    disks: Vec<pb::Disk>,
+    report: impl Fn() -> Report + Send + Sync + 'static,
     peers: Arc<Peers>,
     routing: Arc<RoutingCache>,
 ) -> Result<Membership> {
@@ -107,12 +116,20 @@ async fn join(
         address: config.listen.clone(),
         admin_address: config.http_listen.clone(),
         hostname: hostname.trim().to_owned(),
-        disks: targets.disks(),
+        disks,
         incarnation: 0,
-        cluster_id: identity.cluster_id.clone(),
+        cluster_id: identity.cluster_id,
     };
-    let (targets, metrics) = (targets.clone(), metrics.clone());
-    let report = move || {
+    let config = MembershipConfig { metads: config.metads.clone(), request };
+    Membership::join(config, peers, routing, report).await.context("join the cluster")
+}
+
+/// What each heartbeat says.
+fn report(
+    targets: Arc<Targets>,
+    metrics: Arc<StorageMetrics>,
+) -> impl Fn() -> Report + Send + Sync + 'static {
+    move || {
         let work = metrics.work();
         Report {
             read_bytes: work.read_bytes,
@@ -121,9 +138,7 @@ async fn join(
             write_ops: work.write_ops,
             ..targets.report()
         }
-    };
-    let config = MembershipConfig { metads: config.metads.clone(), request };
-    Membership::join(config, peers, routing, report).await.context("join the cluster")
+    }
 }
 
 /// What `/status` and `/dump` say of the targets.

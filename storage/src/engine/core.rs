@@ -98,6 +98,8 @@ pub(super) struct Core {
     /// Why the index takes no batches any more.
     pub(super) broken: OnceLock<Status>,
     pub(super) file_system: Mutex<FileSystemSpace>,
+    /// The space as of the last look at the ledger.
+    pub(super) space: Mutex<Space>,
 }
 
 /// The last look at the file system under the index, and what was promised since.
@@ -230,15 +232,23 @@ impl Core {
             && self.file_system_room(0, 1).is_some()
     }
 
+    /// Without waiting for an index write, which holds the ledger: then it is as of a moment ago.
     pub(super) fn space(&self) -> Space {
-        let ledger = self.ledger.lock();
-        let (capacity, used) = (ledger.capacity(), ledger.used());
-        let reserve = capacity / limits::RESERVE_DIVISOR;
-        Space {
-            capacity_bytes: capacity,
-            used_bytes: used,
-            available_bytes: capacity.saturating_sub(used + reserve),
+        let patience = Duration::from_millis(limits::SPACE_WAIT_MS);
+        let now = self.ledger.try_lock_for(patience).map(|ledger| {
+            let (capacity, used) = (ledger.capacity(), ledger.used());
+            let reserve = capacity / limits::RESERVE_DIVISOR;
+            Space {
+                capacity_bytes: capacity,
+                used_bytes: used,
+                available_bytes: capacity.saturating_sub(used + reserve),
+            }
+        });
+        let mut space = self.space.lock();
+        if let Some(now) = now {
+            *space = now;
         }
+        *space
     }
 
     pub(super) fn stats(&self) -> EngineStats {

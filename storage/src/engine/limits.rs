@@ -43,6 +43,9 @@ pub const LAST_RESERVE_DIVISOR: u64 = 2;
 /// How long a look at the file system's free space counts.
 pub const SPACE_CHECK_MS: u64 = 50;
 
+/// How long who asks for the space waits for an index write before it is told the last figures.
+pub const SPACE_WAIT_MS: u64 = 5;
+
 /// Of the index of one disk.
 pub const MEMTABLE_BYTES: usize = 16 << 20;
 pub const MEMTABLES_MAX: i32 = 3;

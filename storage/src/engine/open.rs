@@ -113,7 +113,7 @@ pub(super) fn open(dir: &Path, options: EngineOptions) -> Result<Core, Status> {
         }
         shards.lock(of).insert(of, chunk);
     }
-    Ok(Core {
+    let core = Core {
         dir: dir.to_owned(),
         disk,
         index,
@@ -130,7 +130,11 @@ pub(super) fn open(dir: &Path, options: EngineOptions) -> Result<Core, Status> {
         write_back_failure: Mutex::default(),
         broken: OnceLock::new(),
         file_system: Mutex::new(FileSystemSpace::default()),
-    })
+        space: Mutex::default(),
+    };
+    // Before anything can hinder it.
+    core.space();
+    Ok(core)
 }
 
 /// The superblock, which data and index must agree on.

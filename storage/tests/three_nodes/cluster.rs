@@ -124,6 +124,14 @@ impl Cluster {
         self.nodes[n] = Some(Node { runtime, stop, task });
     }
 
+    /// Keeps every worker of the node's runtime busy for a while, as a stalled index does.
+    pub(crate) fn block_workers(&self, n: usize, time: Duration) {
+        let runtime = &self.nodes[n].as_ref().unwrap().runtime;
+        for _ in 0..runtime.metrics().num_workers() {
+            runtime.spawn(async move { std::thread::sleep(time) });
+        }
+    }
+
     /// As kill -9, as far as one process can: nothing of the node runs any more, nothing is said.
     pub(crate) async fn kill(&mut self, n: usize) {
         let node = self.nodes[n].take().unwrap();

@@ -253,6 +253,19 @@ async fn a_chain_that_dies_as_a_whole_keeps_what_it_acknowledged() {
     cluster.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_node_is_not_taken_for_dead() {
+    let cluster = Cluster::start("busy").await;
+    let before = cluster.metad.chain().unwrap().version;
+    for n in 0..3 {
+        cluster.block_workers(n, 2 * metad::LEASE);
+    }
+    tokio::time::sleep(2 * metad::LEASE).await;
+    assert_eq!(cluster.metad.chain().unwrap().version, before);
+    update(&cluster.client, 0, UpdateKind::Write, 0, content(0, 1, 5_000)).await;
+    cluster.end().await;
+}
+
 /// A sector that one disk lost comes back from the other replicas: by an overwrite that cannot build
 /// on it, and by a read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

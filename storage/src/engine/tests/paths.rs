@@ -222,3 +222,18 @@ async fn patches_of_an_equal_version_survive_a_restart() {
     assert!(whole(&engine, chunk(0), Which::Committed).await.0 == before);
     engine.shutdown().await;
 }
+
+/// The heartbeat asks for it, and must not wait for the index.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_space_is_told_while_the_index_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = fresh(dir.path(), 64 << 20).await;
+    apply(&engine, chunk(0), write(1, 0, pattern(1, 1 << 20))).await;
+    let before = engine.space();
+    assert_eq!(before.used_bytes, 1 << 20);
+    {
+        let _held = engine.core().ledger.lock();
+        assert_eq!(engine.space(), before);
+    }
+    engine.shutdown().await;
+}
