@@ -12,6 +12,8 @@ pub const TAGS_PER_CHUNK: usize = 160;
 pub const WAITING_UPDATES_PER_CHUNK: usize = 64;
 /// The same over all chunks of a target.
 pub const WAITING_UPDATES_PER_TARGET: usize = 4_096;
+/// Chunks of a target that are in change at one time; what would begin another is told BUSY.
+pub const LIVE_CHUNKS_PER_TARGET: usize = 16_384;
 /// Reads that wait for one chunk's pending version.
 pub const WAITING_READS_PER_CHUNK: usize = 256;
 /// Reads of a target that wait or are on its disk.

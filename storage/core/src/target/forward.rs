@@ -54,6 +54,9 @@ impl<P: Clone> Target<P> {
         if forward.to != self.id || !is_from_predecessor {
             return Err(self.stale("forwards come from the predecessor"));
         }
+        if !self.may_begin(forward.chunk) {
+            return Err(Status::new(Code::Busy, "too many updates are in progress"));
+        }
         check_change(&forward.change, forward.chunk_size)
     }
 
