@@ -7,6 +7,7 @@
 mod connection;
 mod memory;
 mod router;
+mod strangers;
 
 #[cfg(test)]
 mod tests;
@@ -22,9 +23,10 @@ use connection::Connection;
 use ff2_proto::{Code, Status};
 use memory::Memory;
 pub use router::Router;
+use strangers::{Stranger, Strangers};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::Semaphore,
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -174,11 +176,9 @@ impl Server {
 /// Accepts connections while there are places for them.
 async fn accept_all(listener: &mut Listener, shared: &Arc<Shared>, connections: &TaskTracker) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let strangers = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let mut strangers = Strangers::new(HANDSHAKES_MAX);
     loop {
         let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let stranger = strangers.clone().acquire_owned().await;
-        let stranger = stranger.expect("the semaphore is never closed");
         let accepted = match listener {
             Listener::Tcp(tcp) => {
                 tcp.accept().await.map(|(stream, from)| (Incoming::Tcp(stream), from.to_string()))
@@ -191,6 +191,7 @@ async fn accept_all(listener: &mut Listener, shared: &Arc<Shared>, connections: 
         match accepted {
             Ok((incoming, from)) => {
                 let shared = shared.clone();
+                let stranger = strangers.add().await;
                 connections.spawn(async move {
                     let _place = place;
                     shared.serve_one(incoming, from, stranger).await;
@@ -224,13 +225,16 @@ impl Shared {
         self: Arc<Self>,
         incoming: Incoming,
         from: String,
-        stranger: OwnedSemaphorePermit,
+        stranger: Stranger,
     ) {
         let pulse = Pulse::new(self.config.tuning, self.counters.clone());
         let admission = timeout(HANDSHAKE_TIMEOUT, self.admit(incoming, &pulse));
         let admitted = tokio::select! {
             admitted = admission => admitted,
             () = self.stop.cancelled() => return,
+            () = stranger.evicted.cancelled() => {
+                return self.refused(&from, "it was silent, and others came");
+            }
         };
         drop(stranger);
         let (peer, sender, receiver) = match admitted {
