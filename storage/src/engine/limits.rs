@@ -43,6 +43,10 @@ pub const LAST_RESERVE_DIVISOR: u64 = 2;
 /// How long a look at the file system's free space counts.
 pub const SPACE_CHECK_MS: u64 = 50;
 
+/// How often, and how long each time, an update on a full disk waits for reads to let go of blocks
+/// that are free otherwise.
+pub const RETIRED_LOOKS: u32 = 25;
+pub const RETIRED_WAIT: Duration = Duration::from_millis(20);
 /// How long who asks for the space waits for an index write before it is told the last figures.
 pub const SPACE_WAIT_MS: u64 = 5;
 

@@ -35,6 +35,8 @@ use crate::disk::Disk;
 
 pub(super) const DATA: &str = "data";
 pub(super) const INDEX: &str = "index";
+/// An index that is being made.
+const NEW_INDEX: &str = "index.new";
 
 /// Smallest disk that makes sense.
 const CAPACITY_MIN: u64 = 16 * BLOCK_SIZE_MIN as u64;
@@ -60,12 +62,19 @@ pub(super) fn format(dir: &Path, options: &FormatOptions) -> Result<(), Status> 
         data.sync_all()
     });
     written.map_err(|error| cannot("write", &path, &error))?;
-    // The index comes last: it is what makes the folder a disk.
-    let index = Index::create(&dir.join(INDEX), &Default::default())?;
-    let mut changes = Changes::default();
-    changes.put(&Key::Superblock, &bytes);
-    index.write(changes)?;
-    index.sync()?;
+    // The index comes last, complete: its name is what makes the folder a disk.
+    let new = dir.join(NEW_INDEX);
+    if new.exists() {
+        fs::remove_dir_all(&new).map_err(|error| cannot("remove", &new, &error))?;
+    }
+    {
+        let index = Index::create(&new, &Default::default())?;
+        let mut changes = Changes::default();
+        changes.put(&Key::Superblock, &bytes);
+        index.write(changes)?;
+        index.sync()?;
+    }
+    fs::rename(&new, dir.join(INDEX)).map_err(|error| cannot("rename", &new, &error))?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| cannot("sync", dir, &error))
 }
 

@@ -95,14 +95,14 @@ impl Core {
         }
     }
 
-    /// Plans and takes blocks. Space that only waits for a sync is waited for.
+    /// Plans and takes blocks. Space that only waits for a sync, or for reads to end, is waited for.
     async fn draft(
         &self,
         of: LocalChunk,
         update: &Pending,
         change: Change,
     ) -> Result<Draft<'_>, Status> {
-        for _ in 0..2 {
+        for look in 0..limits::RETIRED_LOOKS {
             if let Some(draft) = self.try_draft(of, update, change)? {
                 return Ok(draft);
             }
@@ -110,6 +110,9 @@ impl Core {
                 break;
             }
             self.sync_index().await?;
+            if look > 0 {
+                tokio::time::sleep(limits::RETIRED_WAIT).await;
+            }
         }
         self.try_draft(of, update, change)?.ok_or_else(|| self.no_space("all blocks are in use"))
     }

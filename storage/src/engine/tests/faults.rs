@@ -89,6 +89,26 @@ async fn a_full_disk_stays_readable_and_can_be_emptied() {
     engine.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_that_a_read_still_uses_are_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = fresh(dir.path(), 8 << 20).await;
+    let (filled, _) = fill(&engine, 0, PendingKind::Write).await;
+    let core = engine.core().clone();
+    let long_read = self::core::Use::begin(&core, &mut core.ledger.lock());
+    for index in 0..filled {
+        apply(&engine, chunk(index), update(2, PendingKind::Remove)).await;
+    }
+    let late = engine.prepare(TARGET, chunk(0), write(1, 0, pattern(1, CHUNK as usize)));
+    let end = async {
+        tokio::time::sleep(4 * limits::RETIRED_WAIT).await;
+        drop(long_read);
+    };
+    let (late, ()) = tokio::join!(late, end);
+    late.expect("the space was only not free yet");
+    engine.shutdown().await;
+}
+
 /// A small file system (tmpfs) under a larger sparse data file; `None` where mounting is not allowed.
 struct SmallFileSystem(tempfile::TempDir);
 
@@ -256,5 +276,16 @@ async fn writers_do_not_wait_for_a_write_back_that_fails() {
     while late().await.is_err() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_was_half_made_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    // As a crash between the making of the index and its first row leaves it.
+    super::super::index::Index::create(&dir.path().join("index.new"), &Default::default()).unwrap();
+    assert!(!Engine::is_formatted(dir.path()));
+    let engine = fresh(dir.path(), 8 << 20).await;
+    assert!(!dir.path().join("index.new").exists());
     engine.shutdown().await;
 }
