@@ -221,12 +221,7 @@ impl Incoming {
 }
 
 impl Shared {
-    async fn serve_one(
-        self: Arc<Self>,
-        incoming: Incoming,
-        from: String,
-        stranger: Stranger,
-    ) {
+    async fn serve_one(self: Arc<Self>, incoming: Incoming, from: String, stranger: Stranger) {
         let pulse = Pulse::new(self.config.tuning, self.counters.clone());
         let admission = timeout(HANDSHAKE_TIMEOUT, self.admit(incoming, &pulse));
         let admitted = tokio::select! {

@@ -429,7 +429,11 @@ impl Task {
             chunks: self.machine.records().len(),
             live_chunks: self.machine.live_chunks(),
             is_source: self.machine.is_source(),
-            may_return: self.machine.failure().filter(|_| self.machine.may_return()).map(|s| s.code),
+            may_return: self
+                .machine
+                .failure()
+                .filter(|_| self.machine.may_return())
+                .map(|s| s.code),
             suspects: self.machine.suspects().collect(),
         };
         *self.seen.lock() = seen;

@@ -34,12 +34,7 @@ impl Targets {
         resync_bytes_per_s: u64,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self {
-            disks,
-            running: RwLock::default(),
-            resync_bytes_per_s,
-            stop,
-        })
+        Arc::new(Self { disks, running: RwLock::default(), resync_bytes_per_s, stop })
     }
 
     pub fn of_chain(&self, chain: ChainId) -> Option<TargetHandle> {
@@ -97,14 +92,8 @@ impl Targets {
         let loaded: Vec<Loaded> = chunks.into_iter().map(loaded).collect();
         let stop = self.stop.child_token();
         let engine = disk.engine.clone();
-        let handle = TargetHandle::start(
-            engine,
-            meta,
-            disk.uuid,
-            (loaded, suspects),
-            shared.clone(),
-            stop,
-        );
+        let handle =
+            TargetHandle::start(engine, meta, disk.uuid, (loaded, suspects), shared.clone(), stop);
         tracing::info!(
             target_id = meta.id.0,
             chain = meta.chain.0,

@@ -211,8 +211,7 @@ impl Core {
             let total = now.f_blocks * now.f_frsize;
             space.looked = Some(Instant::now());
             space.free = now.f_bavail * now.f_frsize;
-            space.reserve =
-                (total / limits::INDEX_RESERVE_DIVISOR).min(limits::INDEX_RESERVE_MAX);
+            space.reserve = (total / limits::INDEX_RESERVE_DIVISOR).min(limits::INDEX_RESERVE_MAX);
             space.taken = space.coming;
         }
         // A file system that does not answer says no in its own way, when it is written.

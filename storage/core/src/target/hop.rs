@@ -58,7 +58,8 @@ impl<P: Clone> Target<P> {
         let live = self.live.get_mut(&chunk).expect("there is an update to send");
         let pending = live.pending.as_mut().expect("there is an update to send");
         let is_whole = matches!(&pending.body, Body::Change(Change::Replace { .. }));
-        let full = full && !is_whole;
+        let is_in_store = matches!(&pending.body, Body::OnDisk { removes: false });
+        let full = (full || is_in_store) && !is_whole;
         if full && !pending.persisted {
             pending.hop = Hop::AwaitPersist;
             return;

@@ -90,8 +90,7 @@ impl<P> Pending<P> {
     /// Gives a large payload's memory back: from now on the bytes are in the store only.
     pub(super) fn let_go_payload(&mut self) {
         assert!(self.persisted, "the store has it");
-        let is_large =
-            |body: &Body<P>| matches!(body, Body::Change(change) if change.carries() > limits::PAYLOAD_KEPT);
+        let is_large = |body: &Body<P>| matches!(body, Body::Change(change) if change.carries() > limits::PAYLOAD_KEPT);
         if is_large(&self.body) {
             self.body = Body::OnDisk { removes: false };
         }

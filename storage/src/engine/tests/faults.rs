@@ -95,7 +95,7 @@ async fn blocks_that_a_read_still_uses_are_waited_for() {
     let engine = fresh(dir.path(), 8 << 20).await;
     let (filled, _) = fill(&engine, 0, PendingKind::Write).await;
     let core = engine.core().clone();
-    let long_read = self::core::Use::begin(&core, &mut core.ledger.lock());
+    let long_read = crate::engine::core::Use::begin(&core, &mut core.ledger.lock());
     for index in 0..filled {
         apply(&engine, chunk(index), update(2, PendingKind::Remove)).await;
     }

@@ -45,8 +45,7 @@ fn a_member_whose_base_is_damaged_is_sent_the_whole_chunk() {
     tail.forward(1, id(2, 1), None);
     tail.stored();
     let outcome = Outcome { chunk: place(), id: id(2, 1), committed: true };
-    let settle =
-        Input::Settle { chain_version: cv(2), from: TargetId(1), outcomes: vec![outcome] };
+    let settle = Input::Settle { chain_version: cv(2), from: TargetId(1), outcomes: vec![outcome] };
     tail.step(settle);
     tail.stored();
     tail.forward(1, id(2, 2), Some(id(2, 1)));

@@ -18,7 +18,8 @@ use crate::{
     limits,
     tags::Tags,
     target::{
-        Change, Forward, Input, Loaded, LoadedPending, Now, Outcome, Output, Reply, Role, Standing, Update,
+        Change, Forward, Input, Loaded, LoadedPending, Now, Outcome, Output, Reply, Role, Standing,
+        Update,
     },
 };
 
@@ -412,10 +413,8 @@ fn queues_are_bounded() {
     let mut tail = tail_of_two();
     let count = limits::LIVE_CHUNKS_PER_TARGET as u32 + 1;
     let last = (0..count).map(|index| {
-        let forward = Forward {
-            chunk: chunk(7, index),
-            ..tail.forward_of(1, id(2, 1), None, write(1))
-        };
+        let forward =
+            Forward { chunk: chunk(7, index), ..tail.forward_of(1, id(2, 1), None, write(1)) };
         let (at, call, mut out) = (tail.at, tail.call(), Vec::new());
         tail.target.step(Now { at, lease: true }, Input::Forward { call, forward }, &mut out);
         refusals(&out)
