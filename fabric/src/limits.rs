@@ -38,6 +38,8 @@ pub const CREDIT_BYTES: u32 = 128 << 20;
 pub const BULK_LANES: usize = 2;
 /// Calls that send or expect more bulk bytes than this ride a bulk connection.
 pub const SMALL_BULK_BYTES: usize = 64 << 10;
+/// Memory of a server for payloads up to that size.
+pub const SMALL_MEMORY_BYTES: u64 = 32 << 20;
 /// Peers that a process remembers.
 pub const PEERS_MAX: usize = 16 << 10;
 /// How long a reply without a place waits for a pool buffer before it is thrown away.

@@ -5,7 +5,9 @@
 //! does is the service's business; see [`crate::rpc::Service`].
 
 mod connection;
+mod memory;
 mod router;
+mod strangers;
 
 #[cfg(test)]
 mod tests;
@@ -19,10 +21,12 @@ use std::{
 
 use connection::Connection;
 use ff2_proto::{Code, Status};
+use memory::Memory;
 pub use router::Router;
+use strangers::{Stranger, Strangers};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::Semaphore,
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -49,7 +53,7 @@ pub struct ServerConfig {
     /// Clients of another cluster are refused.
     pub cluster_id: String,
     pub key: ClusterKey,
-    /// Payloads of requests land here. A handler that holds one must not wait for this pool without a
+    /// Payloads of requests land here, but for small ones, which have memory of their own. A handler that holds one must not wait for this pool without a
     /// time limit: others like it may hold all the rest.
     pub pool: Arc<BufPool>,
     /// Its version travels with every reply; its revoked tokens are refused.
@@ -112,9 +116,7 @@ struct Shared {
     router: Router,
     welcome: Welcome,
     counters: Arc<Counters>,
-    /// Pages of the pool that users' requests may fill.
-    user_pages: Arc<Semaphore>,
-    user_pages_max: u32,
+    memory: Memory,
     stop: CancellationToken,
 }
 
@@ -146,7 +148,6 @@ impl Server {
     /// Serves until `stop`; then refuses new calls, answers those in progress, and returns.
     pub async fn serve(self, router: Router, stop: CancellationToken) {
         let Self { mut listener, config, counters, .. } = self;
-        let user_pages_max = pages(config.pool.limit_bytes() / 2).max(1);
         // A connection's share of the pool: no client alone can fill it.
         let share = u32::try_from(config.pool.limit_bytes() / 8).unwrap_or(u32::MAX);
         let welcome = Welcome {
@@ -154,12 +155,11 @@ impl Server {
             requests: REQUESTS_MAX,
         };
         let shared = Arc::new(Shared {
+            memory: Memory::new(config.pool.clone()),
             config,
             router,
             welcome,
             counters,
-            user_pages: Arc::new(Semaphore::new(user_pages_max as usize)),
-            user_pages_max,
             stop: stop.clone(),
         });
         let connections = TaskTracker::new();
@@ -176,11 +176,9 @@ impl Server {
 /// Accepts connections while there are places for them.
 async fn accept_all(listener: &mut Listener, shared: &Arc<Shared>, connections: &TaskTracker) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let strangers = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let mut strangers = Strangers::new(HANDSHAKES_MAX);
     loop {
         let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let stranger = strangers.clone().acquire_owned().await;
-        let stranger = stranger.expect("the semaphore is never closed");
         let accepted = match listener {
             Listener::Tcp(tcp) => {
                 tcp.accept().await.map(|(stream, from)| (Incoming::Tcp(stream), from.to_string()))
@@ -193,6 +191,7 @@ async fn accept_all(listener: &mut Listener, shared: &Arc<Shared>, connections: 
         match accepted {
             Ok((incoming, from)) => {
                 let shared = shared.clone();
+                let stranger = strangers.add().await;
                 connections.spawn(async move {
                     let _place = place;
                     shared.serve_one(incoming, from, stranger).await;
@@ -222,17 +221,15 @@ impl Incoming {
 }
 
 impl Shared {
-    async fn serve_one(
-        self: Arc<Self>,
-        incoming: Incoming,
-        from: String,
-        stranger: OwnedSemaphorePermit,
-    ) {
+    async fn serve_one(self: Arc<Self>, incoming: Incoming, from: String, stranger: Stranger) {
         let pulse = Pulse::new(self.config.tuning, self.counters.clone());
         let admission = timeout(HANDSHAKE_TIMEOUT, self.admit(incoming, &pulse));
         let admitted = tokio::select! {
             admitted = admission => admitted,
             () = self.stop.cancelled() => return,
+            () = stranger.evicted.cancelled() => {
+                return self.refused(&from, "it was silent, and others came");
+            }
         };
         drop(stranger);
         let (peer, sender, receiver) = match admitted {
@@ -281,13 +278,4 @@ impl Shared {
             tracing::error!(method = method.name, %status, "a call failed inside this server");
         }
     }
-
-    /// What a payload counts for among the users' pages.
-    fn user_pages_of(&self, len: usize) -> u32 {
-        pages(len.next_power_of_two() as u64).clamp(1, self.user_pages_max)
-    }
-}
-
-fn pages(bytes: u64) -> u32 {
-    u32::try_from(bytes / PAGE_BYTES as u64).unwrap_or(u32::MAX)
 }

@@ -16,6 +16,7 @@ pub(crate) mod power_cut;
 mod ring;
 
 use std::{
+    fmt,
     fs::{File, OpenOptions},
     io,
     os::unix::fs::{FileTypeExt, OpenOptionsExt},
@@ -25,6 +26,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use ff2_fabric::buf::{Buf, SharedBuf};
@@ -32,6 +34,7 @@ use ff2_proto::{Status, status::Code};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::engine::limits::DISK_STALL_MAX;
 use mailbox::{Mailbox, Request};
 
 /// Granularity of every position, length and address.
@@ -109,6 +112,57 @@ struct Shared {
     counters: Counters,
     /// A write or sync failed for good: what is on the disk is not known any more.
     failed: AtomicBool,
+    /// Since when the oldest request is in progress.
+    oldest: Oldest,
+}
+
+impl Shared {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            mailbox: Mailbox::new()?,
+            counters: Counters::default(),
+            failed: AtomicBool::new(false),
+            oldest: Oldest { born: Instant::now(), began: AtomicU64::new(0) },
+        })
+    }
+
+    /// Also if the disk keeps a request for longer than that.
+    fn is_failed(&self, patience: Duration) -> bool {
+        let age = self.oldest.age();
+        if age > patience && !self.failed.load(Ordering::Acquire) {
+            self.fail(&format!("a request is in progress for {age:?}"));
+        }
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// From now on the disk takes no writes.
+    fn fail(&self, why: &dyn fmt::Display) {
+        if !self.failed.swap(true, Ordering::AcqRel) {
+            tracing::error!(%why, "the disk cannot write any more");
+        }
+    }
+}
+
+/// A moment that the ring's thread writes and everybody may read, whatever the thread is stuck in.
+#[derive(Debug)]
+struct Oldest {
+    born: Instant,
+    /// Milliseconds since `born`, and one; 0 while nothing is in progress.
+    began: AtomicU64,
+}
+
+impl Oldest {
+    fn set(&self, began: Option<Instant>) {
+        let since = |began: Instant| began.duration_since(self.born).as_millis() as u64 + 1;
+        self.began.store(began.map_or(0, since), Ordering::Relaxed);
+    }
+
+    fn age(&self) -> Duration {
+        match self.began.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            began => self.born.elapsed().saturating_sub(Duration::from_millis(began - 1)),
+        }
+    }
 }
 
 /// See the module. Dropping it ends the thread after the requests in progress.
@@ -117,6 +171,7 @@ pub struct Disk {
     shared: Arc<Shared>,
     size: u64,
     direct: bool,
+    device: bool,
     #[cfg(test)]
     pub(crate) unsynced: power_cut::Unsynced,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -127,16 +182,14 @@ impl Disk {
     pub fn open(path: &Path, depth: u32) -> io::Result<Self> {
         let (file, direct) = open_direct(path)?;
         let size = size_of(&file)?;
-        let shared = Arc::new(Shared {
-            mailbox: Mailbox::new()?,
-            counters: Counters::default(),
-            failed: AtomicBool::new(false),
-        });
+        let device = file.metadata()?.file_type().is_block_device();
+        let shared = Arc::new(Shared::new()?);
         let thread = ring::start(file, depth.max(1), shared.clone())?;
         Ok(Self {
             shared,
             size,
             direct,
+            device,
             #[cfg(test)]
             unsynced: power_cut::Unsynced::new(path),
             thread: Mutex::new(Some(thread)),
@@ -148,14 +201,20 @@ impl Disk {
         self.size
     }
 
+    /// A raw device, not a file.
+    pub fn is_device(&self) -> bool {
+        self.device
+    }
+
     /// False where the file system has no direct I/O.
     pub fn is_direct(&self) -> bool {
         self.direct
     }
 
-    /// True once a write or sync has failed for a reason other than space.
+    /// True once a write or sync has failed for a reason other than space, or the disk has kept a
+    /// request for too long: a disk that hangs is as good as none.
     pub fn is_failed(&self) -> bool {
-        self.shared.failed.load(Ordering::Acquire)
+        self.shared.is_failed(DISK_STALL_MAX)
     }
 
     /// Reads all parts into the buffer. On an error the buffer goes back to its pool.

@@ -194,11 +194,16 @@ impl Engine {
         self.core().space()
     }
 
+    /// Whether there is room again, with some distance to the point where there was none.
+    pub fn has_room(&self) -> bool {
+        self.core().has_room()
+    }
+
     pub fn stats(&self) -> EngineStats {
         self.core().stats()
     }
 
-    /// True once the disk or the index refused a write for good: only reads are left.
+    /// True once the disk or the index refused a write for good, and not for want of space.
     pub fn is_failed(&self) -> bool {
         self.core().is_failed()
     }

@@ -12,6 +12,7 @@ pub mod disk;
 pub mod disks;
 pub mod engine;
 mod grants;
+mod heart;
 pub mod identity;
 pub mod limits;
 pub mod metrics;

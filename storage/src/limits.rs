@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ff2_proto::limits as shared;
+
 /// Calls that wait for one target's task; more are answered with BUSY.
 pub const MAILBOX: usize = 4_096;
 /// Finished store operations and answers on their way to one target's task. Whoever has one waits.
@@ -23,11 +25,17 @@ pub const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 pub const BUFFER_WAIT: Duration = Duration::from_secs(1);
 /// One part in this many of the buffers may hold copies of whole chunks.
 pub const COPY_SHARE: u64 = 8;
+/// How long a target may take to end: longer than any call that it makes.
+pub const END_WAIT: Duration = Duration::from_secs(10);
 /// How long the driver waits for a reply of its machine when the caller set no shorter limit.
 pub const REPLY_WAIT: Duration = Duration::from_secs(60);
 
 /// Parts of one read.
 pub const READ_PARTS: usize = 1_024;
+/// One part in this many of the buffers is for reads, so that they and updates never wait for each
+/// other's memory. At least what the largest read takes: each part in a buffer of up to twice its size.
+pub const READ_SHARE: u64 = 4;
+pub const READ_BYTES_MIN: u64 = (2 * shared::BULK_BYTES_MAX + READ_PARTS * (4 << 10)) as u64;
 /// Grants that were checked lately.
 pub const GRANTS: usize = 1_024;
 /// Time between two looks at the whole node: resync shares, failed disks, space.

@@ -15,7 +15,9 @@ use serde_json::json;
 
 use crate::{
     disks,
+    heart::Heart,
     identity::NodeIdentity,
+    limits,
     metrics::StorageMetrics,
     service::StorageService,
     target_driver::{CopyBudget, Shared},
@@ -28,14 +30,19 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
         ClusterKey::load(&config.security.cluster_key_file).context("load the cluster key")?;
     let identity = NodeIdentity::load(&config.data_dir)?;
     let opened = tokio::task::block_in_place(|| disks::open(&config))?;
-    let pool = BufPool::new(config.storage.buffer_bytes);
+    let read_bytes = config.storage.buffer_bytes / limits::READ_SHARE;
+    let pool = BufPool::new(config.storage.buffer_bytes - read_bytes);
+    let read_pool = BufPool::new(read_bytes.max(limits::READ_BYTES_MIN));
     let routing = RoutingCache::new();
-    let peers = Peers::new(PeersConfig {
-        cluster_id: config.cluster_id.clone(),
-        identity: Identity::Daemon(key.clone()),
-        pool: pool.clone(),
-        routing: routing.clone(),
-    });
+    let peers_with = |pool: Arc<BufPool>| {
+        Peers::new(PeersConfig {
+            cluster_id: config.cluster_id.clone(),
+            identity: Identity::Daemon(key.clone()),
+            pool,
+            routing: routing.clone(),
+        })
+    };
+    let peers = peers_with(pool.clone());
     let metrics = Arc::new(StorageMetrics::new(&runtime.metrics));
     let rate = config.storage.resync_bytes_per_s;
     let targets = Targets::new(opened, rate, runtime.stop.child_token());
@@ -44,8 +51,13 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
     let server = Server::bind(&config.listen, server)
         .await
         .with_context(|| format!("listen on {}", config.listen))?;
+    let heart = Heart::start().context("start the heartbeat's thread")?;
+    // Nothing of the membership carries bulk bytes.
+    let metads = peers_with(BufPool::new(0));
+    let report = report(targets.clone(), metrics.clone());
+    let join = join(config.clone(), identity, targets.disks(), report, metads, routing.clone());
     let membership = tokio::select! {
-        joined = join(&config, &identity, &targets, &metrics, peers.clone(), routing.clone()) => joined?,
+        joined = heart.run(join) => joined.context("run the join")??,
         () = runtime.stop.cancelled() => {
             targets.shut_down().await;
             return Ok(());
@@ -67,7 +79,7 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
     targets.start_existing(&shared).await.context("load the targets")?;
     targets.match_routing(node_id, &routing.get(), &shared).await;
     let operations = runtime.operations.clone();
-    let service = StorageService::new(targets.clone(), key, pool, metrics, operations);
+    let service = StorageService::new(targets.clone(), key, read_pool, metrics, operations);
     let router = Router::new().add(StorageServer::new(Arc::new(service)));
     show(&runtime, &targets, node_id.0);
 
@@ -90,10 +102,10 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
 }
 
 async fn join(
-    config: &StoragedConfig,
-    identity: &NodeIdentity,
-    targets: &Arc<Targets>,
-    metrics: &Arc<StorageMetrics>,
+    config: Arc<StoragedConfig>,
+    identity: NodeIdentity,
+    disks: Vec<pb::Disk>,
+    report: impl Fn() -> Report + Send + Sync + 'static,
     peers: Arc<Peers>,
     routing: Arc<RoutingCache>,
 ) -> Result<Membership> {
@@ -104,12 +116,20 @@ async fn join(
         address: config.listen.clone(),
         admin_address: config.http_listen.clone(),
         hostname: hostname.trim().to_owned(),
-        disks: targets.disks(),
+        disks,
         incarnation: 0,
-        cluster_id: identity.cluster_id.clone(),
+        cluster_id: identity.cluster_id,
     };
-    let (targets, metrics) = (targets.clone(), metrics.clone());
-    let report = move || {
+    let config = MembershipConfig { metads: config.metads.clone(), request };
+    Membership::join(config, peers, routing, report).await.context("join the cluster")
+}
+
+/// What each heartbeat says.
+fn report(
+    targets: Arc<Targets>,
+    metrics: Arc<StorageMetrics>,
+) -> impl Fn() -> Report + Send + Sync + 'static {
+    move || {
         let work = metrics.work();
         Report {
             read_bytes: work.read_bytes,
@@ -118,9 +138,7 @@ async fn join(
             write_ops: work.write_ops,
             ..targets.report()
         }
-    };
-    let config = MembershipConfig { metads: config.metads.clone(), request };
-    Membership::join(config, peers, routing, report).await.context("join the cluster")
+    }
 }
 
 /// What `/status` and `/dump` say of the targets.

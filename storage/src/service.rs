@@ -28,7 +28,8 @@ use crate::{
 pub struct StorageService {
     targets: Arc<Targets>,
     grants: Grants,
-    pool: Arc<BufPool>,
+    /// For what is read, and nothing else.
+    read_pool: Arc<BufPool>,
     metrics: Arc<StorageMetrics>,
     operations: Operations,
 }
@@ -37,11 +38,11 @@ impl StorageService {
     pub fn new(
         targets: Arc<Targets>,
         key: ClusterKey,
-        pool: Arc<BufPool>,
+        read_pool: Arc<BufPool>,
         metrics: Arc<StorageMetrics>,
         operations: Operations,
     ) -> Self {
-        Self { targets, grants: Grants::new(key), pool, metrics, operations }
+        Self { targets, grants: Grants::new(key), read_pool, metrics, operations }
     }
 
     /// The target of a chain on this node; with `target` it must be that one.

@@ -67,6 +67,8 @@ pub struct TargetHandle {
     pub disk_uuid: [u8; 16],
     mails: mpsc::Sender<Mail>,
     seen: Arc<Mutex<Seen>>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
 }
 
 /// What the task lets others see, as of its last look.
@@ -77,6 +79,9 @@ pub struct Seen {
     pub chunks: usize,
     pub live_chunks: usize,
     pub is_source: bool,
+    /// Why the target may be started anew, see [`Target::may_return`].
+    pub may_return: Option<Code>,
+    pub suspects: Vec<ChunkId>,
 }
 
 /// A call as the service makes it; the task gives it its number.
@@ -119,23 +124,23 @@ pub(crate) enum Done {
 }
 
 impl TargetHandle {
-    /// Starts the task of a target whose chunks were loaded.
+    /// Starts the task of a target whose chunks were loaded; some may be known to be damaged.
     pub fn start(
         engine: Engine,
         meta: TargetMeta,
         disk_uuid: [u8; 16],
-        loaded: Vec<Loaded>,
+        (loaded, suspects): (Vec<Loaded>, Vec<ChunkId>),
         shared: Shared,
-        tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Self {
+        let tasks = TaskTracker::new();
         let (mails, inbox) = mpsc::channel(limits::MAILBOX);
         let (done, completions) = mpsc::channel(limits::COMPLETIONS);
         let seen = Arc::new(Mutex::new(Seen::default()));
         let chain = shared.routing.get().chains.get(&meta.chain).map_or(0, |chain| chain.version);
         let serve_after = meta.chain_version.max(chain.into());
-        let machine = Target::new(meta.id, meta.chain, serve_after, loaded);
-        let outcomes = settle::start(meta, shared.clone(), tasks, stop.clone());
+        let machine = Target::new(meta.id, meta.chain, serve_after, loaded).with_suspects(suspects);
+        let outcomes = settle::start(meta, shared.clone(), &tasks, stop.clone());
         let task = Task {
             machine,
             meta,
@@ -151,8 +156,15 @@ impl TargetHandle {
             reads: HashMap::new(),
             routing: Arc::new(Routing::default()),
         };
-        tasks.spawn(task.run(inbox, completions, stop));
-        Self { meta, disk_uuid, mails, seen }
+        tasks.spawn(task.run(inbox, completions, stop.clone()));
+        Self { meta, disk_uuid, mails, seen, stop, tasks }
+    }
+
+    /// Ends the task; returns when nothing that it began is in progress any more.
+    pub async fn end(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     /// Asks the machine. Fails with BUSY when too many ask.
@@ -417,6 +429,12 @@ impl Task {
             chunks: self.machine.records().len(),
             live_chunks: self.machine.live_chunks(),
             is_source: self.machine.is_source(),
+            may_return: self
+                .machine
+                .failure()
+                .filter(|_| self.machine.may_return())
+                .map(|s| s.code),
+            suspects: self.machine.suspects().collect(),
         };
         *self.seen.lock() = seen;
     }

@@ -7,10 +7,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use ff2_fabric::membership::Report;
-use ff2_proto::{ChainId, Code, NodeId, Routing, Status, TargetId, pb};
+use ff2_proto::{ChainId, ChunkId, Code, NodeId, Routing, Status, TargetId, pb};
 use ff2_storage_core::target::{Input, Loaded, LoadedPending, Record, UpdateId};
 use parking_lot::RwLock;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     disks::OpenDisk,
@@ -23,16 +23,9 @@ use crate::{
 #[derive(Debug)]
 pub struct Targets {
     disks: Vec<OpenDisk>,
-    running: RwLock<Running>,
+    running: RwLock<BTreeMap<ChainId, TargetHandle>>,
     resync_bytes_per_s: u64,
-    tasks: TaskTracker,
     stop: CancellationToken,
-}
-
-#[derive(Debug, Default)]
-struct Running {
-    by_chain: BTreeMap<ChainId, TargetHandle>,
-    stops: BTreeMap<TargetId, CancellationToken>,
 }
 
 impl Targets {
@@ -41,21 +34,15 @@ impl Targets {
         resync_bytes_per_s: u64,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self {
-            disks,
-            running: RwLock::default(),
-            resync_bytes_per_s,
-            tasks: TaskTracker::new(),
-            stop,
-        })
+        Arc::new(Self { disks, running: RwLock::default(), resync_bytes_per_s, stop })
     }
 
     pub fn of_chain(&self, chain: ChainId) -> Option<TargetHandle> {
-        self.running.read().by_chain.get(&chain).cloned()
+        self.running.read().get(&chain).cloned()
     }
 
     pub fn all(&self) -> Vec<TargetHandle> {
-        self.running.read().by_chain.values().cloned().collect()
+        self.running.read().values().cloned().collect()
     }
 
     /// (capacity, used) of all disks, in bytes.
@@ -94,7 +81,7 @@ impl Targets {
         for disk in &self.disks {
             for meta in disk.engine.targets() {
                 if newest.get(&meta.chain) == Some(&meta.id) {
-                    self.start(disk, meta, shared).await?;
+                    self.start(disk, meta, Vec::new(), shared).await?;
                 }
             }
         }
@@ -105,6 +92,7 @@ impl Targets {
         &self,
         disk: &OpenDisk,
         meta: TargetMeta,
+        suspects: Vec<ChunkId>,
         shared: &Shared,
     ) -> Result<(), Status> {
         let chunks = disk.engine.load(meta.id).await?;
@@ -113,15 +101,8 @@ impl Targets {
         let loaded: Vec<Loaded> = chunks.into_iter().map(loaded).collect();
         let stop = self.stop.child_token();
         let engine = disk.engine.clone();
-        let handle = TargetHandle::start(
-            engine,
-            meta,
-            disk.uuid,
-            loaded,
-            shared.clone(),
-            &self.tasks,
-            stop.clone(),
-        );
+        let handle =
+            TargetHandle::start(engine, meta, disk.uuid, (loaded, suspects), shared.clone(), stop);
         tracing::info!(
             target_id = meta.id.0,
             chain = meta.chain.0,
@@ -130,10 +111,8 @@ impl Targets {
             "target started"
         );
         handle.tell(Input::SyncRate { bytes_per_s: self.resync_bytes_per_s })?;
-        let mut running = self.running.write();
-        running.stops.insert(meta.id, stop);
-        let before = running.by_chain.insert(meta.chain, handle);
-        if let Some(before) = before {
+        let before = self.running.write().insert(meta.chain, handle);
+        if let Some(before) = before.filter(|before| before.meta.id != meta.id) {
             let detail =
                 format!("targets {} and {} share chain {}", before.meta.id, meta.id, meta.chain);
             return Err(Status::new(Code::Internal, detail));
@@ -155,7 +134,10 @@ impl Targets {
                     let routing = shared.routing.get();
                     self.match_routing(node, &routing, &shared).await;
                 }
-                _ = pause.tick() => self.look_after(&shared),
+                _ = pause.tick() => {
+                    self.look_after(&shared);
+                    self.bring_back(&shared).await;
+                }
             }
         }
     }
@@ -166,7 +148,7 @@ impl Targets {
         for target in routing.targets.values() {
             let id = TargetId(target.id);
             let chain = ChainId(target.chain);
-            let is_running = self.running.read().stops.contains_key(&id);
+            let is_running = self.running.read().values().any(|handle| handle.meta.id == id);
             let matched =
                 if target.node == node.0 && !is_running && routing.chains.contains_key(&chain) {
                     self.create(target, shared).await
@@ -199,7 +181,7 @@ impl Targets {
         };
         disk.engine.create_target(meta).await?;
         tracing::info!(target_id = meta.id.0, chain = meta.chain.0, path = %disk.path.display(), "store made");
-        self.start(disk, meta, shared).await?;
+        self.start(disk, meta, Vec::new(), shared).await?;
         (shared.changed)();
         Ok(())
     }
@@ -208,15 +190,41 @@ impl Targets {
     async fn remove(&self, id: TargetId) -> Result<(), Status> {
         let has_it = |disk: &&OpenDisk| disk.engine.targets().iter().any(|meta| meta.id == id);
         let Some(disk) = self.disks.iter().find(has_it) else { return Ok(()) };
-        {
-            let mut running = self.running.write();
-            if let Some(stop) = running.stops.remove(&id) {
-                stop.cancel();
-            }
-            running.by_chain.retain(|_, handle| handle.meta.id != id);
+        if let Some(handle) = self.all().into_iter().find(|handle| handle.meta.id == id) {
+            end(&handle).await?;
+            self.running.write().remove(&handle.meta.chain);
         }
         tracing::info!(target_id = id.0, "the cluster gave the target up: its store is removed");
         disk.engine.remove_target(id).await
+    }
+
+    /// Targets that left their chains for want of room, or to have a chunk repaired, start anew when
+    /// they may: the store is loaded again, and the cluster has it synced.
+    async fn bring_back(&self, shared: &Shared) {
+        for handle in self.all() {
+            let Some(why) = handle.seen().may_return else { continue };
+            let disk = self.disks.iter().find(|disk| disk.uuid == handle.disk_uuid);
+            let is_ready = |disk: &&OpenDisk| why != Code::NoSpace || disk.engine.has_room();
+            let Some(disk) = disk.filter(is_ready) else { continue };
+            if let Err(error) = self.restart(disk, &handle, shared).await {
+                tracing::error!(target_id = handle.meta.id.0, %error, "cannot start a target anew");
+            }
+        }
+    }
+
+    async fn restart(
+        &self,
+        disk: &OpenDisk,
+        handle: &TargetHandle,
+        shared: &Shared,
+    ) -> Result<(), Status> {
+        end(handle).await?;
+        // The engine has the newest chain version of it.
+        let meta = disk.engine.targets().into_iter().find(|meta| meta.id == handle.meta.id);
+        let suspects = handle.seen().suspects;
+        self.start(disk, meta.unwrap_or(handle.meta), suspects, shared).await?;
+        (shared.changed)();
+        Ok(())
     }
 
     /// What is looked at now and then: who resyncs and how fast, and the figures.
@@ -244,12 +252,19 @@ impl Targets {
     /// Ends all targets, then the disks. What is durable stays as it is.
     pub async fn shut_down(&self) {
         self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+        for handle in self.all() {
+            handle.end().await;
+        }
         for disk in &self.disks {
             disk.engine.shutdown().await;
         }
     }
+}
+
+/// Ends a target's task and all that it began; what hangs on a broken disk is left alone.
+async fn end(handle: &TargetHandle) -> Result<(), Status> {
+    let ended = tokio::time::timeout(limits::END_WAIT, handle.end()).await;
+    ended.map_err(|_| Status::new(Code::Busy, "something of the target is still in progress"))
 }
 
 /// What the engine found, in the words of the machine.

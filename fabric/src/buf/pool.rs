@@ -46,6 +46,16 @@ impl BufPool {
         self.lend(len)
     }
 
+    /// Several buffers at once: who waits for them holds none of them. Together they must fit into
+    /// the pool. Cancel-safe.
+    pub async fn get_all(self: &Arc<Self>, lens: &[usize]) -> Vec<Buf> {
+        let pages: u32 = lens.iter().map(|len| self.price(capacity_for(*len))).sum();
+        assert!(pages <= self.limit_pages, "{pages} pages of a pool of {}", self.limit_pages);
+        let permit = self.pages.acquire_many(pages).await;
+        permit.expect("the semaphore is never closed").forget();
+        lens.iter().map(|len| if *len == 0 { Buf::empty() } else { self.lend(*len) }).collect()
+    }
+
     /// As [`BufPool::get`], or `None` where that would wait.
     pub fn try_get(self: &Arc<Self>, len: usize) -> Option<Buf> {
         if len == 0 {

@@ -67,3 +67,17 @@ async fn shared_parts_keep_the_block_and_give_it_back() {
     assert!(SharedBuf::from(vec![1]).try_into_unique().is_err());
     assert!(pool.get(0).await.is_empty());
 }
+
+#[tokio::test]
+async fn buffers_that_are_wanted_together_are_waited_for_together() {
+    let pool = BufPool::new(64 << 10);
+    let held = pool.get_all(&[0, 1, 8192, 20_000]).await;
+    assert_eq!(held.iter().map(|buf| buf.len()).collect::<Vec<_>>(), [0, 1, 8192, 20_000]);
+    assert_eq!(pool.free_bytes(), (64 << 10) - (4 << 10) - (8 << 10) - (32 << 10));
+    let late = pool.get_all(&[16 << 10, 16 << 10]);
+    let waited = tokio::time::timeout(Duration::from_millis(5), late).await;
+    assert!(waited.is_err());
+    assert_eq!(pool.free_bytes(), 20 << 10, "who waits holds nothing");
+    drop(held);
+    assert_eq!(pool.free_bytes(), 64 << 10);
+}

@@ -217,8 +217,9 @@ fn refusal(address: &str, why: LinkError) -> Status {
         LinkError::Frame(error) => {
             Status::new(Code::BadFrame, format!("the answer of {address} {error}"))
         }
+        // The call itself is in order: with another routing it may find its peer.
         LinkError::Io(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            Status::new(Code::InvalidArgument, format!("`{address}` is no address (host:port)"))
+            Status::new(Code::Unreachable, format!("`{address}` is no address (host:port)"))
         }
         why => Status::new(Code::Unreachable, format!("cannot connect to {address}: {why}")),
     }

@@ -235,45 +235,21 @@ impl Connection {
         if len == 0 {
             return Ok(Taken::Bulk(Buf::empty(), None));
         }
-        let memory = match self.memory_now(len) {
-            Some(memory) => Ok(memory),
+        let memory = &self.shared.memory;
+        let taken = match memory.try_take(&self.peer, len) {
+            Some(taken) => Ok(taken),
             None => {
                 let _paused = self.pulse.pause();
-                timeout_at(deadline.into(), self.memory(len)).await
+                timeout_at(deadline.into(), memory.take(&self.peer, len)).await
             }
         };
-        if let Ok((mut bulk, share)) = memory {
+        if let Ok((mut bulk, share)) = taken {
             receiver.bulk(&mut bulk).await?;
             return Ok(Taken::Bulk(bulk, share));
         }
         receiver.skip(len).await?;
         let detail = format!("no buffer for {len} bytes before the deadline: all are in use");
         Ok(Taken::Refused(Status::new(Code::Busy, detail)))
-    }
-
-    fn memory_now(&self, len: usize) -> Option<(Buf, Option<OwnedSemaphorePermit>)> {
-        let share = match self.peer {
-            Peer::Daemon => None,
-            Peer::User(_) => {
-                let pages = self.shared.user_pages_of(len);
-                Some(self.shared.user_pages.clone().try_acquire_many_owned(pages).ok()?)
-            }
-        };
-        Some((self.shared.config.pool.try_get(len)?, share))
-    }
-
-    /// Users together may fill half of the pool, so that updates on their way down a chain always
-    /// find memory and users' updates cannot lock two servers against each other.
-    async fn memory(&self, len: usize) -> (Buf, Option<OwnedSemaphorePermit>) {
-        let share = match self.peer {
-            Peer::Daemon => None,
-            Peer::User(_) => {
-                let pages = self.shared.user_pages_of(len);
-                let share = self.shared.user_pages.clone().acquire_many_owned(pages).await;
-                Some(share.expect("the semaphore is never closed"))
-            }
-        };
-        (self.shared.config.pool.get(len).await, share)
     }
 
     fn answer(&self, header: &Header, held: Held, result: Result<Reply, Status>) {

@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-/// Exactly-once entries that a chunk remembers, one for each channel that wrote to it lately. With
-/// more channels than this on one chunk, a retry whose entry was evicted (oldest version first) is
-/// carried out a second time; a client uses its lowest free channels, so sixteen cover sixteen
-/// concurrent writers of one chunk.
-pub const TAGS_PER_CHUNK: usize = 16;
+/// Exactly-once entries that a chunk remembers, one for each channel that wrote to it lately, the
+/// oldest version going first. A retry whose entry went is carried out a second time, so there are
+/// more than twice as many as updates are admitted to one chunk: all that were admitted together
+/// with an update, and as many again, may pass before its retry arrives.
+pub const TAGS_PER_CHUNK: usize = 160;
 
 /// Client updates that wait for their turn on one chunk; more are refused with BUSY.
 pub const WAITING_UPDATES_PER_CHUNK: usize = 64;
 /// The same over all chunks of a target.
 pub const WAITING_UPDATES_PER_TARGET: usize = 4_096;
+/// Chunks of a target that are in change at one time; what would begin another is told BUSY.
+pub const LIVE_CHUNKS_PER_TARGET: usize = 16_384;
 /// Reads that wait for one chunk's pending version.
 pub const WAITING_READS_PER_CHUNK: usize = 256;
 /// Reads of a target that wait or are on its disk.
@@ -37,6 +39,11 @@ pub const QUERY_RETRY: Duration = Duration::from_millis(200);
 pub const FORWARD_RETRY_FIRST: Duration = Duration::from_millis(10);
 pub const FORWARD_RETRY_LAST: Duration = Duration::from_millis(500);
 
+/// A payload above this is let go once it can be read from the store and nobody is about to send it:
+/// memory that waits for another node could otherwise wait in a circle. Smaller ones are kept: to
+/// send the whole chunk in their place costs more than they do.
+pub const PAYLOAD_KEPT: u32 = 64 << 10;
+
 /// Chunks of one page of a resync or a listing.
 pub const PAGE_CHUNKS: u32 = 1_024;
 /// Copies that one target has on the way to its syncing successor.
@@ -47,9 +54,11 @@ pub const PLAN_CHUNKS: usize = 4_096;
 pub const REDO_CHUNKS: usize = 16_384;
 /// Pause of a resync after a failure or while it waits for a live update.
 pub const RESYNC_RETRY: Duration = Duration::from_millis(200);
+/// Pause before a resync tries again what could not be read on its own side.
+pub const UNREADABLE_RETRY: Duration = Duration::from_secs(5);
 /// A copy is charged at least this much, so that empty chunks are paced too.
 pub const COPY_COST_MIN: u32 = 4 << 10;
 
-const _: () = assert!(TAGS_PER_CHUNK >= 1);
+const _: () = assert!(TAGS_PER_CHUNK > 2 * (WAITING_UPDATES_PER_CHUNK + 1));
 const _: () = assert!(PAGE_CHUNKS >= 1);
 const _: () = assert!(FORWARD_RETRY_FIRST.as_millis() < FORWARD_RETRY_LAST.as_millis());

@@ -257,6 +257,16 @@ impl Plan {
         })
     }
 
+    /// Sectors that go to blocks: what the data may grow by.
+    pub fn placed_sectors(&self) -> u32 {
+        let placed = |step: &Step| match step {
+            Step::Drop => 0,
+            Step::Rewrite { write, keep, .. } => (write | keep).count_ones(),
+            Step::Adjust { fill, .. } => fill.count_ones(),
+        };
+        self.steps.values().map(placed).sum()
+    }
+
     /// What must hold of every plan.
     fn check(&self, chunk: &ChunkState<'_>) {
         for (piece, step) in &self.steps {

@@ -73,6 +73,9 @@ pub struct Resync {
     copies: BTreeMap<ChunkId, Copying>,
     /// To be compared again, each with a fresh look.
     redo: BTreeSet<ChunkId>,
+    /// Chunks that cannot be read on this side, to be tried again at `unreadable_until`.
+    unreadable: BTreeSet<ChunkId>,
+    unreadable_until: Duration,
     /// Too many for `redo`: the pass is done again from the start.
     redo_all: bool,
     finish: Option<Attempt>,
@@ -118,6 +121,8 @@ impl Resync {
             fetch: None,
             copies: BTreeMap::new(),
             redo: BTreeSet::new(),
+            unreadable: BTreeSet::new(),
+            unreadable_until: Duration::ZERO,
             redo_all: false,
             finish: None,
             not_before: Duration::ZERO,
@@ -149,10 +154,12 @@ impl Resync {
         let (done, total) = self.progress();
         let failure = self.last_failure.as_ref().map(|status| format!(", last failure: {status}"));
         format!(
-            "sync of target {}: {done} of {total} chunks compared, {} on the way, {} to look at again{}",
+            "sync of target {}: {done} of {total} chunks compared, {} on the way, {} to look at again, \
+             {} cannot be read here{}",
             self.to.target,
             self.copies.len(),
             self.redo.len(),
+            self.unreadable.len(),
             failure.unwrap_or_default()
         )
     }
@@ -308,6 +315,13 @@ impl Resync {
             out.push(Step::FetchPage { after: before(chunk), limit: 1 });
             return;
         }
+        // Calling the successor complete would have it answer for chunks that it does not hold.
+        if !self.unreadable.is_empty() {
+            if now >= self.unreadable_until {
+                self.redo.append(&mut self.unreadable);
+            }
+            return;
+        }
         if own.is_settled {
             out.push(Step::Finish);
         }
@@ -319,6 +333,7 @@ impl Resync {
         self.theirs.clear();
         self.fetched_all = false;
         self.redo.clear();
+        self.unreadable.clear();
         self.redo_all = false;
         self.compared = 0;
     }
@@ -389,6 +404,12 @@ impl Resync {
                     record.synced_under = self.round;
                 }
             }
+            // Everything else goes on; the chunk may be overwritten, or another source take over.
+            Err(status) if status.code == Code::Corrupt => {
+                self.unreadable.insert(chunk);
+                self.unreadable_until = now + limits::UNREADABLE_RETRY;
+                self.last_failure = Some(status.clone());
+            }
             // A live update was faster. Look again, with the next page's knowledge.
             Err(status) if status.code == Code::Busy => self.redo(now, chunk),
             Err(status) => {
@@ -404,7 +425,7 @@ impl Resync {
             return;
         }
         match result {
-            Ok(()) if self.redo.is_empty() && !self.redo_all => {
+            Ok(()) if self.redo.is_empty() && self.unreadable.is_empty() && !self.redo_all => {
                 self.phase = Phase::Done;
                 self.last_failure = None;
             }

@@ -39,7 +39,7 @@
 //! `update` (clients, at the head), `forward` (from the predecessor), `hop` (to the successor),
 //! `settle` (commit, drop, outcomes), `read` (reads and questions), `sync` (the syncing side),
 //! `source` (the sending side, with [`crate::resync`]), `membership` (chain changes), `store` (one
-//! store operation at a time per chunk), `check` (what must always hold).
+//! store operation at a time per chunk), `suspect` (damaged chunks), `check` (what must always hold).
 
 mod check;
 mod event;
@@ -52,6 +52,7 @@ mod read;
 mod settle;
 mod source;
 mod store;
+mod suspect;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -64,7 +65,9 @@ use std::{
 };
 
 pub use event::{Input, Output, PageRequest, Reply, StoreOp};
-use ff2_proto::{ChainVersion, ChunkId, ChunkVersion, Code, Status, TargetId, pb};
+use ff2_proto::{
+    ChainVersion, ChunkId, ChunkVersion, Code, Status, TargetId, pb, routing::ChainExt,
+};
 use live::{Live, Pending, Tombstone};
 use memory::Memory;
 pub use types::{
@@ -78,7 +81,7 @@ use crate::{limits, resync::Resync};
 pub type Outputs<P> = Vec<Output<P>>;
 
 /// One target of one chain.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Target<P> {
     id: TargetId,
     chain: pb::Chain,
@@ -94,12 +97,14 @@ pub struct Target<P> {
     /// Updates dropped under the present chain version, and why.
     dropped: Memory<(UpdateId, Status)>,
     version_floor: ChunkVersion,
+    /// Committed chunks that the disk does not give back as they were written.
+    suspects: BTreeSet<ChunkId>,
     /// Last number given to an attempt or an ask.
     counter: u64,
     waiting_updates: usize,
     waiting_reads: usize,
     /// Reads on the disk, with `serving_since` when they began.
-    reading: BTreeMap<CallId, ChainVersion>,
+    reading: BTreeMap<CallId, (ChunkId, ChainVersion)>,
     /// The sync to the successor, while that is syncing and this target serves.
     source: Option<Resync>,
     sync_bytes_per_s: u64,
@@ -130,6 +135,7 @@ impl<P: Clone> Target<P> {
             tombstones: Memory::new(limits::TOMBSTONES),
             dropped: Memory::new(limits::DROPPED),
             version_floor: ChunkVersion(0),
+            suspects: BTreeSet::new(),
             counter: 0,
             waiting_updates: 0,
             waiting_reads: 0,
@@ -195,6 +201,9 @@ impl<P: Clone> Target<P> {
     pub fn tick(&mut self, now: Now, out: &mut Outputs<P>) {
         let chunks: Vec<ChunkId> = self.live.keys().copied().collect();
         for chunk in chunks {
+            if let Some(live) = self.live.get_mut(&chunk) {
+                live.store.resume();
+            }
             self.retry_hop(now, chunk, out);
             self.give_up_asks(now, chunk, out);
             self.ask_about_unsettled(now, chunk, out);
@@ -218,6 +227,15 @@ impl<P: Clone> Target<P> {
 
     pub fn failure(&self) -> Option<&Status> {
         self.failed.as_ref()
+    }
+
+    /// Whether the target failed for a reason that passes, and its chain went on without it: once
+    /// the reason is gone, a new machine from the same store may take its place.
+    pub fn may_return(&self) -> bool {
+        let may_pass = |status: &Status| matches!(status.code, Code::NoSpace | Code::Corrupt);
+        let passes = self.failed.as_ref().is_some_and(may_pass);
+        let state = self.chain.member(self.id).map(pb::ChainMember::state);
+        passes && !matches!(state, Some(pb::PublicState::Serving | pb::PublicState::Syncing))
     }
 
     /// The committed chunks.
@@ -256,8 +274,13 @@ impl<P: Clone> Target<P> {
 
     /// Whether client calls may be answered at all.
     fn may_serve(&self, now: Now) -> Result<(), Status> {
-        if let Some(status) = &self.failed {
-            return Err(status.clone());
+        match &self.failed {
+            // What ails this target is no word about the call: another member serves it.
+            Some(status) if matches!(status.code, Code::NoSpace | Code::Corrupt) => {
+                return Err(Status::new(Code::NotServing, format!("the target failed: {status}")));
+            }
+            Some(status) => return Err(status.clone()),
+            None => {}
         }
         if !self.role.serves() {
             return Err(self.stale("this target does not serve now"));

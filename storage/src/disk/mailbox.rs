@@ -29,10 +29,17 @@ pub(super) enum Request {
     Punch { position: u64, length: u64, done: Answer<()>, _permit: OwnedSemaphorePermit },
 }
 
+#[derive(Debug, Default)]
+struct Queue {
+    requests: VecDeque<Request>,
+    /// The thread is gone: nobody would take what is put here.
+    abandoned: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct Mailbox {
     permits: Arc<Semaphore>,
-    queue: Mutex<VecDeque<Request>>,
+    queue: Mutex<Queue>,
     closed: AtomicBool,
     /// The thread is about to wait in the kernel and wants the eventfd written.
     sleeping: AtomicBool,
@@ -50,7 +57,7 @@ impl Mailbox {
         let wake = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
         Ok(Self {
             permits: Arc::new(Semaphore::new(DISK_REQUESTS_MAX)),
-            queue: Mutex::new(VecDeque::new()),
+            queue: Mutex::default(),
             closed: AtomicBool::new(false),
             sleeping: AtomicBool::new(false),
             wake,
@@ -64,7 +71,13 @@ impl Mailbox {
     ) -> Result<(), DiskError> {
         let permit = self.permits.clone().acquire_owned().await;
         let permit = permit.map_err(|_| DiskError::Closed)?;
-        self.queue.lock().push_back(request(permit));
+        {
+            let mut queue = self.queue.lock();
+            if queue.abandoned {
+                return Err(DiskError::Closed);
+            }
+            queue.requests.push_back(request(permit));
+        }
         if self.sleeping.swap(false, Ordering::SeqCst) {
             self.wake_up();
         }
@@ -77,18 +90,26 @@ impl Mailbox {
         self.wake_up();
     }
 
+    /// The thread ends early. Who waits hears that nobody will answer.
+    pub(super) fn abandon(&self) {
+        self.permits.close();
+        let mut queue = self.queue.lock();
+        queue.abandoned = true;
+        queue.requests.clear();
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
     }
 
     pub(super) fn take(&self) -> Option<Request> {
-        self.queue.lock().pop_front()
+        self.queue.lock().requests.pop_front()
     }
 
     /// Called by the thread before it waits. False: something came in meanwhile.
     pub(super) fn may_sleep(&self) -> bool {
         self.sleeping.store(true, Ordering::SeqCst);
-        let idle = self.queue.lock().is_empty();
+        let idle = self.queue.lock().requests.is_empty();
         if !idle {
             self.sleeping.store(false, Ordering::SeqCst);
         }

@@ -7,6 +7,7 @@ use std::{
     os::fd::AsRawFd,
     sync::{Arc, atomic::Ordering},
     thread::{Builder, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use ff2_fabric::buf::Buf;
@@ -23,11 +24,14 @@ const WAKE: types::Fixed = types::Fixed(1);
 /// `user_data` of the entries that belong to no job.
 const WAKE_TAG: u64 = u64::MAX;
 const SYNC_TAG: u64 = u64::MAX - 1;
+/// Pause before the kernel is asked again when it was short of something.
+const SHORT_PAUSE: Duration = Duration::from_millis(1);
 /// Entries kept free for the wake-up and the sync.
 const SPARE_ENTRIES: u32 = 2;
 
 /// A request in progress.
 struct Job {
+    began: Instant,
     work: Work,
     parts_left: usize,
     error: Option<DiskError>,
@@ -61,6 +65,7 @@ struct Ring {
     /// Waiting for the next sync, and for the one in progress.
     sync_next: Vec<(Answer<()>, OwnedSemaphorePermit)>,
     sync_now: Vec<(Answer<()>, OwnedSemaphorePermit)>,
+    sync_began: Instant,
     wake_armed: bool,
 }
 
@@ -108,6 +113,7 @@ impl Ring {
             free_slots: (0..depth).rev().collect(),
             sync_next: Vec::new(),
             sync_now: Vec::new(),
+            sync_began: Instant::now(),
             wake_armed: false,
         })
     }
@@ -124,17 +130,44 @@ impl Ring {
             if !busy && self.shared.mailbox.is_closed() {
                 break;
             }
+            self.shared.oldest.set(self.oldest());
             // Waits for a completion or a wake-up, unless a request came in meanwhile.
             let want = usize::from(self.shared.mailbox.may_sleep());
-            match self.ring.submit_and_wait(want) {
-                Ok(_) => {}
-                Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
-                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
-                Err(error) => panic!("the ring of a disk broke: {error}"),
+            match self.ring.submit_and_wait(want).map_err(|error| (passes(&error), error)) {
+                Ok(_) | Err((Some(Duration::ZERO), _)) => {}
+                Err((Some(pause), _)) => std::thread::sleep(pause),
+                Err((None, error)) => return self.give_up(&error),
             }
             self.reap();
         }
+        self.shared.oldest.set(None);
         // Nothing is in the kernel now but the poll for wake-ups, which points to no memory.
+    }
+
+    /// When the oldest request in progress began.
+    fn oldest(&self) -> Option<Instant> {
+        let jobs = self.jobs.iter().flatten().map(|(job, _)| job.began);
+        let sync = (!self.sync_now.is_empty()).then_some(self.sync_began);
+        jobs.chain(sync).min()
+    }
+
+    /// The ring is lost, and with it this disk alone: everybody who waits, and who comes later,
+    /// hears it.
+    fn give_up(&mut self, error: &io::Error) {
+        self.shared.fail(error);
+        let lost = DiskError::Failed(error.raw_os_error().unwrap_or(libc::EIO));
+        for slot in self.in_kernel.iter().flatten() {
+            // The kernel may still write to this memory: it is never given back.
+            mem::forget(self.jobs[slot.job as usize].take());
+        }
+        for (job, _permit) in self.jobs.drain(..).flatten() {
+            job.work.answer(Err(lost));
+        }
+        for (done, _permit) in self.sync_now.drain(..).chain(self.sync_next.drain(..)) {
+            let _ = done.send(Err(lost));
+        }
+        self.shared.oldest.set(None);
+        self.shared.mailbox.abandon();
     }
 
     fn accept(&mut self, request: Request) {
@@ -155,7 +188,7 @@ impl Ring {
                 (Work::Punch { position, length, done }, 1, _permit)
             }
         };
-        let job = (Job { work, parts_left: parts, error: None }, permit);
+        let job = (Job { began: Instant::now(), work, parts_left: parts, error: None }, permit);
         let index = match self.vacant.pop() {
             Some(index) => {
                 self.jobs[index as usize] = Some(job);
@@ -229,6 +262,7 @@ impl Ring {
         // SAFETY: a sync points to no memory.
         if unsafe { push(&mut self.ring, &sync.user_data(SYNC_TAG)) } {
             self.sync_now = mem::take(&mut self.sync_next);
+            self.sync_began = Instant::now();
             self.shared.counters.syncs.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -299,25 +333,22 @@ impl Ring {
         let (job, _permit) = self.jobs[index as usize].take().expect("it was just looked at");
         self.vacant.push(index);
         let counters = &self.shared.counters;
-        let answer = job.error.map_or(Ok(()), Err);
-        match job.work {
-            Work::Read { buf, parts, done } => {
+        match &job.work {
+            Work::Read { parts, .. } => {
                 let bytes: usize = parts.iter().map(|part| part.length).sum();
                 counters.reads.fetch_add(parts.len() as u64, Ordering::Relaxed);
                 counters.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-                let _ = done.send(answer.map(|()| buf));
             }
-            Work::Write { parts, done } => {
+            Work::Write { parts, .. } => {
                 let bytes: usize = parts.iter().map(|part| part.bytes.len()).sum();
                 counters.writes.fetch_add(parts.len() as u64, Ordering::Relaxed);
                 counters.write_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-                let _ = done.send(answer);
             }
-            Work::Punch { done, .. } => {
+            Work::Punch { .. } => {
                 counters.punches.fetch_add(1, Ordering::Relaxed);
-                let _ = done.send(answer);
             }
         }
+        job.work.answer(job.error.map_or(Ok(()), Err));
     }
 
     /// Counts an error; one that leaves the content unknown fails the disk for good.
@@ -326,11 +357,33 @@ impl Ring {
         if matches!(errno, libc::ENOSPC | libc::EDQUOT) {
             return DiskError::NoSpace;
         }
-        if changes && !self.shared.failed.swap(true, Ordering::AcqRel) {
-            let error = io::Error::from_raw_os_error(errno);
-            tracing::error!(%error, "the disk cannot write any more");
+        if changes {
+            self.shared.fail(&io::Error::from_raw_os_error(errno));
         }
         DiskError::Failed(errno)
+    }
+}
+
+impl Work {
+    fn answer(self, outcome: Result<(), DiskError>) {
+        // Whoever asked may have gone.
+        match self {
+            Self::Read { buf, done, .. } => {
+                let _ = done.send(outcome.map(|()| buf));
+            }
+            Self::Write { done, .. } | Self::Punch { done, .. } => {
+                let _ = done.send(outcome);
+            }
+        }
+    }
+}
+
+/// How long to pause when the ring could not be entered for a reason that passes; `None`: for good.
+fn passes(error: &io::Error) -> Option<Duration> {
+    match error.raw_os_error()? {
+        libc::EINTR | libc::EBUSY => Some(Duration::ZERO),
+        libc::EAGAIN | libc::ENOMEM => Some(SHORT_PAUSE),
+        _ => None,
     }
 }
 
@@ -341,4 +394,61 @@ impl Ring {
 unsafe fn push(ring: &mut IoUring, entry: &squeue::Entry) -> bool {
     // SAFETY: the caller's promise.
     unsafe { ring.submission().push(entry) }.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::oneshot::{Receiver, channel};
+
+    #[test]
+    fn what_passes_is_tried_again() {
+        let rows = [
+            (libc::EINTR, Some(Duration::ZERO)),
+            (libc::EBUSY, Some(Duration::ZERO)),
+            (libc::EAGAIN, Some(SHORT_PAUSE)),
+            (libc::ENOMEM, Some(SHORT_PAUSE)),
+            (libc::EBADF, None),
+            (libc::EFAULT, None),
+        ];
+        for (errno, pause) in rows {
+            assert_eq!(passes(&io::Error::from_raw_os_error(errno)), pause, "{errno}");
+        }
+    }
+
+    async fn put(shared: &Shared) -> Result<Receiver<Result<(), DiskError>>, DiskError> {
+        let (done, answer) = channel();
+        shared.mailbox.put(|permit| Request::Sync { done, _permit: permit }).await?;
+        Ok(answer)
+    }
+
+    #[tokio::test]
+    async fn a_lost_ring_is_told_to_all_who_wait_and_who_come() {
+        let file = tempfile::tempfile().unwrap();
+        let shared = Arc::new(Shared::new().unwrap());
+        let mut ring = Ring::new(file, 4, shared.clone()).unwrap();
+        let taken = put(&shared).await.unwrap();
+        let request = shared.mailbox.take().unwrap();
+        ring.accept(request);
+        let queued = put(&shared).await.unwrap();
+        ring.give_up(&io::Error::from_raw_os_error(libc::EBADF));
+        assert_eq!(taken.await, Ok(Err(DiskError::Failed(libc::EBADF))));
+        assert!(queued.await.is_err());
+        assert_eq!(put(&shared).await.unwrap_err(), DiskError::Closed);
+        assert!(shared.is_failed(Duration::MAX));
+    }
+
+    #[test]
+    fn a_disk_that_keeps_a_request_is_failed() {
+        let shared = Shared::new().unwrap();
+        let patience = Duration::from_millis(20);
+        shared.oldest.set(Some(Instant::now()));
+        assert!(!shared.is_failed(Duration::from_secs(60)));
+        std::thread::sleep(2 * patience);
+        shared.oldest.set(None);
+        assert!(!shared.is_failed(patience), "it was answered");
+        shared.oldest.set(Some(Instant::now()));
+        std::thread::sleep(2 * patience);
+        assert!(shared.is_failed(patience));
+    }
 }

@@ -93,16 +93,45 @@ pub(super) struct Core {
     pub(super) patches_kick: Notify,
     /// Patches were written back: there is room for more.
     pub(super) patches_room: Notify,
+    /// Why the last round of writing back failed, if it did.
+    pub(super) write_back_failure: Mutex<Option<Status>>,
     /// Why the index takes no batches any more.
     pub(super) broken: OnceLock<Status>,
     pub(super) file_system: Mutex<FileSystemSpace>,
+    /// The space as of the last look at the ledger.
+    pub(super) space: Mutex<Space>,
 }
 
-/// The last look at the file system under the index.
+/// The last look at the file system under the index, and what was promised since.
 #[derive(Debug, Default)]
 pub(super) struct FileSystemSpace {
     looked: Option<Instant>,
-    is_low: bool,
+    free: u64,
+    reserve: u64,
+    /// Bytes of updates on their way to the disk, which the look may not have seen.
+    coming: u64,
+    /// Those, and the ones that arrived since the look.
+    taken: u64,
+}
+
+/// Room on the file system for one update while it is written.
+#[derive(Debug)]
+pub(super) struct Room<'a> {
+    space: &'a Mutex<FileSystemSpace>,
+    bytes: u64,
+}
+
+impl<'a> Room<'a> {
+    /// For what makes room rather than takes it.
+    pub(super) fn none(core: &'a Core) -> Self {
+        Self { space: &core.file_system, bytes: 0 }
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.space.lock().coming -= self.bytes;
+    }
 }
 
 /// A use of the blocks as they were when it began; see [`Ledger`].
@@ -150,8 +179,11 @@ impl Core {
         self.broken.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
+    /// An index that ran out of space is not counted: what is settled can still be read, and updates
+    /// are refused.
     pub(super) fn is_failed(&self) -> bool {
-        self.broken.get().is_some() || self.disk.is_failed()
+        let is_full = |error: &Status| error.code == Code::NoSpace;
+        self.broken.get().is_some_and(|error| !is_full(error)) || self.disk.is_failed()
     }
 
     pub(super) async fn refuse_prepares(&self) {
@@ -166,30 +198,56 @@ impl Core {
         self.index.stop();
     }
 
-    /// Whether the file system that holds the index runs out of space.
-    pub(super) fn file_system_is_low(&self) -> bool {
+    /// Room for `bytes` more on the file system that holds the index, so that the reserve (or that
+    /// part of it) stays free.
+    pub(super) fn file_system_room(&self, bytes: u64, divisor: u64) -> Option<Room<'_>> {
+        // A raw device takes the bytes elsewhere.
+        let bytes = if self.disk.is_device() { 0 } else { bytes };
         let mut space = self.file_system.lock();
         let fresh = Duration::from_millis(limits::SPACE_CHECK_MS);
-        if space.looked.is_none_or(|looked| looked.elapsed() >= fresh) {
+        if space.looked.is_none_or(|looked| looked.elapsed() >= fresh)
+            && let Ok(now) = rustix::fs::statvfs(&self.dir)
+        {
+            let total = now.f_blocks * now.f_frsize;
             space.looked = Some(Instant::now());
-            if let Ok(now) = rustix::fs::statvfs(&self.dir) {
-                let (free, total) = (now.f_bavail * now.f_frsize, now.f_blocks * now.f_frsize);
-                let reserve = total / limits::INDEX_RESERVE_DIVISOR;
-                space.is_low = free < reserve.min(limits::INDEX_RESERVE_MAX);
-            }
+            space.free = now.f_bavail * now.f_frsize;
+            space.reserve = (total / limits::INDEX_RESERVE_DIVISOR).min(limits::INDEX_RESERVE_MAX);
+            space.taken = space.coming;
         }
-        space.is_low
+        // A file system that does not answer says no in its own way, when it is written.
+        if space.looked.is_some() && space.free < space.reserve / divisor + space.taken + bytes {
+            return None;
+        }
+        space.coming += bytes;
+        space.taken += bytes;
+        Some(Room { space: &self.file_system, bytes })
     }
 
+    /// Whether a target that left its chain for want of room may try again.
+    pub(super) fn has_room(&self) -> bool {
+        let space = self.space();
+        self.check_not_broken().is_ok()
+            && space.available_bytes >= space.capacity_bytes / limits::ROOM_DIVISOR
+            && self.file_system_room(0, 1).is_some()
+    }
+
+    /// Without waiting for an index write, which holds the ledger: then it is as of a moment ago.
     pub(super) fn space(&self) -> Space {
-        let ledger = self.ledger.lock();
-        let (capacity, used) = (ledger.capacity(), ledger.used());
-        let reserve = capacity / limits::RESERVE_DIVISOR;
-        Space {
-            capacity_bytes: capacity,
-            used_bytes: used,
-            available_bytes: capacity.saturating_sub(used + reserve),
+        let patience = Duration::from_millis(limits::SPACE_WAIT_MS);
+        let now = self.ledger.try_lock_for(patience).map(|ledger| {
+            let (capacity, used) = (ledger.capacity(), ledger.used());
+            let reserve = capacity / limits::RESERVE_DIVISOR;
+            Space {
+                capacity_bytes: capacity,
+                used_bytes: used,
+                available_bytes: capacity.saturating_sub(used + reserve),
+            }
+        });
+        let mut space = self.space.lock();
+        if let Some(now) = now {
+            *space = now;
         }
+        *space
     }
 
     pub(super) fn stats(&self) -> EngineStats {

@@ -1,7 +1,11 @@
 //! Bounds of the disks and the engine.
 
+use std::time::Duration;
+
 /// Requests that one disk accepts before callers wait.
 pub const DISK_REQUESTS_MAX: usize = 1024;
+/// A disk that keeps a request longer is failed. Kernels retry a bad sector for many seconds.
+pub const DISK_STALL_MAX: Duration = Duration::from_secs(30);
 /// Updates being prepared on one disk; more wait.
 pub const PREPARES_MAX: usize = 512;
 /// Sectors waiting in the index for their place on the disk; updates wait while there are more.
@@ -27,12 +31,24 @@ pub const SHARD_PIECES_MAX: usize = 1024;
 pub const REMOVE_BATCH_CHUNKS: usize = 256;
 /// Part of a disk that only replacements may use: a full disk can still be repaired.
 pub const RESERVE_DIVISOR: u64 = 64;
+/// A target that left its chain for want of room returns when this part of the disk is available.
+pub const ROOM_DIVISOR: u64 = 64;
 /// Free space of the file system below which writes are refused: this part of it, at most
 /// [`INDEX_RESERVE_MAX`]. The index lives there and must be able to take deletes.
 pub const INDEX_RESERVE_DIVISOR: u64 = 32;
 pub const INDEX_RESERVE_MAX: u64 = 256 << 20;
+/// Replacements (a repair) and overwrites in the index may go below it by this divisor, and only
+/// shortening and removing beyond.
+pub const LAST_RESERVE_DIVISOR: u64 = 2;
 /// How long a look at the file system's free space counts.
 pub const SPACE_CHECK_MS: u64 = 50;
+
+/// How often, and how long each time, an update on a full disk waits for reads to let go of blocks
+/// that are free otherwise.
+pub const RETIRED_LOOKS: u32 = 25;
+pub const RETIRED_WAIT: Duration = Duration::from_millis(20);
+/// How long who asks for the space waits for an index write before it is told the last figures.
+pub const SPACE_WAIT_MS: u64 = 5;
 
 /// Of the index of one disk.
 pub const MEMTABLE_BYTES: usize = 16 << 20;

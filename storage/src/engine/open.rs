@@ -35,6 +35,8 @@ use crate::disk::Disk;
 
 pub(super) const DATA: &str = "data";
 pub(super) const INDEX: &str = "index";
+/// An index that is being made.
+const NEW_INDEX: &str = "index.new";
 
 /// Smallest disk that makes sense.
 const CAPACITY_MIN: u64 = 16 * BLOCK_SIZE_MIN as u64;
@@ -60,12 +62,19 @@ pub(super) fn format(dir: &Path, options: &FormatOptions) -> Result<(), Status> 
         data.sync_all()
     });
     written.map_err(|error| cannot("write", &path, &error))?;
-    // The index comes last: it is what makes the folder a disk.
-    let index = Index::create(&dir.join(INDEX), &Default::default())?;
-    let mut changes = Changes::default();
-    changes.put(&Key::Superblock, &bytes);
-    index.write(changes)?;
-    index.sync()?;
+    // The index comes last, complete: its name is what makes the folder a disk.
+    let new = dir.join(NEW_INDEX);
+    if new.exists() {
+        fs::remove_dir_all(&new).map_err(|error| cannot("remove", &new, &error))?;
+    }
+    {
+        let index = Index::create(&new, &Default::default())?;
+        let mut changes = Changes::default();
+        changes.put(&Key::Superblock, &bytes);
+        index.write(changes)?;
+        index.sync()?;
+    }
+    fs::rename(&new, dir.join(INDEX)).map_err(|error| cannot("rename", &new, &error))?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| cannot("sync", dir, &error))
 }
 
@@ -113,7 +122,7 @@ pub(super) fn open(dir: &Path, options: EngineOptions) -> Result<Core, Status> {
         }
         shards.lock(of).insert(of, chunk);
     }
-    Ok(Core {
+    let core = Core {
         dir: dir.to_owned(),
         disk,
         index,
@@ -127,9 +136,14 @@ pub(super) fn open(dir: &Path, options: EngineOptions) -> Result<Core, Status> {
         counters: Counters::default(),
         patches_kick: Notify::new(),
         patches_room: Notify::new(),
+        write_back_failure: Mutex::default(),
         broken: OnceLock::new(),
         file_system: Mutex::new(FileSystemSpace::default()),
-    })
+        space: Mutex::default(),
+    };
+    // Before anything can hinder it.
+    core.space();
+    Ok(core)
 }
 
 /// The superblock, which data and index must agree on.
@@ -235,7 +249,9 @@ impl Rows {
         if self.patches.is_empty() && self.pending.is_none() {
             return Ok(None);
         }
-        let pending_version = self.pending.as_ref().map(|record| record.version);
+        // A replacement or removal has no patches, and perhaps the version of a committed one.
+        let patching = self.pending.as_ref().filter(|record| !record.patches.is_empty());
+        let pending_version = patching.map(|record| record.version);
         let is_pending = |patch: &Patch| Some(patch.version) == pending_version;
         let (pending, old): (Vec<_>, Vec<_>) =
             self.patches.into_iter().partition(|(_, patch)| is_pending(patch));

@@ -6,14 +6,14 @@ use ff2_daemon::fault_async;
 use ff2_proto::{ChunkVersion, Status, limits::CHUNK_SIZE_MAX, status::Code};
 use ff2_storage_core::{
     alloc::Block,
-    format::{Key, PIECE_SIZE},
+    format::{Key, PIECE_SIZE, SECTOR},
     plan::{self, Change, ChunkState, PieceState, Plan, Step},
 };
 
 use super::{
     LocalChunk, Pending, PendingChunk, PendingKind, Prepared, Which,
     chunk::{Chunk, PendingState, PieceView, Slot},
-    core::{Core, Use, count},
+    core::{Core, Room, Use, count},
     gone,
     image::{Image, Source},
     index::Changes,
@@ -29,7 +29,12 @@ struct Draft<'a> {
     old: BTreeMap<u16, PieceView>,
     /// While the old content is read.
     _use: Use<'a>,
+    /// While the new content is written.
+    _room: Room<'a>,
 }
+
+/// A plan, the pieces that it needs as they were, and the room that it takes.
+type Planned<'a> = (Plan, BTreeMap<u16, PieceView>, Room<'a>);
 
 impl Core {
     pub(super) async fn prepare(
@@ -39,8 +44,11 @@ impl Core {
     ) -> Result<Prepared, Status> {
         let change = change_of(&update)?;
         self.check_target(of.target)?;
+        self.check_not_broken()?;
         let _permit = self.prepares.acquire().await.map_err(|_| gone())?;
-        self.wait_for_patch_room().await?;
+        if matches!(update.kind, PendingKind::Write | PendingKind::Truncate) {
+            self.wait_for_patch_room().await?;
+        }
         let draft = self.draft(of, &update, change).await?;
         let length = draft.plan.length;
         let about = PendingChunk {
@@ -71,26 +79,30 @@ impl Core {
         Ok(Prepared { version: update.version, length })
     }
 
+    /// Only updates that may leave patches ask. While write-back fails there will be no room: they
+    /// hear why, rather than wait for a disk that may never take it.
     async fn wait_for_patch_room(&self) -> Result<(), Status> {
         loop {
             let room = self.patches_room.notified();
             if self.ledger.lock().patches < limits::PATCHES_MAX {
                 return Ok(());
             }
-            self.check_not_broken()?;
+            if let Some(error) = self.write_back_failure.lock().clone() {
+                return Err(error);
+            }
             self.patches_kick.notify_one();
             room.await;
         }
     }
 
-    /// Plans and takes blocks. Space that only waits for a sync is waited for.
+    /// Plans and takes blocks. Space that only waits for a sync, or for reads to end, is waited for.
     async fn draft(
         &self,
         of: LocalChunk,
         update: &Pending,
         change: Change,
     ) -> Result<Draft<'_>, Status> {
-        for _ in 0..2 {
+        for look in 0..limits::RETIRED_LOOKS {
             if let Some(draft) = self.try_draft(of, update, change)? {
                 return Ok(draft);
             }
@@ -98,6 +110,9 @@ impl Core {
                 break;
             }
             self.sync_index().await?;
+            if look > 0 {
+                tokio::time::sleep(limits::RETIRED_WAIT).await;
+            }
         }
         self.try_draft(of, update, change)?.ok_or_else(|| self.no_space("all blocks are in use"))
     }
@@ -112,7 +127,7 @@ impl Core {
         let mut shard = self.shards.lock(of);
         let chunk = shard.find_or_new(of, &self.index)?;
         let planned = self.plan(of, chunk, update, change);
-        let (plan, old) = match planned {
+        let (plan, old, _room) = match planned {
             Ok(planned) => planned,
             Err(error) => {
                 if chunk.committed.is_none() && matches!(chunk.slot, Slot::Free) {
@@ -147,7 +162,7 @@ impl Core {
         chunk.slot = Slot::Preparing;
         let _use = Use::begin(self, &mut ledger);
         shard.trim(&ledger);
-        Ok(Some(Draft { plan, blocks, old, _use }))
+        Ok(Some(Draft { plan, blocks, old, _use, _room }))
     }
 
     fn plan(
@@ -156,7 +171,7 @@ impl Core {
         chunk: &mut Chunk,
         update: &Pending,
         change: Change,
-    ) -> Result<(Plan, BTreeMap<u16, PieceView>), Status> {
+    ) -> Result<Planned<'_>, Status> {
         match &chunk.slot {
             Slot::Free => {}
             Slot::Preparing => return Err(occupied(of, "an update in progress")),
@@ -165,7 +180,10 @@ impl Core {
             }
         }
         let committed = chunk.committed.as_ref().map_or(ChunkVersion(0), |known| known.version);
-        if update.kind != PendingKind::Replace && update.version <= committed {
+        // A syncing target may hold a chunk that was removed and made anew elsewhere, where versions
+        // began again: what does not build on the chunk's content takes its place.
+        let builds_on = matches!(update.kind, PendingKind::Write | PendingKind::Truncate);
+        if builds_on && update.version <= committed {
             let detail = format!("{of} has version {committed}, so {} is old", update.version);
             return Err(Status::new(Code::StaleUpdate, detail));
         }
@@ -200,19 +218,26 @@ impl Core {
         };
         let plan = plan::plan(&state, change)
             .map_err(|refused| Status::new(Code::InvalidArgument, format!("{of}: {refused}")))?;
-        let grows = plan.steps.values().any(|step| match step {
-            Step::Drop => false,
-            Step::Rewrite { .. } => true,
-            Step::Adjust { fill, .. } => *fill != 0,
-        });
-        if grows && update.kind == PendingKind::Write && self.file_system_is_low() {
-            return Err(self.no_space("the file system has little space left"));
-        }
+        let room = self
+            .room_for(update.kind, u64::from(plan.placed_sectors()) * u64::from(SECTOR))
+            .ok_or_else(|| self.no_space("the file system has little space left"))?;
         let mut old = BTreeMap::new();
         for number in plan.steps.keys() {
             old.insert(*number, chunk.view(of, *number, Which::Committed, &self.index)?);
         }
-        Ok((plan, old))
+        Ok((plan, old, room))
+    }
+
+    /// A write that grows leaves the file system's reserve alone. A replacement may use some of it,
+    /// so that a repair still fits, but not all: without room for the index nothing works.
+    fn room_for(&self, kind: PendingKind, bytes: u64) -> Option<Room<'_>> {
+        match kind {
+            PendingKind::Write if bytes > 0 => self.file_system_room(bytes, 1),
+            PendingKind::Write | PendingKind::Replace => {
+                self.file_system_room(bytes, limits::LAST_RESERVE_DIVISOR)
+            }
+            PendingKind::Truncate | PendingKind::Remove => Some(Room::none(self)),
+        }
     }
 
     /// Builds the new sectors and brings those that go to blocks to the disk, durably.

@@ -83,7 +83,7 @@ pub enum PendingKind {
 /// An update to make durable beside the committed version.
 #[derive(Clone, Debug)]
 pub struct Pending {
-    /// Above the committed version, except for a replacement, which may have any.
+    /// Above the committed version, except for a replacement or removal, which may have any.
     pub version: ChunkVersion,
     pub chain_version: ChainVersion,
     pub kind: PendingKind,

@@ -39,31 +39,33 @@ impl Move {
 
 pub(super) async fn run(core: Arc<Core>, stop: CancellationToken) {
     let age = Duration::from_millis(limits::PATCH_AGE_MS);
+    let mut failed = false;
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            () = core.patches_kick.notified() => {}
+            // What failed just now fails again at once: no kick cuts the pause short.
+            () = core.patches_kick.notified(), if !failed => {}
             () = tokio::time::sleep(age) => {}
         }
-        loop {
-            match core.write_back().await {
-                Ok(0) => break,
-                Ok(_) if stop.is_cancelled() => break,
-                Ok(_) => {}
-                Err(error) => {
-                    // The patches stay in the index, where reads find them; the next round tries
-                    // again. Updates that wait for room learn of a broken index.
-                    tracing::warn!(%error, "patches were not written back");
-                    core.patches_room.notify_waiters();
-                    break;
-                }
-            }
+        let outcome = core.write_back_all(&stop).await;
+        failed = outcome.is_err();
+        if let Err(error) = &outcome {
+            // The patches stay in the index, where reads find them.
+            tracing::warn!(%error, "patches were not written back");
         }
+        *core.write_back_failure.lock() = outcome.err();
+        core.patches_room.notify_waiters();
         core.punch_regions().await;
     }
 }
 
 impl Core {
+    /// Rounds until nothing is left that can be written back now.
+    async fn write_back_all(&self, stop: &CancellationToken) -> Result<(), Status> {
+        while self.write_back().await? > 0 && !stop.is_cancelled() {}
+        Ok(())
+    }
+
     /// One round; how many patches found their place.
     pub(super) async fn write_back(&self) -> Result<usize, Status> {
         if self.ledger.lock().dirty.is_empty() {

@@ -1,6 +1,9 @@
 //! Reads: several parts in one call, each with its own outcome.
 
-use ff2_fabric::{Answer, Context, buf::SharedBuf};
+use ff2_fabric::{
+    Answer, Context,
+    buf::{Buf, SharedBuf},
+};
 use ff2_proto::{ChunkId, Code, Status, limits as shared, pb};
 use tokio::sync::oneshot;
 
@@ -8,9 +11,15 @@ use super::StorageService;
 use crate::{
     grants::Want,
     limits,
-    target_driver::{DiskRead, ReadBytes, stopping},
+    target_driver::{DiskRead, ReadBytes, TargetHandle, stopping},
     wire,
 };
+
+/// A part that may be read here.
+struct Checked {
+    target: TargetHandle,
+    chunk: ChunkId,
+}
 
 /// A part that was begun, or why not.
 type Begun = Result<oneshot::Receiver<Result<ReadBytes, Status>>, Status>;
@@ -23,11 +32,24 @@ impl StorageService {
     ) -> Result<Answer<pb::ReadReply>, Status> {
         check_size(&request)?;
         let operation = self.operations.begin("read", describe(&request));
+        let checked: Vec<_> =
+            request.parts.iter().map(|part| self.check_part(cx, &request, part)).collect();
+        let wanted = |(part, checked): (&pb::ReadPart, &Result<_, _>)| match checked {
+            Ok(_) => part.length as usize,
+            Err(_) => 0,
+        };
+        let lens: Vec<usize> = request.parts.iter().zip(&checked).map(wanted).collect();
+        let bufs = tokio::time::timeout(cx.remaining(), self.read_pool.get_all(&lens)).await;
+        let bufs = bufs.map_err(|_| {
+            operation.failed();
+            Status::new(Code::Busy, "no buffers in time")
+        })?;
         // All parts are on their way before the first is waited for.
-        let mut begun = Vec::with_capacity(request.parts.len());
-        for part in &request.parts {
-            begun.push(self.begin_part(cx, &request, part).await);
-        }
+        let begin = |((part, checked), buf): ((&pb::ReadPart, Result<Checked, Status>), Buf)| {
+            let Checked { target, chunk } = checked?;
+            target.read(DiskRead { chunk, offset: part.offset, length: part.length, buf })
+        };
+        let begun: Vec<Begun> = request.parts.iter().zip(checked).zip(bufs).map(begin).collect();
         let mut reply = pb::ReadReply { parts: Vec::with_capacity(begun.len()) };
         let mut bulk = Vec::with_capacity(begun.len());
         let mut bytes_read = 0;
@@ -49,12 +71,12 @@ impl StorageService {
         Ok(Answer::with_bulk(reply, bulk))
     }
 
-    async fn begin_part(
+    fn check_part(
         &self,
         cx: &Context,
         request: &pb::ReadRequest,
         part: &pb::ReadPart,
-    ) -> Begun {
+    ) -> Result<Checked, Status> {
         let chunk: ChunkId = wire::chunk(part.chunk)?;
         self.grants.check(cx, &request.grant, chunk.inode, Want::Read)?;
         let target = self.target(part.chain, Some(part.target))?;
@@ -62,10 +84,7 @@ impl StorageService {
         if part.length == 0 || end > u64::from(shared::CHUNK_SIZE_MAX) {
             return Err(wire::invalid("a part lies within a chunk and has bytes"));
         }
-        let wanted = self.pool.get(part.length as usize);
-        let buf = tokio::time::timeout(cx.remaining(), wanted).await;
-        let buf = buf.map_err(|_| Status::new(Code::Busy, "no buffer in time"))?;
-        target.read(DiskRead { chunk, offset: part.offset, length: part.length, buf })
+        Ok(Checked { target, chunk })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Three storage nodes in this process, each on a runtime of its own so that it can be killed.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{os::unix::fs::FileExt, path::Path, sync::Arc, time::Duration};
 
 use ff2_daemon::{
     Admin, InFlight, Metrics, Operations, Runtime,
@@ -124,6 +124,14 @@ impl Cluster {
         self.nodes[n] = Some(Node { runtime, stop, task });
     }
 
+    /// Keeps every worker of the node's runtime busy for a while, as a stalled index does.
+    pub(crate) fn block_workers(&self, n: usize, time: Duration) {
+        let runtime = &self.nodes[n].as_ref().unwrap().runtime;
+        for _ in 0..runtime.metrics().num_workers() {
+            runtime.spawn(async move { std::thread::sleep(time) });
+        }
+    }
+
     /// As kill -9, as far as one process can: nothing of the node runs any more, nothing is said.
     pub(crate) async fn kill(&mut self, n: usize) {
         let node = self.nodes[n].take().unwrap();
@@ -149,6 +157,23 @@ impl Cluster {
         let config = self.config(n);
         std::fs::remove_dir_all(&config.disks[0].path).unwrap();
         ff2_storaged::format(&config).unwrap();
+    }
+
+    /// Flips a bit in the bytes that a node has on its disk, once for each place where they lie.
+    pub(crate) fn damage(&self, n: usize, bytes: &[u8]) {
+        let path = self.dir.path().join(format!("node-{n}/disk/data"));
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+        let mut block = vec![0; 4096];
+        let mut flipped = 0;
+        for position in (0..64 << 20).step_by(block.len()) {
+            file.read_exact_at(&mut block, position).unwrap();
+            if block.starts_with(bytes) {
+                file.write_all_at(&[block[0] ^ 1], position).unwrap();
+                flipped += 1;
+            }
+        }
+        file.sync_all().unwrap();
+        assert!(flipped > 0, "the bytes are on the disk");
     }
 
     /// Place of the node that a target is on.

@@ -284,6 +284,60 @@ async fn a_chain_that_dies_as_a_whole_keeps_what_it_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_node_is_not_taken_for_dead() {
+    let cluster = Cluster::start("busy").await;
+    let before = cluster.metad.chain().unwrap().version;
+    for n in 0..3 {
+        cluster.block_workers(n, 2 * metad::LEASE);
+    }
+    tokio::time::sleep(2 * metad::LEASE).await;
+    assert_eq!(cluster.metad.chain().unwrap().version, before);
+    update(&cluster.client, 0, UpdateKind::Write, 0, content(0, 1, 5_000)).await;
+    cluster.end().await;
+}
+
+/// A sector that one disk lost comes back from the other replicas: by an overwrite that cannot build
+/// on it, and by a read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_chunk_is_repaired_from_a_replica() {
+    let cluster = Cluster::start("damage").await;
+    let client = cluster.client.clone();
+    let mut model = Model::default();
+    for index in 0..4 {
+        model.write(&client, index, 0, content(index, 1, 300_000)).await;
+    }
+    let members: Vec<u64> =
+        cluster.metad.chain().unwrap().serving().map(|member| member.target).collect();
+    let damage = |target: u64, index: u32| {
+        cluster.damage(cluster.node_of(target), &content(index, 1, 64));
+    };
+    let version = || cluster.metad.chain().unwrap().version;
+
+    let before = version();
+    damage(members[2], 0);
+    model.write(&client, 0, 1, content(0, 2, 10)).await;
+    model.verify_on_all(&cluster, 1).await;
+    assert_eq!(version(), before, "the tail was sent the whole chunk and stayed");
+
+    // The head leaves, the next one takes the update, and the head is synced.
+    damage(members[0], 1);
+    model.write(&client, 1, 1, content(1, 2, 10)).await;
+    cluster.metad.until_all_serve().await;
+    assert!(version() > before);
+    model.verify_on_all(&cluster, 2).await;
+
+    // A read is told to ask elsewhere, and the member has itself repaired.
+    let before = version();
+    damage(members[1], 2);
+    let chain = cluster.metad.chain().unwrap();
+    let damaged = chain.member(members[1].into()).unwrap();
+    assert!(read_from(&cluster, &chain, damaged, 2).await == model.bytes(2));
+    assert!(version() > before, "not from the damaged bytes");
+    model.verify_on_all(&cluster, 4).await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn listings_count_what_was_acknowledged_and_clean_stops_lose_nothing() {
     let mut cluster = Cluster::start("list").await;
     let client = cluster.client.clone();

@@ -181,3 +181,33 @@ fn the_key_before_a_chunk() {
     let other = ChunkId { inode: 3.into(), index: 8 };
     assert_eq!(before(other), Some(ChunkId { inode: 3.into(), index: 7 }));
 }
+
+#[test]
+fn a_chunk_that_cannot_be_read_holds_up_nothing_but_the_end() {
+    let mut mine = records(&[(1, 1), (2, 1)]);
+    let mut resync = resync();
+    let mut steps = Vec::new();
+    let now = Duration::from_secs(1);
+    let plan = |resync: &mut Resync, now, mine: &mut _, steps: &mut _| {
+        resync.plan(now, Own { records: mine, is_pending: &|_| false, is_settled: true }, steps);
+    };
+    plan(&mut resync, now, &mut mine, &mut steps);
+    resync.fetching(Attempt(1));
+    steps.clear();
+    let own = Own { records: &mut mine, is_pending: &|_| false, is_settled: true };
+    resync.paged(now, Attempt(1), Ok(Page { chunks: vec![], end: true }), own, &mut steps);
+    plan(&mut resync, now, &mut mine, &mut steps);
+    assert_eq!(steps.len(), 2, "{steps:?}");
+    resync.sending(chunk(1), Attempt(2), Some(id(1)));
+    resync.sending(chunk(2), Attempt(3), Some(id(1)));
+    resync.copied(now, chunk(1), Attempt(2), &Err(Code::Corrupt.into()), &mut mine);
+    resync.copied(now, chunk(2), Attempt(3), &Ok(()), &mut mine);
+    steps.clear();
+    plan(&mut resync, now, &mut mine, &mut steps);
+    assert!(steps.is_empty(), "neither a tight loop nor the end: {steps:?}");
+    // Later it can be read, or was overwritten.
+    let mut theirs = BTreeMap::from([(chunk(2), id(1))]);
+    resync.unreadable_until = Duration::ZERO;
+    assert_eq!(run(&mut resync, &mut mine, &mut theirs, 10).len(), 1);
+    assert_eq!(theirs.len(), 2);
+}

@@ -54,6 +54,9 @@ impl<P: Clone> Target<P> {
         if forward.to != self.id || !is_from_predecessor {
             return Err(self.stale("forwards come from the predecessor"));
         }
+        if !self.may_begin(forward.chunk) {
+            return Err(Status::new(Code::Busy, "too many updates are in progress"));
+        }
         check_change(&forward.change, forward.chunk_size)
     }
 
@@ -184,7 +187,8 @@ impl<P: Clone> Target<P> {
         let removes = forward.change.removes();
         let record = self.records.get(&chunk);
         let settled = Done { version: id.version, chunk_length: record.map_or(0, |r| r.length) };
-        let is_there = if removes { record.is_none() } else { record.is_some_and(|r| r.id == id) };
+        let is_good = record.is_some_and(|r| r.id == id) && !self.suspects.contains(&chunk);
+        let is_there = if removes { record.is_none() } else { is_good };
         // Removed since by a live update: the copy on its way is of what was.
         let is_gone = record.is_none() && self.tombstones.get(chunk).is_some_and(|t| t.id >= id);
         if is_there || (is_gone && !removes) {
@@ -203,7 +207,9 @@ impl<P: Clone> Target<P> {
             let status = Status::new(Code::StaleUpdate, "the resync took its place");
             self.drop_pending(chunk, status, out);
         }
-        if self.records.get(&chunk).map(|record| record.id) != forward.base {
+        // A version 0 does not travel: what is suspect looks like what is absent.
+        let named = |id: Option<UpdateId>| id.filter(|id| id.version.0 > 0);
+        if named(self.shown(chunk)) != named(forward.base) {
             return Verdict::Refused(Status::new(
                 Code::Busy,
                 "the chunk changed since it was shown",

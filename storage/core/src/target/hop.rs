@@ -1,6 +1,6 @@
 //! The way of a pending update to the successor, until it is answered or the chain changes.
 
-use ff2_proto::{ChunkId, Code, Retry, Status, pb, routing::ChainExt};
+use ff2_proto::{ChunkId, Code, Status, pb, routing::ChainExt};
 use pb::PublicState;
 
 use super::{
@@ -58,7 +58,8 @@ impl<P: Clone> Target<P> {
         let live = self.live.get_mut(&chunk).expect("there is an update to send");
         let pending = live.pending.as_mut().expect("there is an update to send");
         let is_whole = matches!(&pending.body, Body::Change(Change::Replace { .. }));
-        let full = full && !is_whole;
+        let is_in_store = matches!(&pending.body, Body::OnDisk { removes: false });
+        let full = (full || is_in_store) && !is_whole;
         if full && !pending.persisted {
             pending.hop = Hop::AwaitPersist;
             return;
@@ -138,17 +139,47 @@ impl<P: Clone> Target<P> {
             self.send(now, chunk, true, out);
             return;
         }
+        if full && status.code == Code::Corrupt {
+            self.on_unsendable(now, chunk, status, out);
+            return;
+        }
         if self.is_refusal(chunk, &status) {
             self.refuse(chunk, status, out);
             return;
         }
+        // A successor without memory may wait for ours.
+        let is_congested = matches!(status.code, Code::Busy | Code::Timeout);
+        self.send_later(now, chunk, full);
+        let pending = self.live.get_mut(&chunk).and_then(|live| live.pending.as_mut());
+        if let Some(pending) = pending.filter(|pending| is_congested && pending.persisted) {
+            pending.let_go_payload();
+        }
+    }
+
+    fn send_later(&mut self, now: Now, chunk: ChunkId, full: bool) {
         let live = self.live.get_mut(&chunk).expect("checked by the caller");
         let pending = live.pending.as_mut().expect("checked by the caller");
         pending.hop = Hop::Retry { at: now.at + pending.pause, full };
         pending.pause = longer(pending.pause);
     }
 
+    /// The whole chunk was to go and cannot be read here. If nobody can stand in for this target,
+    /// an update that nobody has committed ends with the error; another one waits for the chain.
+    fn on_unsendable(&mut self, now: Now, chunk: ChunkId, status: Status, out: &mut Outputs<P>) {
+        self.on_unreadable(chunk, &status, out);
+        let pending = self.live.get(&chunk).and_then(|live| live.pending.as_ref());
+        match pending.filter(|_| self.failed.is_none()) {
+            Some(pending) if !pending.inherited => self.refuse(chunk, status, out),
+            Some(_) => self.send_later(now, chunk, true),
+            None => {}
+        }
+    }
+
     /// Whether the successor's answer ends the update rather than delays it.
+    ///
+    /// Only a member that looked at the update may end it, and these are the words it has for that.
+    /// Whatever else goes wrong on the way (a key, a frame, the peer's process) says nothing of the
+    /// update: it is sent again until the chain changes.
     ///
     /// An inherited update may have been committed by an earlier head. A serving successor that
     /// refuses it for want of room, or because it was dropped, proves that it was not: it would hold
@@ -159,7 +190,10 @@ impl<P: Clone> Target<P> {
             return self.successor_state() == Some(PublicState::Serving)
                 && matches!(status.code, Code::NoSpace | Code::StaleUpdate);
         }
-        status.retry() == Retry::Never
+        matches!(
+            status.code,
+            Code::NoSpace | Code::FileTooBig | Code::InvalidArgument | Code::StaleUpdate
+        )
     }
 
     /// Sends what waited for its turn: a retry whose pause is over, a whole chunk that is durable now.

@@ -72,6 +72,8 @@ pub(super) struct Pending<P> {
     pub(super) taken_under: ChainVersion,
     /// Made under an earlier chain version than the present one: another head may have committed it.
     pub(super) inherited: bool,
+    /// Does not build on the chunk's content, so a damaged chunk is good after it.
+    pub(super) heals: bool,
     /// A copy of a committed version, made by the resync.
     pub(super) resync: bool,
     pub(super) callers: Vec<Caller>,
@@ -83,6 +85,15 @@ impl<P> Pending<P> {
     /// Durable here and on every member behind.
     pub(super) fn is_complete(&self) -> bool {
         self.persisted && matches!(self.hop, Hop::Last | Hop::Done)
+    }
+
+    /// Gives a large payload's memory back: from now on the bytes are in the store only.
+    pub(super) fn let_go_payload(&mut self) {
+        assert!(self.persisted, "the store has it");
+        let is_large = |body: &Body<P>| matches!(body, Body::Change(change) if change.carries() > limits::PAYLOAD_KEPT);
+        if is_large(&self.body) {
+            self.body = Body::OnDisk { removes: false };
+        }
     }
 
     pub(super) fn removes(&self) -> bool {
@@ -108,6 +119,7 @@ impl<P> Pending<P> {
             pause: limits::FORWARD_RETRY_FIRST,
             taken_under: ChainVersion(0),
             inherited: true,
+            heals: false,
             resync: false,
             callers: Vec::new(),
             since: Duration::ZERO,
@@ -119,7 +131,7 @@ impl<P> Pending<P> {
 #[derive(Clone, Debug)]
 pub(super) enum Body<P> {
     Change(Change<P>),
-    /// Only in the store: the process started with it.
+    /// Only in the store: the process started with it, or let the payload go.
     OnDisk {
         removes: bool,
     },
@@ -190,6 +202,8 @@ pub(super) struct Query {
 pub(super) struct StoreQueue<P> {
     busy: Option<Busy>,
     queue: VecDeque<StoreOp<P>>,
+    /// The first of the queue failed for want of space: it is tried again at the next tick.
+    stalled: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,7 +215,7 @@ pub(super) enum Busy {
 
 impl<P> Default for StoreQueue<P> {
     fn default() -> Self {
-        Self { busy: None, queue: VecDeque::new() }
+        Self { busy: None, queue: VecDeque::new(), stalled: false }
     }
 }
 
@@ -217,7 +231,7 @@ impl<P> StoreQueue<P> {
 
     /// The next operation, if none is in progress.
     pub(super) fn next(&mut self) -> Option<StoreOp<P>> {
-        if self.busy.is_some() {
+        if self.busy.is_some() || self.stalled {
             return None;
         }
         let op = self.queue.pop_front()?;
@@ -227,6 +241,16 @@ impl<P> StoreQueue<P> {
             StoreOp::Abort { id } => Busy::Abort(id),
         });
         Some(op)
+    }
+
+    /// Tries an operation again, before all others of the chunk, once [`Self::resume`] is called.
+    pub(super) fn retry(&mut self, op: StoreOp<P>) {
+        self.queue.push_front(op);
+        self.stalled = true;
+    }
+
+    pub(super) fn resume(&mut self) {
+        self.stalled = false;
     }
 
     pub(super) fn finish(&mut self) -> Option<Busy> {
@@ -250,8 +274,14 @@ impl<P> StoreQueue<P> {
         self.busy == Some(Busy::Prepare(id))
     }
 
+    /// Whether an operation of this update waits behind the one in progress.
+    pub(super) fn has_queued(&self, id: UpdateId) -> bool {
+        self.queue.iter().any(|op| op.id() == id)
+    }
+
     pub(super) fn clear_queue(&mut self) {
         self.queue.clear();
+        self.stalled = false;
     }
 
     pub(super) fn len(&self) -> usize {

@@ -118,7 +118,8 @@ impl<P: Clone> Target<P> {
         }
     }
 
-    /// The disk is lost: the target answers nobody and takes nothing until the process starts again.
+    /// The disk is lost, or full while this target syncs, or a chunk of it needs repair: the target
+    /// answers nobody and takes nothing until its store is loaded anew.
     pub(super) fn fail(&mut self, status: Status, out: &mut Outputs<P>) {
         if self.failed.is_some() {
             return;
@@ -170,7 +171,12 @@ impl<P: Clone> Target<P> {
         };
         if let Some(status) = &self.failed {
             report.local_state = LocalState::LocalOffline;
-            report.waiting_for = format!("a restart, after: {status}");
+            let what = match status.code {
+                Code::NoSpace => "space",
+                Code::Corrupt => "a resync",
+                _ => "a restart",
+            };
+            report.waiting_for = format!("{what}, after: {status}");
         } else if self.role.serves() || self.is_complete() {
             report.local_state = LocalState::UpToDate;
         } else if self.version() <= self.serve_after {

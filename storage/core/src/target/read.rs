@@ -119,7 +119,7 @@ impl<P: Clone> Target<P> {
             reply_read(call, Ok(ReadAnswer::Absent), out);
             return;
         }
-        self.reading.insert(call, self.serving_since);
+        self.reading.insert(call, (chunk, self.serving_since));
         out.push(Output::Read { call, chunk });
     }
 
@@ -131,12 +131,16 @@ impl<P: Clone> Target<P> {
         result: Result<(), Status>,
         out: &mut Outputs<P>,
     ) {
-        let since = self.reading.remove(&call).expect("a read is done once");
+        let (chunk, since) = self.reading.remove(&call).expect("a read is done once");
         let mut checked = self.may_serve(now);
         if checked.is_ok() && since != self.serving_since {
             checked = Err(self.stale("the target left the chain during the read"));
         }
+        let damage = result.as_ref().err().filter(|status| status.code == Code::Corrupt).cloned();
         reply_read(call, checked.and(result).map(|()| ReadAnswer::Data), out);
+        if let Some(status) = damage {
+            self.on_unreadable(chunk, &status, out);
+        }
     }
 
     fn standing(&self, chunk: ChunkId) -> Standing {

@@ -25,6 +25,10 @@ impl<P: Clone> Target<P> {
         }
         let done = Done { version: pending.id.version, chunk_length: pending.length };
         self.answer_callers(chunk, Ok(done), out);
+        // The answer gives the sender its credit back; the memory comes back with it.
+        if let Some(pending) = self.live.get_mut(&chunk).and_then(|live| live.pending.as_mut()) {
+            pending.let_go_payload();
+        }
     }
 
     /// Commits the pending update.
@@ -49,6 +53,9 @@ impl<P: Clone> Target<P> {
     }
 
     fn record(&mut self, now: Now, chunk: ChunkId, pending: Pending<P>) {
+        if pending.heals {
+            self.suspects.remove(&chunk);
+        }
         let synced_under = self.synced_by(&pending);
         let is_synced = synced_under == self.version();
         if pending.removes() {

@@ -1,6 +1,6 @@
 //! The sending side of a resync: performs what the planner ([`crate::resync`]) decides.
 
-use ff2_proto::{ChunkId, Status, limits as shared, pb};
+use ff2_proto::{ChunkId, Code, Status, limits as shared, pb};
 
 use super::{
     Now, Outputs, Target,
@@ -128,6 +128,12 @@ impl<P: Clone> Target<P> {
     ) {
         if let Some(source) = &mut self.source {
             source.copied(now.at, chunk, attempt, &result, &mut self.records);
+        }
+        // It is this side that reads: another member that serves will send the copy.
+        if let Err(status) = result
+            && status.code == Code::Corrupt
+        {
+            self.on_unreadable(chunk, &status, out);
         }
         self.run_source(now, out);
     }

@@ -45,7 +45,7 @@ impl<P: Clone> Target<P> {
             .take(limit)
             .map(|(&chunk, record)| pb::SyncChunk {
                 chunk: Some(chunk.into()),
-                committed_version: record.id.version.0,
+                committed_version: self.shown(chunk).map_or(0, |id| id.version.0),
                 pending_version: self.pending(chunk).map_or(0, |id| id.version.0),
                 length: record.length,
                 chain_version: record.id.made_under.0,

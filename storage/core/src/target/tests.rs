@@ -6,6 +6,7 @@ mod history;
 mod manager;
 mod network;
 mod resync;
+mod suspect;
 mod table;
 
 use bytes::Bytes;

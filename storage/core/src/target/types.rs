@@ -75,6 +75,14 @@ impl<P> Change<P> {
         matches!(self, Self::Remove)
     }
 
+    /// Bytes that it carries, at most.
+    pub fn carries(&self) -> u32 {
+        match self {
+            Self::Write { length, .. } | Self::Replace { length, .. } => *length,
+            Self::Truncate { .. } | Self::Remove => 0,
+        }
+    }
+
     /// Whether the result depends on what the chunk was.
     pub fn needs_base(&self) -> bool {
         matches!(self, Self::Write { .. } | Self::Truncate { .. })

@@ -57,6 +57,7 @@ impl<P: Clone> Target<P> {
         let waiting = self.live.get(&chunk).map_or(0, |live| live.waiting.len());
         if waiting >= limits::WAITING_UPDATES_PER_CHUNK
             || self.waiting_updates >= limits::WAITING_UPDATES_PER_TARGET
+            || !self.may_begin(chunk)
         {
             return Err(Status::new(Code::Busy, "too many updates wait"));
         }
@@ -64,6 +65,11 @@ impl<P: Clone> Target<P> {
         let live = self.live.entry(chunk).or_default();
         live.waiting.push_back(WaitingUpdate { calls: vec![call], update });
         Ok(None)
+    }
+
+    /// Whether one more chunk may be in change.
+    pub(super) fn may_begin(&self, chunk: ChunkId) -> bool {
+        self.live.len() < limits::LIVE_CHUNKS_PER_TARGET || self.live.contains_key(&chunk)
     }
 
     /// What the chunk remembers of this update.
@@ -216,6 +222,7 @@ impl<P: Clone> Target<P> {
         Pending {
             id,
             base,
+            heals: !update.change.needs_base(),
             length: update.change.length_after(before),
             body: Body::Change(update.change),
             chunk_size: update.chunk_size,

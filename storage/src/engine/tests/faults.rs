@@ -71,6 +71,7 @@ async fn a_full_disk_stays_readable_and_can_be_emptied() {
     };
     assert_eq!(error.code, Code::NoSpace);
     assert!(written >= 10, "{written} chunks of 512 KiB in 8 MiB");
+    assert!(!engine.has_room());
     for index in 0..written {
         let (content, _) = whole(&engine, chunk(index), Which::Committed).await;
         assert_eq!(content, &pattern(index.into(), 300_000)[..]);
@@ -82,39 +83,83 @@ async fn a_full_disk_stays_readable_and_can_be_emptied() {
         apply(&engine, chunk(index), update(9, PendingKind::Remove)).await;
     }
     apply(&engine, chunk(0), write(1, 0, pattern(1, 1 << 20))).await;
+    assert!(engine.has_room());
     assert_eq!(whole(&engine, chunk(0), Which::Committed).await.0, &pattern(1, 1 << 20)[..]);
     assert!(engine.stats().refused_for_space >= 1);
     engine.shutdown().await;
 }
 
-/// Real ENOSPC: a small tmpfs under a larger sparse data file. Needs to be allowed to mount.
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_that_a_read_still_uses_are_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = fresh(dir.path(), 8 << 20).await;
+    let (filled, _) = fill(&engine, 0, PendingKind::Write).await;
+    let core = engine.core().clone();
+    let long_read = crate::engine::core::Use::begin(&core, &mut core.ledger.lock());
+    for index in 0..filled {
+        apply(&engine, chunk(index), update(2, PendingKind::Remove)).await;
+    }
+    let late = engine.prepare(TARGET, chunk(0), write(1, 0, pattern(1, CHUNK as usize)));
+    let end = async {
+        tokio::time::sleep(4 * limits::RETIRED_WAIT).await;
+        drop(long_read);
+    };
+    let (late, ()) = tokio::join!(late, end);
+    late.expect("the space was only not free yet");
+    engine.shutdown().await;
+}
+
+/// A small file system (tmpfs) under a larger sparse data file; `None` where mounting is not allowed.
+struct SmallFileSystem(tempfile::TempDir);
+
+impl SmallFileSystem {
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_str().unwrap();
+        let mounted = run(&["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", path]);
+        if !mounted {
+            eprintln!("skipped: mounting is not allowed here");
+        }
+        mounted.then_some(Self(dir))
+    }
+}
+
+impl Drop for SmallFileSystem {
+    fn drop(&mut self) {
+        run(&["umount", "-l", self.0.path().to_str().unwrap()]);
+    }
+}
+
+fn run(args: &[&str]) -> bool {
+    let run = std::process::Command::new(args[0]).args(&args[1..]).output();
+    run.is_ok_and(|output| output.status.success())
+}
+
+/// Chunks of 1 MiB until one is refused: how many there are, and the refusal.
+async fn fill(engine: &Engine, first: u32, kind: PendingKind) -> (u32, Status) {
+    for index in first.. {
+        let payload = pattern(index.into(), CHUNK as usize);
+        let pending = Pending { payload, length: CHUNK, ..update(1, kind) };
+        if let Err(error) = engine.prepare(TARGET, chunk(index), pending).await {
+            return (index, error);
+        }
+        engine.commit(TARGET, chunk(index), ChunkVersion(1), ChainVersion(1)).await.unwrap();
+    }
+    unreachable!("every disk is full one day")
+}
+
+/// Real ENOSPC, by writes and then by a resync. Needs to be allowed to mount.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_file_system_is_no_space() {
-    let dir = tempfile::tempdir().unwrap();
-    let mount = |args: &[&str]| {
-        let run = std::process::Command::new(args[0]).args(&args[1..]).output();
-        run.is_ok_and(|output| output.status.success())
-    };
-    let path = dir.path().to_str().unwrap();
-    if !mount(&["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", path]) {
-        eprintln!("skipped: mounting is not allowed here");
-        return;
-    }
-    let engine = fresh(&dir.path().join("disk"), 1 << 30).await;
-    let mut written = 0;
-    let error = loop {
-        let pending = write(1, 0, pattern(written.into(), 1 << 20));
-        match engine.prepare(TARGET, chunk(written), pending).await {
-            Ok(_) => {
-                let at = chunk(written);
-                engine.commit(TARGET, at, ChunkVersion(1), ChainVersion(1)).await.unwrap();
-                written += 1;
-            }
-            Err(error) => break error,
-        }
-    };
+    let Some(small) = SmallFileSystem::mount() else { return };
+    let engine = fresh(&small.0.path().join("disk"), 1 << 30).await;
+    let (written, error) = fill(&engine, 0, PendingKind::Write).await;
+    assert_eq!(error.code, Code::NoSpace, "{error}");
+    let (written, error) = fill(&engine, written, PendingKind::Replace).await;
     assert_eq!(error.code, Code::NoSpace, "{error}");
     assert!(written >= 16 && !engine.is_failed());
+    let free = rustix::fs::statvfs(small.0.path()).unwrap();
+    assert!(free.f_bavail * free.f_frsize >= 1 << 20, "room for the index is left");
     for index in 0..written {
         let (content, _) = whole(&engine, chunk(index), Which::Committed).await;
         assert!(content == pattern(index.into(), 1 << 20)[..]);
@@ -129,8 +174,38 @@ async fn a_full_file_system_is_no_space() {
         apply(&engine, chunk(index), write(1, 0, pattern(5, 1 << 20))).await;
     }
     engine.shutdown().await;
-    drop(engine);
-    assert!(mount(&["umount", "-l", path]));
+}
+
+/// Many large updates at once see the same free space; together they must not take more than it.
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_on_their_way_count_as_used() {
+    let Some(small) = SmallFileSystem::mount() else { return };
+    let engine = fresh(&small.0.path().join("disk"), 1 << 30).await;
+    let mut all = tokio::task::JoinSet::new();
+    for index in 0..200 {
+        let engine = engine.clone();
+        let payload = pattern(index.into(), 1 << 20);
+        all.spawn(async move { engine.prepare(TARGET, chunk(index), write(1, 0, payload)).await });
+    }
+    let refused = all.join_all().await.into_iter().filter_map(Result::err);
+    assert!(refused.map(|error| error.code).all(|code| code == Code::NoSpace));
+    let free = rustix::fs::statvfs(small.0.path()).unwrap();
+    assert!(free.f_bavail * free.f_frsize >= 1 << 20, "room for the index is left");
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_index_refuses_updates_and_serves_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = fresh(dir.path(), 64 << 20).await;
+    let content = pattern(1, 100_000);
+    apply(&engine, chunk(0), write(1, 0, content.clone())).await;
+    engine.core().break_index(&Status::new(Code::NoSpace, "full"));
+    let refused = engine.prepare(TARGET, chunk(0), write(2, 0, pattern(2, 10))).await;
+    assert_eq!(refused.unwrap_err().code, Code::NoSpace);
+    assert!(!engine.is_failed(), "the target goes on serving");
+    assert_eq!(whole(&engine, chunk(0), Which::Committed).await.0, &content[..]);
+    engine.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,4 +245,47 @@ async fn what_is_not_one_disk_is_refused() {
     OpenOptions::new().write(true).open(two.path().join("data")).unwrap().set_len(4 << 20).unwrap();
     let cut = Engine::open(two.path(), EngineOptions::default()).unwrap_err();
     assert_eq!(cut.code, Code::Corrupt);
+}
+
+/// Updates that find no room for their patches hear why, and go on once patches find their place.
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_do_not_wait_for_a_write_back_that_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = fresh(dir.path(), 64 << 20).await;
+    ff2_daemon::fault::arm("storage.engine.write_back=error(NO_SPACE)").unwrap();
+    let chunks = (limits::PATCHES_MAX / (CHUNK / 4096) as usize) as u32;
+    let mut fills = tokio::task::JoinSet::new();
+    for index in 0..chunks {
+        let engine = engine.clone();
+        fills.spawn(async move {
+            apply(&engine, chunk(index), write(1, 0, pattern(1, CHUNK as usize))).await;
+            for part in 0..CHUNK / 32_768 {
+                let patch = write(u64::from(part) + 2, part * 32_768, pattern(2, 32_768));
+                apply(&engine, chunk(index), patch).await;
+            }
+        });
+    }
+    fills.join_all().await;
+    assert_eq!(engine.stats().patches, limits::PATCHES_MAX as u64);
+    let late = || engine.prepare(TARGET, chunk(0), write(90, 0, pattern(3, 4096)));
+    let refused = tokio::time::timeout(std::time::Duration::from_secs(20), late());
+    assert_eq!(refused.await.expect("it does not hang").unwrap_err().code, Code::NoSpace);
+    // What leaves no patches needs no room for them.
+    engine.prepare(TARGET, chunk(1), update(90, PendingKind::Remove)).await.unwrap();
+    ff2_daemon::fault::disarm_all();
+    while late().await.is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_was_half_made_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    // As a crash between the making of the index and its first row leaves it.
+    super::super::index::Index::create(&dir.path().join("index.new"), &Default::default()).unwrap();
+    assert!(!Engine::is_formatted(dir.path()));
+    let engine = fresh(dir.path(), 8 << 20).await;
+    assert!(!dir.path().join("index.new").exists());
+    engine.shutdown().await;
 }

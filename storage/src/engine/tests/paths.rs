@@ -173,3 +173,67 @@ async fn updates_of_many_chunks_share_syncs() {
     }
     engine.shutdown().await;
 }
+
+/// A syncing target's chunk may be from before the chunk was removed and made anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_builds_on_a_chunk_needs_a_later_version() {
+    let rows = [
+        (write(2, 0, pattern(2, 10)), Err(Code::StaleUpdate)),
+        (truncate(2, 5), Err(Code::StaleUpdate)),
+        (update(2, PendingKind::Replace), Ok(Some(2))),
+        (update(2, PendingKind::Remove), Ok(None)),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let engine = fresh(dir.path(), 64 << 20).await;
+    for (index, (pending, expected)) in (0..).zip(rows) {
+        apply(&engine, chunk(index), write(5, 0, pattern(5, 10_000))).await;
+        let kind = pending.kind;
+        let outcome = engine.prepare(TARGET, chunk(index), pending).await;
+        let left = match expected {
+            Ok(left) => left,
+            Err(code) => {
+                assert_eq!(outcome.unwrap_err().code, code, "{kind:?}");
+                continue;
+            }
+        };
+        outcome.unwrap();
+        engine.commit(TARGET, chunk(index), ChunkVersion(2), ChainVersion(9)).await.unwrap();
+        let found = engine.load(TARGET).await.unwrap();
+        let found = found.iter().find(|found| found.chunk == chunk(index));
+        let version = found.and_then(|found| found.committed.as_ref()).map(|c| c.version.0);
+        assert_eq!(version, left, "{kind:?}");
+    }
+    engine.shutdown().await;
+}
+
+/// The committed patches of version 2 are not taken for those of a removal with that number.
+#[tokio::test(flavor = "multi_thread")]
+async fn patches_of_an_equal_version_survive_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = fresh(dir.path(), 64 << 20).await;
+    apply(&engine, chunk(0), write(1, 0, pattern(1, 100_000))).await;
+    apply(&engine, chunk(0), write(2, 4096, pattern(2, 4096))).await;
+    apply(&engine, chunk(0), write(3, 40_960, pattern(3, 4096))).await;
+    engine.prepare(TARGET, chunk(0), update(2, PendingKind::Remove)).await.unwrap();
+    let before = whole(&engine, chunk(0), Which::Committed).await.0;
+    drop_without_stop(engine).await;
+    let engine = open(dir.path());
+    engine.abort(TARGET, chunk(0)).await.unwrap();
+    assert!(whole(&engine, chunk(0), Which::Committed).await.0 == before);
+    engine.shutdown().await;
+}
+
+/// The heartbeat asks for it, and must not wait for the index.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_space_is_told_while_the_index_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = fresh(dir.path(), 64 << 20).await;
+    apply(&engine, chunk(0), write(1, 0, pattern(1, 1 << 20))).await;
+    let before = engine.space();
+    assert_eq!(before.used_bytes, 1 << 20);
+    {
+        let _held = engine.core().ledger.lock();
+        assert_eq!(engine.space(), before);
+    }
+    engine.shutdown().await;
+}

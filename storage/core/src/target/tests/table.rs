@@ -12,13 +12,14 @@ use super::{
         Bench, SIZE, alone, head_of_two, id, place, reads_disk, refusals, sent, settled, stores,
         tail_of_two, versions_done, write,
     },
-    chain, cv, payload,
+    chain, chunk, cv, payload,
 };
 use crate::{
     limits,
     tags::Tags,
     target::{
-        Change, Input, Loaded, LoadedPending, Outcome, Output, Reply, Role, Standing, Update,
+        Change, Forward, Input, Loaded, LoadedPending, Now, Outcome, Output, Reply, Role, Standing,
+        Update,
     },
 };
 
@@ -185,6 +186,8 @@ fn a_failed_disk_takes_the_target_out() {
     assert_eq!(head.target.report().local_state, LocalState::LocalOffline);
     assert_eq!(head.target.role(), Role::Out);
     assert_eq!(refusals(&head.read()), [Code::DiskFailed]);
+    head.step(Input::Chain(chain(3, &[(2, Serving), (1, Offline)])));
+    assert!(!head.target.may_return());
 }
 
 #[test]
@@ -406,6 +409,18 @@ fn queues_are_bounded() {
         refused += refusals(&out).iter().filter(|code| **code == Code::Busy).count();
     }
     assert_eq!(refused, limits::WAITING_UPDATES_PER_CHUNK - 1, "one is pending, the rest waits");
+
+    let mut tail = tail_of_two();
+    let count = limits::LIVE_CHUNKS_PER_TARGET as u32 + 1;
+    let last = (0..count).map(|index| {
+        let forward =
+            Forward { chunk: chunk(7, index), ..tail.forward_of(1, id(2, 1), None, write(1)) };
+        let (at, call, mut out) = (tail.at, tail.call(), Vec::new());
+        tail.target.step(Now { at, lease: true }, Input::Forward { call, forward }, &mut out);
+        refusals(&out)
+    });
+    let refused: Vec<Code> = last.flatten().collect();
+    assert_eq!(refused, [Code::Busy], "all but one begin");
 }
 
 #[test]
@@ -415,4 +430,133 @@ fn a_syncing_target_without_room_leaves_the_chain() {
     let out = bench.step(Input::Stored { chunk: place(), result: Err(Code::NoSpace.into()) });
     assert_eq!(refusals(&out), [Code::NotServing], "the writer waits for the chain to change");
     assert_eq!(bench.target.report().local_state, LocalState::LocalOffline);
+    assert!(!bench.target.may_return(), "the cluster must have seen it go");
+    bench.step(Input::Chain(chain(3, &[(1, Serving), (2, Offline)])));
+    assert!(bench.target.may_return());
+}
+
+#[test]
+fn an_update_that_is_taken_again_is_durable_by_its_own_prepare() {
+    let mut bench = Bench::new(2, chain(2, &[(1, Serving), (2, Serving), (3, Serving)]));
+    let out = bench.forward(1, id(2, 1), None);
+    let attempt = sent(&out).unwrap();
+    let out = bench.forwarded(attempt, Err(Code::NoSpace));
+    assert_eq!(refusals(&out), [Code::NoSpace], "dropped while its prepare runs");
+    bench.step(Input::Chain(chain(3, &[(1, Serving), (2, Serving), (3, Offline)])));
+    assert!(bench.forward(1, id(2, 1), None).is_empty(), "taken again, queued behind the abort");
+    let out = bench.stored();
+    assert_eq!((stores(&out), versions_done(&out)), (vec!["abort"], vec![]));
+    assert_eq!(stores(&bench.stored()), ["prepare"]);
+    assert_eq!(versions_done(&bench.stored()), [1]);
+}
+
+#[test]
+fn only_a_word_about_the_update_ends_it() {
+    let rows = [
+        (Code::NoSpace, true),
+        (Code::FileTooBig, true),
+        (Code::InvalidArgument, true),
+        (Code::StaleUpdate, true),
+        (Code::WrongCluster, false),
+        (Code::Unauthenticated, false),
+        (Code::Forbidden, false),
+        (Code::BadFrame, false),
+        (Code::BadProtocolVersion, false),
+        (Code::Internal, false),
+        (Code::Timeout, false),
+        (Code::NoSuchTarget, false),
+        (Code::DiskFailed, false),
+    ];
+    for (code, ends) in rows {
+        let mut head = head_of_two();
+        let attempt = sent(&head.write(1)).unwrap();
+        head.stored();
+        let out = head.forwarded(attempt, Err(code));
+        assert_eq!(refusals(&out), if ends { vec![code] } else { vec![] }, "{code:?}");
+        let again = sent(&head.later(limits::FORWARD_RETRY_FIRST));
+        assert_eq!(again.is_some(), !ends, "{code:?}");
+    }
+}
+
+#[test]
+fn a_commit_waits_for_space_in_the_index() {
+    let mut head = alone();
+    head.write(1);
+    assert_eq!(stores(&head.stored()), ["commit"]);
+    let full = || Input::Stored { chunk: place(), result: Err(Code::NoSpace.into()) };
+    assert!(head.step(full()).is_empty(), "not at once");
+    assert!(head.target.failure().is_none() && !reads_disk(&head.read()));
+    let call = head.call();
+    let elsewhere = head.step(Input::Read { call, chunk: chunk(8, 0) });
+    assert!(matches!(elsewhere[..], [Output::Reply { reply: Reply::Read(Ok(_)), .. }]));
+    assert_eq!(stores(&head.later(limits::FORWARD_RETRY_FIRST)), ["commit"]);
+    assert!(reads_disk(&head.stored()), "the read that waited");
+}
+
+/// Payloads that the machine holds are counted by the clones of one `Bytes`.
+#[test]
+fn a_large_payload_is_let_go_once_nobody_needs_it_from_memory() {
+    let write = |payload: &Bytes| Change::Write {
+        offset: 0,
+        length: payload.len() as u32,
+        payload: payload.clone(),
+    };
+    let size = 2 * SIZE;
+    let forward_of = |tail: &Bench, payload: &Bytes| Forward {
+        chunk_size: size,
+        ..tail.forward_of(1, id(2, 1), None, write(payload))
+    };
+    // Behind the head: once it holds here and behind.
+    let payload = Bytes::from(vec![7; SIZE as usize + 1]);
+    let mut tail = tail_of_two();
+    let (call, forward) = (tail.call(), forward_of(&tail, &payload));
+    tail.step(Input::Forward { call, forward });
+    assert!(!payload.is_unique());
+    assert_eq!(versions_done(&tail.stored()), [1]);
+    assert!(payload.is_unique(), "only the test has it");
+
+    // At the head: while the successor has no memory for it. Then the store's bytes are sent.
+    let payload = Bytes::from(vec![7; SIZE as usize + 1]);
+    let mut head = head_of_two();
+    let update = Update {
+        chain_version: cv(2),
+        chunk: place(),
+        change: write(&payload),
+        chunk_size: size,
+        tag: None,
+    };
+    let call = head.call();
+    let attempt = sent(&head.step(Input::Update { call, update })).unwrap();
+    head.stored();
+    head.forwarded(attempt, Err(Code::Busy));
+    assert!(payload.is_unique());
+    let out = head.later(limits::FORWARD_RETRY_FIRST);
+    assert!(matches!(out[..], [Output::ForwardFull { .. }]), "{out:?}");
+    assert_eq!(versions_done(&head.forwarded(sent(&out).unwrap(), Ok(()))), [1]);
+}
+
+#[test]
+fn a_full_queue_of_writers_leaves_every_entry_for_a_retry() {
+    let mut head = alone();
+    let admitted = limits::WAITING_UPDATES_PER_CHUNK as u32 + 1;
+    let ask = |head: &mut Bench, channel| {
+        let tag = Some(pb::UpdateTag { session: 1, channel, seq: 1 });
+        let (chunk, change, chunk_size) = (place(), write(1), SIZE);
+        let update = Update { chain_version: cv(2), chunk, change, chunk_size, tag };
+        let call = head.call();
+        head.step(Input::Update { call, update })
+    };
+    for channel in 0..admitted {
+        ask(&mut head, channel);
+    }
+    let mut done = 0;
+    while head.target.live_chunks() > 0 {
+        done += versions_done(&head.stored()).len();
+    }
+    assert_eq!(done, admitted as usize);
+    for channel in 0..admitted {
+        let out = ask(&mut head, channel);
+        let version = u64::from(channel) + 1;
+        assert_eq!((versions_done(&out), stores(&out)), (vec![version], vec![]), "{channel}");
+    }
 }
