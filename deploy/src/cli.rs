@@ -6,8 +6,9 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    bench, chain, cluster::Folder, completion, connect::Access, demo, down, dump, folder, fs, kill,
-    mount, node, output::Output, ps, restart, status, table, target, up, user, why,
+    bench, chain, cluster::Folder, completion, config, connect::Access, demo, down, dump, folder,
+    fs, kill, metad, mount, node, output::Output, ps, restart, security, session, status, table,
+    target, up, user, volume, why,
 };
 
 /// Starts, inspects and exercises an ff2 cluster.
@@ -26,7 +27,7 @@ pub(crate) struct Global {
     /// Folder of the local cluster [default: ./.ff2 if there is one, else ~/.ff2/local]
     #[arg(long, global = true, env = "FF2_DIR", value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Print JSON.
+    /// Print JSON; what went wrong is then {"error": "..."} on standard error.
     #[arg(long, global = true)]
     json: bool,
     /// gRPC addresses of the metads, for a cluster that `up` did not make.
@@ -65,7 +66,10 @@ enum Command {
     /// Unmount.
     Umount(mount::UmountArgs),
     /// The cluster at a glance: what is wrong, who leads, what serves.
-    Status,
+    Status(status::Args),
+    /// Metads: the replicas of the Raft groups.
+    #[command(subcommand)]
+    Metad(metad::Command),
     /// Nodes: processes that joined the cluster.
     #[command(subcommand)]
     Node(node::Command),
@@ -78,6 +82,12 @@ enum Command {
     /// Chain tables: the chains that files are laid on.
     #[command(subcommand)]
     Table(table::Command),
+    /// Volumes: what is mounted.
+    #[command(subcommand)]
+    Volume(volume::Command),
+    /// Sessions: mounts and library users.
+    #[command(subcommand)]
+    Session(session::Command),
     /// Users and their tokens.
     #[command(subcommand)]
     User(user::Command),
@@ -90,8 +100,13 @@ enum Command {
     #[command(subcommand)]
     Bench(bench::Args),
     /// Files of the volume, without a mount.
+    Fs(fs::Args),
+    /// Keys and certificates for a cluster on real hosts.
     #[command(subcommand)]
-    Fs(fs::Command),
+    Security(security::Command),
+    /// Configuration files for a cluster on real hosts.
+    #[command(subcommand)]
+    Config(config::Command),
     /// Show it all on this machine: a cluster, real data, dead servers, every byte compared.
     Demo(demo::Args),
     /// Print a completion script for a shell.
@@ -99,6 +114,10 @@ enum Command {
 }
 
 impl Cli {
+    pub(crate) fn output(&self) -> Output {
+        Output::new(self.global.json)
+    }
+
     pub(crate) fn run(self) -> Result<()> {
         let folder = folder::find(self.global.dir.as_deref())?;
         let folder = Folder::new(folder);
@@ -110,6 +129,8 @@ impl Cli {
             Command::Demo(args) => demo::run(&args),
             Command::Bench(args) => bench::run(around.folder.path(), &args, json),
             Command::Kill(args) => kill::run(&around, &args),
+            Command::Security(command) => security::run(&around, &command),
+            Command::Config(command) => config::run(&around, command),
             command => {
                 let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 tokio.block_on(Box::pin(command.run(&around)))
@@ -127,16 +148,24 @@ impl Command {
             Self::Ps => ps::run(around).await,
             Self::Mount(args) => mount::mount(around, &args).await,
             Self::Umount(args) => mount::umount(around, &args).await,
-            Self::Status => status::run(around).await,
+            Self::Status(args) => status::run(around, args).await,
+            Self::Metad(command) => metad::run(around, &command).await,
             Self::Node(command) => node::run(around, &command).await,
             Self::Target(command) => target::run(around, &command).await,
             Self::Chain(command) => chain::run(around, &command).await,
             Self::Table(command) => table::run(around, &command).await,
+            Self::Volume(command) => volume::run(around, &command).await,
+            Self::Session(command) => session::run(around, command).await,
             Self::User(command) => user::run(around, &command).await,
             Self::Why(args) => why::run(around, &args).await,
             Self::Admin(command) => dump::run(around, &command).await,
-            Self::Fs(command) => fs::run(around, &command).await,
-            Self::Completion(_) | Self::Demo(_) | Self::Bench(_) | Self::Kill(_) => {
+            Self::Fs(args) => fs::run(around, &args).await,
+            Self::Completion(_)
+            | Self::Demo(_)
+            | Self::Bench(_)
+            | Self::Kill(_)
+            | Self::Security(_)
+            | Self::Config(_) => {
                 anyhow::bail!("this command does not run here")
             }
         }
@@ -198,6 +227,19 @@ mod tests {
             "user add alice --uid 1000",
             "user token alice --out /t",
             "user revoke 7",
+            "volume create data",
+            "volume list",
+            "volume show data",
+            "session list --json",
+            "metad list",
+            "metad add 4 --wait 10",
+            "metad remove 4",
+            "status --check",
+            "fs ls / --token /t --volume data",
+            "fs --mount-config /etc/ff2/mount-data.toml ls /",
+            "security init /s",
+            "security certificate /s metad-a 10.0.0.1",
+            "config sample storaged",
             "why 12",
             "why /a/b",
             "admin dump metad/0",

@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::bytes::ByteSize;
+use crate::{bytes::ByteSize, security};
 
 /// Version of `cluster.json`. History: 1 = first.
 const FORMAT: u32 = 1;
@@ -104,9 +104,26 @@ pub(crate) struct Process {
     /// Of a mount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) mount_point: Option<PathBuf>,
+    /// The mount point did not exist before: it goes with the mount.
+    #[serde(default)]
+    pub(crate) made_mount_point: bool,
 }
 
 impl Process {
+    /// Without ports, disks or mount point.
+    pub(crate) fn new(role: Role, index: u32) -> Self {
+        Self {
+            role,
+            index,
+            port: 0,
+            admin_port: 0,
+            http_port: 0,
+            disks: 0,
+            mount_point: None,
+            made_mount_point: false,
+        }
+    }
+
     pub(crate) fn name(&self) -> Name {
         Name { role: self.role, index: self.index }
     }
@@ -205,11 +222,11 @@ impl Folder {
     }
 
     pub(crate) fn cluster_key(&self) -> PathBuf {
-        self.security().join("cluster.key")
+        self.security().join(security::CLUSTER_KEY)
     }
 
     pub(crate) fn ca(&self) -> PathBuf {
-        self.security().join("ca.pem")
+        self.security().join(security::CA)
     }
 
     pub(crate) fn certificate(&self, name: Name) -> PathBuf {
@@ -221,7 +238,7 @@ impl Folder {
     }
 
     pub(crate) fn root_token(&self) -> PathBuf {
-        self.security().join("root.token")
+        self.security().join(security::ROOT_TOKEN)
     }
 
     fn file(&self) -> PathBuf {
@@ -256,6 +273,14 @@ impl Folder {
                 self.0.display()
             )
         })
+    }
+
+    /// As [`Self::load`], and nobody else changes it before the lock is dropped.
+    pub(crate) fn load_locked(&self) -> Result<(ClusterFile, FolderLock)> {
+        // Where there is no cluster, no folder is made for the lock.
+        self.load()?;
+        let lock = self.lock()?;
+        Ok((self.load()?, lock))
     }
 
     /// Replaces `cluster.json` in one step.

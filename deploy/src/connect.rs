@@ -7,7 +7,7 @@ use std::{
     cell::Cell,
     fs,
     future::Future,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -21,7 +21,7 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
 
-use crate::cluster::Folder;
+use crate::cluster::{ClusterFile, Folder};
 
 /// Commands of a person; long enough for an election.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -58,18 +58,12 @@ impl Access {
 
     /// Prepares the connections; nothing is sent yet.
     pub(crate) fn connect(&self) -> Result<Admin> {
-        let admins = match self.admins.is_empty() {
-            true => self.folder.load()?.admins(),
-            false => self.admins.clone(),
-        };
+        let admins = self.local()?.map_or_else(|| self.admins.clone(), |file| file.admins());
         let ca = self.ca.clone().unwrap_or_else(|| self.folder.ca());
         let ca = fs::read(&ca).with_context(|| {
             format!("read the certificate authority {}; --ca names another", ca.display())
         })?;
-        let path = self.token.clone().unwrap_or_else(|| self.folder.root_token());
-        let token = UserToken::load(&path).with_context(|| {
-            format!("read the user token {}; --token names another", path.display())
-        })?;
+        let token = self.token()?;
         let bearer = format!("Bearer {token}").parse().context("a token is plain ASCII")?;
         let bearer = Bearer(bearer);
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
@@ -89,6 +83,23 @@ impl Access {
             .collect::<Result<Vec<_>>>()?;
         ensure!(!metads.is_empty(), "no metad is known: give --admin HOST:PORT");
         Ok(Admin { metads, at: Cell::new(0), patience: PATIENCE })
+    }
+
+    /// The token that the command line names, else root's of the local cluster.
+    pub(crate) fn token(&self) -> Result<UserToken> {
+        let path = self.token.clone().unwrap_or_else(|| self.folder.root_token());
+        UserToken::load(&path).with_context(|| {
+            format!("read the user token {}; --token names another", path.display())
+        })
+    }
+
+    pub(crate) fn given_token(&self) -> Option<&Path> {
+        self.token.as_deref()
+    }
+
+    /// The local cluster, unless the command line names metads of another.
+    pub(crate) fn local(&self) -> Result<Option<ClusterFile>> {
+        self.admins.is_empty().then(|| self.folder.load()).transpose()
     }
 }
 
@@ -133,6 +144,9 @@ impl Admin {
         issue_token(IssueTokenRequest) -> IssueTokenReply;
         revoke_token(RevokeTokenRequest) -> RevokeTokenReply;
         why(WhyRequest) -> WhyReply;
+        list_sessions(ListSessionsRequest) -> ListSessionsReply;
+        add_member(AddMemberRequest) -> AddMemberReply;
+        remove_member(RemoveMemberRequest) -> RemoveMemberReply;
     }
 
     pub(crate) fn patience(self, patience: Duration) -> Self {

@@ -23,12 +23,12 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(around: &Surroundings, args: &Args) -> Result<()> {
     let folder = &around.folder;
-    let Some(file) = folder.read()? else {
+    if folder.read()?.is_none() {
         let value = json!({ "stopped": [], "purged": false });
         let dir = folder.path().display();
         return around.output.print(&value, || format!("there is no cluster in {dir}"));
-    };
-    let lock = folder.lock()?;
+    }
+    let (file, lock) = folder.load_locked()?;
     let progress = around.output.progress();
     let mut stopped = Vec::new();
     for role in [Role::Fuse, Role::Storaged, Role::Metad] {
@@ -82,6 +82,9 @@ async fn stop_all(folder: &Folder, file: &ClusterFile, role: Role) -> Result<Vec
 
 /// Removes what `up` made, and the folder if nothing else lies in it.
 fn purge(folder: &Folder, file: &ClusterFile) -> Result<()> {
+    for mount in file.of(Role::Fuse) {
+        mount::remove_made(mount)?;
+    }
     let own = file.processes.iter().map(|process| folder.of(process.name()));
     for path in own.chain([folder.security()]) {
         if path.exists() {
@@ -114,15 +117,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::new(dir.path().join("cluster"));
         let mut file = ClusterFile::new("c".into(), 1, ByteSize(1));
-        file.processes.push(Process {
-            role: Role::Storaged,
-            index: 0,
-            port: 1,
-            admin_port: 0,
-            http_port: 2,
-            disks: 1,
-            mount_point: None,
-        });
+        file.processes.push(Process { disks: 1, ..Process::new(Role::Storaged, 0) });
         let fill = || {
             drop(folder.lock().unwrap());
             folder.save(&file).unwrap();

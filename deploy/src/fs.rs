@@ -1,17 +1,27 @@
 //! `ff2ctl fs`: files of the volume through the client library, without a mount.
 
+mod source;
+
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use ff2_client::{Client, ClientOptions, UserToken};
+use ff2_client::Client;
 use ff2_proto::{ChainId, Routing, TableId, layout::stripe_chains, pb};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use crate::{bytes::ByteSize, cli::Surroundings, output::table};
 
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    source: source::Source,
+    #[command(subcommand)]
+    command: Command,
+}
+
 #[derive(Clone, Debug, clap::Subcommand)]
-pub(crate) enum Command {
+enum Command {
     /// List a folder.
     Ls { path: String },
     /// Attributes of a file or folder.
@@ -30,13 +40,10 @@ pub(crate) enum Command {
     Get { path: String, local: PathBuf },
 }
 
-pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> {
-    let file = around.folder.load()?;
-    let token = UserToken::load(&around.folder.root_token()).context("load the root token")?;
-    let options = ClientOptions::new(file.metads(), token, file.cluster_id)
-        .description(format!("ff2ctl fs, process {}", std::process::id()));
+pub(crate) async fn run(around: &Surroundings, args: &Args) -> Result<()> {
+    let options = args.source.options(&around.access).await?;
     let client = Client::connect(options).await.context("connect to the cluster")?;
-    let outcome = perform(around, command, &client).await;
+    let outcome = perform(around, &args.command, &client).await;
     client.close().await;
     outcome
 }
@@ -51,9 +58,13 @@ async fn perform(around: &Surroundings, command: &Command, client: &Client) -> R
         Command::Layout { path } => layout(around, client, path).await,
         Command::Du { path } => du(around, client, path).await,
         Command::Mkdir { path } => {
-            client.create_dir_all(path).await.with_context(|| path.clone()).map(drop)
+            client.create_dir_all(path).await.with_context(|| path.clone())?;
+            around.output.print(&json!({ "made": path }), || format!("made {path}"))
         }
-        Command::Rm { path } => rm(client, path).await,
+        Command::Rm { path } => {
+            rm(client, path).await?;
+            around.output.print(&json!({ "removed": path }), || format!("removed {path}"))
+        }
         Command::Put { local, path } => {
             let bar = bar(around);
             let copied = client.put(local, path, 0o644, |progress| {
@@ -121,7 +132,8 @@ async fn layout(around: &Surroundings, client: &Client, path: &str) -> Result<()
     let layout = client.layout(path).await.with_context(|| path.to_owned())?;
     let layout = layout.with_context(|| format!("{path} holds no data and has no layout"))?;
     let mut routing = Routing::default();
-    routing.apply(around.access.connect()?.routing().await?);
+    let asked = around.access.connect()?.routing().await;
+    routing.apply(asked.context("ask where the chains lie, which takes a token with root")?);
     let chains = routing
         .table_chains(TableId(layout.table))
         .with_context(|| format!("chain table {} does not exist", layout.table))?;

@@ -11,6 +11,7 @@ mod chain;
 mod cli;
 mod cluster;
 mod completion;
+mod config;
 mod connect;
 mod demo;
 mod down;
@@ -18,6 +19,7 @@ mod dump;
 mod folder;
 mod fs;
 mod kill;
+mod metad;
 mod mount;
 mod node;
 mod output;
@@ -25,12 +27,15 @@ mod own;
 mod process;
 mod ps;
 mod restart;
+mod security;
+mod session;
 mod show;
 mod status;
 mod table;
 mod target;
 mod up;
 mod user;
+mod volume;
 mod why;
 
 use std::process::ExitCode;
@@ -40,10 +45,11 @@ use clap::Parser;
 /// Parses the command line, runs the command, and tells what went wrong.
 pub fn main() -> ExitCode {
     let cli = cli::Cli::parse();
+    let output = cli.output();
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ff2ctl: {error:#}");
+            eprintln!("{}", output.failure(&error));
             ExitCode::FAILURE
         }
     }

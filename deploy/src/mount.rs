@@ -1,9 +1,14 @@
-//! `ff2ctl mount` and `umount`, and what the kernel says about a mount point.
+//! `ff2ctl mount` and `umount`: mounts as parts of the local cluster.
+//!
+//! A mount is entered in `cluster.json` only where nothing is mounted yet, and the entry is taken back
+//! when the mount does not come up. So what stands there is this cluster's; a file system of another
+//! type, or a mount whose process is not ours, is left alone all the same.
+
+mod point;
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
@@ -12,16 +17,17 @@ use serde_json::json;
 
 use crate::{
     cli::Surroundings,
-    cluster::{ClusterFile, Folder, Name, Role},
+    cluster::{ClusterFile, Folder, Name, Process, Role},
     process, up,
 };
+pub(crate) use point::{MountState, detach, resolve, state};
 
 /// After its mount is gone, a mount's process writes back and closes its session.
 const END_PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct MountArgs {
-    /// An empty folder; it is made if it is missing.
+    /// An empty folder; if it is missing it is made, and removed again by `umount`.
     path: PathBuf,
 }
 
@@ -35,15 +41,18 @@ pub(crate) struct UmountArgs {
 
 pub(crate) async fn mount(around: &Surroundings, args: &MountArgs) -> Result<()> {
     let folder = &around.folder;
-    let mut file = folder.load()?;
-    let _lock = folder.lock()?;
-    let path = std::path::absolute(&args.path)?;
-    let name = up::add_mount(&mut file, path.clone());
+    let (mut file, _lock) = folder.load_locked()?;
+    let path = resolve(&args.path)?;
+    let name = enter(folder, &mut file, &path)?;
     let runs = process::running(folder, name).is_some();
-    if !runs {
+    if runs {
+        up::wait_ready(folder, name).await?;
+    } else {
         folder.save(&file)?;
-        up::write_config(folder, &file, name)?;
-        up::start_and_wait(folder, &file, name).await?;
+        if let Err(error) = start(folder, &file, name).await {
+            take_back(folder, &mut file, name).await?;
+            return Err(error);
+        }
     }
     let value = json!({ "mount_point": path, "process": name.to_string(), "was_mounted": runs });
     around.output.print(&value, || match runs {
@@ -52,20 +61,83 @@ pub(crate) async fn mount(around: &Surroundings, args: &MountArgs) -> Result<()>
     })
 }
 
+async fn start(folder: &Folder, file: &ClusterFile, name: Name) -> Result<()> {
+    up::write_config(folder, file, name)?;
+    up::start_and_wait(folder, file, name).await
+}
+
+/// The cluster's mount at this path; a new entry, not yet saved, if the place is free.
+pub(crate) fn enter(folder: &Folder, file: &mut ClusterFile, path: &Path) -> Result<Name> {
+    let known = file.of(Role::Fuse).find(|p| p.mount_point.as_deref() == Some(path));
+    if let Some(known) = known.map(Process::name) {
+        if process::running(folder, known).is_none() {
+            ensure_free(path)?;
+        }
+        return Ok(known);
+    }
+    ensure_free(path)?;
+    let index = (0..).find(|index| file.of(Role::Fuse).all(|p| p.index != *index)).unwrap_or(0);
+    let process = Process {
+        mount_point: Some(path.to_owned()),
+        made_mount_point: state(path) == MountState::Free && !path.exists(),
+        ..Process::new(Role::Fuse, index)
+    };
+    let name = process.name();
+    file.processes.push(process);
+    Ok(name)
+}
+
+/// Only a dead mount of ff2 may lie where a mount shall be.
+pub(crate) fn ensure_free(path: &Path) -> Result<()> {
+    let what = match state(path) {
+        MountState::Free | MountState::Dead => return Ok(()),
+        MountState::Live => "another ff2".to_owned(),
+        MountState::Foreign(kind) => format!("a file system of type {kind}"),
+    };
+    bail!("{what} is mounted on {} already: unmount it, or choose another folder", path.display())
+}
+
+/// Undoes [`enter`] after a mount that did not come up.
+pub(crate) async fn take_back(folder: &Folder, file: &mut ClusterFile, name: Name) -> Result<()> {
+    process::stop(folder, name).await?;
+    forget(folder, file, name)
+}
+
+/// Takes a mount that is down out of the cluster: its index will be given to another one.
+fn forget(folder: &Folder, file: &mut ClusterFile, name: Name) -> Result<()> {
+    remove_made(file.find(name)?)?;
+    file.processes.retain(|process| process.name() != name);
+    folder.save(file)?;
+    let own = folder.of(name);
+    match fs::remove_dir_all(&own) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", own.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes a mount point that was made for the mount, unless others use it.
+pub(crate) fn remove_made(process: &Process) -> Result<()> {
+    let Some(path) = process.mount_point.as_deref().filter(|_| process.made_mount_point) else {
+        return Ok(());
+    };
+    use io::ErrorKind::{DirectoryNotEmpty, NotFound, ResourceBusy};
+    match fs::remove_dir(path) {
+        Err(error) if ![DirectoryNotEmpty, NotFound, ResourceBusy].contains(&error.kind()) => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 pub(crate) async fn umount(around: &Surroundings, args: &UmountArgs) -> Result<()> {
     let folder = &around.folder;
-    let mut file = folder.load()?;
-    let _lock = folder.lock()?;
-    let path = std::path::absolute(&args.path)?;
+    let (mut file, _lock) = folder.load_locked()?;
+    let path = resolve(&args.path)?;
     let name = find(&file, &path)?;
     take_down(folder, name, &path, args.lazy).await?;
-    file.processes.retain(|process| process.name() != name);
-    folder.save(&file)?;
-    // Its index will be given to another mount.
-    let own = folder.of(name);
-    if own.exists() {
-        fs::remove_dir_all(&own).with_context(|| format!("remove {}", own.display()))?;
-    }
+    forget(folder, &mut file, name)?;
     around.output.print(&json!({ "unmounted": path }), || format!("unmounted {}", path.display()))
 }
 
@@ -89,51 +161,42 @@ fn find(file: &ClusterFile, path: &Path) -> Result<Name> {
 
 /// Unmounts, and ends the mount's process. A path that is in use stays, unless `lazy`.
 pub(crate) async fn take_down(folder: &Folder, name: Name, path: &Path, lazy: bool) -> Result<()> {
+    let running = process::running(folder, name);
     match state(path) {
         MountState::Free => {}
         MountState::Dead => detach(path)?,
-        MountState::Live => {
-            let plain = unmount(path, false);
-            if lazy && plain.is_err() {
-                detach(path)?;
-            } else {
-                plain.with_context(|| {
-                    format!(
-                        "unmount {0}; if programs use it, `fuser -vm {0}` lists them; --lazy unmounts \
-                         all the same",
-                        path.display()
-                    )
-                })?;
-            }
+        // Our mount ended with its process: what is there now is somebody else's.
+        MountState::Live | MountState::Foreign(_) if running.is_none() => return Ok(()),
+        MountState::Foreign(kind) => {
+            bail!(
+                "a file system of type {kind} is mounted over {}: unmount that one first",
+                path.display()
+            )
         }
+        MountState::Live => unmount(path, lazy)?,
     }
-    if let Some(running) = process::running(folder, name)
+    if let Some(running) = running
         && !process::wait_end(running, END_PATIENCE).await
     {
         process::stop(folder, name).await?;
+        if state(path) == MountState::Dead {
+            detach(path)?;
+        }
     }
     ensure!(state(path) == MountState::Free, "{} is still mounted", path.display());
     Ok(())
 }
 
-/// What is mounted at a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MountState {
-    Free,
-    /// A FUSE mount whose process is gone.
-    Dead,
-    Live,
-}
-
-pub(crate) fn state(path: &Path) -> MountState {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    match file_system_at(&table, path) {
-        None => MountState::Free,
-        Some(kind) if kind.starts_with("fuse") => match fs::metadata(path) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => MountState::Dead,
-            _ => MountState::Live,
-        },
-        Some(_) => MountState::Live,
+fn unmount(path: &Path, lazy: bool) -> Result<()> {
+    match point::unmount(path, false) {
+        Err(_) if lazy => detach(path),
+        outcome => outcome.with_context(|| {
+            format!(
+                "unmount {0}; if programs use it, `fuser -vm {0}` lists them; --lazy unmounts all \
+                 the same",
+                path.display()
+            )
+        }),
     }
 }
 
@@ -141,62 +204,5 @@ pub(crate) fn is_dead(path: &Path) -> bool {
     state(path) == MountState::Dead
 }
 
-/// Takes a mount out of the tree at once, whoever uses it.
-pub(crate) fn detach(path: &Path) -> Result<()> {
-    unmount(path, true).with_context(|| format!("unmount {}", path.display()))
-}
-
-/// With fusermount3, which any user may run; `umount` where it is missing.
-fn unmount(path: &Path, lazy: bool) -> Result<()> {
-    let fuse = if lazy { "-uz" } else { "-u" };
-    let plain: &[&str] = if lazy { &["-l"] } else { &[] };
-    let mut said = String::new();
-    for (program, arguments) in [("fusermount3", &[fuse][..]), ("umount", plain)] {
-        match Command::new(program).args(arguments).arg(path).output() {
-            Ok(output) if output.status.success() => return Ok(()),
-            Ok(output) => {
-                said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            }
-            Err(error) => said = format!("{program}: {error}"),
-        }
-    }
-    bail!("{said}")
-}
-
-/// The type of what is mounted at `path`: the last line of the table about it counts.
-fn file_system_at(table: &str, path: &Path) -> Option<String> {
-    let mut found = None;
-    for line in table.lines() {
-        // 36 35 98:0 /root /mount/point rw,noatime master:1 - ext3 /dev/root rw
-        let Some((left, right)) = line.split_once(" - ") else { continue };
-        let Some(mounted) = left.split(' ').nth(4) else { continue };
-        if Path::new(&unescape(mounted)) == path {
-            found = right.split(' ').next().map(str::to_owned);
-        }
-    }
-    found
-}
-
-/// The kernel writes blanks and backslashes of a path as `\040` and `\134`.
-fn unescape(text: &str) -> String {
-    text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernels_table_is_read() {
-        let table = "36 35 98:0 / / rw shared:1 - ext4 /dev/vda rw\n\
-                     40 36 0:50 / /mnt/a\\040b rw,nosuid - fuse.ff2 ff2 rw,user_id=0\n\
-                     garbage\n\
-                     41 36 0:51 / /mnt/c rw - fuse x rw\n\
-                     42 36 0:51 / /mnt/c rw master:2 - ext4 x rw\n";
-        assert_eq!(file_system_at(table, Path::new("/mnt/a b")).as_deref(), Some("fuse.ff2"));
-        assert_eq!(file_system_at(table, Path::new("/mnt/c")).as_deref(), Some("ext4"));
-        assert_eq!(file_system_at(table, Path::new("/mnt")), None);
-        assert_eq!(state(Path::new("/proc")), MountState::Live);
-        assert_eq!(state(Path::new("/nonexistent")), MountState::Free);
-    }
-}
+mod tests;

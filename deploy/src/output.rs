@@ -8,7 +8,7 @@ use std::{
 use anyhow::Result;
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Tables that go to a file or a pipe are not cut to any width.
 const WIDTH_OF_PIPES: u16 = 10_000;
@@ -38,6 +38,14 @@ impl Output {
             // `ff2ctl ... | head` is no failure.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             outcome => Ok(outcome?),
+        }
+    }
+
+    /// What standard error says of a failed command.
+    pub(crate) fn failure(self, error: &anyhow::Error) -> String {
+        match self.json {
+            true => json!({ "error": format!("{error:#}") }).to_string(),
+            false => format!("ff2ctl: {error:#}"),
         }
     }
 
@@ -118,6 +126,14 @@ impl Drop for Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failures_are_for_people_or_for_programs() {
+        let error = anyhow::anyhow!("no \"x\"").context("look");
+        assert_eq!(Output::new(false).failure(&error), "ff2ctl: look: no \"x\"");
+        let value: Value = serde_json::from_str(&Output::new(true).failure(&error)).unwrap();
+        assert_eq!(value["error"], "look: no \"x\"");
+    }
 
     #[test]
     fn tables_have_no_trailing_blanks() {

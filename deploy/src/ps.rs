@@ -1,6 +1,7 @@
 //! `ff2ctl ps`: the local cluster's processes.
 
 use anyhow::Result;
+use futures::future::join_all;
 use serde_json::{Value, json};
 
 use crate::{
@@ -12,10 +13,7 @@ use crate::{
 
 pub(crate) async fn run(around: &Surroundings) -> Result<()> {
     let file = around.folder.load()?;
-    let mut shown = Vec::new();
-    for process in &file.processes {
-        shown.push(look(&around.folder, process).await);
-    }
+    let shown = join_all(file.processes.iter().map(|process| look(&around.folder, process))).await;
     let value = Value::Array(shown.iter().map(|row| row.value.clone()).collect());
     around.output.print(&value, || {
         let rows = shown.iter().map(|row| row.cells.clone());

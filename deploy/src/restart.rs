@@ -14,9 +14,8 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(around: &Surroundings, args: &Args) -> Result<()> {
     let (folder, name) = (&around.folder, args.process);
-    let file = folder.load()?;
+    let (file, _lock) = folder.load_locked()?;
     let known = file.find(name)?;
-    let _lock = folder.lock()?;
     let progress = around.output.progress();
     progress.now(format!("stopping {name}"));
     if let Some(path) = &known.mount_point {

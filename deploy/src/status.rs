@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use ff2_proto::{pb, routing::ChainExt};
 use serde_json::{Value, json};
 
@@ -13,9 +13,19 @@ use crate::{
     show::{self, Picture},
 };
 
-pub(crate) async fn run(around: &Surroundings) -> Result<()> {
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Fail (exit status 1) unless the cluster is healthy.
+    #[arg(long)]
+    check: bool,
+}
+
+pub(crate) async fn run(around: &Surroundings, args: Args) -> Result<()> {
     let status = around.access.connect()?.status().await?;
-    around.output.print(&value(&status), || people(status))
+    let healthy = status.healthy;
+    around.output.print(&value(&status), || people(status))?;
+    ensure!(healthy || !args.check, "the cluster is not healthy");
+    Ok(())
 }
 
 fn value(status: &pb::ClusterStatusReply) -> Value {

@@ -1,6 +1,7 @@
 //! `ff2ctl up`: a local cluster of real processes. What is there already is left alone: [`plan`]
 //! decides which steps are missing, [`execute`] does them in order.
 
+mod chains;
 mod configs;
 mod execute;
 mod keys;
@@ -10,16 +11,17 @@ mod serving;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::{
     bytes::ByteSize,
     cli::Surroundings,
-    cluster::{ClusterFile, Role},
+    cluster::{ClusterFile, Name, Process, Role},
+    mount, process,
 };
-pub(crate) use execute::{start_and_wait, write_config};
-pub(crate) use plan::add_mount;
+pub(crate) use execute::{start_and_wait, wait_ready, write_config};
+pub(crate) use serving::VOLUME;
 
 /// Sizes of a new cluster; of one that exists, absent options mean "as it is".
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -27,7 +29,7 @@ pub(crate) struct Args {
     /// Metadata servers [default: 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=9))]
     metad: Option<u32>,
-    /// Storage servers [default: 4]
+    /// Storage servers; a cluster can get more later [default: 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=64))]
     storaged: Option<u32>,
     /// Disks (sparse files) of each storage server [default: 2]
@@ -51,15 +53,38 @@ pub(crate) async fn run(around: &Surroundings, args: &Args) -> Result<()> {
     let _lock = around.folder.lock()?;
     let progress = around.output.progress();
     let known = around.folder.read()?;
-    let mount = args.mount.as_deref().map(std::path::absolute).transpose()?;
-    let wanted = plan::Wanted { mount, ..wanted(args) };
-    let file = plan::resolve(&wanted, known.as_ref(), &ports::system())?;
+    let mut file = plan::resolve(&wanted(args), known.as_ref(), &ports::system())?;
+    if let Some(path) = &args.mount {
+        mount::enter(&around.folder, &mut file, &mount::resolve(path)?)?;
+    }
+    let new: Vec<Name> = file
+        .processes
+        .iter()
+        .map(Process::name)
+        .filter(|name| known.as_ref().is_none_or(|known| known.find(*name).is_err()))
+        .collect();
     let world = plan::World::look(&around.folder, &file);
     let steps = plan::plan(&file, known.as_ref(), &world);
     let nothing = !steps.iter().any(plan::Step::starts);
-    execute::all(around, &file, steps, &progress).await?;
+    if let Err(error) = execute::all(around, &file, steps, &progress).await {
+        for mount in new.iter().filter(|name| name.role == Role::Fuse) {
+            take_back(around, &mut file, *mount)
+                .await
+                .with_context(|| format!("take the mount back after this: {error:#}"))?;
+        }
+        return Err(error);
+    }
     progress.finish();
-    report(around, &file, nothing)
+    let grew = if known.is_some() { &new[..] } else { &[] };
+    report(around, &file, nothing, grew)
+}
+
+/// A mount that stands is kept, whatever failed after it.
+async fn take_back(around: &Surroundings, file: &mut ClusterFile, mount: Name) -> Result<()> {
+    if process::is_ready(&around.folder, mount).await {
+        return Ok(());
+    }
+    mount::take_back(&around.folder, file, mount).await
 }
 
 fn wanted(args: &Args) -> plan::Wanted {
@@ -69,21 +94,22 @@ fn wanted(args: &Args) -> plan::Wanted {
         disks: args.disks,
         disk_size: args.disk_size,
         replicas: args.replicas,
-        mount: None,
         base_port: args.base_port,
     }
 }
 
-fn report(around: &Surroundings, file: &ClusterFile, nothing: bool) -> Result<()> {
+fn report(around: &Surroundings, file: &ClusterFile, nothing: bool, grew: &[Name]) -> Result<()> {
     let dir = around.folder.path();
     let pages: Vec<String> = file
         .of(Role::Metad)
         .map(|p| format!("http://{}:{}/", crate::cluster::HOST, p.http_port))
         .collect();
     let mounts: Vec<_> = file.of(Role::Fuse).filter_map(|p| p.mount_point.clone()).collect();
+    let empty = grew.iter().filter(|name| name.role == Role::Storaged).map(ToString::to_string);
+    let empty: Vec<String> = empty.collect();
     let value = json!({
         "dir": dir, "cluster_id": file.cluster_id, "metads": file.admins(), "mounts": mounts,
-        "status_pages": pages, "was_up": nothing,
+        "status_pages": pages, "was_up": nothing, "new_storageds": empty,
     });
     around.output.print(&value, || {
         let what = if nothing { "was up already" } else { "is up" };
@@ -93,6 +119,14 @@ fn report(around: &Surroundings, file: &ClusterFile, nothing: bool) -> Result<()
         }
         if let Some(page) = pages.first() {
             text += &format!("Status page: {page}\n");
+        }
+        if !empty.is_empty() {
+            text += &format!(
+                "New and empty: {}. `ff2ctl table create --replicas {}` places chains on \
+                 all servers, for the files that are made from then on.\n",
+                empty.join(", "),
+                file.replicas
+            );
         }
         text
     })

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use ff2_proto::pb;
 use serde_json::json;
 
-use crate::{cli::Surroundings, cluster::Role};
+use crate::{cli::Surroundings, cluster::Role, mount};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
@@ -35,7 +35,9 @@ fn request<'a>(what: &str, mounts: impl Iterator<Item = &'a Path>) -> Result<pb:
         return Ok(pb::WhyRequest { target, path: String::new() });
     }
     let path = std::path::absolute(what).context("find the path")?;
-    let below = mounts.filter_map(|mount| path.strip_prefix(mount).ok()).next();
+    // Mounts are known without links; a path in the volume need not exist on this host.
+    let local = mount::resolve(&path).unwrap_or_else(|_| path.clone());
+    let below = mounts.filter_map(|mount| local.strip_prefix(mount).ok()).next();
     let path = below.map_or_else(|| path.clone(), |below| Path::new("/").join(below));
     let path = path.to_str().context("the path is no UTF-8: name the target instead")?.to_owned();
     Ok(pb::WhyRequest { target: 0, path })

@@ -13,15 +13,8 @@ fn names_are_read_and_written() {
 
 fn file() -> ClusterFile {
     let mut file = ClusterFile::new("c".into(), 3, ByteSize(1 << 30));
-    file.processes.push(Process {
-        role: Role::Metad,
-        index: 0,
-        port: 7000,
-        admin_port: 7001,
-        http_port: 7002,
-        disks: 0,
-        mount_point: None,
-    });
+    let ports = Process { port: 7000, admin_port: 7001, ..Process::new(Role::Metad, 0) };
+    file.processes.push(ports);
     file
 }
 

@@ -102,20 +102,19 @@ mod tests {
     fn cluster() -> ClusterFile {
         let mut file = ClusterFile::new("c".into(), 2, ByteSize(1 << 30));
         let server = |role, index: u32, port| Process {
-            role,
-            index,
             port,
             admin_port: if role == Role::Metad { port + 1 } else { 0 },
             http_port: port + 2,
             disks: if role == Role::Storaged { 2 } else { 0 },
-            mount_point: None,
+            ..Process::new(role, index)
         };
         file.processes = vec![
             server(Role::Metad, 0, 9_000),
             server(Role::Metad, 1, 9_010),
             server(Role::Storaged, 0, 9_020),
         ];
-        super::super::plan::add_mount(&mut file, "/mnt/x".into());
+        let mount = Process { mount_point: Some("/mnt/x".into()), ..Process::new(Role::Fuse, 0) };
+        file.processes.push(mount);
         file
     }
 

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, fs, path::Path, process::Child, time::Duration}
 
 use anyhow::{Context, Result, ensure};
 
-use super::{configs, keys, plan::Step, serving};
+use super::{chains, configs, keys, plan::Step, serving};
 use crate::{
     cli::Surroundings,
     cluster::{ClusterFile, Folder, Name, Role, make_folder, write_file},
-    mount::{self, MountState},
+    mount,
     output::Progress,
     process,
 };
@@ -46,12 +46,15 @@ pub(super) async fn all(
                 }
                 progress.done(&format!("started {}", list(&names)));
             }
-            Step::WaitReady(names) => wait_ready(folder, &names, &mut children, progress).await?,
+            Step::WaitReady(names) => {
+                wait_all_ready(folder, &names, &mut children, progress).await?;
+            }
             Step::Provide { replicas } => {
                 progress.now("asking the cluster what it has");
                 serving::provide(around, file, replicas, progress).await?;
             }
-            Step::WaitServing => serving::wait(around, progress).await?,
+            Step::WaitServing => chains::wait_serving(around, progress).await?,
+            Step::WaitWhole => chains::wait_whole(around, progress).await?,
         }
     }
     Ok(())
@@ -61,6 +64,11 @@ pub(super) async fn all(
 pub(crate) async fn start_and_wait(folder: &Folder, file: &ClusterFile, name: Name) -> Result<()> {
     let child = spawn(folder, file, name)?;
     process::wait_ready(folder, name, Some(child), READY_PATIENCE).await
+}
+
+/// Waits until a process serves that runs already.
+pub(crate) async fn wait_ready(folder: &Folder, name: Name) -> Result<()> {
+    process::wait_ready(folder, name, None, READY_PATIENCE).await
 }
 
 pub(crate) fn write_config(folder: &Folder, file: &ClusterFile, name: Name) -> Result<()> {
@@ -94,19 +102,16 @@ fn spawn(folder: &Folder, file: &ClusterFile, name: Name) -> Result<Child> {
 }
 
 fn may_mount(path: &Path) -> Result<()> {
-    match mount::state(path) {
-        MountState::Dead => mount::detach(path)?,
-        MountState::Free => {}
-        MountState::Live => {
-            anyhow::bail!("something is mounted on {} already: unmount it first", path.display())
-        }
+    mount::ensure_free(path)?;
+    if mount::is_dead(path) {
+        mount::detach(path)?;
     }
     fs::create_dir_all(path).with_context(|| format!("make the mount point {}", path.display()))?;
     ensure!(path.is_dir(), "{} is not a folder", path.display());
     Ok(())
 }
 
-async fn wait_ready(
+async fn wait_all_ready(
     folder: &Folder,
     names: &[Name],
     children: &mut BTreeMap<Name, Child>,

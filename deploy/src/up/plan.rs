@@ -1,10 +1,7 @@
 //! Decides what `up` has to do: pure functions from what is wanted, what `cluster.json` says and what
 //! runs, to a list of steps.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
@@ -23,7 +20,6 @@ pub(super) struct Wanted {
     pub(super) disks: Option<u32>,
     pub(super) disk_size: Option<ByteSize>,
     pub(super) replicas: Option<u32>,
-    pub(super) mount: Option<PathBuf>,
     pub(super) base_port: Option<u16>,
 }
 
@@ -39,14 +35,10 @@ pub(super) fn resolve(
     known: Option<&ClusterFile>,
     ports: &impl Ports,
 ) -> Result<ClusterFile> {
-    let mut file = match known {
-        Some(known) => grown(wanted, known, ports)?,
-        None => new(wanted, ports)?,
-    };
-    if let Some(path) = &wanted.mount {
-        add_mount(&mut file, path.clone());
+    match known {
+        Some(known) => grown(wanted, known, ports),
+        None => new(wanted, ports),
     }
-    Ok(file)
 }
 
 fn new(wanted: &Wanted, ports: &impl Ports) -> Result<ClusterFile> {
@@ -64,16 +56,8 @@ fn new(wanted: &Wanted, ports: &impl Ports) -> Result<ClusterFile> {
     let mut next = || free.next().context("as many ports as were asked for");
     for index in 0..metads {
         let (port, admin_port, http_port) = (next()?, next()?, next()?);
-        let role = Role::Metad;
-        file.processes.push(Process {
-            role,
-            index,
-            port,
-            admin_port,
-            http_port,
-            disks: 0,
-            mount_point: None,
-        });
+        let metad = Process::new(Role::Metad, index);
+        file.processes.push(Process { port, admin_port, http_port, ..metad });
     }
     for index in 0..storageds {
         let (port, http_port) = (next()?, next()?);
@@ -83,15 +67,7 @@ fn new(wanted: &Wanted, ports: &impl Ports) -> Result<ClusterFile> {
 }
 
 fn storaged(index: u32, port: u16, http_port: u16, disks: u32) -> Process {
-    Process {
-        role: Role::Storaged,
-        index,
-        port,
-        admin_port: 0,
-        http_port,
-        disks,
-        mount_point: None,
-    }
+    Process { port, http_port, disks, ..Process::new(Role::Storaged, index) }
 }
 
 /// A cluster can get more storage servers; everything else of it is fixed.
@@ -105,7 +81,13 @@ fn grown(wanted: &Wanted, known: &ClusterFile, ports: &impl Ports) -> Result<Clu
     if let Some(disks) = disks {
         fixed("--disks", wanted.disks, disks)?;
     }
-    let more = wanted.storageds.unwrap_or(storageds).saturating_sub(storageds);
+    let more = wanted.storageds.unwrap_or(storageds).checked_sub(storageds).with_context(|| {
+        format!(
+            "this cluster has {storageds} storage servers, and `up` takes none away: leave --storaged \
+             out; `ff2ctl kill storaged/N` shows how the cluster bears the loss of one, and another \
+             --dir makes a smaller cluster"
+        )
+    })?;
     let mut file = known.clone();
     if more > 0 {
         let mut free = ports.free(more * 2, wanted.base_port)?.into_iter();
@@ -125,26 +107,6 @@ fn fixed<T: PartialEq + std::fmt::Display>(option: &str, wanted: Option<T>, is: 
          make another cluster with another --dir"
     );
     Ok(())
-}
-
-/// Adds a mount unless there is one at this path.
-pub(crate) fn add_mount(file: &mut ClusterFile, path: PathBuf) -> Name {
-    if let Some(mount) = file.of(Role::Fuse).find(|p| p.mount_point.as_deref() == Some(&path)) {
-        return mount.name();
-    }
-    let taken: BTreeSet<u32> = file.of(Role::Fuse).map(|p| p.index).collect();
-    let index = (0..).find(|index| !taken.contains(index)).unwrap_or(0);
-    let (role, mount_point) = (Role::Fuse, Some(path));
-    file.processes.push(Process {
-        role,
-        index,
-        port: 0,
-        admin_port: 0,
-        http_port: 0,
-        disks: 0,
-        mount_point,
-    });
-    Name { role, index }
 }
 
 /// What is so now, as far as `up` has to know.
@@ -197,6 +159,8 @@ pub(super) enum Step {
         replicas: u32,
     },
     WaitServing,
+    /// For resyncs too.
+    WaitWhole,
 }
 
 impl Step {
@@ -208,7 +172,8 @@ impl Step {
             Self::SaveClusterFile
             | Self::WaitReady(_)
             | Self::Provide { .. }
-            | Self::WaitServing => false,
+            | Self::WaitServing
+            | Self::WaitWhole => false,
         }
     }
 }
@@ -260,6 +225,8 @@ pub(super) fn plan(file: &ClusterFile, known: Option<&ClusterFile>, world: &Worl
     if !mounts.is_empty() {
         steps.push(Step::WaitReady(mounts));
     }
+    // After the mounts, which need no more than chains that serve.
+    steps.push(Step::WaitWhole);
     steps
 }
 

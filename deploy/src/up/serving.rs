@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use ff2_proto::{pb, routing::ChainExt};
+use ff2_proto::pb;
 
 use crate::{
     cli::Surroundings,
     cluster::{ClusterFile, Role},
-    connect::{self, Admin},
+    connect::Admin,
     output::Progress,
 };
 
@@ -78,38 +78,4 @@ async fn wait_joined(admin: &Admin, wanted: usize, progress: &Progress) -> Resul
         );
         tokio::time::sleep(POLL).await;
     }
-}
-
-/// Waits until every chain serves.
-pub(super) async fn wait(around: &Surroundings, progress: &Progress) -> Result<()> {
-    let admin = around.access.connect()?.patience(PATIENCE);
-    let started = Instant::now();
-    loop {
-        let chains = admin.routing().await?.chains;
-        let serving = chains.iter().filter(|chain| chain.serving().next().is_some()).count();
-        if serving == chains.len() {
-            let whole = chains.iter().filter(|chain| is_whole(chain)).count();
-            if whole == chains.len() || !is_new(&chains) {
-                progress.done(&format!("{serving} chains serve, {whole} with all replicas"));
-                return Ok(());
-            }
-        }
-        progress.now(format!("{serving} of {} chains serve", chains.len()));
-        ensure!(
-            started.elapsed() < PATIENCE,
-            "only {serving} of {} chains serve; {}",
-            chains.len(),
-            connect::SEE_STATUS
-        );
-        tokio::time::sleep(POLL).await;
-    }
-}
-
-fn is_whole(chain: &pb::Chain) -> bool {
-    chain.serving().count() == chain.members.len()
-}
-
-/// Chains that were just placed: nobody is resyncing, and all members will serve within moments.
-fn is_new(chains: &[pb::Chain]) -> bool {
-    chains.iter().all(|chain| chain.version <= 2)
 }

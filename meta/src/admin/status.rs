@@ -55,19 +55,14 @@ impl AdminState {
         }
     }
 
-    /// Only a group's leader hears its members; of the others' groups, the leases say who lives.
+    /// Only a group's leader hears its members, and an idle one forgets between two of its messages
+    /// that it did: the leases too say who lives.
     fn groups(&self, routing: &Routing) -> Vec<pb::GroupStatus> {
         let mut cluster = self.cluster.group.status();
         let mut namespace = self.namespace.group.status();
-        let leads = [
-            self.cluster.group.leadership().borrow().is_leader,
-            self.namespace.group.leadership().borrow().is_leader,
-        ];
-        for (group, leads) in [&mut cluster, &mut namespace].into_iter().zip(leads) {
-            for member in group.members.iter_mut().filter(|_| !leads) {
-                let node = routing.nodes.get(&NodeId(member.node));
-                member.recently_active = node.is_some_and(|node| node.alive);
-            }
+        for member in cluster.members.iter_mut().chain(&mut namespace.members) {
+            let node = routing.nodes.get(&NodeId(member.node));
+            member.recently_active |= node.is_some_and(|node| node.alive);
         }
         vec![cluster, namespace]
     }
@@ -115,11 +110,12 @@ pub(super) fn problems(
     chain_problems(routing, syncs, &mut problems);
     if routing.tables.is_empty() {
         problems.push(
-            "there is no chain table, so no file can hold data: create one (`ff2ctl up` does)"
+            "there is no chain table, so no file can hold data: `ff2ctl table create` makes one"
                 .into(),
         );
     } else if routing.volumes.is_empty() {
-        problems.push("there is no volume to mount: create one (`ff2ctl up` does)".into());
+        problems
+            .push("there is no volume to mount: `ff2ctl volume create default` makes one".into());
     }
     problems
 }
@@ -169,7 +165,7 @@ fn node_problems(routing: &Routing, problems: &mut Vec<String>) {
             if disk.failed {
                 problems.push(format!(
                     "{place} has failed: put a new one in, format it and restart ff2-storaged; then \
-                     replace its targets by new ones there, which are copied from other nodes"
+                     `ff2ctl target replace` makes its targets anew there, copied from other nodes"
                 ));
                 continue;
             }

@@ -118,9 +118,12 @@ fn why_target(routing: &Routing, lead: &ClusterLead, id: TargetId) -> Result<Vec
         Some(node) => {
             let disk = node.disks.iter().find(|disk| disk.uuid == target.disk_uuid);
             match disk {
-                None => reasons.push("its disk is not in the node: put it back".into()),
+                None => reasons.push(
+                    "its disk is not in the node, or cannot be opened: put it back, or see the log"
+                        .into(),
+                ),
                 Some(disk) if disk.failed => {
-                    reasons.push(format!("its disk {} has failed: replace it", disk.path));
+                    reasons.push(format!("its disk {} has failed", disk.path));
                 }
                 Some(_) => {}
             }

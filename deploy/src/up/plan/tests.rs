@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 
 /// Ports from 9000, all free.
@@ -18,6 +20,14 @@ fn small() -> Wanted {
     Wanted { metads: Some(1), storageds: Some(2), replicas: Some(2), ..Wanted::default() }
 }
 
+/// The small cluster with a mount on /m.
+fn mounted() -> ClusterFile {
+    let mut file = resolve(&small(), None, &Free).unwrap();
+    let mount = Process { mount_point: Some("/m".into()), ..Process::new(Role::Fuse, 0) };
+    file.processes.push(mount);
+    file
+}
+
 fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
@@ -29,8 +39,7 @@ fn all_up(file: &ClusterFile) -> World {
 
 #[test]
 fn a_new_cluster_takes_every_step_in_order() {
-    let wanted = Wanted { mount: Some("/m".into()), ..small() };
-    let file = resolve(&wanted, None, &Free).unwrap();
+    let file = mounted();
     let servers = vec![name("metad/0"), name("storaged/0"), name("storaged/1")];
     let mut expected = vec![Step::SaveClusterFile, Step::MakeKeys];
     for server in &servers {
@@ -45,15 +54,15 @@ fn a_new_cluster_takes_every_step_in_order() {
         Step::WaitServing,
         Step::Start(vec![name("fuse/0")]),
         Step::WaitReady(vec![name("fuse/0")]),
+        Step::WaitWhole,
     ]);
     assert_eq!(plan(&file, None, &World::default()), expected);
 }
 
 #[test]
 fn a_second_run_starts_nothing() {
-    let wanted = Wanted { mount: Some("/m".into()), ..small() };
-    let file = resolve(&wanted, None, &Free).unwrap();
-    let again = resolve(&wanted, Some(&file), &Free).unwrap();
+    let file = mounted();
+    let again = resolve(&small(), Some(&file), &Free).unwrap();
     assert_eq!(again, file);
     let steps = plan(&again, Some(&file), &all_up(&file));
     assert!(!steps.iter().any(Step::starts), "{steps:?}");
@@ -85,8 +94,7 @@ fn an_interrupted_first_run_goes_on_where_it_stopped() {
 
 #[test]
 fn a_mount_whose_process_died_is_cleared_first() {
-    let mut file = resolve(&small(), None, &Free).unwrap();
-    add_mount(&mut file, "/m".into());
+    let file = mounted();
     let mut world = all_up(&file);
     let dead = Facts { configured: true, stale_mount: true, ..Facts::default() };
     world.processes.insert(name("fuse/0"), dead);
@@ -104,7 +112,8 @@ fn storage_servers_can_be_added_and_the_rest_is_fixed() {
     assert_eq!(grown.processes[..3], file.processes[..]);
     assert_eq!(grown.find(name("storaged/2")).unwrap().port, 9_500);
     let fewer = Wanted { storageds: Some(1), ..Wanted::default() };
-    assert_eq!(resolve(&fewer, Some(&file), &Free).unwrap(), file);
+    let error = resolve(&fewer, Some(&file), &Free).unwrap_err().to_string();
+    assert!(error.contains("has 2 storage servers") && error.contains("--storaged"), "{error}");
     for changed in [
         Wanted { metads: Some(3), ..Wanted::default() },
         Wanted { replicas: Some(3), ..Wanted::default() },

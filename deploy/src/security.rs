@@ -1,0 +1,164 @@
+//! `ff2ctl security`: what a cluster trusts. All of it lies in one folder, from which each host gets
+//! its part: the cluster key, the certificate authority, a certificate for each metad, and a token for
+//! root. `up` makes the same for a local cluster.
+
+mod authority;
+
+use std::{
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use ff2_fabric::ClusterKey;
+use ff2_proto::pb;
+use serde_json::json;
+
+use crate::{cli::Surroundings, cluster::make_folder};
+pub(crate) use authority::Authority;
+
+/// Names in the folder.
+pub(crate) const CLUSTER_KEY: &str = "cluster.key";
+pub(crate) const CA: &str = "ca.pem";
+pub(crate) const ROOT_TOKEN: &str = "root.token";
+const CA_KEY: &str = "ca.key";
+
+/// Tokens that the cluster issues count up from 1; the one that is made before it runs lies above.
+const FIRST_TOKEN_BIT: u64 = 1 << 63;
+
+#[derive(Clone, Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Make a new cluster's key, certificate authority and first root token.
+    Init {
+        /// Where to put them; keep it safe, and off the servers.
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
+    },
+    /// Make the certificate of a metad's host, signed by the folder's authority.
+    Certificate {
+        /// The folder that `security init` made.
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
+        /// Gives the files their names: FOLDER/HOST.pem and FOLDER/HOST.key
+        #[arg(value_name = "HOST")]
+        host: String,
+        /// Other names and addresses under which ff2ctl reaches it.
+        #[arg(value_name = "NAME|ADDRESS")]
+        also: Vec<String>,
+    },
+}
+
+pub(crate) fn run(around: &Surroundings, command: &Command) -> Result<()> {
+    match command {
+        Command::Init { folder } => {
+            init(folder)?;
+            let made = [CLUSTER_KEY, CA, CA_KEY, ROOT_TOKEN].map(|name| folder.join(name));
+            around.output.print(&json!({ "made": made }), || {
+                let shown = made.each_ref().map(|path| path.display().to_string());
+                format!("made {}", shown.join(", "))
+            })
+        }
+        Command::Certificate { folder, host, also } => {
+            let files = CertificateFiles::of(folder, host)?;
+            Authority::load(folder)?.certify(host, also, &files)?;
+            let value = json!({ "certificate": files.certificate, "key": files.key });
+            around.output.print(&value, || {
+                format!("made {} and {}", files.certificate.display(), files.key.display())
+            })
+        }
+    }
+}
+
+fn init(folder: &Path) -> Result<()> {
+    let key = folder.join(CLUSTER_KEY);
+    ensure!(
+        !key.exists(),
+        "{} exists already: a cluster may rest on it; choose another folder",
+        key.display()
+    );
+    make_folder(folder)?;
+    Authority::make(folder).context("make the certificate authority")?;
+    make_secrets(folder)
+}
+
+/// The cluster key, and last the root token: while it is missing, the folder is not whole.
+pub(crate) fn make_secrets(folder: &Path) -> Result<()> {
+    let key = ClusterKey::generate().context("make the cluster key")?;
+    key.save(&folder.join(CLUSTER_KEY)).context("save the cluster key")?;
+    let token = key.issue(root_claims()?);
+    token.save(&folder.join(ROOT_TOKEN)).context("save the root token")
+}
+
+fn root_claims() -> Result<pb::UserClaims> {
+    let random = getrandom::u64().map_err(|error| anyhow!("no random numbers: {error}"))?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("read the clock")?;
+    Ok(pb::UserClaims {
+        uid: 0,
+        gid: 0,
+        groups: Vec::new(),
+        name: "root".into(),
+        token_id: random | FIRST_TOKEN_BIT,
+        issued_s: now.as_secs(),
+        expires_s: 0,
+        root: true,
+    })
+}
+
+/// Where a certificate and its key go.
+#[derive(Clone, Debug)]
+pub(crate) struct CertificateFiles {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+impl CertificateFiles {
+    fn of(folder: &Path, host: &str) -> Result<Self> {
+        ensure!(!host.contains('/') && !host.is_empty(), "{host:?} is no name of a host");
+        let file = |kind| folder.join(format!("{host}.{kind}"));
+        let files = Self { certificate: file("pem"), key: file("key") };
+        let reserved = [CLUSTER_KEY, CA_KEY].map(|name| folder.join(name));
+        ensure!(!reserved.contains(&files.key), "{} is taken", files.key.display());
+        Ok(files)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use ff2_fabric::UserToken;
+
+    use super::*;
+
+    #[test]
+    fn secrets_are_made_whole_and_for_this_user_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("security");
+        init(&folder).unwrap();
+        ClusterKey::load(&folder.join(CLUSTER_KEY)).unwrap();
+        let token = UserToken::load(&folder.join(ROOT_TOKEN)).unwrap();
+        assert!(token.claims().root && token.claims().token_id >= FIRST_TOKEN_BIT);
+        let files = CertificateFiles::of(&folder, "metad-a.example").unwrap();
+        let authority = Authority::load(&folder).unwrap();
+        authority.certify("metad-a.example", &["10.0.0.1".to_owned()], &files).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        for secret in [CLUSTER_KEY, ROOT_TOKEN, CA_KEY] {
+            assert_eq!(mode(&folder.join(secret)), 0o600, "{secret}");
+        }
+        assert_eq!(mode(&files.key), 0o600);
+        assert!(files.certificate.ends_with("metad-a.example.pem"));
+        assert!(fs::read_to_string(&files.certificate).unwrap().contains("BEGIN CERTIFICATE"));
+    }
+
+    #[test]
+    fn a_cluster_key_is_never_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path()).unwrap();
+        let before = fs::read(dir.path().join(CLUSTER_KEY)).unwrap();
+        assert!(init(dir.path()).unwrap_err().to_string().contains("another folder"));
+        for host in ["cluster", "ca", "a/b", ""] {
+            assert!(CertificateFiles::of(dir.path(), host).is_err(), "{host:?}");
+        }
+        assert_eq!(fs::read(dir.path().join(CLUSTER_KEY)).unwrap(), before);
+    }
+}

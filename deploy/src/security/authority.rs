@@ -1,0 +1,64 @@
+//! The certificate authority of a cluster: signs the certificates of the metads' gRPC servers.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+
+use super::{CA, CA_KEY, CertificateFiles};
+use crate::cluster::write_file;
+
+/// The same for every cluster, so that the key alone is enough to sign for it again; clients tell
+/// authorities by their keys.
+const NAME: &str = "ff2 certificate authority";
+
+pub(crate) struct Authority(Issuer<'static, KeyPair>);
+
+impl Authority {
+    /// A new one, written to the folder. Its key is kept, for the certificates of later hosts.
+    pub(crate) fn make(folder: &Path) -> Result<Self> {
+        let key = KeyPair::generate()?;
+        let certificate = params()?.self_signed(&key)?;
+        write_file(&folder.join(CA), certificate.pem().as_bytes(), 0o644)?;
+        write_file(&folder.join(CA_KEY), key.serialize_pem().as_bytes(), 0o600)?;
+        Ok(Self(Issuer::new(params()?, key)))
+    }
+
+    /// The one that [`Self::make`] wrote.
+    pub(crate) fn load(folder: &Path) -> Result<Self> {
+        let path = folder.join(CA_KEY);
+        let pem = fs::read_to_string(&path).with_context(|| {
+            format!("read {}; `ff2ctl security init` makes the folder", path.display())
+        })?;
+        let key = KeyPair::from_pem(&pem).with_context(|| format!("parse {}", path.display()))?;
+        Ok(Self(Issuer::new(params()?, key)))
+    }
+
+    /// A certificate of a server that is reached as `host`, and under other names and addresses.
+    pub(crate) fn certify(
+        &self,
+        host: &str,
+        also: &[String],
+        files: &CertificateFiles,
+    ) -> Result<()> {
+        let names = [&[host.to_owned()][..], also].concat();
+        let mut server = CertificateParams::new(names)?;
+        server.distinguished_name.push(DnType::CommonName, host);
+        server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let key = KeyPair::generate()?;
+        let certificate = server.signed_by(&key, &self.0)?;
+        write_file(&files.certificate, certificate.pem().as_bytes(), 0o644)?;
+        write_file(&files.key, key.serialize_pem().as_bytes(), 0o600)
+    }
+}
+
+fn params() -> Result<CertificateParams> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.distinguished_name.push(DnType::CommonName, NAME);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
+}
