@@ -5,13 +5,14 @@
 
 mod nodes;
 mod status;
+mod timed;
 mod token;
 mod why;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use ff2_daemon::config::MetadConfig;
+use ff2_daemon::{Operations, config::MetadConfig};
 use ff2_fabric::{
     ClusterKey,
     admin::admin_server::{Admin, AdminServer as GrpcAdmin},
@@ -32,6 +33,7 @@ use crate::{
     limits,
     namespace::NamespaceGroup,
 };
+use timed::Timed;
 pub use token::admin_token;
 
 /// Metadata key that names the leader's gRPC address.
@@ -93,18 +95,19 @@ impl AdminServer {
         self.state.clone()
     }
 
-    pub(crate) async fn serve(self, stop: CancellationToken) {
-        if let Err(error) = self.try_serve(stop).await {
+    pub(crate) async fn serve(self, operations: Operations, stop: CancellationToken) {
+        if let Err(error) = self.try_serve(operations, stop).await {
             tracing::error!(%error, "the gRPC server ended");
         }
     }
 
-    async fn try_serve(self, stop: CancellationToken) -> Result<()> {
+    async fn try_serve(self, operations: Operations, stop: CancellationToken) -> Result<()> {
         let (health, health_service) = tonic_health::server::health_reporter();
         let checks = self.state.clone();
         let check = move |request| token::check(&checks, request);
         let service = AdminService { state: self.state };
-        let admin = GrpcAdmin::with_interceptor(service, check);
+        let inner = GrpcAdmin::with_interceptor(service, check);
+        let admin = Timed { inner, operations };
         health.set_serving::<GrpcAdmin<AdminService>>().await;
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)

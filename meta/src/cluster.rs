@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use ff2_daemon::{Operation, Operations};
 use ff2_fabric::{Answer, Buf, Cluster, Context};
 use ff2_group::Group;
 use ff2_meta_core::{
@@ -98,19 +99,66 @@ pub(crate) fn wall_ms() -> u64 {
 pub(crate) struct ClusterService {
     pub(crate) cluster: ClusterGroup,
     pub(crate) namespace: Group<Namespace>,
+    pub(crate) operations: Operations,
     /// Calls that are held end with it.
     pub(crate) stop: CancellationToken,
 }
 
+/// A watch is held until there is news: its latencies tell how often the routing changes, not how
+/// fast it is told.
 impl Cluster for ClusterService {
     async fn join(
         &self,
         cx: Context,
-        mut request: pb::JoinRequest,
+        request: pb::JoinRequest,
         _bulk: Buf,
     ) -> Result<Answer<pb::JoinReply>, Status> {
+        let detail = format!("node {} at {}", request.node_id, request.address);
+        let operation = self.operations.begin("join", detail);
+        operation.end(self.admit(&cx, request).await.map(Answer::from))
+    }
+
+    async fn heartbeat(
+        &self,
+        cx: Context,
+        request: pb::HeartbeatRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::HeartbeatReply>, Status> {
+        let operation = self.operations.begin("heartbeat", format!("node {}", request.node_id));
+        operation.end(self.renew(&cx, request).await.map(Answer::from))
+    }
+
+    async fn watch_routing(
+        &self,
+        cx: Context,
+        request: pb::WatchRoutingRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::RoutingDelta>, Status> {
+        let detail = format!("since version {}", request.since);
+        let operation = self.operations.begin("watch_routing", detail);
+        let news = self.news(&cx, &request, &operation).await;
+        operation.end(news.map(Answer::from))
+    }
+
+    async fn leaders(
+        &self,
+        _cx: Context,
+        _request: pb::LeadersRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::LeadersReply>, Status> {
+        let operation = self.operations.begin("leaders", "");
+        operation.end(self.known_leaders().map(Answer::from))
+    }
+}
+
+impl ClusterService {
+    async fn admit(
+        &self,
+        cx: &Context,
+        mut request: pb::JoinRequest,
+    ) -> Result<pb::JoinReply, Status> {
         cx.require_daemon()?;
-        self.take_turn(&cx, &request).await?;
+        self.take_turn(cx, &request).await?;
         if request.cluster_id.is_empty() {
             request.cluster_id.clone_from(&self.cluster.cluster_id);
         }
@@ -126,15 +174,14 @@ impl Cluster for ClusterService {
             heartbeat_ms: lease.heartbeat_ms,
             routing: Some(self.cluster.full_routing()),
         };
-        Ok(reply.into())
+        Ok(reply)
     }
 
-    async fn heartbeat(
+    async fn renew(
         &self,
-        cx: Context,
+        cx: &Context,
         request: pb::HeartbeatRequest,
-        _bulk: Buf,
-    ) -> Result<Answer<pb::HeartbeatReply>, Status> {
+    ) -> Result<pb::HeartbeatReply, Status> {
         cx.require_daemon()?;
         let lead = self.cluster.leading()?;
         let (node, known) = (NodeId(request.node_id), RoutingVersion(request.routing_version));
@@ -153,7 +200,7 @@ impl Cluster for ClusterService {
             }
         }
         if leaving {
-            self.await_death(&cx, &lead, node).await;
+            self.await_death(cx, &lead, node).await;
         }
         // A leader that was replaced while it heard this must not extend a lease.
         // Its lease over, it asks the others here, and learns of its successor.
@@ -163,36 +210,32 @@ impl Cluster for ClusterService {
             lease_ms: self.cluster.lease.lease_ms,
             routing: Some(delta(&self.cluster.routing(), known)),
         };
-        Ok(reply.into())
+        Ok(reply)
     }
 
-    async fn watch_routing(
+    async fn news(
         &self,
-        cx: Context,
-        request: pb::WatchRoutingRequest,
-        _bulk: Buf,
-    ) -> Result<Answer<pb::RoutingDelta>, Status> {
+        cx: &Context,
+        request: &pb::WatchRoutingRequest,
+        operation: &Operation,
+    ) -> Result<pb::RoutingDelta, Status> {
         let since = RoutingVersion(request.since);
         let wait = Duration::from_millis(request.wait_ms.into()).min(limits::WATCH_MAX);
         let wait = wait.min(cx.remaining().saturating_sub(limits::ANSWER_MARGIN));
         let mut views = self.cluster.group.watch_view();
         // A version of another history is answered at once, with everything.
         let newer = |view: &Arc<Routing>| view.version != since;
+        operation.waits_for("a change");
         tokio::select! {
             _ = tokio::time::timeout(wait, views.wait_for(newer)) => {}
             () = self.stop.cancelled() => {
                 return Err(Status::new(Code::ShuttingDown, "this metad is stopping"));
             }
         }
-        Ok(delta(&self.cluster.routing(), since).into())
+        Ok(delta(&self.cluster.routing(), since))
     }
 
-    async fn leaders(
-        &self,
-        _cx: Context,
-        _request: pb::LeadersRequest,
-        _bulk: Buf,
-    ) -> Result<Answer<pb::LeadersReply>, Status> {
+    fn known_leaders(&self) -> Result<pb::LeadersReply, Status> {
         let known = [
             (CLUSTER_GROUP, self.cluster.group.leadership()),
             (NAMESPACE_GROUP, self.namespace.leadership()),
@@ -202,11 +245,9 @@ impl Cluster for ClusterService {
             let address = now.leader.as_ref().map(|leader| leader.address.clone());
             pb::GroupLeader { group: group.0, address: address.unwrap_or_default(), term: now.term }
         });
-        Ok(pb::LeadersReply { groups: groups.into() }.into())
+        Ok(pb::LeadersReply { groups: groups.into() })
     }
-}
 
-impl ClusterService {
     /// Waits until the end of the node's former incarnation is on record.
     async fn take_turn(&self, cx: &Context, request: &pb::JoinRequest) -> Result<(), Status> {
         let until = cx.deadline.checked_sub(2 * limits::ANSWER_MARGIN).unwrap_or(cx.deadline);

@@ -1,5 +1,6 @@
 //! The service `Raft`: what metads say to each other, handed to the group that it is for.
 
+use ff2_daemon::Operations;
 use ff2_fabric::{Answer, Buf, Context, Raft};
 use ff2_group::Group;
 use ff2_meta_core::{StateMachine, cluster::ClusterMachine, namespace::Namespace};
@@ -10,6 +11,7 @@ use crate::NAMESPACE_GROUP;
 pub(crate) struct RaftService {
     pub(crate) cluster: Group<ClusterMachine>,
     pub(crate) namespace: Group<Namespace>,
+    pub(crate) operations: Operations,
 }
 
 /// Calls `$call` on the group with this number, whichever its machine is.
@@ -50,7 +52,8 @@ impl Raft for RaftService {
         _bulk: Buf,
     ) -> Result<Answer<pb::FetchSnapshotReply>, Status> {
         cx.require_daemon()?;
-        on_group!(self, request.group, |group| serve(group, request).await)
+        let operation = self.operations.begin("fetch_snapshot", format!("group {}", request.group));
+        operation.end(on_group!(self, request.group, |group| serve(group, request).await))
     }
 
     async fn join_group(
@@ -61,7 +64,9 @@ impl Raft for RaftService {
     ) -> Result<Answer<pb::JoinGroupReply>, Status> {
         cx.require_daemon()?;
         self.refuse_removed(request.node).await?;
-        on_group!(self, request.group, |group| join(group, request).await)
+        let detail = format!("node {} to group {}", request.node, request.group);
+        let operation = self.operations.begin("join_group", detail);
+        operation.end(on_group!(self, request.group, |group| join(group, request).await))
     }
 
     async fn leave_group(
@@ -71,7 +76,9 @@ impl Raft for RaftService {
         _bulk: Buf,
     ) -> Result<Answer<pb::LeaveGroupReply>, Status> {
         cx.require_daemon()?;
-        on_group!(self, request.group, |group| remove(group, request.node).await)
+        let detail = format!("node {} from group {}", request.node, request.group);
+        let operation = self.operations.begin("leave_group", detail);
+        operation.end(on_group!(self, request.group, |group| remove(group, request.node).await))
     }
 }
 

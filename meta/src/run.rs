@@ -10,7 +10,7 @@ use ff2_fabric::{
     chain::ChainClient,
     membership::{Membership, MembershipConfig, Report},
 };
-use ff2_group::{Group, GroupConfig};
+use ff2_group::{Group, GroupConfig, RaftMetrics};
 use ff2_meta_core::{cluster::ClusterMachine, namespace::Namespace};
 use ff2_proto::{CLUSTER_GROUP, GroupId, pb};
 use serde_json::json;
@@ -73,9 +73,10 @@ impl Metad {
             routing: routing.clone(),
         });
         let link = Link::new(peers.clone());
+        let raft = RaftMetrics::new(&runtime.metrics);
         let cluster = ClusterGroup {
             group: Group::<ClusterMachine>::open(
-                group_config(&config, CLUSTER_GROUP),
+                group_config(&config, CLUSTER_GROUP, &raft),
                 ClusterMachine::new(),
                 link.clone(),
             )
@@ -84,7 +85,7 @@ impl Metad {
             lease: config.lease.clone(),
             cluster_id,
         };
-        let group = group_config(&config, NAMESPACE_GROUP);
+        let group = group_config(&config, NAMESPACE_GROUP, &raft);
         let election_timeout = group.election_timeout();
         let group = Group::<Namespace>::open(group, Namespace::new(), link)
             .context("open the namespace group")?;
@@ -156,6 +157,7 @@ impl Metad {
             .add(ClusterServer::new(Arc::new(ClusterService {
                 cluster: self.cluster.clone(),
                 namespace: self.namespace.group.clone(),
+                operations: self.runtime.operations.clone(),
                 stop: self.runtime.stop.clone(),
             })))
             .add(NamespaceServer::new(Arc::new(NamespaceService {
@@ -165,6 +167,7 @@ impl Metad {
             .add(RaftServer::new(Arc::new(RaftService {
                 cluster: self.cluster.group.clone(),
                 namespace: self.namespace.group.clone(),
+                operations: self.runtime.operations.clone(),
             })));
         let unplug = self.unplug.clone();
         self.runtime.tasks.spawn(async move { server.serve(services, unplug).await });
@@ -207,7 +210,8 @@ impl Metad {
             AdminServer::bind(config, key, self.cluster.clone(), self.namespace.clone()).await?;
         self.admin_address = Some(admin.local_addr());
         self.runtime.admin.pages(http::pages(admin.state()));
-        self.runtime.tasks.spawn(admin.serve(self.runtime.stop.clone()));
+        let operations = self.runtime.operations.clone();
+        self.runtime.tasks.spawn(admin.serve(operations, self.runtime.stop.clone()));
         let (cluster, namespace) = (self.cluster.clone(), self.namespace.clone());
         self.runtime.admin.status("groups", move || {
             let groups = [cluster.group.status(), namespace.group.status()];
@@ -262,7 +266,7 @@ impl Metad {
     }
 }
 
-fn group_config(config: &MetadConfig, group: GroupId) -> GroupConfig {
+fn group_config(config: &MetadConfig, group: GroupId, metrics: &RaftMetrics) -> GroupConfig {
     let raft = &config.raft;
     GroupConfig {
         peers: config.peers.iter().map(|peer| peer.address.clone()).collect(),
@@ -270,6 +274,7 @@ fn group_config(config: &MetadConfig, group: GroupId) -> GroupConfig {
         election_ticks: raft.election_ticks,
         heartbeat_ticks: raft.heartbeat_ticks,
         log_keep_entries: raft.log_keep_entries,
+        metrics: metrics.of(group.0),
         ..GroupConfig::new(group, config.node, &config.listen, &config.data_dir)
     }
 }

@@ -109,9 +109,11 @@ impl Storage for StorageService {
     ) -> Result<Answer<pb::SettleReply>, Status> {
         cx.require_daemon()?;
         let target = self.target(request.chain, Some(request.to_target))?;
+        let detail = format!("chain {}", request.chain);
+        let operation = self.operations.begin("settle", detail);
         let outcomes = wire::outcomes(&request)?;
         let (chain_version, from) = (request.chain_version.into(), request.from_target.into());
-        target.tell(Input::Settle { chain_version, from, outcomes })?;
+        operation.end(target.tell(Input::Settle { chain_version, from, outcomes }))?;
         Ok(pb::SettleReply::default().into())
     }
 
@@ -165,13 +167,13 @@ impl Storage for StorageService {
         let target = self.target(request.chain, Some(request.target))?;
         let page = wire::page_request(&request);
         let make = move |call| Input::SyncPage { call, request: page };
-        match target.call(cx.remaining(), make).await? {
-            Reply::SyncPage(result) => {
-                let page = result?;
-                Ok(pb::SyncPageReply { status: None, chunks: page.chunks, end: page.end }.into())
-            }
+        let operation = self.operations.begin("sync_page", format!("chain {}", request.chain));
+        let reply = target.call(cx.remaining(), make).await;
+        let page = operation.end(reply.and_then(|reply| match reply {
+            Reply::SyncPage(result) => result,
             other => Err(unexpected(&other)),
-        }
+        }))?;
+        Ok(pb::SyncPageReply { status: None, chunks: page.chunks, end: page.end }.into())
     }
 
     async fn sync_done(
@@ -184,13 +186,13 @@ impl Storage for StorageService {
         let target = self.target(request.chain, Some(request.target))?;
         let chain_version = request.chain_version.into();
         let make = move |call| Input::SyncDone { call, chain_version };
-        match target.call(cx.remaining(), make).await? {
-            Reply::SyncDone(result) => {
-                result?;
-                Ok(pb::SyncDoneReply::default().into())
-            }
+        let operation = self.operations.begin("sync_done", format!("chain {}", request.chain));
+        let reply = target.call(cx.remaining(), make).await;
+        operation.end(reply.and_then(|reply| match reply {
+            Reply::SyncDone(result) => result,
             other => Err(unexpected(&other)),
-        }
+        }))?;
+        Ok(pb::SyncDoneReply::default().into())
     }
 
     async fn space(
@@ -199,6 +201,7 @@ impl Storage for StorageService {
         _request: pb::SpaceRequest,
         _bulk: Buf,
     ) -> Result<Answer<pb::SpaceReply>, Status> {
+        let _operation = self.operations.begin("space", "");
         let (capacity_bytes, used_bytes) = self.targets.space();
         Ok(pb::SpaceReply { capacity_bytes, used_bytes }.into())
     }

@@ -1,12 +1,13 @@
 //! Developer tasks. `cargo xtask check` is everything that must hold before a change lands;
 //! the other commands are its steps, and the simulator.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 
 mod dependencies;
+mod doctests;
 mod purity;
 mod tidy;
 mod workspace;
@@ -26,6 +27,8 @@ enum Task {
     Tidy,
     /// Licences and duplicate versions of dependencies, each listed in docs/DEPENDENCIES.md.
     Dependencies,
+    /// The examples in docs, which nextest does not run.
+    Doctests,
     /// Core crates depend on no runtime, clock, randomness, file or socket.
     Purity,
     /// Runs the simulator: `cargo xtask sim --seed 7` or `--seeds 1000`.
@@ -41,6 +44,7 @@ fn main() -> Result<()> {
         Task::Check => check(),
         Task::Tidy => tidy::run(&root),
         Task::Dependencies => dependencies::run(&root),
+        Task::Doctests => doctests(&root),
         Task::Purity => purity::run(&root),
         Task::Sim { args } => {
             let mut all = vec!["run", "--locked", "--package", "ff2-sim", "--"];
@@ -64,7 +68,18 @@ fn check() -> Result<()> {
     cargo("docs", &doc, &[("RUSTDOCFLAGS", "-D warnings")])?;
     // The cluster tests start the daemons, so these are built first.
     cargo("build", &["build", "--locked", "--workspace", "--bins"], &[])?;
+    doctests(&root)?;
     cargo("tests", &["nextest", "run", "--locked", "--workspace"], &[])
+}
+
+/// Only the crates that have examples: each costs a link.
+fn doctests(root: &Path) -> Result<()> {
+    let mut args = vec!["test".to_owned(), "--doc".into(), "--locked".into(), "--quiet".into()];
+    for name in doctests::crates(root)? {
+        args.extend(["--package".into(), name]);
+    }
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    cargo("examples in docs", &args, &[])
 }
 
 fn cargo(what: &str, args: &[&str], env: &[(&str, &str)]) -> Result<()> {

@@ -21,7 +21,7 @@ mod shutdown;
 pub use admin::{Admin, admin_get, admin_text};
 pub use inflight::{InFlight, InFlightGuard};
 pub use log::{LOG_ENV, init_tracing};
-pub use metrics::{Latency, Metrics, OpLabel};
+pub use metrics::{Latency, LatencyBuckets, Metrics, OpLabel};
 pub use operations::{Operation, Operations};
 pub use pidfile::{PidFile, PidFileError};
 pub use process::ProcessId;

@@ -27,7 +27,7 @@ pub struct OpLabel {
     pub op: &'static str,
 }
 
-/// Makes the histograms of [`Latency`].
+/// Makes latency histograms, in seconds; for families with labels of their own.
 #[derive(Clone, Copy, Debug)]
 pub struct LatencyBuckets;
 

@@ -115,6 +115,9 @@ impl<S: StateMachine> Running<S> {
         for batch in work.batches {
             self.replica.step(now, Input::Messages(batch), out);
         }
+        if !work.proposals.is_empty() {
+            self.driver.config.metrics.commands.observe(work.proposals.len() as f64);
+        }
         for (command, reply) in work.proposals {
             let ticket = self.wait(Waiter::Proposal(reply));
             self.replica.step(now, Input::Propose { ticket, command }, out);

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
     sync::atomic::{AtomicU64, Ordering},
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -23,6 +23,7 @@ use crate::{
     inbox::{Inbox, Reply, Request},
     limits,
     link::PeerLink,
+    metrics::GroupMetrics,
     replica::{Leadership, ReplicaConfig},
     store::{LogStore as _, Pins, RocksStore, StateReader},
 };
@@ -44,6 +45,7 @@ pub struct GroupConfig {
     pub log_keep_entries: u64,
     /// RocksDB's block cache.
     pub cache_bytes: usize,
+    pub metrics: GroupMetrics,
 }
 
 impl GroupConfig {
@@ -60,6 +62,7 @@ impl GroupConfig {
             heartbeat_ticks: 4,
             log_keep_entries: 10_000,
             cache_bytes: 64 << 20,
+            metrics: GroupMetrics::default(),
         }
     }
 
@@ -96,6 +99,7 @@ pub(crate) struct Shared<S: StateMachine> {
     address: String,
     reader: StateReader,
     pins: Pins,
+    metrics: GroupMetrics,
     /// Nanoseconds of [`clock::now`]; 0 without a lease.
     lease_until: AtomicU64,
     commit: AtomicU64,
@@ -136,6 +140,7 @@ impl<S: StateMachine> Group<S> {
             config.node,
             &config.address,
             config.cache_bytes,
+            config.metrics.clone(),
         )?;
         store.with_state(|kv| machine.restore(kv));
         let shared = Arc::new(Shared {
@@ -144,6 +149,7 @@ impl<S: StateMachine> Group<S> {
             address: config.address.clone(),
             reader: store.reader(),
             pins: store.pins(),
+            metrics: config.metrics.clone(),
             lease_until: AtomicU64::new(0),
             commit: AtomicU64::new(store.hard().commit),
             applied: AtomicU64::new(store.applied()),
@@ -173,10 +179,13 @@ impl<S: StateMachine> Group<S> {
             let what = format!("a command of {} bytes", command.len());
             return Err(Status::new(pb::Code::InvalidArgument, what));
         }
+        let begun = Instant::now();
         let (reply, answer) = oneshot::channel();
         self.shared.inbox.propose(command, reply)?;
         let lost = || Status::new(pb::Code::UnknownOutcome, "the group stopped");
-        answer.await.unwrap_or_else(|_| Err(lost()))
+        let answer = answer.await.unwrap_or_else(|_| Err(lost()))?;
+        self.shared.metrics.propose.observe(begun.elapsed().as_secs_f64());
+        Ok(answer)
     }
 
     /// Reads a state that contains every change acknowledged anywhere before this call. The leader

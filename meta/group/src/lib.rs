@@ -27,6 +27,7 @@ pub mod limits;
 mod link;
 pub mod loopback;
 mod membership;
+mod metrics;
 pub mod probe;
 pub mod replica;
 mod store;
@@ -37,6 +38,7 @@ pub use format::group_folder;
 pub use group::{Group, GroupConfig};
 pub use link::{PeerLink, Pending};
 pub use membership::Membership;
+pub use metrics::{GroupMetrics, RaftMetrics};
 pub use replica::{Input, Leadership, Output, Replica, ReplicaConfig};
 pub use store::{Install, LogStore, MemStore, RocksStore, StoreBatch, format_group};
 

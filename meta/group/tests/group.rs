@@ -407,3 +407,37 @@ fn wrong_owner(folder: &Path, wires: &Loopback) {
     let refused = Group::open(config, PutMachine, wires.link("")).unwrap_err();
     assert!(refused.to_string().contains("belongs to"), "{refused}");
 }
+
+/// The newest write-ahead log of the group's database.
+fn newest_log(folder: &Path) -> std::path::PathBuf {
+    let database = ff2_group::group_folder(folder, GROUP);
+    let files = std::fs::read_dir(database).unwrap().map(|file| file.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|kind| kind == "log")).max().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_torn_end_of_the_log_is_dropped_and_damage_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    format_group(folder.path(), GROUP, 1, &members(1)).unwrap();
+    let wires = Loopback::default();
+    let config = GroupConfig::new(GROUP, 1, &address(1), folder.path());
+    let open = || Group::open(config.clone(), PutMachine, wires.link(""));
+    let group = open().unwrap();
+    group.leadership().wait_for(|known| known.is_leader).await.unwrap();
+    group.propose(put(b"k", b"acknowledged")).await.unwrap();
+    group.shutdown_now().await;
+    drop(group);
+    let log = newest_log(folder.path());
+    let bytes = std::fs::read(&log).unwrap();
+    let mut damaged = bytes.clone();
+    damaged[bytes.len() / 2] ^= 1;
+    std::fs::write(&log, damaged).unwrap();
+    assert!(open().is_err(), "what was synced is damaged");
+    // As if power went while an unsynced batch was on its way: the last one is the apply, which the
+    // log brings about again.
+    std::fs::write(&log, &bytes[..bytes.len() - 3]).unwrap();
+    let group = open().unwrap();
+    group.leadership().wait_for(|known| known.is_leader).await.unwrap();
+    assert_eq!(get(&group, "k").await.unwrap(), text("acknowledged"));
+    group.shutdown().await;
+}

@@ -159,7 +159,11 @@ fn tuned(shared: &SharedIndex) -> Options {
     options.set_log_level(rocksdb::LogLevel::Warn);
     // The engine decides when the log is written and synced.
     options.set_manual_wal_flush(true);
-    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    // A crash leaves at most an incomplete batch at the log's end, of those that no sync covers: file
+    // systems let a file grow only when its bytes are there. That is dropped. A wrong checksum before
+    // it is damage to what was synced; point-in-time recovery would silently take back all that was
+    // acknowledged since. Then the disk must not open: its targets are resynced from other replicas.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.enable_statistics();
     options.set_statistics_level(StatsLevel::ExceptHistogramOrTimers);
     options

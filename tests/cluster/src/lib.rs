@@ -15,19 +15,29 @@ use serde_json::Value;
 
 pub mod load;
 
-/// Servers of the smallest cluster in which each role can lose one.
-const ROLES: [&str; 8] = ["--metad", "3", "--storaged", "4", "--disks", "1", "--replicas", "3"];
+/// The smallest cluster in which each role can lose a server.
+#[rustfmt::skip]
+const SMALLEST: [&str; 10] = [
+    "--metad", "3", "--storaged", "4", "--disks", "1", "--replicas", "3", "--disk-size", "4GiB",
+];
 
 /// A running cluster with a mount.
 #[derive(Debug)]
 pub struct Cluster {
     folder: tempfile::TempDir,
     program: PathBuf,
+    /// Of `ff2ctl up`.
+    shape: Vec<String>,
 }
 
 impl Cluster {
     /// Starts a cluster and mounts it.
     pub fn start() -> Result<Self> {
+        Self::start_with(&SMALLEST)
+    }
+
+    /// As [`Cluster::start`], of another shape: arguments of `ff2ctl up`.
+    pub fn start_with(shape: &[&str]) -> Result<Self> {
         // Not in /tmp: it may be a tmpfs, which has no direct I/O.
         let target = target_folder()?;
         let below = target.join("tmp");
@@ -39,7 +49,8 @@ impl Cluster {
             "{} is missing: run `cargo build --workspace --bins` first",
             program.display()
         );
-        let cluster = Self { folder, program };
+        let shape = shape.iter().map(|&part| part.to_owned()).collect();
+        let cluster = Self { folder, program, shape };
         cluster.up()?;
         Ok(cluster)
     }
@@ -47,8 +58,8 @@ impl Cluster {
     /// Starts whatever does not run, and mounts.
     pub fn up(&self) -> Result<()> {
         let mount = self.mount().display().to_string();
-        let args = [&["up", "--disk-size", "4GiB", "--mount", &mount], &ROLES[..]].concat();
-        self.ctl(&args).map(drop)
+        let shape: Vec<&str> = self.shape.iter().map(String::as_str).collect();
+        self.ctl(&[&["up", "--mount", &mount], &shape[..]].concat()).map(drop)
     }
 
     pub fn dir(&self) -> PathBuf {
@@ -123,6 +134,13 @@ impl Cluster {
         bail!("not healthy after {} s: {last}", at_most.as_secs())
     }
 
+    /// Mounts once more, beside [`Cluster::mount`].
+    pub fn mount_beside(&self, name: &str) -> Result<PathBuf> {
+        let path = self.folder.path().join(name);
+        self.ctl(&["mount", &path.display().to_string()])?;
+        Ok(path)
+    }
+
     pub fn remount(&self) -> Result<()> {
         let mount = self.mount().display().to_string();
         self.ctl(&["umount", &mount])?;
@@ -143,6 +161,16 @@ impl Drop for Cluster {
             eprintln!("{problem:#}");
         }
     }
+}
+
+/// Whether a test may be left out because the machine lacks `missing`. Only if `FF2_TEST_ALLOW_SKIP`
+/// is set: what is left out silently is believed to be tested.
+pub fn may_skip(missing: &str) -> bool {
+    let allowed = env::var_os("FF2_TEST_ALLOW_SKIP").is_some();
+    if allowed {
+        eprintln!("skipped: {missing}");
+    }
+    allowed
 }
 
 /// The last lines of each daemon's log, for a failed test.

@@ -3,17 +3,20 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
+    ffi::OsStr,
     fs::{self, File, OpenOptions},
     io::{ErrorKind, Read, Seek, SeekFrom, Write},
     os::unix::{
+        ffi::OsStrExt,
         fs::{FileExt, MetadataExt, PermissionsExt, symlink},
         process::CommandExt,
     },
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use ff2_cluster_tests::Cluster;
+use ff2_cluster_tests::{Cluster, may_skip};
 
 #[test]
 fn files_and_names() {
@@ -21,6 +24,7 @@ fn files_and_names() {
     let root = cluster.mount();
     for (what, check) in [
         ("names", names as fn(&Path)),
+        ("names are bytes", names_are_bytes),
         ("links", links),
         ("unlinked while open", unlinked_while_open),
         ("sparse and truncate", sparse_and_truncate),
@@ -30,6 +34,8 @@ fn files_and_names() {
         ("permissions", permissions),
         ("set-group-id and sticky", setgid_and_sticky),
         ("times", times),
+        ("access times", access_times),
+        ("locks", locks),
     ] {
         eprintln!("-- {what}");
         let folder = root.join(what);
@@ -57,6 +63,29 @@ fn names(dir: &Path) {
     OpenOptions::new().write(true).create_new(true).open(dir.join("two")).unwrap_err();
 }
 
+/// No encoding is assumed; all bytes but `/` and 0 may be in a name.
+fn names_are_bytes(dir: &Path) {
+    let all: Vec<u8> = (1..=255).filter(|byte| *byte != b'/').collect();
+    for name in [&all[..], b"caf\xe9", b"\xff\xfe", b"line\nbreak", b"\x80"] {
+        let name = OsStr::from_bytes(name);
+        fs::write(dir.join(name), name.as_bytes()).unwrap();
+        let listed = fs::read_dir(dir).unwrap().any(|entry| entry.unwrap().file_name() == name);
+        assert!(listed, "{name:?} is not listed");
+        assert_eq!(fs::read(dir.join(name)).unwrap(), name.as_bytes());
+        let renamed = [name.as_bytes().split_at(1).1, b"\xc3"].concat();
+        fs::rename(dir.join(name), dir.join(OsStr::from_bytes(&renamed))).unwrap();
+        fs::remove_file(dir.join(OsStr::from_bytes(&renamed))).unwrap();
+    }
+    assert_eq!(fs::read_dir(dir).unwrap().count(), 0);
+    // A target is bytes as well, up to 4095.
+    let target: Vec<u8> = (0..4095_u32).map(|n| (n * 7 % 255) as u8 + 1).collect();
+    symlink(OsStr::from_bytes(&target), dir.join("long")).unwrap();
+    assert_eq!(fs::read_link(dir.join("long")).unwrap().as_os_str().as_bytes(), target);
+    assert_eq!(fs::symlink_metadata(dir.join("long")).unwrap().len(), 4095);
+    let too_long = symlink("t".repeat(4096), dir.join("longer")).unwrap_err();
+    assert_eq!(too_long.raw_os_error(), Some(36), "ENAMETOOLONG");
+}
+
 fn links(dir: &Path) {
     fs::write(dir.join("file"), b"body").unwrap();
     fs::hard_link(dir.join("file"), dir.join("hard")).unwrap();
@@ -76,7 +105,7 @@ fn unlinked_while_open(dir: &Path) {
     fs::remove_file(&path).unwrap();
     assert!(!path.exists());
     // Longer than the collector's rounds: it must see that the file is held.
-    std::thread::sleep(std::time::Duration::from_secs(4));
+    std::thread::sleep(Duration::from_secs(4));
     let mut body = Vec::new();
     open.read_to_end(&mut body).unwrap();
     assert!(body == vec![7; 3 << 20], "the data went away under an open file");
@@ -161,9 +190,16 @@ fn as_user(uid: u32, gid: u32, line: &str, dir: &Path) -> bool {
     shell.output().unwrap().status.success()
 }
 
+/// Without root there is no other user; then the test fails, unless it may be left out.
+fn is_root() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    let missing = "changing the user needs root";
+    assert!(is_root || may_skip(missing), "{missing}; FF2_TEST_ALLOW_SKIP=1 leaves this out");
+    is_root
+}
+
 fn permissions(dir: &Path) {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("   skipped: changing the user needs root");
+    if !is_root() {
         return;
     }
     fs::write(dir.join("secret"), b"s").unwrap();
@@ -181,8 +217,7 @@ fn permissions(dir: &Path) {
 }
 
 fn setgid_and_sticky(dir: &Path) {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("   skipped: changing the user needs root");
+    if !is_root() {
         return;
     }
     std::os::unix::fs::chown(dir, Some(0), Some(777)).unwrap();
@@ -196,7 +231,7 @@ fn setgid_and_sticky(dir: &Path) {
 
 fn times(dir: &Path) {
     let file = File::create(dir.join("file")).unwrap();
-    let stamp = std::time::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 123_456_789);
+    let stamp = UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_789);
     file.set_modified(stamp).unwrap();
     drop(file);
     assert_eq!(
@@ -204,4 +239,71 @@ fn times(dir: &Path) {
         stamp,
         "nanoseconds are kept"
     );
+}
+
+/// Reads leave the access time alone; it can be set.
+fn access_times(dir: &Path) {
+    let path = dir.join("file");
+    fs::write(&path, b"body").unwrap();
+    let created = fs::metadata(&path).unwrap();
+    let age = SystemTime::now().duration_since(created.accessed().unwrap()).unwrap();
+    assert!(age < Duration::from_secs(10), "it is set at creation, not {age:?} before");
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(fs::read(&path).unwrap(), b"body");
+    // Past the time for which the kernel keeps attributes.
+    std::thread::sleep(Duration::from_millis(1_200));
+    let read = fs::metadata(&path).unwrap();
+    let before = (created.atime(), created.atime_nsec());
+    assert_eq!((read.atime(), read.atime_nsec()), before, "a read changed it");
+    let stamp = UNIX_EPOCH + Duration::new(1_234_567_890, 987_654_321);
+    let times = fs::FileTimes::new().set_accessed(stamp);
+    File::options().write(true).open(&path).unwrap().set_times(times).unwrap();
+    let set = fs::metadata(&path).unwrap();
+    assert_eq!((set.atime(), set.atime_nsec()), (1_234_567_890, 987_654_321));
+    assert_eq!((set.mtime(), set.mtime_nsec()), (read.mtime(), read.mtime_nsec()));
+}
+
+/// `flock` and POSIX locks hold between the programs of one mount.
+fn locks(dir: &Path) {
+    let path = dir.join("file");
+    let (one, two) = (File::create(&path).unwrap(), File::open(&path).unwrap());
+    one.lock().unwrap();
+    assert!(matches!(two.try_lock_shared(), Err(fs::TryLockError::WouldBlock)));
+    one.unlock().unwrap();
+    two.lock_shared().unwrap();
+    assert!(matches!(one.try_lock(), Err(fs::TryLockError::WouldBlock)));
+    drop(two);
+    one.try_lock().unwrap();
+    drop(one);
+    // Another program's byte ranges: only the kernel knows whom they belong to.
+    let script = "import fcntl, sys; f = open('file', 'r+')\n\
+                  fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 5)\n\
+                  print('locked', flush=True); sys.stdin.read()";
+    let python = |script: &str| {
+        let mut python = Command::new("python3");
+        python.args(["-c", script]).current_dir(dir).stdin(Stdio::piped()).stdout(Stdio::piped());
+        python
+    };
+    let mut holder = match python(script).spawn() {
+        Ok(holder) => holder,
+        Err(error) => {
+            let missing = format!("python3 does not start: {error}");
+            assert!(may_skip(&missing), "{missing}; FF2_TEST_ALLOW_SKIP=1 leaves this out");
+            return;
+        }
+    };
+    let mut told = [0; 6];
+    holder.stdout.as_mut().unwrap().read_exact(&mut told).unwrap();
+    let attempt = |length: u32, start: u32| {
+        let line = format!(
+            "import fcntl; f = open('file', 'r+')\n\
+             fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB, {length}, {start})"
+        );
+        python(&line).stderr(Stdio::null()).status().unwrap().success()
+    };
+    assert!(!attempt(1, 14), "the last byte of the range is locked");
+    assert!(attempt(5, 0) && attempt(1, 15), "its neighbours are free");
+    drop(holder.stdin.take());
+    assert!(holder.wait().unwrap().success());
+    assert!(attempt(10, 5), "the lock ends with its program");
 }

@@ -15,6 +15,11 @@ pub(crate) enum Fault {
         places: Vec<Place>,
         back_after: Duration,
     },
+    /// Crashes a storage node whose disks are then replaced by empty ones.
+    Wipe {
+        place: Place,
+        back_after: Duration,
+    },
     Isolate(Place),
     /// As SIGSTOP: the process does nothing, then goes on as if no time had passed.
     Pause {
@@ -27,8 +32,8 @@ pub(crate) enum Fault {
 #[derive(Debug)]
 pub(crate) struct Faults {
     rng: Rng,
-    /// Weights of crash, isolate, pause, heal, and of everything dying at once.
-    weights: [u64; 5],
+    /// Weights of crash, isolate, pause, heal, a wipe, and of everything dying at once.
+    weights: [u64; 6],
     pause_ms: u64,
 }
 
@@ -40,6 +45,7 @@ impl Faults {
             rng.within(0..6),
             rng.within(0..6),
             rng.within(2..8),
+            rng.within(0..3),
             rng.within(0..3),
         ];
         let pause_ms = rng.within(400..4_000);
@@ -67,6 +73,11 @@ impl Faults {
                 Fault::Pause { place, until_after }
             }
             3 => Fault::Heal,
+            4 => {
+                let place = *self.rng.pick(&STORAGEDS).expect("there are storage nodes");
+                let back_after = Duration::from_millis(self.rng.within(100..9_000));
+                Fault::Wipe { place, back_after }
+            }
             _ => {
                 // A power cut of all storage, of all metads, or of both.
                 let places = match self.rng.within(0..3) {

@@ -4,12 +4,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use ff2_proto::{ChainId, ChainVersion, Code, NodeId, Routing, Status, TargetId, pb};
-use ff2_storage_core::target::{
-    Attempt, CallId, Forward, Input, Now, Output, Reply, StoreOp, Target,
-};
+use ff2_storage_core::target::{Attempt, CallId, Forward, Input, Now, Output, Reply, Target};
 
 use crate::{
-    disk::{Content, Disk},
+    disk::{Content, Disk, Wait},
     message::{Answer, Call, ChunkCall, Message, RpcId},
     net::Place,
     world::{Context, Later},
@@ -26,7 +24,7 @@ const FORWARD_TIMEOUT: Duration = Duration::from_millis(2_500);
 pub(crate) struct Storaged {
     pub(crate) place: Place,
     node: u32,
-    generations: BTreeMap<TargetId, u64>,
+    pub(crate) generations: BTreeMap<TargetId, u64>,
     pub(crate) disks: BTreeMap<TargetId, Disk>,
     running: Option<Running>,
 }
@@ -65,8 +63,21 @@ enum Asked {
 #[derive(Clone, Debug)]
 pub(crate) enum Timer {
     Tick,
-    Stored { target: TargetId, chunk: ff2_proto::ChunkId, sync: bool },
-    Read { target: TargetId, call: CallId, content: Content },
+    /// The blocks of a new version are synced.
+    Written {
+        target: TargetId,
+        chunk: ff2_proto::ChunkId,
+    },
+    Stored {
+        target: TargetId,
+        chunk: ff2_proto::ChunkId,
+        sync: bool,
+    },
+    Read {
+        target: TargetId,
+        call: CallId,
+        content: Content,
+    },
     Timeout(RpcId),
 }
 
@@ -101,9 +112,20 @@ impl Storaged {
     pub(crate) fn crash(&mut self, cx: &mut Context<'_>) {
         self.running = None;
         for disk in self.disks.values_mut() {
-            let kept = cx.rng.within(0..disk.unsynced() as u64 + 1) as usize;
-            disk.crash(kept);
+            disk.crash(cx.rng);
         }
+    }
+
+    /// As [`Storaged::crash`], and the disks are replaced by empty ones.
+    pub(crate) fn wipe(&mut self) {
+        assert!(self.running.is_none(), "disks are replaced while the process is down");
+        self.disks.clear();
+        self.generations.clear();
+    }
+
+    /// The newest routing that it was told.
+    pub(crate) fn routing(&self) -> Option<&Routing> {
+        self.running.as_ref().map(|running| &running.routing)
     }
 
     /// Nothing waits, nothing is being changed.
@@ -124,6 +146,12 @@ impl Storaged {
     pub(crate) fn on_timer(&mut self, cx: &mut Context<'_>, timer: Timer) {
         match timer {
             Timer::Tick => self.tick(cx),
+            Timer::Written { target, chunk } => {
+                self.disks.get_mut(&target).expect("it was written to").written(chunk);
+                let delay = cx.disk_delay();
+                let stored = Timer::Stored { target, chunk, sync: true };
+                cx.after(delay, Later::Storaged(stored));
+            }
             Timer::Stored { target, chunk, sync } => {
                 if sync {
                     self.disks.get_mut(&target).expect("it was written to").sync();
@@ -273,21 +301,25 @@ impl Storaged {
         for output in outputs {
             match output {
                 Output::Store { chunk, op } => {
-                    let sync = matches!(op, StoreOp::Prepare { .. });
-                    self.disks.get_mut(&id).expect("every target has a disk").take(chunk, op);
-                    let delay = if sync { cx.disk_delay() } else { Duration::from_micros(20) };
-                    cx.after(delay, Later::Storaged(Timer::Stored { target: id, chunk, sync }));
+                    let disk = self.disks.get_mut(&id).expect("every target has a disk");
+                    let stored = |sync| Timer::Stored { target: id, chunk, sync };
+                    let (delay, timer) = match disk.take(chunk, op) {
+                        Wait::Blocks => (cx.disk_delay(), Timer::Written { target: id, chunk }),
+                        Wait::Log => (cx.disk_delay(), stored(true)),
+                        Wait::Nothing => (Duration::from_micros(20), stored(false)),
+                    };
+                    cx.after(delay, Later::Storaged(timer));
                 }
                 Output::Forward { to, attempt, forward } => {
                     self.forward(cx, id, &to, attempt, forward, false);
                 }
                 Output::ForwardFull { to, attempt, copy } => {
                     let found = self.disks[&id].pending(copy.chunk);
-                    self.send_copy(cx, id, &to, attempt, copy, found.map(own), false);
+                    self.send_copy(cx, id, &to, attempt, copy, found, false);
                 }
                 Output::Copy { to, attempt, copy } => {
                     let found = self.disks[&id].committed(copy.chunk);
-                    self.send_copy(cx, id, &to, attempt, copy, found.map(own), true);
+                    self.send_copy(cx, id, &to, attempt, copy, found, true);
                 }
                 Output::CopyRemoval { to, attempt, forward } => {
                     self.forward(cx, id, &to, attempt, forward, true);
@@ -306,7 +338,7 @@ impl Storaged {
                     self.ask_target(cx, &to, call, Asked::Query { target: id, chunk, attempt });
                 }
                 Output::Read { call, chunk } => {
-                    let content = self.disks[&id].committed(chunk).map(own);
+                    let content = self.disks[&id].committed(chunk);
                     let content = content.map_or_else(Vec::new, |(_, content)| content);
                     let timer = Timer::Read { target: id, call, content };
                     let delay = cx.read_delay();
@@ -465,14 +497,12 @@ impl Storaged {
         running.heartbeat_at = cx.now;
         let routing = reply.routing.expect("a join is answered with the routing");
         running.routing.apply(routing);
-        // Stores that outlived the process serve only under a version made from now on.
         let node = self.node;
         let known: Vec<TargetId> = self.disks.keys().copied().collect();
         for id in known {
             let Some(target) = self.running().routing.targets.get(&id).cloned() else { continue };
             assert_eq!(target.node, node, "targets do not move between nodes");
-            let chain = self.running().routing.chains[&ChainId(target.chain)].version;
-            self.open(&target, ChainVersion(chain));
+            self.open(&target);
         }
         self.follow_routing(cx);
     }
@@ -517,7 +547,7 @@ impl Storaged {
             if !self.running().targets.contains_key(&id) {
                 self.disks.entry(id).or_default();
                 self.generations.entry(id).or_insert_with(|| cx.rng.next() | 1);
-                self.open(&target, ChainVersion(0));
+                self.open(&target);
                 self.running().heartbeat_at = cx.now;
             }
             let chain = self.running().routing.chains[&ChainId(target.chain)].clone();
@@ -525,19 +555,17 @@ impl Storaged {
         }
     }
 
-    fn open(&mut self, target: &pb::Target, serve_after: ChainVersion) {
+    /// A store serves only under a version made from now on: what it missed, or whether another store
+    /// was here before it, is for the cluster to judge first.
+    fn open(&mut self, target: &pb::Target) {
         let id = TargetId(target.id);
         if self.running().targets.contains_key(&id) {
             return;
         }
         let loaded = self.disks[&id].load();
+        let chain = self.running().routing.chains[&ChainId(target.chain)].version;
+        let serve_after = ChainVersion(chain);
         let machine = Target::new(id, ChainId(target.chain), serve_after, loaded);
         self.running().targets.insert(id, machine);
     }
-}
-
-fn own<T: Clone>(
-    (id, content): (ff2_storage_core::target::UpdateId, &T),
-) -> (ff2_storage_core::target::UpdateId, T) {
-    (id, content.clone())
 }

@@ -269,6 +269,16 @@ impl World {
                     self.crash(place, back_after);
                 }
             }
+            Fault::Wipe { place, back_after } => {
+                // As many copies are lost at once as the cluster is told to bear, and no more.
+                let may_lose = self.everything_serves() && self.every_store_is_known();
+                self.crash(place, back_after);
+                if may_lose {
+                    let wiped = self.storageds.iter_mut().find(|storaged| storaged.place == place);
+                    wiped.expect("wipes are for storage nodes").wipe();
+                    self.note("its disks are lost");
+                }
+            }
             Fault::Isolate(place) => {
                 let all: Vec<Place> = METADS
                     .into_iter()
@@ -296,8 +306,22 @@ impl World {
         self.metads.iter().filter_map(Metad::routing).max_by_key(|routing| routing.version)
     }
 
+    /// No store was lost without the cluster having taken note of it.
+    fn every_store_is_known(&self) -> bool {
+        let Some(routing) = self.routing() else { return false };
+        routing.targets.iter().all(|(id, target)| {
+            let mut stores = self.storageds.iter().filter_map(|s| s.generations.get(id));
+            stores.next() == Some(&target.generation)
+        })
+    }
+
     pub(crate) fn everything_serves(&self) -> bool {
         let Some(routing) = self.routing() else { return false };
+        // A leader that is down may have published more than those that run know.
+        let known = self.storageds.iter().filter_map(Storaged::routing).map(|known| known.version);
+        if known.max().is_some_and(|newest| newest > routing.version) {
+            return false;
+        }
         let serving =
             |chain: &pb::Chain| chain.members.iter().all(|m| m.state() == pb::PublicState::Serving);
         !routing.chains.is_empty() && routing.chains.values().all(serving)

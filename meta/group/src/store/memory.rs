@@ -1,4 +1,5 @@
-//! A store in memory that can crash: what was not synced may be lost from any point on.
+//! A store in memory that can crash: what was not synced may be lost from any point on, and the batch
+//! at that point may be there in part.
 
 use std::{cell::RefCell, collections::BTreeMap};
 
@@ -77,10 +78,20 @@ impl MemStore {
         store
     }
 
-    /// Loses power. The first `kept` batches since the last sync happen to have reached the disk.
+    /// Loses power. The first `kept` batches since the last sync happen to have reached the disk, and
+    /// a part of the next one, which a start drops by the checksum of the whole.
     #[must_use]
     pub fn crash(mut self, kept: usize, seed: u64) -> Self {
-        for batch in self.unsynced.drain(..).take(kept) {
+        let reached = self.unsynced.drain(..).take(kept + 1);
+        let mut log: Vec<_> = reached.map(|batch| (checksum(&batch), batch)).collect();
+        if let Some((_, torn)) = log.get_mut(kept) {
+            tear(torn);
+        }
+        for (sum, batch) in log {
+            // As RocksDB does with the torn end of its log: all of the batch or nothing.
+            if checksum(&batch) != sum {
+                break;
+            }
             // An install is always synced, so no state in the making has to survive.
             assert!(batch.install.is_none(), "installs are synced");
             self.durable.apply(batch, &MemKv::new());
@@ -99,6 +110,21 @@ impl MemStore {
     pub fn kv(&self) -> &MemKv {
         &self.now.kv
     }
+}
+
+/// Leaves half of what a batch begins with, and nothing of its end.
+fn tear(batch: &mut StoreBatch) {
+    let changes = std::mem::take(&mut batch.changes);
+    let mut entries = std::mem::take(&mut batch.entries);
+    entries.truncate(entries.len() / 2);
+    let half = changes.len() / 2;
+    let changes = changes.into_iter().take(half).collect();
+    *batch = StoreBatch { entries, changes, ..Default::default() };
+}
+
+/// The text stands for the encoding.
+fn checksum(batch: &StoreBatch) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(format!("{batch:?}").as_bytes())
 }
 
 impl Image {

@@ -1,6 +1,6 @@
 //! A replica on disk: one RocksDB, written by the group's thread only.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use ff2_meta_core::KvRead;
 use ff2_proto::pb;
@@ -14,6 +14,7 @@ use crate::{
     error::stop,
     format::{self, Identity},
     membership::{self, Membership},
+    metrics::GroupMetrics,
 };
 
 mod open;
@@ -39,6 +40,7 @@ pub struct RocksStore {
     reader: StateReader,
     pins: Pins,
     address: String,
+    metrics: GroupMetrics,
 }
 
 impl std::fmt::Debug for RocksStore {
@@ -222,6 +224,7 @@ impl LogStore for RocksStore {
             self.put_install(&mut batch, install);
         }
         let entries = std::mem::take(&mut changed.entries);
+        let count = entries.len();
         if !entries.is_empty() {
             self.put_entries(&mut batch, entries);
         }
@@ -231,7 +234,15 @@ impl LogStore for RocksStore {
         self.put_state(&mut batch, changed);
         assert!(self.applied <= self.hard.commit, "commit is written no later than applied");
         assert!(self.hard.commit <= self.log.last(), "what is committed is in the log");
+        let begun = Instant::now();
         self.commit(batch, sync);
+        if sync {
+            self.metrics.sync.observe(begun.elapsed().as_secs_f64());
+            // A vote is synced without any.
+            if count > 0 {
+                self.metrics.entries.observe(count as f64);
+            }
+        }
         if installed.is_some() {
             self.reader.flip();
             self.empty_spare();

@@ -17,6 +17,7 @@ use crate::{
     format::{self, FORMAT, Identity},
     limits,
     membership::Membership,
+    metrics::GroupMetrics,
     store::log::LogShape,
 };
 
@@ -92,6 +93,7 @@ impl RocksStore {
         node: u32,
         address: &str,
         cache_bytes: usize,
+        metrics: GroupMetrics,
     ) -> Result<Self, GroupError> {
         let folder = format::group_folder(data_dir, group);
         let (db, cache) = open_database(&folder, cache_bytes)?;
@@ -127,6 +129,7 @@ impl RocksStore {
             reader,
             pins,
             address,
+            metrics,
         };
         // What a crash left of an unfinished install is of no use.
         let spare = store.cf(store.spare());
@@ -228,8 +231,10 @@ fn open_database(folder: &Path, cache_bytes: usize) -> Result<(Arc<DB>, Cache), 
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
-    // A torn end of the write-ahead log is what a crash leaves of unsynced batches. Damage anywhere
-    // else would silently take away what was synced: then the folder must not open.
+    // An incomplete end of the write-ahead log is what a crash leaves of unsynced batches: file systems
+    // let a file grow only when its bytes are there. That is dropped. Damage anywhere else took away
+    // what was synced: votes and entries that others rely on. Point-in-time recovery would hide it;
+    // the folder must not open, and an empty one in its place gets everything from the leader.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_max_background_jobs(2);
     options.set_keep_log_file_num(2);

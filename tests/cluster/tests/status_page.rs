@@ -1,0 +1,121 @@
+//! The status page of a live cluster: its JSON, and what a browser makes of it.
+//!
+//! The rendering needs `chromium` (Debian package of that name, hundreds of megabytes), which nobody
+//! is made to install: without it that half is left out, and says so.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    process::Command,
+    time::Duration,
+};
+
+use ff2_cluster_tests::Cluster;
+use serde_json::Value;
+
+/// The body of `GET path`, which must be found.
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 "), "{path}: {head}");
+    body.to_owned()
+}
+
+/// `http` addresses of the processes of a role.
+fn addresses(cluster: &Cluster, role: &str) -> Vec<String> {
+    let processes = cluster.processes().unwrap();
+    let of_role = processes.iter().filter(|process| process["role"] == role);
+    of_role.map(|process| process["addresses"]["http"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn the_page_shows_nodes_disks_and_chains() {
+    let cluster = Cluster::start().unwrap();
+    std::fs::write(cluster.mount().join("file"), vec![1; 1 << 20]).unwrap();
+    let metads = addresses(&cluster, "metad");
+    assert_eq!(metads.len(), 3);
+    for address in &metads {
+        // Also those that do not lead: they ask the leader.
+        let shown: Value = serde_json::from_str(&get(address, "/api/cluster.json")).unwrap();
+        let count = |key: &str| shown[key].as_array().unwrap().len();
+        assert_eq!(count("nodes"), 7, "{shown}");
+        assert_eq!(count("groups"), 2, "{shown}");
+        assert_eq!(shown["healthy"], true, "{shown}");
+        assert!(get(address, "/").contains("<title>"), "there is a page");
+        every_metric_is_explained(&get(address, "/metrics"));
+        render(address, &shown);
+    }
+    operations_are_timed(&cluster);
+}
+
+fn every_metric_is_explained(text: &str) {
+    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let name = line.split(' ').next().unwrap();
+        let help = text.lines().find_map(|line| line.strip_prefix(&format!("# HELP {name} ")));
+        assert!(help.is_some_and(|help| help.len() > 10), "{name} is not explained");
+    }
+}
+
+/// What the cluster just did is in somebody's histograms.
+fn operations_are_timed(cluster: &Cluster) {
+    let all = |role| addresses(cluster, role).iter().map(|at| get(at, "/metrics")).collect();
+    let (metads, storageds): (String, String) = (all("metad"), all("storaged"));
+    let measured = |text: &str, series: &str| {
+        let counts = text.lines().filter_map(|line| line.strip_prefix(series));
+        let total: u64 = counts.map(|count| count.trim().parse::<u64>().unwrap()).sum();
+        assert!(total > 0, "nothing was measured: {series}");
+    };
+    for op in ["join", "heartbeat", "watch_routing", "lookup", "admin_cluster_status"] {
+        measured(&metads, &format!("ff2_metad_op_latency_seconds_count{{op=\"{op}\"}}"));
+    }
+    for group in ["0", "1"] {
+        for of in ["propose_latency_seconds", "log_sync_latency_seconds", "sync_entries"] {
+            measured(&metads, &format!("ff2_metad_raft_{of}_count{{group=\"{group}\"}}"));
+        }
+    }
+    for op in ["update", "forward", "settle"] {
+        measured(&storageds, &format!("ff2_storaged_op_latency_seconds_count{{op=\"{op}\"}}"));
+    }
+    for op in ["prepare", "commit"] {
+        measured(&storageds, &format!("ff2_storaged_store_latency_seconds_count{{op=\"{op}\"}}"));
+    }
+}
+
+/// What a browser shows after the page's scripts ran.
+fn render(address: &str, shown: &Value) {
+    let profile = tempfile::tempdir().unwrap();
+    let output = Command::new("chromium")
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
+        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .args(["--virtual-time-budget=5000", "--dump-dom"])
+        .arg(format!("http://{address}/"))
+        .output();
+    let output = match output {
+        Ok(output) => output,
+        Err(error) => return eprintln!("SKIPPED: the page is not rendered: chromium: {error}"),
+    };
+    let dom = String::from_utf8_lossy(&output.stdout);
+    // The script's own text is in it too.
+    let (_, body) = dom.split_once("<body").unwrap();
+    let body = body.split("<script>").next().unwrap();
+    let has = |what: &str| assert!(body.contains(what), "{what} is not shown: {body}");
+    for node in shown["nodes"].as_array().unwrap() {
+        has(&format!(">node {}<", node["id"]));
+        has(node["address"].as_str().unwrap());
+        for disk in node["disks"].as_array().unwrap() {
+            has(disk["path"].as_str().unwrap());
+        }
+    }
+    for chain in shown["chains"].as_array().unwrap() {
+        has(&format!("chain {}, version {}", chain["id"], chain["version"]));
+    }
+    has(shown["cluster_id"].as_str().unwrap());
+    has(">healthy<");
+}
