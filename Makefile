@@ -1,5 +1,5 @@
 # The two commands of this project are `make demo` and `make test`.
-.PHONY: demo test build release check clean
+.PHONY: demo test bench build release check clean
 
 # A compiler cache makes the second build of RocksDB a matter of seconds; without one it takes minutes.
 ifneq ($(shell command -v ccache),)
@@ -23,6 +23,15 @@ test:
 	@deploy/install-packages.sh test
 	cargo xtask check
 
+# The table of docs/BENCHMARKS.md, made on a cluster that comes and goes.
+BENCH_DIR ?= /var/tmp/ff2-bench
+bench: build
+	@deploy/install-packages.sh bench
+	target/debug/ff2ctl --dir $(BENCH_DIR)/cluster up --mount $(BENCH_DIR)/mnt
+	target/debug/ff2ctl --dir $(BENCH_DIR)/cluster bench all --markdown; status=$$?; \
+	target/debug/ff2ctl --dir $(BENCH_DIR)/cluster down --purge && \
+	rmdir $(BENCH_DIR)/mnt $(BENCH_DIR) && exit $$status
+
 build:
 	@deploy/install-packages.sh
 	cargo build --locked --workspace --bins
@@ -30,6 +39,8 @@ build:
 release:
 	@deploy/install-packages.sh
 	cargo build --locked --workspace --bins --release
+
+check: test
 
 clean:
 	cargo clean

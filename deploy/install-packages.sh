@@ -1,11 +1,29 @@
 #!/bin/sh
-# Installs what a fresh Debian machine with Rust lacks to build, test and run ff2. Does nothing, and
-# needs no root, where everything is there already.
+# Installs what a fresh Debian machine with Rust lacks to build and run ff2. Does nothing, and needs no
+# root, where everything is there already.
+#
+#   deploy/install-packages.sh          to build and run
+#   deploy/install-packages.sh test     also to test
+#   deploy/install-packages.sh bench    also to measure the disk (`ff2ctl bench`)
 set -eu
 
+# The version that the checks were last run with; another one that is there already is left alone.
+nextest_version=0.9.143
+
 # Building RocksDB and its bindings: g++, libclang-dev. raft-rs generates its messages with protoc.
-# Mounting: fuse3. Fault tests cut links between network namespaces: iproute2. ccache only saves time.
-packages="g++ make pkg-config libclang-dev protobuf-compiler fuse3 iproute2 ccache"
+# Mounting: fuse3. ccache only saves time.
+packages="g++ make pkg-config libclang-dev protobuf-compiler fuse3 ccache"
+
+case "${1-}" in
+"") ;;
+# Fault tests cut links between network namespaces.
+test) packages="$packages iproute2" ;;
+bench) packages="$packages fio" ;;
+*)
+    echo "usage: $0 [test | bench]" >&2
+    exit 2
+    ;;
+esac
 
 missing=
 for package in $packages; do
@@ -30,6 +48,6 @@ if [ -n "$missing" ]; then
 fi
 
 if [ "${1-}" = test ] && ! command -v cargo-nextest >/dev/null; then
-    echo "installing cargo-nextest"
-    cargo install --locked --quiet cargo-nextest
+    echo "installing cargo-nextest $nextest_version"
+    cargo install --locked --quiet --version "$nextest_version" cargo-nextest
 fi

@@ -3,24 +3,39 @@
 //! CPU seconds are summed over all processes of the cluster, the mount and this program, because a
 //! file system's cost is what it takes from the programs beside it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use clap::builder::RangedU64ValueParser;
 use serde::Serialize;
+use serde_json::json;
 
-use crate::own::Own;
+use crate::{
+    bytes::ByteSize,
+    output::{Output, table},
+    own::Own,
+    stop::Stop,
+};
 
+mod all;
 mod cpu;
 mod disk;
 mod fs;
+mod host;
 mod meta;
 mod raft;
 
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(crate) enum Args {
-    /// Streams and random reads through the mount.
+    /// All of the below, the file system's figures beside the disk's in the same run.
+    All(all::Args),
+    /// Streams and random I/O through the mount.
     Fs(fs::Args),
-    /// Creates, looks up, opens and removes small files on the mount.
+    /// Creates, looks up, reads and removes small files on the mount.
     Meta(meta::Args),
     /// What the disk under the cluster does by itself (needs `fio`).
     Disk(disk::Args),
@@ -28,54 +43,158 @@ pub(crate) enum Args {
     Raft(raft::Args),
 }
 
-/// One line of a report.
+/// What one piece of work reached.
 #[derive(Debug, Serialize)]
 pub(crate) struct Figure {
-    pub(crate) name: String,
-    pub(crate) value: f64,
-    pub(crate) unit: &'static str,
+    /// Figures of the same work, on the file system and on the disk, are held against each other.
+    work: &'static str,
+    name: String,
+    value: f64,
+    unit: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu: Option<Cpu>,
+}
+
+/// What it cost.
+#[derive(Debug, Serialize)]
+struct Cpu {
+    value: f64,
+    unit: &'static str,
+    /// How many cores were busy with it.
+    cores: f64,
+    /// Shares of `value`.
+    by_role: BTreeMap<String, f64>,
 }
 
 impl Figure {
-    fn new(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
-        Self { name: name.into(), value, unit }
+    fn new(work: &'static str, name: impl Into<String>, value: f64, unit: &'static str) -> Self {
+        Self { work, name: name.into(), value, unit, cpu: None }
     }
+
+    /// Bytes that moved at a cost.
+    fn moved(work: &'static str, name: impl Into<String>, bytes: u64, cost: &cpu::Cost) -> Self {
+        let mib = bytes as f64 / f64::from(1 << 20);
+        Self::new(work, name, mib / cost.wall_s, "MiB/s").costing(cost, 1024.0 / mib, "s/GiB")
+    }
+
+    /// Operations that were done at a cost.
+    fn done(work: &'static str, name: impl Into<String>, count: u64, cost: &cpu::Cost) -> Self {
+        let count = count.max(1) as f64;
+        Self::new(work, name, count / cost.wall_s, "1/s").costing(cost, 1e6 / count, "us each")
+    }
+
+    fn costing(mut self, cost: &cpu::Cost, factor: f64, unit: &'static str) -> Self {
+        let total: f64 = cost.cpu_s.values().sum();
+        let by_role = cost.cpu_s.iter().map(|(role, s)| (role.clone(), s * factor)).collect();
+        let cores = total / cost.wall_s;
+        self.cpu = Some(Cpu { value: total * factor, unit, cores, by_role });
+        self
+    }
+
+    fn value_text(&self) -> String {
+        format!("{} {}", rounded(self.value), self.unit)
+    }
+
+    fn cpu_text(&self) -> String {
+        let text = |cpu: &Cpu| {
+            let parts: Vec<String> =
+                cpu.by_role.iter().map(|(role, s)| format!("{role} {}", rounded(*s))).collect();
+            format!("{} {} ({})", rounded(cpu.value), cpu.unit, parts.join(", "))
+        };
+        self.cpu.as_ref().map(text).unwrap_or_default()
+    }
+
+    fn cores_text(&self) -> String {
+        self.cpu.as_ref().map(|cpu| format!("{:.1}", cpu.cores)).unwrap_or_default()
+    }
+}
+
+/// Three digits say all that such a measurement knows.
+fn rounded(value: f64) -> String {
+    let decimals = if value >= 100.0 { 0 } else { usize::from(value < 10.0) + 1 };
+    format!("{value:.decimals$}")
 }
 
 /// Runs one benchmark and prints its figures.
 pub(crate) fn run(dir: &Path, args: &Args, json: bool) -> Result<()> {
-    let figures = match args {
-        Args::Fs(args) => fs::run(&Own::new(dir)?, args)?,
-        Args::Meta(args) => meta::run(&Own::new(dir)?, args)?,
-        Args::Disk(args) => disk::run(dir, args)?,
-        Args::Raft(args) => raft::run(args)?,
-    };
-    if json {
-        println!("{}", serde_json::to_string_pretty(&figures)?);
-    } else {
-        for figure in &figures {
-            println!("{:<44} {:>12.2} {}", figure.name, figure.value, figure.unit);
-        }
-    }
-    Ok(())
+    let stop = Stop::on_signals()?;
+    let (dir, args) = (dir.to_path_buf(), args.clone());
+    let work = stop.clone();
+    stop.supervise(Duration::MAX, move || {
+        let output = Output::new(json);
+        let figures = match &args {
+            Args::All(args) => return all::run(&dir, args, output, &work),
+            Args::Fs(args) => fs::run(&Mounted::find(&dir, &work)?, args)?,
+            Args::Meta(args) => meta::run(&Mounted::find(&dir, &work)?, args)?,
+            Args::Disk(args) => disk::run(&dir, args, &work)?,
+            Args::Raft(args) => raft::run(&dir, args, &work)?,
+        };
+        output.print(&json!(figures), || {
+            let rows = figures
+                .iter()
+                .map(|f| vec![f.name.clone(), f.value_text(), f.cpu_text(), f.cores_text()]);
+            table(&["WORK", "FIGURE", "CPU OF ALL PROCESSES", "CORES BUSY"], rows)
+        })
+    })
 }
 
-/// A folder for the benchmark's files on the cluster's mount, removed by [`Scratch::drop`].
-struct Scratch {
-    path: PathBuf,
+/// Where a benchmark of files runs, and whose CPU counts.
+struct Place {
+    scratch: Scratch,
+    processes: cpu::Processes,
+    stop: Stop,
 }
 
-impl Scratch {
-    fn on_mount(own: &Own) -> Result<Self> {
+/// The cluster's mount.
+struct Mounted {
+    own: Own,
+    mount: PathBuf,
+    stop: Stop,
+}
+
+impl Mounted {
+    fn find(dir: &Path, stop: &Stop) -> Result<Self> {
+        let own = Own::new(dir, stop.clone())?;
         let ps = own.json(&["ps"])?;
-        let processes = ps.as_array().or_else(|| ps["processes"].as_array());
-        let mount = processes
+        let mount = ps
+            .as_array()
             .into_iter()
             .flatten()
             .filter(|process| process["state"] == "running")
             .find_map(|process| process["mount_point"].as_str())
             .context("the cluster has no mount: make one with `ff2ctl mount PATH`")?;
-        let path = Path::new(mount).join(format!("bench-{}", std::process::id()));
+        Ok(Self { mount: mount.into(), own, stop: stop.clone() })
+    }
+
+    fn place(&self) -> Result<Place> {
+        let processes = cpu::Processes::of_cluster(&self.own)?;
+        Ok(Place { scratch: Scratch::make(&self.mount)?, processes, stop: self.stop.clone() })
+    }
+}
+
+impl Place {
+    /// Beside the cluster's data, on the disk itself.
+    fn beside(dir: &Path, stop: &Stop) -> Result<Self> {
+        let processes = cpu::Processes::none();
+        Ok(Self { scratch: Scratch::make(dir)?, processes, stop: stop.clone() })
+    }
+
+    fn measure(&self, work: impl FnOnce() -> Result<()>) -> Result<cpu::Cost> {
+        self.stop.check()?;
+        let meter = cpu::Meter::start(&self.processes)?;
+        work()?;
+        meter.stop()
+    }
+}
+
+/// A folder for the benchmark's files, removed by [`Scratch::drop`].
+struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    fn make(folder: &Path) -> Result<Self> {
+        let path = folder.join(format!("bench-{}", std::process::id()));
         std::fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
         Ok(Self { path })
     }
@@ -91,7 +210,6 @@ impl Drop for Scratch {
 
 /// Runs `work` on `threads` threads, each with its number; the first failure is returned.
 fn on_threads(threads: usize, work: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
-    ensure!(threads > 0, "--threads must be at least 1");
     std::thread::scope(|scope| {
         let work = &work;
         let running: Vec<_> =
@@ -100,4 +218,80 @@ fn on_threads(threads: usize, work: impl Fn(usize) -> Result<()> + Sync) -> Resu
             .into_iter()
             .try_for_each(|thread| thread.join().expect("a benchmark thread does not panic"))
     })
+}
+
+/// Says on standard error what is being measured.
+fn tell(what: &str) {
+    eprintln!("measuring: {what}");
+}
+
+/// For options that count something.
+fn at_least_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=1_000_000)
+}
+
+/// For the size of a benchmark's data.
+fn at_least_a_mib(text: &str) -> Result<ByteSize, String> {
+    let size: ByteSize = text.parse()?;
+    if size.0 < 1 << 20 {
+        return Err(format!("{size} is too little to measure: at least 1MiB"));
+    }
+    Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(subcommand)]
+        _bench: Args,
+    }
+
+    #[test]
+    fn zeros_are_refused() {
+        for line in [
+            "fs --size 0",
+            "fs --size 4KiB",
+            "fs --streams 0",
+            "fs --seconds 0",
+            "fs --depth 0",
+            "meta --files 0",
+            "meta --threads 0",
+            "disk --seconds 0",
+            "disk --size 0",
+            "all --size 0",
+        ] {
+            let words = std::iter::once("bench").chain(line.split(' '));
+            assert!(Line::try_parse_from(words).is_err(), "{line}");
+        }
+        for line in ["all --markdown", "fs --size 64MiB --streams 2", "meta --file-size 0", "raft"]
+        {
+            let words = std::iter::once("bench").chain(line.split(' '));
+            Line::try_parse_from(words).unwrap();
+        }
+    }
+
+    #[test]
+    fn costs_are_per_unit_of_work() {
+        let cpu_s = BTreeMap::from([("fuse".to_owned(), 1.0), ("storaged".to_owned(), 3.0)]);
+        let cost = cpu::Cost { wall_s: 2.0, cpu_s };
+        let figure = Figure::moved("w", "work", 2 << 30, &cost);
+        assert_eq!(figure.value_text(), "1024 MiB/s");
+        assert_eq!(figure.cpu_text(), "2.00 s/GiB (fuse 0.50, storaged 1.50)");
+        assert_eq!(figure.cores_text(), "2.0");
+        let figure = Figure::done("w", "work", 1000, &cost);
+        assert_eq!(figure.value_text(), "500 1/s");
+        assert_eq!(figure.cpu_text(), "4000 us each (fuse 1000, storaged 3000)");
+    }
+
+    #[test]
+    fn three_digits_are_shown() {
+        assert_eq!(rounded(1234.5), "1234");
+        assert_eq!(rounded(12.345), "12.3");
+        assert_eq!(rounded(1.2345), "1.23");
+    }
 }

@@ -126,7 +126,7 @@ impl Cli {
         let around = Surroundings { folder, output: Output::new(json), access };
         match self.command {
             Command::Completion(args) => completion::run(&args),
-            Command::Demo(args) => demo::run(&args),
+            Command::Demo(args) => demo::run(&args, json),
             Command::Bench(args) => bench::run(around.folder.path(), &args, json),
             Command::Kill(args) => kill::run(&around, &args),
             Command::Security(command) => security::run(&around, &command),

@@ -5,156 +5,149 @@
 //! killed in the middle; a crate is compiled on the mount; every byte is compared with its source
 //! through a fresh mount; everything is taken down. Each step runs the `ff2ctl` command that a person
 //! would type, and prints it. It owns no cluster logic.
+//!
+//! However it ends (done, failed, interrupted, too slow), the cluster is taken down and the folder removed.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
-use indicatif::HumanBytes;
+use anyhow::{Context, Result, ensure};
+use indicatif::{HumanBytes, HumanCount};
 
 mod cluster;
 mod compile;
 mod copy;
+mod folder;
 mod input;
 mod progress;
+mod say;
+mod summary;
 mod verify;
 
 use cluster::Cluster;
+use folder::Folder;
+use say::Say;
+use summary::Summary;
+
+use crate::stop::{Reason, Stop};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Where the demo keeps its cluster; must not exist yet, and is removed at the end. It needs about
-    /// 5 GiB on a filesystem with direct I/O (tmpfs has none).
-    #[arg(long, default_value = "ff2-demo")]
+    /// Where the demo keeps its cluster; removed at the end. It needs a few GiB on a filesystem with
+    /// direct I/O (tmpfs has none).
+    #[arg(long, default_value = "/var/tmp/ff2-demo")]
     folder: PathBuf,
     /// Copy at most this many files of the cargo registry.
-    #[arg(long, default_value_t = 12_000)]
+    #[arg(long, default_value_t = 20_000)]
     files_max: usize,
+    /// Give up, and clean up, after this many seconds.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    limit_s: u64,
     /// Leave the cluster running and mounted at the end, to look around.
     #[arg(long)]
     keep: bool,
 }
 
-/// What the summary prints.
-#[derive(Debug, Default)]
-struct Summary {
-    files: usize,
-    bytes: u64,
-    copy_large: Duration,
-    large_bytes: u64,
-    copy_small: Duration,
-    small_files: usize,
-    pause_max: Duration,
-    compile: Duration,
-    verify: Duration,
-    verify_bytes: u64,
-}
-
-pub(crate) fn run(args: &Args) -> Result<()> {
-    let folder = std::path::absolute(&args.folder).context("find the demo's folder")?;
-    if folder.exists() {
-        bail!(
-            "{0} exists, perhaps from an earlier demo: remove it with \
-             `ff2ctl --dir {0}/cluster down --purge && rm -r {0}`, or name another with --folder",
-            folder.display()
-        );
-    }
+pub(crate) fn run(args: &Args, json: bool) -> Result<()> {
+    let started = Instant::now();
+    let say = Say::new(json);
     let input = input::find(args.files_max)?;
-    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-    let cluster = Cluster::new(folder.clone())?;
-    let outcome = play(&cluster, &input);
-    if args.keep && outcome.is_ok() {
-        println!(
-            "\nThe cluster is still up. Look around with `ff2ctl --dir {} status`,",
-            cluster.dir()
-        );
-        println!("and take it down with `ff2ctl --dir {} down --purge`.", cluster.dir());
-    } else {
-        cluster.down();
-        fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
+    let stop = Stop::on_signals()?;
+    let folder = Folder::claim(&args.folder, input.bytes(), say)?;
+    let cluster = Cluster::new(&folder, stop.clone(), say)?;
+    let limit = Duration::from_secs(args.limit_s);
+    let outcome = stop.supervise(limit, move || play(&cluster, &input, say));
+    let cleaned = finish(folder, &stop, &outcome, args.keep, say);
+    match outcome {
+        Ok(summary) => {
+            summary.print(started.elapsed(), say)?;
+            cleaned
+        }
+        // What went wrong first matters most.
+        Err(problem) => {
+            if let Err(more) = cleaned {
+                say::warn(&format!("cleaning up failed too: {more:#}"));
+            }
+            Err(problem)
+        }
     }
-    print_summary(&outcome?);
-    Ok(())
 }
 
-fn play(cluster: &Cluster, input: &input::Input) -> Result<Summary> {
-    let mut summary = Summary { files: input.files(), bytes: input.bytes(), ..Summary::default() };
-    heading("A cluster of 3 metadata and 4 storage servers, 3 replicas of everything, mounted");
+/// Takes everything down, or hands it over to the user.
+fn finish(
+    folder: Folder,
+    stop: &Stop,
+    outcome: &Result<Summary>,
+    keep: bool,
+    say: Say,
+) -> Result<()> {
+    if let Err(problem) = outcome {
+        say::warn(&format!("{problem:#}; cleaning up, which takes up to a minute"));
+        if stop.reason() != Some(Reason::Signal) {
+            match folder.save_logs() {
+                Ok(saved) => say::warn(&format!("the servers' logs are in {}", saved.display())),
+                Err(more) => say::warn(&format!("the servers' logs are lost: {more:#}")),
+            }
+        }
+        return folder.remove_after_stop();
+    }
+    if keep {
+        say.heading("The cluster is still up");
+        say.line(&format!("  look around:   ls {}", folder.mount().display()));
+        say.line(&format!("  take it down:  {}", folder.how_to_remove()));
+        return folder.keep();
+    }
+    say.heading("Everything is taken down");
+    folder.remove()
+}
+
+fn play(cluster: &Cluster, input: &input::Input, say: Say) -> Result<Summary> {
+    let (large, small) = (&input.large, &input.small);
+    let mut summary = Summary::default();
+    say.heading("A cluster of 3 metadata and 4 storage servers, 3 replicas of everything, mounted");
     cluster.up()?;
     cluster.show(&["status"])?;
 
-    heading(&format!("Large files: {} of toolchain libraries", HumanBytes(input.large_bytes())));
-    let started = Instant::now();
-    let copied = copy::tree(&input.large, &cluster.mount().join("toolchain"), || Ok(()))?;
-    summary.copy_large = started.elapsed();
-    summary.large_bytes = copied.bytes;
+    say.heading(&format!(
+        "Large files: {} of toolchain libraries from {}",
+        HumanBytes(large.bytes()),
+        large.root.display()
+    ));
+    let stop = cluster.stop();
+    summary.large = copy::tree(large, &cluster.mount().join("toolchain"), stop, || Ok(()))?;
+    say.line(&summary.large.to_string());
 
-    heading(&format!("{} small files, and two servers die on the way", input.small.files.len()));
-    let started = Instant::now();
-    let mut drills = cluster.drills(input.small.files.len());
-    let copied =
-        copy::tree(&input.small, &cluster.mount().join("registry"), || drills.next_if_due())?;
+    say.heading(&format!(
+        "{} small files from {}, and two servers die on the way",
+        HumanCount(small.files.len() as u64),
+        small.root.display()
+    ));
+    let mut drills = cluster.drills(small.files.len());
+    let registry = cluster.mount().join("registry");
+    summary.small = copy::tree(small, &registry, stop, || drills.next_if_due())?;
     ensure!(drills.all_done(), "the copy ended before the servers were killed");
-    summary.copy_small = started.elapsed();
-    summary.small_files = copied.files;
-    summary.pause_max = copied.pause_max;
+    say.line(&summary.small.to_string());
     cluster.show(&["ps"])?;
 
-    heading("A crate is compiled on the mount, with two servers dead");
+    say.heading("A crate is compiled on the mount, with two servers dead");
     let started = Instant::now();
-    compile::crate_on(&cluster.mount())?;
+    compile::crate_on(&cluster.mount(), stop, say)?;
     summary.compile = started.elapsed();
 
-    heading("The dead servers return and catch up");
-    cluster.revive()?;
+    say.heading("The dead servers return and catch up");
+    summary.catch_up = cluster.revive()?;
 
-    heading("Every byte is compared with its source, through a fresh mount");
+    say.heading("Every byte is compared with its source, through a fresh mount");
     cluster.remount()?;
     let started = Instant::now();
-    let trees = [
-        (&input.large, cluster.mount().join("toolchain")),
-        (&input.small, cluster.mount().join("registry")),
-    ];
-    for (tree, copy) in trees {
-        summary.verify_bytes += verify::tree(tree, &copy)?;
+    for (tree, copy) in [(large, "toolchain"), (small, "registry")] {
+        summary.verified_bytes += verify::tree(tree, &cluster.mount().join(copy), stop)?;
     }
     summary.verify = started.elapsed();
+    say.line(&format!("  {} compared, all equal", HumanBytes(summary.verified_bytes)));
     Ok(summary)
-}
-
-fn heading(text: &str) {
-    println!("\n\x1b[1m== {text}\x1b[0m");
-}
-
-fn print_summary(summary: &Summary) {
-    heading("Summary");
-    let rate = |bytes: u64, time: Duration| {
-        HumanBytes((bytes as f64 / time.as_secs_f64().max(0.001)) as u64).to_string()
-    };
-    println!("  copied in        {} files, {}", summary.files, HumanBytes(summary.bytes));
-    println!(
-        "  large files      {:>6.1} s   {}/s, each byte on three disks",
-        summary.copy_large.as_secs_f64(),
-        rate(summary.large_bytes, summary.copy_large)
-    );
-    println!(
-        "  small files      {:>6.1} s   {:.0} files/s, with a storage server and the metadata leader killed",
-        summary.copy_small.as_secs_f64(),
-        summary.small_files as f64 / summary.copy_small.as_secs_f64().max(0.001)
-    );
-    println!(
-        "  longest pause    {:>6.1} s   (no error: the copy waited and went on)",
-        summary.pause_max.as_secs_f64()
-    );
-    println!("  compiled a crate {:>6.1} s", summary.compile.as_secs_f64());
-    println!(
-        "  verified         {:>6.1} s   {}/s read back, every byte equal",
-        summary.verify.as_secs_f64(),
-        rate(summary.verify_bytes, summary.verify)
-    );
 }
 
 /// A path as a person reads it.

@@ -31,6 +31,7 @@ mod security;
 mod session;
 mod show;
 mod status;
+mod stop;
 mod table;
 mod target;
 mod up;

@@ -9,38 +9,46 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::stop::Stop;
+
 /// `ff2ctl --dir D`.
 #[derive(Clone, Debug)]
 pub(crate) struct Own {
     program: PathBuf,
     dir: PathBuf,
+    stop: Stop,
 }
 
 impl Own {
-    pub(crate) fn new(dir: &Path) -> Result<Self> {
+    /// Commands that run when `stop` is requested are killed.
+    pub(crate) fn new(dir: &Path, stop: Stop) -> Result<Self> {
         let program = std::env::current_exe().context("find ff2ctl's own program file")?;
-        Ok(Self { program, dir: dir.to_path_buf() })
+        Ok(Self { program, dir: dir.to_path_buf(), stop })
     }
 
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Prints the command, runs it, and lets it print.
-    pub(crate) fn show(&self, args: &[&str]) -> Result<()> {
-        println!("\x1b[2m$ ff2ctl {}\x1b[0m", args.join(" "));
-        let status = self.command(args).status().context("start ff2ctl")?;
-        ensure!(status.success(), "`ff2ctl {}` failed", args.join(" "));
+    /// Runs the command, and lets it print unless `quiet`.
+    pub(crate) fn run(&self, args: &[&str], quiet: bool) -> Result<()> {
+        let mut command = self.command(args);
+        if quiet {
+            command.stdout(Stdio::null());
+        }
+        let output = self.stop.run(&mut command).with_context(|| shown(args))?;
+        ensure!(output.status.success(), "`{}` failed", shown(args));
         Ok(())
     }
 
     /// What the command prints with `--json`.
     pub(crate) fn json(&self, args: &[&str]) -> Result<Value> {
-        let output = self.command(args).arg("--json").stderr(Stdio::inherit()).output();
-        let output = output.context("start ff2ctl")?;
-        ensure!(output.status.success(), "`ff2ctl {} --json` failed", args.join(" "));
+        let mut command = self.command(args);
+        let output = self.stop.run(command.arg("--json").stdout(Stdio::piped()));
+        let output = output.with_context(|| shown(args))?;
+        ensure!(output.status.success(), "`{} --json` failed", shown(args));
         serde_json::from_slice(&output.stdout)
-            .with_context(|| format!("parse what `ff2ctl {} --json` printed", args.join(" ")))
+            .with_context(|| format!("parse what `{} --json` printed", shown(args)))
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -48,4 +56,8 @@ impl Own {
         command.arg("--dir").arg(&self.dir).args(args).stdin(Stdio::null());
         command
     }
+}
+
+fn shown(args: &[&str]) -> String {
+    format!("ff2ctl {}", args.join(" "))
 }

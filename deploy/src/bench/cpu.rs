@@ -1,6 +1,6 @@
 //! CPU seconds of the cluster's processes, its mounts, and this program.
 
-use std::{fs, time::Instant};
+use std::{collections::BTreeMap, fs, time::Instant};
 
 use anyhow::{Context, Result};
 
@@ -8,50 +8,69 @@ use crate::own::Own;
 
 /// Unit of times in `/proc/PID/stat` (USER_HZ): part of Linux's interface, whatever the kernel's own tick.
 const TICKS_PER_S: f64 = 100.0;
+/// The role of this program.
+const BENCH: &str = "bench";
+
+/// Whose CPU counts: roles and pids.
+pub(super) struct Processes(Vec<(String, u64)>);
+
+impl Processes {
+    /// This program alone.
+    pub(super) fn none() -> Self {
+        Self(vec![(BENCH.to_owned(), u64::from(std::process::id()))])
+    }
+
+    /// All processes of the cluster, and this program.
+    pub(super) fn of_cluster(own: &Own) -> Result<Self> {
+        let ps = own.json(&["ps"])?;
+        let processes = ps.as_array().context("ps prints a list")?.iter().filter_map(|process| {
+            Some((process["role"].as_str()?.to_owned(), process["pid"].as_u64()?))
+        });
+        let mut all = Self::none();
+        all.0.extend(processes);
+        Ok(all)
+    }
+
+    fn cpu_s(&self) -> Result<BTreeMap<String, f64>> {
+        let mut sums = BTreeMap::new();
+        for (role, pid) in &self.0 {
+            // A process that ended in between cannot be counted: the cluster must not change.
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
+                .with_context(|| format!("read the CPU time of process {pid}"))?;
+            let ticks = parse(&stat).with_context(|| format!("parse /proc/{pid}/stat"))?;
+            *sums.entry(role.clone()).or_insert(0.0) += ticks as f64 / TICKS_PER_S;
+        }
+        Ok(sums)
+    }
+}
 
 /// Counts from its creation.
-pub(super) struct Meter {
-    pids: Vec<u64>,
-    cpu_s: f64,
+pub(super) struct Meter<'a> {
+    processes: &'a Processes,
+    cpu_s: BTreeMap<String, f64>,
     started: Instant,
 }
 
-/// Wall time and CPU time of a piece of work.
-#[derive(Clone, Copy, Debug)]
+/// Wall time, and CPU time by role, of a piece of work.
+#[derive(Clone, Debug)]
 pub(super) struct Cost {
     pub(super) wall_s: f64,
-    pub(super) cpu_s: f64,
+    pub(super) cpu_s: BTreeMap<String, f64>,
 }
 
-impl Meter {
-    pub(super) fn start(own: &Own) -> Result<Self> {
-        let ps = own.json(&["ps"])?;
-        let processes = ps.as_array().or_else(|| ps["processes"].as_array());
-        let mut pids: Vec<u64> = processes
-            .context("ps prints a list")?
-            .iter()
-            .filter_map(|process| process["pid"].as_u64())
-            .collect();
-        pids.push(u64::from(std::process::id()));
-        let cpu_s = total(&pids)?;
-        Ok(Self { pids, cpu_s, started: Instant::now() })
+impl<'a> Meter<'a> {
+    pub(super) fn start(processes: &'a Processes) -> Result<Self> {
+        Ok(Self { processes, cpu_s: processes.cpu_s()?, started: Instant::now() })
     }
 
     pub(super) fn stop(self) -> Result<Cost> {
         let wall_s = self.started.elapsed().as_secs_f64();
-        Ok(Cost { wall_s, cpu_s: total(&self.pids)? - self.cpu_s })
+        let mut cpu_s = self.processes.cpu_s()?;
+        for (role, sum) in &mut cpu_s {
+            *sum -= self.cpu_s.get(role).copied().unwrap_or_default();
+        }
+        Ok(Cost { wall_s, cpu_s })
     }
-}
-
-fn total(pids: &[u64]) -> Result<f64> {
-    let mut ticks = 0;
-    for pid in pids {
-        // A process that ended in between is missing from the second sum: the cluster must not change.
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
-            .with_context(|| format!("read the CPU time of process {pid}"))?;
-        ticks += parse(&stat).with_context(|| format!("parse /proc/{pid}/stat"))?;
-    }
-    Ok(ticks as f64 / TICKS_PER_S)
 }
 
 /// User and system ticks: fields 14 and 15; the name in field 2 may hold spaces and parentheses.

@@ -1,63 +1,117 @@
 //! The disk's own figures, by `fio`, to hold the file system's against.
 
-use std::{path::Path, process::Command};
+use std::{
+    io::ErrorKind,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::Figure;
+use super::{Figure, at_least_a_mib, at_least_one, tell};
+use crate::{bytes::ByteSize, stop::Stop};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
+    /// Size of the test file.
+    #[arg(long, default_value = "1GiB", value_parser = at_least_a_mib)]
+    pub(super) size: ByteSize,
     /// Seconds of each run.
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
-    /// MiB of the test file.
-    #[arg(long, default_value_t = 1024)]
-    size_mib: u64,
+    #[arg(long, default_value_t = 5, value_parser = at_least_one())]
+    pub(super) seconds: usize,
+    /// Random reads and writes in flight.
+    #[arg(long, default_value_t = 16, value_parser = at_least_one())]
+    pub(super) depth: usize,
 }
 
-const RUNS: [(&str, &str, &str, u32); 4] = [
-    ("disk, sequential write, 1 MiB direct", "write", "1m", 8),
-    ("disk, sequential read, 1 MiB direct", "read", "1m", 8),
-    ("disk, random read, 4 KiB, depth 16", "randread", "4k", 16),
-    ("disk, random write, 4 KiB, depth 16", "randwrite", "4k", 16),
-];
+/// Enough to keep a disk busy with 1 MiB each.
+const STREAM_DEPTH: usize = 8;
 
-pub(super) fn run(dir: &Path, args: &Args) -> Result<Vec<Figure>> {
+struct Run {
+    work: &'static str,
+    name: String,
+    mode: &'static str,
+    block: &'static str,
+    depth: usize,
+    /// Each write is followed by fdatasync.
+    sync: bool,
+}
+
+fn runs(depth: usize) -> [Run; 5] {
+    let stream = |work, mode| Run {
+        work,
+        name: format!("disk: sequential {mode}, 1 MiB direct, depth {STREAM_DEPTH}"),
+        mode,
+        block: "1m",
+        depth: STREAM_DEPTH,
+        sync: false,
+    };
+    let random = |work, mode, what: &str| Run {
+        work,
+        name: format!("disk: random {what}, 4 KiB direct, depth {depth}"),
+        mode,
+        block: "4k",
+        depth,
+        sync: false,
+    };
+    let synced = Run {
+        work: "sync",
+        name: "disk: 4 KiB write and fdatasync, one after the other".into(),
+        mode: "write",
+        block: "4k",
+        depth: 1,
+        sync: true,
+    };
+    [
+        stream("seq-write", "write"),
+        stream("seq-read", "read"),
+        random("rand-read", "randread", "read"),
+        random("rand-write", "randwrite", "write"),
+        synced,
+    ]
+}
+
+/// Runs on the disk that holds `dir`.
+pub(super) fn run(dir: &Path, args: &Args, stop: &Stop) -> Result<Vec<Figure>> {
     std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     let file = dir.join(format!("bench-disk-{}", std::process::id()));
-    let figures = RUNS.iter().map(|run| fio(&file, run, args)).collect();
+    let figures = runs(args.depth).iter().map(|run| fio(&file, run, args, stop)).collect();
     // The file may not exist if fio could not start.
     let _ = std::fs::remove_file(&file);
     figures
 }
 
-fn fio(
-    file: &Path,
-    (name, mode, block, depth): &(&str, &str, &str, u32),
-    args: &Args,
-) -> Result<Figure> {
-    let output = Command::new("fio")
+fn fio(file: &Path, run: &Run, args: &Args, stop: &Stop) -> Result<Figure> {
+    tell(&run.name);
+    let mut command = Command::new("fio");
+    command
         .arg(format!("--filename={}", file.display()))
         .args(["--name=disk", "--direct=1", "--ioengine=io_uring", "--output-format=json"])
-        .arg(format!("--rw={mode}"))
-        .arg(format!("--bs={block}"))
-        .arg(format!("--iodepth={depth}"))
-        .arg(format!("--size={}m", args.size_mib))
+        .arg(format!("--rw={}", run.mode))
+        .arg(format!("--bs={}", run.block))
+        .arg(format!("--iodepth={}", run.depth))
+        .arg(format!("--fdatasync={}", u8::from(run.sync)))
+        .arg(format!("--size={}", args.size.0))
         .args(["--time_based", &format!("--runtime={}", args.seconds)])
-        .output()
-        .context("start fio (install it: `apt-get install fio`)")?;
-    ensure!(output.status.success(), "fio failed: {}", String::from_utf8_lossy(&output.stderr));
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let output = stop.run(&mut command).map_err(|problem| {
+        let missing = problem.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        match missing == Some(ErrorKind::NotFound) {
+            true => {
+                problem.context("fio is missing: `deploy/install-packages.sh bench` installs it")
+            }
+            false => problem.context("run fio"),
+        }
+    })?;
+    ensure!(output.status.success(), "fio failed on {}", file.display());
     let report: Value = serde_json::from_slice(&output.stdout).context("parse fio's report")?;
-    let side = if mode.ends_with("read") { "read" } else { "write" };
+    let side = if run.mode.ends_with("read") { "read" } else { "write" };
     let result = &report["jobs"][0][side];
-    let small = *block == "4k";
-    let value = if small { result["iops"].as_f64() } else { result["bw_bytes"].as_f64() };
-    let value = value.context("fio reports a rate")?;
-    Ok(if small {
-        Figure::new(*name, value, "1/s")
-    } else {
-        Figure::new(*name, value / f64::from(1 << 20), "MiB/s")
+    let rate = |field: &str| result[field].as_f64().context("fio reports a rate");
+    Ok(match run.block {
+        "4k" => Figure::new(run.work, &run.name, rate("iops")?, "1/s"),
+        _ => Figure::new(run.work, &run.name, rate("bw_bytes")? / f64::from(1 << 20), "MiB/s"),
     })
 }

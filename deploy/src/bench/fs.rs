@@ -3,78 +3,186 @@
 use std::{
     fs::{File, OpenOptions},
     os::unix::fs::{FileExt, OpenOptionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
+use rustix::fs::{Advice, OFlags, fadvise};
 
-use super::{Figure, Scratch, cpu::Meter, on_threads};
-use crate::{bytes::ByteSize, own::Own};
+use super::{Figure, Mounted, Place, at_least_a_mib, at_least_one, on_threads, tell};
+use crate::bytes::ByteSize;
 
 const MIB: u64 = 1 << 20;
-const GIB: f64 = (1_u64 << 30) as f64;
+const RANDOM_BYTES: u64 = 4096;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Bytes written, then read, in each of the sequential runs.
-    #[arg(long, default_value = "1GiB")]
-    size: ByteSize,
+    /// Bytes of each sequential run, over all streams.
+    #[arg(long, default_value = "1GiB", value_parser = at_least_a_mib)]
+    pub(super) size: ByteSize,
     /// Streams, each with its own file.
-    #[arg(long, default_value_t = 1)]
-    streams: usize,
-    /// Seconds of random 4 KiB reads.
-    #[arg(long, default_value_t = 5)]
-    random_s: u64,
-    /// Random reads in flight.
-    #[arg(long, default_value_t = 16)]
-    depth: usize,
+    #[arg(long, default_value_t = 4, value_parser = at_least_one())]
+    pub(super) streams: usize,
+    /// Seconds of each random run.
+    #[arg(long, default_value_t = 5, value_parser = at_least_one())]
+    pub(super) seconds: usize,
+    /// Random reads and writes in flight.
+    #[arg(long, default_value_t = 16, value_parser = at_least_one())]
+    pub(super) depth: usize,
 }
 
-pub(super) fn run(own: &Own, args: &Args) -> Result<Vec<Figure>> {
-    let scratch = Scratch::on_mount(own)?;
-    let each = (args.size.0 / args.streams.max(1) as u64).next_multiple_of(MIB);
-    let total = each * args.streams as u64;
-    let gib = total as f64 / GIB;
-    let path = |stream: usize| scratch.path.join(format!("stream-{stream}"));
-    let mut figures = Vec::new();
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Cached,
+    Direct,
+}
 
-    let meter = Meter::start(own)?;
-    on_threads(args.streams, |stream| write(&path(stream), each))?;
-    let cost = meter.stop()?;
-    figures.push(Figure::new(
-        "sequential write, fsync at the end",
-        total as f64 / MIB as f64 / cost.wall_s,
-        "MiB/s",
-    ));
-    figures.push(Figure::new("sequential write, all processes", cost.cpu_s / gib, "CPU s/GiB"));
+impl Access {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Cached => "page cache",
+            Self::Direct => "direct",
+        }
+    }
 
-    let meter = Meter::start(own)?;
-    on_threads(args.streams, |stream| read(&path(stream), each))?;
-    let cost = meter.stop()?;
-    figures.push(Figure::new(
-        "sequential read, 1 MiB direct",
-        total as f64 / MIB as f64 / cost.wall_s,
-        "MiB/s",
-    ));
-    figures.push(Figure::new("sequential read, all processes", cost.cpu_s / gib, "CPU s/GiB"));
+    fn open(self, path: &Path) -> Result<File> {
+        let flags = if self == Self::Direct { OFlags::DIRECT } else { OFlags::empty() };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).custom_flags(flags.bits().cast_signed());
+        options.open(path).with_context(|| format!("open {}", path.display()))
+    }
+}
 
-    let meter = Meter::start(own)?;
-    let reads = AtomicU64::new(0);
-    let until = Instant::now() + Duration::from_secs(args.random_s);
-    on_threads(args.depth, |thread| {
-        random(&path(thread % args.streams), thread, each, until, &reads)
-    })?;
-    let cost = meter.stop()?;
-    let reads = reads.into_inner().max(1) as f64;
-    figures.push(Figure::new("random read, 4 KiB direct", reads / cost.wall_s, "1/s"));
-    figures.push(Figure::new(
-        "random read, all processes",
-        cost.cpu_s * 1e6 / reads,
-        "CPU us each",
-    ));
+pub(super) fn run(mounted: &Mounted, args: &Args) -> Result<Vec<Figure>> {
+    let bench = Bench::new(mounted.place()?, args);
+    let mut figures = vec![bench.write(Access::Cached)?];
+    // Space for the next, and nothing in the page cache.
+    bench.remove_all()?;
+    figures.push(bench.write(Access::Direct)?);
+    figures.push(bench.read(Access::Cached)?);
+    figures.push(bench.read(Access::Direct)?);
+    figures.push(bench.random("rand-read", "read")?);
+    figures.push(bench.random("rand-write", "write")?);
     Ok(figures)
+}
+
+struct Bench<'a> {
+    place: Place,
+    args: &'a Args,
+    /// Bytes of each stream's file.
+    each: u64,
+}
+
+impl<'a> Bench<'a> {
+    fn new(place: Place, args: &'a Args) -> Self {
+        let each = (args.size.0 / args.streams as u64).max(1).next_multiple_of(MIB);
+        Self { place, args, each }
+    }
+
+    fn path(&self, stream: usize) -> PathBuf {
+        self.place.scratch.path.join(format!("stream-{stream}"))
+    }
+
+    fn moved(&self) -> u64 {
+        self.each * self.args.streams as u64
+    }
+
+    fn name(&self, what: &str, how: &str) -> String {
+        let name = format!("sequential {what}, 1 MiB, {how}, {} streams", self.args.streams);
+        tell(&name);
+        name
+    }
+
+    fn remove_all(&self) -> Result<()> {
+        let remove = |stream| std::fs::remove_file(self.path(stream)).context("remove a stream");
+        (0..self.args.streams).try_for_each(remove)
+    }
+
+    /// Until all of it is on the disks.
+    fn write(&self, access: Access) -> Result<Figure> {
+        let name = self.name("write", &format!("{} and fsync", access.name()));
+        let cost = self.place.measure(|| {
+            on_threads(self.args.streams, |stream| {
+                let file = access.open(&self.path(stream))?;
+                self.blocks(|buffer, at| {
+                    // Each block differs, so that nothing below can share them.
+                    buffer[..8].copy_from_slice(&at.to_le_bytes());
+                    file.write_all_at(buffer, at).context("write")
+                })?;
+                file.sync_all().context("sync")
+            })
+        })?;
+        Ok(Figure::moved("seq-write", name, self.moved(), &cost))
+    }
+
+    fn read(&self, access: Access) -> Result<Figure> {
+        let name = self.name("read", access.name());
+        let cost = self.place.measure(|| {
+            on_threads(self.args.streams, |stream| {
+                let file = access.open(&self.path(stream))?;
+                fadvise(&file, 0, None, Advice::DontNeed).context("empty the page cache")?;
+                self.blocks(|buffer, at| file.read_exact_at(buffer, at).context("read"))
+            })
+        })?;
+        Ok(Figure::moved("seq-read", name, self.moved(), &cost))
+    }
+
+    /// Calls `io` for each MiB of a stream.
+    fn blocks(&self, io: impl Fn(&mut [u8], u64) -> Result<()>) -> Result<()> {
+        let mut buffer = Aligned::new(MIB as usize);
+        (0..self.each).step_by(MIB as usize).try_for_each(|at| {
+            self.place.stop.check()?;
+            io(buffer.get(), at)
+        })
+    }
+
+    fn random(&self, work: &'static str, what: &str) -> Result<Figure> {
+        let name = format!("random {what}, 4 KiB direct, depth {}", self.args.depth);
+        tell(&name);
+        let done = AtomicU64::new(0);
+        let time = Duration::from_secs(self.args.seconds as u64);
+        let cost = self.place.measure(|| {
+            let until = Instant::now() + time;
+            on_threads(self.args.depth, |thread| {
+                let file = Access::Direct.open(&self.path(thread % self.args.streams))?;
+                let mut buffer = Aligned::new(RANDOM_BYTES as usize);
+                let mut places = Places::new(thread as u64, self.each / RANDOM_BYTES);
+                while Instant::now() < until {
+                    self.place.stop.check()?;
+                    let at = places.next() * RANDOM_BYTES;
+                    match what {
+                        "read" => file.read_exact_at(buffer.get(), at),
+                        _ => file.write_all_at(buffer.get(), at),
+                    }
+                    .with_context(|| format!("{what} at {at}"))?;
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(())
+            })
+        })?;
+        Ok(Figure::done(work, name, done.into_inner(), &cost))
+    }
+}
+
+/// Random places: xorshift, since quality does not matter here, and the same places in every run do.
+struct Places {
+    state: u64,
+    count: u64,
+}
+
+impl Places {
+    fn new(seed: u64, count: u64) -> Self {
+        Self { state: 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed + 1), count }
+    }
+
+    fn next(&mut self) -> u64 {
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        self.state % self.count
+    }
 }
 
 /// Memory that direct I/O accepts.
@@ -94,47 +202,4 @@ impl Aligned {
     fn get(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..self.start + self.length]
     }
-}
-
-fn write(path: &Path, size: u64) -> Result<()> {
-    let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
-    let mut buffer = Aligned::new(MIB as usize);
-    for at in (0..size).step_by(MIB as usize) {
-        // Each block differs, so that nothing below can share them.
-        buffer.get()[..8].copy_from_slice(&at.to_le_bytes());
-        file.write_all_at(buffer.get(), at).with_context(|| format!("write {}", path.display()))?;
-    }
-    file.sync_all().with_context(|| format!("sync {}", path.display()))
-}
-
-fn open_direct(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(rustix::fs::OFlags::DIRECT.bits() as i32)
-        .open(path)
-        .with_context(|| format!("open {} for direct reads", path.display()))
-}
-
-fn read(path: &Path, size: u64) -> Result<()> {
-    let file = open_direct(path)?;
-    let mut buffer = Aligned::new(MIB as usize);
-    for at in (0..size).step_by(MIB as usize) {
-        file.read_exact_at(buffer.get(), at).with_context(|| format!("read {}", path.display()))?;
-    }
-    Ok(())
-}
-
-fn random(path: &Path, seed: usize, size: u64, until: Instant, reads: &AtomicU64) -> Result<()> {
-    let file = open_direct(path)?;
-    let mut buffer = Aligned::new(4096);
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed as u64 + 1);
-    while Instant::now() < until {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        let at = state % (size / 4096) * 4096;
-        file.read_exact_at(buffer.get(), at).with_context(|| format!("read {}", path.display()))?;
-        reads.fetch_add(1, Ordering::Relaxed);
-    }
-    Ok(())
 }

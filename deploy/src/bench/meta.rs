@@ -1,82 +1,85 @@
-//! Small files on the mount: what untar, git and data loaders do.
+//! Small files: what untar, git and data loaders do.
 
 use std::{
     fs::{self, File},
     io::{Read, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use super::{Figure, Scratch, cpu::Meter, on_threads};
-use crate::own::Own;
+use super::{Figure, Mounted, Place, at_least_one, on_threads, tell};
+use crate::bytes::ByteSize;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Files in all.
-    #[arg(long, default_value_t = 2_000)]
+    #[arg(long, default_value_t = 2_000, value_parser = at_least_one())]
     files: usize,
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = at_least_one())]
     threads: usize,
     /// Bytes of each file.
-    #[arg(long, default_value_t = 4096)]
-    bytes: usize,
+    #[arg(long, default_value = "4KiB")]
+    file_size: ByteSize,
 }
 
-pub(super) fn run(own: &Own, args: &Args) -> Result<Vec<Figure>> {
-    let scratch = Scratch::on_mount(own)?;
-    let per_thread = args.files / args.threads.max(1);
-    let folder = |thread: usize| scratch.path.join(format!("t{thread}"));
+pub(super) fn run(mounted: &Mounted, args: &Args) -> Result<Vec<Figure>> {
+    on(&mounted.place()?, args)
+}
+
+/// All steps in this place.
+pub(super) fn on(place: &Place, args: &Args) -> Result<Vec<Figure>> {
+    let folder = |thread: usize| place.scratch.path.join(format!("t{thread}"));
     for thread in 0..args.threads {
         fs::create_dir(folder(thread)).context("create a thread's folder")?;
     }
-    let each = |step: &(dyn Fn(PathBuf) -> Result<()> + Sync)| {
-        on_threads(args.threads, |thread| {
-            (0..per_thread).try_for_each(|i| {
-                let path = folder(thread).join(format!("f{i}"));
-                step(path.clone()).with_context(|| path.display().to_string())
-            })
-        })
+    let per_thread = args.files.div_ceil(args.threads);
+    let size = usize::try_from(args.file_size.0).context("--file-size fits in memory")?;
+    let body = vec![0x5a; size];
+    type Step<'a> = (&'static str, &'a str, &'a (dyn Fn(&Path) -> Result<()> + Sync));
+    let create = |path: &Path| write(path, &body).map(drop);
+    let create_synced = |path: &Path| {
+        let file = write(&path.with_extension("synced"), &body)?;
+        file.sync_all().context("sync")
     };
-    let body = vec![0x5a; args.bytes];
-    let create = |path: PathBuf| -> Result<()> { Ok(File::create(path)?.write_all(&body)?) };
-    let sync = |path: PathBuf| -> Result<()> {
-        let mut file = File::create(path.with_extension("s"))?;
-        file.write_all(&body)?;
-        Ok(file.sync_all()?)
-    };
-    let stat = |path: PathBuf| -> Result<()> { Ok(fs::metadata(path).map(drop)?) };
-    let read = |path: PathBuf| -> Result<()> {
-        let mut found = Vec::with_capacity(args.bytes);
-        File::open(path)?.read_to_end(&mut found)?;
-        anyhow::ensure!(found.len() == args.bytes, "short: {} bytes", found.len());
-        Ok(())
-    };
-    let remove = |path: PathBuf| -> Result<()> { Ok(fs::remove_file(path)?) };
-    type Step<'a> = (&'a str, &'a (dyn Fn(PathBuf) -> Result<()> + Sync));
+    let stat = |path: &Path| fs::metadata(path).map(drop).context("stat");
+    let read = |path: &Path| read(path, size);
+    let remove = |path: &Path| fs::remove_file(path).context("remove");
     let steps: [Step<'_>; 5] = [
-        ("create and write", &create),
-        ("create, write and fsync", &sync),
-        ("stat", &stat),
-        ("open and read", &read),
-        ("remove", &remove),
+        ("create", "create and write", &create),
+        ("create-sync", "create, write and fsync", &create_synced),
+        ("stat", "stat", &stat),
+        ("read", "open, read and close", &read),
+        ("remove", "remove", &remove),
     ];
-    let mut figures = Vec::new();
-    let count = (per_thread * args.threads).max(1) as f64;
-    for (name, step) in steps {
-        let meter = Meter::start(own)?;
-        each(step)?;
-        let cost = meter.stop()?;
-        figures.push(Figure::new(
-            format!("{name}, {} bytes", args.bytes),
-            count / cost.wall_s,
-            "1/s",
-        ));
-        figures.push(Figure::new(
-            format!("{name}, all processes"),
-            cost.cpu_s * 1e6 / count,
-            "CPU us each",
-        ));
-    }
-    Ok(figures)
+    steps
+        .into_iter()
+        .map(|(work, what, step)| {
+            let name = format!("{what}, {} files of {}", args.files, args.file_size);
+            tell(&name);
+            let cost = place.measure(|| {
+                on_threads(args.threads, |thread| {
+                    (0..per_thread).try_for_each(|i| {
+                        place.stop.check()?;
+                        let path: PathBuf = folder(thread).join(format!("f{i}"));
+                        step(&path).with_context(|| path.display().to_string())
+                    })
+                })
+            })?;
+            Ok(Figure::done(work, name, (per_thread * args.threads) as u64, &cost))
+        })
+        .collect()
+}
+
+fn write(path: &Path, body: &[u8]) -> Result<File> {
+    let mut file = File::create(path).context("create")?;
+    file.write_all(body).context("write")?;
+    Ok(file)
+}
+
+fn read(path: &Path, size: usize) -> Result<()> {
+    let mut found = Vec::with_capacity(size);
+    File::open(path).context("open")?.read_to_end(&mut found).context("read")?;
+    ensure!(found.len() == size, "{} bytes instead of {size}", found.len());
+    Ok(())
 }

@@ -16,24 +16,31 @@ pub(super) struct Tree {
     pub(super) files: Vec<(PathBuf, u64)>,
 }
 
+impl Tree {
+    fn empty(root: PathBuf) -> Self {
+        Self { root, files: Vec::new() }
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.files.iter().map(|(_, size)| size).sum()
+    }
+}
+
 pub(super) struct Input {
     pub(super) large: Tree,
     pub(super) small: Tree,
 }
 
 impl Input {
-    pub(super) fn files(&self) -> usize {
-        self.large.files.len() + self.small.files.len()
-    }
-
     pub(super) fn bytes(&self) -> u64 {
-        self.large_bytes() + self.small.files.iter().map(|(_, size)| size).sum::<u64>()
-    }
-
-    pub(super) fn large_bytes(&self) -> u64 {
-        self.large.files.iter().map(|(_, size)| size).sum()
+        self.large.bytes() + self.small.bytes()
     }
 }
+
+/// Keeps the demo short where the toolchain has many targets, or the registry large blobs.
+const BYTES_MAX: u64 = 1 << 30;
+/// With fewer files than this in the registry, nothing is in the middle of the copy.
+const SMALL_FILES_MIN: usize = 100;
 
 pub(super) fn find(files_max: usize) -> Result<Input> {
     let output = Command::new("rustc").args(["--print", "sysroot"]).output().context(
@@ -46,19 +53,34 @@ pub(super) fn find(files_max: usize) -> Result<Input> {
         None => PathBuf::from(env::var_os("HOME").context("HOME is not set")?).join(".cargo"),
     };
     let large = walk(&sysroot.join("lib"), usize::MAX)?;
-    let small = walk(&home.join("registry/src"), files_max)?;
-    ensure!(small.files.len() >= 3, "no sources in {}: build ff2 once", small.root.display());
+    let registry = home.join("registry/src");
+    let small = if registry.is_dir() { walk(&registry, files_max)? } else { Tree::empty(registry) };
+    ensure!(
+        small.files.len() >= SMALL_FILES_MIN,
+        "the demo copies the sources that cargo has unpacked in {}, and there are only {} files: build \
+         ff2 here once (`make build`), or set CARGO_HOME to where cargo keeps its registry{}",
+        small.root.display(),
+        small.files.len(),
+        if files_max < SMALL_FILES_MIN { "; --files-max must be at least 100" } else { "" },
+    );
     Ok(Input { large, small })
 }
 
 fn walk(root: &Path, files_max: usize) -> Result<Tree> {
-    let mut files = Vec::new();
+    let mut tree = Tree::empty(root.to_path_buf());
+    let mut bytes = 0;
     for entry in WalkDir::new(root).sort_by_file_name() {
         let entry = entry.with_context(|| format!("read {}", root.display()))?;
-        if entry.file_type().is_file() && files.len() < files_max {
-            let below = entry.path().strip_prefix(root).context("a walk stays below its root")?;
-            files.push((below.to_path_buf(), entry.metadata()?.len()));
+        if !entry.file_type().is_file() {
+            continue;
         }
+        let size = entry.metadata()?.len();
+        bytes += size;
+        if tree.files.len() == files_max || bytes > BYTES_MAX {
+            break;
+        }
+        let below = entry.path().strip_prefix(root).context("a walk stays below its root")?;
+        tree.files.push((below.to_path_buf(), size));
     }
-    Ok(Tree { root: root.to_path_buf(), files })
+    Ok(tree)
 }

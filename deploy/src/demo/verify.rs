@@ -10,13 +10,14 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::{input::Tree, progress};
+use crate::stop::Stop;
 
 const THREADS: usize = 8;
 const BUFFER_BYTES: usize = 1 << 20;
 
 /// Compares every file of `tree` with its copy below `target`; returns the bytes read from the copies.
-pub(super) fn tree(tree: &Tree, target: &Path) -> Result<u64> {
-    let total = tree.files.iter().map(|(_, size)| size).sum();
+pub(super) fn tree(tree: &Tree, target: &Path, stop: &Stop) -> Result<u64> {
+    let total = tree.bytes();
     let bar = progress::bytes(total);
     let next = AtomicUsize::new(0);
     let outcome = std::thread::scope(|scope| {
@@ -28,7 +29,15 @@ pub(super) fn tree(tree: &Tree, target: &Path) -> Result<u64> {
                     while let Some((below, size)) =
                         tree.files.get(next.fetch_add(1, Ordering::Relaxed))
                     {
-                        file(&tree.root.join(below), &target.join(below), &mut ours, &mut theirs)?;
+                        let (source, copy) = (tree.root.join(below), target.join(below));
+                        let compared = stop
+                            .check()
+                            .and_then(|()| file(&source, &copy, &mut ours, &mut theirs));
+                        if compared.is_err() {
+                            // Nobody takes another file.
+                            next.store(tree.files.len(), Ordering::Relaxed);
+                        }
+                        compared?;
                         bar.inc(*size);
                     }
                     Ok(())
@@ -40,7 +49,7 @@ pub(super) fn tree(tree: &Tree, target: &Path) -> Result<u64> {
             .map(|worker| worker.join().expect("a comparing thread does not panic"))
             .collect::<Result<Vec<()>>>()
     });
-    bar.finish();
+    bar.finish_and_clear();
     outcome.map(|_| total)
 }
 
