@@ -97,7 +97,9 @@ impl Chunks {
         steps: &[Step],
         deadline: Instant,
     ) -> Result<(), Status> {
-        stream::iter(steps.iter().map(|step| self.step(term, *step, cut.chunk_size, deadline)))
+        // Copied: a closure that takes borrowed steps makes a future that tokio does not take.
+        let steps = steps.iter().copied();
+        stream::iter(steps.map(|step| self.step(term, step, cut.chunk_size, deadline)))
             .buffer_unordered(limits::CHUNK_CALLS)
             .try_collect::<Vec<()>>()
             .await?;

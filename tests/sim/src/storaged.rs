@@ -123,6 +123,10 @@ impl Storaged {
         self.generations.clear();
     }
 
+    pub(crate) fn has_lease(&self, at: Duration) -> bool {
+        self.running.as_ref().is_some_and(|running| at < running.lease_until)
+    }
+
     /// The newest routing that it was told.
     pub(crate) fn routing(&self) -> Option<&Routing> {
         self.running.as_ref().map(|running| &running.routing)

@@ -35,6 +35,9 @@ const LOAD_END: Duration = Duration::from_secs(44);
 /// By then everything must have converged.
 const END: Duration = Duration::from_secs(150);
 
+/// Longer than a lease: the loss of a disk is known before anything else happens.
+const NOTICED: Duration = Duration::from_secs(6);
+
 /// What a process schedules for itself.
 #[derive(Clone, Debug)]
 pub(crate) enum Later {
@@ -261,6 +264,7 @@ impl World {
             // What is down or paused comes back by itself.
             return self.schedule(LOAD_END, 0, None, What::Fault);
         }
+        let mut pause = self.faults.pause();
         let fault = self.faults.next();
         self.note(&format!("{fault:?}"));
         match fault {
@@ -270,10 +274,12 @@ impl World {
                 }
             }
             Fault::Wipe { place, back_after } => {
-                // As many copies are lost at once as the cluster is told to bear, and no more.
-                let may_lose = self.everything_serves() && self.every_store_is_known();
+                // No more copies are lost at once than the cluster is told to bear: were the others
+                // about to be given up, the chain would rightly wait for this store for ever.
+                let may_lose = self.everything_serves() && self.every_store_is_well();
                 self.crash(place, back_after);
                 if may_lose {
+                    pause = NOTICED;
                     let wiped = self.storageds.iter_mut().find(|storaged| storaged.place == place);
                     wiped.expect("wipes are for storage nodes").wipe();
                     self.note("its disks are lost");
@@ -293,7 +299,6 @@ impl World {
             }
             Fault::Heal => self.net.heal(),
         }
-        let pause = self.faults.pause();
         self.schedule((self.now + pause).min(CHAOS.end), 0, None, What::Fault);
     }
 
@@ -306,13 +311,16 @@ impl World {
         self.metads.iter().filter_map(Metad::routing).max_by_key(|routing| routing.version)
     }
 
-    /// No store was lost without the cluster having taken note of it.
-    fn every_store_is_known(&self) -> bool {
+    /// No store was lost without the cluster having taken note of it, and no node is about to die.
+    fn every_store_is_well(&self) -> bool {
         let Some(routing) = self.routing() else { return false };
-        routing.targets.iter().all(|(id, target)| {
-            let mut stores = self.storageds.iter().filter_map(|s| s.generations.get(id));
-            stores.next() == Some(&target.generation)
-        })
+        let soon = self.now + Duration::from_millis(700);
+        let all_renewed = self.storageds.iter().all(|storaged| storaged.has_lease(soon));
+        all_renewed
+            && routing.targets.iter().all(|(id, target)| {
+                let mut stores = self.storageds.iter().filter_map(|s| s.generations.get(id));
+                stores.next() == Some(&target.generation)
+            })
     }
 
     pub(crate) fn everything_serves(&self) -> bool {
