@@ -147,6 +147,8 @@ impl Admin {
         list_sessions(ListSessionsRequest) -> ListSessionsReply;
         add_member(AddMemberRequest) -> AddMemberReply;
         remove_member(RemoveMemberRequest) -> RemoveMemberReply;
+        set_draining(SetDrainingRequest) -> SetDrainingReply;
+        replace_target(ReplaceTargetRequest) -> ReplaceTargetReply;
     }
 
     pub(crate) fn patience(self, patience: Duration) -> Self {

@@ -1,11 +1,13 @@
-//! `ff2ctl node list|show`.
+//! `ff2ctl node list|show|drain|undrain`.
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use ff2_proto::pb;
+use serde_json::{Value, json};
 
 use crate::{
     bytes::ByteSize,
     cli::Surroundings,
+    connect::Admin,
     output::table,
     show::{self, Picture},
 };
@@ -16,14 +18,28 @@ pub(crate) enum Command {
     List,
     /// One node, its disks and the targets on it.
     Show { node: u32 },
+    /// Place no new chains on a node. What lies on it stays and is served.
+    Drain { node: u32 },
+    /// Place new chains on it again.
+    Undrain { node: u32 },
 }
 
 pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> {
-    let picture = Picture::of(around.access.connect()?.status().await?);
+    let admin = around.access.connect()?;
     match command {
-        Command::List => list(around, &picture),
-        Command::Show { node } => one(around, &picture, *node),
+        Command::List => list(around, &Picture::of(admin.status().await?)),
+        Command::Show { node } => one(around, &Picture::of(admin.status().await?), *node),
+        Command::Drain { node } => drain(around, &admin, *node, true).await,
+        Command::Undrain { node } => drain(around, &admin, *node, false).await,
     }
+}
+
+async fn drain(around: &Surroundings, admin: &Admin, node: u32, draining: bool) -> Result<()> {
+    admin.set_draining(pb::SetDrainingRequest { node, draining }).await?;
+    around.output.print(&json!({ "node": node, "draining": draining }), || match draining {
+        true => format!("node {node} gets no new chains; what lies on it stays"),
+        false => format!("node {node} gets new chains again"),
+    })
 }
 
 fn list(around: &Surroundings, picture: &Picture) -> Result<()> {

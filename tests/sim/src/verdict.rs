@@ -87,7 +87,7 @@ pub(crate) fn judge(seed: u64, world: &World, converged: Option<Duration>, hash:
         problems.push(format!("the shared file's times have no order: {shared:#?}"));
     }
     problems.extend(world.name_clients.iter().flat_map(|client| client.problems.clone()));
-    if operations < 40 {
+    if operations < 50 {
         problems.push(format!("only {operations} operations were made: the run proves little"));
     }
     let (simulated, events, log) = (world.now, world.handled, world.log.clone());
