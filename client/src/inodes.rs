@@ -310,6 +310,12 @@ impl OpenInode {
         self.state.lock().writers
     }
 
+    /// Whether a handle is open, beside opens in flight.
+    pub(crate) fn has_handles(&self) -> bool {
+        let state = self.state.lock();
+        state.readers + state.writers > 0
+    }
+
     /// Opens for writing that the namespace counts for this session. A write needs one.
     pub(crate) fn registered(&self, session: u64) -> u32 {
         let registered = self.state.lock().registered;

@@ -53,8 +53,9 @@ pub struct ServerConfig {
     /// Clients of another cluster are refused.
     pub cluster_id: String,
     pub key: ClusterKey,
-    /// Payloads of requests land here, but for small ones, which have memory of their own. A handler that holds one must not wait for this pool without a
-    /// time limit: others like it may hold all the rest.
+    /// Payloads of requests land here, but for small ones, which have memory of their own. A handler
+    /// that holds one must not wait for this pool without a time limit: others like it may hold all
+    /// the rest.
     pub pool: Arc<BufPool>,
     /// Its version travels with every reply; its revoked tokens are refused.
     pub routing: Arc<RoutingCache>,

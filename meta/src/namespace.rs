@@ -2,8 +2,9 @@
 //!
 //! Reads are linearizable on any replica. Mutations are stamped by the leader, proposed, and answered
 //! when they are applied; the machine makes them exactly-once. What an answer owes to storage (a
-//! truncation's chunks, a length that only the chains know) is paid before the answer leaves. Keepalives live in the leader's memory
-//! ([`sessions`]); the leader's background work is in [`leader`].
+//! truncation's chunks, a length that only the chains know) is paid before the answer leaves.
+//! Keepalives live in the leader's memory ([`sessions`]); the leader's background work is in
+//! [`leader`].
 
 mod chunks;
 mod doubt;

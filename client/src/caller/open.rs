@@ -78,13 +78,14 @@ impl OpenHow {
 }
 
 impl Caller {
-    /// Opens a file by its inode. `create` is not looked at.
+    /// Opens a file by its inode. `create` is not looked at. A file that was removed, and that nobody here
+    /// has open, is a stale inode.
     pub async fn open(&self, inode: InodeId, how: OpenHow) -> Result<File> {
         let hold = Hold::new(&self.shared, inode);
         let open = self.shared.inodes.entry(inode);
         let op = how.op(inode);
         // A truncating open is a cut: what was written here before it comes first.
-        let _alone = if how.truncate { Some(open.gate.write().await) } else { None };
+        let alone = if how.truncate { Some(open.gate.write().await) } else { None };
         if how.truncate {
             self.shared.report_length(inode).await?;
         }
@@ -95,11 +96,20 @@ impl Caller {
         };
         let attr = reply.attr.as_ref().ok_or_else(|| incomplete("attributes"))?;
         let chains = self.file_chains(attr).await?;
+        // The notice of an orphan that was not open here may have been acknowledged before this open: then
+        // nobody holds it, and its data goes. An open handle holds it.
+        let is_held = attr.nlink > 0 || open.has_handles();
         open.opened(&op, &reply, session, chains, &self.cred);
         if how.truncate {
             self.shared.inodes.truncated(inode, 0);
         }
-        Ok(File::new(self.clone(), open.clone(), hold, how))
+        let file = File::new(self.clone(), open.clone(), hold, how);
+        if !is_held {
+            drop(alone);
+            file.close().await?;
+            return Err(Status::new(Code::StaleInode, "the file was removed"));
+        }
+        Ok(file)
     }
 
     /// Makes and opens a file; opens the one that is there unless `how.exclusive`. The second value

@@ -183,3 +183,20 @@ async fn an_unlinked_file_is_held_while_it_is_open() {
     fake.state.keepalives.lock().clear();
     until("the end of the hold", let_go).await;
 }
+
+#[tokio::test]
+async fn a_removed_file_opens_only_while_somebody_here_has_it_open() {
+    let fake = Fake::start().await;
+    let (client, other) = (connect(&fake).await, connect(&fake).await);
+    let file = client.open("/gone", OpenHow::read_write().create(0o644)).await.unwrap();
+    let inode = file.inode();
+    other.remove_file("/gone").await.unwrap();
+    let again = client.me().open(inode, OpenHow::read_write()).await.unwrap();
+    file.close().await.unwrap();
+    again.write_at(0, b"held").await.unwrap();
+    again.close().await.unwrap();
+    for how in [OpenHow::read(), OpenHow::read_write()] {
+        assert_eq!(other.me().open(inode, how).await.unwrap_err().code, Code::StaleInode);
+    }
+    assert_eq!(client.open_inodes() + other.open_inodes(), 0);
+}

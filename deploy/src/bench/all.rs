@@ -15,6 +15,7 @@ use crate::{
 };
 
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     #[command(flatten)]
     fs: fs::Args,

@@ -13,6 +13,7 @@ use super::{Figure, at_least_a_mib, at_least_one, tell};
 use crate::{bytes::ByteSize, stop::Stop};
 
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     /// Size of the test file.
     #[arg(long, default_value = "1GiB", value_parser = at_least_a_mib)]

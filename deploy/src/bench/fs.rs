@@ -18,6 +18,7 @@ const MIB: u64 = 1 << 20;
 const RANDOM_BYTES: u64 = 4096;
 
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     /// Bytes of each sequential run, over all streams.
     #[arg(long, default_value = "1GiB", value_parser = at_least_a_mib)]

@@ -12,6 +12,7 @@ use super::{Figure, Mounted, Place, at_least_one, on_threads, tell};
 use crate::bytes::ByteSize;
 
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     /// Files in all.
     #[arg(long, default_value_t = 2_000, value_parser = at_least_one())]

@@ -14,6 +14,7 @@ use crate::stop::Stop;
 const POLL: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     /// A folder on the disk to measure [default: the cluster's folder]
     #[arg(long)]

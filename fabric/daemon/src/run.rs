@@ -63,7 +63,7 @@ where
     config.validate(&mut problems);
     anyhow::ensure!(problems.is_empty(), "the configuration cannot be used:\n{problems}");
     init_tracing(config.log())?;
-    log_panics();
+    end_at_panics();
     let faults = fault::arm_from_env()?;
     if faults > 0 {
         tracing::warn!(faults, "fault points are armed: this process will fail on purpose");
@@ -148,12 +148,15 @@ async fn stopped_too_long(stop: &CancellationToken) {
     tokio::time::sleep(limits::DRAIN).await;
 }
 
-/// A panic is a bug and ends the process; its place goes to the log like everything else.
-fn log_panics() {
+/// A panic is a bug and ends the process, on whatever thread and in whatever task it happened: others
+/// replace a process that stopped, nobody one that is wrong. Its place goes to the log like everything
+/// else.
+fn end_at_panics() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         tracing::error!(%panic, "panicked");
         before(panic);
+        std::process::abort();
     }));
 }
 

@@ -70,6 +70,7 @@ mod tests {
         drop(second);
         let fourth = strangers.add().await;
         assert!(!third.evicted.is_cancelled() && !fourth.evicted.is_cancelled());
+        drop(fourth);
         for _ in 0..100 {
             drop(strangers.add().await);
             assert!(strangers.oldest.len() <= 4);

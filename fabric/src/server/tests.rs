@@ -188,7 +188,8 @@ async fn a_full_pool_answers_busy_at_the_deadline() {
     let peers = net.peers();
     let client = net.client(&peers);
     let held = net.pool.get(1 << 20).await;
-    let call = Call { bulk: vec![payload(5000, 1)], ..within(100) };
+    // More than what has memory of its own.
+    let call = Call { bulk: vec![payload(100_000, 1)], ..within(100) };
     let status = client.execute(&ask(ECHO, 0, 0), call).await.unwrap_err();
     assert!(matches!(status.code, Code::Busy | Code::Timeout), "{status}");
     drop(held);

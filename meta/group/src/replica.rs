@@ -177,6 +177,9 @@ pub struct Replica<St: LogStore, S: StateMachine> {
     quiet_until: Option<Duration>,
     campaigns: u64,
     ticks: u64,
+    /// The tick of each peer's last message, and that at which this replica began to lead.
+    heard: BTreeMap<u64, u64>,
+    leading_since: u64,
     over: bool,
 }
 
@@ -259,6 +262,8 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
             quiet_until,
             campaigns: 0,
             ticks: 0,
+            heard: BTreeMap::new(),
+            leading_since: 0,
             over,
         })
     }
@@ -376,6 +381,7 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
                 self.step_down(out);
             }
             self.leading = leading;
+            self.leading_since = self.ticks;
             self.reads.role_changed();
         }
         let raft = &self.raw.raft;

@@ -11,7 +11,7 @@ use ff2_daemon::Operations;
 use tonic::{Code, body::Body, codegen::Service, server::NamedService};
 
 /// gRPC's method names, and the same in the words of metrics.
-const CALLS: [(&str, &str); 11] = [
+const CALLS: [(&str, &str); 13] = [
     ("ClusterStatus", "admin_cluster_status"),
     ("CreateTable", "admin_create_table"),
     ("CreateVolume", "admin_create_volume"),
@@ -23,6 +23,8 @@ const CALLS: [(&str, &str); 11] = [
     ("ListSessions", "admin_list_sessions"),
     ("AddMember", "admin_add_member"),
     ("RemoveMember", "admin_remove_member"),
+    ("SetDraining", "admin_set_draining"),
+    ("ReplaceTarget", "admin_replace_target"),
 ];
 
 /// The service `S` with its calls timed.

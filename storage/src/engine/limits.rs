@@ -31,8 +31,9 @@ pub const SHARD_PIECES_MAX: usize = 1024;
 pub const REMOVE_BATCH_CHUNKS: usize = 256;
 /// Part of a disk that only replacements may use: a full disk can still be repaired.
 pub const RESERVE_DIVISOR: u64 = 64;
-/// A target that left its chain for want of room returns when this part of the disk is available.
-pub const ROOM_DIVISOR: u64 = 64;
+/// A target that left its chain for want of room returns when this part of the disk is available: with
+/// less it would soon leave again.
+pub const ROOM_DIVISOR: u64 = 16;
 /// Free space of the file system below which writes are refused: this part of it, at most
 /// [`INDEX_RESERVE_MAX`]. The index lives there and must be able to take deletes.
 pub const INDEX_RESERVE_DIVISOR: u64 = 32;

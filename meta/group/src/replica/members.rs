@@ -33,9 +33,8 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
             let why = "the leader itself holds this node's place in the group";
             return Err(Status::new(pb::Code::Exists, why));
         }
-        if membership.ids_of(request.node).into_iter().any(|id| self.is_active(id)) {
-            // Letting another folder in would put a healthy replica out. One that was killed a
-            // moment ago falls silent within an election timeout.
+        if membership.ids_of(request.node).into_iter().any(|id| self.may_live(id)) {
+            // Letting another folder in would put a healthy replica out.
             let why = format!("node {} answers: is another process configured so?", request.node);
             return Err(Status::new(pb::Code::Busy, why));
         }
@@ -165,6 +164,13 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
     fn is_active(&self, raft_id: u64) -> bool {
         let raft = &self.raw.raft;
         raft_id == raft.id || raft.prs().get(raft_id).is_some_and(|peer| peer.recent_active)
+    }
+
+    /// Not silent for two election timeouts of this leader. raft's own mark says less: it is taken away
+    /// at each quorum check, and stands again only at the peer's next answer.
+    fn may_live(&self, raft_id: u64) -> bool {
+        let heard = self.heard.get(&raft_id).copied().unwrap_or(0).max(self.leading_since);
+        self.ticks - heard < 2 * self.config.election_ticks as u64
     }
 
     /// A leader may propose a change once every earlier one is applied here.

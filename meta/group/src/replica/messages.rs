@@ -83,6 +83,9 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
             kind,
             MessageType::MsgHeartbeat | MessageType::MsgAppend | MessageType::MsgSnapshot
         );
+        if self.raw.raft.prs().get(from).is_some() {
+            self.heard.insert(from, self.ticks);
+        }
         if let Err(error) = self.raw.step(message) {
             tracing::debug!(group = %self.config.group, from, %error, "raft ignored a message");
         }
