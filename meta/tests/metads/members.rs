@@ -59,8 +59,13 @@ async fn a_removed_metad_stays_out_until_it_is_added_again() {
     world.kill(node).await;
     world.run_wiped(node).await;
     world.until_votes(node).await;
-    let add = world.signed(pb::AddMemberRequest { node, ..Default::default() });
-    world.admin().await.add_member(add).await.unwrap();
+    // It votes in one group a moment before the other.
+    let add = || world.signed(pb::AddMemberRequest { node, ..Default::default() });
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while let Err(missing) = world.admin().await.add_member(add()).await {
+        assert!(Instant::now() < deadline, "{missing}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     // It serves: without another one, its vote is needed.
     world.kill(other).await;
     put_user(&world, 7).await;

@@ -31,7 +31,18 @@ fn format(dir: &Path, size: u64) {
 }
 
 fn open(dir: &Path) -> Engine {
-    Engine::open(dir, EngineOptions::default()).unwrap()
+    let open = || Engine::open(dir, EngineOptions::default());
+    let is_locked = |status: &Status| status.detail.contains("lock hold by current process");
+    // An index that is being dropped is locked a moment longer than its last reference lives.
+    for _ in 0..200 {
+        match open() {
+            Err(status) if is_locked(&status) => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+    open().unwrap()
 }
 
 async fn fresh(dir: &Path, size: u64) -> Engine {
