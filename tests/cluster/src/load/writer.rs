@@ -29,7 +29,7 @@ pub struct Acknowledged {
     pub pause_max: Duration,
 }
 
-/// Writes until `stop` says so, or for [`TIME_MAX`].
+/// Writes until `stop` says so, or for two minutes.
 pub fn write(folder: &Path, writer: u64, stop: impl Fn() -> bool) -> Result<Acknowledged> {
     let started = Instant::now();
     let folder = folder.to_path_buf();
