@@ -1,19 +1,6 @@
 # The two commands of this project are `make demo` and `make test`.
 .PHONY: demo test bench build release check clean
 
-# A compiler cache makes the second build of RocksDB a matter of seconds; without one it takes minutes.
-ifneq ($(shell command -v ccache),)
-export CC ?= ccache gcc
-export CXX ?= ccache g++
-# make defines CC and CXX itself, so `?=` alone would keep its defaults.
-ifeq ($(origin CC),default)
-CC := ccache gcc
-endif
-ifeq ($(origin CXX),default)
-CXX := ccache g++
-endif
-endif
-
 # A cluster on this machine, a mount, real data, dead servers, every byte compared.
 demo: build
 	target/debug/ff2ctl demo
@@ -30,7 +17,7 @@ bench: build
 	target/debug/ff2ctl --dir $(BENCH_DIR)/cluster up --mount $(BENCH_DIR)/mnt
 	target/debug/ff2ctl --dir $(BENCH_DIR)/cluster bench all --markdown; status=$$?; \
 	target/debug/ff2ctl --dir $(BENCH_DIR)/cluster down --purge && \
-	rmdir $(BENCH_DIR)/mnt $(BENCH_DIR) && exit $$status
+	rmdir $(BENCH_DIR) && exit $$status
 
 build:
 	@deploy/install-packages.sh

@@ -11,13 +11,11 @@ set -eu
 nextest_version=0.9.143
 
 # Building RocksDB and its bindings: g++, libclang-dev. raft-rs generates its messages with protoc.
-# Mounting: fuse3. ccache only saves time.
-packages="g++ make pkg-config libclang-dev protobuf-compiler fuse3 ccache"
+# Mounting: fuse3.
+packages="g++ make pkg-config libclang-dev protobuf-compiler fuse3"
 
 case "${1-}" in
-"") ;;
-# Fault tests cut links between network namespaces.
-test) packages="$packages iproute2" ;;
+"" | test) ;;
 bench) packages="$packages fio" ;;
 *)
     echo "usage: $0 [test | bench]" >&2
