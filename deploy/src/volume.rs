@@ -31,7 +31,7 @@ pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> 
             let volume = volume.with_context(|| {
                 format!("there is no volume {name:?}; `ff2ctl volume list` lists them")
             })?;
-            // Volumes share the disks, and there is one for now.
+            // Volumes share the disks; a cluster has one, and refuses a second.
             let space = status.statfs.unwrap_or_default();
             let mut value = show(volume);
             value["sessions"] = status.sessions.into();

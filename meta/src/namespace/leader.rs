@@ -164,7 +164,7 @@ impl NamespaceGroup {
         let removed = stream::iter(orphans.into_iter().map(|orphan| async move {
             let removed = self.chunks.remove(&lead.term, &orphan).await;
             if let Err(status) = &removed {
-                tracing::info!(%volume, inode = orphan.inode, %status, "chunks stay for now");
+                tracing::info!(%volume, inode = orphan.inode, %status, "chunks not removed yet");
             }
             removed.is_ok().then_some(orphan.inode)
         }))
