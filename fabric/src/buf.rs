@@ -3,11 +3,13 @@
 //! Owns every block that payloads live in, from the socket to the disk and back, so that none is
 //! copied and direct I/O can use all of them. A [`Buf`] has one owner and may be written; frozen, it
 //! becomes a [`SharedBuf`] that many may read. A block goes back to its pool when its last user
-//! drops it. Who finds the pool empty waits: that is how memory pushes back on the network.
+//! drops it. Blocks are parts of a few large [`Slab`]s, which disks and cards know by registration,
+//! once for all transfers. Who finds the pool empty waits: that is how memory pushes back on the network.
 
 mod block;
 mod pool;
 mod shared;
+mod slab;
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +23,7 @@ use std::{
 use block::Block;
 pub use pool::BufPool;
 pub use shared::SharedBuf;
+pub use slab::Slab;
 
 /// Bytes with one owner. The capacity is a power of two pages, the address is page aligned.
 pub struct Buf {
@@ -46,6 +49,11 @@ impl Buf {
 
     pub fn capacity(&self) -> usize {
         self.block.capacity()
+    }
+
+    /// The slab that the bytes are a part of; `None` for memory of its own.
+    pub fn slab(&self) -> Option<&Arc<Slab>> {
+        self.block.slab()
     }
 
     /// Keeps the first `len` bytes.

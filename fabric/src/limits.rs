@@ -6,8 +6,11 @@ pub use ff2_proto::limits::{BULK_BYTES_MAX, HEADER_BYTES_MAX as MESSAGE_BYTES_MA
 
 /// Smallest buffer, and the alignment of all: what O_DIRECT asks for.
 pub const PAGE_BYTES: usize = 4 << 10;
-/// Largest buffer that the pool keeps for the next user.
+/// Largest buffer whose capacity is rounded up to a power of two.
 pub const BUF_BYTES_MAX: usize = 64 << 20;
+/// The pool's memory comes in pieces of this size, and so do registrations: large enough for several
+/// chunks, small enough that an idle pool costs little.
+pub const SLAB_BYTES: usize = 16 << 20;
 
 /// Bytes of a handshake message: a token with many groups is below 1 KiB.
 pub const HANDSHAKE_BYTES_MAX: usize = 4 << 10;
@@ -60,5 +63,6 @@ pub const BULK_READ_AHEAD_BYTES: usize = 4 << 10;
 pub const MEM_FRAMES_MAX: usize = 64;
 
 const _: () = assert!(BULK_BYTES_MAX <= BUF_BYTES_MAX);
+const _: () = assert!(SLAB_BYTES.is_power_of_two() && SLAB_BYTES >= PAGE_BYTES);
 const _: () = assert!(BULK_BYTES_MAX <= CREDIT_BYTES as usize);
 const _: () = assert!(BULK_READ_AHEAD_BYTES >= 1 << 10);

@@ -1,8 +1,9 @@
 //! One disk's bytes: direct I/O on a data file or raw device through an io_uring of its own.
 //!
-//! Owns the file, the thread that drives the ring ([`ring`]), and the bounded mailbox between that
-//! thread and its callers ([`mailbox`]). It knows positions and lengths, never chunks; the engine
-//! is its only caller. Positions, lengths and memory are multiples of 4 KiB, as direct I/O wants.
+//! Owns the file, the thread that drives the ring ([`ring`]), the memory that the ring knows
+//! ([`registered`]), and the bounded mailbox between that thread and its callers ([`mailbox`]). It
+//! knows positions and lengths, never chunks; the engine is its only caller. Positions, lengths and
+//! memory are multiples of 4 KiB, as direct I/O wants.
 //!
 //! The story of a request: a caller takes a permit (the bound), puts the request with its buffers
 //! into the mailbox and wakes the thread if it sleeps. The thread turns it into ring entries, up to
@@ -13,6 +14,7 @@
 mod mailbox;
 #[cfg(test)]
 pub(crate) mod power_cut;
+mod registered;
 mod ring;
 
 use std::{
@@ -87,6 +89,8 @@ pub struct DiskStats {
     pub syncs: u64,
     pub punches: u64,
     pub errors: u64,
+    /// Parts of reads and writes whose memory was registered with the ring.
+    pub registered: u64,
     /// Ring entries in progress now.
     pub in_progress: u64,
     /// Requests accepted and not answered yet.
@@ -102,6 +106,7 @@ struct Counters {
     syncs: AtomicU64,
     punches: AtomicU64,
     errors: AtomicU64,
+    registered: AtomicU64,
     in_progress: AtomicU64,
 }
 
@@ -287,6 +292,7 @@ impl Disk {
             syncs: get(&counters.syncs),
             punches: get(&counters.punches),
             errors: get(&counters.errors),
+            registered: get(&counters.registered),
             in_progress: get(&counters.in_progress),
             waiting: self.shared.mailbox.waiting(),
         }

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use super::pool::BufPool;
+use super::{pool::BufPool, slab::Slab};
 use crate::limits::{BUF_BYTES_MAX, PAGE_BYTES};
 
 /// Owned, initialised, page-aligned memory, perhaps on loan from a pool.
@@ -16,6 +16,8 @@ pub(super) struct Block {
     /// Dangling when `capacity` is 0.
     memory: NonNull<u8>,
     capacity: usize,
+    /// What the memory is a part of, and its offset there; `None`: an allocation of its own.
+    part_of: Option<(Arc<Slab>, usize)>,
     pool: Option<Arc<BufPool>>,
 }
 
@@ -26,10 +28,10 @@ unsafe impl Sync for Block {}
 
 impl Block {
     pub(super) fn empty() -> Self {
-        Self { memory: NonNull::dangling(), capacity: 0, pool: None }
+        Self { memory: NonNull::dangling(), capacity: 0, part_of: None, pool: None }
     }
 
-    /// Zeroed memory of the capacity class of `len`.
+    /// Zeroed memory of the capacity class of `len`, an allocation of its own.
     pub(super) fn allocate(len: usize) -> Self {
         let capacity = capacity_for(len);
         if capacity == 0 {
@@ -38,7 +40,28 @@ impl Block {
         // SAFETY: the layout's size is not 0. Zeroed memory is initialised memory.
         let memory = unsafe { alloc_zeroed(layout(capacity)) };
         let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout(capacity)) };
-        Self { memory, capacity, pool: None }
+        Self { memory, capacity, part_of: None, pool: None }
+    }
+
+    /// A part of a slab.
+    ///
+    /// # Safety
+    /// No other block may have any of these bytes until this one is dropped.
+    pub(super) unsafe fn cut(slab: Arc<Slab>, offset: usize, capacity: usize) -> Self {
+        assert!(offset + capacity <= slab.len(), "{offset} and {capacity} bytes of {slab:?}");
+        // SAFETY: inside the slab.
+        let memory = unsafe { slab.as_ptr().add(offset) };
+        let memory = NonNull::new(memory).expect("a slab is not at 0");
+        Self { memory, capacity, part_of: Some((slab, offset)), pool: None }
+    }
+
+    pub(super) fn slab(&self) -> Option<&Arc<Slab>> {
+        self.part_of.as_ref().map(|(slab, _)| slab)
+    }
+
+    /// The slab that it is a part of, and where.
+    pub(super) fn place(&self) -> Option<(u64, usize)> {
+        self.part_of.as_ref().map(|(slab, offset)| (slab.id(), *offset))
     }
 
     /// The pool that gets the block back.
@@ -53,7 +76,7 @@ impl Block {
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        // SAFETY: `memory` points to `capacity` initialised bytes that this block owns (or is
+        // SAFETY: `memory` points to `capacity` initialised bytes that only this block has (or is
         // dangling, aligned, with capacity 0).
         unsafe { slice::from_raw_parts(self.memory.as_ptr(), self.capacity) }
     }
@@ -69,7 +92,7 @@ impl Drop for Block {
         if let Some(pool) = self.pool.take() {
             let block = mem::replace(self, Self::empty());
             pool.take_back(block);
-        } else if self.capacity > 0 {
+        } else if self.part_of.is_none() && self.capacity > 0 {
             // SAFETY: allocated in `allocate` with the same layout, and dropped once.
             unsafe { dealloc(self.memory.as_ptr(), layout(self.capacity)) };
         }

@@ -1,4 +1,4 @@
-//! The pool: lends blocks up to a bound, keeps returned ones for the next user.
+//! The pool: lends blocks up to a bound, cut from slabs that it keeps.
 
 use std::{fmt, sync::Arc};
 
@@ -8,32 +8,32 @@ use tokio::sync::Semaphore;
 use super::{
     Buf,
     block::{Block, capacity_for},
+    slab::{FreeBlocks, Slab},
 };
-use crate::limits::{BUF_BYTES_MAX, PAGE_BYTES};
-
-const CLASSES: usize = (BUF_BYTES_MAX / PAGE_BYTES).ilog2() as usize + 1;
+use crate::limits::{PAGE_BYTES, SLAB_BYTES};
 
 /// A bounded number of bytes to lend. Waiters are served in order, so a large request cannot starve.
+///
+/// The memory comes from slabs, mapped as the need grows and kept: at most the bound, rounded up to
+/// a slab. A block that finds no room in one piece, or is larger than a slab, is an allocation of its
+/// own and freed when it comes back, so that the process may hold up to twice the bound when small
+/// loans are scattered over all slabs.
 pub struct BufPool {
     limit_pages: u32,
     /// Pages that are not on loan.
     pages: Semaphore,
-    spare: Mutex<Spare>,
-}
-
-/// Returned blocks by class. With the blocks on loan they never exceed the limit.
-struct Spare {
-    classes: [Vec<Block>; CLASSES],
-    pages: u64,
+    slab_bytes: usize,
+    slabs: Mutex<Vec<(Arc<Slab>, FreeBlocks)>>,
 }
 
 impl BufPool {
     /// Lends up to `limit_bytes`. A buffer larger than that is lent when nothing else is on loan.
     pub fn new(limit_bytes: u64) -> Arc<Self> {
         let limit_pages = u32::try_from(limit_bytes / PAGE_BYTES as u64).unwrap_or(u32::MAX).max(1);
-        let spare = Spare { classes: [const { Vec::new() }; CLASSES], pages: 0 };
         let pages = Semaphore::new(limit_pages as usize);
-        Arc::new(Self { limit_pages, pages, spare: Mutex::new(spare) })
+        let slab_bytes =
+            (limit_pages as usize).saturating_mul(PAGE_BYTES).min(SLAB_BYTES).next_power_of_two();
+        Arc::new(Self { limit_pages, pages, slab_bytes, slabs: Mutex::default() })
     }
 
     /// A buffer of `len` bytes with any content; waits until the bound allows it. Cancel-safe.
@@ -81,63 +81,47 @@ impl BufPool {
 
     /// The caller holds the permits for it.
     fn lend(self: &Arc<Self>, len: usize) -> Buf {
-        let capacity = capacity_for(len);
-        let block = self.spare.lock().take(capacity);
-        let block = block.unwrap_or_else(|| {
-            self.make_room(capacity);
-            Block::allocate(len)
-        });
+        let block = self.cut(capacity_for(len)).unwrap_or_else(|| Block::allocate(len));
         Buf::new(block.lend(self.clone()), len)
     }
 
-    /// Frees spare blocks of other sizes, so that they and the loans stay below the limit.
-    fn make_room(&self, capacity: usize) {
-        let mut freed = Vec::new();
-        {
-            let mut spare = self.spare.lock();
-            // The new block's permits are taken already: what is left is what may lie spare.
-            let may_keep = self.pages.available_permits() as u64;
-            while spare.pages > may_keep {
-                let Some(block) = spare.take_largest() else { break };
-                freed.push(block);
-            }
+    /// A part of the first slab that has room, or of a new one.
+    fn cut(&self, capacity: usize) -> Option<Block> {
+        if capacity > self.slab_bytes {
+            return None;
         }
-        tracing::trace!(capacity, blocks = freed.len(), "freed spare buffers for another size");
+        let mut slabs = self.slabs.lock();
+        let found = slabs
+            .iter_mut()
+            .find_map(|(slab, free)| Some((slab.clone(), free.take(capacity)?)))
+            .or_else(|| {
+                let limit_bytes = self.limit_bytes().next_multiple_of(self.slab_bytes as u64);
+                if (slabs.len() as u64 + 1) * self.slab_bytes as u64 > limit_bytes {
+                    return None;
+                }
+                // Short of address space, an allocation of its own fails with a better message.
+                let slab = Arc::new(Slab::map(self.slab_bytes).ok()?);
+                let mut free = FreeBlocks::whole(self.slab_bytes);
+                let offset = free.take(capacity)?;
+                slabs.push((slab.clone(), free));
+                Some((slab, offset))
+            });
+        // SAFETY: `FreeBlocks` gives a range to nobody else before it comes back, and it comes back
+        // when the block is dropped.
+        found.map(|(slab, offset)| unsafe { Block::cut(slab, offset, capacity) })
     }
 
     pub(super) fn take_back(&self, block: Block) {
-        let price = self.price(block.capacity());
-        let too_large = block.capacity() > BUF_BYTES_MAX || price == self.limit_pages;
-        if too_large {
-            drop(block);
-        } else {
-            self.spare.lock().put(block);
+        let (capacity, place) = (block.capacity(), block.place());
+        drop(block);
+        if let Some((slab, offset)) = place {
+            let mut slabs = self.slabs.lock();
+            let (_, free) = slabs.iter_mut().find(|(kept, _)| kept.id() == slab).expect("kept");
+            free.put(offset, capacity);
         }
-        // Last, so that who waits finds the spare block.
-        self.pages.add_permits(price as usize);
+        // Last, so that who waits finds the room.
+        self.pages.add_permits(self.price(capacity) as usize);
     }
-}
-
-impl Spare {
-    fn take(&mut self, capacity: usize) -> Option<Block> {
-        let block = self.classes.get_mut(class(capacity))?.pop()?;
-        self.pages -= (capacity / PAGE_BYTES) as u64;
-        Some(block)
-    }
-
-    fn take_largest(&mut self) -> Option<Block> {
-        let class = self.classes.iter().rposition(|blocks| !blocks.is_empty())?;
-        self.take(PAGE_BYTES << class)
-    }
-
-    fn put(&mut self, block: Block) {
-        self.pages += (block.capacity() / PAGE_BYTES) as u64;
-        self.classes[class(block.capacity())].push(block);
-    }
-}
-
-fn class(capacity: usize) -> usize {
-    (capacity / PAGE_BYTES).max(1).next_power_of_two().ilog2() as usize
 }
 
 impl fmt::Debug for BufPool {

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Buf, block::Block};
+use super::{Buf, block::Block, slab::Slab};
 
 /// A range of a frozen [`Buf`], or of small bytes from elsewhere. Cloning and slicing copy nothing.
 #[derive(Clone)]
@@ -48,6 +48,14 @@ impl SharedBuf {
         };
         assert!(start <= end && end <= self.len, "{start}..{end} of {} bytes", self.len);
         Self { memory: self.memory.clone(), start: self.start + start, len: end - start }
+    }
+
+    /// The slab that the bytes are a part of; `None` for memory of its own.
+    pub fn slab(&self) -> Option<&Arc<Slab>> {
+        match &self.memory {
+            Memory::Block(block) => block.slab(),
+            Memory::Bytes(_) => None,
+        }
     }
 
     /// The buffer, if nobody else has a part of it and this one begins at its start.

@@ -35,11 +35,13 @@ async fn a_full_pool_makes_callers_wait() {
 }
 
 #[tokio::test]
-async fn spare_blocks_of_another_size_make_room() {
+async fn room_of_small_blocks_serves_large_ones() {
     let pool = BufPool::new(64 << 10);
     let small: Vec<_> = (0..16).map(|_| pool.try_get(4096).unwrap()).collect();
+    let slab = small[0].slab().unwrap().id();
     drop(small);
     let large = pool.try_get(32 << 10).unwrap();
+    assert_eq!(large.slab().unwrap().id(), slab, "the halves were joined again");
     drop(large);
     assert!(pool.try_get(64 << 10).is_some());
     assert!(pool.try_get(1 << 20).is_some(), "a giant is lent when it is alone");
@@ -80,4 +82,42 @@ async fn buffers_that_are_wanted_together_are_waited_for_together() {
     assert_eq!(pool.free_bytes(), 20 << 10, "who waits holds nothing");
     drop(held);
     assert_eq!(pool.free_bytes(), 64 << 10);
+}
+
+#[tokio::test]
+async fn slabs_are_mapped_on_demand_and_kept() {
+    let slab_bytes = crate::limits::SLAB_BYTES;
+    let pool = BufPool::new(2 * slab_bytes as u64);
+    let id = |buf: &Buf| buf.slab().map(|slab| slab.id());
+    let small = pool.get(4096).await;
+    let large = pool.get(slab_bytes / 2).await;
+    assert!(id(&small).is_some() && id(&small) == id(&large));
+    let next = pool.get(slab_bytes).await;
+    assert!(id(&next).is_some() && id(&next) != id(&large));
+    let scattered = pool.get(slab_bytes / 4).await;
+    assert_eq!(id(&scattered), id(&small));
+    let (kept, part) = (id(&next), next.freeze().slice(1..2));
+    assert_eq!(part.slab().map(|slab| slab.id()), kept);
+    drop((small, large, part, scattered));
+    let giant = pool.get(slab_bytes + 1).await;
+    assert_eq!(id(&giant), None, "larger than a slab: an allocation of its own");
+    drop(giant);
+    assert_eq!(id(&pool.get(slab_bytes).await).max(kept), kept, "no third slab");
+    assert_eq!(Buf::unpooled(4096).slab().map(|slab| slab.id()), None);
+}
+
+#[tokio::test]
+async fn scattered_loans_deny_nobody_what_the_bound_allows() {
+    let pool = BufPool::new(64 << 10);
+    let mut held: Vec<_> = (0..16).map(|_| pool.try_get(4096).unwrap()).collect();
+    let mut odd = 0;
+    held.retain(|_| {
+        odd += 1;
+        odd % 2 == 0
+    });
+    let large = pool.try_get(32 << 10).expect("8 pages are free, none next to another");
+    assert!(large.slab().is_none());
+    assert!(pool.try_get(4096).is_none(), "the bound holds");
+    drop((held, large));
+    assert!(pool.try_get(64 << 10).unwrap().slab().is_some());
 }

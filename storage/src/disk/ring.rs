@@ -10,13 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ff2_fabric::buf::Buf;
+use ff2_fabric::buf::{Buf, Slab};
 use io_uring::{IoUring, opcode, squeue, types};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     DiskError, ReadPart, Shared, WritePart,
     mailbox::{Answer, Request},
+    registered::Registered,
 };
 
 const DATA: types::Fixed = types::Fixed(0);
@@ -53,6 +54,7 @@ struct Entry {
 
 struct Ring {
     ring: IoUring,
+    registered: Registered,
     shared: Arc<Shared>,
     _file: File,
     depth: u32,
@@ -101,8 +103,10 @@ impl Ring {
     fn new(file: File, depth: u32, shared: Arc<Shared>) -> io::Result<Self> {
         let ring = build((depth + SPARE_ENTRIES).next_power_of_two())?;
         ring.submitter().register_files(&[file.as_raw_fd(), shared.mailbox.wake_fd()])?;
+        let registered = Registered::new(&ring.submitter());
         Ok(Self {
             ring,
+            registered,
             shared,
             _file: file,
             depth,
@@ -231,20 +235,38 @@ impl Ring {
     fn sqe(&mut self, entry: Entry) -> squeue::Entry {
         let (job, _) = self.jobs[entry.job as usize].as_mut().expect("queued parts have a job");
         let skip = entry.skip;
+        let submitter = self.ring.submitter();
+        let mut place = |slab: Option<&Arc<Slab>>| {
+            let place = slab.and_then(|slab| self.registered.place(&submitter, slab));
+            let fixed = u64::from(place.is_some());
+            self.shared.counters.registered.fetch_add(fixed, Ordering::Relaxed);
+            place
+        };
         match &mut job.work {
             Work::Read { buf, parts, .. } => {
                 let part = parts[entry.part as usize];
+                let position = part.position + skip as u64;
+                let place = place(buf.slab());
                 let target = &mut buf[part.at + skip..part.at + part.length];
-                opcode::Read::new(DATA, target.as_mut_ptr(), target.len() as u32)
-                    .offset(part.position + skip as u64)
-                    .build()
+                let (memory, length) = (target.as_mut_ptr(), target.len() as u32);
+                match place {
+                    Some(place) => {
+                        opcode::ReadFixed::new(DATA, memory, length, place).offset(position).build()
+                    }
+                    None => opcode::Read::new(DATA, memory, length).offset(position).build(),
+                }
             }
             Work::Write { parts, .. } => {
                 let part = &parts[entry.part as usize];
+                let position = part.position + skip as u64;
                 let source = &part.bytes[skip..];
-                opcode::Write::new(DATA, source.as_ptr(), source.len() as u32)
-                    .offset(part.position + skip as u64)
-                    .build()
+                let (memory, length) = (source.as_ptr(), source.len() as u32);
+                match place(part.bytes.slab()) {
+                    Some(place) => opcode::WriteFixed::new(DATA, memory, length, place)
+                        .offset(position)
+                        .build(),
+                    None => opcode::Write::new(DATA, memory, length).offset(position).build(),
+                }
             }
             Work::Punch { position, length, .. } => opcode::Fallocate::new(DATA, *length)
                 .offset(*position)
@@ -371,7 +393,12 @@ impl Work {
             Self::Read { buf, done, .. } => {
                 let _ = done.send(outcome.map(|()| buf));
             }
-            Self::Write { done, .. } | Self::Punch { done, .. } => {
+            Self::Write { parts, done } => {
+                // First, so that who hears the answer has the memory for itself again.
+                drop(parts);
+                let _ = done.send(outcome);
+            }
+            Self::Punch { done, .. } => {
                 let _ = done.send(outcome);
             }
         }

@@ -54,6 +54,32 @@ async fn parts_of_many_requests_find_their_places() {
 }
 
 #[tokio::test]
+async fn pooled_buffers_ride_registered_and_others_do_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::open(&data(&dir, 1 << 20), 8).unwrap();
+    let pool = ff2_fabric::BufPool::new(1 << 20);
+    for round in 0..3u8 {
+        let mut bytes = pool.get(65_536).await;
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = (at / 4096) as u8 ^ round;
+        }
+        let bytes = bytes.freeze();
+        let parts = [(0, 8192..65_536), (57_344, 0..8192)]
+            .map(|(position, range)| WritePart { position, bytes: bytes.slice(range) });
+        disk.write(parts.into()).await.unwrap();
+        let part = ReadPart { position: 4096, at: 8192, length: 57_344 };
+        let read = disk.read(pool.get(65_536).await, vec![part]).await.unwrap();
+        assert_eq!(read[8192..57_344], bytes[12_288..61_440], "offsets inside a slab are kept");
+        assert_eq!(disk.stats().registered, 3 * (u64::from(round) + 1));
+    }
+    let part = ReadPart { position: 0, at: 0, length: 4096 };
+    let read = disk.read(Buf::unpooled(4096), vec![part]).await.unwrap();
+    assert!(read.iter().all(|byte| *byte == 2 ^ 2));
+    disk.write(vec![WritePart { position: 0, bytes: filled(4096, 1) }]).await.unwrap();
+    assert_eq!(disk.stats().registered, 9);
+}
+
+#[tokio::test]
 async fn errors_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Disk::open(&data(&dir, 1 << 20), 8).unwrap();

@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const DISK_REQUESTS_MAX: usize = 1024;
 /// A disk that keeps a request longer is failed. Kernels retry a bad sector for many seconds.
 pub const DISK_STALL_MAX: Duration = Duration::from_secs(30);
+/// Slabs of buffers that one disk's ring knows (16 GiB); transfers of others cost more CPU.
+pub const REGISTERED_SLABS: u16 = 1024;
 /// Updates being prepared on one disk; more wait.
 pub const PREPARES_MAX: usize = 512;
 /// Sectors waiting in the index for their place on the disk; updates wait while there are more.
