@@ -83,7 +83,7 @@ impl Client {
         let session =
             Session::open(finder, VolumeId(volume.id), &options.description, &own, deadline)
                 .await?;
-        let chains = ChainClient::new(peers.clone(), routing.clone(), session.id());
+        let chains = ChainClient::new(peers.clone(), routing.clone())?;
         let budget = options.buffer_bytes / BUDGET_UNIT;
         let part = |share: u64| u32::try_from((budget / share).max(16)).unwrap_or(u32::MAX);
         let permits = |share| Arc::new(Semaphore::new(part(share) as usize));

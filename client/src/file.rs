@@ -136,6 +136,7 @@ impl File {
             Op::Close(pb::CloseOp {
                 inode: self.inode.id.0,
                 length_at_least: report.map_or(0, |report| report.length_at_least),
+                attempted_end: report.map_or(0, |report| report.attempted_end),
                 wrote: report.is_some(),
                 mtime_ns: self.inode.mtime_ns(),
                 opens,
@@ -232,6 +233,7 @@ impl Shared {
         let op = pb::ReportLengthOp {
             inode: inode.0,
             length_at_least: report.length_at_least,
+            attempted_end: report.attempted_end,
             mtime_ns: open.mtime_ns(),
         };
         let tell = |_| Op::ReportLength(op);

@@ -176,6 +176,12 @@ impl Inodes {
         self.inner.lock().lengths.wrote(now, inode.id, end);
     }
 
+    pub(crate) fn attempted(&self, inode: &OpenInode, end: u64) {
+        let now = self.started.elapsed();
+        inode.wrote();
+        self.inner.lock().lengths.attempted(now, inode.id, end);
+    }
+
     pub(crate) fn report(&self, inode: InodeId) -> Option<Report> {
         self.inner.lock().lengths.report(inode)
     }

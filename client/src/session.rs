@@ -101,7 +101,7 @@ impl Session {
             nonce: u64::from_le_bytes(nonce) | 1,
         };
         let request = self.request(0, 0, 0, cred, Op::OpenSession(op));
-        let reply = self.send(request, deadline).await?;
+        let reply = self.send(request, deadline, &AtomicBool::new(false)).await?;
         if reply.session == 0 {
             return Err(Status::new(Code::Internal, "the namespace opened session 0"));
         }
@@ -137,14 +137,24 @@ impl Session {
         }
     }
 
-    /// To the leader of the volume's group, until it answers.
-    async fn send(&self, request: pb::NsRequest, deadline: Instant) -> Result<pb::NsReply> {
+    /// To the leader of the volume's group, until it answers. `unanswered` becomes true when a try
+    /// may have been carried out without an answer.
+    async fn send(
+        &self,
+        request: pb::NsRequest,
+        deadline: Instant,
+        unanswered: &AtomicBool,
+    ) -> Result<pb::NsReply> {
         let request = Arc::new(request);
         let ask = |channel, limit| {
             let request = request.clone();
             async move {
                 let call = Call { timeout: limit, ..Call::default() };
-                let (reply, _) = NamespaceClient::new(channel).execute(&request, call).await?;
+                let answer = NamespaceClient::new(channel).execute(&request, call).await;
+                let (reply, _) = answer.inspect_err(|failure| {
+                    let is_lost = matches!(failure.code, Code::Timeout | Code::UnknownOutcome);
+                    unanswered.fetch_or(is_lost, Ordering::Relaxed);
+                })?;
                 check(reply.status.clone())?;
                 Ok(reply)
             }
@@ -158,7 +168,8 @@ impl Session {
         op: Op,
         deadline: Instant,
     ) -> Result<pb::NsReply> {
-        self.send(self.request(self.id(), 0, 0, cred, op), deadline).await
+        let request = self.request(self.id(), 0, 0, cred, op);
+        self.send(request, deadline, &AtomicBool::new(false)).await
     }
 
     /// `None` only for a moment, when a permit is free before its number is.
@@ -183,8 +194,21 @@ impl Session {
             }
             tokio::task::yield_now().await;
         };
+        let is_repeatable = is_repeatable(&op);
         let request = self.request(number.id, number.seq, ack_below, cred, op);
-        Ok((self.send(request, deadline).await?, number.id))
+        let unanswered = AtomicBool::new(false);
+        match self.send(request, deadline, &unanswered).await {
+            // The answer went with the session, and another try could meet its own effect.
+            Err(failure)
+                if failure.code == Code::SessionExpired
+                    && unanswered.load(Ordering::Relaxed)
+                    && !is_repeatable =>
+            {
+                let detail = "the session expired before the answer came: look whether it was done";
+                Err(Status::new(Code::UnknownOutcome, detail))
+            }
+            answer => Ok((answer?, number.id)),
+        }
     }
 }
 
@@ -286,6 +310,15 @@ impl Shared {
                 }
             }
         }
+    }
+}
+
+/// Whether a second time has no other answer than the first: all but the changes of names.
+fn is_repeatable(op: &Op) -> bool {
+    match op {
+        Op::MakeNode(_) | Op::Link(_) | Op::Unlink(_) | Op::Rename(_) => false,
+        Op::Create(op) => !op.exclusive,
+        _ => true,
     }
 }
 

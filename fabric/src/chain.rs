@@ -10,6 +10,13 @@
 
 mod attempt;
 mod read;
+fn random() -> Result<u64, Status> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Status::new(Code::Internal, format!("draw a random number: {error}")))?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
 #[cfg(test)]
 mod tests;
 mod update;
@@ -27,7 +34,7 @@ use bytes::Bytes;
 pub use ff2_client_core::ReadSpan;
 use ff2_client_core::{Channels, TargetHealth, limits};
 use ff2_proto::{
-    ChainId, ChunkId, ChunkVersion, InodeId, Status, pb,
+    ChainId, ChunkId, ChunkVersion, Code, InodeId, Status, pb,
     pb::{NodeRole, UpdateKind},
 };
 use parking_lot::Mutex;
@@ -119,13 +126,22 @@ pub struct ChunkPage {
 }
 
 impl ChainClient {
-    /// `session` makes the tags of this client's updates unique: a mount gives its session with the
-    /// namespace, a daemon a random number.
-    pub fn new(peers: Arc<Peers>, routing: Arc<RoutingCache>, session: u64) -> Arc<Self> {
+    /// Fails only where the kernel gives no random numbers.
+    pub fn new(peers: Arc<Peers>, routing: Arc<RoutingCache>) -> Result<Arc<Self>, Status> {
+        // Makes the tags of this client's updates its own: who could guess it could answer them in
+        // its place.
+        let session = random()?;
+        let salt = random()?;
+        Ok(Self::with_session(peers, routing, session, salt))
+    }
+
+    fn with_session(
+        peers: Arc<Peers>,
+        routing: Arc<RoutingCache>,
+        session: u64,
+        salt: u64,
+    ) -> Arc<Self> {
         let pool = peers.pool().clone();
-        let mut salt = [0; 8];
-        // Without randomness every client would prefer the same replicas; that costs speed only.
-        let _ = getrandom::fill(&mut salt);
         Arc::new(Self {
             peers,
             routing,
@@ -134,15 +150,9 @@ impl ChainClient {
             channel_free: Arc::new(Semaphore::new(limits::CHANNELS_MAX as usize)),
             health: Mutex::new(TargetHealth::new()),
             started: Instant::now(),
-            salt: AtomicU64::new(u64::from_le_bytes(salt)),
+            salt: AtomicU64::new(salt),
             counters: Counters::default(),
         })
-    }
-
-    /// The session was replaced: updates from now on carry the new one's tags. Those in flight keep
-    /// theirs.
-    pub fn renew_session(&self, session: u64) {
-        *self.channels.lock() = Channels::new(session, limits::CHANNELS_MAX);
     }
 
     pub fn routing(&self) -> &Arc<RoutingCache> {

@@ -21,7 +21,7 @@ use crc_fast::{CrcAlgorithm, checksum};
 use prost::Message;
 use thiserror::Error;
 
-use crate::limits::{BULK_BYTES_MAX, MESSAGE_BYTES_MAX};
+use crate::limits::{BULK_BYTES_MAX, MESSAGE_BYTES_MAX, USER_MESSAGE_BYTES_MAX};
 
 pub const HEADER_BYTES: usize = 44;
 /// "ff2" and the version of this layout.
@@ -110,6 +110,8 @@ pub struct Limits {
 impl Limits {
     pub const AUTHENTICATED: Self =
         Self { message_bytes: MESSAGE_BYTES_MAX, bulk_bytes: BULK_BYTES_MAX };
+    /// Of a user: daemons alone send batches of the log.
+    pub const USER: Self = Self { message_bytes: USER_MESSAGE_BYTES_MAX, ..Self::AUTHENTICATED };
     pub const HANDSHAKE: Self =
         Self { message_bytes: crate::limits::HANDSHAKE_BYTES_MAX, bulk_bytes: 0 };
 }

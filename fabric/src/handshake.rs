@@ -15,7 +15,7 @@ use prost::Message;
 
 use crate::{
     auth::{ClusterKey, Purpose, Secret, check_claims, mac, now_s, random, same},
-    frame::{FrameError, Header, Kind, encode_message, seal},
+    frame::{FrameError, Header, Kind, Limits, encode_message, seal},
     peers::Identity,
     routing::RoutingCache,
     rpc::Peer,
@@ -102,7 +102,7 @@ pub(crate) async fn join(
     let proof = mac(key, Purpose::ClientProof, &[&challenge.nonce, &hello]);
     send(sender, Kind::Proof, &Proof { proof: Bytes::copy_from_slice(&proof) }).await?;
     let welcome: Welcome = expect(receiver, Kind::Welcome).await?;
-    receiver.open(lane);
+    receiver.open(lane, Limits::AUTHENTICATED);
     Ok(welcome)
 }
 
@@ -149,7 +149,11 @@ impl Gate<'_> {
         let peer = if hello.daemon { Peer::Daemon } else { self.user(hello.claims)? };
         let lane = if hello.bulk { Lane::Bulk } else { Lane::Small };
         send(sender, Kind::Welcome, &self.welcome).await?;
-        receiver.open(lane);
+        let limits = match peer {
+            Peer::Daemon => Limits::AUTHENTICATED,
+            Peer::User(_) => Limits::USER,
+        };
+        receiver.open(lane, limits);
         Ok((peer, lane))
     }
 

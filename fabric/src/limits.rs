@@ -4,6 +4,13 @@ use std::time::Duration;
 
 pub use ff2_proto::limits::{BULK_BYTES_MAX, HEADER_BYTES_MAX as MESSAGE_BYTES_MAX};
 
+/// Bytes of a user's message: above the longest, a read of many parts.
+pub const USER_MESSAGE_BYTES_MAX: usize = 256 << 10;
+/// Messages of users above this count against [`USER_MESSAGES_BYTES`].
+pub const SMALL_MESSAGE_BYTES: usize = 4 << 10;
+/// Of all users' messages in progress on one server together.
+pub const USER_MESSAGES_BYTES: usize = 64 << 20;
+
 /// Smallest buffer, and the alignment of all: what O_DIRECT asks for.
 pub const PAGE_BYTES: usize = 4 << 10;
 /// Largest buffer whose capacity is rounded up to a power of two.
@@ -62,6 +69,7 @@ pub const BULK_READ_AHEAD_BYTES: usize = 4 << 10;
 /// Frames in flight inside an in-process connection.
 pub const MEM_FRAMES_MAX: usize = 64;
 
+const _: () = assert!(USER_MESSAGE_BYTES_MAX <= USER_MESSAGES_BYTES);
 const _: () = assert!(BULK_BYTES_MAX <= BUF_BYTES_MAX);
 const _: () = assert!(SLAB_BYTES.is_power_of_two() && SLAB_BYTES >= PAGE_BYTES);
 const _: () = assert!(BULK_BYTES_MAX <= CREDIT_BYTES as usize);

@@ -38,6 +38,7 @@ use crate::{
     handshake::{Gate, Welcome, admit},
     limits::{
         CONNECTIONS_MAX, CREDIT_BYTES, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, PAGE_BYTES, REQUESTS_MAX,
+        USER_MESSAGES_BYTES,
     },
     mem,
     pulse::{Pulse, Tuning},
@@ -118,6 +119,8 @@ struct Shared {
     welcome: Welcome,
     counters: Arc<Counters>,
     memory: Memory,
+    /// Bytes that users' messages may hold together.
+    user_messages: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
@@ -157,6 +160,7 @@ impl Server {
         };
         let shared = Arc::new(Shared {
             memory: Memory::new(config.pool.clone()),
+            user_messages: Arc::new(Semaphore::new(USER_MESSAGES_BYTES)),
             config,
             router,
             welcome,

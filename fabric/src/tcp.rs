@@ -124,8 +124,8 @@ impl Receiver {
         Ok(())
     }
 
-    pub(crate) fn open(&mut self, lane: Lane) {
-        self.limits = Limits::AUTHENTICATED;
+    pub(crate) fn open(&mut self, lane: Lane, limits: Limits) {
+        self.limits = limits;
         if lane == Lane::Small {
             let mut larger = vec![0; READ_AHEAD_BYTES];
             let unused = self.end - self.start;

@@ -105,11 +105,11 @@ impl Receiver {
         }
     }
 
-    /// The handshake is done: frames of full size are welcome.
-    pub(crate) fn open(&mut self, lane: Lane) {
+    /// The handshake is done: larger frames are welcome.
+    pub(crate) fn open(&mut self, lane: Lane, limits: Limits) {
         match self {
-            Self::Tcp(tcp) => tcp.open(lane),
-            Self::Mem(mem) => mem.limits = Limits::AUTHENTICATED,
+            Self::Tcp(tcp) => tcp.open(lane, limits),
+            Self::Mem(mem) => mem.limits = limits,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! All questions go to the leader of the cluster group, which knows the loads; any other metad answers
 //! UNAVAILABLE and names it in the metadata `ff2-leader` (host:port of its gRPC server).
 
+mod incoming;
 mod nodes;
 mod status;
 mod timed;
@@ -12,7 +13,7 @@ mod why;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use ff2_daemon::{Operations, config::MetadConfig};
+use ff2_daemon::{Operations, bounded::BoundedListener, config::MetadConfig};
 use ff2_fabric::{
     ClusterKey,
     admin::admin_server::{Admin, AdminServer as GrpcAdmin},
@@ -24,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response,
-    transport::{Identity, Server, ServerTlsConfig, server::TcpIncoming},
+    transport::{Identity, Server, ServerTlsConfig},
 };
 
 use crate::{
@@ -33,6 +34,7 @@ use crate::{
     limits,
     namespace::NamespaceGroup,
 };
+use incoming::incoming;
 use timed::Timed;
 pub use token::admin_token;
 
@@ -118,7 +120,7 @@ impl AdminServer {
             server = server.tls_config(tls).context("use the TLS certificate and key")?;
         }
         let server = server.add_service(health_service).add_service(reflection).add_service(admin);
-        let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
+        let incoming = incoming(BoundedListener::new(self.listener));
         server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?;
         Ok(())
     }

@@ -46,6 +46,9 @@ pub const RECOVERED_TOGETHER: usize = 16;
 pub const GRANT: Duration = Duration::from_secs(24 * 3_600);
 /// Age of the space figures that statfs answers.
 pub const SPACE_AGE: Duration = Duration::from_secs(2);
+/// A session that leaves notices of removed files unacknowledged for so long is expired: longer than
+/// the patience of clients, whose creates in flight hold notices back.
+pub const NOTICE_WITHHOLD_MAX: Duration = Duration::from_secs(15 * 60);
 /// Rounds of the leader's background work.
 pub const SESSIONS_ROUND: Duration = Duration::from_secs(1);
 pub const ORPHANS_ROUND: Duration = Duration::from_millis(500);

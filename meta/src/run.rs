@@ -89,10 +89,7 @@ impl Metad {
         let election_timeout = group.election_timeout();
         let group = Group::<Namespace>::open(group, Namespace::new(), link)
             .context("open the namespace group")?;
-        let mut session = [0; 8];
-        getrandom::fill(&mut session)
-            .map_err(|error| anyhow::anyhow!("draw a random number: {error}"))?;
-        let client = ChainClient::new(peers.clone(), routing.clone(), u64::from_le_bytes(session));
+        let client = ChainClient::new(peers.clone(), routing.clone())?;
         let chunks = Chunks { client, peers: peers.clone(), routing: routing.clone() };
         let namespace =
             NamespaceGroup::new(group, cluster.clone(), key.clone(), chunks, election_timeout);

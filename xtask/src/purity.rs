@@ -11,7 +11,7 @@ use crate::workspace::{self, list, text};
 const PURE: [&str; 4] = ["ff2-proto", "ff2-meta-core", "ff2-storage-core", "ff2-client-core"];
 
 /// All that a pure crate may reach at run time: codecs, checksums, collections and macros.
-const HARMLESS: [&str; 35] = [
+const HARMLESS: [&str; 36] = [
     "anyhow",
     "arrayvec",
     "autocfg",
@@ -38,6 +38,7 @@ const HARMLESS: [&str; 35] = [
     "prost",
     "prost-derive",
     "quote",
+    "sha2",
     "rustversion",
     "spin",
     "subtle",

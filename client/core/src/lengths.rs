@@ -12,6 +12,8 @@ use ff2_proto::InodeId;
 struct Length {
     /// One past the furthest byte written since the last report was answered.
     unreported_end: u64,
+    /// One past the furthest byte that may have been written since then, for all that is known.
+    attempted_end: u64,
     /// Something was written since then, maybe below the known size: the times changed.
     dirty: bool,
     /// When the first of it was written.
@@ -25,6 +27,8 @@ struct Length {
 pub struct Report {
     pub inode: InodeId,
     pub length_at_least: u64,
+    /// Writes without an answer may have come as far as this.
+    pub attempted_end: u64,
     last_write: u64,
 }
 
@@ -43,14 +47,25 @@ impl Lengths {
 
     /// A write up to `end` was acknowledged by its chains.
     pub fn wrote(&mut self, now: Duration, inode: InodeId, end: u64) {
+        let length = self.next_write(now, inode);
+        length.unreported_end = length.unreported_end.max(end);
+    }
+
+    /// A write up to `end` was given up without an answer: it may be done, or still be done.
+    pub fn attempted(&mut self, now: Duration, inode: InodeId, end: u64) {
+        let length = self.next_write(now, inode);
+        length.attempted_end = length.attempted_end.max(end);
+    }
+
+    fn next_write(&mut self, now: Duration, inode: InodeId) -> &mut Length {
         self.writes += 1;
         let length = self.inodes.entry(inode).or_default();
         if !length.dirty {
             length.dirty_since = now;
         }
         length.dirty = true;
-        length.unreported_end = length.unreported_end.max(end);
         length.last_write = self.writes;
+        length
     }
 
     /// The size to show, given what the namespace says.
@@ -65,8 +80,12 @@ impl Lengths {
     /// What fsync or close has to report; `None`: nothing was written since the last report.
     pub fn report(&self, inode: InodeId) -> Option<Report> {
         let length = self.inodes.get(&inode).filter(|length| length.dirty)?;
-        let (length_at_least, last_write) = (length.unreported_end, length.last_write);
-        Some(Report { inode, length_at_least, last_write })
+        Some(Report {
+            inode,
+            length_at_least: length.unreported_end,
+            attempted_end: length.attempted_end,
+            last_write: length.last_write,
+        })
     }
 
     /// The namespace took a report in.
@@ -145,6 +164,20 @@ mod tests {
         lengths.wrote(NOW, FILE, 200);
         lengths.reported(second);
         assert_eq!(lengths.report(FILE).unwrap().length_at_least, 200);
+    }
+
+    #[test]
+    fn a_write_without_an_answer_is_reported_and_not_shown() {
+        let mut lengths = Lengths::new();
+        lengths.wrote(NOW, FILE, 100);
+        lengths.attempted(NOW, FILE, 300);
+        assert_eq!(lengths.size(FILE, 10), 100);
+        let report = lengths.report(FILE).unwrap();
+        assert_eq!((report.length_at_least, report.attempted_end), (100, 300));
+        lengths.truncated(FILE, 0);
+        assert_eq!(lengths.report(FILE).unwrap().attempted_end, 300, "it may come after the cut");
+        lengths.reported(report);
+        assert_eq!(lengths.report(FILE), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use ff2_client_core::{WriteSpan, write_spans};
 use ff2_fabric::{SharedBuf, chain::ChunkUpdate};
-use ff2_proto::{Code, Status, limits::FILE_SIZE_MAX, pb::UpdateKind};
+use ff2_proto::{Code, Retry, Status, limits::FILE_SIZE_MAX, pb::UpdateKind};
 use futures::future::join_all;
 
 use super::File;
@@ -17,7 +17,12 @@ impl File {
     pub async fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<usize> {
         let mut written = 0;
         for piece in bytes.chunks(limits::WRITE_BYTES_MAX) {
-            let mut buffer = self.shared().pool.get(piece.len()).await;
+            let buffer = self.shared().pool.get(piece.len());
+            let deadline = self.shared().deadline().into();
+            let Ok(mut buffer) = tokio::time::timeout_at(deadline, buffer).await else {
+                let detail = "all buffers of this client are in use: drop results of earlier reads";
+                return Err(Status::new(Code::Busy, detail));
+            };
             buffer.copy_from_slice(piece);
             let count = self.write_buf(offset + written as u64, buffer.freeze()).await?;
             written += count;
@@ -73,9 +78,9 @@ impl File {
         }
         let bytes = bytes.slice(0..bytes.len().min(limits::WRITE_BYTES_MAX));
         let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= FILE_SIZE_MAX);
-        let Some(end) = end else {
+        if end.is_none() {
             return Err(Status::new(Code::FileTooBig, "the write ends above the largest file"));
-        };
+        }
         self.register().await?;
         let (layout, chains) = self.inode.layout();
         let spans = write_spans(self.inode.id, &layout, &chains, offset, bytes.len() as u64);
@@ -87,21 +92,52 @@ impl File {
             self.update_chunk(span, turn, payload, layout.chunk_size)
         });
         let outcomes = join_all(updates).await;
-        let mut written = 0;
+        self.take_outcomes(offset, &spans, outcomes)
+    }
+
+    /// Counts the bytes before the first chunk that failed. What came of the chunks behind it is
+    /// part of the file as well, whatever the caller does next: bytes that the namespace does not
+    /// know of would be found by no removal, and come to light when the file grows.
+    fn take_outcomes(
+        &self,
+        offset: u64,
+        spans: &[WriteSpan],
+        outcomes: Vec<Result<()>>,
+    ) -> Result<usize> {
+        let (mut written, mut reached, mut attempted) = (0, 0, 0);
+        let mut failed = None;
         for (span, outcome) in spans.iter().zip(outcomes) {
+            let end = offset + span.payload_offset as u64 + u64::from(span.length);
             match outcome {
-                Ok(()) => written += span.length as usize,
-                Err(failure) if written == 0 => return Err(failure),
-                // A short count now; the caller meets the failure when it writes the rest.
+                Ok(()) => {
+                    reached = end;
+                    written += if failed.is_none() { span.length as usize } else { 0 };
+                }
                 Err(failure) => {
-                    tracing::debug!(chunk = %span.chunk, %failure, "a write was cut short");
-                    break;
+                    // Worth another try, had there been time: the answer is not known.
+                    if failure.retry() != Retry::Never {
+                        attempted = end;
+                    }
+                    failed.get_or_insert((span.chunk, failure));
                 }
             }
         }
-        let reached = end - (bytes.len() - written) as u64;
-        self.shared().inodes.wrote(&self.inode, reached);
-        Ok(written)
+        let inodes = &self.shared().inodes;
+        if reached > 0 {
+            inodes.wrote(&self.inode, reached);
+        }
+        if attempted > 0 {
+            inodes.attempted(&self.inode, attempted);
+        }
+        match failed {
+            Some((_, failure)) if written == 0 => Err(failure),
+            // A short count now; the caller meets the failure when it writes the rest.
+            Some((chunk, failure)) => {
+                tracing::debug!(%chunk, %failure, "a write was cut short");
+                Ok(written)
+            }
+            None => Ok(written),
+        }
     }
 
     async fn update_chunk(

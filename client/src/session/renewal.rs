@@ -44,7 +44,6 @@ impl Shared {
         tracing::warn!(session = id, "the session expired; opening a new one");
         self.session.register(&self.own, self.deadline()).await?;
         let session = self.session.id();
-        self.chains.renew_session(session);
         let deadline = Instant::now() + self.session.lease() / 3;
         stream::iter(self.inodes.session_renewed())
             .for_each_concurrent(limits::TAKEN_OVER_TOGETHER, |inode| async move {

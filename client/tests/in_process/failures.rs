@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
-use ff2_client::{Code, OpenHow, Status};
+use ff2_client::{Code, OpenHow};
 
 use crate::{
     connect, connect_with,
@@ -51,8 +51,6 @@ async fn a_failed_node_is_a_pause_until_the_routing_moves_on() {
 
 #[tokio::test]
 async fn patience_ends_at_its_deadline() {
-    // The last refusal, or no answer at all in what was left of the time.
-    let ended = |failure: &Status| matches!(failure.code, Code::Fenced | Code::Timeout);
     let fake = Fake::start().await;
     let client = connect_with(&fake, |mut options| {
         options.patience = Duration::from_millis(400);
@@ -63,11 +61,48 @@ async fn patience_ends_at_its_deadline() {
     file.write_at(0, b"before").await.unwrap();
     fake.state.down.store(0b110, SeqCst);
     let failure = file.write_at(0, b"after").await.unwrap_err();
-    assert!(ended(&failure), "{failure}");
+    assert_eq!(failure.code, Code::Fenced, "{failure}");
     let failure = file.read_at(0, 5).await.unwrap_err();
-    assert!(ended(&failure), "{failure}");
+    assert_eq!(failure.code, Code::Fenced, "{failure}");
     fake.state.down.store(0, SeqCst);
     file.write_at(0, b"after").await.unwrap();
+}
+
+#[tokio::test]
+async fn chunks_behind_one_that_failed_are_part_of_the_file() {
+    let fake = Fake::start().await;
+    let client = connect(&fake).await;
+    let file = client.open("/f", OpenHow::read_write().create(0o644)).await.unwrap();
+    let chunk = CHUNK_SIZE as usize;
+    let bytes = pattern(3 * chunk, 1);
+    fake.state.full_chunk.store(0, SeqCst);
+    let failure = file.write_at(0, &bytes).await.unwrap_err();
+    assert_eq!(failure.code, Code::NoSpace, "{failure}");
+    let seen = file.read_at(0, 4 * u64::from(CHUNK_SIZE)).await.unwrap();
+    assert_eq!(seen.len(), 3 * chunk);
+    assert!(seen[..chunk].iter().all(|byte| *byte == 0) && seen[chunk..] == bytes[chunk..]);
+    fake.state.full_chunk.store(4, SeqCst);
+    assert_eq!(file.write_at(3 * chunk as u64, &bytes).await.unwrap(), chunk, "a short count");
+    file.close().await.unwrap();
+    assert_eq!(client.stat("/f").await.unwrap().size, 6 * chunk as u64);
+}
+
+#[tokio::test]
+async fn a_write_without_an_answer_is_reported_as_such() {
+    let fake = Fake::start().await;
+    let client = connect_with(&fake, |mut options| {
+        options.patience = Duration::from_millis(400);
+        options
+    })
+    .await;
+    let file = client.open("/f", OpenHow::read_write().create(0o644)).await.unwrap();
+    file.write_at(0, b"before").await.unwrap();
+    fake.state.down.store(0b110, SeqCst);
+    file.write_at(6, b"after").await.unwrap_err();
+    fake.state.down.store(0, SeqCst);
+    file.close().await.unwrap();
+    assert_eq!(client.stat("/f").await.unwrap().size, 6, "until the chains are asked");
+    assert_eq!(fake.state.doubts(), 1);
 }
 
 #[tokio::test]

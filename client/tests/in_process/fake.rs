@@ -51,6 +51,8 @@ pub(crate) struct State {
     pub(crate) lose_updates: AtomicU32,
     /// Nodes (bits) that refuse everything.
     pub(crate) down: AtomicU32,
+    /// The index of chunks for which there is no space; `u32::MAX`: none.
+    pub(crate) full_chunk: AtomicU32,
     /// The metad answers nothing about names.
     pub(crate) silent: AtomicBool,
     /// The next writing opens that are held as long as `holding`.
@@ -88,6 +90,7 @@ impl Fake {
             lose_mutations: AtomicU32::new(0),
             lose_updates: AtomicU32::new(0),
             down: AtomicU32::new(0),
+            full_chunk: AtomicU32::new(u32::MAX),
             silent: AtomicBool::new(false),
             hold_opens: AtomicU32::new(0),
             holding: AtomicBool::new(false),
@@ -247,6 +250,13 @@ impl State {
             }
             *of != inode || start < size
         });
+    }
+
+    /// How many lengths the leader's driver would ask the chains about.
+    pub(crate) fn doubts(&self) -> usize {
+        let op = Some(Op::ListLengthDoubts(pb::ListLengthDoubtsOp::default()));
+        let request = pb::NsRequest { volume: 1, op, ..Default::default() };
+        namespace::query(&self.names.lock().kv, &request).length_doubts.len()
     }
 
     fn orphans(&self) -> Vec<pb::OrphanNotice> {
@@ -435,6 +445,9 @@ impl Node {
         };
         if head != Some(self.1 + 10) {
             return Err(Status::new(Code::NotServing, "not the head"));
+        }
+        if key.index == self.0.full_chunk.load(SeqCst) {
+            return Err(Code::NoSpace.into());
         }
         let tag = request.tag.ok_or(Code::InvalidArgument)?;
         let mut chunks = self.0.chunks.lock();

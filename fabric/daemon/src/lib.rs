@@ -6,6 +6,7 @@
 //! knows what a daemon does, and no daemon opens a socket for people on its own.
 
 pub mod admin;
+pub mod bounded;
 pub mod config;
 pub mod fault;
 mod inflight;

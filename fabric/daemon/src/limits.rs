@@ -12,5 +12,9 @@ pub const PROVIDER: Duration = Duration::from_secs(2);
 pub const IN_FLIGHT_LISTED: usize = 1_000;
 /// Bytes that an admin client takes from an answer.
 pub const ANSWER_BYTES: usize = 256 << 20;
+/// Connections of one port for people and tools; more wait.
+pub const ADMIN_CONNECTIONS: usize = 128;
+/// Such a connection is closed when nothing moves on it for so long.
+pub const ADMIN_SILENCE: Duration = Duration::from_secs(60);
 /// A whole question over the admin socket.
 pub const ADMIN: Duration = Duration::from_secs(10);

@@ -3,6 +3,7 @@
 use std::{future::Future, process::ExitCode, sync::Arc};
 
 use anyhow::{Context, Result};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -64,6 +65,7 @@ where
     anyhow::ensure!(problems.is_empty(), "the configuration cannot be used:\n{problems}");
     init_tracing(config.log())?;
     end_at_panics();
+    raise_file_limit();
     let faults = fault::arm_from_env()?;
     if faults > 0 {
         tracing::warn!(faults, "fault points are armed: this process will fail on purpose");
@@ -79,6 +81,16 @@ where
     tokio.shutdown_timeout(limits::TASKS);
     tracing::info!(clean = outcome.is_ok(), "stopped");
     outcome
+}
+
+/// To what the administrator allows: connections and the files of an index are many, and the limit
+/// that a shell inherits is made for other programs.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays at {:?}", limit.current);
+    }
 }
 
 async fn serve<C, F, Fut>(

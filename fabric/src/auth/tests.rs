@@ -84,7 +84,9 @@ fn grants_are_sealed() {
     let mut forged: pb::Grant = prost::Message::decode(sealed.clone()).unwrap();
     forged.write = true;
     let forged = prost::Message::encode_to_vec(&forged);
-    for bytes in [&forged[..], b"", b"\xff\xff", &sealed[..sealed.len() - 1]] {
+    // A genuine one with a field (15, bytes) that nobody sealed.
+    let padded = [&sealed[..], b"\x7a\xac\x02", &[0; 300]].concat();
+    for bytes in [&forged[..], b"", b"\xff\xff", &sealed[..sealed.len() - 1], &padded] {
         assert_eq!(key.check_grant(bytes, 0).unwrap_err().code, Code::Forbidden);
     }
     // A grant is not a token: the purposes are apart.

@@ -87,6 +87,8 @@ pub(super) struct Pursuit<'a> {
     deadline: Instant,
     /// What was known when the attempt began: newer than this ends a wait.
     routing: RoutingVersion,
+    /// The last answer that told something.
+    refusal: Option<Status>,
 }
 
 impl<'a> Pursuit<'a> {
@@ -97,12 +99,18 @@ impl<'a> Pursuit<'a> {
             attempts: Attempts::new(until, client.next_salt()),
             deadline,
             routing: client.routing.version(),
+            refusal: None,
         }
     }
 
     /// The time-out of the next attempt.
     pub(super) fn limit(&self, attempt: Duration) -> Duration {
         attempt.min(self.deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// What comes of it in the time that is left.
+    pub(super) async fn before_deadline<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::time::timeout_at(self.deadline.into(), work).await.ok()
     }
 
     pub(super) fn progressed(&mut self) {
@@ -132,7 +140,7 @@ impl<'a> Pursuit<'a> {
         self.client.counters.retries.fetch_add(1, Ordering::Relaxed);
         match step {
             Step::GiveUp(GiveUp::Final) => return Err(failure),
-            Step::GiveUp(GiveUp::Deadline) => return Err(gave_up(failure)),
+            Step::GiveUp(GiveUp::Deadline) => return Err(self.gave_up(failure)),
             Step::AskAgain | Step::OtherTarget => {}
             Step::FindLeader(wait) | Step::Wait(wait) => tokio::time::sleep(wait).await,
             Step::AwaitRouting(wait) => {
@@ -140,13 +148,23 @@ impl<'a> Pursuit<'a> {
                 self.client.routing.wait_newer(self.routing, wait).await;
             }
         }
+        if Instant::now() >= self.deadline {
+            // No attempt without time for an answer.
+            return Err(self.gave_up(failure));
+        }
+        if failure.code != Code::Timeout {
+            self.refusal = Some(failure);
+        }
         self.routing = self.client.routing.version();
         Ok(())
     }
-}
 
-/// Keeps the code (its errno fits best) and says that patience ended.
-fn gave_up(mut failure: Status) -> Status {
-    failure.detail = format!("gave up at the deadline: {}", failure.detail);
-    failure
+    /// Says that patience ended, and why it was needed: an attempt that the deadline cut short knows
+    /// less than the refusal before it.
+    fn gave_up(&mut self, failure: Status) -> Status {
+        let cut_short = failure.code == Code::Timeout;
+        let mut why = self.refusal.take().filter(|_| cut_short).unwrap_or(failure);
+        why.detail = format!("gave up at the deadline: {}", why.detail);
+        why
+    }
 }

@@ -41,6 +41,10 @@ impl ChainClient {
                 pursuit.progressed();
             }
             if let Some(failure) = failure {
+                if failure.code == Code::Corrupt && !self.has_replicas(spans, &wanted) {
+                    // Nobody else has these bytes or will have: waiting changes nothing.
+                    return Err(failure);
+                }
                 let alternatives = self.has_alternatives(spans, &wanted);
                 pursuit.failed(failure, alternatives).await?;
             }
@@ -139,7 +143,11 @@ impl ChainClient {
             grant: grant.clone(),
         };
         let length = usize::try_from(batch.bytes).unwrap_or(usize::MAX);
-        let into = Some(self.pool.get(length).await);
+        let Some(into) = pursuit.before_deadline(self.pool.get(length)).await else {
+            let detail = "all buffers of this client are in use: drop results of earlier reads";
+            return Err(Status::new(Code::Busy, detail));
+        };
+        let into = Some(into);
         let call = Call { timeout: pursuit.limit(READ_ATTEMPT), into, ..Call::default() };
         let client = StorageClient::new(self.peers.channel(address));
         let targets: Vec<_> =
@@ -175,6 +183,15 @@ impl ChainClient {
                 Err(_) => {}
             }
         }
+    }
+
+    /// Whether a span that is still wanted lies on more than one target.
+    fn has_replicas(&self, spans: &[ReadSpan], wanted: &[usize]) -> bool {
+        let routing = self.routing.get();
+        wanted.iter().any(|place| {
+            let chain = routing.chains.get(&spans[*place].chain);
+            chain.is_none_or(|chain| chain.members.len() > 1)
+        })
     }
 
     /// Whether a replica that did not fail lately serves some span that is still wanted.

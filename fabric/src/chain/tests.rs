@@ -200,7 +200,7 @@ impl Rig {
             pool: pool.clone(),
             routing: routing.clone(),
         });
-        let client = ChainClient::new(peers, routing, 77);
+        let client = ChainClient::with_session(peers, routing, 77, 0);
         Self { nodes, client, pool, stop }
     }
 
@@ -356,6 +356,16 @@ async fn final_answers_and_deadlines_end_it() {
     let above = ChunkUpdate { offset: 64 << 10, ..write_to(1) };
     let refused = rig.client.update(&above, rig.deadline()).await.unwrap_err();
     assert_eq!(refused.code, Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn damage_without_a_replica_is_final() {
+    let rig = Rig::start("alone").await;
+    rig.client.routing().apply_chain(&chain(7, 2, &[1]));
+    rig.trick(1, &[Trick::Refuse(Code::Corrupt.into())]);
+    assert_eq!(rig.read(&[7]).await.unwrap_err().code, Code::Corrupt);
+    rig.trick(1, &vec![Trick::Refuse(Code::Corrupt.into()); 3]);
+    assert_eq!(rig.read(&[6]).await.unwrap().len(), 1, "its chain has another member");
 }
 
 #[tokio::test]

@@ -90,14 +90,13 @@ impl ChainClient {
     }
 
     async fn channel(&self) -> Channel<'_> {
+        let permit = self.channel_free.clone().acquire_owned().await;
+        let permit = permit.expect("the semaphore is never closed");
         loop {
-            let permit = self.channel_free.clone().acquire_owned().await;
-            let permit = permit.expect("the semaphore is never closed");
-            // Right after a renewed session more permits than channels may be out.
             if let Some(tag) = self.channels.lock().take() {
                 return Channel { client: self, tag, _permit: permit };
             }
-            drop(permit);
+            // Its last user gave the permit back just before the channel.
             tokio::task::yield_now().await;
         }
     }

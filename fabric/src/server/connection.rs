@@ -25,7 +25,9 @@ use crate::{
     auth::{check_claims, now_s},
     buf::Buf,
     frame::{FrameError, HEADER_BYTES, Header, Kind, encode_message, seal},
-    limits::{BULK_BYTES_MAX, DRAIN_MAX, MESSAGE_BYTES_MAX, PAGE_BYTES, REQUESTS_MAX},
+    limits::{
+        BULK_BYTES_MAX, DRAIN_MAX, MESSAGE_BYTES_MAX, PAGE_BYTES, REQUESTS_MAX, SMALL_MESSAGE_BYTES,
+    },
     outbox::Outbox,
     pulse::Pulse,
     rpc::{Context, Method, Peer, Reply, Request, no_such_method},
@@ -53,6 +55,7 @@ struct Held {
     credit: u64,
     /// Of the memory that users may fill together.
     _share: Option<OwnedSemaphorePermit>,
+    _message: Option<OwnedSemaphorePermit>,
 }
 
 /// What became of a request's bulk bytes.
@@ -119,8 +122,10 @@ impl Connection {
         let mut checked = None;
         loop {
             let head = receiver.head().await?;
-            if head.header.routing_version > known_version {
-                known_version = head.header.routing_version;
+            // Daemons alone spread rumours: a user could claim any version, and be asked about for ever.
+            let spoken_of = head.header.routing_version;
+            if matches!(self.peer, Peer::Daemon) && spoken_of > known_version {
+                known_version = spoken_of;
                 self.shared.config.routing.heard_of(RoutingVersion(known_version));
             }
             match head.header.kind {
@@ -156,17 +161,18 @@ impl Connection {
         self.owe(credit)?;
         if self.shared.stop.is_cancelled() {
             receiver.skip(header.bulk_bytes as usize).await?;
-            let held = Held { place: None, credit, _share: None };
+            let held = Held { place: None, credit, _share: None, _message: None };
             let refused = Status::new(Code::ShuttingDown, "this server is stopping");
             self.answer(&header, held, Err(refused));
             return Ok(());
         }
         let place = self.place().await;
+        let message = self.message_share(head.message.len()).await;
         let (refusal, bulk, share) = match self.bulk(&header, deadline, receiver).await? {
             Taken::Bulk(bulk, share) => (None, bulk, share),
             Taken::Refused(status) => (Some(status), Buf::empty(), None),
         };
-        let held = Held { place: Some(place), credit, _share: share };
+        let held = Held { place: Some(place), credit, _share: share, _message: message };
         let Some(method) = self.shared.router.method(header.method) else {
             self.answer(&header, held, Err(no_such_method(header.method)));
             return Ok(());
@@ -208,6 +214,17 @@ impl Connection {
         }
         let _paused = self.pulse.pause();
         self.places.clone().acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    /// A large message's part of what users' messages may hold together.
+    async fn message_share(&self, len: usize) -> Option<OwnedSemaphorePermit> {
+        if len <= SMALL_MESSAGE_BYTES || matches!(self.peer, Peer::Daemon) {
+            return None;
+        }
+        let _paused = self.pulse.pause();
+        let bytes = u32::try_from(len).expect("a user's message is short");
+        let share = self.shared.user_messages.clone().acquire_many_owned(bytes).await;
+        Some(share.expect("the semaphore is never closed"))
     }
 
     /// Counts bulk bytes against the credit that the welcome granted. One payload above it is fine

@@ -9,7 +9,7 @@ use futures::future::join_all;
 use crate::{
     Call, Peers, SharedBuf,
     echo::{ECHO, FAIL, FILL, GATED, Net, SLOW, ask, refused, until, within},
-    limits::REQUESTS_MAX,
+    limits::{REQUESTS_MAX, USER_MESSAGE_BYTES_MAX},
 };
 
 fn payload(len: usize, seed: u8) -> SharedBuf {
@@ -218,6 +218,31 @@ async fn deadlines_and_routing_versions_travel() {
     net.routing.apply(pb::RoutingDelta { version: 11, ..Default::default() });
     net.client(&ahead).execute(&ask(ECHO, 0, 0), Call::default()).await.unwrap();
     assert_eq!(*newer.heard().borrow(), RoutingVersion(11), "and the client of the server's");
+    net.stop().await;
+}
+
+#[tokio::test]
+async fn users_messages_are_short_and_spread_no_rumours() {
+    let net = Net::start("127.0.0.1:0", 8 << 20).await;
+    let token = net.key.issue(pb::UserClaims { name: "ada".into(), uid: 7, ..Default::default() });
+    let config = net.config(crate::Identity::User(token));
+    config.routing.apply(pb::RoutingDelta { version: u64::MAX, ..Default::default() });
+    let peers = Peers::new(config);
+    let user = net.client(&peers);
+    let with_path = |bytes: usize| pb::NsRequest {
+        op: Some(pb::ns_request::Op::Resolve(pb::ResolveOp {
+            path: vec![b'x'; bytes].into(),
+            ..Default::default()
+        })),
+        ..ask(ECHO, 0, 0)
+    };
+    let largest = USER_MESSAGE_BYTES_MAX - 100;
+    user.execute(&with_path(largest), Call::default()).await.unwrap();
+    assert_eq!(*net.routing.heard().borrow(), RoutingVersion(0), "a user's claim");
+    user.execute(&with_path(2 * largest), Call::default()).await.unwrap_err();
+    let peers = net.peers();
+    let daemon = net.client(&peers);
+    daemon.execute(&with_path(2 * largest), Call::default()).await.unwrap();
     net.stop().await;
 }
 

@@ -22,6 +22,7 @@ pub mod limits;
 mod link;
 mod lookup;
 mod make_node;
+mod number;
 mod once;
 mod open;
 mod orphans;
@@ -64,8 +65,9 @@ impl Namespace {
         Self
     }
 
-    /// Makes the root directory, unless there is one. The first command does so by itself.
-    pub fn format(kv: &mut dyn Kv, now_ns: i64) {
+    /// Makes the root directory, unless there is one. The first command does so by itself, with its
+    /// seed as the key. `number_key` hides the order of inode numbers; 0: they are a sequence.
+    pub fn format(kv: &mut dyn Kv, now_ns: i64, number_key: u64) {
         if kv.get(&keys::VOLUME).is_some() {
             return;
         }
@@ -77,6 +79,7 @@ impl Namespace {
             next_session: 1,
             next_orphan_seq: 1,
             inodes: 1,
+            number_key,
             ..Default::default()
         };
         kv.put(&keys::one(Tag::Inode, ROOT_INODE.0), root.encode());
@@ -87,7 +90,7 @@ impl Namespace {
         let missing = || Status::new(Code::InvalidArgument, "a command that asks for nothing");
         let request = command.request.as_ref().ok_or_else(missing)?;
         let op = request.op.as_ref().ok_or_else(missing)?;
-        Self::format(kv, command.now_ns);
+        Self::format(kv, command.now_ns, command.seed);
         match request::class_of(op) {
             Class::Read | Class::Keepalive => {
                 Err(Status::new(Code::InvalidArgument, "not to be logged"))

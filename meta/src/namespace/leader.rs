@@ -98,7 +98,11 @@ impl NamespaceGroup {
             let now = lead.term.now_ms();
             let expired = lead.book.lock().expired(now, volume);
             if !expired.is_empty() {
-                tracing::warn!(%volume, sessions = ?expired, "these mounts fell silent: expired");
+                tracing::warn!(
+                    %volume,
+                    sessions = ?expired,
+                    "these mounts fell silent, or acknowledge no removal of files: expired"
+                );
             }
             let ending =
                 on_record.iter().filter(|session| session.ending).map(|session| session.id);
@@ -138,7 +142,10 @@ impl NamespaceGroup {
                 // session that the book did not know would not be waited for.
                 lead.learn(volume, &self.sessions(volume).await?);
                 let (ready, seen_by_all) = {
-                    let book = lead.book.lock();
+                    let mut book = lead.book.lock();
+                    if let Some(newest) = last {
+                        book.noticed(lead.term.now_ms(), volume, newest);
+                    }
                     let ready = book.collectable(volume, reply.orphan_inodes);
                     (ready, book.seen_by_all(volume))
                 };

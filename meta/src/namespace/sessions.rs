@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ff2_meta_core::namespace::Owner;
 use ff2_proto::{Code, Status, VolumeId, pb};
 
+use crate::limits;
+
 type Millis = u64;
 
 #[derive(Debug)]
@@ -24,6 +26,8 @@ struct Entry {
     owner: Owner,
     /// Every notice up to this was handled; `None` before it spoke to this leader.
     seen_orphan_seq: Option<u64>,
+    /// Since when it acknowledges no notice while there are some.
+    withholds_since: Option<Millis>,
     holds: BTreeSet<u64>,
 }
 
@@ -52,6 +56,7 @@ impl SessionBook {
             heard_at: now,
             owner: record.owner,
             seen_orphan_seq: None,
+            withholds_since: None,
             holds: BTreeSet::new(),
         });
     }
@@ -71,15 +76,35 @@ impl SessionBook {
             return Err(Status::new(Code::Forbidden, "the session belongs to another user"));
         }
         entry.heard_at = entry.heard_at.max(now);
+        if entry.seen_orphan_seq < Some(said.seen_orphan_seq) {
+            entry.withholds_since = None;
+        }
         entry.seen_orphan_seq = Some(said.seen_orphan_seq);
         entry.holds = said.holds.into_iter().collect();
         Ok(())
     }
 
-    /// Sessions that were silent for a whole period.
+    /// There are notices up to `newest`.
+    pub(super) fn noticed(&mut self, now: Millis, volume: VolumeId, newest: u64) {
+        for (_, entry) in self.sessions.range_mut((volume, 0)..=(volume, u64::MAX)) {
+            if entry.seen_orphan_seq >= Some(newest) {
+                entry.withholds_since = None;
+            } else {
+                entry.withholds_since.get_or_insert(now);
+            }
+        }
+    }
+
+    /// Sessions that were silent for a whole period, and those that speak and acknowledge nothing:
+    /// nothing that is removed would ever be space again.
     pub(super) fn expired(&self, now: Millis, volume: VolumeId) -> Vec<u64> {
-        let silent = |entry: &Entry| now.saturating_sub(entry.heard_at) >= self.period_ms;
-        let of_volume = self.of(volume).filter(|(_, entry)| silent(entry));
+        let withhold_max = limits::NOTICE_WITHHOLD_MAX.as_millis() as Millis;
+        let since = |then: Millis| now.saturating_sub(then);
+        let over = |entry: &Entry| {
+            since(entry.heard_at) >= self.period_ms
+                || entry.withholds_since.is_some_and(|then| since(then) >= withhold_max)
+        };
+        let of_volume = self.of(volume).filter(|(_, entry)| over(entry));
         of_volume.map(|(id, _)| id).collect()
     }
 
@@ -165,6 +190,23 @@ mod tests {
         assert_eq!(collectable(&book), [11, 12, 13]);
         book.learn(5_000, VOLUME, &[]);
         assert_eq!(collectable(&book), [11, 12, 13], "nobody is there");
+    }
+
+    #[test]
+    fn a_session_that_acknowledges_nothing_is_not_waited_for_for_ever() {
+        let mut book = SessionBook::new(30_000);
+        book.learn(0, VOLUME, &records(&[1, 2, 3]));
+        let end = limits::NOTICE_WITHHOLD_MAX.as_millis() as Millis;
+        for now in (0..=end + 20_000).step_by(10_000) {
+            says(&mut book, now, 1, 0, &[]);
+            says(&mut book, now, 2, now / 100_000, &[]);
+            says(&mut book, now, 3, 1_000_000, &[]);
+            book.noticed(now, VOLUME, now / 10_000 + 1);
+            let expected: &[u64] = if now < end { &[] } else { &[1] };
+            assert_eq!(book.expired(now, VOLUME), expected, "at {now}");
+        }
+        says(&mut book, end + 20_000, 1, 1_000_000, &[]);
+        assert!(book.expired(end + 20_000, VOLUME).is_empty(), "it caught up in time");
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl Cluster {
         let peers = Self::peers_as(Identity::Daemon(key.clone()), &routing);
         let watch =
             RoutingWatch::start(vec![metad_address.clone()], peers.clone(), routing.clone());
-        let client = ChainClient::new(peers.clone(), routing.clone(), 77);
+        let client = ChainClient::new(peers.clone(), routing.clone()).unwrap();
         let nodes = vec![None, None, None];
         let mut cluster = Self {
             metad,

@@ -376,7 +376,7 @@ async fn users_need_a_grant_and_may_not_speak_as_daemons() {
     update(&client, 0, UpdateKind::Write, 0, content(0, 1, 5_000)).await;
     let token = cluster.key.issue(pb::UserClaims { uid: 1_000, ..Default::default() });
     let peers = Cluster::peers_as(Identity::User(token), &cluster.routing);
-    let user = ChainClient::new(peers.clone(), cluster.routing.clone(), 5);
+    let user = ChainClient::new(peers.clone(), cluster.routing.clone()).unwrap();
 
     let grant = |inode, read, write| {
         cluster.key.grant(pb::Grant { inode, read, write, ..Default::default() })

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::{Admin, socket};
+use crate::bounded::BoundedListener;
 
 /// The content type that Prometheus' own clients send with this format.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -52,6 +53,7 @@ pub(crate) async fn serve_tcp(
         .route("/metrics", get(metrics))
         .fallback(pages)
         .with_state(admin);
+    let listener = BoundedListener::new(listener);
     axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 

@@ -18,6 +18,7 @@ pub(super) fn close(tx: &mut Tx<'_>, op: &pb::CloseOp) -> Result<pb::NsReply, St
     if op.wrote || op.length_at_least > inode.attr.size {
         length_in_doubt = wrote(tx, &mut inode, &writer, op.length_at_least, op.mtime_ns)?;
     }
+    length::attempted(tx, &mut inode, op.attempted_end)?;
     if op.opens == 0 || op.opens >= writer.opens {
         open::end_write(tx, &mut inode, tx.session)?;
     } else {
@@ -36,6 +37,7 @@ pub(super) fn report_length(
 ) -> Result<pb::NsReply, Status> {
     let (mut inode, writer) = writing(tx, op.inode)?;
     let length_in_doubt = wrote(tx, &mut inode, &writer, op.length_at_least, op.mtime_ns)?;
+    length::attempted(tx, &mut inode, op.attempted_end)?;
     tx.put_inode(&inode);
     Ok(pb::NsReply { attr: Some(inode.attr), length_in_doubt, ..Default::default() })
 }

@@ -1,8 +1,9 @@
 //! How far chunks of a file may reach, and files whose length only the chains know.
 //!
-//! A length is in doubt when a writer's session expired (nobody will report what it wrote), or when
-//! a file was truncated under a writer of another session (what that one reports may lie before the
-//! truncation). The leader's driver lists doubts, asks the chains and answers with `RecoverLength`.
+//! A length is in doubt when a writer's session expired (nobody will report what it wrote), when a
+//! writer gave up on a write without an answer, or when a file was truncated under a writer of another
+//! session (what that one reports may lie before the truncation). The leader's driver lists doubts,
+//! asks the chains and answers with `RecoverLength`.
 
 use bytes::Bytes;
 use ff2_proto::{Status, limits as wire, pb, status::Code};
@@ -34,6 +35,19 @@ pub(super) fn grow(tx: &mut Tx<'_>, inode: &mut Inode, length: u64) -> Result<()
     inode.length_bound = inode.length_bound.max(length);
     if length > inode.attr.size {
         tx.set_size(inode, length);
+    }
+    Ok(())
+}
+
+/// Somebody may have written up to `end`, and gave up waiting for the answer.
+pub(super) fn attempted(tx: &mut Tx<'_>, inode: &mut Inode, end: u64) -> Result<(), Status> {
+    if end > wire::FILE_SIZE_MAX {
+        return Err(Code::FileTooBig.into());
+    }
+    if end > inode.attr.size {
+        // Whatever the chains say now: the update may still arrive, and must be found by a removal.
+        inode.length_bound = inode.length_bound.max(end);
+        raise_doubt(tx, inode.id());
     }
     Ok(())
 }

@@ -60,8 +60,7 @@ impl<'a> Tx<'a> {
 
     /// A new inode of the caller in `parent`, with one name (or a directory's two) to come.
     pub(super) fn new_inode(&mut self, parent: &Inode, kind: FileKind, mode: u32) -> Inode {
-        let id = self.volume.next_inode;
-        self.volume.next_inode += 1;
+        let id = super::number::next(self);
         self.volume.inodes += 1;
         let (mode, gid) = super::perm::inherit(&self.cred, parent, kind, mode);
         let mut inode = blank(id, kind, self.now_ns);

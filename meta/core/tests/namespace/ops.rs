@@ -103,7 +103,17 @@ pub(crate) fn close(inode: u64, length: u64) -> Op {
 }
 
 pub(crate) fn report(inode: u64, length: u64) -> Op {
-    Op::ReportLength(pb::ReportLengthOp { inode, length_at_least: length, mtime_ns: 0 })
+    Op::ReportLength(pb::ReportLengthOp { inode, length_at_least: length, ..Default::default() })
+}
+
+/// A report by who wrote up to `length`, and perhaps up to `end`.
+pub(crate) fn report_attempt(inode: u64, length: u64, end: u64) -> Op {
+    Op::ReportLength(pb::ReportLengthOp {
+        inode,
+        length_at_least: length,
+        attempted_end: end,
+        ..Default::default()
+    })
 }
 
 pub(crate) fn finish_truncate(inode: u64, truncate_version: u64) -> Op {

@@ -162,3 +162,24 @@ fn what_a_lost_writer_may_have_overwritten_is_a_new_version() {
     assert!(after.version > before.version && after.mtime_ns > before.mtime_ns);
     assert_eq!(v.ask(&root, close(file, 20)), Err(Code::BadHandle));
 }
+
+#[test]
+fn the_chains_are_asked_about_a_write_without_an_answer() {
+    let (mut v, root, file) = written(100);
+    v.ask(&root, open_write(file)).unwrap();
+    let reply = v.ask(&root, report_attempt(file, 120, 2_000)).unwrap();
+    assert_eq!((reply.attr.unwrap().size, reply.length_in_doubt), (120, false), "nobody waits");
+    let doubt = v.doubts()[0];
+    assert_eq!((doubt.inode, doubt.size), (file, 120));
+    v.lead(recover(file, doubt.doubt, 1_500)).unwrap();
+    v.ask(&root, close(file, 0)).unwrap();
+    assert!(v.doubts().is_empty());
+    let reply = v.ask(&root, truncate(file, 1_600)).unwrap();
+    assert_eq!(reply.truncation, None);
+    let cut = v.ask(&root, truncate(file, 1_600)).unwrap().truncation;
+    assert_eq!(cut.map(|cut| cut.length_bound), Some(2_000), "it may have come since");
+    v.ask(&root, unlink(ROOT, "f")).unwrap();
+    assert_eq!(v.orphans()[0].size, 2_000);
+    let beyond = report_attempt(file, 0, limits::FILE_SIZE_MAX + 1);
+    assert_eq!(v.ask(&root, beyond), Err(Code::BadHandle));
+}

@@ -41,7 +41,7 @@ pub(crate) const LAYOUT: pb::Layout = pb::Layout {
 impl Volume {
     pub(crate) fn new() -> Self {
         let mut kv = MemKv::new();
-        Namespace::format(&mut kv, 5);
+        Namespace::format(&mut kv, 5, 0);
         let next_seq = BTreeMap::new();
         Self { kv, now_ns: 1_000, log: vec![], next_seq, next_nonce: 77 }
     }
@@ -139,7 +139,7 @@ impl Volume {
     /// A new state that has applied the whole log.
     pub(crate) fn replayed(&self) -> MemKv {
         let mut kv = MemKv::new();
-        Namespace::format(&mut kv, 5);
+        Namespace::format(&mut kv, 5, 0);
         for (index, command) in self.log.iter().enumerate() {
             Namespace::new().apply(index as u64, command, &mut kv);
         }

@@ -1,0 +1,90 @@
+//! Numbers of inodes: each is given once, and none can be guessed.
+//!
+//! Operations name inodes by number, and a number is checked against the inode's own permissions, not
+//! against those of the folders above it, which may hide it. So numbers are no sequence: the volume
+//! counts, and the count is shuffled under the volume's key by a Feistel network (Luby and Rackoff,
+//! 1988: four rounds of a pseudo-random function make a pseudo-random permutation).
+
+use ff2_proto::ROOT_INODE;
+use sha2::{Digest, Sha256};
+
+use super::tx::Tx;
+
+/// Bits of a number's half: numbers stay positive in programs that take them for signed.
+const HALF_BITS: u32 = 31;
+const HALF_MASK: u64 = (1 << HALF_BITS) - 1;
+const ROUNDS: [u8; 4] = [0, 1, 2, 3];
+
+/// The next number of the volume.
+pub(super) fn next(tx: &mut Tx<'_>) -> u64 {
+    loop {
+        let number = shuffled(tx.volume.number_key, tx.volume.next_inode);
+        tx.volume.next_inode += 1;
+        if number > ROOT_INODE.0 {
+            return number;
+        }
+    }
+}
+
+/// Of a count that the volume has reached or not.
+fn shuffled(key: u64, count: u64) -> u64 {
+    if key == 0 {
+        return count;
+    }
+    let (mut left, mut right) = (count >> HALF_BITS & HALF_MASK, count & HALF_MASK);
+    for round in ROUNDS {
+        (left, right) = (right, left ^ noise(key, round, right));
+    }
+    left << HALF_BITS | right
+}
+
+/// Which count a number was made from.
+pub(super) fn count_of(key: u64, number: u64) -> u64 {
+    if key == 0 {
+        return number;
+    }
+    let (mut left, mut right) = (number >> HALF_BITS, number & HALF_MASK);
+    for round in ROUNDS.into_iter().rev() {
+        (left, right) = (right ^ noise(key, round, left), left);
+    }
+    left << HALF_BITS | right
+}
+
+fn noise(key: u64, round: u8, half: u64) -> u64 {
+    let mut hash = Sha256::new();
+    hash.update(key.to_be_bytes());
+    hash.update([round]);
+    hash.update(half.to_be_bytes());
+    let digest: [u8; 32] = hash.finalize().into();
+    let [a, b, c, d, ..] = digest;
+    u64::from(u32::from_be_bytes([a, b, c, d])) & HALF_MASK
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_count_has_a_number_of_its_own_and_leads_back() {
+        let counts = (0..5_000).chain((1 << 61)..(1 << 61) + 5_000).chain([(1 << 62) - 1]);
+        for key in [0, 1, u64::MAX] {
+            let mut numbers = BTreeSet::new();
+            for count in counts.clone() {
+                let number = shuffled(key, count);
+                assert!(number < 1 << 62 && numbers.insert(number), "{count} under {key}");
+                assert_eq!(count_of(key, number), count);
+            }
+        }
+    }
+
+    #[test]
+    fn neighbours_and_keys_are_far_apart() {
+        let distance = |a: u64, b: u64| (a ^ b).count_ones();
+        let pairs = (2..1_000).map(|count| (shuffled(7, count), shuffled(7, count + 1)));
+        let mean = pairs.map(|(a, b)| distance(a, b)).sum::<u32>() / 998;
+        assert!((28..=34).contains(&mean), "{mean} of 62 bits differ");
+        assert_ne!(shuffled(7, 2), shuffled(8, 2));
+    }
+}
