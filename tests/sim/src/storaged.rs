@@ -23,8 +23,8 @@ const FORWARD_TIMEOUT: Duration = Duration::from_millis(2_500);
 #[derive(Debug)]
 pub(crate) struct Storaged {
     pub(crate) place: Place,
-    node: u32,
-    pub(crate) generations: BTreeMap<TargetId, u64>,
+    pub(crate) node: u32,
+    generations: BTreeMap<TargetId, u64>,
     pub(crate) disks: BTreeMap<TargetId, Disk>,
     running: Option<Running>,
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use ff2_proto::pb;
+use ff2_proto::{RoutingVersion, pb};
 use ff2_storage_core::target::Input;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -34,9 +34,6 @@ const CHAOS: std::ops::Range<Duration> = Duration::from_secs(8)..Duration::from_
 const LOAD_END: Duration = Duration::from_secs(44);
 /// By then everything must have converged.
 const END: Duration = Duration::from_secs(150);
-
-/// Longer than a lease: the loss of a disk is known before anything else happens.
-const NOTICED: Duration = Duration::from_secs(6);
 
 /// What a process schedules for itself.
 #[derive(Clone, Debug)]
@@ -111,6 +108,8 @@ pub(crate) struct World {
     lives: BTreeMap<Place, u64>,
     paused: BTreeMap<Place, Duration>,
     faults: Faults,
+    /// Up to here the log tells of chains.
+    noted: RoutingVersion,
     pub(crate) metads: Vec<Metad>,
     pub(crate) storageds: Vec<Storaged>,
     pub(crate) chunk_clients: Vec<ChunkClient>,
@@ -158,6 +157,7 @@ impl World {
             lives: BTreeMap::new(),
             paused: BTreeMap::new(),
             faults: Faults::new(seed),
+            noted: RoutingVersion(0),
             metads: METADS.iter().map(|&place| Metad::new(place, seed, &METADS)).collect(),
             storageds: STORAGEDS.iter().map(|&place| Storaged::new(place)).collect(),
             chunk_clients: CHUNK_CLIENTS.iter().map(|&place| ChunkClient::new(place)).collect(),
@@ -198,6 +198,13 @@ impl World {
         self.handled += 1;
         self.hash.update(&self.now.as_nanos().to_le_bytes());
         self.hash.update(&place.to_le_bytes());
+        self.carry_out(place, what);
+        if METADS.contains(&place) {
+            self.note_chains();
+        }
+    }
+
+    fn carry_out(&mut self, place: Place, what: What) {
         match what {
             What::Start if self.is_running(place) && !is_client(place) => {}
             What::Start => self.with(place, |process, cx| process.start(cx)),
@@ -264,7 +271,7 @@ impl World {
             // What is down or paused comes back by itself.
             return self.schedule(LOAD_END, 0, None, What::Fault);
         }
-        let mut pause = self.faults.pause();
+        let pause = self.faults.pause();
         let fault = self.faults.next();
         self.note(&format!("{fault:?}"));
         match fault {
@@ -274,12 +281,9 @@ impl World {
                 }
             }
             Fault::Wipe { place, back_after } => {
-                // No more copies are lost at once than the cluster is told to bear: were the others
-                // about to be given up, the chain would rightly wait for this store for ever.
-                let may_lose = self.everything_serves() && self.every_store_is_well();
+                let may_lose = self.others_serve(place);
                 self.crash(place, back_after);
                 if may_lose {
-                    pause = NOTICED;
                     let wiped = self.storageds.iter_mut().find(|storaged| storaged.place == place);
                     wiped.expect("wipes are for storage nodes").wipe();
                     self.note("its disks are lost");
@@ -302,6 +306,18 @@ impl World {
         self.schedule((self.now + pause).min(CHAOS.end), 0, None, What::Fault);
     }
 
+    /// Each version of a chain, when the first metad has it.
+    fn note_chains(&mut self) {
+        let Some(routing) = self.routing() else { return };
+        if routing.version <= self.noted {
+            return;
+        }
+        let news = routing.chains.values().filter(|chain| chain.changed_at > self.noted.0);
+        let lines: Vec<String> = news.map(describe).collect();
+        self.noted = routing.version;
+        lines.iter().for_each(|line| self.note(line));
+    }
+
     fn note(&mut self, what: &str) {
         self.log.push(format!("{:9.3} s  {what}", self.now.as_secs_f64()));
     }
@@ -311,16 +327,21 @@ impl World {
         self.metads.iter().filter_map(Metad::routing).max_by_key(|routing| routing.version)
     }
 
-    /// No store was lost without the cluster having taken note of it, and no node is about to die.
-    fn every_store_is_well(&self) -> bool {
+    /// Whether each chain of this storage node has another member that serves at this moment. That is
+    /// what a chain needs to bear the loss of a store: see docs/design/0003.
+    fn others_serve(&self, place: Place) -> bool {
         let Some(routing) = self.routing() else { return false };
-        let soon = self.now + Duration::from_millis(700);
-        let all_renewed = self.storageds.iter().all(|storaged| storaged.has_lease(soon));
-        all_renewed
-            && routing.targets.iter().all(|(id, target)| {
-                let mut stores = self.storageds.iter().filter_map(|s| s.generations.get(id));
-                stores.next() == Some(&target.generation)
-            })
+        let here = |member: &pb::ChainMember| {
+            let storaged = self.storageds.iter().find(|s| s.node == member.node);
+            storaged.is_some_and(|storaged| storaged.place == place)
+        };
+        let serves = |member: &pb::ChainMember| {
+            let mut others = self.storageds.iter().filter(|s| s.node == member.node);
+            member.state() == pb::PublicState::Serving
+                && others.any(|s| s.place != place && s.has_lease(self.now))
+        };
+        let mut chains = routing.chains.values().filter(|chain| chain.members.iter().any(here));
+        !routing.chains.is_empty() && chains.all(|chain| chain.members.iter().any(serves))
     }
 
     pub(crate) fn everything_serves(&self) -> bool {
@@ -334,6 +355,12 @@ impl World {
             |chain: &pb::Chain| chain.members.iter().all(|m| m.state() == pb::PublicState::Serving);
         !routing.chains.is_empty() && routing.chains.values().all(serving)
     }
+}
+
+fn describe(chain: &pb::Chain) -> String {
+    let members: Vec<String> =
+        chain.members.iter().map(|m| format!("{} {}", m.node, m.state().as_str_name())).collect();
+    format!("chain {} version {}: {}", chain.id, chain.version, members.join(", "))
 }
 
 fn is_client(place: Place) -> bool {

@@ -115,6 +115,42 @@ fn nodes_that_fall_silent_together_are_judged_together() {
     assert_eq!(states[1], PublicState::Serving, "the first that returns serves");
 }
 
+/// Seeds 108, 546, 817 and 1050 of the simulator: the last member was given a chain of its own two
+/// seconds after it had died, lost its disk, and the others were never let in again.
+#[test]
+fn a_chain_is_not_left_to_members_that_have_fenced_themselves() {
+    let mut leader = Leader::new();
+    leader.pass(5_000, &[101, 102, 103]);
+    leader.pass(1_000, &[103]);
+    leader.pass(2_500, &[]);
+    assert_eq!(leader.alive(), [101, 102, 103], "103 fenced itself: it may have gone with them");
+    leader.pass(600, &[]);
+    assert_eq!(leader.states(), [PublicState::Lastsrv; 3], "one event");
+    leader.pass(1_000, &[101]);
+    assert_eq!(leader.states()[0], PublicState::Serving, "the first that returns serves");
+}
+
+#[test]
+fn the_wait_for_a_fenced_member_ends_when_it_is_heard() {
+    let mut leader = Leader::new();
+    leader.pass(5_000, &[101, 102, 103]);
+    leader.pass(1_000, &[103]);
+    leader.pass(2_400, &[]);
+    assert_eq!(leader.alive(), [101, 102, 103]);
+    leader.pass(200, &[103]);
+    assert_eq!(leader.alive(), [103]);
+    assert_eq!(leader.states()[2], PublicState::Serving);
+}
+
+#[test]
+fn a_chain_with_a_member_that_is_well_waits_for_no_fenced_one() {
+    let mut leader = Leader::new();
+    leader.pass(5_000, &[101, 102, 103]);
+    leader.pass(1_000, &[102, 103]);
+    leader.pass(2_100, &[102]);
+    assert_eq!(leader.alive(), [102, 103]);
+}
+
 #[test]
 fn a_restart_is_judged_when_the_others_were_heard_after_it() {
     let mut leader = Leader::new();
