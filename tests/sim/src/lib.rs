@@ -10,6 +10,7 @@ mod chunk_client;
 mod disk;
 mod faults;
 mod history;
+mod joining;
 mod message;
 mod metad;
 mod name_client;

@@ -121,20 +121,10 @@ pub(crate) struct World {
 
 /// Runs one seed from start to verdict.
 pub fn run(seed: u64) -> Verdict {
-    let mut world = World::new(seed);
-    for place in METADS.into_iter().chain(STORAGEDS) {
-        world.schedule(Duration::ZERO, place, None, What::Start);
-    }
-    for place in CHUNK_CLIENTS.into_iter().chain(NAME_CLIENTS) {
-        world.schedule(Duration::from_secs(3), place, None, What::Start);
-    }
+    let mut world = World::start(seed);
     world.schedule(CHAOS.start, 0, None, What::Fault);
     let mut converged = None;
-    while world.now < END {
-        let Some(Reverse((at, number))) = world.events.pop() else { break };
-        world.now = at;
-        let event = world.bodies.remove(&number).expect("an event has a body");
-        world.handle(event);
+    while world.now < END && world.turn() {
         if world.now > LOAD_END && world.handled.is_multiple_of(64) && verdict::converged(&world) {
             converged = Some(world.now);
             break;
@@ -166,6 +156,27 @@ impl World {
             handled: 0,
             log: Vec::new(),
         }
+    }
+
+    /// A cluster that begins to live, without faults.
+    pub(crate) fn start(seed: u64) -> Self {
+        let mut world = Self::new(seed);
+        for place in METADS.into_iter().chain(STORAGEDS) {
+            world.schedule(Duration::ZERO, place, None, What::Start);
+        }
+        for place in CHUNK_CLIENTS.into_iter().chain(NAME_CLIENTS) {
+            world.schedule(Duration::from_secs(3), place, None, What::Start);
+        }
+        world
+    }
+
+    /// The next event; false if there is none.
+    pub(crate) fn turn(&mut self) -> bool {
+        let Some(Reverse((at, number))) = self.events.pop() else { return false };
+        self.now = at;
+        let event = self.bodies.remove(&number).expect("an event has a body");
+        self.handle(event);
+        true
     }
 
     fn schedule(&mut self, at: Duration, place: Place, life: Option<u64>, what: What) {
@@ -248,7 +259,7 @@ impl World {
         }
     }
 
-    fn crash(&mut self, place: Place, back_after: Duration) {
+    pub(crate) fn crash(&mut self, place: Place, back_after: Duration) {
         if !self.is_running(place) {
             return;
         }
@@ -281,11 +292,11 @@ impl World {
                 }
             }
             Fault::Wipe { place, back_after } => {
-                let may_lose = self.others_serve(place);
+                let is_metad = METADS.contains(&place);
+                let may_lose = if is_metad { self.all_vote() } else { self.others_serve(place) };
                 self.crash(place, back_after);
                 if may_lose {
-                    let wiped = self.storageds.iter_mut().find(|storaged| storaged.place == place);
-                    wiped.expect("wipes are for storage nodes").wipe();
+                    self.with(place, |process, cx| process.wipe(cx));
                     self.note("its disks are lost");
                 }
             }
@@ -325,6 +336,19 @@ impl World {
     /// The routing of the metad that knows most.
     pub(crate) fn routing(&self) -> Option<std::sync::Arc<ff2_proto::Routing>> {
         self.metads.iter().filter_map(Metad::routing).max_by_key(|routing| routing.version)
+    }
+
+    /// Whether all metads are in both groups, none is on its way out or in: then the others hold all
+    /// that was acknowledged, and one of them may lose its disk.
+    pub(crate) fn all_vote(&self) -> bool {
+        let ids: Vec<[u64; 2]> = self.metads.iter().filter_map(Metad::raft_ids).collect();
+        let of = |group: usize| {
+            let mut ids: Vec<u64> = ids.iter().map(|ids| ids[group]).collect();
+            ids.sort_unstable();
+            ids
+        };
+        let (zero, one) = (of(0), of(1));
+        ids.len() == METADS.len() && self.metads.iter().all(|m| m.sees_voters([&zero, &one]))
     }
 
     /// Whether each chain of this storage node has another member that serves at this moment. That is
@@ -373,6 +397,8 @@ trait Process {
     fn on_timer(&mut self, cx: &mut Context<'_>, later: Later);
     fn on_message(&mut self, cx: &mut Context<'_>, from: Place, message: Message);
     fn crash(&mut self, cx: &mut Context<'_>);
+    /// The disks of the process, which is down, are replaced by empty ones.
+    fn wipe(&mut self, cx: &mut Context<'_>);
 }
 
 impl Process for Metad {
@@ -393,6 +419,10 @@ impl Process for Metad {
 
     fn crash(&mut self, cx: &mut Context<'_>) {
         Metad::crash(self, cx);
+    }
+
+    fn wipe(&mut self, cx: &mut Context<'_>) {
+        Metad::wipe(self, cx);
     }
 }
 
@@ -423,6 +453,10 @@ impl Process for Storaged {
     fn crash(&mut self, cx: &mut Context<'_>) {
         Storaged::crash(self, cx);
     }
+
+    fn wipe(&mut self, _cx: &mut Context<'_>) {
+        Storaged::wipe(self);
+    }
 }
 
 macro_rules! client {
@@ -448,6 +482,10 @@ macro_rules! client {
 
             fn crash(&mut self, _cx: &mut Context<'_>) {
                 panic!("clients do not crash here");
+            }
+
+            fn wipe(&mut self, _cx: &mut Context<'_>) {
+                panic!("clients have no disks");
             }
         }
     };

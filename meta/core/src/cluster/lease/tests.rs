@@ -115,8 +115,8 @@ fn nodes_that_fall_silent_together_are_judged_together() {
     assert_eq!(states[1], PublicState::Serving, "the first that returns serves");
 }
 
-/// Seeds 108, 546, 817 and 1050 of the simulator: the last member was given a chain of its own two
-/// seconds after it had died, lost its disk, and the others were never let in again.
+/// Else a member gets the chain for itself when it is dead already; if its disk is lost too, the others
+/// are never let in again.
 #[test]
 fn a_chain_is_not_left_to_members_that_have_fenced_themselves() {
     let mut leader = Leader::new();
