@@ -8,6 +8,7 @@
 
 mod chunk_client;
 mod disk;
+mod failover;
 mod faults;
 mod history;
 mod joining;
@@ -20,5 +21,6 @@ mod storaged;
 mod verdict;
 mod world;
 
+pub use failover::{Failover, failover};
 pub use verdict::Verdict;
 pub use world::run;
