@@ -65,6 +65,8 @@ pub struct NodeVitals {
 pub struct LeaseBook {
     times: LeaseTimes,
     began_at: Millis,
+    /// The nodes that were on record at the beginning have their entries.
+    followed: bool,
     nodes: BTreeMap<NodeId, Entry>,
 }
 
@@ -96,7 +98,7 @@ impl LeaseBook {
     /// A new leader's book.
     pub fn new(times: LeaseTimes, now: Millis) -> Self {
         assert!(times.lease_ms > 2 * times.heartbeat_ms, "a lease outlives a lost heartbeat");
-        Self { times, began_at: now, nodes: BTreeMap::new() }
+        Self { times, began_at: now, followed: false, nodes: BTreeMap::new() }
     }
 
     /// A node asks to join. A restart that nobody judged yet counts as a death first.
@@ -198,14 +200,17 @@ impl LeaseBook {
         }
     }
 
-    /// One entry for each node on record. One that appears has its lease from now.
+    /// One entry for each node on record. One that appears has its lease from now; the others have theirs
+    /// from the beginning, so that nobody counts as heard after a restart that was reported since.
     fn follow(&mut self, now: Millis, routing: &Routing) {
         self.nodes.retain(|id, _| routing.nodes.contains_key(id));
         for (id, node) in &routing.nodes {
-            let fresh = || Entry { heard_at: now, ..Entry::default() };
+            let heard_at = if self.followed { now } else { self.began_at };
+            let fresh = || Entry { heard_at, ..Entry::default() };
             let entry = self.nodes.entry(*id).or_insert_with(fresh);
             entry.dying &= node.alive;
         }
+        self.followed = true;
     }
 
     fn entry(&mut self, id: NodeId) -> &mut Entry {

@@ -184,6 +184,22 @@ fn a_whole_cluster_that_restarts_serves_without_the_one_that_stays_away() {
     assert_eq!(states[2], PublicState::Offline);
 }
 
+/// Seed 1931 of the simulator: power fails, and two nodes are back before the new leader's first tick.
+#[test]
+fn a_new_leader_judges_a_restart_with_those_it_has_not_heard_yet() {
+    let mut leader = Leader::new();
+    leader.pass(5_000, &[101, 102, 103]);
+    leader.book = LeaseBook::new(TIMES, leader.now);
+    assert_eq!(leader.join(101, 77), JoinTurn::AfterJudgement);
+    assert_eq!(leader.join(102, 78), JoinTurn::AfterJudgement);
+    leader.now += 100;
+    leader.tick();
+    assert_eq!(leader.alive(), [101, 102, 103], "103 was not heard since");
+    assert_eq!(leader.join(103, 79), JoinTurn::AfterJudgement);
+    leader.tick();
+    assert_eq!(leader.states(), [PublicState::Lastsrv; 3], "one event");
+}
+
 #[test]
 fn a_node_that_leaves_is_gone_within_a_heartbeat() {
     let mut leader = Leader::new();
