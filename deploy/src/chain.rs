@@ -1,8 +1,8 @@
-//! `ff2ctl chain list|show`.
+//! `ff2ctl chain list|show|revive`.
 
 use anyhow::{Context, Result};
 use ff2_proto::{pb, routing::ChainExt};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     cli::Surroundings,
@@ -16,11 +16,40 @@ pub(crate) enum Command {
     List,
     /// One chain and its targets.
     Show { chain: u32 },
+    /// Let a chain that serves nothing serve from a replica that lacks its last writes.
+    ///
+    /// For a chain whose last complete replicas are gone for good. What was written after TARGET left
+    /// the chain is lost: files on it hold older bytes, or zeros, in those places. All other replicas
+    /// are removed and copied anew from it. Refused while a complete replica may still return.
+    Revive {
+        chain: u32,
+        /// The replica to serve from; its node must run.
+        #[arg(long, value_name = "TARGET")]
+        from: u64,
+        /// Says that you know that data is lost.
+        #[arg(long, required = true)]
+        accept_data_loss: bool,
+        /// Also if a complete replica is only away: it is removed when it returns.
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> {
-    let picture = Picture::of(around.access.connect()?.status().await?);
+    let admin = around.access.connect()?;
+    if let Command::Revive { chain, from, accept_data_loss, force } = *command {
+        let target = from;
+        let request = pb::ReviveChainRequest { chain, target, accept_data_loss, force };
+        admin.revive_chain(request).await?;
+        return around.output.print(&json!({ "revived": chain, "from": from }), || {
+            format!(
+                "chain {chain} serves from target {from}; the other replicas are copied anew from it"
+            )
+        });
+    }
+    let picture = Picture::of(admin.status().await?);
     match command {
+        Command::Revive { .. } => unreachable!("handled above"),
         Command::List => {
             let all = picture.chains.values();
             let value = all.clone().map(show::chain).collect();

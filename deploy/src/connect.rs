@@ -149,6 +149,7 @@ impl Admin {
         remove_member(RemoveMemberRequest) -> RemoveMemberReply;
         set_draining(SetDrainingRequest) -> SetDrainingReply;
         replace_target(ReplaceTargetRequest) -> ReplaceTargetReply;
+        revive_chain(ReviveChainRequest) -> ReviveChainReply;
     }
 
     pub(crate) fn patience(self, patience: Duration) -> Self {

@@ -368,4 +368,17 @@ impl Admin for AdminService {
         tracing::info!(target_id = target, new, node, "a target is replaced");
         Ok(Response::new(pb::ReplaceTargetReply { target: new }))
     }
+
+    async fn revive_chain(
+        &self,
+        request: Request<pb::ReviveChainRequest>,
+    ) -> Reply<pb::ReviveChainReply> {
+        let lead = self.state.leading()?;
+        let fact = self.state.revival(&lead, request.into_inner());
+        let fact = fact.map_err(|status| self.state.refuse(status))?;
+        let pb::ReviveChain { chain, target, force, .. } = fact;
+        self.state.propose(Fact::ReviveChain(fact)).await?;
+        tracing::warn!(chain, target_id = target, force, "a chain is revived from an old replica");
+        Ok(Response::new(pb::ReviveChainReply {}))
+    }
 }

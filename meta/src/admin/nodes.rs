@@ -1,10 +1,12 @@
-//! What an administrator changes of nodes: metads that are removed and come back, disks by name.
+//! What an administrator changes of nodes and chains: metads that are removed and come back, disks by
+//! name, chains that serve from an old replica.
 
 use bytes::Bytes;
-use ff2_proto::{Code, NodeId, Status, pb};
+use ff2_proto::{Code, NodeId, Status, TargetId, pb};
 use pb::cluster_command::Fact;
 
 use super::AdminState;
+use crate::cluster::leader::ClusterLead;
 
 impl AdminState {
     pub(super) async fn readmit(&self, node: u32) -> Result<(), tonic::Status> {
@@ -35,6 +37,25 @@ impl AdminState {
             return Err(Status::new(Code::NotFound, detail));
         };
         Ok(disk.uuid.clone())
+    }
+
+    /// The fact that revives a chain, with the store that the target's node has just reported.
+    pub(super) fn revival(
+        &self,
+        lead: &ClusterLead,
+        request: pb::ReviveChainRequest,
+    ) -> Result<pb::ReviveChain, Status> {
+        let pb::ReviveChainRequest { chain, target, accept_data_loss, force } = request;
+        if !accept_data_loss {
+            let detail = "what this target does not hold is lost: say --accept-data-loss";
+            return Err(Status::new(Code::InvalidArgument, detail));
+        }
+        let routing = self.cluster.routing();
+        let known = routing.targets.get(&TargetId(target));
+        let reports = known.map(|target| lead.vitals(NodeId(target.node)).reports);
+        let report = reports.and_then(|reports| reports.get(&TargetId(target)).cloned());
+        let generation = report.map_or(0, |report| report.generation);
+        Ok(pb::ReviveChain { chain, target, generation, force })
     }
 
     pub(super) async fn remove_member(&self, node: u32) -> Result<(), Status> {

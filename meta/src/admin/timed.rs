@@ -11,7 +11,7 @@ use ff2_daemon::Operations;
 use tonic::{Code, body::Body, codegen::Service, server::NamedService};
 
 /// gRPC's method names, and the same in the words of metrics.
-const CALLS: [(&str, &str); 13] = [
+const CALLS: [(&str, &str); 14] = [
     ("ClusterStatus", "admin_cluster_status"),
     ("CreateTable", "admin_create_table"),
     ("CreateVolume", "admin_create_volume"),
@@ -25,6 +25,7 @@ const CALLS: [(&str, &str); 13] = [
     ("RemoveMember", "admin_remove_member"),
     ("SetDraining", "admin_set_draining"),
     ("ReplaceTarget", "admin_replace_target"),
+    ("ReviveChain", "admin_revive_chain"),
 ];
 
 /// The service `S` with its calls timed.

@@ -146,11 +146,18 @@ fn why_state(
         |state| chain.and_then(|chain| chain.members.iter().find(|member| member.state() == state));
     match target.public_state() {
         PublicState::Serving => {}
-        PublicState::Lastsrv => reasons.push(
-            "it served when the chain lost its last replica: it serves again when it is back with \
-             its data"
-                .into(),
-        ),
+        PublicState::Lastsrv => {
+            reasons.push(
+                "it served when the chain lost its last replica: it serves again when it is back \
+                 with its data"
+                    .into(),
+            );
+            reasons.push(format!(
+                "if that data is gone for good, `ff2ctl chain revive {} --from TARGET` lets the \
+                 chain serve from another replica, without what that one missed",
+                target.chain
+            ));
+        }
         PublicState::Syncing => reasons.push(match report {
             Some(report) => format!(
                 "its chunks are copied from its predecessor: {} of {}",

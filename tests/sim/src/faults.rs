@@ -15,7 +15,7 @@ pub(crate) enum Fault {
         places: Vec<Place>,
         back_after: Duration,
     },
-    /// Crashes a storage node whose disks are then replaced by empty ones.
+    /// Crashes a process whose disks are then replaced by empty ones, if what they hold is elsewhere.
     Wipe {
         place: Place,
         back_after: Duration,
@@ -32,8 +32,9 @@ pub(crate) enum Fault {
 #[derive(Debug)]
 pub(crate) struct Faults {
     rng: Rng,
-    /// Weights of crash, isolate, pause, heal, a wipe, and of everything dying at once.
-    weights: [u64; 6],
+    /// Weights of crash, isolate, pause, heal, a wipe of storage, one of a metad, and of everything
+    /// dying at once.
+    weights: [u64; 7],
     pause_ms: u64,
 }
 
@@ -46,6 +47,7 @@ impl Faults {
             rng.within(0..6),
             rng.within(2..8),
             rng.within(0..3),
+            rng.within(0..2),
             rng.within(0..3),
         ];
         let pause_ms = rng.within(400..4_000);
@@ -73,8 +75,9 @@ impl Faults {
                 Fault::Pause { place, until_after }
             }
             3 => Fault::Heal,
-            4 => {
-                let place = *self.rng.pick(&STORAGEDS).expect("there are storage nodes");
+            4 | 5 => {
+                let places = if kind == 4 { &STORAGEDS[..] } else { &METADS[..] };
+                let place = *self.rng.pick(places).expect("there are processes of each kind");
                 let back_after = Duration::from_millis(self.rng.within(100..9_000));
                 Fault::Wipe { place, back_after }
             }

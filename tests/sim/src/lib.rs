@@ -8,8 +8,10 @@
 
 mod chunk_client;
 mod disk;
+mod failover;
 mod faults;
 mod history;
+mod joining;
 mod message;
 mod metad;
 mod name_client;
@@ -19,5 +21,6 @@ mod storaged;
 mod verdict;
 mod world;
 
+pub use failover::{Failover, failover};
 pub use verdict::Verdict;
 pub use world::run;

@@ -11,12 +11,42 @@ pub(crate) type RpcId = u64;
 #[expect(clippy::large_enum_variant, reason = "short-lived values of a simulation")]
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
-    Raft { group: u32, batch: pb::RaftBatch },
-    FetchSnapshot { group: u32, request: pb::FetchSnapshotRequest },
-    SnapshotPage { group: u32, snapshot: u64, page: pb::FetchSnapshotReply },
-    Call { rpc: RpcId, from: Place, call: Call },
-    Answer { rpc: RpcId, answer: Answer },
-    Settle { target: TargetId, chain_version: ChainVersion, from: TargetId, outcome: Outcome },
+    Raft {
+        group: u32,
+        batch: pb::RaftBatch,
+    },
+    FetchSnapshot {
+        group: u32,
+        request: pb::FetchSnapshotRequest,
+    },
+    /// A metad with a new disk asks for a raft id.
+    JoinGroup {
+        request: pb::JoinGroupRequest,
+    },
+    LetIn {
+        group: u32,
+        reply: Result<pb::JoinGroupReply, Status>,
+    },
+    SnapshotPage {
+        group: u32,
+        snapshot: u64,
+        page: pb::FetchSnapshotReply,
+    },
+    Call {
+        rpc: RpcId,
+        from: Place,
+        call: Call,
+    },
+    Answer {
+        rpc: RpcId,
+        answer: Answer,
+    },
+    Settle {
+        target: TargetId,
+        chain_version: ChainVersion,
+        from: TargetId,
+        outcome: Outcome,
+    },
 }
 
 #[derive(Clone, Debug)]

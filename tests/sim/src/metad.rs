@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
+use ff2_daemon::config::{LeaseConfig, RaftConfig};
 use ff2_group::{
     LogStore, MemStore,
     replica::{Input, Output, Replica, ReplicaConfig},
@@ -17,25 +18,24 @@ use pb::cluster_command::Fact;
 use prost::Message as _;
 
 use crate::{
+    joining::{Disk, Joining},
     message::{Answer, Call, Message, RpcId},
     net::Place,
     world::{Context, Later},
 };
 
-const TICK: Duration = Duration::from_millis(25);
 const PAGE_TIMEOUT: Duration = Duration::from_millis(400);
 /// Storage nodes that the test's one table is laid over.
 const STORAGE_NODES: usize = 4;
 const REPLICAS: u32 = 3;
 const CHAINS: u32 = 4;
 
-const TIMES: LeaseTimes = LeaseTimes { lease_ms: 3_000, heartbeat_ms: 500 };
-
 #[derive(Debug)]
 pub(crate) struct Metad {
     pub(crate) place: Place,
     /// What is on disk while the process is down.
-    stores: Option<(MemStore, MemStore)>,
+    disks: Option<[Disk; 2]>,
+    joining: Option<Joining>,
     running: Option<Running>,
 }
 
@@ -58,6 +58,9 @@ struct Running {
 enum Ticket {
     Fact,
     Setup,
+    LetIn {
+        to: Place,
+    },
     Join {
         to: Place,
         rpc: RpcId,
@@ -90,6 +93,7 @@ enum Ticket {
 pub(crate) enum Timer {
     Tick,
     PageTimeout { group: u32, snapshot: u64 },
+    AskAgain,
 }
 
 impl Metad {
@@ -103,33 +107,78 @@ impl Metad {
                 incarnation: 0,
             })
             .collect();
-        let formed = |group: u64| MemStore::formed(&place.to_string(), seed ^ group, &members);
-        Self { place, stores: Some((formed(0), formed(1))), running: None }
+        let formed = |group: u64| Disk::formed(place, seed ^ group, &members);
+        Self { place, disks: Some([formed(0), formed(1)]), joining: None, running: None }
     }
 
     pub(crate) fn is_running(&self) -> bool {
+        self.running.is_some() || self.joining.is_some()
+    }
+
+    pub(crate) fn has_replicas(&self) -> bool {
         self.running.is_some()
     }
 
+    /// Whether it leads group 0.
+    pub(crate) fn leads(&self) -> bool {
+        self.running.as_ref().is_some_and(|r| r.cluster.leadership().is_leader)
+    }
+
+    /// The raft ids of its replicas.
+    pub(crate) fn raft_ids(&self) -> Option<[u64; 2]> {
+        let ids = |r: &Running| [r.cluster.config().raft_id, r.namespace.config().raft_id];
+        self.running.as_ref().map(ids)
+    }
+
+    /// Whether each group consists of these voters and of nobody else, as far as this replica has
+    /// applied its log.
+    pub(crate) fn sees_voters(&self, ids: [&[u64]; 2]) -> bool {
+        let Some(running) = &self.running else { return false };
+        let confs = [running.cluster.store().conf(), running.namespace.store().conf()];
+        confs.into_iter().zip(ids).all(|(conf, ids)| {
+            let mut voters = conf.voters.clone();
+            voters.sort_unstable();
+            voters == ids && conf.voters_outgoing.is_empty() && conf.learners.is_empty()
+        })
+    }
+
     pub(crate) fn start(&mut self, cx: &mut Context<'_>) {
-        let (zero, one) = self.stores.take().expect("a process that is down left its stores");
+        let disks = self.disks.take().expect("a process that is down left its disks");
+        let joining = Joining::new(disks);
+        if joining.is_over() {
+            return self.run(cx, joining);
+        }
+        joining.ask(cx);
+        self.joining = Some(joining);
+    }
+
+    fn run(&mut self, cx: &mut Context<'_>, joined: Joining) {
         let seed = cx.rng.next();
-        let config = |group: u32| ReplicaConfig {
+        let Joining { disks: [zero, one], members: [zeros, ones] } = joined;
+        let raft = RaftConfig::default();
+        let config = |group: u32, raft_id| ReplicaConfig {
             group: GroupId(group),
             node: self.place,
-            raft_id: u64::from(self.place),
+            raft_id,
             address: self.place.to_string(),
-            tick: TICK,
-            election_ticks: 40,
-            heartbeat_ticks: 4,
+            tick: Duration::from_millis(raft.tick_ms),
+            election_ticks: raft.election_ticks,
+            heartbeat_ticks: raft.heartbeat_ticks,
             // Short, so that followers that were away are fed by snapshots.
             log_keep_entries: 200,
             seed: seed ^ u64::from(group),
         };
         let open = "the store was written by a replica";
+        let zero_config = config(0, zero.raft_id);
+        let one_config = config(1, one.raft_id);
+        let cluster = Replica::new(zero_config, zero.store, ClusterMachine::new(), cx.now);
+        let namespace = Replica::new(one_config, one.store, Namespace::new(), cx.now);
+        let (mut cluster, mut namespace) = (cluster.expect(open), namespace.expect(open));
+        cluster.introduce(zeros);
+        namespace.introduce(ones);
         self.running = Some(Running {
-            cluster: Replica::new(config(0), zero, ClusterMachine::new(), cx.now).expect(open),
-            namespace: Replica::new(config(1), one, Namespace::new(), cx.now).expect(open),
+            cluster,
+            namespace,
             book: None,
             next_ticket: 0,
             tickets: BTreeMap::new(),
@@ -137,17 +186,29 @@ impl Metad {
             last_stamp_ns: 0,
             pages: [None, None],
         });
-        cx.after(TICK, Later::Metad(Timer::Tick));
+        cx.after(Duration::from_millis(raft.tick_ms), Later::Metad(Timer::Tick));
     }
 
     pub(crate) fn crash(&mut self, cx: &mut Context<'_>) {
-        let Some(running) = self.running.take() else { return };
+        if let Some(joining) = self.joining.take() {
+            self.disks = Some(joining.disks);
+        }
+        let Some(ids) = self.raft_ids() else { return };
+        let running = self.running.take().expect("it has replicas");
         let mut lose = |store: MemStore| {
             let kept = cx.rng.within(0..store.unsynced() as u64 + 1) as usize;
             store.crash(kept, cx.rng.next())
         };
         let zero = lose(running.cluster.into_store());
-        self.stores = Some((zero, lose(running.namespace.into_store())));
+        let one = lose(running.namespace.into_store());
+        self.disks = Some([Disk::left(zero, ids[0]), Disk::left(one, ids[1])]);
+    }
+
+    /// The disk of a process that is down is replaced by an empty one.
+    pub(crate) fn wipe(&mut self, cx: &mut Context<'_>) {
+        assert!(!self.is_running(), "disks are replaced while the process is down");
+        let mut empty = || Disk::empty(self.place, cx.rng.next());
+        self.disks = Some([empty(), empty()]);
     }
 
     /// Index and content of both groups, for the final comparison.
@@ -164,8 +225,14 @@ impl Metad {
 
     pub(crate) fn on_timer(&mut self, cx: &mut Context<'_>, timer: Timer) {
         match timer {
+            Timer::AskAgain => {
+                if let Some(joining) = &self.joining {
+                    joining.ask(cx);
+                }
+            }
             Timer::Tick => {
-                cx.after(TICK, Later::Metad(Timer::Tick));
+                let tick = self.running().cluster.config().tick;
+                cx.after(tick, Later::Metad(Timer::Tick));
                 let running = self.running();
                 let mut out = Vec::new();
                 running.cluster.tick(cx.now, &mut out);
@@ -184,7 +251,23 @@ impl Metad {
     }
 
     pub(crate) fn on_message(&mut self, cx: &mut Context<'_>, from: Place, message: Message) {
+        if let Some(joining) = &mut self.joining {
+            if let Message::LetIn { group, reply } = message {
+                joining.on_reply(group, reply);
+            }
+            if let Some(joined) = self.joining.take_if(|joining| joining.is_over()) {
+                self.run(cx, joined);
+            }
+            return;
+        }
         match message {
+            Message::JoinGroup { request } => {
+                let group = request.group;
+                let ticket = self.ticket(Ticket::LetIn { to: from });
+                self.step(cx, group, Input::Join { ticket, request });
+            }
+            // It is in already.
+            Message::LetIn { .. } => {}
             Message::Raft { group, batch } => self.step(cx, group, Input::Messages(batch)),
             Message::FetchSnapshot { group, request } => {
                 let running = self.running();
@@ -276,8 +359,14 @@ impl Metad {
                 Output::Answer { ticket, answer } => self.on_applied(cx, ticket, answer),
                 Output::Read { ticket, may } => self.on_readable(cx, ticket, may),
                 Output::Leadership(_) | Output::Applied => {}
-                Output::Joined { .. } | Output::Done { .. } | Output::Removed => {
-                    panic!("membership of the groups does not change here")
+                Output::Joined { ticket, reply } => {
+                    let Some(Ticket::LetIn { to }) = self.running().tickets.remove(&ticket) else {
+                        panic!("who is let in has asked");
+                    };
+                    cx.send(to, Message::LetIn { group, reply });
+                }
+                Output::Done { .. } | Output::Removed => {
+                    panic!("nobody is taken out of a group here but one whose disk is gone")
                 }
                 Output::Stop(reason) => panic!("a replica stops: {reason}"),
             }
@@ -368,7 +457,7 @@ impl Metad {
         }
         let term = leadership.term;
         if running.book.as_ref().is_none_or(|(of, _)| *of != term) {
-            running.book = Some((term, LeaseBook::new(TIMES, millis(cx.now))));
+            running.book = Some((term, LeaseBook::new(times(), millis(cx.now))));
             running.facts = 0;
         }
         running.book.as_mut().map(|(_, book)| book)
@@ -407,8 +496,8 @@ impl Metad {
                     ff2_proto::status::check(reply.status)?;
                     Ok(pb::JoinReply {
                         node_id: reply.node_id,
-                        lease_ms: TIMES.lease_ms,
-                        heartbeat_ms: TIMES.heartbeat_ms,
+                        lease_ms: times().lease_ms,
+                        heartbeat_ms: times().heartbeat_ms,
                         routing: Some(cluster::delta(&routing, RoutingVersion(0))),
                         ..Default::default()
                     })
@@ -458,13 +547,19 @@ impl Metad {
         };
         match book.heartbeat(millis(cx.now), routing, request) {
             Heard::Renewed => Ok(pb::HeartbeatReply {
-                lease_ms: TIMES.lease_ms,
+                lease_ms: times().lease_ms,
                 routing: Some(cluster::delta(routing, RoutingVersion(since))),
             }),
             Heard::MustJoin => Err(Status::new(Code::NotServing, "join first")),
             Heard::Dying => Err(Status::new(Code::Busy, "being declared dead")),
         }
     }
+}
+
+/// As a cluster is configured if nobody says otherwise.
+fn times() -> LeaseTimes {
+    let LeaseConfig { lease_ms, heartbeat_ms, .. } = LeaseConfig::default();
+    LeaseTimes { lease_ms, heartbeat_ms }
 }
 
 fn millis(at: Duration) -> u64 {
@@ -476,8 +571,8 @@ fn setup(routing: &ff2_proto::Routing) -> Option<Fact> {
     if routing.cluster_id.is_empty() {
         return Some(Fact::Bootstrap(pb::Bootstrap {
             cluster_id: "sim".into(),
-            lease_ms: TIMES.lease_ms,
-            heartbeat_ms: TIMES.heartbeat_ms,
+            lease_ms: times().lease_ms,
+            heartbeat_ms: times().heartbeat_ms,
         }));
     }
     let disks = cluster::placeable_disks(routing);

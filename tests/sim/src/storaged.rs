@@ -13,7 +13,8 @@ use crate::{
     world::{Context, Later},
 };
 
-const HEARTBEAT: Duration = Duration::from_millis(500);
+/// Until the first join says how often to report.
+const JOIN_PAUSE: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_millis(50);
 const CALL_TIMEOUT: Duration = Duration::from_millis(800);
 /// A forward waits for the disks of everybody behind.
@@ -23,8 +24,8 @@ const FORWARD_TIMEOUT: Duration = Duration::from_millis(2_500);
 #[derive(Debug)]
 pub(crate) struct Storaged {
     pub(crate) place: Place,
-    node: u32,
-    pub(crate) generations: BTreeMap<TargetId, u64>,
+    pub(crate) node: u32,
+    generations: BTreeMap<TargetId, u64>,
     pub(crate) disks: BTreeMap<TargetId, Disk>,
     running: Option<Running>,
 }
@@ -36,6 +37,7 @@ struct Running {
     routing: Routing,
     lease_until: Duration,
     lease_ms: u32,
+    heartbeat: Duration,
     targets: BTreeMap<TargetId, Target<Content>>,
     next_call: u64,
     callers: BTreeMap<CallId, (Place, RpcId)>,
@@ -97,6 +99,7 @@ impl Storaged {
             routing: Routing::default(),
             lease_until: Duration::ZERO,
             lease_ms: 0,
+            heartbeat: JOIN_PAUSE,
             targets: BTreeMap::new(),
             next_call: 0,
             callers: BTreeMap::new(),
@@ -202,7 +205,7 @@ impl Storaged {
             return;
         }
         running.reporting = true;
-        running.heartbeat_at = cx.now + HEARTBEAT;
+        running.heartbeat_at = cx.now + running.heartbeat;
         let sent = cx.now;
         let (asked, call) = if running.joined {
             let targets = running
@@ -497,6 +500,7 @@ impl Storaged {
         let running = self.running();
         running.joined = true;
         running.lease_ms = reply.lease_ms;
+        running.heartbeat = Duration::from_millis(reply.heartbeat_ms.into());
         running.lease_until = sent + Duration::from_millis(u64::from(reply.lease_ms) / 2);
         running.heartbeat_at = cx.now;
         let routing = reply.routing.expect("a join is answered with the routing");
@@ -525,7 +529,7 @@ impl Storaged {
             Answer::Heartbeat(Err(status)) if status.code == Code::NotServing => {
                 // The cluster does not know this incarnation (any more).
                 running.joined = false;
-                running.heartbeat_at = cx.now + HEARTBEAT / 4;
+                running.heartbeat_at = cx.now + running.heartbeat / 4;
             }
             Answer::Heartbeat(Err(status)) => self.other_metad(cx, &status),
             _ => self.other_metad(cx, &Code::Unreachable.into()),

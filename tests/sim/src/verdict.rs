@@ -47,7 +47,8 @@ impl fmt::Display for Verdict {
 pub(crate) fn converged(world: &World) -> bool {
     world.chunk_clients.iter().all(|client| client.is_idle())
         && world.name_clients.iter().all(|client| client.is_idle())
-        && world.metads.iter().all(Metad::is_running)
+        && world.metads.iter().all(Metad::has_replicas)
+        && world.all_vote()
         && world.storageds.iter().all(Storaged::is_quiet)
         && world.everything_serves()
         && same_index(world)

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use ff2_proto::pb;
+use ff2_proto::{RoutingVersion, pb};
 use ff2_storage_core::target::Input;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -34,9 +34,6 @@ const CHAOS: std::ops::Range<Duration> = Duration::from_secs(8)..Duration::from_
 const LOAD_END: Duration = Duration::from_secs(44);
 /// By then everything must have converged.
 const END: Duration = Duration::from_secs(150);
-
-/// Longer than a lease: the loss of a disk is known before anything else happens.
-const NOTICED: Duration = Duration::from_secs(6);
 
 /// What a process schedules for itself.
 #[derive(Clone, Debug)]
@@ -111,6 +108,8 @@ pub(crate) struct World {
     lives: BTreeMap<Place, u64>,
     paused: BTreeMap<Place, Duration>,
     faults: Faults,
+    /// Up to here the log tells of chains.
+    noted: RoutingVersion,
     pub(crate) metads: Vec<Metad>,
     pub(crate) storageds: Vec<Storaged>,
     pub(crate) chunk_clients: Vec<ChunkClient>,
@@ -122,20 +121,10 @@ pub(crate) struct World {
 
 /// Runs one seed from start to verdict.
 pub fn run(seed: u64) -> Verdict {
-    let mut world = World::new(seed);
-    for place in METADS.into_iter().chain(STORAGEDS) {
-        world.schedule(Duration::ZERO, place, None, What::Start);
-    }
-    for place in CHUNK_CLIENTS.into_iter().chain(NAME_CLIENTS) {
-        world.schedule(Duration::from_secs(3), place, None, What::Start);
-    }
+    let mut world = World::start(seed);
     world.schedule(CHAOS.start, 0, None, What::Fault);
     let mut converged = None;
-    while world.now < END {
-        let Some(Reverse((at, number))) = world.events.pop() else { break };
-        world.now = at;
-        let event = world.bodies.remove(&number).expect("an event has a body");
-        world.handle(event);
+    while world.now < END && world.turn() {
         if world.now > LOAD_END && world.handled.is_multiple_of(64) && verdict::converged(&world) {
             converged = Some(world.now);
             break;
@@ -158,6 +147,7 @@ impl World {
             lives: BTreeMap::new(),
             paused: BTreeMap::new(),
             faults: Faults::new(seed),
+            noted: RoutingVersion(0),
             metads: METADS.iter().map(|&place| Metad::new(place, seed, &METADS)).collect(),
             storageds: STORAGEDS.iter().map(|&place| Storaged::new(place)).collect(),
             chunk_clients: CHUNK_CLIENTS.iter().map(|&place| ChunkClient::new(place)).collect(),
@@ -166,6 +156,27 @@ impl World {
             handled: 0,
             log: Vec::new(),
         }
+    }
+
+    /// A cluster that begins to live, without faults.
+    pub(crate) fn start(seed: u64) -> Self {
+        let mut world = Self::new(seed);
+        for place in METADS.into_iter().chain(STORAGEDS) {
+            world.schedule(Duration::ZERO, place, None, What::Start);
+        }
+        for place in CHUNK_CLIENTS.into_iter().chain(NAME_CLIENTS) {
+            world.schedule(Duration::from_secs(3), place, None, What::Start);
+        }
+        world
+    }
+
+    /// The next event; false if there is none.
+    pub(crate) fn turn(&mut self) -> bool {
+        let Some(Reverse((at, number))) = self.events.pop() else { return false };
+        self.now = at;
+        let event = self.bodies.remove(&number).expect("an event has a body");
+        self.handle(event);
+        true
     }
 
     fn schedule(&mut self, at: Duration, place: Place, life: Option<u64>, what: What) {
@@ -198,6 +209,13 @@ impl World {
         self.handled += 1;
         self.hash.update(&self.now.as_nanos().to_le_bytes());
         self.hash.update(&place.to_le_bytes());
+        self.carry_out(place, what);
+        if METADS.contains(&place) {
+            self.note_chains();
+        }
+    }
+
+    fn carry_out(&mut self, place: Place, what: What) {
         match what {
             What::Start if self.is_running(place) && !is_client(place) => {}
             What::Start => self.with(place, |process, cx| process.start(cx)),
@@ -241,7 +259,7 @@ impl World {
         }
     }
 
-    fn crash(&mut self, place: Place, back_after: Duration) {
+    pub(crate) fn crash(&mut self, place: Place, back_after: Duration) {
         if !self.is_running(place) {
             return;
         }
@@ -264,7 +282,7 @@ impl World {
             // What is down or paused comes back by itself.
             return self.schedule(LOAD_END, 0, None, What::Fault);
         }
-        let mut pause = self.faults.pause();
+        let pause = self.faults.pause();
         let fault = self.faults.next();
         self.note(&format!("{fault:?}"));
         match fault {
@@ -274,14 +292,11 @@ impl World {
                 }
             }
             Fault::Wipe { place, back_after } => {
-                // No more copies are lost at once than the cluster is told to bear: were the others
-                // about to be given up, the chain would rightly wait for this store for ever.
-                let may_lose = self.everything_serves() && self.every_store_is_well();
+                let is_metad = METADS.contains(&place);
+                let may_lose = if is_metad { self.all_vote() } else { self.others_serve(place) };
                 self.crash(place, back_after);
                 if may_lose {
-                    pause = NOTICED;
-                    let wiped = self.storageds.iter_mut().find(|storaged| storaged.place == place);
-                    wiped.expect("wipes are for storage nodes").wipe();
+                    self.with(place, |process, cx| process.wipe(cx));
                     self.note("its disks are lost");
                 }
             }
@@ -302,6 +317,18 @@ impl World {
         self.schedule((self.now + pause).min(CHAOS.end), 0, None, What::Fault);
     }
 
+    /// Each version of a chain, when the first metad has it.
+    fn note_chains(&mut self) {
+        let Some(routing) = self.routing() else { return };
+        if routing.version <= self.noted {
+            return;
+        }
+        let news = routing.chains.values().filter(|chain| chain.changed_at > self.noted.0);
+        let lines: Vec<String> = news.map(describe).collect();
+        self.noted = routing.version;
+        lines.iter().for_each(|line| self.note(line));
+    }
+
     fn note(&mut self, what: &str) {
         self.log.push(format!("{:9.3} s  {what}", self.now.as_secs_f64()));
     }
@@ -311,16 +338,34 @@ impl World {
         self.metads.iter().filter_map(Metad::routing).max_by_key(|routing| routing.version)
     }
 
-    /// No store was lost without the cluster having taken note of it, and no node is about to die.
-    fn every_store_is_well(&self) -> bool {
+    /// Whether all metads are in both groups, none is on its way out or in: then the others hold all
+    /// that was acknowledged, and one of them may lose its disk.
+    pub(crate) fn all_vote(&self) -> bool {
+        let ids: Vec<[u64; 2]> = self.metads.iter().filter_map(Metad::raft_ids).collect();
+        let of = |group: usize| {
+            let mut ids: Vec<u64> = ids.iter().map(|ids| ids[group]).collect();
+            ids.sort_unstable();
+            ids
+        };
+        let (zero, one) = (of(0), of(1));
+        ids.len() == METADS.len() && self.metads.iter().all(|m| m.sees_voters([&zero, &one]))
+    }
+
+    /// Whether each chain of this storage node has another member that serves at this moment. That is
+    /// what a chain needs to bear the loss of a store: see docs/design/0003.
+    fn others_serve(&self, place: Place) -> bool {
         let Some(routing) = self.routing() else { return false };
-        let soon = self.now + Duration::from_millis(700);
-        let all_renewed = self.storageds.iter().all(|storaged| storaged.has_lease(soon));
-        all_renewed
-            && routing.targets.iter().all(|(id, target)| {
-                let mut stores = self.storageds.iter().filter_map(|s| s.generations.get(id));
-                stores.next() == Some(&target.generation)
-            })
+        let here = |member: &pb::ChainMember| {
+            let storaged = self.storageds.iter().find(|s| s.node == member.node);
+            storaged.is_some_and(|storaged| storaged.place == place)
+        };
+        let serves = |member: &pb::ChainMember| {
+            let mut others = self.storageds.iter().filter(|s| s.node == member.node);
+            member.state() == pb::PublicState::Serving
+                && others.any(|s| s.place != place && s.has_lease(self.now))
+        };
+        let mut chains = routing.chains.values().filter(|chain| chain.members.iter().any(here));
+        !routing.chains.is_empty() && chains.all(|chain| chain.members.iter().any(serves))
     }
 
     pub(crate) fn everything_serves(&self) -> bool {
@@ -336,6 +381,12 @@ impl World {
     }
 }
 
+fn describe(chain: &pb::Chain) -> String {
+    let members: Vec<String> =
+        chain.members.iter().map(|m| format!("{} {}", m.node, m.state().as_str_name())).collect();
+    format!("chain {} version {}: {}", chain.id, chain.version, members.join(", "))
+}
+
 fn is_client(place: Place) -> bool {
     CHUNK_CLIENTS.contains(&place) || NAME_CLIENTS.contains(&place)
 }
@@ -346,6 +397,8 @@ trait Process {
     fn on_timer(&mut self, cx: &mut Context<'_>, later: Later);
     fn on_message(&mut self, cx: &mut Context<'_>, from: Place, message: Message);
     fn crash(&mut self, cx: &mut Context<'_>);
+    /// The disks of the process, which is down, are replaced by empty ones.
+    fn wipe(&mut self, cx: &mut Context<'_>);
 }
 
 impl Process for Metad {
@@ -366,6 +419,10 @@ impl Process for Metad {
 
     fn crash(&mut self, cx: &mut Context<'_>) {
         Metad::crash(self, cx);
+    }
+
+    fn wipe(&mut self, cx: &mut Context<'_>) {
+        Metad::wipe(self, cx);
     }
 }
 
@@ -396,6 +453,10 @@ impl Process for Storaged {
     fn crash(&mut self, cx: &mut Context<'_>) {
         Storaged::crash(self, cx);
     }
+
+    fn wipe(&mut self, _cx: &mut Context<'_>) {
+        Storaged::wipe(self);
+    }
 }
 
 macro_rules! client {
@@ -421,6 +482,10 @@ macro_rules! client {
 
             fn crash(&mut self, _cx: &mut Context<'_>) {
                 panic!("clients do not crash here");
+            }
+
+            fn wipe(&mut self, _cx: &mut Context<'_>) {
+                panic!("clients have no disks");
             }
         }
     };

@@ -1,5 +1,6 @@
 //! One function for each fact that group 0 logs: check first, then change.
 
+mod chains;
 mod nodes;
 mod tables;
 mod targets;
@@ -27,6 +28,7 @@ pub(super) fn apply(fact: Fact, edit: &mut Edit<'_>, kv: &mut dyn Kv) -> Answer 
         Fact::ReadmitNode(fact) => nodes::readmit(&fact, edit),
         Fact::CreateTable(fact) => tables::create_table(fact, edit),
         Fact::ReplaceTarget(fact) => targets::replace(fact, edit),
+        Fact::ReviveChain(fact) => chains::revive(&fact, edit),
         Fact::CreateVolume(fact) => tables::create_volume(fact, edit),
         Fact::PutUser(fact) => users::put(fact, edit, kv),
         Fact::IssueToken(fact) => users::issue_token(&fact, edit, kv),

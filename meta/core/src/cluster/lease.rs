@@ -9,12 +9,16 @@
 //! or when it leaves, others may have gone with it whose silence is not yet long enough. So a death
 //! waits until every other storage node was either heard after it, or is dead too: at most one
 //! heartbeat interval if the others live, at most one lease if they do not.
+//!
+//! It also waits while a chain would go on with silent members alone: those whose last heartbeat is
+//! older than half a lease have fenced themselves and serve nobody. If they turn out to be dead too,
+//! nobody served without the first, and all of them hold every acknowledged write.
 
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ff2_proto::{NodeId, Routing, TargetId, pb};
+use ff2_proto::{NodeId, Routing, TargetId, pb, routing::ChainExt};
 use pb::{NodeRole, cluster_command::Fact};
 
 /// Milliseconds on the leader's monotonic clock.
@@ -61,6 +65,8 @@ pub struct NodeVitals {
 pub struct LeaseBook {
     times: LeaseTimes,
     began_at: Millis,
+    /// The nodes that were on record at the beginning have their entries.
+    followed: bool,
     nodes: BTreeMap<NodeId, Entry>,
 }
 
@@ -92,7 +98,7 @@ impl LeaseBook {
     /// A new leader's book.
     pub fn new(times: LeaseTimes, now: Millis) -> Self {
         assert!(times.lease_ms > 2 * times.heartbeat_ms, "a lease outlives a lost heartbeat");
-        Self { times, began_at: now, nodes: BTreeMap::new() }
+        Self { times, began_at: now, followed: false, nodes: BTreeMap::new() }
     }
 
     /// A node asks to join. A restart that nobody judged yet counts as a death first.
@@ -194,14 +200,17 @@ impl LeaseBook {
         }
     }
 
-    /// One entry for each node on record. One that appears has its lease from now.
+    /// One entry for each node on record. One that appears has its lease from now; the others have theirs
+    /// from the beginning, so that nobody counts as heard after a restart that was reported since.
     fn follow(&mut self, now: Millis, routing: &Routing) {
         self.nodes.retain(|id, _| routing.nodes.contains_key(id));
         for (id, node) in &routing.nodes {
-            let fresh = || Entry { heard_at: now, ..Entry::default() };
+            let heard_at = if self.followed { now } else { self.began_at };
+            let fresh = || Entry { heard_at, ..Entry::default() };
             let entry = self.nodes.entry(*id).or_insert_with(fresh);
             entry.dying &= node.alive;
         }
+        self.followed = true;
     }
 
     fn entry(&mut self, id: NodeId) -> &mut Entry {
@@ -229,11 +238,30 @@ impl LeaseBook {
         let undecided = living()
             .filter(|node| node.role() == NodeRole::Storaged && !dead.contains(&NodeId(node.id)))
             .any(|node| latest.is_some_and(|at| self.heard_at(NodeId(node.id)) <= at));
-        if undecided {
+        if undecided || self.leaves_a_silent_chain(now, routing, &dead) {
             // The metads hold no data: their deaths need not wait.
             dead.retain(|id| routing.nodes[id].role() != NodeRole::Storaged);
         }
         dead
+    }
+
+    /// Whether these deaths leave a chain to members that have all fenced themselves. Waiting costs it
+    /// nothing, and ends when one of them is heard or their leases do.
+    fn leaves_a_silent_chain(
+        &self,
+        now: Millis,
+        routing: &Routing,
+        dead: &BTreeSet<NodeId>,
+    ) -> bool {
+        let is_fenced = |member: &pb::ChainMember| {
+            let silence = now.saturating_sub(self.heard_at(NodeId(member.node)));
+            silence >= u64::from(self.times.lease_ms) / 2
+        };
+        let is_dead = |member: &pb::ChainMember| dead.contains(&NodeId(member.node));
+        routing.chains.values().any(|chain| {
+            let mut left = chain.serving().filter(|member| !is_dead(member)).peekable();
+            chain.serving().any(is_dead) && left.peek().is_some() && left.all(is_fenced)
+        })
     }
 
     /// From when the node may have been gone, if it is.

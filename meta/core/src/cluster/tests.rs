@@ -249,6 +249,91 @@ fn a_replaced_disk_syncs_from_the_start() {
     assert_eq!((record.public_state(), record.generation), (PublicState::Syncing, 9));
 }
 
+fn revive(chain: u32, target: u64, generation: u64, force: bool) -> Fact {
+    Fact::ReviveChain(pb::ReviveChain { chain, target, generation, force })
+}
+
+#[test]
+fn a_chain_is_revived_from_an_older_replica_when_told_so() {
+    let mut cluster = Cluster::serving(3, 3, 1);
+    let target_on = |cluster: &Cluster, node: u32| {
+        cluster.routing().targets.values().find(|target| target.node == node).unwrap().id
+    };
+    let [older, oldest, last] = [101, 102, 103].map(|node| target_on(&cluster, node));
+    assert_eq!(cluster.refused(revive(1, older, 0, true)), Code::Busy, "the chain serves");
+    for node in [102, 101, 103] {
+        cluster.nodes_changed(&[node], &[]);
+    }
+    assert_eq!(cluster.refused(revive(1, older, 0, true)), Code::Busy, "its node is dead");
+    cluster.nodes_changed(&[], &[101, 102]);
+    cluster.report(101);
+    cluster.report(102);
+    assert_eq!(cluster.refused(revive(1, older, 0, false)), Code::Busy, "the last may return");
+    assert_eq!(cluster.refused(revive(1, 77, 0, true)), Code::InvalidArgument);
+    assert_eq!(cluster.refused(revive(9, older, 0, true)), Code::NotFound);
+
+    // It does return, but with an empty store.
+    cluster.stores.insert(last, 9);
+    cluster.nodes_changed(&[], &[103]);
+    cluster.report(103);
+    let before = cluster.routing().chains[&ChainId(1)].version;
+    cluster.ok(revive(1, older, 0, false));
+    let chain = cluster.routing().chains[&ChainId(1)].clone();
+    assert_eq!(chain.version, before + 1);
+    assert_eq!((chain.members[0].target, chain.members[0].state()), (older, PublicState::Serving));
+    let routing = cluster.routing();
+    for given_up in [oldest, last] {
+        assert_eq!(
+            routing.targets[&TargetId(given_up)].chain,
+            0,
+            "it may be ahead of the new head"
+        );
+    }
+    let nodes: std::collections::BTreeSet<u32> = chain.members.iter().map(|m| m.node).collect();
+    assert_eq!(nodes, [101, 102, 103].into(), "each is made anew where it was");
+    for _ in 0..3 {
+        for node in [101, 102, 103] {
+            cluster.report_complete(node);
+        }
+    }
+    let chain = cluster.routing().chains[&ChainId(1)].clone();
+    assert!(chain.members.iter().all(|member| member.state() == PublicState::Serving));
+}
+
+#[test]
+fn a_complete_replica_is_given_up_only_by_force() {
+    let mut cluster = Cluster::serving(2, 2, 1);
+    cluster.nodes_changed(&[101], &[]);
+    cluster.nodes_changed(&[102], &[]);
+    let [last, other] = cluster.routing().chains[&ChainId(1)].members[..] else { panic!("two") };
+    cluster.nodes_changed(&[], &[other.node]);
+    cluster.report(other.node);
+    assert_eq!(cluster.refused(revive(1, other.target, 0, false)), Code::Busy);
+    cluster.ok(revive(1, other.target, 0, true));
+    cluster.nodes_changed(&[], &[last.node]);
+    cluster.report(last.node);
+    let chain = cluster.routing().chains[&ChainId(1)].clone();
+    let states: Vec<_> = chain.members.iter().map(|m| (m.node, m.state())).collect();
+    let expected = [(other.node, PublicState::Serving), (last.node, PublicState::Syncing)];
+    assert_eq!(states, expected);
+    assert_ne!(chain.members[1].target, last.target);
+}
+
+#[test]
+fn a_chain_without_any_data_left_begins_empty() {
+    let mut cluster = Cluster::serving(1, 1, 1);
+    let target = cluster.routing().chains[&ChainId(1)].members[0].target;
+    cluster.nodes_changed(&[101], &[]);
+    cluster.stores.insert(target, 9);
+    cluster.nodes_changed(&[], &[101]);
+    cluster.report(101);
+    assert_eq!(cluster.states_by_target(), [PublicState::Lastsrv]);
+    assert_eq!(cluster.refused(revive(1, target, 0, false)), Code::Busy, "no store is known");
+    cluster.ok(revive(1, target, 9, false));
+    cluster.report(101);
+    assert_eq!(cluster.states_by_target(), [PublicState::Serving]);
+}
+
 fn second_disk(cluster: &mut Cluster, node: u32) -> Vec<u8> {
     let uuid = vec![200; 16];
     let mut request = Cluster::join_request(&cluster.routing(), node);
@@ -439,6 +524,7 @@ enum Step {
     Wipe(u32),
     Drain(u32, bool),
     Replace(u64, u32),
+    ReviveChain(u64, bool),
     Table,
 }
 
@@ -453,6 +539,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => node().prop_map(Step::Wipe),
         1 => (node(), any::<bool>()).prop_map(|(node, draining)| Step::Drain(node, draining)),
         2 => (1..20u64, node()).prop_map(|(target, node)| Step::Replace(target, node)),
+        2 => (1..20u64, any::<bool>()).prop_map(|(target, force)| Step::ReviveChain(target, force)),
         1 => Just(Step::Table),
     ];
     prop::collection::vec(step, 1..60)
@@ -481,6 +568,13 @@ fn run(cluster: &mut Cluster, step: Step) {
             let disk_uuid = cluster.routing().nodes[&NodeId(node)].disks[0].uuid.clone();
             // Mostly refused.
             cluster.apply(Fact::ReplaceTarget(pb::ReplaceTarget { target, node, disk_uuid }));
+        }
+        Step::ReviveChain(target, force) => {
+            let routing = cluster.routing();
+            let Some(record) = routing.targets.get(&TargetId(target)) else { return };
+            let generation = cluster.stores.get(&target).copied().unwrap_or(1_000 + target);
+            // Mostly refused.
+            cluster.apply(revive(record.chain, target, generation, force));
         }
         Step::Table => {
             let Ok(chains) = place(&placeable_disks(&cluster.routing()), 2, 2) else { return };

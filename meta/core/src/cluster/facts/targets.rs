@@ -10,25 +10,37 @@ use crate::cluster::edit::Edit;
 /// without a store; when its node has made one, it waits, syncs and serves as any that comes back.
 pub(super) fn replace(fact: pb::ReplaceTarget, edit: &mut Edit<'_>) -> Answer {
     let (old, mut chain) = check(&fact, edit)?;
+    let place = pb::PlacedTarget { node: fact.node, disk_uuid: fact.disk_uuid };
+    let target = exchange(old, place, &mut chain, edit);
+    chain.version += 1;
+    edit.put_chain(chain);
+    Ok(pb::ClusterReply { target, ..Default::default() })
+}
+
+/// Gives a member of the chain up for a new one, which is offline and has no store yet.
+pub(super) fn exchange(
+    old: pb::Target,
+    place: pb::PlacedTarget,
+    chain: &mut pb::Chain,
+    edit: &mut Edit<'_>,
+) -> u64 {
     let id = edit.record.next_target;
     edit.record.next_target += 1;
     for member in chain.members.iter_mut().filter(|member| member.target == old.id) {
         *member =
-            pb::ChainMember { target: id, state: PublicState::Offline.into(), node: fact.node };
+            pb::ChainMember { target: id, state: PublicState::Offline.into(), node: place.node };
     }
-    chain.version += 1;
     edit.put_target(pb::Target {
         id,
         chain: chain.id,
-        node: fact.node,
-        disk_uuid: fact.disk_uuid,
+        node: place.node,
+        disk_uuid: place.disk_uuid,
         public_state: PublicState::Offline.into(),
         local_state: LocalState::LocalOffline.into(),
         ..Default::default()
     });
-    edit.put_chain(chain);
     give_up(old, edit);
-    Ok(pb::ClusterReply { target: id, ..Default::default() })
+    id
 }
 
 fn check(fact: &pb::ReplaceTarget, edit: &Edit<'_>) -> Result<(pb::Target, pb::Chain), Status> {

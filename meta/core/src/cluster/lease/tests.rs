@@ -115,6 +115,42 @@ fn nodes_that_fall_silent_together_are_judged_together() {
     assert_eq!(states[1], PublicState::Serving, "the first that returns serves");
 }
 
+/// Else a member gets the chain for itself when it is dead already; if its disk is lost too, the others
+/// are never let in again.
+#[test]
+fn a_chain_is_not_left_to_members_that_have_fenced_themselves() {
+    let mut leader = Leader::new();
+    leader.pass(5_000, &[101, 102, 103]);
+    leader.pass(1_000, &[103]);
+    leader.pass(2_500, &[]);
+    assert_eq!(leader.alive(), [101, 102, 103], "103 fenced itself: it may have gone with them");
+    leader.pass(600, &[]);
+    assert_eq!(leader.states(), [PublicState::Lastsrv; 3], "one event");
+    leader.pass(1_000, &[101]);
+    assert_eq!(leader.states()[0], PublicState::Serving, "the first that returns serves");
+}
+
+#[test]
+fn the_wait_for_a_fenced_member_ends_when_it_is_heard() {
+    let mut leader = Leader::new();
+    leader.pass(5_000, &[101, 102, 103]);
+    leader.pass(1_000, &[103]);
+    leader.pass(2_400, &[]);
+    assert_eq!(leader.alive(), [101, 102, 103]);
+    leader.pass(200, &[103]);
+    assert_eq!(leader.alive(), [103]);
+    assert_eq!(leader.states()[2], PublicState::Serving);
+}
+
+#[test]
+fn a_chain_with_a_member_that_is_well_waits_for_no_fenced_one() {
+    let mut leader = Leader::new();
+    leader.pass(5_000, &[101, 102, 103]);
+    leader.pass(1_000, &[102, 103]);
+    leader.pass(2_100, &[102]);
+    assert_eq!(leader.alive(), [102, 103]);
+}
+
 #[test]
 fn a_restart_is_judged_when_the_others_were_heard_after_it() {
     let mut leader = Leader::new();
@@ -146,6 +182,22 @@ fn a_whole_cluster_that_restarts_serves_without_the_one_that_stays_away() {
     let states = leader.states();
     assert_eq!(states[..2], [PublicState::Serving, PublicState::Syncing]);
     assert_eq!(states[2], PublicState::Offline);
+}
+
+/// Seed 1931 of the simulator: power fails, and two nodes are back before the new leader's first tick.
+#[test]
+fn a_new_leader_judges_a_restart_with_those_it_has_not_heard_yet() {
+    let mut leader = Leader::new();
+    leader.pass(5_000, &[101, 102, 103]);
+    leader.book = LeaseBook::new(TIMES, leader.now);
+    assert_eq!(leader.join(101, 77), JoinTurn::AfterJudgement);
+    assert_eq!(leader.join(102, 78), JoinTurn::AfterJudgement);
+    leader.now += 100;
+    leader.tick();
+    assert_eq!(leader.alive(), [101, 102, 103], "103 was not heard since");
+    assert_eq!(leader.join(103, 79), JoinTurn::AfterJudgement);
+    leader.tick();
+    assert_eq!(leader.states(), [PublicState::Lastsrv; 3], "one event");
 }
 
 #[test]
