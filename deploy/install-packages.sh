@@ -15,7 +15,9 @@ nextest_version=0.9.143
 packages="g++ make pkg-config libclang-dev protobuf-compiler fuse3"
 
 case "${1-}" in
-"" | test) ;;
+"") ;;
+# Another program than the test locks files, and python3 can.
+test) command -v python3 >/dev/null || packages="$packages python3" ;;
 bench) packages="$packages fio" ;;
 *)
     echo "usage: $0 [test | bench]" >&2
@@ -23,26 +25,38 @@ bench) packages="$packages fio" ;;
     ;;
 esac
 
-missing=
-for package in $packages; do
-    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' ||
-        missing="$missing $package"
-done
+is_installed() {
+    dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'install ok installed'
+}
 
-if [ -n "$missing" ]; then
+# Installs what is named, all or nothing.
+install() {
     as_root=
     if [ "$(id -u)" -ne 0 ]; then
         command -v sudo >/dev/null || {
-            echo "install these packages as root, then try again:$missing" >&2
-            exit 1
+            echo "install these packages as root, then try again: $*" >&2
+            return 1
         }
         as_root=sudo
     fi
-    echo "installing:$missing"
-    $as_root apt-get update -qq
+    echo "installing: $*"
+    $as_root apt-get update -qq &&
+        $as_root env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 "$@" >/dev/null
+}
+
+missing=
+for package in $packages; do
+    is_installed "$package" || missing="$missing $package"
+done
+if [ -n "$missing" ]; then
     # shellcheck disable=SC2086 # one word a package
-    $as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=300 $missing >/dev/null
+    install $missing
+fi
+
+# A browser looks at the status page. It is large, and Ubuntu has it only as a snap: the tests do without.
+if [ "${1-}" = test ] && ! command -v chromium >/dev/null; then
+    install chromium || echo "chromium cannot be installed: the status page will not be rendered" >&2
 fi
 
 if [ "${1-}" = test ] && ! command -v cargo-nextest >/dev/null; then

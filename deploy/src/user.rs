@@ -14,6 +14,9 @@ pub(crate) enum Command {
     /// All users and the ids of their tokens.
     List,
     /// Add a user, or replace what is known about one.
+    ///
+    /// A token carries the ids, groups and rights that its user had when it was made. One that is out keeps
+    /// them: after a change make a new token, and revoke the old one.
     Add(Add),
     /// Make a token with which a user mounts.
     Token(Token),

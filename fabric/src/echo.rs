@@ -9,12 +9,15 @@ use std::{
 };
 
 use ff2_proto::{Code, Status, pb};
-use tokio::{sync::Semaphore, task::JoinHandle};
+use tokio::{net::TcpStream, sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Answer, Buf, BufPool, Call, ClusterKey, Context, Identity, Namespace, NamespaceClient,
     NamespaceServer, Peers, PeersConfig, Router, RoutingCache, Server, ServerConfig, Tuning,
+    handshake,
+    pulse::Pulse,
+    transport::{Lane, Receiver, Sender},
 };
 
 /// `NsRequest::volume`: what the service does. `seq` comes back as `NsReply::session`.
@@ -132,6 +135,16 @@ impl Net {
 
     pub(crate) fn peers(&self) -> Arc<Peers> {
         Peers::new(self.config(Identity::Daemon(self.key.clone())))
+    }
+
+    /// A daemon's connection whose frames the test writes by hand.
+    pub(crate) async fn link(&self, lane: Lane) -> (Sender, Receiver) {
+        let stream = TcpStream::connect(&self.address).await.unwrap();
+        let pulse = Pulse::new(Tuning::default(), crate::counters::Counters::new());
+        let (mut sender, mut receiver) = crate::tcp::split(stream, &pulse).unwrap();
+        let identity = Identity::Daemon(self.key.clone());
+        handshake::join(&mut sender, &mut receiver, &identity, CLUSTER, lane).await.unwrap();
+        (sender, receiver)
     }
 
     pub(crate) fn client(&self, peers: &Arc<Peers>) -> NamespaceClient {

@@ -7,6 +7,8 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 
 mod dependencies;
+mod imports;
+mod promises;
 mod purity;
 mod tidy;
 mod workspace;

@@ -23,7 +23,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         links(root, &path, &text, &mut problems)?;
     }
     crates_have_purpose(root, &mut problems)?;
-    promises_have_tests(root, &mut problems)?;
+    crate::promises::run(root, &mut problems)?;
     ensure!(problems.is_empty(), "{} things to mend:\n{}", problems.len(), problems.join("\n"));
     Ok(())
 }
@@ -102,35 +102,6 @@ fn crates_have_purpose(root: &Path, problems: &mut Vec<String>) -> Result<()> {
         }
         if !manifest.contains("[lints]\nworkspace = true") {
             problems.push(format!("{shown}: does not inherit the workspace's lints"));
-        }
-    }
-    Ok(())
-}
-
-/// Each test that SEMANTICS names is there: `path.rs`: `function`, `function`.
-fn promises_have_tests(root: &Path, problems: &mut Vec<String>) -> Result<()> {
-    let page = "docs/SEMANTICS.md";
-    let text = fs::read_to_string(root.join(page)).with_context(|| format!("read {page}"))?;
-    let rows = text.lines().filter(|line| line.starts_with('|') && !line.starts_with("|--"));
-    for row in rows.filter(|row| !row.contains("| held by |")) {
-        let held_by = row.trim_end_matches('|').rsplit('|').next().unwrap_or_default();
-        let mut source = None;
-        let mut is_held = held_by.trim_start().starts_with("sim");
-        for name in held_by.split('`').skip(1).step_by(2) {
-            if name.ends_with(".rs") {
-                source = fs::read_to_string(root.join(name)).ok();
-                if source.is_none() {
-                    problems.push(format!("{page}: there is no {name}"));
-                }
-            } else if let Some(source) = &source {
-                is_held = true;
-                if !source.contains(&format!("fn {name}(")) {
-                    problems.push(format!("{page}: there is no test {name}"));
-                }
-            }
-        }
-        if !is_held {
-            problems.push(format!("{page}: no test holds:{}", row.trim_start_matches('|')));
         }
     }
     Ok(())

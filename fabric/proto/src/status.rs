@@ -113,7 +113,7 @@ pub struct Row {
     pub retry: Retry,
 }
 
-/// The table. `docs/SEMANTICS.md` shows it; the test below keeps them equal.
+/// The table, which `docs/SEMANTICS.md` points to.
 pub const fn row(code: Code) -> Row {
     use Retry::{BackOff, FindLeader, Never, OtherTarget, RefreshRouting};
     const EPERM: i32 = 1;

@@ -5,11 +5,14 @@ use std::{
 
 use ff2_proto::{Code, RoutingVersion, pb};
 use futures::future::join_all;
+use prost::Message as _;
 
 use crate::{
     Call, Peers, SharedBuf,
     echo::{ECHO, FAIL, FILL, GATED, Net, SLOW, ask, refused, until, within},
+    frame::{Header, Kind, encode_message, seal},
     limits::{REQUESTS_MAX, USER_MESSAGE_BYTES_MAX},
+    transport::{Frame, Lane},
 };
 
 fn payload(len: usize, seed: u8) -> SharedBuf {
@@ -188,10 +191,31 @@ async fn a_full_pool_answers_busy_at_the_deadline() {
     let peers = net.peers();
     let client = net.client(&peers);
     let held = net.pool.get(1 << 20).await;
-    // More than what has memory of its own.
-    let call = Call { bulk: vec![payload(100_000, 1)], ..within(100) };
-    let status = client.execute(&ask(ECHO, 0, 0), call).await.unwrap_err();
-    assert!(matches!(status.code, Code::Busy | Code::Timeout), "{status}");
+    // More than what has memory of its own. The server is told a deadline that comes before the patience
+    // of the client ends: at the same time, either could be the first to give up.
+    let (mut sender, mut receiver) = net.link(Lane::Bulk).await;
+    let bulk = payload(100_000, 1);
+    let mut head = encode_message(&ask(ECHO, 0, 0));
+    let header = Header {
+        method: crate::stubs::method::NAMESPACE_EXECUTE.number,
+        timeout_ms: 100,
+        ..Header::new(Kind::Request, 8, 0)
+    };
+    seal(&mut head, header, bulk.len());
+    sender.send(&[Frame { head: head.into(), bulk: vec![bulk] }]).await.unwrap();
+    let answer = async {
+        loop {
+            let head = receiver.head().await.unwrap();
+            if head.header.kind != Kind::Alive {
+                break head;
+            }
+        }
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(20), answer).await.unwrap();
+    assert_eq!((answer.header.kind, answer.header.id), (Kind::Failure, 8));
+    let status = pb::Status::decode(answer.message).unwrap();
+    assert_eq!(status.code(), Code::Busy, "{status:?}");
+    assert!(status.detail.contains("no buffer for 100000 bytes"), "{status:?}");
     drop(held);
     let call = Call { bulk: vec![payload(5000, 1)], ..Call::default() };
     assert_eq!(client.execute(&ask(ECHO, 0, 0), call).await.unwrap().1.len(), 5000);

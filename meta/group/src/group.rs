@@ -235,6 +235,11 @@ impl<S: StateMachine> Group<S> {
         self.shared.status.lock().clone()
     }
 
+    /// How many snapshots this replica has installed since it was opened.
+    pub fn snapshots_installed(&self) -> u64 {
+        self.shared.metrics.snapshots.get()
+    }
+
     /// Messages of a peer. Never waits; drops what does not fit.
     pub fn step(&self, batch: pb::RaftBatch) {
         self.shared.inbox.messages(batch);

@@ -6,6 +6,7 @@ use ff2_daemon::{LatencyBuckets, Metrics};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
+        counter::Counter,
         family::{Family, MetricConstructor},
         histogram::{Histogram, exponential_buckets},
     },
@@ -38,12 +39,13 @@ pub struct RaftMetrics {
     sync: Latencies,
     entries: Counts,
     commands: Counts,
+    snapshots: Family<GroupLabel, Counter>,
 }
 
 impl RaftMetrics {
     pub fn new(metrics: &Metrics) -> Self {
         let unregistered = Self::unregistered();
-        let Self { propose, sync, entries, commands } = unregistered.clone();
+        let Self { propose, sync, entries, commands, snapshots } = unregistered.clone();
         metrics.register(
             "raft_propose_latency_seconds",
             "Time from a command's proposal on the leader until it is applied there",
@@ -60,6 +62,11 @@ impl RaftMetrics {
             "Commands taken at one wake-up: they share an entry and a sync",
             commands,
         );
+        metrics.register(
+            "raft_snapshots_installed",
+            "Snapshots that took the place of this replica's state, because it was away for too long",
+            snapshots,
+        );
         unregistered
     }
 
@@ -69,6 +76,7 @@ impl RaftMetrics {
             sync: Family::new_with_constructor(LatencyBuckets),
             entries: Family::new_with_constructor(CountBuckets),
             commands: Family::new_with_constructor(CountBuckets),
+            snapshots: Family::default(),
         }
     }
 
@@ -80,6 +88,7 @@ impl RaftMetrics {
             sync: self.sync.get_or_create_owned(&label),
             entries: self.entries.get_or_create_owned(&label),
             commands: self.commands.get_or_create_owned(&label),
+            snapshots: self.snapshots.get_or_create_owned(&label),
         }
     }
 }
@@ -91,6 +100,7 @@ pub struct GroupMetrics {
     pub(crate) sync: Histogram,
     pub(crate) entries: Histogram,
     pub(crate) commands: Histogram,
+    pub(crate) snapshots: Counter,
 }
 
 /// Measures that nobody reads, for tools and tests.

@@ -110,8 +110,23 @@ async fn a_connection_speaks_for_its_user_and_a_revoked_token_for_nobody() {
     let (peers, _) = world.peers(ff2_fabric::Identity::User(forged));
     let stranger = ff2_fabric::NamespaceClient::new(peers.channel(&world.addresses()[0]));
     let call = ff2_fabric::Call::within(Duration::from_secs(2));
-    let own = pb::Credentials { uid: 1000, gid: 1000, groups: vec![] };
-    assert!(stranger.execute(&request(own), call).await.is_err());
+    let own = || request(pb::Credentials { uid: 1000, gid: 1000, groups: vec![] });
+    let refused = stranger.execute(&own(), call).await.unwrap_err();
+    assert_eq!(refused.code, Code::Unauthenticated);
+    assert!(refused.detail.contains("check the token file"), "{refused}");
+
+    let revoke = pb::RevokeTokenRequest { token_id: token.claims().token_id };
+    world.admin().await.revoke_token(world.signed(revoke)).await.unwrap();
+    // The open connection ends with the first call; the outcome of that one may be unknown.
+    let ended = client.call(own()).await.unwrap_err();
+    assert_eq!(ended.code, Code::Unauthenticated, "{ended}");
+    let (peers, _) = world.peers(ff2_fabric::Identity::User(token.clone()));
+    let again = ff2_fabric::NamespaceClient::new(peers.channel(&world.addresses()[0]));
+    let call = ff2_fabric::Call::within(Duration::from_secs(10));
+    let refused = again.execute(&own(), call).await.unwrap_err();
+    assert_eq!(refused.code, Code::Unauthenticated);
+    let why = format!("token {} of user ann was revoked", token.claims().token_id);
+    assert!(refused.detail.contains(&why), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

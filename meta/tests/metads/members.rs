@@ -150,6 +150,7 @@ async fn a_metad_that_was_away_for_long_gets_a_snapshot() {
             world.metad(away).namespace_group().status().applied_index >= applied
         })
         .await;
+    assert_eq!(world.metad(away).namespace_group().snapshots_installed(), 1);
     let get =
         pb::NsRequest { op: Some(Op::GetAttr(pb::GetAttrOp { inode: 1 })), ..Default::default() };
     let root = world

@@ -2,9 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::time::Duration;
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
-use ff2_cluster_tests::{Cluster, load::Load};
+use ff2_cluster_tests::{
+    Cluster,
+    load::{Load, writer::write_until_failure},
+};
 
 /// From a death to the load going on: lease, window and election, with room for a busy machine.
 const PAUSE_MAX: Duration = Duration::from_secs(20);
@@ -55,4 +61,42 @@ fn all_servers_at_once() {
     for writer in &writers {
         writer.check().unwrap();
     }
+}
+
+/// The mount dies under its programs: they get errors, what they had synced is kept, and the same place
+/// can be mounted anew.
+#[test]
+fn a_killed_mount_loses_nothing_that_was_synced() {
+    let cluster = Cluster::start().unwrap();
+    let mount = cluster.mount_beside("victim").unwrap();
+    let folder = mount.join("load");
+    fs::create_dir(&folder).unwrap();
+    let writers: Vec<_> = (0..4)
+        .map(|number| {
+            let folder = folder.clone();
+            thread::spawn(move || write_until_failure(&folder, number, || false))
+        })
+        .collect();
+    thread::sleep(Duration::from_secs(4));
+    let victim = cluster.process_of_mount(&mount).unwrap();
+    cluster.ctl(&["kill", &victim]).unwrap();
+    let killed = Instant::now();
+    while !writers.iter().all(|writer| writer.is_finished()) {
+        assert!(killed.elapsed() < PAUSE_MAX, "programs hang on a mount that is dead");
+        thread::sleep(Duration::from_millis(50));
+    }
+    let outcomes: Vec<_> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
+    for (writer, outcome) in &outcomes {
+        let failure = outcome.as_ref().unwrap_err();
+        assert!(!format!("{failure:#}").contains("is wrong"), "{writer:?}: {failure:#}");
+    }
+    cluster.ctl(&["mount", mount.to_str().unwrap()]).unwrap();
+    for (writer, _) in &outcomes {
+        writer.check().unwrap();
+    }
+    fs::write(folder.join("after"), b"it serves").unwrap();
+    // Another mount has them too: nothing was in the dead one's memory alone.
+    let beside = cluster.mount().join("load");
+    assert_eq!(fs::read(beside.join("after")).unwrap(), b"it serves");
+    cluster.wait_healthy(Duration::from_secs(30)).unwrap();
 }

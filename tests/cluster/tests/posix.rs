@@ -8,23 +8,32 @@ use std::{
     io::{ErrorKind, Read, Seek, SeekFrom, Write},
     os::unix::{
         ffi::OsStrExt,
-        fs::{FileExt, MetadataExt, PermissionsExt, symlink},
+        fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symlink},
+        net::UnixListener,
         process::CommandExt,
     },
     path::Path,
     process::{Command, Stdio},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use ff2_cluster_tests::{Cluster, may_skip};
+use rustix::{
+    fs::{CWD, FileType, Mode, RenameFlags, StatVfs, mknodat, renameat_with, statvfs},
+    io::Errno,
+};
 
 #[test]
 fn files_and_names() {
     let cluster = Cluster::start().unwrap();
     let root = cluster.mount();
+    eprintln!("-- space");
+    space(&cluster);
     for (what, check) in [
         ("names", names as fn(&Path)),
         ("names are bytes", names_are_bytes),
+        ("renames with flags", renames_with_flags),
+        ("special nodes", special_nodes),
         ("links", links),
         ("unlinked while open", unlinked_while_open),
         ("sparse and truncate", sparse_and_truncate),
@@ -84,6 +93,112 @@ fn names_are_bytes(dir: &Path) {
     assert_eq!(fs::symlink_metadata(dir.join("long")).unwrap().len(), 4095);
     let too_long = symlink("t".repeat(4096), dir.join("longer")).unwrap_err();
     assert_eq!(too_long.raw_os_error(), Some(36), "ENAMETOOLONG");
+}
+
+/// `renameat2`: what must not replace does not, and what exchanges does both at once.
+fn renames_with_flags(dir: &Path) {
+    let rename =
+        |from: &str, to: &str, flags| renameat_with(CWD, dir.join(from), CWD, dir.join(to), flags);
+    fs::write(dir.join("a"), b"a").unwrap();
+    fs::write(dir.join("b"), b"b").unwrap();
+    assert_eq!(rename("a", "b", RenameFlags::NOREPLACE), Err(Errno::EXIST));
+    assert_eq!(fs::read(dir.join("b")).unwrap(), b"b");
+    rename("a", "c", RenameFlags::NOREPLACE).unwrap();
+    assert!(!dir.join("a").exists());
+    assert_eq!(fs::read(dir.join("c")).unwrap(), b"a");
+
+    let inode = |name: &str| fs::metadata(dir.join(name)).unwrap().ino();
+    let before = (inode("b"), inode("c"));
+    rename("b", "c", RenameFlags::EXCHANGE).unwrap();
+    assert_eq!((inode("c"), inode("b")), before);
+    assert_eq!(
+        (&fs::read(dir.join("b")).unwrap()[..], &fs::read(dir.join("c")).unwrap()[..]),
+        (&b"a"[..], &b"b"[..])
+    );
+    assert_eq!(rename("b", "missing", RenameFlags::EXCHANGE), Err(Errno::NOENT));
+    // Of different kinds, with something inside: `rename` could not do that.
+    fs::create_dir(dir.join("d")).unwrap();
+    fs::write(dir.join("d/inner"), b"i").unwrap();
+    rename("d", "b", RenameFlags::EXCHANGE).unwrap();
+    assert_eq!(fs::read(dir.join("b/inner")).unwrap(), b"i");
+    assert_eq!(fs::read(dir.join("d")).unwrap(), b"a");
+    assert_eq!(fs::metadata(dir).unwrap().nlink(), 3, "one folder, as before");
+    let both = RenameFlags::NOREPLACE | RenameFlags::EXCHANGE;
+    assert_eq!(rename("b", "c", both), Err(Errno::INVAL));
+    // A directory is not exchanged with what lies in it.
+    assert_eq!(rename("b", "b/inner", RenameFlags::EXCHANGE), Err(Errno::INVAL));
+}
+
+/// Pipes, sockets and devices are names with a type; what they do is the kernel's.
+fn special_nodes(dir: &Path) {
+    let mode = Mode::from_raw_mode(0o640);
+    let make = |name: &str, kind, device| mknodat(CWD, dir.join(name), kind, mode, device);
+    make("fifo", FileType::Fifo, 0).unwrap();
+    assert_eq!(make("fifo", FileType::Fifo, 0), Err(Errno::EXIST));
+    let kind = |name: &str| fs::symlink_metadata(dir.join(name)).unwrap().file_type();
+    assert!(kind("fifo").is_fifo());
+    assert_eq!(fs::metadata(dir.join("fifo")).unwrap().mode() & 0o7777, 0o640);
+    // Both ends, through the mount.
+    let reader = std::thread::spawn({
+        let path = dir.join("fifo");
+        move || fs::read(path).unwrap()
+    });
+    fs::write(dir.join("fifo"), b"through").unwrap();
+    assert_eq!(reader.join().unwrap(), b"through");
+    let socket = UnixListener::bind(dir.join("socket")).unwrap();
+    assert!(kind("socket").is_socket());
+    drop(socket);
+    make("file", FileType::RegularFile, 0).unwrap();
+    assert!(kind("file").is_file());
+    let listed = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    let fifos = listed.filter(|entry| entry.file_type().unwrap().is_fifo()).count();
+    assert_eq!(fifos, 1, "a listing tells types");
+    for name in ["fifo", "socket", "file"] {
+        fs::remove_file(dir.join(name)).unwrap();
+    }
+}
+
+/// `df`: what files can use, that is the disks divided by the replicas.
+fn space(cluster: &Cluster) {
+    const BODY: u64 = 32 << 20;
+    let root = cluster.mount();
+    let nodes = cluster.json(&["node", "list"]).unwrap();
+    let disks = nodes.as_array().unwrap().iter().flat_map(|node| node["disks"].as_array().unwrap());
+    let capacity: u64 = disks.map(|disk| disk["capacity_bytes"].as_u64().unwrap()).sum();
+    assert!(capacity > 4 << 30, "four disks: {nodes}");
+    let before = statvfs(&root).unwrap();
+    assert_eq!(before.f_blocks, capacity / 3 / before.f_frsize);
+    assert_eq!(before.f_namemax, 255);
+    assert!(before.f_bavail <= before.f_blocks && before.f_bavail > before.f_blocks * 9 / 10);
+
+    let mut file = File::create(root.join("space")).unwrap();
+    file.write_all(&vec![1; BODY as usize]).unwrap();
+    file.sync_all().unwrap();
+    let used =
+        |now: &StatVfs| (before.f_bavail - now.f_bavail.min(before.f_bavail)) * before.f_frsize;
+    // The metad's figures are up to two seconds old, and the disks' are of their last sync.
+    let now = until_space(&root, |now| used(now) >= BODY);
+    assert!(used(&now) < BODY * 5 / 4, "{BODY} bytes took {}", used(&now));
+    assert_eq!(now.f_files - now.f_ffree, before.f_files - before.f_ffree + 1, "one more file");
+    drop(file);
+    fs::remove_file(root.join("space")).unwrap();
+    until_space(&root, |now| used(now) < BODY / 8);
+}
+
+fn until_space(root: &Path, is_so: impl Fn(&StatVfs) -> bool) -> StatVfs {
+    let begun = Instant::now();
+    loop {
+        let now = statvfs(root).unwrap();
+        if is_so(&now) {
+            return now;
+        }
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "the space stays: {} free",
+            now.f_bavail
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 fn links(dir: &Path) {
@@ -154,25 +269,26 @@ fn many_entries(dir: &Path) {
     for number in 0..1_500 {
         File::create(dir.join(format!("entry-{number:04}"))).unwrap();
     }
-    let mut listing = fs::read_dir(dir).unwrap();
-    let mut seen: Vec<_> = listing.by_ref().take(300).map(|e| e.unwrap().file_name()).collect();
-    // Names that come and go during a listing do not disturb the others.
-    for number in (0..1_500).step_by(3) {
-        fs::remove_file(dir.join(format!("entry-{number:04}"))).unwrap();
+    // Names that come and go all the while a listing runs do not disturb the others.
+    let mut seen = Vec::new();
+    let (mut go, mut come) = ((0..1_500).step_by(3), 0..500);
+    for entry in fs::read_dir(dir).unwrap() {
+        seen.push(entry.unwrap().file_name().into_string().unwrap());
+        if let (Some(gone), Some(new)) = (go.next(), come.next()) {
+            fs::remove_file(dir.join(format!("entry-{gone:04}"))).unwrap();
+            File::create(dir.join(format!("new-{new:04}"))).unwrap();
+        }
     }
-    seen.extend(listing.map(|e| e.unwrap().file_name()));
-    let mut names: Vec<_> = seen.iter().map(|n| n.to_string_lossy().into_owned()).collect();
-    names.sort();
-    let total = names.len();
-    names.dedup();
-    assert_eq!(names.len(), total, "an entry was listed twice");
+    assert_eq!((go.next(), come.next()), (None, None), "the listing was long enough");
+    seen.sort();
+    let total = seen.len();
+    seen.dedup();
+    assert_eq!(seen.len(), total, "an entry was listed twice");
     for number in (0..1_500).filter(|n| n % 3 != 0) {
-        assert!(
-            names.binary_search(&format!("entry-{number:04}")).is_ok(),
-            "entry {number} is missing"
-        );
+        let name = format!("entry-{number:04}");
+        assert!(seen.binary_search(&name).is_ok(), "{name} is missing");
     }
-    assert_eq!(fs::read_dir(dir).unwrap().count(), 1_000);
+    assert_eq!(fs::read_dir(dir).unwrap().count(), 1_500);
 }
 
 /// Programs run from the mount: the kernel maps their pages.

@@ -10,6 +10,11 @@ use std::{
 
 use crate::{pattern, until, world};
 
+/// For how long a mount may go by what it knew (`cache_ms`).
+const PROMISED: Duration = Duration::from_secs(1);
+/// For a look at another mount to be scheduled and answered on a busy machine.
+const SLACK: Duration = Duration::from_millis(200);
+
 #[test]
 fn large_directories_are_listed_completely() {
     let Some(world) = world() else { return };
@@ -74,14 +79,17 @@ fn a_closed_change_is_seen_by_the_other_mount() {
     let held = fs::File::open(b.at("f")).unwrap();
     fs::write(a.at("f"), "two").unwrap();
     assert_eq!(fs::read_to_string(b.at("f")).unwrap(), "two", "who opens after the close sees it");
-    let begun = Instant::now();
-    until("the change of an open file", || {
+    let seen_in_time = |what: &str, is: &mut dyn FnMut() -> bool| {
+        let begun = Instant::now();
+        until(what, is);
+        assert!(begun.elapsed() < PROMISED + SLACK, "{what}: {:?}", begun.elapsed());
+    };
+    seen_in_time("the change of an open file", &mut || {
         let mut text = [0; 3];
         held.read_exact_at(&mut text, 0).is_ok() && &text == b"two"
     });
-    assert!(begun.elapsed() < Duration::from_secs(5));
     fs::remove_file(a.at("f")).unwrap();
-    until("the removal", || !b.at("f").exists());
+    seen_in_time("the removal", &mut || !b.at("f").exists());
     assert_eq!(fs::read_dir(b.at("")).unwrap().count(), 0);
     drop(held);
     a.stop();

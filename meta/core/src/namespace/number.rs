@@ -5,15 +5,17 @@
 //! counts, and the count is shuffled under the volume's key by a Feistel network (Luby and Rackoff,
 //! 1988: four rounds of a pseudo-random function make a pseudo-random permutation).
 
+use std::hash::Hasher;
+
 use ff2_proto::ROOT_INODE;
-use sha2::{Digest, Sha256};
+use siphasher::sip::SipHasher24;
 
 use super::tx::Tx;
 
 /// Bits of a number's half: numbers stay positive in programs that take them for signed.
 const HALF_BITS: u32 = 31;
 const HALF_MASK: u64 = (1 << HALF_BITS) - 1;
-const ROUNDS: [u8; 4] = [0, 1, 2, 3];
+const ROUNDS: [u64; 4] = [0, 1, 2, 3];
 
 /// The next number of the volume.
 pub(super) fn next(tx: &mut Tx<'_>) -> u64 {
@@ -50,14 +52,10 @@ pub(super) fn count_of(key: u64, number: u64) -> u64 {
     left << HALF_BITS | right
 }
 
-fn noise(key: u64, round: u8, half: u64) -> u64 {
-    let mut hash = Sha256::new();
-    hash.update(key.to_be_bytes());
-    hash.update([round]);
-    hash.update(half.to_be_bytes());
-    let digest: [u8; 32] = hash.finalize().into();
-    let [a, b, c, d, ..] = digest;
-    u64::from(u32::from_be_bytes([a, b, c, d])) & HALF_MASK
+fn noise(key: u64, round: u64, half: u64) -> u64 {
+    let mut hash = SipHasher24::new_with_keys(key, round);
+    hash.write(&half.to_le_bytes());
+    hash.finish() & HALF_MASK
 }
 
 #[cfg(test)]

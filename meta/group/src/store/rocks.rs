@@ -246,6 +246,7 @@ impl LogStore for RocksStore {
         if installed.is_some() {
             self.reader.flip();
             self.empty_spare();
+            self.metrics.snapshots.inc();
         }
     }
 

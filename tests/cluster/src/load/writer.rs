@@ -29,33 +29,50 @@ pub struct Acknowledged {
     pub pause_max: Duration,
 }
 
-/// Writes until `stop` says so, or for two minutes.
+/// Writes until `stop` says so, or for two minutes. Any failure is one of the load.
 pub fn write(folder: &Path, writer: u64, stop: impl Fn() -> bool) -> Result<Acknowledged> {
+    let (state, outcome) = write_until_failure(folder, writer, stop);
+    outcome.map(|()| state)
+}
+
+/// As [`write`], for a mount that may die: also what was acknowledged before a failure.
+pub fn write_until_failure(
+    folder: &Path,
+    writer: u64,
+    stop: impl Fn() -> bool,
+) -> (Acknowledged, Result<()>) {
     let started = Instant::now();
     let folder = folder.to_path_buf();
     let mut state = Acknowledged { folder, writer, records: 0, pause_max: Duration::ZERO };
     while !stop() && started.elapsed() < TIME_MAX {
+        if let Err(failure) = state.append_one() {
+            return (state, Err(failure));
+        }
+    }
+    (state, Ok(()))
+}
+
+impl Acknowledged {
+    fn append_one(&mut self) -> Result<()> {
         let begun = Instant::now();
-        let path = state.path(state.records);
+        let path = self.path(self.records);
         let mut file = OpenOptions::new()
             .create(true)
             .append(true)
             .open(&path)
             .with_context(|| format!("open {}", path.display()))?;
-        file.write_all(&record(writer, state.records))
+        file.write_all(&record(self.writer, self.records))
             .with_context(|| format!("append to {}", path.display()))?;
         file.sync_all().with_context(|| format!("sync {}", path.display()))?;
-        state.records += 1;
-        state.pause_max = state.pause_max.max(begun.elapsed());
+        self.records += 1;
+        self.pause_max = self.pause_max.max(begun.elapsed());
         // A check at the end misses what was lost and overwritten: read back while the load runs.
-        if state.records.is_multiple_of(7) {
-            state.check_one(state.records * 5 / 7)?;
+        if self.records.is_multiple_of(7) {
+            self.check_one(self.records * 5 / 7)?;
         }
+        Ok(())
     }
-    Ok(state)
-}
 
-impl Acknowledged {
     fn path(&self, record: u64) -> PathBuf {
         self.folder.join(format!("w{}-{}", self.writer, record / RECORDS_PER_FILE))
     }

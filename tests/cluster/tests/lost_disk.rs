@@ -1,0 +1,87 @@
+//! A disk that is lost for good: an empty one takes its place, by the commands that OPERATIONS names.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::Path,
+    process::Command,
+    time::Duration,
+};
+
+use ff2_cluster_tests::Cluster;
+use serde_json::Value;
+
+const WHOLE: Duration = Duration::from_secs(120);
+
+fn body(seed: usize) -> Vec<u8> {
+    (0..24_usize << 20).map(|at| (at / 4096 * 31 + at * 7 + seed) as u8).collect()
+}
+
+fn write(path: &Path, bytes: &[u8]) {
+    let mut file = File::create(path).unwrap();
+    file.write_all(bytes).unwrap();
+    file.sync_all().unwrap();
+}
+
+/// The targets on the disk in this folder.
+fn targets_on(cluster: &Cluster, disk: &Path) -> Vec<u64> {
+    let list = cluster.json(&["target", "list"]).unwrap();
+    let is_here = |target: &&Value| target["disk"].as_str().map(Path::new) == Some(disk);
+    let here = list.as_array().unwrap().iter().filter(is_here);
+    here.map(|target| target["id"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn a_lost_disk_is_replaced() {
+    let cluster = Cluster::start().unwrap();
+    let root = cluster.mount();
+    write(&root.join("before"), &body(1));
+    let own = cluster.dir().join("storaged-0");
+    let disk = own.join("disk-0");
+    let lost = targets_on(&cluster, &disk);
+    assert!(!lost.is_empty(), "no target lies on {}", disk.display());
+
+    cluster.ctl(&["kill", "storaged/0"]).unwrap();
+    fs::remove_dir_all(&disk).unwrap();
+    fs::create_dir(&disk).unwrap();
+    // The others go on.
+    write(&root.join("meanwhile"), &body(2));
+    let format = Command::new(cluster.program("ff2-storaged"))
+        .arg("--config")
+        .arg(own.join("storaged.toml"))
+        .arg("format")
+        .output()
+        .unwrap();
+    assert!(format.status.success(), "{}", String::from_utf8_lossy(&format.stderr));
+    cluster.up().unwrap();
+    let first = lost[0].to_string();
+    let why = cluster.json(&["why", &first]).unwrap()["reasons"].to_string();
+    assert!(why.contains("its disk is not in the node"), "{why}");
+    assert!(!cluster.ctl_output(&["status", "--check"]).unwrap().status.success());
+
+    let mut made = Vec::new();
+    for target in &lost {
+        let answer =
+            cluster.json(&["target", "replace", &target.to_string(), "--disk", "0"]).unwrap();
+        assert_eq!(answer["replaced"], *target);
+        made.push(answer["target"].as_u64().unwrap());
+    }
+    write(&root.join("after"), &body(3));
+    cluster.wait_healthy(WHOLE).unwrap();
+    let mut here = targets_on(&cluster, &disk);
+    here.sort_unstable();
+    made.sort_unstable();
+    assert_eq!(here, made);
+    let again = cluster.ctl_output(&["target", "replace", &first, "--disk", "0"]).unwrap();
+    assert!(!again.status.success(), "what is replaced has no place in a chain any more");
+
+    // Two of the other three are dead: of some chains only the new copies are left.
+    cluster.ctl(&["kill", "storaged/1"]).unwrap();
+    cluster.ctl(&["kill", "storaged/2"]).unwrap();
+    cluster.remount().unwrap();
+    for (seed, name) in [(1, "before"), (2, "meanwhile"), (3, "after")] {
+        assert!(fs::read(root.join(name)).unwrap() == body(seed), "{name} changed");
+    }
+}
