@@ -260,15 +260,27 @@ fn a_chain_is_revived_from_an_older_replica_when_told_so() {
         cluster.routing().targets.values().find(|target| target.node == node).unwrap().id
     };
     let [older, oldest, last] = [101, 102, 103].map(|node| target_on(&cluster, node));
-    assert_eq!(cluster.refused(revive(1, older, 0, true)), Code::Busy, "the chain serves");
+    assert_eq!(
+        cluster.refused(revive(1, older, 0, true)),
+        Code::InvalidArgument,
+        "the chain serves"
+    );
     for node in [102, 101, 103] {
         cluster.nodes_changed(&[node], &[]);
     }
-    assert_eq!(cluster.refused(revive(1, older, 0, true)), Code::Busy, "its node is dead");
+    assert_eq!(
+        cluster.refused(revive(1, older, 0, true)),
+        Code::InvalidArgument,
+        "its node is dead"
+    );
     cluster.nodes_changed(&[], &[101, 102]);
     cluster.report(101);
     cluster.report(102);
-    assert_eq!(cluster.refused(revive(1, older, 0, false)), Code::Busy, "the last may return");
+    assert_eq!(
+        cluster.refused(revive(1, older, 0, false)),
+        Code::InvalidArgument,
+        "the last may return"
+    );
     assert_eq!(cluster.refused(revive(1, 77, 0, true)), Code::InvalidArgument);
     assert_eq!(cluster.refused(revive(9, older, 0, true)), Code::NotFound);
 
@@ -308,7 +320,7 @@ fn a_complete_replica_is_given_up_only_by_force() {
     let [last, other] = cluster.routing().chains[&ChainId(1)].members[..] else { panic!("two") };
     cluster.nodes_changed(&[], &[other.node]);
     cluster.report(other.node);
-    assert_eq!(cluster.refused(revive(1, other.target, 0, false)), Code::Busy);
+    assert_eq!(cluster.refused(revive(1, other.target, 0, false)), Code::InvalidArgument);
     cluster.ok(revive(1, other.target, 0, true));
     cluster.nodes_changed(&[], &[last.node]);
     cluster.report(last.node);
@@ -328,7 +340,11 @@ fn a_chain_without_any_data_left_begins_empty() {
     cluster.nodes_changed(&[], &[101]);
     cluster.report(101);
     assert_eq!(cluster.states_by_target(), [PublicState::Lastsrv]);
-    assert_eq!(cluster.refused(revive(1, target, 0, false)), Code::Busy, "no store is known");
+    assert_eq!(
+        cluster.refused(revive(1, target, 0, false)),
+        Code::InvalidArgument,
+        "no store is known"
+    );
     cluster.ok(revive(1, target, 9, false));
     cluster.report(101);
     assert_eq!(cluster.states_by_target(), [PublicState::Serving]);

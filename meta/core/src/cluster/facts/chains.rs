@@ -1,6 +1,6 @@
 //! What an administrator decides about a chain whose last complete copies are gone for good.
 
-use ff2_proto::{ChainId, Status, TargetId, pb, status::Code};
+use ff2_proto::{ChainId, Status, TargetId, pb};
 use pb::{LocalState, PublicState};
 
 use super::{Answer, invalid, not_found, targets::exchange};
@@ -40,6 +40,7 @@ pub(super) fn revive(fact: &pb::ReviveChain, edit: &mut Edit<'_>) -> Answer {
     Ok(pb::ClusterReply::default())
 }
 
+/// No refusal is BUSY: that would be tried again, and only a person can change what it says.
 fn check(fact: &pb::ReviveChain, edit: &Edit<'_>) -> Result<pb::Chain, Status> {
     let routing = edit.routing();
     let Some(chain) = routing.chains.get(&ChainId(fact.chain)).cloned() else {
@@ -53,7 +54,7 @@ fn check(fact: &pb::ReviveChain, edit: &Edit<'_>) -> Result<pb::Chain, Status> {
     };
     if chain.members.iter().any(|member| member.state() == PublicState::Serving) {
         let detail = format!("chain {} serves: there is nothing to revive", chain.id);
-        return Err(Status::new(Code::Busy, detail));
+        return Err(invalid(detail));
     }
     match observe_record(routing, target) {
         Observation::Online | Observation::Complete => {}
@@ -63,7 +64,7 @@ fn check(fact: &pb::ReviveChain, edit: &Edit<'_>) -> Result<pb::Chain, Status> {
                 "the store of target {} is not there: start ff2-storaged on node {} first",
                 fact.target, member.node
             );
-            return Err(Status::new(Code::Busy, detail));
+            return Err(invalid(detail));
         }
     }
     let may_return = chain.members.iter().find(|other| {
@@ -77,7 +78,7 @@ fn check(fact: &pb::ReviveChain, edit: &Edit<'_>) -> Result<pb::Chain, Status> {
              back; if its data is gone for good, say --force",
             other.target, other.node
         );
-        return Err(Status::new(Code::Busy, detail));
+        return Err(invalid(detail));
     }
     Ok(chain)
 }
