@@ -20,7 +20,12 @@ pub(crate) enum Fault {
         place: Place,
         back_after: Duration,
     },
-    Isolate(Place),
+    /// From everybody, or from the metads only: then clients and neighbours still reach a node that is
+    /// about to be declared dead.
+    Isolate {
+        place: Place,
+        from_metads: bool,
+    },
     /// As SIGSTOP: the process does nothing, then goes on as if no time had passed.
     Pause {
         place: Place,
@@ -69,7 +74,7 @@ impl Faults {
                 let back_after = Duration::from_millis(self.rng.within(100..9_000));
                 Fault::Crash { places: vec![place], back_after }
             }
-            1 => Fault::Isolate(place),
+            1 => Fault::Isolate { place, from_metads: self.rng.chance(40) },
             2 => {
                 let until_after = Duration::from_millis(self.rng.within(200..6_000));
                 Fault::Pause { place, until_after }

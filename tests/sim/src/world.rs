@@ -30,8 +30,8 @@ const NAME_CLIENTS: [Place; 3] = [30, 31, 32];
 
 /// When the faults begin and end.
 const CHAOS: std::ops::Range<Duration> = Duration::from_secs(8)..Duration::from_secs(40);
-/// The load goes on for a while in a healed cluster.
-const LOAD_END: Duration = Duration::from_secs(44);
+/// The load goes on for a while in a healed cluster: longer than a lease, so that it finds chains that serve.
+const LOAD_END: Duration = Duration::from_secs(48);
 /// By then everything must have converged.
 const END: Duration = Duration::from_secs(150);
 
@@ -300,7 +300,8 @@ impl World {
                     self.note("its disks are lost");
                 }
             }
-            Fault::Isolate(place) => {
+            Fault::Isolate { place, from_metads: true } => self.net.isolate(place, &METADS),
+            Fault::Isolate { place, from_metads: false } => {
                 let all: Vec<Place> = METADS
                     .into_iter()
                     .chain(STORAGEDS)
