@@ -182,7 +182,11 @@ impl Admin {
                 return Err(explain(&refusal));
             }
             if Instant::now() >= deadline {
-                return Err(self.nobody(address, &refusal));
+                return Err(match refusal.code() {
+                    // The leader answered, and time did not change what it says.
+                    Code::FailedPrecondition => explain(&refusal),
+                    _ => self.nobody(address, &refusal),
+                });
             }
             failed += 1;
             let hinted = self.hinted(&refusal);

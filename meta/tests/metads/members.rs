@@ -8,9 +8,17 @@ use pb::ns_request::Op;
 
 use crate::world::{Client, LOG_KEEP_ENTRIES, World};
 
+/// One that leads hands over first, and leaders change: whoever asks then asks again.
 async fn remove(world: &World, node: u32) {
-    let request = || world.signed(pb::RemoveMemberRequest { node });
-    world.admin().await.remove_member(request()).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let request = world.signed(pb::RemoveMemberRequest { node });
+        match world.admin().await.remove_member(request).await {
+            Ok(_) => break,
+            Err(refusal) => assert!(Instant::now() < deadline, "{refusal}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 async fn put_user(world: &World, uid: u32) {
@@ -80,16 +88,7 @@ async fn a_metad_is_added_and_takes_the_place_of_another() {
     world.until_votes(4).await;
     let old = world.follower();
     let old = if old == 4 { *world.metads.keys().find(|n| **n != 4).unwrap() } else { old };
-    // One that leads hands over first, and whoever asks then asks again.
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        let request = world.signed(pb::RemoveMemberRequest { node: old });
-        match world.admin().await.remove_member(request).await {
-            Ok(_) => break,
-            Err(refusal) => assert!(Instant::now() < deadline, "{refusal}"),
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    remove(&world, old).await;
     world.kill(old).await;
     let rest: Vec<u32> = world.metads.keys().copied().collect();
     assert_eq!(rest.len(), 3);
