@@ -35,7 +35,7 @@ pub fn write(folder: &Path, writer: u64, stop: impl Fn() -> bool) -> Result<Ackn
     outcome.map(|()| state)
 }
 
-/// As [`write`], for a mount that may die: also what was acknowledged before a failure.
+/// As [`write()`], for a mount that may die: also what was acknowledged before a failure.
 pub fn write_until_failure(
     folder: &Path,
     writer: u64,
