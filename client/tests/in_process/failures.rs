@@ -2,13 +2,22 @@
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
-use ff2_client::{Code, OpenHow};
+use ff2_client::{Client, Code, OpenHow};
 
 use crate::{
     connect, connect_with,
     fake::{CHUNK_SIZE, Fake},
     pattern, until,
 };
+
+/// A client that gives up soon.
+async fn impatient(fake: &Fake) -> Client {
+    connect_with(fake, |mut options| {
+        options.patience = Duration::from_millis(400);
+        options
+    })
+    .await
+}
 
 #[tokio::test]
 async fn a_lost_answer_does_not_repeat_its_operation() {
@@ -52,11 +61,7 @@ async fn a_failed_node_is_a_pause_until_the_routing_moves_on() {
 #[tokio::test]
 async fn patience_ends_at_its_deadline() {
     let fake = Fake::start().await;
-    let client = connect_with(&fake, |mut options| {
-        options.patience = Duration::from_millis(400);
-        options
-    })
-    .await;
+    let client = impatient(&fake).await;
     let file = client.open("/f", OpenHow::read_write().create(0o644)).await.unwrap();
     file.write_at(0, b"before").await.unwrap();
     fake.state.down.store(0b110, SeqCst);
@@ -90,11 +95,7 @@ async fn chunks_behind_one_that_failed_are_part_of_the_file() {
 #[tokio::test]
 async fn a_write_without_an_answer_is_reported_as_such() {
     let fake = Fake::start().await;
-    let client = connect_with(&fake, |mut options| {
-        options.patience = Duration::from_millis(400);
-        options
-    })
-    .await;
+    let client = impatient(&fake).await;
     let file = client.open("/f", OpenHow::read_write().create(0o644)).await.unwrap();
     file.write_at(0, b"before").await.unwrap();
     fake.state.down.store(0b110, SeqCst);
@@ -103,6 +104,43 @@ async fn a_write_without_an_answer_is_reported_as_such() {
     file.close().await.unwrap();
     assert_eq!(client.stat("/f").await.unwrap().size, 6, "until the chains are asked");
     assert_eq!(fake.state.doubts(), 1);
+}
+
+#[tokio::test]
+async fn a_change_whose_answer_went_with_its_session_is_not_made_twice() {
+    let fake = Fake::start().await;
+    let client = connect(&fake).await;
+    fake.state.lose_sessions.store(true, SeqCst);
+    fake.state.lose_mutations.store(1, SeqCst);
+    let failure = client.create_dir("/d", 0o755).await.unwrap_err();
+    assert_eq!(failure.code, Code::UnknownOutcome, "not EEXIST for its own success: {failure}");
+    client.stat("/d").await.unwrap();
+    fake.state.lose_mutations.store(1, SeqCst);
+    client.open("/d/f", OpenHow::read_write().create(0o644)).await.expect("the same twice");
+}
+
+#[tokio::test]
+async fn results_that_fill_the_pool_are_told_of() {
+    let fake = Fake::start().await;
+    let client = connect_with(&fake, |mut options| {
+        options.patience = Duration::from_millis(400);
+        options.buffer_bytes = 8 * u64::from(CHUNK_SIZE);
+        options
+    })
+    .await;
+    let file = client.open("/f", OpenHow::read_write().create(0o644)).await.unwrap();
+    file.write_at(0, &pattern(CHUNK_SIZE as usize, 1)).await.unwrap();
+    let mut held = Vec::new();
+    let failure = loop {
+        match file.read_at(0, CHUNK_SIZE.into()).await {
+            Ok(bytes) => held.push(bytes),
+            Err(failure) => break failure,
+        }
+        assert!(held.len() <= 8, "the pool has a bound");
+    };
+    assert!(failure.detail.contains("drop results of earlier reads"), "{failure}");
+    drop(held);
+    file.read_at(0, CHUNK_SIZE.into()).await.unwrap();
 }
 
 #[tokio::test]

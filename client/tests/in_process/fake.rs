@@ -47,7 +47,9 @@ pub(crate) struct State {
     pub(crate) keepalives: Mutex<Vec<pb::KeepaliveOp>>,
     /// The next answers of mutations that are lost after they took effect.
     pub(crate) lose_mutations: AtomicU32,
-    /// The same for updates of chunks.
+    /// The session of such a mutation expires before it can be asked for again.
+    pub(crate) lose_sessions: AtomicBool,
+    /// The same as `lose_mutations` for updates of chunks.
     pub(crate) lose_updates: AtomicU32,
     /// Nodes (bits) that refuse everything.
     pub(crate) down: AtomicU32,
@@ -88,6 +90,7 @@ impl Fake {
             chunks: Mutex::default(),
             keepalives: Mutex::default(),
             lose_mutations: AtomicU32::new(0),
+            lose_sessions: AtomicBool::new(false),
             lose_updates: AtomicU32::new(0),
             down: AtomicU32::new(0),
             full_chunk: AtomicU32::new(u32::MAX),
@@ -152,9 +155,7 @@ impl Fake {
     }
 
     pub(crate) fn expire(&self, session: u64) {
-        let op = Op::ExpireSessions(pb::ExpireSessionsOp { sessions: vec![session] });
-        let request = pb::NsRequest { volume: 1, op: Some(op), ..Default::default() };
-        self.state.log(request).unwrap();
+        self.state.expire(session);
     }
 }
 
@@ -252,6 +253,12 @@ impl State {
         });
     }
 
+    fn expire(&self, session: u64) {
+        let op = Op::ExpireSessions(pb::ExpireSessionsOp { sessions: vec![session] });
+        let request = pb::NsRequest { volume: 1, op: Some(op), ..Default::default() };
+        self.log(request).unwrap();
+    }
+
     /// How many lengths the leader's driver would ask the chains about.
     pub(crate) fn doubts(&self) -> usize {
         let op = Some(Op::ListLengthDoubts(pb::ListLengthDoubtsOp::default()));
@@ -344,6 +351,9 @@ impl Namespace for Metad {
                 let reply = self.0.log(request.clone())?;
                 self.0.finish(&reply);
                 if class == Class::Mutation && strike(&self.0.lose_mutations) {
+                    if self.0.lose_sessions.load(SeqCst) {
+                        self.0.expire(request.session);
+                    }
                     return Err(Code::UnknownOutcome.into());
                 }
                 reply

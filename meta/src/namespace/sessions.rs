@@ -197,13 +197,13 @@ mod tests {
         let mut book = SessionBook::new(30_000);
         book.learn(0, VOLUME, &records(&[1, 2, 3]));
         let end = limits::NOTICE_WITHHOLD_MAX.as_millis() as Millis;
-        for now in (0..=end + 20_000).step_by(10_000) {
-            says(&mut book, now, 1, 0, &[]);
-            says(&mut book, now, 2, now / 100_000, &[]);
-            says(&mut book, now, 3, 1_000_000, &[]);
-            book.noticed(now, VOLUME, now / 10_000 + 1);
-            let expected: &[u64] = if now < end { &[] } else { &[1] };
-            assert_eq!(book.expired(now, VOLUME), expected, "at {now}");
+        for at in (0..=end + 20_000).step_by(10_000) {
+            says(&mut book, at, 1, 0, &[]);
+            says(&mut book, at, 2, at / 100_000, &[]);
+            says(&mut book, at, 3, 1_000_000, &[]);
+            book.noticed(at, VOLUME, at / 10_000 + 1);
+            let expected: &[u64] = if at < end { &[] } else { &[1] };
+            assert_eq!(book.expired(at, VOLUME), expected, "at {at}");
         }
         says(&mut book, end + 20_000, 1, 1_000_000, &[]);
         assert!(book.expired(end + 20_000, VOLUME).is_empty(), "it caught up in time");
