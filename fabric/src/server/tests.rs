@@ -11,7 +11,7 @@ use crate::{
     Call, Peers, SharedBuf,
     echo::{ECHO, FAIL, FILL, GATED, Net, SLOW, ask, refused, until, within},
     frame::{Header, Kind, encode_message, seal},
-    limits::{REQUESTS_MAX, USER_MESSAGE_BYTES_MAX},
+    limits::{REQUESTS_MAX, USER_MESSAGE_BYTES_MAX, USER_MESSAGES_BYTES},
     transport::{Frame, Lane},
 };
 
@@ -267,6 +267,31 @@ async fn users_messages_are_short_and_spread_no_rumours() {
     let peers = net.peers();
     let daemon = net.client(&peers);
     daemon.execute(&with_path(2 * largest), Call::default()).await.unwrap();
+    net.stop().await;
+}
+
+#[tokio::test]
+async fn users_messages_share_a_bound() {
+    let net = Net::start("127.0.0.1:0", 8 << 20).await;
+    let token = net.key.issue(pb::UserClaims { name: "ada".into(), uid: 7, ..Default::default() });
+    let peers = Peers::new(net.config(crate::Identity::User(token)));
+    let path = vec![b'x'; USER_MESSAGE_BYTES_MAX - 100].into();
+    let op = pb::ns_request::Op::Resolve(pb::ResolveOp { path, ..Default::default() });
+    let request = pb::NsRequest { op: Some(op), ..ask(GATED, 0, 0) };
+    let fit = USER_MESSAGES_BYTES / request.encoded_len();
+    let calls: Vec<_> = (0..fit + 20)
+        .map(|_| {
+            let (client, request) = (net.client(&peers), request.clone());
+            tokio::spawn(async move { client.execute(&request, within(60_000)).await })
+        })
+        .collect();
+    until(|| net.echo.running.load(SeqCst) as usize == fit).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(net.echo.running.load(SeqCst) as usize, fit, "the others wait");
+    net.echo.gate.add_permits(calls.len());
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
     net.stop().await;
 }
 

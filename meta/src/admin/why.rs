@@ -153,8 +153,9 @@ fn why_state(
                     .into(),
             );
             reasons.push(format!(
-                "if that data is gone for good, `ff2ctl chain revive {} --from TARGET` lets the \
-                 chain serve from another replica, without what that one missed",
+                "if that data is gone for good, `ff2ctl chain revive {} --from TARGET \
+                 --accept-data-loss` lets the chain serve from another replica, without what that one \
+                 missed",
                 target.chain
             ));
         }

@@ -87,9 +87,8 @@ impl SessionBook {
     /// There are notices up to `newest`.
     pub(super) fn noticed(&mut self, now: Millis, volume: VolumeId, newest: u64) {
         for (_, entry) in self.sessions.range_mut((volume, 0)..=(volume, u64::MAX)) {
-            if entry.seen_orphan_seq >= Some(newest) {
-                entry.withholds_since = None;
-            } else {
+            // Ended by the next acknowledgement alone: `newest` may be that of an early page.
+            if entry.seen_orphan_seq < Some(newest) {
                 entry.withholds_since.get_or_insert(now);
             }
         }
@@ -201,6 +200,7 @@ mod tests {
             says(&mut book, at, 1, 0, &[]);
             says(&mut book, at, 2, at / 100_000, &[]);
             says(&mut book, at, 3, 1_000_000, &[]);
+            book.noticed(at, VOLUME, 0);
             book.noticed(at, VOLUME, at / 10_000 + 1);
             let expected: &[u64] = if at < end { &[] } else { &[1] };
             assert_eq!(book.expired(at, VOLUME), expected, "at {at}");

@@ -45,6 +45,7 @@ async fn files_survive_the_leader_and_a_wiped_metad_comes_back() {
     let attr = made.attr.unwrap();
     assert_eq!((attr.uid, attr.mode), (1000, 0o644));
     assert!(attr.layout.is_some(), "the leader chose a layout");
+    assert!(attr.inode > 1 << 30, "the first file's number is not to be guessed: {}", attr.inode);
     let grant = world.key.check_grant(&made.grant, 0).unwrap();
     assert_eq!((grant.inode, grant.session, grant.write), (attr.inode, client.session, true));
     let seq = client.seq;

@@ -94,6 +94,9 @@ fn inodes(
             if inode.attr.layout.is_none() {
                 wrong("is a file without a layout");
             }
+            if inode.truncating_to.is_none() && inode.length_bound > inode.attr.size {
+                wrong("may have chunks above its size");
+            }
         } else if inode.writers > 0 || inode.truncating_to.is_some() {
             wrong("is written or cut but no file");
         }

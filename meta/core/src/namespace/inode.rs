@@ -23,6 +23,7 @@ pub(super) struct Inode {
     pub(super) truncate_version: u64,
     pub(super) truncating_to: Option<u64>,
     pub(super) length_bound: u64,
+    pub(super) attempted_end: u64,
     pub(super) writers: u32,
 }
 
@@ -41,6 +42,11 @@ impl Inode {
 
     pub(super) fn is_regular(&self) -> bool {
         self.kind() == FileKind::Regular
+    }
+
+    /// No chunk lies above this, unless the length is uncertain.
+    pub(super) fn chunks_end(&self) -> u64 {
+        self.length_bound.max(self.attempted_end)
     }
 
     /// Something about the inode changed. Its change time never goes back, even if a new leader's
@@ -75,6 +81,7 @@ impl Inode {
             truncate_version: self.truncate_version,
             truncating_to: self.truncating_to,
             length_bound: self.length_bound,
+            attempted_end: self.attempted_end,
             writers: self.writers,
         };
         Bytes::from(record.encode_to_vec())
@@ -94,6 +101,7 @@ impl Inode {
             truncate_version: record.truncate_version,
             truncating_to: record.truncating_to,
             length_bound: record.length_bound,
+            attempted_end: record.attempted_end,
             writers: record.writers,
         })
     }

@@ -24,7 +24,7 @@ pub(super) fn uncertain(kv: &dyn KvRead, inode: &Inode) -> bool {
 
 /// Whether a chunk may have bytes above `length`.
 pub(super) fn chunks_above(kv: &dyn KvRead, inode: &Inode, length: u64) -> bool {
-    inode.length_bound > length || uncertain(kv, inode)
+    inode.chunks_end() > length || uncertain(kv, inode)
 }
 
 /// Somebody wrote up to `length`.
@@ -46,7 +46,7 @@ pub(super) fn attempted(tx: &mut Tx<'_>, inode: &mut Inode, end: u64) -> Result<
     }
     if end > inode.attr.size {
         // Whatever the chains say now: the update may still arrive, and must be found by a removal.
-        inode.length_bound = inode.length_bound.max(end);
+        inode.attempted_end = inode.attempted_end.max(end);
         raise_doubt(tx, inode.id());
     }
     Ok(())

@@ -44,7 +44,7 @@ pub(super) fn list(kv: &dyn KvRead, op: &pb::ListOrphansOp) -> Result<pb::NsRepl
             inode: id,
             seq,
             layout: inode.attr.layout.filter(|_| has_chunks),
-            size: inode.length_bound,
+            size: inode.chunks_end(),
             uncertain,
         });
     }

@@ -65,7 +65,7 @@ fn describe(kv: &dyn KvRead, inode: &Inode) -> pb::Truncation {
         truncate_version: inode.truncate_version,
         size: inode.truncating_to.unwrap_or(inode.attr.size),
         layout: inode.attr.layout,
-        length_bound: inode.length_bound,
+        length_bound: inode.chunks_end(),
         uncertain: length::uncertain(kv, inode),
     }
 }

@@ -116,6 +116,7 @@ pub(super) fn blank(id: u64, kind: FileKind, now_ns: i64) -> Inode {
         truncate_version: 0,
         truncating_to: None,
         length_bound: 0,
+        attempted_end: 0,
         writers: 0,
     }
 }
