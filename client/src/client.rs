@@ -50,6 +50,11 @@ pub(crate) struct Shared {
     /// Of the updates in flight.
     pub(crate) update_shares: Shares,
     pub(crate) ahead_budget: Arc<Semaphore>,
+    /// Bytes (in [`BUDGET_UNIT`]) that writes behind may hold, and all of that.
+    pub(crate) behind_budget: Arc<Semaphore>,
+    pub(crate) behind_units: u32,
+    /// For work that a thread outside of it begins.
+    pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) own: pb::Credentials,
     tasks: parking_lot::Mutex<Vec<JoinHandle<()>>>,
     watch: RoutingWatch,
@@ -99,6 +104,9 @@ impl Client {
             read_shares: Shares::new(part(4 * limits::CHAIN_SHARE)),
             update_shares: Shares::new(CHANNELS_MAX / limits::CHAIN_SHARE as u32),
             ahead_budget: permits(8),
+            behind_budget: permits(4),
+            behind_units: part(4),
+            runtime: tokio::runtime::Handle::current(),
             own,
             tasks: parking_lot::Mutex::new(Vec::new()),
             watch,

@@ -1,10 +1,18 @@
 //! An open file.
 
 mod ahead;
+mod behind;
+mod inline;
 mod read;
 mod write;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use ff2_client_core::lengths::Report;
 use ff2_proto::{Code, InodeId, Status, pb, pb::ns_request::Op};
@@ -17,6 +25,7 @@ use crate::{
     inodes::{Hold, OpenInode},
 };
 use ahead::Ahead;
+use inline::Said;
 
 /// A file that is open. Reads and writes may run side by side; writes that overlap take effect in
 /// the order of their calls.
@@ -28,13 +37,17 @@ pub struct File {
     inode: Arc<OpenInode>,
     how: OpenHow,
     ahead: Mutex<Ahead>,
+    /// Failures of writes behind that this handle told, or that came before it.
+    seen_failures: AtomicU64,
     /// Taken by the close.
     hold: Option<Hold>,
 }
 
 impl File {
     pub(crate) fn new(caller: Caller, inode: Arc<OpenInode>, hold: Hold, how: OpenHow) -> Self {
-        Self { caller, inode, how, ahead: Mutex::new(Ahead::default()), hold: Some(hold) }
+        let seen_failures = AtomicU64::new(inode.behind.failures());
+        let ahead = Mutex::new(Ahead::default());
+        Self { caller, inode, how, ahead, seen_failures, hold: Some(hold) }
     }
 
     pub fn inode(&self) -> InodeId {
@@ -64,17 +77,22 @@ impl File {
         self.caller.set_attr(self.inode.id, change).await
     }
 
-    /// Makes the file's length and times, as this client wrote them, known to everybody. The data
-    /// itself is durable when a write returns.
+    /// Makes the file's length and times, as this client wrote them, known to everybody, and the bytes of a
+    /// small file and those written behind durable. Others are durable when their write returns.
     pub async fn fsync(&self) -> Result<()> {
         self.inode.check_alive()?;
+        self.settle().await?;
         self.shared().report_length_gated(self.inode.id).await
     }
 
     /// What `close(2)` waits for: other clients that open the file after it see all that was
     /// written. The file stays usable.
     pub async fn flush(&self) -> Result<()> {
-        if !self.how.write || self.shared().inodes.report(self.inode.id).is_none() {
+        if !self.how.write {
+            return Ok(());
+        }
+        self.settle().await?;
+        if self.shared().inodes.report(self.inode.id).is_none() {
             return Ok(());
         }
         self.inode.check_alive()?;
@@ -110,14 +128,16 @@ impl File {
             self.inode.handle_closed(self.how);
             return Ok(());
         }
+        let settled = self.settle().await;
         let _alone = self.inode.gate.write().await;
         let last = self.inode.handle_closed(self.how) == 0;
         self.inode.check_alive()?;
         if last {
-            self.deregister().await
+            self.deregister().await?;
         } else {
-            self.shared().report_length(self.inode.id).await
+            self.shared().report_length(self.inode.id).await?;
         }
+        settled
     }
 
     /// Registers as a writer if a flush, or the end of the session, ended the registration.
@@ -128,11 +148,12 @@ impl File {
     /// Reports the length and ends the registration. With the gate held alone.
     async fn deregister(&self) -> Result<()> {
         let shared = self.shared();
-        let report = shared.inodes.report(self.inode.id);
-        if report.is_none() && self.inode.registered(shared.session.id()) == 0 {
+        shared.settle(&self.inode, |_| true).await;
+        let nothing_new = shared.inodes.report(self.inode.id).is_none();
+        if nothing_new && self.inode.registered(shared.session.id()) == 0 {
             return Ok(());
         }
-        let close = |opens| {
+        let close = |(opens, report, inline_writes): Said| {
             Op::Close(pb::CloseOp {
                 inode: self.inode.id.0,
                 length_at_least: report.map_or(0, |report| report.length_at_least),
@@ -140,33 +161,16 @@ impl File {
                 wrote: report.is_some(),
                 mtime_ns: self.inode.mtime_ns(),
                 opens,
+                inline_writes,
             })
         };
-        let (reply, ended) =
-            shared.mutate_registered(&self.inode, &self.caller.cred, close).await?;
+        let ended = shared.tell(&self.inode, &self.caller.cred, close).await?;
         self.inode.deregistered(ended);
-        shared.took_report(report, reply);
         Ok(())
     }
 
-    /// Renews an expired grant. In a task of its own: a read that is given up in the middle must not
-    /// leave a registration that nobody knows of.
     async fn renew_grant(&self) -> Result<()> {
-        let (caller, inode, op) = (self.caller.clone(), self.inode.clone(), self.reopen_op());
-        let renewing = tokio::spawn(async move {
-            let (reply, session) = if op.write {
-                caller.shared.mutate_in(&caller.cred, Op::Open(op)).await?
-            } else {
-                (caller.read(Op::Open(op)).await?, caller.shared.session.id())
-            };
-            inode.reopened(&op, &reply, session);
-            if reply.grant.is_empty() {
-                return Err(Status::new(Code::GrantExpired, "the namespace gave no new grant"));
-            }
-            Ok(())
-        });
-        let stopped = |error: JoinError| Err(Status::new(Code::Internal, error.to_string()));
-        renewing.await.unwrap_or_else(stopped)
+        self.shared().renew_grant(&self.inode, &self.caller.cred, self.reopen_op()).await
     }
 
     fn reopen_op(&self) -> pb::OpenOp {
@@ -199,6 +203,7 @@ impl Drop for File {
             inode: self.inode.clone(),
             how: self.how,
             ahead: Mutex::new(Ahead::default()),
+            seen_failures: AtomicU64::new(self.seen_failures.load(Relaxed)),
             hold: None,
         };
         runtime.spawn(async move {
@@ -228,18 +233,47 @@ impl Shared {
     /// Tells the namespace how far this client wrote into an inode, if it does not know. With the
     /// inode's gate held.
     pub(crate) async fn report_length(self: &Arc<Self>, inode: InodeId) -> Result<()> {
-        let Some(report) = self.inodes.report(inode) else { return Ok(()) };
+        self.settle_inode(inode).await;
+        if self.inodes.report(inode).is_none() {
+            return Ok(());
+        }
         let Some(open) = self.inodes.get(inode) else { return Ok(()) };
-        let op = pb::ReportLengthOp {
-            inode: inode.0,
-            length_at_least: report.length_at_least,
-            attempted_end: report.attempted_end,
-            mtime_ns: open.mtime_ns(),
+        let report_of = |(_, report, inline_writes): Said| {
+            Op::ReportLength(pb::ReportLengthOp {
+                inode: inode.0,
+                length_at_least: report.map_or(0, |report| report.length_at_least),
+                attempted_end: report.map_or(0, |report| report.attempted_end),
+                mtime_ns: open.mtime_ns(),
+                inline_writes,
+            })
         };
-        let tell = |_| Op::ReportLength(op);
-        let (reply, _) = self.mutate_registered(&open, &open.opener(), tell).await?;
-        self.took_report(Some(report), reply);
+        self.tell(&open, &open.opener(), report_of).await?;
         Ok(())
+    }
+
+    /// Renews an expired grant. In a task of its own: a read that is given up in the middle must not
+    /// leave a registration that nobody knows of.
+    async fn renew_grant(
+        self: &Arc<Self>,
+        inode: &Arc<OpenInode>,
+        cred: &pb::Credentials,
+        op: pb::OpenOp,
+    ) -> Result<()> {
+        let (shared, inode, cred) = (self.clone(), inode.clone(), cred.clone());
+        let renewing = tokio::spawn(async move {
+            let (reply, session) = if op.write {
+                shared.mutate_in(&cred, Op::Open(op)).await?
+            } else {
+                (shared.read(&cred, Op::Open(op)).await?, shared.session.id())
+            };
+            inode.reopened(&op, &reply, session);
+            if reply.grant.is_empty() {
+                return Err(Status::new(Code::GrantExpired, "the namespace gave no new grant"));
+            }
+            Ok(())
+        });
+        let stopped = |error: JoinError| Err(Status::new(Code::Internal, error.to_string()));
+        renewing.await.unwrap_or_else(stopped)
     }
 
     fn took_report(&self, report: Option<Report>, reply: pb::NsReply) {

@@ -1,16 +1,23 @@
-//! The inodes that are open here: their layout, grants, registration as written, and length.
+//! The inodes that are open here: their layout, grants, registration as written, length, and the bytes of
+//! small ones.
+
+mod behind;
+mod inline;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
-use ff2_client_core::{Lengths, OpenInodes, lengths::Report};
+use ff2_client_core::{InlineWrites, Lengths, OpenInodes, lengths::Report};
 use ff2_proto::{ChainId, Code, InodeId, Status, pb};
 use parking_lot::Mutex;
 use tokio::sync::RwLock;
+
+pub(crate) use behind::{Behind, Part, Piece};
+pub(crate) use inline::Place;
 
 use crate::{OpenHow, Result, client::Shared, turn::Turns};
 
@@ -40,6 +47,10 @@ pub(crate) struct OpenInode {
     /// Held by the reporter of lengths, so that it does not report twice at the same time.
     pub(crate) reporting: tokio::sync::Mutex<()>,
     pub(crate) turns: Turns,
+    /// Shared by writes that are kept for the namespace, alone for the move to chunks. Taken after `gate`.
+    pub(crate) moving: RwLock<()>,
+    /// Writes that returned before they came to their chains.
+    pub(crate) behind: Behind,
     state: Mutex<OpenState>,
 }
 
@@ -61,6 +72,9 @@ struct OpenState {
     /// Changes of content by this client: what was read ahead before is void.
     epoch: u64,
     lost: Option<Status>,
+    /// Of an inline file: what it said, and what it was not told.
+    inline_base: Option<inline::Base>,
+    inline_writes: InlineWrites,
 }
 
 /// Opens of an inode for writing that the namespace counts for a session.
@@ -172,13 +186,13 @@ impl Inodes {
 
     pub(crate) fn wrote(&self, inode: &OpenInode, end: u64) {
         let now = self.started.elapsed();
-        inode.wrote();
+        inode.content_written();
         self.inner.lock().lengths.wrote(now, inode.id, end);
     }
 
     pub(crate) fn attempted(&self, inode: &OpenInode, end: u64) {
         let now = self.started.elapsed();
-        inode.wrote();
+        inode.content_written();
         self.inner.lock().lengths.attempted(now, inode.id, end);
     }
 
@@ -203,13 +217,17 @@ impl Inodes {
     pub(crate) fn overdue(&self, age: Duration) -> Vec<Arc<OpenInode>> {
         let now = self.started.elapsed();
         let inner = self.inner.lock();
-        let overdue = inner.lengths.overdue(now, age);
-        overdue.filter_map(|inode| inner.table.get(&inode).cloned()).collect()
+        let told: BTreeSet<InodeId> = inner.lengths.overdue(now, age).collect();
+        let overdue =
+            |open: &&Arc<OpenInode>| told.contains(&open.id) || open.behind.is_overdue(age);
+        inner.table.values().filter(overdue).cloned().collect()
     }
 
     /// Whether this client wrote something that the namespace does not know.
     pub(crate) fn is_dirty(&self, inode: InodeId) -> bool {
-        self.inner.lock().lengths.is_dirty(inode)
+        let inner = self.inner.lock();
+        let is_behind = |open: &Arc<OpenInode>| open.behind.end() > 0;
+        inner.lengths.is_dirty(inode) || inner.table.get(&inode).is_some_and(is_behind)
     }
 
     /// Puts what this client wrote and did not report yet over the namespace's attributes, and
@@ -230,6 +248,9 @@ impl Inodes {
             }
         }
         attr.size = inner.lengths.size(inode, attr.size);
+        if let Some(open) = inner.table.get(&inode) {
+            attr.size = attr.size.max(open.behind.end());
+        }
     }
 
     /// Size as this client sees it, from what it knows.
@@ -237,7 +258,7 @@ impl Inodes {
         // Both at once: a report's answer raises the one before it drops the other.
         let inner = self.inner.lock();
         let server = inode.state.lock().attr.size;
-        inner.lengths.size(inode.id, server)
+        inner.lengths.size(inode.id, server).max(inode.behind.end())
     }
 }
 
@@ -257,6 +278,8 @@ impl OpenInode {
             mtime_ns: 0,
             epoch: 0,
             lost: None,
+            inline_base: None,
+            inline_writes: InlineWrites::new(),
         };
         Self {
             id,
@@ -264,6 +287,8 @@ impl OpenInode {
             registering: tokio::sync::Mutex::new(()),
             reporting: tokio::sync::Mutex::new(()),
             turns: Turns::default(),
+            moving: RwLock::new(()),
+            behind: Behind::default(),
             state: Mutex::new(state),
         }
     }
@@ -413,7 +438,8 @@ impl OpenInode {
         self.state.lock().mtime_ns
     }
 
-    fn wrote(&self) {
+    /// This client changed the bytes: what was read ahead is void.
+    pub(crate) fn content_written(&self) {
         let mut state = self.state.lock();
         state.epoch += 1;
         state.mtime_ns = now_ns();

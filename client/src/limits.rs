@@ -31,5 +31,7 @@ pub const GRANT_RENEWALS_MAX: u32 = 3;
 /// Transfers by path: bytes of one piece, and pieces in flight.
 pub const TRANSFER_PIECE: usize = 2 << 20;
 pub const TRANSFER_PIECES: usize = 4;
+/// How long a write waits to be taken in behind others before it goes to the chains itself.
+pub const BEHIND_WAIT: Duration = Duration::from_millis(200);
 /// Goodbye to the namespace; the session expires by itself if it takes longer.
 pub const GOODBYE: Duration = Duration::from_secs(5);

@@ -24,6 +24,8 @@ pub struct ClientOptions {
     pub patience: Duration,
     /// Bytes of registered buffers: bounds what reads and writes in flight hold.
     pub buffer_bytes: u64,
+    /// New files begin in the namespace, and move to chunks when they outgrow it.
+    pub inline: bool,
 }
 
 impl ClientOptions {
@@ -37,6 +39,7 @@ impl ClientOptions {
             cache: limits::CACHE,
             patience: limits::PATIENCE,
             buffer_bytes: limits::BUFFER_BYTES,
+            inline: true,
         }
     }
 
@@ -49,6 +52,12 @@ impl ClientOptions {
     #[must_use]
     pub fn description(mut self, text: impl Into<String>) -> Self {
         self.description = text.into();
+        self
+    }
+
+    #[must_use]
+    pub fn inline(mut self, inline: bool) -> Self {
+        self.inline = inline;
         self
     }
 

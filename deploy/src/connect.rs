@@ -138,6 +138,7 @@ impl Admin {
     calls! {
         cluster_status(ClusterStatusRequest) -> ClusterStatusReply;
         create_table(CreateTableRequest) -> CreateTableReply;
+        extend_table(ExtendTableRequest) -> ExtendTableReply;
         create_volume(CreateVolumeRequest) -> CreateVolumeReply;
         put_user(PutUserRequest) -> PutUserReply;
         list_users(ListUsersRequest) -> ListUsersReply;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use ff2_client::Client;
-use ff2_proto::{ChainId, Routing, TableId, layout::stripe_chains, pb};
+use ff2_proto::{ChainId, Routing, layout::stripe_chains, pb};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -134,9 +134,9 @@ async fn layout(around: &Surroundings, client: &Client, path: &str) -> Result<()
     let mut routing = Routing::default();
     let asked = around.access.connect()?.routing().await;
     routing.apply(asked.context("ask where the chains lie, which takes a token with root")?);
-    let chains = routing
-        .table_chains(TableId(layout.table))
-        .with_context(|| format!("chain table {} does not exist", layout.table))?;
+    let chains = routing.table_chains(&layout).with_context(|| {
+        format!("version {} of chain table {} is not known", layout.table_version, layout.table)
+    })?;
     let used = stripe_chains(&chains, layout.stripe, layout.seed);
     let nodes = |chain: &ChainId| -> Vec<u32> {
         let members = routing.chains.get(chain).into_iter().flat_map(|chain| &chain.members);
@@ -145,6 +145,7 @@ async fn layout(around: &Surroundings, client: &Client, path: &str) -> Result<()
     let value = json!({
         "path": path,
         "table": layout.table,
+        "table_version": layout.table_version,
         "chunk_size": layout.chunk_size,
         "chains": used.iter().map(|c| json!({ "chain": c.0, "nodes": nodes(c) })).collect::<Vec<_>>(),
     });

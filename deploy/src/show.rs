@@ -130,7 +130,7 @@ pub(crate) fn chain(chain: &pb::Chain) -> Value {
 pub(crate) fn chain_table(table: &pb::ChainTable) -> Value {
     json!({
         "id": table.id, "version": table.version, "replicas": table.replicas,
-        "description": table.description, "chains": table.chains,
+        "description": table.description, "chains": table.chains, "sizes": table.sizes,
     })
 }
 

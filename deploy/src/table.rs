@@ -1,4 +1,4 @@
-//! `ff2ctl table list|show|create`.
+//! `ff2ctl table list|show|create|extend`.
 
 use anyhow::{Context, Result};
 use ff2_proto::pb;
@@ -26,6 +26,13 @@ pub(crate) enum Command {
         chains: u32,
         #[arg(long, default_value = "")]
         description: String,
+    },
+    /// Adds chains to a table after disks or nodes were added; new files use them too.
+    Extend {
+        table: u32,
+        /// Number of chains [default: what a new table would have now, less what this one has]
+        #[arg(long, default_value_t = 0, hide_default_value = true)]
+        chains: u32,
     },
 }
 
@@ -60,6 +67,18 @@ pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> 
             let value = json!({ "table": reply.table_id, "chains": reply.chains });
             around.output.print(&value, || {
                 format!("made chain table {} with {} chains", reply.table_id, reply.chains)
+            })
+        }
+        Command::Extend { table, chains } => {
+            let request = pb::ExtendTableRequest { table_id: *table, chains: *chains };
+            let reply = admin.extend_table(request).await?;
+            let value = json!({ "table": table, "version": reply.version, "chains": reply.chains });
+            around.output.print(&value, || {
+                format!(
+                    "chain table {table} is at version {}, with {} chains more: new files use them, \
+                     files that are there stay where they are",
+                    reply.version, reply.chains
+                )
             })
         }
     }

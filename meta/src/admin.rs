@@ -19,7 +19,7 @@ use ff2_fabric::{
     admin::admin_server::{Admin, AdminServer as GrpcAdmin},
 };
 use ff2_meta_core::cluster::{default_chains, place, placeable_disks, user, users};
-use ff2_proto::{Code, FILE_DESCRIPTOR_SET, NodeId, Status, TargetId, pb};
+use ff2_proto::{Code, FILE_DESCRIPTOR_SET, NodeId, Status, TableId, TargetId, pb};
 use pb::{cluster_command::Fact, ns_request::Op};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -225,6 +225,37 @@ impl Admin for AdminService {
         let table_id = self.state.propose(fact).await?.table_id;
         tracing::info!(table = table_id, chains, replicas = request.replicas, "a table was made");
         Ok(Response::new(pb::CreateTableReply { table_id, chains }))
+    }
+
+    async fn extend_table(
+        &self,
+        request: Request<pb::ExtendTableRequest>,
+    ) -> Reply<pb::ExtendTableReply> {
+        let request = request.into_inner();
+        self.state.leading()?;
+        let routing = self.state.cluster.routing();
+        let Some(table) = routing.tables.get(&TableId(request.table_id)) else {
+            let text = format!("there is no chain table {}", request.table_id);
+            return Err(tonic::Status::not_found(text));
+        };
+        let disks = placeable_disks(&routing);
+        let chains = match request.chains {
+            0 => default_chains(disks.len(), table.replicas)
+                .saturating_sub(u32::try_from(table.chains.len()).unwrap_or(u32::MAX)),
+            chains => chains,
+        };
+        if chains == 0 {
+            let text = "the table has as many chains as the working disks ask for: add disks or \
+                        nodes first, or say how many with --chains";
+            return Err(tonic::Status::failed_precondition(text));
+        }
+        let placed = place(&disks, table.replicas, chains)
+            .map_err(|error| tonic::Status::failed_precondition(error.to_string()))?;
+        let (table_id, before) = (table.id, table.version);
+        let fact = pb::ExtendTable { table: table_id, chains: placed, version: before };
+        self.state.propose(Fact::ExtendTable(fact)).await?;
+        tracing::info!(table = table_id, chains, "a table was extended");
+        Ok(Response::new(pb::ExtendTableReply { version: before + 1, chains }))
     }
 
     async fn create_volume(

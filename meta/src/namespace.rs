@@ -23,7 +23,9 @@ use std::{
 
 use bytes::Bytes;
 use ff2_daemon::{Operation, Operations};
-use ff2_fabric::{Answer, Buf, Call, ClusterKey, Context, Namespace as NamespaceRpc, RaftClient};
+use ff2_fabric::{
+    Answer, Buf, Call, ClusterKey, Context, Namespace as NamespaceRpc, Peer, RaftClient,
+};
 use ff2_group::Group;
 use ff2_meta_core::namespace::{self, Namespace, Owner};
 use ff2_proto::{Code, Routing, Status, VolumeId, pb, status::check};
@@ -184,6 +186,9 @@ impl NamespaceService {
 
     async fn read(&self, cx: &Context, request: pb::NsRequest) -> Result<pb::NsReply, Status> {
         let patience = cx.remaining();
+        if let Some(Op::ReadInline(op)) = &request.op {
+            self.check_grant(cx, op)?;
+        }
         let wanted = Wanted::of(&request);
         let is_statfs = matches!(request.op, Some(Op::StatFs(_)));
         let query = self.namespace.query(request, guard::owner(&cx.peer));
@@ -227,6 +232,20 @@ impl NamespaceService {
         }
         self.add_grant(&mut reply, wanted);
         Ok(reply)
+    }
+
+    /// The bytes of a file are for those that opened it, as with chunks.
+    fn check_grant(&self, cx: &Context, op: &pb::ReadInlineOp) -> Result<(), Status> {
+        if matches!(cx.peer, Peer::Daemon) {
+            return Ok(());
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let grant = self.namespace.key.check_grant(&op.grant, now.as_secs())?;
+        if grant.inode == op.inode && grant.read {
+            return Ok(());
+        }
+        let detail = format!("the grant is not to read inode {}", op.inode);
+        Err(Status::new(Code::Forbidden, detail))
     }
 
     /// Lets the answered session do the I/O that it opened the file for.

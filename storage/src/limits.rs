@@ -17,6 +17,8 @@ pub const OUTCOMES_PER_CALL: usize = 512;
 
 /// Time between two ticks of a target's machine: below the shortest pause that it makes.
 pub const TICK: Duration = Duration::from_millis(20);
+/// While nothing is in progress: how late a failed disk or the end of a lease is noticed then.
+pub const IDLE_TICK: Duration = Duration::from_millis(200);
 /// One try of a forward: it waits for the disks of everybody behind.
 pub const FORWARD_TIMEOUT: Duration = Duration::from_secs(4);
 /// One try of a question, a page, an outcome: they wait for no disk.

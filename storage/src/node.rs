@@ -189,7 +189,7 @@ fn show_target(handle: &crate::target_driver::TargetHandle) -> serde_json::Value
     json!({
         "target": handle.meta.id.0,
         "chain": handle.meta.chain.0,
-        "role": seen.role,
+        "role": format!("{:?}", seen.role),
         "local_state": seen.report.local_state.as_str_name(),
         "chain_version": seen.report.chain_version,
         "chunks": seen.chunks,

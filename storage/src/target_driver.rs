@@ -17,6 +17,7 @@ mod settle;
 use std::{
     collections::HashMap,
     fmt,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -29,7 +30,7 @@ use ff2_fabric::{
 };
 use ff2_proto::{ChainId, ChunkId, Code, Routing, Status, TargetId, pb};
 use ff2_storage_core::target::{
-    CallId, Input, Loaded, Now, Outputs, ReadAnswer, Reply, Report, Target,
+    CallId, Input, Loaded, Now, Outputs, ReadAnswer, Reply, Report, Role, Target,
 };
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
@@ -75,7 +76,7 @@ pub struct TargetHandle {
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     pub report: Report,
-    pub role: String,
+    pub role: Role,
     pub chunks: usize,
     pub live_chunks: usize,
     pub is_source: bool,
@@ -278,8 +279,8 @@ impl Task {
         stop: CancellationToken,
     ) {
         let mut routing = self.shared.routing.subscribe();
-        let mut ticks = tokio::time::interval(limits::TICK);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticked = tokio::time::Instant::now();
+        let mut tick = pin!(tokio::time::sleep_until(ticked));
         self.refresh(self.now());
         loop {
             tokio::select! {
@@ -298,7 +299,10 @@ impl Task {
                     }
                     self.refresh(self.now());
                 }
-                _ = ticks.tick() => self.tick(),
+                () = &mut tick => {
+                    self.tick();
+                    ticked = tokio::time::Instant::now();
+                }
                 mail = inbox.recv() => {
                     let Some(mail) = mail else { break };
                     self.on_mail(mail);
@@ -308,8 +312,19 @@ impl Task {
                     }
                 }
             }
+            let next = ticked + if self.is_idle() { limits::IDLE_TICK } else { limits::TICK };
+            if tick.deadline() != next {
+                tick.as_mut().reset(next);
+            }
         }
         tracing::debug!(target_id = self.meta.id.0, "the target's task ended");
+    }
+
+    /// Nothing is in progress that a tick would repeat or give up.
+    fn is_idle(&self) -> bool {
+        self.machine.live_chunks() == 0
+            && !self.machine.is_source()
+            && self.machine.role() != Role::Syncing
     }
 
     fn on_mail(&mut self, mail: Mail) {
@@ -425,7 +440,7 @@ impl Task {
     fn publish(&self) {
         let seen = Seen {
             report: self.machine.report(),
-            role: format!("{:?}", self.machine.role()),
+            role: self.machine.role(),
             chunks: self.machine.records().len(),
             live_chunks: self.machine.live_chunks(),
             is_source: self.machine.is_source(),

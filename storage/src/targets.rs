@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use ff2_fabric::membership::Report;
 use ff2_proto::{ChainId, ChunkId, Code, NodeId, Routing, Status, TargetId, pb};
-use ff2_storage_core::target::{Input, Loaded, LoadedPending, Record, UpdateId};
+use ff2_storage_core::target::{Input, Loaded, LoadedPending, Record, Role, UpdateId};
 use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
 
@@ -237,11 +237,10 @@ impl Targets {
             let _ = handle.tell(Input::SyncRate { bytes_per_s });
         }
         let metrics = &shared.metrics;
-        let count =
-            |role: &str| seen.iter().filter(|(s, _)| s.role.starts_with(role)).count() as i64;
+        let count = |is: fn(Role) -> bool| seen.iter().filter(|(s, _)| is(s.role)).count() as i64;
         metrics.chunks.set(seen.iter().map(|(seen, _)| seen.chunks as i64).sum());
-        metrics.serving_targets.set(count("Serving"));
-        metrics.syncing_targets.set(count("Syncing"));
+        metrics.serving_targets.set(count(Role::serves));
+        metrics.syncing_targets.set(count(|role| role == Role::Syncing));
         let (capacity, used) = self.space();
         metrics.capacity_bytes.set(capacity as i64);
         metrics.used_bytes.set(used as i64);

@@ -10,12 +10,14 @@
 //! - [`health`]: which targets failed lately
 //! - [`prefetch`]: what a sequential reader will want next
 //! - [`lengths`]: how far this client wrote, and what it has not reported yet
+//! - [`inline`]: what it wrote into small files, and the namespace does not know yet
 //! - [`sequence`]: exactly-once numbers, of namespace mutations and of chunk updates
 //! - [`holds`]: which unlinked inodes must live because they are open here
 #![forbid(unsafe_code)]
 
 pub mod health;
 pub mod holds;
+pub mod inline;
 pub mod lengths;
 pub mod limits;
 pub mod prefetch;
@@ -26,6 +28,7 @@ pub mod write_plan;
 
 pub use health::TargetHealth;
 pub use holds::OpenInodes;
+pub use inline::InlineWrites;
 pub use lengths::Lengths;
 pub use prefetch::Prefetch;
 pub use read_plan::{ReadBatch, ReadPlan, ReadSpan, plan_read, read_spans};

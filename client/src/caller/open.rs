@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use ff2_proto::{
-    ChainId, Code, InodeId, Status, TableId, layout, pb, pb::FileKind, pb::ns_request::Op,
-};
+use ff2_proto::{ChainId, Code, InodeId, Status, layout, pb, pb::FileKind, pb::ns_request::Op};
 
 use super::{Caller, incomplete};
 use crate::{File, Result, inodes::Hold, limits};
@@ -100,6 +98,9 @@ impl Caller {
         // nobody holds it, and its data goes. An open handle holds it.
         let is_held = attr.nlink > 0 || open.has_handles();
         open.opened(&op, &reply, session, chains, &self.cred);
+        if how.read && !how.write && !how.truncate {
+            open.took_inline(&reply);
+        }
         if how.truncate {
             self.shared.inodes.truncated(inode, 0);
         }
@@ -130,6 +131,7 @@ impl Caller {
             read: how.read,
             write: how.write,
             layout: None,
+            inline: self.shared.options.inline,
         };
         let (reply, session) = self.shared.mutate_in(&self.cred, Op::Create(create)).await?;
         let mut attr = reply.attr.ok_or_else(|| incomplete("attributes"))?;
@@ -140,6 +142,9 @@ impl Caller {
         let chains = self.file_chains(&attr).await?;
         let op = how.op(inode);
         open.opened(&op, &reply, session, chains, &self.cred);
+        if reply.created {
+            open.took_inline(&reply);
+        }
         if how.truncate && !reply.created {
             self.shared.inodes.truncated(inode, 0);
         }
@@ -160,10 +165,10 @@ impl Caller {
             return Err(Status::new(Code::Internal, why));
         }
         let mut routing = self.shared.routing.get();
-        let mut table = routing.table_chains(TableId(layout.table));
+        let mut table = routing.table_chains(&layout);
         if table.is_none() {
             routing = self.shared.routing.wait_newer(routing.version, limits::CACHE).await;
-            table = routing.table_chains(TableId(layout.table));
+            table = routing.table_chains(&layout);
         }
         let chains = layout::stripe_chains(&table.unwrap_or_default(), layout.stripe, layout.seed);
         if chains.is_empty() {

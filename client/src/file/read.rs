@@ -55,6 +55,9 @@ impl File {
         if range.is_empty() {
             return Ok(Vec::new());
         }
+        if let Some(bytes) = self.read_inline(&range).await? {
+            return Ok(vec![bytes]);
+        }
         self.plan_ahead(&range, size);
         self.read_range(range).await
     }
@@ -92,6 +95,7 @@ impl File {
 
     async fn read_chains(&self, range: Range<u64>) -> Result<Vec<SharedBuf>> {
         let shared = self.shared();
+        shared.settle_range(&self.inode, &range).await;
         let (layout, chains) = self.inode.layout();
         let length = range.end - range.start;
         let spans = read_spans(self.inode.id, &layout, &chains, range.start, length);

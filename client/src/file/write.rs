@@ -1,13 +1,15 @@
-//! Writes: through to every replica before they return.
+//! Writes: those to chunks go through to every replica before they return.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use ff2_client_core::{WriteSpan, write_spans};
 use ff2_fabric::{SharedBuf, chain::ChunkUpdate};
-use ff2_proto::{Code, Retry, Status, limits::FILE_SIZE_MAX, pb::UpdateKind};
+use ff2_proto::{Code, Retry, Status, limits::FILE_SIZE_MAX, pb, pb::UpdateKind};
 use futures::future::join_all;
 
 use super::File;
-use crate::{Result, limits, turn::Turn};
+use crate::{Result, client::Shared, inodes::OpenInode, limits, turn::Turn};
 
 impl File {
     /// Writes all bytes at an offset (at the end, for a file opened to append) and returns how many
@@ -56,6 +58,7 @@ impl File {
         self.check_writable()?;
         self.inode.check_alive()?;
         let _alone = self.inode.gate.write().await;
+        self.shared().settle(&self.inode, |_| true).await;
         let end = self.end_of_file().await?;
         self.write_gated(end, bytes).await
     }
@@ -82,17 +85,36 @@ impl File {
             return Err(Status::new(Code::FileTooBig, "the write ends above the largest file"));
         }
         self.register().await?;
-        let (layout, chains) = self.inode.layout();
-        let spans = write_spans(self.inode.id, &layout, &chains, offset, bytes.len() as u64);
+        let (shared, cred) = (self.shared(), &self.caller.cred);
+        if shared.write_inline(&self.inode, cred, offset, &bytes).await? {
+            return Ok(bytes.len());
+        }
+        shared.write_chunks(&self.inode, cred, offset, bytes).await
+    }
+}
+
+impl Shared {
+    /// Writes to the chains of a file that is registered as written, and counts as [`File::write_at`].
+    pub(super) async fn write_chunks(
+        self: &Arc<Self>,
+        inode: &Arc<OpenInode>,
+        cred: &pb::Credentials,
+        offset: u64,
+        bytes: SharedBuf,
+    ) -> Result<usize> {
+        self.settle_range(inode, &(offset..offset + bytes.len() as u64)).await;
+        let (layout, chains) = inode.layout();
+        let spans = write_spans(inode.id, &layout, &chains, offset, bytes.len() as u64);
         let chunks: Vec<u32> = spans.iter().map(|span| span.chunk.index).collect();
-        let turns = self.inode.turns.enter(&chunks).await;
+        let turns = inode.turns.enter(&chunks).await;
         let updates = spans.iter().zip(turns).map(|(span, turn)| {
             let payload_end = span.payload_offset + span.length as usize;
             let payload = bytes.slice(span.payload_offset..payload_end);
-            self.update_chunk(span, turn, payload, layout.chunk_size)
+            let update = update(span, &layout, payload);
+            self.update_chunk(inode, cred, turn, update)
         });
         let outcomes = join_all(updates).await;
-        self.take_outcomes(offset, &spans, outcomes)
+        self.take_outcomes(inode, offset, &spans, outcomes)
     }
 
     /// Counts the bytes before the first chunk that failed. What came of the chunks behind it is
@@ -100,6 +122,7 @@ impl File {
     /// know of would be found by no removal, and come to light when the file grows.
     fn take_outcomes(
         &self,
+        inode: &OpenInode,
         offset: u64,
         spans: &[WriteSpan],
         outcomes: Vec<Result<()>>,
@@ -122,12 +145,11 @@ impl File {
                 }
             }
         }
-        let inodes = &self.shared().inodes;
         if reached > 0 {
-            inodes.wrote(&self.inode, reached);
+            self.inodes.wrote(inode, reached);
         }
         if attempted > 0 {
-            inodes.attempted(&self.inode, attempted);
+            self.inodes.attempted(inode, attempted);
         }
         match failed {
             Some((_, failure)) if written == 0 => Err(failure),
@@ -140,32 +162,40 @@ impl File {
         }
     }
 
-    async fn update_chunk(
-        &self,
-        span: &WriteSpan,
+    pub(super) async fn update_chunk(
+        self: &Arc<Self>,
+        inode: &Arc<OpenInode>,
+        cred: &pb::Credentials,
         mut turn: Turn<'_>,
-        payload: SharedBuf,
-        chunk_size: u32,
+        mut update: ChunkUpdate,
     ) -> Result<()> {
         turn.come().await;
-        let _share = self.shared().update_shares.take(span.chain, 1).await;
-        let deadline = self.shared().deadline();
-        let mut update = ChunkUpdate {
-            chain: span.chain,
-            chunk: span.chunk,
-            kind: UpdateKind::Write,
-            offset: span.offset,
-            payload,
-            chunk_size,
-            grant: Bytes::new(),
-        };
+        let _share = self.update_shares.take(update.chain, 1).await;
+        let deadline = self.deadline();
         for _ in 0..limits::GRANT_RENEWALS_MAX {
-            update.grant = self.inode.write_grant();
-            match self.shared().chains.update(&update, deadline).await {
-                Err(failure) if failure.code == Code::GrantExpired => self.renew_grant().await?,
+            update.grant = inode.write_grant();
+            match self.chains.update(&update, deadline).await {
+                Err(failure) if failure.code == Code::GrantExpired => {
+                    let handles = inode.reopen_op().unwrap_or_default();
+                    let op = pb::OpenOp { inode: inode.id.0, write: true, ..handles };
+                    self.renew_grant(inode, cred, op).await?;
+                }
                 outcome => return outcome.map(drop),
             }
         }
         Err(Status::new(Code::GrantExpired, "each new grant expired at once"))
+    }
+}
+
+/// The write of a span's bytes; its grant is added when it is sent.
+pub(super) fn update(span: &WriteSpan, layout: &pb::Layout, payload: SharedBuf) -> ChunkUpdate {
+    ChunkUpdate {
+        chain: span.chain,
+        chunk: span.chunk,
+        kind: UpdateKind::Write,
+        offset: span.offset,
+        payload,
+        chunk_size: layout.chunk_size,
+        grant: Bytes::new(),
     }
 }

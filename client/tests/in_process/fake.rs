@@ -237,7 +237,11 @@ impl State {
     /// What the leader's driver does with the notes that the machine leaves.
     fn finish(&self, reply: &pb::NsReply) {
         let Some(cut) = &reply.truncation else { return };
-        self.cut(cut.inode, cut.size);
+        if cut.spill.is_empty() {
+            self.cut(cut.inode, cut.size);
+        } else {
+            self.chunks.lock().entry((cut.inode, 0)).or_default().bytes = cut.spill.to_vec();
+        }
         let op = pb::FinishTruncateOp { inode: cut.inode, truncate_version: cut.truncate_version };
         let op = Some(Op::FinishTruncate(op));
         self.log(pb::NsRequest { volume: 1, op, ..Default::default() }).unwrap();
@@ -336,6 +340,11 @@ impl Namespace for Metad {
         let mut reply = match class {
             Class::Leader => return Err(Code::Forbidden.into()),
             Class::Read => {
+                if let Some(Op::ReadInline(op)) = &request.op {
+                    let now_s = now_ns() as u64 / 1_000_000_000;
+                    let grant = self.0.key.check_grant(&op.grant, now_s)?;
+                    assert!(grant.inode == op.inode && grant.read, "{grant:?}");
+                }
                 let reply = namespace::query(&self.0.names.lock().kv, &request);
                 ff2_proto::status::check(reply.status.clone())?;
                 reply

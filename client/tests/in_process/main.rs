@@ -2,9 +2,11 @@
 //! machine, storage in memory, faults switched on by hand.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod behind;
 mod failures;
 mod fake;
 mod files;
+mod inline;
 mod names;
 
 use std::time::Duration;
@@ -18,7 +20,8 @@ async fn connect(fake: &Fake) -> Client {
 }
 
 async fn connect_with(fake: &Fake, change: impl FnOnce(ClientOptions) -> ClientOptions) -> Client {
-    let options = ClientOptions::new(fake.metads(), fake.token(0, true), CLUSTER_ID);
+    // Small files are a test of their own; elsewhere they stand for large ones.
+    let options = ClientOptions::new(fake.metads(), fake.token(0, true), CLUSTER_ID).inline(false);
     Client::connect(change(options)).await.unwrap()
 }
 

@@ -43,6 +43,7 @@ fn metad(folder: &Folder, file: &ClusterFile, process: &Process) -> MetadConfig 
         peers: file.of(Role::Metad).map(peer).collect(),
         raft: RaftConfig::default(),
         lease: LeaseConfig::default(),
+        threads: threads(file),
         log: LogConfig::default(),
     }
 }
@@ -65,6 +66,7 @@ fn storaged(folder: &Folder, file: &ClusterFile, process: &Process) -> StoragedC
         metads: file.metads(),
         disks: (0..process.disks).map(disk).collect(),
         storage: StorageTuning::default(),
+        threads: threads(file),
         log: LogConfig::default(),
     }
 }
@@ -88,8 +90,15 @@ fn mount_config(
         allow_other: rustix::process::geteuid().is_root(),
         read_only: false,
         cache_ms: 1_000,
+        threads: threads(file),
         log: LogConfig::default(),
     }
+}
+
+/// The processes of a local cluster share the machine's cores.
+fn threads(file: &ClusterFile) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / file.processes.len().max(1)).max(1)
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ pub trait DaemonConfig: Serialize + Validate + Send + Sync + 'static {
     /// Where metrics and status are served over TCP, if anywhere.
     fn http_listen(&self) -> Option<&str>;
     fn log(&self) -> &LogConfig;
+    /// Threads that run the daemon's tasks; 0: as many as the machine has cores.
+    fn threads(&self) -> usize;
 }
 
 impl DaemonConfig for MetadConfig {
@@ -28,6 +30,9 @@ impl DaemonConfig for MetadConfig {
     }
     fn log(&self) -> &LogConfig {
         &self.log
+    }
+    fn threads(&self) -> usize {
+        self.threads
     }
 }
 
@@ -41,6 +46,9 @@ impl DaemonConfig for StoragedConfig {
     fn log(&self) -> &LogConfig {
         &self.log
     }
+    fn threads(&self) -> usize {
+        self.threads
+    }
 }
 
 impl DaemonConfig for MountConfig {
@@ -52,6 +60,9 @@ impl DaemonConfig for MountConfig {
     }
     fn log(&self) -> &LogConfig {
         &self.log
+    }
+    fn threads(&self) -> usize {
+        self.threads
     }
 }
 
@@ -78,6 +89,10 @@ pub struct MetadConfig {
     pub raft: RaftConfig,
     #[serde(default)]
     pub lease: LeaseConfig,
+    /// Threads that run its tasks; 0: as many as the machine has cores. Where many daemons share few
+    /// cores, fewer threads each spare the wake-ups between them.
+    #[serde(default)]
+    pub threads: usize,
     #[serde(default)]
     pub log: LogConfig,
 }
@@ -157,6 +172,10 @@ pub struct StoragedConfig {
     pub disks: Vec<DiskConfig>,
     #[serde(default)]
     pub storage: StorageTuning,
+    /// Threads that run its tasks; 0: as many as the machine has cores. Where many daemons share few
+    /// cores, fewer threads each spare the wake-ups between them.
+    #[serde(default)]
+    pub threads: usize,
     #[serde(default)]
     pub log: LogConfig,
 }
@@ -219,6 +238,10 @@ pub struct MountConfig {
     /// How long the kernel may trust attributes and names of other mounts' changes.
     #[serde(default = "default_cache_ms")]
     pub cache_ms: u64,
+    /// Threads that run its tasks; 0: as many as the machine has cores. Where many daemons share few
+    /// cores, fewer threads each spare the wake-ups between them.
+    #[serde(default)]
+    pub threads: usize,
     #[serde(default)]
     pub log: LogConfig,
 }

@@ -71,11 +71,12 @@ where
         tracing::warn!(faults, "fault points are armed: this process will fail on purpose");
     }
     let _lock = PidFile::lock(config.data_dir())?;
-    let tokio = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name(name)
-        .build()
-        .context("start the threads")?;
+    let mut tokio = tokio::runtime::Builder::new_multi_thread();
+    tokio.enable_all().thread_name(name);
+    if config.threads() > 0 {
+        tokio.worker_threads(config.threads());
+    }
+    let tokio = tokio.build().context("start the threads")?;
     let outcome = tokio.block_on(Box::pin(serve(name, version, Arc::new(config), daemon)));
     // Blocking calls that still run (a slow disk) do not keep a stopped daemon alive.
     tokio.shutdown_timeout(limits::TASKS);

@@ -16,6 +16,9 @@ pub const CHUNK_SIZE_MAX: u32 = 64 << 20;
 pub const CHUNK_SIZE_DEFAULT: u32 = 4 << 20;
 /// Chains that one file uses by default.
 pub const STRIPE_DEFAULT: u32 = 8;
+/// The largest file whose bytes lie in the namespace: it is made, written and read without a storage node. Such bytes
+/// pass through the group's log, so large ones would hold up everybody's names.
+pub const INLINE_BYTES_MAX: u32 = 8 << 10;
 /// Largest file: 2^32 - 1 chunks of the smallest size, and within `i64` for every size.
 pub const FILE_SIZE_MAX: u64 = (u32::MAX as u64) * (CHUNK_SIZE_MIN as u64);
 /// Encoded message of one RPC, without its bulk bytes.

@@ -52,14 +52,33 @@ impl Routing {
         newer
     }
 
-    /// The chains of a table, in order.
-    pub fn table_chains(&self, table: TableId) -> Option<Vec<ChainId>> {
-        self.tables.get(&table).map(|t| t.chains.iter().copied().map(ChainId).collect())
+    /// The chains that a layout's table had at the layout's version, in order. None if the table, or
+    /// that version of it, is not known here (yet).
+    pub fn table_chains(&self, layout: &pb::Layout) -> Option<Vec<ChainId>> {
+        let table = self.tables.get(&TableId(layout.table))?;
+        Some(table.chains_at(layout.table_version)?.iter().copied().map(ChainId).collect())
     }
 
     /// Where a node's data plane listens.
     pub fn address(&self, node: NodeId) -> Option<&str> {
         self.nodes.get(&node).map(|n| n.address.as_str()).filter(|a| !a.is_empty())
+    }
+}
+
+/// Questions about one chain table.
+pub trait TableExt {
+    /// The chains of a version: an extension only appends, so each has a part of the newest's.
+    fn chains_at(&self, version: u32) -> Option<&[u32]>;
+}
+
+impl TableExt for pb::ChainTable {
+    fn chains_at(&self, version: u32) -> Option<&[u32]> {
+        if version == 1 && self.sizes.is_empty() {
+            // Made before tables could be extended.
+            return Some(&self.chains);
+        }
+        let place = version.checked_sub(1)? as usize;
+        self.chains.get(..*self.sizes.get(place)? as usize)
     }
 }
 
@@ -128,6 +147,21 @@ mod tests {
         assert_eq!(c.successor(TargetId(2)).map(|m| m.target), Some(4));
         assert_eq!(c.successor(TargetId(4)), None);
         assert_eq!(c.successor(TargetId(3)), None);
+    }
+
+    #[test]
+    fn an_extended_table_still_has_its_earlier_versions() {
+        let chains = (1..=8).collect();
+        let table =
+            pb::ChainTable { id: 3, version: 2, chains, sizes: vec![6, 8], ..Default::default() };
+        let routing =
+            Routing { tables: BTreeMap::from([(TableId(3), table)]), ..Default::default() };
+        let chains = |table, table_version| {
+            let layout = pb::Layout { table, table_version, ..Default::default() };
+            routing.table_chains(&layout).map(|chains| chains.len())
+        };
+        assert_eq!((chains(3, 1), chains(3, 2)), (Some(6), Some(8)));
+        assert_eq!((chains(3, 0), chains(3, 3), chains(4, 1)), (None, None, None));
     }
 
     #[test]

@@ -166,6 +166,7 @@ pub const fn row(code: Code) -> Row {
         Code::BadFrame | Code::BadProtocolVersion | Code::WrongCluster => (EIO, Never),
         Code::DiskFailed => (EIO, OtherTarget),
         Code::Internal => (EIO, Never),
+        Code::NotInline => (EIO, Never),
     };
     Row { errno, retry }
 }

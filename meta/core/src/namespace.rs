@@ -14,6 +14,7 @@ mod close;
 mod create;
 mod dir;
 mod fsck;
+mod inline;
 mod inode;
 mod keys;
 mod layout;
@@ -174,6 +175,7 @@ fn change(tx: &mut Tx<'_>, op: &Op) -> Result<pb::NsReply, Status> {
         Op::FinishTruncate(op) => truncate::finish(tx, op),
         Op::Collect(op) => orphans::collect(tx, op),
         Op::RecoverLength(op) => length::recover(tx, op),
+        Op::Spill(op) => inline::spill(tx, op),
         Op::SetLayout(op) => layout::set(tx, op),
         Op::Lookup(_)
         | Op::GetAttr(_)
@@ -186,6 +188,7 @@ fn change(tx: &mut Tx<'_>, op: &Op) -> Result<pb::NsReply, Status> {
         | Op::ListOrphans(_)
         | Op::ListTruncating(_)
         | Op::ListLengthDoubts(_)
+        | Op::ReadInline(_)
         | Op::Keepalive(_) => Err(Status::new(Code::InvalidArgument, "not a mutation")),
     }
 }
@@ -221,6 +224,7 @@ fn read(kv: &dyn KvRead, request: &pb::NsRequest, owner: Owner) -> Result<pb::Ns
         Op::Resolve(op) => resolve::resolve(kv, who()?, op),
         Op::Access(op) => lookup::access(kv, who()?, op),
         Op::Open(op) => open::read_only(kv, who()?, op),
+        Op::ReadInline(op) => inline::read(kv, op),
         Op::ListSessions(_) => sessions::list(kv),
         Op::ListOrphans(op) => orphans::list(kv, op),
         Op::ListTruncating(op) => truncate::list(kv, op),
@@ -241,6 +245,7 @@ fn read(kv: &dyn KvRead, request: &pb::NsRequest, owner: Owner) -> Result<pb::Ns
         | Op::FinishTruncate(_)
         | Op::Collect(_)
         | Op::SetLayout(_)
+        | Op::Spill(_)
         | Op::RecoverLength(_) => Err(Status::new(Code::InvalidArgument, "a mutation is logged")),
     }
 }

@@ -86,7 +86,7 @@ impl<S: StateMachine> Running<S> {
         let mut out = Vec::new();
         self.publish_status();
         loop {
-            let ready = self.replica.has_ready();
+            let ready = self.replica.has_ready() || self.replica.may_propose();
             let wait = next_tick.saturating_sub(clock::now());
             let wait = if ready { Duration::ZERO } else { wait };
             let work = self.driver.shared.inbox.take(wait);

@@ -5,6 +5,8 @@ use std::time::Duration;
 /// Proposals that wait for their answer, and their bytes.
 pub const PROPOSALS_MAX: usize = 32 << 10;
 pub const PROPOSAL_BYTES_MAX: usize = 64 << 20;
+/// As many commands are a batch worth sending while an earlier one is on its way.
+pub const PROPOSALS_AT_ONCE: usize = 64;
 /// One command: the largest namespace batch is far below.
 pub const COMMAND_BYTES_MAX: usize = 4 << 20;
 /// Linearizable reads that wait for their round.

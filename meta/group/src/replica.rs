@@ -339,8 +339,18 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
         ticks + (draw % ticks as u64) as usize
     }
 
+    /// Commands that gathered would be proposed by the next turn.
+    pub fn may_propose(&self) -> bool {
+        let is_busy = self.leading.is_some() && !self.over && !self.waiting.is_empty();
+        let many = self.proposals.len() >= limits::PROPOSALS_AT_ONCE;
+        !self.proposals.is_empty() && (many || !is_busy)
+    }
+
+    /// While a batch is on its way to the disks of a quorum, those that come wait for each other: few
+    /// askers that wait for their answers would otherwise fill each batch, and each sync, with one
+    /// command.
     fn propose_gathered(&mut self, out: &mut Vec<Output>) {
-        if self.proposals.is_empty() {
+        if !self.may_propose() {
             return;
         }
         let (tickets, commands): (Vec<u64>, Vec<Bytes>) = self.proposals.drain(..).unzip();

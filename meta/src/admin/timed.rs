@@ -11,9 +11,10 @@ use ff2_daemon::Operations;
 use tonic::{Code, body::Body, codegen::Service, server::NamedService};
 
 /// gRPC's method names, and the same in the words of metrics.
-const CALLS: [(&str, &str); 14] = [
+const CALLS: [(&str, &str); 15] = [
     ("ClusterStatus", "admin_cluster_status"),
     ("CreateTable", "admin_create_table"),
+    ("ExtendTable", "admin_extend_table"),
     ("CreateVolume", "admin_create_volume"),
     ("PutUser", "admin_put_user"),
     ("ListUsers", "admin_list_users"),

@@ -1,6 +1,6 @@
 //! What a target or a file is waiting for.
 
-use ff2_proto::{ChainId, Code, NodeId, Routing, Status, TableId, TargetId, VolumeId, layout, pb};
+use ff2_proto::{ChainId, Code, NodeId, Routing, Status, TargetId, VolumeId, layout, pb};
 use pb::{PublicState, ns_request::Op};
 
 use super::AdminState;
@@ -46,7 +46,7 @@ impl AdminState {
         )];
         reasons.extend(self.pending_work(volume, attr.inode).await?);
         if let Some(layout) = attr.layout.filter(|_| attr.kind() == pb::FileKind::Regular) {
-            let table = routing.table_chains(TableId(layout.table)).unwrap_or_default();
+            let table = routing.table_chains(&layout).unwrap_or_default();
             for chain in layout::stripe_chains(&table, layout.stripe, layout.seed) {
                 reasons.extend(why_chain(routing, lead, chain));
             }

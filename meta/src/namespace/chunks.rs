@@ -1,4 +1,5 @@
-//! What the leader does to chunks: cuts, removes, and asks how far they reach.
+//! What the leader does to chunks: cuts, removes, writes what leaves the namespace, and asks how far
+//! they reach.
 
 use std::{sync::Arc, time::Instant};
 
@@ -55,6 +56,30 @@ impl Chunks {
         for steps in cut.batches() {
             self.perform(term, &cut, steps, Instant::now() + limits::CHUNK_CALL).await?;
         }
+        Ok(())
+    }
+
+    /// Writes the bytes of an inline file to its first chunk.
+    pub(super) async fn spill(
+        &self,
+        term: &Term,
+        truncation: &pb::Truncation,
+        deadline: Instant,
+    ) -> Result<(), Status> {
+        let layout = truncation.layout.unwrap_or_default();
+        let file = FileChunks::new(&self.routing.get(), truncation.inode, &layout)?;
+        let (chain, chunk) = file.first();
+        term.check()?;
+        let update = ChunkUpdate {
+            chain,
+            chunk,
+            kind: UpdateKind::Write,
+            offset: 0,
+            payload: SharedBuf::from(truncation.spill.clone()),
+            chunk_size: file.chunk_size(),
+            grant: Bytes::new(),
+        };
+        self.client.update(&update, deadline).await?;
         Ok(())
     }
 

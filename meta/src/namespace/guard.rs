@@ -83,6 +83,8 @@ pub(super) fn op_name(op: &Op) -> &'static str {
         Op::ListOrphans(_) => "list_orphans",
         Op::ListTruncating(_) => "list_truncating",
         Op::ListLengthDoubts(_) => "list_length_doubts",
+        Op::ReadInline(_) => "read_inline",
+        Op::Spill(_) => "spill",
         Op::OpenSession(_) => "open_session",
         Op::CloseSession(_) => "close_session",
         Op::ExpireSessions(_) => "expire_sessions",

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ff2_proto::{ChainId, ChunkId, Code, InodeId, Routing, Status, TableId, layout, pb};
+use ff2_proto::{ChainId, ChunkId, Code, InodeId, Routing, Status, layout, pb};
 
 use crate::limits;
 
@@ -23,8 +23,11 @@ pub(super) enum Step {
 
 impl FileChunks {
     pub(super) fn new(routing: &Routing, inode: u64, at: &pb::Layout) -> Result<Self, Status> {
-        let Some(table) = routing.table_chains(TableId(at.table)) else {
-            let detail = format!("chain table {} is not known here yet", at.table);
+        let Some(table) = routing.table_chains(at) else {
+            let detail = format!(
+                "version {} of chain table {} is not known here yet",
+                at.table_version, at.table
+            );
             return Err(Status::new(Code::StaleRouting, detail));
         };
         if at.chunk_size == 0 || !at.chunk_size.is_power_of_two() || table.is_empty() {
@@ -39,6 +42,11 @@ impl FileChunks {
 
     pub(super) fn chains(&self) -> &[ChainId] {
         &self.chains
+    }
+
+    /// The first chunk and its chain.
+    pub(super) fn first(&self) -> (ChainId, ChunkId) {
+        (self.chains[0], ChunkId { inode: self.inode, index: 0 })
     }
 
     pub(super) fn inode(&self) -> InodeId {
@@ -85,6 +93,8 @@ impl FileChunks {
 
 #[cfg(test)]
 mod tests {
+    use ff2_proto::TableId;
+
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -93,7 +103,13 @@ mod tests {
         let mut routing = Routing::default();
         let table = pb::ChainTable { id: 1, chains: vec![5, 6, 7], ..Default::default() };
         routing.tables.insert(TableId(1), table);
-        let at = pb::Layout { table: 1, chunk_size: 1 << 20, stripe: 2, ..Default::default() };
+        let at = pb::Layout {
+            table: 1,
+            table_version: 1,
+            chunk_size: 1 << 20,
+            stripe: 2,
+            ..Default::default()
+        };
         FileChunks::new(&routing, 9, &at).unwrap()
     }
 

@@ -22,11 +22,11 @@ impl Stamps {
 
     pub(super) fn stamp(
         &self,
-        request: pb::NsRequest,
+        mut request: pb::NsRequest,
         owner: Owner,
         routing: &Routing,
     ) -> Result<pb::NsCommand, Status> {
-        check_layout(&request, routing)?;
+        settle_layout(&mut request, routing)?;
         let mut seed = [0; 8];
         getrandom::fill(&mut seed)
             .map_err(|error| Status::new(Code::Internal, format!("no random bytes: {error}")))?;
@@ -48,11 +48,12 @@ fn wall_ns() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// A layout that somebody asks for must name a table that exists and no more chains than it has.
-fn check_layout(request: &pb::NsRequest, routing: &Routing) -> Result<(), Status> {
-    let asked = match &request.op {
-        Some(Op::Create(op)) => &op.layout,
-        Some(Op::SetLayout(op)) => &op.layout,
+/// A layout that somebody asks for must name a table that exists and no more chains than it has. It
+/// gets the newest version of the table.
+fn settle_layout(request: &mut pb::NsRequest, routing: &Routing) -> Result<(), Status> {
+    let asked = match &mut request.op {
+        Some(Op::Create(op)) => &mut op.layout,
+        Some(Op::SetLayout(op)) => &mut op.layout,
         _ => return Ok(()),
     };
     let Some(layout) = asked else { return Ok(()) };
@@ -70,6 +71,7 @@ fn check_layout(request: &pb::NsRequest, routing: &Routing) -> Result<(), Status
         );
         return Err(Status::new(Code::InvalidArgument, detail));
     }
+    layout.table_version = table.version;
     Ok(())
 }
 
@@ -116,20 +118,26 @@ mod tests {
     #[test]
     fn a_layout_names_what_there_is() {
         let mut routing = Routing::default();
-        let table = pb::ChainTable { id: 4, chains: vec![1, 2, 3], ..Default::default() };
+        let table =
+            pb::ChainTable { id: 4, version: 2, chains: vec![1, 2, 3], ..Default::default() };
         routing.tables.insert(TableId(4), table);
         let ask = |table, stripe| {
             let layout = Some(pb::Layout { table, stripe, ..Default::default() });
             let set = Op::SetLayout(pb::SetLayoutOp { inode: 1, layout });
             let create = Op::Create(pb::CreateOp { layout, ..Default::default() });
             let answers = [set, create].map(|op| {
-                let request = pb::NsRequest { op: Some(op), ..Default::default() };
-                check_layout(&request, &routing).map_err(|status| status.detail)
+                let mut request = pb::NsRequest { op: Some(op), ..Default::default() };
+                settle_layout(&mut request, &routing).map_err(|status| status.detail)?;
+                Ok::<_, String>(match request.op {
+                    Some(Op::SetLayout(op)) => op.layout.unwrap().table_version,
+                    Some(Op::Create(op)) => op.layout.unwrap().table_version,
+                    _ => unreachable!(),
+                })
             });
             assert_eq!(answers[0], answers[1]);
             answers[0].clone()
         };
-        assert_eq!(ask(4, 3), Ok(()));
+        assert_eq!(ask(4, 3), Ok(2), "the newest version");
         assert_eq!(ask(5, 3), Err("there is no chain table 5: there are [4]".into()));
         assert_eq!(ask(4, 4), Err("a stripe of 4 chains, and chain table 4 has 3".into()));
     }

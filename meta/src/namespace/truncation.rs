@@ -1,5 +1,6 @@
 //! Truncations in progress: the machine has set the size and waits; the chunks above it are cut here,
-//! once for each truncation whoever waits for it, and then the machine is told.
+//! once for each truncation whoever waits for it, and then the machine is told. The move of an inline
+//! file's bytes to its first chunk is done in the same way.
 
 use std::{
     collections::BTreeMap,
@@ -108,6 +109,14 @@ impl NamespaceGroup {
         volume: VolumeId,
         truncation: &pb::Truncation,
     ) -> Result<bool, Status> {
+        if !truncation.spill.is_empty() {
+            let deadline = Instant::now() + limits::CHUNK_CALL;
+            if self.pending(volume, truncation).await?.is_none() {
+                return Ok(false);
+            }
+            self.chunks.spill(&lead.term, truncation, deadline).await?;
+            return Ok(true);
+        }
         let cut = self.chunks.plan(&lead.term, truncation).await?;
         for steps in cut.batches() {
             let deadline = Instant::now() + limits::CHUNK_CALL;

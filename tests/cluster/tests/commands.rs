@@ -32,6 +32,7 @@ fn commands_say_what_is() {
         ("texts", texts),
         ("tables", tables_fit_a_terminal),
         ("mistakes", mistakes),
+        ("extend", extend),
         ("restart", restart),
     ] {
         eprintln!("-- {what}");
@@ -282,6 +283,8 @@ fn mistakes(cluster: &Cluster) {
         ("table show 99", "ff2ctl table list"),
         ("volume show missing", "ff2ctl volume list"),
         ("volume create second", "each namespace group holds one volume"),
+        ("table extend 99", "there is no chain table 99"),
+        ("table extend 1", "add disks or nodes first"),
         ("table create --replicas 7", "add nodes, or ask for fewer replicas"),
         ("user add bob", "--uid"),
         ("user token nobody", "ff2ctl user add nobody"),
@@ -311,6 +314,27 @@ fn mistakes(cluster: &Cluster) {
     }
     let unknown = cluster.ctl_output(&["stauts"]).unwrap();
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("status"));
+}
+
+/// What is there stays on its chains; what comes uses the new ones too.
+fn extend(cluster: &Cluster) {
+    let before = both(cluster, &["table", "show", "1"]);
+    let extended = cluster.json(&["table", "extend", "1", "--chains", "3"]).unwrap();
+    assert_eq!(extended, json!({ "table": 1, "version": 2, "chains": 3 }));
+    cluster.wait_healthy(Duration::from_secs(60)).unwrap();
+    let chains = |table: &Value| table["chains"].as_array().unwrap().clone();
+    let after = both(cluster, &["table", "show", "1"]);
+    let (old, new) = (chains(&before), chains(&after));
+    assert_eq!((new.len(), &new[..old.len()]), (old.len() + 3, &old[..]));
+    let uses_new = |name: &str| {
+        fs::write(cluster.mount().join(name), vec![3; FILE_BYTES]).unwrap();
+        let layout = both(cluster, &["fs", "layout", &format!("/{name}")]);
+        assert_eq!(layout["table_version"], 2);
+        chains(&layout).iter().any(|chain| new[old.len()..].contains(&chain["chain"]))
+    };
+    // Each takes some of the chains by chance.
+    assert!((0..40).any(|number| uses_new(&format!("new-{number}"))));
+    assert_eq!(both(cluster, &["fs", "layout", "/folder/file"])["table_version"], 1);
 }
 
 fn restart(cluster: &Cluster) {

@@ -14,6 +14,36 @@ pub(crate) async fn read(at: &Mounted, handle: u64, offset: u64, size: u32) -> R
     Ok(bytes)
 }
 
+/// Whether the program may go on before its bytes are on the chains: not if it said that it wants to wait
+/// for them, and not if only the chains know where they go.
+fn may_be_behind(flags: OpenFlags, how: WriteFlags) -> bool {
+    let is_pages = how.contains(WriteFlags::FUSE_WRITE_CACHE);
+    let waits = libc::O_DIRECT | libc::O_SYNC | libc::O_DSYNC | libc::O_APPEND;
+    is_pages || flags.0 & waits == 0
+}
+
+/// Takes a write in on the thread that read it, if that needs nobody; then it is done, as far as the
+/// program sees.
+pub(crate) fn write_behind(
+    at: &Mounted,
+    handle: u64,
+    offset: u64,
+    bytes: &[u8],
+    how: WriteFlags,
+    flags: OpenFlags,
+) -> Option<u32> {
+    if !may_be_behind(flags, how) {
+        return None;
+    }
+    let file = file(at, handle).ok()?;
+    if !file.write_behind(offset, bytes) {
+        return None;
+    }
+    at.known.written(file.inode().0);
+    at.traffic.written_bytes.inc_by(bytes.len() as u64);
+    u32::try_from(bytes.len()).ok()
+}
+
 /// Returns how many bytes were written. All of them, if the kernel gave no more than the library
 /// takes at once (it asked for less at mount) and no chunk failed.
 pub(crate) async fn write(
@@ -31,14 +61,17 @@ pub(crate) async fn write(
     let is_pages = how.contains(WriteFlags::FUSE_WRITE_CACHE);
     let is_append = flags.0 & libc::O_APPEND != 0 && !is_pages;
     let mut written = 0;
-    loop {
+    if may_be_behind(flags, how) && file.write_behind_soon(offset, &copied.bytes).await {
+        written = copied.bytes.len();
+    }
+    while written < copied.bytes.len() {
         let rest = copied.bytes.slice(written..);
         written += if is_append {
             file.append_buf(rest).await?
         } else {
             file.write_buf_exact(offset + written as u64, rest).await?
         };
-        if !is_pages || written == copied.bytes.len() {
+        if !is_pages {
             break;
         }
     }

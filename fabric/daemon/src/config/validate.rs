@@ -69,6 +69,7 @@ impl Validate for MetadConfig {
         self.validate_peers(problems);
         self.raft.validate(problems);
         self.lease.validate(problems);
+        threads(self.threads, problems);
         self.log.validate(problems);
     }
 }
@@ -163,6 +164,7 @@ impl Validate for StoragedConfig {
         }
         distinct("disks[].path", self.disks.iter().map(|d| &d.path), problems);
         self.storage.validate(problems);
+        threads(self.threads, problems);
         self.log.validate(problems);
     }
 }
@@ -212,6 +214,7 @@ impl Validate for MountConfig {
             address("http_listen", listen, problems);
         }
         problems.require(self.cache_ms <= 60_000, "cache_ms", "at most 60000 milliseconds");
+        threads(self.threads, problems);
         self.log.validate(problems);
     }
 }
@@ -222,6 +225,14 @@ impl Validate for LogConfig {
             problems.add("log.filter", format!("{error}; for example \"info,ff2_storaged=debug\""));
         }
     }
+}
+
+fn threads(threads: usize, problems: &mut Problems) {
+    problems.require(
+        threads <= 1_024,
+        "threads",
+        "at most 1024; 0 takes as many as there are cores",
+    );
 }
 
 fn cluster_id(id: &str, problems: &mut Problems) {

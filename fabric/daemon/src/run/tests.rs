@@ -31,6 +31,9 @@ impl DaemonConfig for Config {
     fn log(&self) -> &LogConfig {
         &self.log
     }
+    fn threads(&self) -> usize {
+        1
+    }
 }
 
 fn config(folder: &Path) -> Config {

@@ -27,6 +27,7 @@ pub(super) fn apply(fact: Fact, edit: &mut Edit<'_>, kv: &mut dyn Kv) -> Answer 
         Fact::RemoveNode(fact) => nodes::remove(&fact, edit),
         Fact::ReadmitNode(fact) => nodes::readmit(&fact, edit),
         Fact::CreateTable(fact) => tables::create_table(fact, edit),
+        Fact::ExtendTable(fact) => tables::extend_table(fact, edit),
         Fact::ReplaceTarget(fact) => targets::replace(fact, edit),
         Fact::ReviveChain(fact) => chains::revive(&fact, edit),
         Fact::CreateVolume(fact) => tables::create_volume(fact, edit),

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use ff2_proto::{ChainId, NodeId, RoutingVersion, TargetId};
+use ff2_proto::{ChainId, Code, NodeId, RoutingVersion, TableId, TargetId, routing::TableExt};
 use pb::{LocalState, NodeRole, PublicState, cluster_command::Fact};
 use proptest::prelude::*;
 
@@ -159,6 +159,31 @@ fn a_new_chain_serves_when_all_its_stores_are_made() {
     let heads: std::collections::BTreeSet<u32> =
         routing.chains.values().map(|chain| chain.members[0].node).collect();
     assert_eq!(heads.len(), 3, "the heads are spread as placed");
+}
+
+#[test]
+fn an_extended_table_has_a_new_version_and_keeps_the_chains_of_the_old_one() {
+    let mut cluster = Cluster::serving(3, 3, 4);
+    cluster.ok(Fact::Join(new_node(3)));
+    let extend = |cluster: &Cluster, version| {
+        let chains = place(&placeable_disks(&cluster.routing()), 3, 2).unwrap();
+        Fact::ExtendTable(pb::ExtendTable { table: 1, chains, version })
+    };
+    let fact = extend(&cluster, 1);
+    cluster.ok(fact.clone());
+    let table = cluster.routing().tables[&TableId(1)].clone();
+    assert_eq!((table.version, table.sizes.as_slice()), (2, [4, 6].as_slice()));
+    assert_eq!(table.chains_at(1).unwrap(), [1, 2, 3, 4]);
+    assert_eq!(table.chains_at(2).unwrap(), [1, 2, 3, 4, 5, 6]);
+    let on_new_node = |chain: u32| {
+        cluster.routing().chains[&ChainId(chain)].members.iter().any(|m| m.node == 104)
+    };
+    assert_eq!([1, 4, 5, 6].map(on_new_node), [false, false, true, true]);
+    let reply = cluster.apply(fact);
+    assert_eq!(reply.status.unwrap().code(), Code::Busy, "its placement is out of date");
+    let unknown = pb::ExtendTable { table: 9, ..Default::default() };
+    let reply = cluster.apply(Fact::ExtendTable(unknown));
+    assert_eq!(reply.status.unwrap().code(), Code::NotFound);
 }
 
 #[test]

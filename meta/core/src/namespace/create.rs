@@ -19,6 +19,7 @@ pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::CreateOp) -> Result<pb::NsReply, S
     let layout = layout::choose(tx, &parent, op.layout.as_ref())?;
     let mut file = tx.new_inode(&parent, FileKind::Regular, op.mode & 0o7777);
     file.attr.layout = Some(layout);
+    file.attr.inline = op.inline;
     // The mode does not bind who made the file: a read-only file can be created and written.
     if op.write {
         open::begin_write(tx, &mut file)?;

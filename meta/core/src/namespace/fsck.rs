@@ -97,6 +97,11 @@ fn inodes(
             if inode.truncating_to.is_none() && inode.length_bound > inode.attr.size {
                 wrong("may have chunks above its size");
             }
+            if inode.attr.inline && (inode.length_bound > 0 || inode.attempted_end > 0) {
+                wrong("is inline and may have chunks");
+            }
+        } else if inode.attr.inline {
+            wrong("is inline but no file");
         } else if inode.writers > 0 || inode.truncating_to.is_some() {
             wrong("is written or cut but no file");
         }

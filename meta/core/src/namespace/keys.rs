@@ -10,6 +10,7 @@
 //! O seq                  -> inode           (orphans in the order of their unlink)
 //! o inode                -> OrphanRecord
 //! T inode                -> (empty)         (chunks are being cut)
+//! B inode                -> the bytes of an inline file
 //! L inode                -> LengthDoubtRecord
 //! S session              -> SessionRecord
 //! N owner nonce          -> session         (owner: 0 for daemons, else uid + 1)
@@ -38,6 +39,7 @@ pub(super) enum Tag {
     OrphanOrder = b'O',
     Orphan = b'o',
     Truncating = b'T',
+    Inline = b'B',
     Doubt = b'L',
     Session = b'S',
     Nonce = b'N',
@@ -45,7 +47,7 @@ pub(super) enum Tag {
     Answer = b'X',
 }
 
-pub(super) const TAGS: [Tag; 13] = [
+pub(super) const TAGS: [Tag; 14] = [
     Tag::Inode,
     Tag::Dentry,
     Tag::Cookie,
@@ -54,6 +56,7 @@ pub(super) const TAGS: [Tag; 13] = [
     Tag::OrphanOrder,
     Tag::Orphan,
     Tag::Truncating,
+    Tag::Inline,
     Tag::Doubt,
     Tag::Session,
     Tag::Nonce,

@@ -38,7 +38,11 @@ pub(super) fn choose(
         return Err(Status::new(Code::Busy, "the cluster has no chain table yet"));
     };
     check(&base)?;
-    Ok(pb::Layout { seed: tx.seed, ..base })
+    // A directory remembers the version of the day when its layout was set; its new files use the
+    // chains that the table has got since.
+    let newest = tx.default_layout.filter(|newest| newest.table == base.table);
+    let table_version = newest.map_or(base.table_version, |newest| newest.table_version);
+    Ok(pb::Layout { seed: tx.seed, table_version, ..base })
 }
 
 /// For a directory: what its children inherit from now on, or nothing. For a file: only while it

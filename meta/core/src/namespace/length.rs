@@ -19,6 +19,10 @@ use crate::kv::{Kv, KvRead};
 
 /// Whether chunks may lie further than anybody reported.
 pub(super) fn uncertain(kv: &dyn KvRead, inode: &Inode) -> bool {
+    // A chunk of an inline file is written by the driver only, while the file is unsettled.
+    if inode.attr.inline {
+        return false;
+    }
     inode.writers > 0 || kv.get(&keys::one(Tag::Doubt, inode.id())).is_some()
 }
 

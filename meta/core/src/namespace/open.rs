@@ -9,6 +9,7 @@ use ff2_proto::{
 use prost::Message;
 
 use super::{
+    inline,
     inode::{self, Inode, decode},
     keys::{self, Tag},
     limits, perm, truncate,
@@ -59,7 +60,9 @@ pub(super) fn read_only(
     }
     let inode = inode::load(kv, op.inode)?;
     check(cred, &inode, op)?;
-    Ok(pb::NsReply { attr: Some(inode.attr), ..Default::default() })
+    let has_data = inode.attr.inline && op.read;
+    let inline_data = if has_data { inline::data(kv, op.inode) } else { Bytes::new() };
+    Ok(pb::NsReply { attr: Some(inode.attr), inline_data, ..Default::default() })
 }
 
 pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::OpenOp) -> Result<pb::NsReply, Status> {

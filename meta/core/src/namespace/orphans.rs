@@ -78,6 +78,7 @@ fn remove(tx: &mut Tx<'_>, inode: &Inode) -> Result<(), Status> {
         keys::one(Tag::OrphanOrder, record.seq),
         keys::one(Tag::Orphan, id),
         keys::one(Tag::Truncating, id),
+        keys::one(Tag::Inline, id),
         keys::one(Tag::Doubt, id),
         keys::one(Tag::Inode, id),
     ] {

@@ -42,7 +42,8 @@ pub(super) fn class_of(op: &Op) -> Class {
         | Op::ListSessions(_)
         | Op::ListOrphans(_)
         | Op::ListTruncating(_)
-        | Op::ListLengthDoubts(_) => Class::Read,
+        | Op::ListLengthDoubts(_)
+        | Op::ReadInline(_) => Class::Read,
         Op::Create(_)
         | Op::MakeNode(_)
         | Op::Link(_)
@@ -52,6 +53,7 @@ pub(super) fn class_of(op: &Op) -> Class {
         | Op::Open(_)
         | Op::Close(_)
         | Op::ReportLength(_)
+        | Op::Spill(_)
         | Op::SetLayout(_) => Class::Mutation,
         Op::OpenSession(_) | Op::CloseSession(_) => Class::Session,
         Op::ExpireSessions(_) | Op::FinishTruncate(_) | Op::Collect(_) | Op::RecoverLength(_) => {
@@ -92,6 +94,8 @@ pub fn granted(request: &pb::NsRequest) -> Option<(bool, bool)> {
         | Op::ListOrphans(_)
         | Op::ListTruncating(_)
         | Op::ListLengthDoubts(_)
+        | Op::ReadInline(_)
+        | Op::Spill(_)
         | Op::OpenSession(_)
         | Op::CloseSession(_)
         | Op::ExpireSessions(_)

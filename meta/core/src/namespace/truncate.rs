@@ -1,11 +1,13 @@
 //! Cutting files: the size changes at once, the chunks are cut by the leader's driver, and until it
-//! says that this is done ([`pb::FinishTruncateOp`]) nobody else may look at the inode.
+//! says that this is done ([`pb::FinishTruncateOp`]) nobody else may look at the inode. An inline file
+//! that is to have chunks waits in the same way for its first one.
 
 use bytes::Bytes;
 use ff2_proto::{Status, limits as wire, pb, status::Code};
 use prost::Message;
 
 use super::{
+    inline,
     inode::{self, Inode, decode},
     keys::{self, Tag},
     length, perm,
@@ -29,15 +31,24 @@ pub(super) fn resize(
     if !perm::is_root(&tx.cred) {
         inode.attr.mode = perm::without_privileges(inode.attr.mode);
     }
+    if inode.attr.inline {
+        inline::cut(tx, inode, size);
+        return Ok(None);
+    }
     // Growing makes a hole. A file that has no chunks above the new size needs no cut either.
     if grows || !length::chunks_above(&tx.kv, inode, size) {
         return Ok(None);
     }
+    unsettle(tx, inode, size);
+    overtake(tx, inode)?;
+    Ok(Some(describe(&tx.kv, inode)))
+}
+
+/// From now on nobody looks at the inode, until the driver is done with its chunks.
+pub(super) fn unsettle(tx: &mut Tx<'_>, inode: &mut Inode, size: u64) {
     inode.truncating_to = Some(size);
     inode.truncate_version += 1;
     tx.kv.put(&keys::one(Tag::Truncating, inode.id()), Bytes::new());
-    overtake(tx, inode)?;
-    Ok(Some(describe(&tx.kv, inode)))
 }
 
 /// Writers of other sessions do not know of the cut: what they report from now on may have been
@@ -59,7 +70,7 @@ fn overtake(tx: &mut Tx<'_>, inode: &Inode) -> Result<(), Status> {
     Ok(())
 }
 
-fn describe(kv: &dyn KvRead, inode: &Inode) -> pb::Truncation {
+pub(super) fn describe(kv: &dyn KvRead, inode: &Inode) -> pb::Truncation {
     pb::Truncation {
         inode: inode.id(),
         truncate_version: inode.truncate_version,
@@ -67,6 +78,7 @@ fn describe(kv: &dyn KvRead, inode: &Inode) -> pb::Truncation {
         layout: inode.attr.layout,
         length_bound: inode.chunks_end(),
         uncertain: length::uncertain(kv, inode),
+        spill: if inode.attr.inline { inline::data(kv, inode.id()) } else { Bytes::new() },
     }
 }
 
@@ -79,6 +91,9 @@ pub(super) fn finish(tx: &mut Tx<'_>, op: &pb::FinishTruncateOp) -> Result<pb::N
         && inode.truncate_version == op.truncate_version
     {
         inode.truncating_to = None;
+        if inode.attr.inline {
+            inline::spilled(tx, &mut inode);
+        }
         inode.length_bound = inode.length_bound.min(size);
         tx.kv.delete(&keys::one(Tag::Truncating, inode.id()));
         tx.put_inode(&inode);

@@ -4,7 +4,7 @@ use ff2_proto::pb::{self, Code, ns_request::Op};
 
 use crate::{
     ops::*,
-    volume::{Volume, Who},
+    volume::{LAYOUT, Volume, Who},
 };
 
 const ROOT: u64 = 1;
@@ -110,6 +110,11 @@ fn layouts_are_inherited_and_set_while_empty() {
     assert_eq!(v.ask(&owner, layout(inner.inode, Some(small))), Err(Code::InvalidArgument));
     v.ask(&owner, layout(file, Some(small))).unwrap();
     assert_eq!(v.attr(file).layout.unwrap().table, 2);
+    // As it was when the directory was told; its files use what the cluster's table is now.
+    let early = pb::Layout { table: LAYOUT.table, table_version: 1, ..small };
+    v.ask(&owner, layout(dir, Some(early))).unwrap();
+    let late = v.ask(&owner, touch(dir, "late", 0o644)).unwrap().attr.unwrap().layout.unwrap();
+    assert_eq!((late.table_version, late.stripe), (LAYOUT.table_version, 1));
     v.ask(&root, layout(dir, None)).unwrap();
     let plain = v.ask(&owner, touch(dir, "plain", 0o644)).unwrap().attr.unwrap();
     assert_eq!(plain.layout.unwrap().table, 1, "the cluster's");

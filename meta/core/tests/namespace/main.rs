@@ -5,6 +5,7 @@
 mod attributes;
 mod files;
 mod fsck;
+mod inline;
 mod links;
 mod model;
 mod names;

@@ -235,9 +235,10 @@ pub struct Report {
 }
 
 /// The part of a target in its chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
     /// Takes no updates and serves nothing.
+    #[default]
     Out,
     /// Takes updates, serves no reads.
     Syncing,

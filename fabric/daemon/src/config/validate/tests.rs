@@ -23,6 +23,7 @@ fn metad() -> MetadConfig {
         peers: vec![peer(1), peer(2), peer(3)],
         raft: RaftConfig::default(),
         lease: LeaseConfig::default(),
+        threads: 0,
         log: LogConfig::default(),
     }
 }
@@ -37,6 +38,7 @@ fn storaged() -> StoragedConfig {
         metads: vec!["10.0.0.1:7000".into()],
         disks: vec![DiskConfig { path: "/data/0".into(), size_bytes: Some(8 << 30) }],
         storage: StorageTuning::default(),
+        threads: 0,
         log: LogConfig::default(),
     }
 }
@@ -53,6 +55,7 @@ fn mount() -> MountConfig {
         allow_other: false,
         read_only: false,
         cache_ms: 1_000,
+        threads: 0,
         log: LogConfig::default(),
     }
 }

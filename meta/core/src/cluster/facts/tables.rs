@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use ff2_proto::{NodeId, ROOT_INODE, Status, pb, status::Code};
+use ff2_proto::{NodeId, ROOT_INODE, Status, TableId, pb, status::Code};
 use pb::{LocalState, NodeRole, PublicState};
 
-use super::{Answer, check_text, invalid};
+use super::{Answer, check_text, invalid, not_found};
 use crate::cluster::{NEWBORN_VERSION, edit::Edit, limits};
 
 /// A table with new chains, each on new targets. All members begin last-serving: no chain has data
@@ -14,8 +14,42 @@ pub(super) fn create_table(fact: pb::CreateTable, edit: &mut Edit<'_>) -> Answer
     check_table(&fact, edit)?;
     let table_id = edit.record.next_table;
     edit.record.next_table += 1;
-    let mut chains = Vec::with_capacity(fact.chains.len());
-    for placed in fact.chains {
+    let chains = create_chains(fact.chains, edit);
+    edit.put_table(pb::ChainTable {
+        id: table_id,
+        version: 1,
+        sizes: vec![chains.len() as u32],
+        chains,
+        replicas: fact.replicas,
+        description: fact.description,
+        changed_at: 0,
+    });
+    Ok(pb::ClusterReply { table_id, ..Default::default() })
+}
+
+/// More chains for a table. Files that are there keep the version, and so the chains, that they were
+/// made under; new ones use the new version.
+pub(super) fn extend_table(fact: pb::ExtendTable, edit: &mut Edit<'_>) -> Answer {
+    let Some(table) = edit.routing().tables.get(&TableId(fact.table)) else {
+        return Err(not_found(format!("there is no chain table {}", fact.table)));
+    };
+    if table.version != fact.version {
+        let detail = format!("chain table {} has changed meanwhile: try again", fact.table);
+        return Err(Status::new(Code::Busy, detail));
+    }
+    let mut table = table.clone();
+    check_chains(&fact.chains, table.replicas, table.chains.len(), edit)?;
+    table.chains.extend(create_chains(fact.chains, edit));
+    table.sizes.push(table.chains.len() as u32);
+    table.version += 1;
+    let table_id = table.id;
+    edit.put_table(table);
+    Ok(pb::ClusterReply { table_id, ..Default::default() })
+}
+
+fn create_chains(placed: Vec<pb::PlacedChain>, edit: &mut Edit<'_>) -> Vec<u32> {
+    let mut chains = Vec::with_capacity(placed.len());
+    for placed in placed {
         let id = edit.record.next_chain;
         edit.record.next_chain += 1;
         let members = placed.targets.into_iter().map(|place| create_target(place, id, edit));
@@ -24,15 +58,7 @@ pub(super) fn create_table(fact: pb::CreateTable, edit: &mut Edit<'_>) -> Answer
         edit.put_chain(chain);
         chains.push(id);
     }
-    edit.put_table(pb::ChainTable {
-        id: table_id,
-        version: 1,
-        chains,
-        replicas: fact.replicas,
-        description: fact.description,
-        changed_at: 0,
-    });
-    Ok(pb::ClusterReply { table_id, ..Default::default() })
+    chains
 }
 
 fn create_target(place: pb::PlacedTarget, chain: u32, edit: &mut Edit<'_>) -> pb::ChainMember {
@@ -55,12 +81,22 @@ fn check_table(fact: &pb::CreateTable, edit: &Edit<'_>) -> Result<(), Status> {
     if !(1..=limits::REPLICAS_MAX).contains(&fact.replicas) {
         return Err(invalid(format!("a chain has 1 to {} replicas", limits::REPLICAS_MAX)));
     }
-    if fact.chains.is_empty() || fact.chains.len() > limits::TABLE_CHAINS_MAX {
+    check_chains(&fact.chains, fact.replicas, 0, edit)
+}
+
+/// Chains to be added to a table that has `present` already.
+fn check_chains(
+    chains: &[pb::PlacedChain],
+    replicas: u32,
+    present: usize,
+    edit: &Edit<'_>,
+) -> Result<(), Status> {
+    if chains.is_empty() || present + chains.len() > limits::TABLE_CHAINS_MAX {
         return Err(invalid(format!("a table has 1 to {} chains", limits::TABLE_CHAINS_MAX)));
     }
-    for chain in &fact.chains {
+    for chain in chains {
         let nodes: BTreeSet<u32> = chain.targets.iter().map(|place| place.node).collect();
-        if nodes.len() != chain.targets.len() || nodes.len() != fact.replicas as usize {
+        if nodes.len() != chain.targets.len() || nodes.len() != replicas as usize {
             return Err(invalid("the replicas of a chain lie on different nodes"));
         }
         for place in &chain.targets {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ff2_proto::pb;
+use ff2_proto::{limits as wire, pb};
 
 use super::{Problem, count, number_of, numbered, raw, record, twice_numbered};
 use crate::{
@@ -20,6 +20,7 @@ pub(super) fn check(
     let doubts = check_doubts(kv, volume, inodes, problems);
     check_writers(kv, inodes, &sessions, &doubts, problems);
     check_orphans(kv, volume, inodes, problems);
+    check_inline(kv, inodes, problems);
     let listed: BTreeSet<u64> =
         numbered(kv, Tag::Truncating, raw, problems).into_iter().map(|(id, ..)| id).collect();
     let cut: BTreeSet<u64> =
@@ -27,6 +28,23 @@ pub(super) fn check(
     for &inode in listed.symmetric_difference(&cut) {
         problems
             .push(Problem::Inode { inode, what: "is cut but not listed, or listed but not cut" });
+    }
+}
+
+fn check_inline(kv: &dyn KvRead, inodes: &BTreeMap<u64, Inode>, problems: &mut Vec<Problem>) {
+    for (id, _, bytes) in numbered(kv, Tag::Inline, raw, problems) {
+        let mut wrong = |what| problems.push(Problem::Inode { inode: id, what });
+        match inodes.get(&id) {
+            Some(inode) if inode.attr.inline => {
+                if bytes.len() as u64 > inode.attr.size {
+                    wrong("has inline bytes above its size");
+                }
+                if bytes.len() > wire::INLINE_BYTES_MAX as usize {
+                    wrong("has more inline bytes than a file may have");
+                }
+            }
+            Some(_) | None => wrong("has inline bytes but is no inline file"),
+        }
     }
 }
 
