@@ -32,7 +32,7 @@ enum Task {
     Doctests,
     /// Core crates depend on no runtime, clock, randomness, file or socket.
     Purity,
-    /// Runs the simulator: `cargo xtask sim --seed 7` or `--seeds 1000`.
+    /// Runs the simulator: `cargo xtask sim --seed 7` or `--seeds 1000`, `--rpc` for that of the RPC layer.
     Sim {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
