@@ -48,7 +48,8 @@ fn main() -> Result<()> {
         Task::Doctests => doctests(),
         Task::Purity => purity::run(&root),
         Task::Sim { args } => {
-            let mut all = vec!["run", "--locked", "--package", "ff2-sim", "--"];
+            // Of the whole workspace, as everything here (see `doctests`): so by the binary's name.
+            let mut all = vec!["run", "--locked", "--bin", "ff2-sim", "--"];
             all.extend(args.iter().map(String::as_str));
             cargo("simulate", &all, &[])
         }

@@ -398,7 +398,10 @@ async fn waiting_for_a_channel_ends_at_the_deadline() {
     let soon = clock::now() + Duration::from_millis(200);
     let failure = rig.client.update(&write_to(2), soon).await.unwrap_err();
     assert_eq!(failure.code, Code::Busy);
-    assert!(clock::now() < soon + Duration::from_millis(20), "it waited for somebody else's channel");
+    assert!(
+        clock::now() < soon + Duration::from_millis(20),
+        "it waited for somebody else's channel"
+    );
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ mod cluster;
 mod driver;
 mod ledger;
 mod node;
+mod panics;
 mod peer;
 mod service;
 mod session;
@@ -60,8 +61,10 @@ const CALLERS: [Process; 2] = [21, 22];
 const TASKS: usize = 3;
 
 const CHAOS: Duration = Duration::from_secs(25);
-/// Load without faults, behind them.
-const AFTERWARDS: Duration = Duration::from_secs(4);
+/// Until connections that nobody knows to be broken are found out and made again.
+const RECOVERY: Duration = Duration::from_secs(10);
+/// Load without any trouble, behind that.
+const CALM: Duration = Duration::from_secs(4);
 /// The longest that a client may be busy with what it began, and the cluster with healing.
 const REST_MAX: Duration = Duration::from_secs(90);
 
@@ -75,6 +78,8 @@ struct World {
     ledger: Arc<Ledger>,
     sky: Arc<Sky>,
     cluster: Arc<Cluster>,
+    /// No call that begins now has a reason to fail.
+    calm: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -97,10 +102,15 @@ impl World {
             ledger: Arc::default(),
             sky: Sky::new(seed, chronicle.clone()),
             cluster: Cluster::new(seed, &net, chronicle.clone()),
+            calm: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             chronicle,
             net,
         })
+    }
+
+    fn is_calm(&self) -> bool {
+        self.calm.load(SeqCst)
     }
 
     fn is_stopping(&self) -> bool {
@@ -125,7 +135,10 @@ pub fn run_rpc(seed: u64) -> Verdict {
         .start_paused(true)
         .build()
         .expect("a runtime without I/O needs nothing of the system");
-    runtime.block_on(simulate(seed))
+    panics::watch();
+    let mut verdict = runtime.block_on(simulate(seed));
+    verdict.problems.extend(panics::seen());
+    verdict
 }
 
 async fn simulate(seed: u64) -> Verdict {
@@ -151,7 +164,9 @@ async fn simulate(seed: u64) -> Verdict {
     let end = Instant::now() + CHAOS;
     Chaos::new(seed, processes).reign(world.clone(), cast.nodes.clone(), end).await;
     chaos::heal(&world, &cast.nodes).await;
-    sleep(AFTERWARDS).await;
+    sleep(RECOVERY).await;
+    world.calm.store(true, SeqCst);
+    sleep(CALM).await;
     world.stopping.store(true, SeqCst);
     come_to_rest(&world, &cast, clients).await;
     judging.abort();

@@ -24,6 +24,8 @@ use crate::rng::Rng;
 const POOL_BYTES: u64 = 768 << 10;
 /// How long after its deadline a call may still answer: timers count in milliseconds.
 const SLACK: Duration = Duration::from_millis(5);
+/// Above the waits for memory of all answers that one may stand behind.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Caller {
@@ -98,7 +100,9 @@ impl Caller {
         let node = *rng.pick(&NODES).expect("there are nodes");
         let address = Cluster::address(&self.routing.get(), node);
         let client = NamespaceClient::new(self.peers.channel(&address));
-        let deadline = Instant::now() + limit;
+        let (deadline, calm) = (Instant::now() + limit, world.is_calm());
+        let small = payload.len() + answer_bytes < 10_000;
+        let prompt = small && request.session < 100 && limit >= PATIENCE;
         let call = Call { timeout: limit, bulk: vec![payload], into };
         let outcome = client.execute(&request, call).await;
         let late = Instant::now().saturating_duration_since(deadline);
@@ -115,7 +119,7 @@ impl Caller {
                 Outcome::Answered
             }
             Err(status) => {
-                check_failure(world, number, fails, &status);
+                check_failure(world, number, Excuses { fails, calm, prompt }, &status);
                 Outcome::Failed(status.code)
             }
         }
@@ -165,12 +169,25 @@ fn check_answer(world: &World, request: &pb::NsRequest, reply: &pb::NsReply, byt
     }
 }
 
-/// Failures that a network, a restart or a full pool explain, and the one that was asked for.
-fn check_failure(world: &World, number: u64, fails: bool, status: &Status) {
+/// Why a call may fail.
+#[derive(Clone, Copy, Debug)]
+struct Excuses {
+    /// It was asked to.
+    fails: bool,
+    /// Else there may be trouble.
+    calm: bool,
+    /// It waits for nobody long: not for the service, nor for memory, but that of others' answers.
+    prompt: bool,
+}
+
+/// Failures that a network or a restart, a short deadline or a full pool explain, and the one that was
+/// asked for.
+fn check_failure(world: &World, number: u64, excuses: Excuses, status: &Status) {
     let explained = match status.code {
-        Code::Unreachable | Code::UnknownOutcome | Code::Timeout => true,
-        Code::Busy | Code::ShuttingDown => true,
-        code => fails && code == Code::NotFound,
+        Code::Unreachable | Code::UnknownOutcome | Code::ShuttingDown => !excuses.calm,
+        Code::Timeout => !(excuses.calm && excuses.prompt),
+        Code::Busy => true,
+        code => excuses.fails && code == Code::NotFound,
     };
     if !explained {
         world.chronicle.problem(format!("call {number:#x} failed: {status}"));
