@@ -40,7 +40,7 @@ use ff2_proto::{
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::{BufPool, Call, Peers, RoutingCache, SharedBuf, StorageClient};
+use crate::{BufPool, Call, Peers, RoutingCache, SharedBuf, StorageClient, clock};
 use attempt::Pursuit;
 
 /// One attempt of a read: above the time of a slow disk. Another replica is asked after it.
@@ -135,6 +135,12 @@ impl ChainClient {
         Ok(Self::with_session(peers, routing, session, salt))
     }
 
+    /// A client whose tags and waits follow from `seed`: for simulations, which repeat themselves.
+    /// Anyone who knows the seed can answer updates in this client's place.
+    pub fn seeded(peers: Arc<Peers>, routing: Arc<RoutingCache>, seed: u64) -> Arc<Self> {
+        Self::with_session(peers, routing, seed, seed)
+    }
+
     fn with_session(
         peers: Arc<Peers>,
         routing: Arc<RoutingCache>,
@@ -149,7 +155,7 @@ impl ChainClient {
             channels: Mutex::new(Channels::new(session, limits::CHANNELS_MAX)),
             channel_free: Arc::new(Semaphore::new(limits::CHANNELS_MAX as usize)),
             health: Mutex::new(TargetHealth::new()),
-            started: Instant::now(),
+            started: clock::now(),
             salt: AtomicU64::new(salt),
             counters: Counters::default(),
         })
@@ -214,7 +220,7 @@ impl ChainClient {
     /// Space of all storage nodes that answer, summed; replicas are not divided out.
     pub async fn space(&self, deadline: Instant) -> Result<pb::SpaceReply, Status> {
         let routing = self.routing.get();
-        let limit = deadline.saturating_duration_since(Instant::now()).min(LIST_ATTEMPT);
+        let limit = deadline.saturating_duration_since(clock::now()).min(LIST_ATTEMPT);
         let nodes = routing.nodes.values().filter(|node| node.role() == NodeRole::Storaged);
         let asked = nodes.filter(|node| node.alive && !node.address.is_empty()).map(|node| {
             let client = StorageClient::new(self.peers.channel(&node.address));
@@ -244,7 +250,7 @@ impl ChainClient {
 
     /// Time since this client began: the clock of its machines.
     fn now(&self) -> Duration {
-        self.started.elapsed()
+        clock::now().saturating_duration_since(self.started)
     }
 
     fn next_salt(&self) -> u64 {

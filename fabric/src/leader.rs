@@ -24,7 +24,7 @@ use ff2_proto::{Code, GroupId, Retry, Status, pb};
 use futures::{StreamExt, stream::FuturesUnordered};
 use parking_lot::Mutex;
 
-use crate::{Call, Channel, ClusterClient, Peers, routing::RoutingCache};
+use crate::{Call, Channel, ClusterClient, Peers, clock, routing::RoutingCache};
 
 /// One attempt: above the time of a slow commit, below what a user takes for a hang.
 const ATTEMPT: Duration = Duration::from_secs(2);
@@ -98,7 +98,7 @@ impl LeaderFinder {
         };
         let mut last: Option<Status> = None;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(clock::now());
             if left.is_zero() {
                 return Err(self.gave_up(last));
             }
@@ -133,7 +133,7 @@ impl LeaderFinder {
 
     /// Waits, and uses the wait to ask everybody who leads. Answers whom to ask then.
     async fn rest(&self, pause: Duration, deadline: Instant, next: String) -> String {
-        let until = Instant::now() + backoff::jittered(pause);
+        let until = clock::now() + backoff::jittered(pause);
         let known = match self.known_leader() {
             Some(known) => Some(known),
             None => self.ask_who_leads(WHO_LEADS.max(pause)).await,

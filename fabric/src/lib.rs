@@ -15,6 +15,7 @@ pub mod admin;
 pub mod auth;
 pub mod buf;
 pub mod chain;
+mod clock;
 pub mod counters;
 #[cfg(test)]
 mod echo;
@@ -36,7 +37,7 @@ mod transport;
 
 pub use auth::{ClusterKey, UserToken};
 pub use buf::{Buf, BufPool, SharedBuf};
-pub use peers::{Identity, Peers, PeersConfig};
+pub use peers::{Identity, Owed, Peers, PeersConfig};
 pub use pulse::Tuning;
 pub use routing::RoutingCache;
 pub use rpc::{Answer, Call, Channel, Context, Peer};

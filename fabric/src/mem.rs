@@ -1,7 +1,11 @@
 //! Frames inside one process, for tests and simulations: the same calls without sockets.
 //!
-//! A server that binds `mem:NAME` is found by clients that connect to `mem:NAME`. Bulk bytes are
-//! copied once, from the sender's buffer into the receiver's, as a network would.
+//! A server that binds `mem:NAME` is found by clients that connect to `mem:NAME`, or to `mem:NAME#FROM`
+//! if it matters who connects. Bulk bytes are copied once, from the sender's buffer into the
+//! receiver's, as a network would. A simulation registers a [`Weather`], which delays frames, loses
+//! them and breaks connections; without one every frame arrives at once.
+
+mod weather;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -11,7 +15,9 @@ use std::{
 
 use bytes::{Buf as _, Bytes};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::sleep};
+use weather::Road;
+pub use weather::{Fate, Line, Way, Weather, WeatherGuard, set_weather};
 
 use crate::{
     buf::SharedBuf,
@@ -24,8 +30,22 @@ use crate::{
 /// Addresses that begin so are in this process.
 pub const SCHEME: &str = "mem:";
 
-type Packet = (Bytes, Vec<SharedBuf>);
-type Pipe = (mpsc::Sender<Packet>, mpsc::Receiver<Packet>);
+/// One frame on its way.
+#[derive(Debug)]
+struct Packet {
+    head: Bytes,
+    bulk: Vec<SharedBuf>,
+    passage: weather::Passage,
+}
+
+/// One side's ends of a connection.
+#[derive(Debug)]
+struct Pipe {
+    out: mpsc::Sender<Packet>,
+    incoming: mpsc::Receiver<Packet>,
+    /// What its frames go through, and which way they go.
+    line: Option<(Line, Arc<dyn Weather>, Way)>,
+}
 
 static LISTENERS: Mutex<BTreeMap<String, mpsc::Sender<Pipe>>> = Mutex::new(BTreeMap::new());
 
@@ -69,9 +89,13 @@ pub(crate) struct Connecting(Pipe);
 
 impl Connecting {
     pub(crate) fn split(self, pulse: &Arc<Pulse>) -> (transport::Sender, transport::Receiver) {
-        let sender = Sender { packets: self.0.0, pulse: pulse.clone() };
+        let Pipe { out, incoming, line } = self.0;
+        let broken = line.as_ref().map(|(line, ..)| line.clone());
+        let sender = Sender { packets: out, road: line.map(Road::new), pulse: pulse.clone() };
         let receiver = Receiver {
-            packets: self.0.1,
+            packets: incoming,
+            line: broken,
+            torn: false,
             bulk: VecDeque::new(),
             limits: Limits::HANDSHAKE,
             pulse: pulse.clone(),
@@ -80,20 +104,34 @@ impl Connecting {
     }
 }
 
-/// Connects to the server that listens as `name`.
-pub(crate) async fn connect(name: &str) -> io::Result<Connecting> {
-    let listener = LISTENERS.lock().get(name).cloned();
-    let listener = listener.ok_or(io::ErrorKind::ConnectionRefused)?;
+/// Connects to the server that listens as the name before the `#`.
+pub(crate) async fn connect(address: &str) -> io::Result<Connecting> {
+    let (name, from) = address.split_once('#').unwrap_or((address, ""));
+    let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+    let line = weather::over(name).map(|weather| (Line::new(name, from), weather));
+    if let Some((line, weather)) = &line {
+        match weather.connecting(line) {
+            Fate::Arrives(delay) => sleep(delay).await,
+            Fate::Held => std::future::pending().await,
+            Fate::Cut | Fate::Torn => return Err(refused()),
+        }
+    }
+    let listener = LISTENERS.lock().get(name).cloned().ok_or_else(refused)?;
     let (to_server, from_client) = mpsc::channel(MEM_FRAMES_MAX);
     let (to_client, from_server) = mpsc::channel(MEM_FRAMES_MAX);
-    let sent = listener.send((to_client, from_client)).await;
-    sent.map_err(|_| io::Error::from(io::ErrorKind::ConnectionRefused))?;
-    Ok(Connecting((to_server, from_server)))
+    let side = |out, incoming, way| {
+        let line = line.clone().map(|(line, weather)| (line, weather, way));
+        Pipe { out, incoming, line }
+    };
+    let sent = listener.send(side(to_client, from_client, Way::ToClient)).await;
+    sent.map_err(|_| refused())?;
+    Ok(Connecting(side(to_server, from_server, Way::ToServer)))
 }
 
 #[derive(Debug)]
 pub(crate) struct Sender {
     packets: mpsc::Sender<Packet>,
+    road: Option<Road>,
     pulse: Arc<Pulse>,
 }
 
@@ -101,19 +139,53 @@ impl Sender {
     pub(crate) async fn send(&mut self, frames: &[Frame]) -> Result<(), LinkError> {
         for frame in frames {
             let bulk = frame.bulk.iter().filter(|part| !part.is_empty()).cloned().collect();
-            let packet = (frame.head.clone(), bulk);
-            self.packets.send(packet).await.map_err(|_| LinkError::Closed)?;
-            self.pulse.sent(frame.head.len() + frame.bulk.iter().map(|b| b.len()).sum::<usize>());
+            let head = frame.head.clone();
+            let bytes = head.len() + frame.bulk.iter().map(|b| b.len()).sum::<usize>();
+            match &mut self.road {
+                None => {
+                    let packet = Packet { head, bulk, passage: weather::Passage::FREE };
+                    self.packets.send(packet).await.map_err(|_| LinkError::Closed)?;
+                }
+                Some(road) => {
+                    let passage = road.passage(bytes)?;
+                    let sending = self.packets.send(Packet { head, bulk, passage });
+                    tokio::select! {
+                        biased;
+                        () = road.line.broken() => return Err(reset()),
+                        sent = sending => sent.map_err(|_| LinkError::Closed)?,
+                    }
+                }
+            }
+            self.pulse.sent(bytes);
         }
         Ok(())
     }
 }
 
+impl Drop for Sender {
+    /// The end of a connection travels as its frames do, and may be held as they may.
+    fn drop(&mut self) {
+        let Some(passage) = self.road.as_mut().and_then(|road| road.passage(0).ok()) else {
+            return;
+        };
+        // Into a queue that is full it does not fit; the receiver then sees the end behind the queue.
+        let _ = self.packets.try_send(Packet { head: Bytes::new(), bulk: Vec::new(), passage });
+    }
+}
+
+/// What either end of a broken connection is told.
+fn reset() -> LinkError {
+    io::Error::from(io::ErrorKind::ConnectionReset).into()
+}
+
 #[derive(Debug)]
 pub(crate) struct Receiver {
     packets: mpsc::Receiver<Packet>,
+    line: Option<Line>,
     /// What is left of the current frame's bulk bytes.
     bulk: VecDeque<SharedBuf>,
+    /// They will not come: the connection broke within them.
+    torn: bool,
     pub(crate) limits: Limits,
     pulse: Arc<Pulse>,
 }
@@ -121,7 +193,7 @@ pub(crate) struct Receiver {
 impl Receiver {
     pub(crate) async fn head(&mut self) -> Result<Head, LinkError> {
         assert!(self.bulk.is_empty(), "the last frame's bulk bytes were not taken");
-        let (mut message, bulk) = self.packets.recv().await.ok_or(LinkError::Closed)?;
+        let (mut message, bulk) = self.packet().await?;
         let bulk_bytes = bulk.iter().map(|part| part.len()).sum::<usize>();
         self.pulse.heard(message.len() + bulk_bytes);
         self.bulk = bulk.into();
@@ -140,6 +212,28 @@ impl Receiver {
         Ok(Head { header, message })
     }
 
+    /// The next packet, when its way is over. Not cancel-safe.
+    async fn packet(&mut self) -> Result<(Bytes, Vec<SharedBuf>), LinkError> {
+        let next = async {
+            let packet = self.packets.recv().await.ok_or(LinkError::Closed)?;
+            packet.passage.over().await;
+            Ok::<_, LinkError>(packet)
+        };
+        let packet = match &self.line {
+            None => next.await?,
+            Some(line) => tokio::select! {
+                biased;
+                () = line.broken() => return Err(reset()),
+                packet = next => packet?,
+            },
+        };
+        if packet.head.is_empty() {
+            return Err(LinkError::Closed);
+        }
+        self.torn = packet.passage.torn;
+        Ok((packet.head, packet.bulk))
+    }
+
     pub(crate) fn bulk(&mut self, into: &mut [u8]) -> Result<(), LinkError> {
         let mut at = 0;
         self.take(into.len(), |part| {
@@ -153,6 +247,10 @@ impl Receiver {
     }
 
     fn take(&mut self, count: usize, mut each: impl FnMut(&[u8])) -> Result<(), LinkError> {
+        if let Some(line) = self.line.as_ref().filter(|_| self.torn && count > 0) {
+            line.cut();
+            return Err(reset());
+        }
         let mut left = count;
         while left > 0 {
             let Some(part) = self.bulk.pop_front() else {

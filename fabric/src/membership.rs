@@ -13,11 +13,7 @@ mod lease;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use beat::Beat;
 use ff2_proto::{CLUSTER_GROUP, Code, NodeId, Retry, Status, pb};
@@ -29,7 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use crate::routing::RoutingWatch;
-use crate::{Call, ClusterClient, Peers, leader::LeaderFinder, routing::RoutingCache};
+use crate::{Call, ClusterClient, Peers, clock, leader::LeaderFinder, routing::RoutingCache};
 
 /// One round of a join; rounds repeat until the cluster answers.
 const JOIN_ROUND: Duration = Duration::from_secs(5);
@@ -154,7 +150,7 @@ impl Membership {
         self.watch.stop();
         // Only now, so that no late answer can renew it.
         self.beat.lease.revoke();
-        match self.beat.send(Instant::now() + LEAVE, true).await {
+        match self.beat.send(clock::now() + LEAVE, true).await {
             Ok(_) => tracing::info!(node = %self.node_id(), "left the cluster"),
             Err(error) => tracing::warn!(%error, "left without an answer; the lease will run out"),
         }
@@ -197,7 +193,7 @@ async fn join_once(
     finder: &LeaderFinder,
     request: &pb::JoinRequest,
 ) -> Result<pb::JoinReply, Status> {
-    let started = Instant::now();
+    let started = clock::now();
     let ask = |channel, timeout| async move {
         let call = Call { timeout, ..Call::default() };
         ClusterClient::new(channel).join(request, call).await.map(|(reply, _)| reply)
@@ -224,7 +220,7 @@ async fn heartbeats(
 ) {
     let mut failing = false;
     loop {
-        let next = Instant::now() + beat.interval();
+        let next = clock::now() + beat.interval();
         let outcome = tokio::select! {
             () = stop.cancelled() => return,
             outcome = beat.once() => outcome,

@@ -91,8 +91,10 @@ impl<T> Outbox<T> {
             self.take(&mut frames, &mut kept);
             if frames.is_empty() {
                 tokio::select! {
-                    () = self.filled.notified() => continue,
+                    // First the rare one: frames that never end must not hide a silent peer.
+                    biased;
                     _ = tick.tick() => pulse.check(false)?,
+                    () = self.filled.notified() => continue,
                 }
                 if !pulse.is_idle() {
                     continue;

@@ -8,12 +8,11 @@ mod connection;
 mod lane;
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Instant,
 };
 
 use connection::{Connection, Outcome, Outgoing};
@@ -25,6 +24,7 @@ use prost::Message;
 use crate::{
     auth::{ClusterKey, UserToken},
     buf::{Buf, BufPool},
+    clock,
     counters::Counters,
     frame::{HEADER_BYTES, encode_message},
     limits::{BULK_BYTES_MAX, BULK_LANES, MESSAGE_BYTES_MAX, PEERS_MAX, SMALL_BULK_BYTES},
@@ -56,7 +56,8 @@ pub struct PeersConfig {
 #[derive(Debug)]
 pub struct Peers {
     shared: Arc<Shared>,
-    by_address: Mutex<HashMap<Arc<str>, Arc<Link>>>,
+    /// In order, so that they end in the same order each time.
+    by_address: Mutex<BTreeMap<Arc<str>, Arc<Link>>>,
 }
 
 #[derive(Debug)]
@@ -64,6 +65,19 @@ struct Shared {
     config: PeersConfig,
     tuning: Tuning,
     counters: Arc<Counters>,
+}
+
+/// A reading of [`Peers::owed`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owed {
+    /// Calls without an answer.
+    pub calls: usize,
+    /// Places for requests that they take.
+    pub slots: usize,
+    /// Bulk bytes of them that count against the servers' credit.
+    pub credit_bytes: usize,
+    /// Connections that are open.
+    pub connections: usize,
 }
 
 /// The connections to one peer.
@@ -116,6 +130,18 @@ impl Peers {
 
     pub fn pool(&self) -> &Arc<BufPool> {
         &self.shared.config.pool
+    }
+
+    /// What the open connections hold for calls that were not answered yet, also for those that
+    /// nobody waits for any more. Nothing, once every server has answered.
+    pub fn owed(&self) -> Owed {
+        let mut owed = Owed::default();
+        for link in self.by_address.lock().values() {
+            for lane in std::iter::once(&link.small).chain(&link.bulk) {
+                lane.add_owed(&mut owed);
+            }
+        }
+        owed
     }
 
     /// Closes every connection; calls in flight fail, later ones too.
@@ -191,7 +217,7 @@ impl Link {
         head: Vec<u8>,
         call: Call,
     ) -> Result<connection::Answered, Status> {
-        let deadline = Instant::now() + call.timeout;
+        let deadline = clock::now() + call.timeout;
         let bulk_bytes = call.bulk.iter().map(|part| part.len()).sum();
         if head.len() - HEADER_BYTES > MESSAGE_BYTES_MAX || bulk_bytes > BULK_BYTES_MAX {
             let detail = format!(
@@ -232,7 +258,7 @@ impl Link {
     async fn connection(
         &self,
         expected_bytes: usize,
-        deadline: Instant,
+        deadline: std::time::Instant,
     ) -> Result<Arc<Connection>, Status> {
         let lane = if expected_bytes <= SMALL_BULK_BYTES { &self.small } else { self.bulk_lane() };
         lane.connection(&self.address, &self.shared, deadline).await

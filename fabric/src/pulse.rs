@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{counters::Counters, limits, transport::LinkError};
+use crate::{clock, counters::Counters, limits, transport::LinkError};
 
 /// How a connection behaves over time; the defaults are in [`crate::limits`].
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +49,7 @@ pub(crate) struct Pulse {
 impl Pulse {
     pub(crate) fn new(tuning: Tuning, counters: Arc<Counters>) -> Arc<Self> {
         Arc::new(Self {
-            born: Instant::now(),
+            born: clock::now(),
             heard_ms: AtomicU64::new(0),
             sent_ms: AtomicU64::new(0),
             paused: AtomicU32::new(0),
@@ -106,7 +106,7 @@ impl Pulse {
     }
 
     fn now_ms(&self) -> u64 {
-        millis(self.born.elapsed())
+        millis(clock::now().saturating_duration_since(self.born))
     }
 }
 

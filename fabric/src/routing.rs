@@ -4,11 +4,14 @@
 //! from heartbeat replies and from [`crate::membership::RoutingWatch`], single chains from refusals.
 //! [`RoutingCache::heard_of`] is how a connection says that its peer knows more than we do.
 
+mod changes;
 mod watch;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+use changes::Changes;
+pub use changes::{Changed, Gone};
 use ff2_proto::{ChainId, Routing, RoutingVersion, pb};
 use parking_lot::Mutex;
 use tokio::sync::watch as channel;
@@ -20,7 +23,7 @@ pub struct RoutingCache {
     current: ArcSwap<Routing>,
     /// Held while a new value is made, so that no change is lost between load and store.
     writer: Mutex<()>,
-    changed: channel::Sender<RoutingVersion>,
+    changed: Changes,
     heard: channel::Sender<RoutingVersion>,
 }
 
@@ -42,7 +45,7 @@ impl RoutingCache {
         Self {
             current: ArcSwap::from_pointee(routing),
             writer: Mutex::new(()),
-            changed: channel::Sender::new(version),
+            changed: Changes::new(),
             heard: channel::Sender::new(version),
         }
     }
@@ -71,7 +74,7 @@ impl RoutingCache {
         assert!(version > known.version, "an applied delta makes the routing newer");
         self.current.store(Arc::new(next));
         drop(guard);
-        self.changed.send_replace(version);
+        self.changed.tell();
         true
     }
 
@@ -84,7 +87,7 @@ impl RoutingCache {
         }
         self.current.store(routing);
         drop(guard);
-        self.changed.send_replace(version);
+        self.changed.tell();
         true
     }
 
@@ -96,10 +99,9 @@ impl RoutingCache {
         if !next.apply_chain(chain) {
             return false;
         }
-        let version = next.version;
         self.current.store(Arc::new(next));
         drop(guard);
-        self.changed.send_replace(version);
+        self.changed.tell();
         self.heard_of(RoutingVersion(chain.changed_at));
         true
     }
@@ -120,14 +122,15 @@ impl RoutingCache {
 
     /// Waits until the routing is newer than `version`, at most `patience`; answers what is known then.
     pub async fn wait_newer(&self, version: RoutingVersion, patience: Duration) -> Arc<Routing> {
-        let mut changed = self.changed.subscribe();
-        // The sender lives in `self`, so the only other end of the wait is the time-out.
-        let _ = tokio::time::timeout(patience, changed.wait_for(|known| *known > version)).await;
+        let mut changed = self.subscribe();
+        let newer = async { while self.version() <= version && changed.changed().await.is_ok() {} };
+        // The cache outlives this wait, so the only other end of it is the time-out.
+        let _ = tokio::time::timeout(patience, newer).await;
         self.get()
     }
 
     /// Wakes at each change, also at one that only taught a chain (the version is then the old one).
-    pub fn subscribe(&self) -> channel::Receiver<RoutingVersion> {
+    pub fn subscribe(&self) -> Changed {
         self.changed.subscribe()
     }
 
@@ -197,12 +200,12 @@ mod tests {
         let cache = RoutingCache::new();
         let mut changed = cache.subscribe();
         assert!(cache.apply(delta(0, 2, vec![])));
-        assert_eq!(*changed.borrow_and_update(), RoutingVersion(2));
+        assert!(changed.take());
         assert!(!cache.apply(delta(0, 2, vec![])));
         assert!(!cache.apply(delta(3, 4, vec![])));
-        assert!(!changed.has_changed().unwrap());
+        assert!(!changed.take());
         assert!(cache.apply_chain(&chain(1, 1, 3)));
-        assert!(changed.has_changed().unwrap());
+        assert!(changed.take());
     }
 
     #[tokio::test]

@@ -13,8 +13,11 @@ use std::{
 use ff2_proto::{Code, Status, pb};
 pub use service::{Reply, ReplyFuture, Request, Service, decode, no_such_method};
 
-use crate::buf::{Buf, SharedBuf};
 pub use crate::peers::Channel;
+use crate::{
+    buf::{Buf, SharedBuf},
+    clock,
+};
 
 /// One method of the data plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +43,7 @@ pub struct Context {
 impl Context {
     /// What is left until the deadline.
     pub fn remaining(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
+        self.deadline.saturating_duration_since(clock::now())
     }
 
     /// For calls that only ff2's own processes make.

@@ -169,8 +169,9 @@ impl Server {
         });
         let connections = TaskTracker::new();
         tokio::select! {
-            () = accept_all(&mut listener, &shared, &connections) => (),
+            biased;
             () = stop.cancelled() => (),
+            () = accept_all(&mut listener, &shared, &connections) => (),
         }
         drop(listener);
         connections.close();
@@ -230,6 +231,8 @@ impl Shared {
         let pulse = Pulse::new(self.config.tuning, self.counters.clone());
         let admission = timeout(HANDSHAKE_TIMEOUT, self.admit(incoming, &pulse));
         let admitted = tokio::select! {
+            // Who was admitted at the last moment is served: it may not be told otherwise any more.
+            biased;
             admitted = admission => admitted,
             () = self.stop.cancelled() => return,
             () = stranger.evicted.cancelled() => {

@@ -15,12 +15,12 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
 }
 
-pub(crate) fn chunk(key: Option<pb::ChunkKey>) -> Result<ChunkId, Status> {
+pub fn chunk(key: Option<pb::ChunkKey>) -> Result<ChunkId, Status> {
     key.map(ChunkId::from).ok_or_else(|| invalid("the call names no chunk"))
 }
 
 /// A client's update with its payload, which is checked before anything else is looked at.
-pub(crate) fn update(request: &pb::UpdateRequest, bulk: Buf) -> Result<Update<SharedBuf>, Status> {
+pub fn update(request: &pb::UpdateRequest, bulk: Buf) -> Result<Update<SharedBuf>, Status> {
     let kind = request.kind();
     let payload = checked_payload(request, bulk)?;
     let change = match kind {
@@ -63,10 +63,7 @@ fn checked_payload(request: &pb::UpdateRequest, bulk: Buf) -> Result<SharedBuf, 
 }
 
 /// A forward with its payload.
-pub(crate) fn forward(
-    request: pb::ForwardRequest,
-    bulk: Buf,
-) -> Result<Forward<SharedBuf>, Status> {
+pub fn forward(request: pb::ForwardRequest, bulk: Buf) -> Result<Forward<SharedBuf>, Status> {
     let inner = request.update.as_ref().ok_or_else(|| invalid("a forward without an update"))?;
     let payload = checked_payload(inner, bulk)?;
     let change = match inner.kind() {
@@ -99,7 +96,7 @@ pub(crate) fn forward(
 }
 
 /// The message of a forward, and the bytes that travel beside it.
-pub(crate) fn forward_request(
+pub fn forward_request(
     chain: u32,
     forward: &Forward<SharedBuf>,
 ) -> (pb::ForwardRequest, Vec<SharedBuf>) {
@@ -144,14 +141,14 @@ fn update_id(made_under: u64, version: u64) -> Option<UpdateId> {
     (version != 0).then_some(id)
 }
 
-pub(crate) fn standing(reply: &pb::QueryVersionReply) -> Standing {
+pub fn standing(reply: &pb::QueryVersionReply) -> Standing {
     Standing {
         committed: update_id(reply.committed_made_under, reply.committed_version),
         pending: update_id(reply.pending_made_under, reply.pending_version),
     }
 }
 
-pub(crate) fn query_reply(standing: Standing) -> pb::QueryVersionReply {
+pub fn query_reply(standing: Standing) -> pb::QueryVersionReply {
     let parts = |id: Option<UpdateId>| id.map_or((0, 0), |id| (id.version.0, id.made_under.0));
     let (committed_version, committed_made_under) = parts(standing.committed);
     let (pending_version, pending_made_under) = parts(standing.pending);
@@ -164,7 +161,7 @@ pub(crate) fn query_reply(standing: Standing) -> pb::QueryVersionReply {
     }
 }
 
-pub(crate) fn page_request(request: &pb::SyncPageRequest) -> PageRequest {
+pub fn page_request(request: &pb::SyncPageRequest) -> PageRequest {
     PageRequest {
         chain_version: request.chain_version.into(),
         after: request.after.map(ChunkId::from),
@@ -174,7 +171,7 @@ pub(crate) fn page_request(request: &pb::SyncPageRequest) -> PageRequest {
     }
 }
 
-pub(crate) fn outcomes(request: &pb::SettleRequest) -> Result<Vec<Outcome>, Status> {
+pub fn outcomes(request: &pb::SettleRequest) -> Result<Vec<Outcome>, Status> {
     let outcome = |update: &pb::SettledUpdate| {
         let id = update_id(update.made_under, update.version);
         Ok(Outcome {
@@ -186,7 +183,7 @@ pub(crate) fn outcomes(request: &pb::SettleRequest) -> Result<Vec<Outcome>, Stat
     request.updates.iter().map(outcome).collect()
 }
 
-pub(crate) fn settled(outcome: &Outcome) -> pb::SettledUpdate {
+pub fn settled(outcome: &Outcome) -> pb::SettledUpdate {
     pb::SettledUpdate {
         chunk: Some(outcome.chunk.into()),
         version: outcome.id.version.0,
@@ -195,7 +192,7 @@ pub(crate) fn settled(outcome: &Outcome) -> pb::SettledUpdate {
     }
 }
 
-pub(crate) fn invalid(detail: impl Into<String>) -> Status {
+pub fn invalid(detail: impl Into<String>) -> Status {
     Status::new(Code::InvalidArgument, detail)
 }
 

@@ -32,7 +32,7 @@ enum Task {
     Doctests,
     /// Core crates depend on no runtime, clock, randomness, file or socket.
     Purity,
-    /// Runs the simulator: `cargo xtask sim --seed 7` or `--seeds 1000`.
+    /// Runs the simulator: `cargo xtask sim --seed 7` or `--seeds 1000`, `--rpc` for that of the RPC layer.
     Sim {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
@@ -48,7 +48,8 @@ fn main() -> Result<()> {
         Task::Doctests => doctests(),
         Task::Purity => purity::run(&root),
         Task::Sim { args } => {
-            let mut all = vec!["run", "--locked", "--package", "ff2-sim", "--"];
+            // Of the whole workspace, as everything here (see `doctests`): so by the binary's name.
+            let mut all = vec!["run", "--locked", "--bin", "ff2-sim", "--"];
             all.extend(args.iter().map(String::as_str));
             cargo("simulate", &all, &[])
         }

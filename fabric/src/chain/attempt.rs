@@ -11,6 +11,7 @@ use ff2_proto::{
 };
 
 use super::ChainClient;
+use crate::clock;
 
 /// Who takes a chain's updates now.
 #[derive(Clone, Debug)]
@@ -105,7 +106,7 @@ impl<'a> Pursuit<'a> {
 
     /// The time-out of the next attempt.
     pub(super) fn limit(&self, attempt: Duration) -> Duration {
-        attempt.min(self.deadline.saturating_duration_since(Instant::now()))
+        attempt.min(self.deadline.saturating_duration_since(clock::now()))
     }
 
     /// What comes of it in the time that is left.
@@ -148,7 +149,7 @@ impl<'a> Pursuit<'a> {
                 self.client.routing.wait_newer(self.routing, wait).await;
             }
         }
-        if Instant::now() >= self.deadline {
+        if clock::now() >= self.deadline {
             // No attempt without time for an answer.
             return Err(self.gave_up(failure));
         }

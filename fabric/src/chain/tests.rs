@@ -381,6 +381,29 @@ async fn an_abandoned_update_gives_its_channel_back() {
     assert_eq!(rig.nodes[0].tags.lock().iter().map(|tag| tag.channel).max(), Some(0));
 }
 
+/// The wait for a channel is a part of the operation, so the deadline bounds it too.
+#[tokio::test(start_paused = true)]
+async fn waiting_for_a_channel_ends_at_the_deadline() {
+    let rig = Rig::start("channels").await;
+    let all = limits::CHANNELS_MAX as usize;
+    rig.trick(1, &vec![Trick::Hang; all]);
+    let mut hanging = tokio::task::JoinSet::new();
+    for _ in 0..all {
+        let (client, deadline) = (rig.client.clone(), clock::now() + LONG);
+        hanging.spawn(async move { client.update(&write_to(1), deadline).await });
+    }
+    while rig.client.channels.lock().in_flight() < all {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let soon = clock::now() + Duration::from_millis(200);
+    let failure = rig.client.update(&write_to(2), soon).await.unwrap_err();
+    assert_eq!(failure.code, Code::Busy);
+    assert!(
+        clock::now() < soon + Duration::from_millis(20),
+        "it waited for somebody else's channel"
+    );
+}
+
 #[tokio::test]
 async fn chunks_are_listed_and_space_is_summed() {
     let rig = Rig::start("list").await;

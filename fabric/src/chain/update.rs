@@ -31,7 +31,11 @@ impl ChainClient {
     /// Two updates of one chunk that are called at the same time may be applied in either order.
     pub async fn update(&self, update: &ChunkUpdate, deadline: Instant) -> Result<Updated, Status> {
         check_bounds(update)?;
-        let channel = self.channel().await;
+        let mut pursuit = Pursuit::new(self, deadline);
+        let Some(channel) = pursuit.before_deadline(self.channel()).await else {
+            let detail = "gave up at the deadline: every channel has an update in flight";
+            return Err(Status::new(Code::Busy, detail));
+        };
         let mut request = pb::UpdateRequest {
             chain: update.chain.0,
             chain_version: 0,
@@ -44,7 +48,6 @@ impl ChainClient {
             chunk_size: update.chunk_size,
             grant: update.grant.clone(),
         };
-        let mut pursuit = Pursuit::new(self, deadline);
         loop {
             let failure = match self.head(update.chain) {
                 Err(failure) => failure,

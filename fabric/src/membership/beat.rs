@@ -13,7 +13,7 @@ use super::{
     Report,
     lease::{BootTime, Lease},
 };
-use crate::{Call, ClusterClient, leader::LeaderFinder, routing::RoutingCache};
+use crate::{Call, ClusterClient, clock, leader::LeaderFinder, routing::RoutingCache};
 
 /// Bounds of what a metad may ask for, so that a bad answer cannot stop or flood the cluster.
 const INTERVAL_MIN: Duration = Duration::from_millis(20);
@@ -72,7 +72,7 @@ impl Beat {
     /// A heartbeat, and a new join if the cluster does not know this process (any more).
     pub(super) async fn once(&self) -> Result<(), Status> {
         let half_lease = Duration::from_millis(self.lease_ms.load(Ordering::Relaxed) / 2);
-        let deadline = Instant::now() + half_lease.max(self.interval());
+        let deadline = clock::now() + half_lease.max(self.interval());
         match self.send(deadline, false).await {
             Err(status) if forgotten(&status) => {
                 tracing::warn!(%status, "the cluster does not know this process: joining again");

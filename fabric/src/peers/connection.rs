@@ -27,10 +27,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     buf::{Buf, BufPool, SharedBuf},
+    clock,
     frame::{FrameError, Header, Kind, seal},
     handshake::Welcome,
     limits::{BULK_BYTES_MAX, REPLY_BUFFER_WAIT},
     outbox::Outbox,
+    peers::Owed,
     pulse::Pulse,
     routing::RoutingCache,
     transport::{Frame, Head, LinkError, Receiver, Sender},
@@ -71,6 +73,7 @@ pub(super) struct Connection {
     /// Bulk bytes that may still be sent.
     credit: Semaphore,
     credit_bytes: u32,
+    slots_all: usize,
     pulse: Arc<Pulse>,
     pool: Arc<BufPool>,
     routing: Arc<RoutingCache>,
@@ -100,14 +103,16 @@ impl Connection {
         routing: Arc<RoutingCache>,
     ) -> Arc<Self> {
         let credit_bytes = welcome.credit_bytes.max(1);
+        let slots_all = welcome.requests.max(1) as usize;
         let connection = Arc::new(Self {
             address,
             outbox: Outbox::new(),
             waiting: Mutex::default(),
             next_id: AtomicU64::new(1),
-            slots: Semaphore::new(welcome.requests.max(1) as usize),
+            slots: Semaphore::new(slots_all),
             credit: Semaphore::new(credit_bytes as usize),
             credit_bytes,
+            slots_all,
             pulse,
             pool,
             routing,
@@ -127,6 +132,14 @@ impl Connection {
     /// How many more calls it takes: to choose between connections.
     pub(super) fn free_slots(&self) -> usize {
         self.slots.available_permits()
+    }
+
+    /// Adds what calls hold now.
+    pub(super) fn add_owed(&self, owed: &mut Owed) {
+        owed.connections += 1;
+        owed.calls += self.waiting.lock().len();
+        owed.slots += self.slots_all - self.slots.available_permits();
+        owed.credit_bytes += self.credit_bytes as usize - self.credit.available_permits();
     }
 
     pub(super) fn stop(&self) {
@@ -150,7 +163,7 @@ impl Connection {
         let guard = GiveUp { connection: self, id };
         let mut header = Header::new(Kind::Request, id, self.routing.version().0);
         header.method = method;
-        header.timeout_ms = millis(deadline.saturating_duration_since(Instant::now()));
+        header.timeout_ms = millis(deadline.saturating_duration_since(clock::now()));
         seal(&mut head, header, bulk_bytes);
         let pushed = self.outbox.push(Frame { head: head.into(), bulk }, id);
         if pushed.is_err() {
@@ -181,9 +194,11 @@ impl Connection {
     async fn write(self: Arc<Self>, sender: Sender) {
         let version = || self.routing.version().0;
         let sending = self.outbox.send_all(sender, &self.pulse, version);
+        // Whoever ended the connection has said why.
         let ended = tokio::select! {
-            ended = sending => ended,
+            biased;
             () = self.end.cancelled() => Ok(()),
+            ended = sending => ended,
         };
         if let Err(why) = ended {
             self.fail(&why);
@@ -192,8 +207,9 @@ impl Connection {
 
     async fn read(self: Arc<Self>, mut receiver: Receiver) {
         let ended = tokio::select! {
-            ended = self.receive(&mut receiver) => ended,
+            biased;
             () = self.end.cancelled() => Ok(()),
+            ended = self.receive(&mut receiver) => ended,
         };
         if let Err(why) = ended {
             self.fail(&why);
@@ -300,7 +316,9 @@ impl Connection {
                 let _ = caller.send(Err(self.unreachable()));
             }
         }
-        let sent: Vec<_> = self.waiting.lock().drain().collect();
+        let mut sent: Vec<_> = self.waiting.lock().drain().collect();
+        // First called, first told.
+        sent.sort_unstable_by_key(|(id, _)| *id);
         for (_, waiting) in sent {
             if let Some((caller, _)) = waiting.caller {
                 let _ = caller.send(Err(self.unknown()));

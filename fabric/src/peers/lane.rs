@@ -13,13 +13,13 @@ use ff2_proto::{Code, Retry, Status};
 use parking_lot::Mutex;
 use tokio::{
     net::TcpStream,
-    sync::watch,
     time::{timeout, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
-use super::{Shared, connection::Connection};
+use super::{Owed, Shared, connection::Connection};
 use crate::{
-    handshake,
+    clock, handshake,
     limits::{RECONNECT_MAX, RECONNECT_MIN},
     mem,
     pulse::Pulse,
@@ -36,8 +36,8 @@ pub(super) struct Lane {
 #[derive(Debug)]
 enum State {
     Idle,
-    /// The task drops its end when it has changed the state.
-    Connecting(watch::Receiver<()>),
+    /// Cancelled when the task has changed the state, or is gone.
+    Connecting(CancellationToken),
     Open(Arc<Connection>),
     Failed {
         status: Status,
@@ -59,11 +59,18 @@ impl Lane {
             State::Open(connection) if connection.is_open() => {
                 Readiness::FreeSlots(connection.free_slots())
             }
-            State::Failed { until, .. } if *until > Instant::now() => Readiness::Failed,
+            State::Failed { until, .. } if *until > clock::now() => Readiness::Failed,
             State::Stopped => Readiness::Failed,
             State::Idle | State::Connecting(_) | State::Open(_) | State::Failed { .. } => {
                 Readiness::NotOpen
             }
+        }
+    }
+
+    pub(super) fn add_owed(&self, owed: &mut Owed) {
+        match &*self.state.lock() {
+            State::Open(connection) if connection.is_open() => connection.add_owed(owed),
+            _ => {}
         }
     }
 
@@ -75,13 +82,12 @@ impl Lane {
         deadline: Instant,
     ) -> Result<Arc<Connection>, Status> {
         loop {
-            let mut done = match self.look(address, shared) {
+            let done = match self.look(address, shared) {
                 Look::Open(connection) => return Ok(connection),
                 Look::Failed(status) => return Err(status),
                 Look::Connecting(done) => done,
             };
-            // Ends when the task drops its sender; nothing is ever sent.
-            let waited = timeout_at(deadline.into(), done.changed()).await;
+            let waited = timeout_at(deadline.into(), done.cancelled()).await;
             if waited.is_err() {
                 let detail = format!("connecting to {address} took longer than the call may wait");
                 return Err(Status::new(Code::Unreachable, detail));
@@ -95,10 +101,10 @@ impl Lane {
             State::Open(connection) if connection.is_open() => {
                 return Look::Open(connection.clone());
             }
-            State::Connecting(done) if done.has_changed().is_ok() => {
+            State::Connecting(done) if !done.is_cancelled() => {
                 return Look::Connecting(done.clone());
             }
-            State::Failed { status, until, .. } if *until > Instant::now() => {
+            State::Failed { status, until, .. } if *until > clock::now() => {
                 return Look::Failed(status.clone());
             }
             State::Stopped => {
@@ -108,7 +114,8 @@ impl Lane {
             // A task that ended without a word belonged to a runtime that is gone.
             State::Idle | State::Open(_) | State::Connecting(_) => RECONNECT_MIN,
         };
-        let (working, done) = watch::channel(());
+        let done = CancellationToken::new();
+        let working = done.clone().drop_guard();
         *state = State::Connecting(done.clone());
         drop(state);
         let (lane, address, shared) = (self.clone(), address.clone(), shared.clone());
@@ -117,7 +124,7 @@ impl Lane {
                 Ok(connection) => State::Open(connection),
                 Err(status) => {
                     tracing::debug!(%address, %status, "connecting failed");
-                    State::Failed { status, until: Instant::now() + pause, pause }
+                    State::Failed { status, until: clock::now() + pause, pause }
                 }
             };
             lane.settle(next);
@@ -202,7 +209,7 @@ pub(super) enum Readiness {
 enum Look {
     Open(Arc<Connection>),
     Failed(Status),
-    Connecting(watch::Receiver<()>),
+    Connecting(CancellationToken),
 }
 
 /// A refusal that repeats is the person's to mend: it is logged where it is seen first.
@@ -237,9 +244,9 @@ mod tests {
         assert!(Readiness::FreeSlots(usize::MAX) < Readiness::NotOpen);
         let failed =
             |until| State::Failed { status: Code::Unreachable.into(), until, pause: RECONNECT_MIN };
-        lane.settle(failed(Instant::now() + RECONNECT_MAX));
+        lane.settle(failed(clock::now() + RECONNECT_MAX));
         assert_eq!(lane.readiness(), Readiness::Failed);
-        lane.settle(failed(Instant::now()));
+        lane.settle(failed(clock::now()));
         assert_eq!(lane.readiness(), Readiness::NotOpen);
     }
 }

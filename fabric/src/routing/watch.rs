@@ -3,16 +3,13 @@
 //! Any metad will do. One that answers with less than what somebody else spoke of is behind: the
 //! next is asked.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use ff2_proto::{RoutingVersion, Status, pb};
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::RoutingCache;
-use crate::{Call, ClusterClient, Peers, leader::backoff};
+use crate::{Call, ClusterClient, Peers, clock, leader::backoff};
 
 /// A metad holds the question this long when nothing changes.
 const HOLD: Duration = Duration::from_secs(10);
@@ -67,7 +64,7 @@ impl Asking {
             let known = self.routing.version();
             let wanted = *heard.borrow_and_update();
             let hold = if wanted > known { Duration::ZERO } else { HOLD };
-            let started = Instant::now();
+            let started = clock::now();
             // A rumour of something newer interrupts the long poll; the poll has no effect to lose.
             let outcome = tokio::select! {
                 outcome = self.ask(known, hold) => outcome,
@@ -75,7 +72,7 @@ impl Asking {
             };
             let fresh = self.routing.version();
             let useful = match outcome {
-                Ok(()) => fresh > known || (wanted <= known && started.elapsed() >= HELD),
+                Ok(()) => fresh > known || (wanted <= known && clock::now() >= started + HELD),
                 Err(ref status) => {
                     tracing::debug!(%status, "asking for the routing failed");
                     false

@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use ff2_proto::{Code, RoutingVersion, Status, pb};
@@ -24,6 +24,7 @@ use super::Shared;
 use crate::{
     auth::{check_claims, now_s},
     buf::Buf,
+    clock,
     frame::{FrameError, HEADER_BYTES, Header, Kind, encode_message, seal},
     limits::{
         BULK_BYTES_MAX, DRAIN_MAX, MESSAGE_BYTES_MAX, PAGE_BYTES, REQUESTS_MAX, SMALL_MESSAGE_BYTES,
@@ -83,6 +84,7 @@ impl Connection {
         self.pulse.heard(0);
         let writer = tokio::spawn(self.clone().write(sender));
         let ended = tokio::select! {
+            biased;
             ended = self.receive(receiver) => ended,
             () = self.end.cancelled() => Ok(()),
             () = self.drained() => Ok(()),
@@ -101,6 +103,7 @@ impl Connection {
         let version = || self.shared.config.routing.version().0;
         let sending = self.outbox.send_all(sender, &self.pulse, version);
         let ended = tokio::select! {
+            biased;
             ended = sending => ended,
             () = self.end.cancelled() => Ok(()),
         };
@@ -156,7 +159,7 @@ impl Connection {
     ) -> Result<(), LinkError> {
         let header = head.header;
         let wait = Duration::from_millis(header.timeout_ms.into());
-        let deadline = Instant::now() + wait;
+        let deadline = clock::now() + wait;
         let credit = u64::from(header.bulk_bytes);
         self.owe(credit)?;
         if self.shared.stop.is_cancelled() {
@@ -191,7 +194,7 @@ impl Connection {
     }
 
     fn handle(self: &Arc<Self>, method: Method, request: Request, header: Header, held: Held) {
-        let started = Instant::now();
+        let started = clock::now();
         let deadline = request.cx.deadline;
         self.shared.counters.begin(method);
         let work = self.shared.router.call(request);
@@ -200,8 +203,12 @@ impl Connection {
             let mut result = work.await;
             let shared = &connection.shared;
             shared.counters.end(method, result.is_err());
-            shared.observe(method, started.elapsed(), result.as_ref().err());
-            if Instant::now() > deadline && result.is_ok() {
+            shared.observe(
+                method,
+                clock::now().saturating_duration_since(started),
+                result.as_ref().err(),
+            );
+            if clock::now() > deadline && result.is_ok() {
                 result = Err(Status::new(Code::Timeout, "the answer came after the deadline"));
             }
             connection.answer(&header, held, result);
@@ -245,7 +252,7 @@ impl Connection {
     async fn bulk(
         &self,
         header: &Header,
-        deadline: Instant,
+        deadline: std::time::Instant,
         receiver: &mut Receiver,
     ) -> Result<Taken, LinkError> {
         let len = header.bulk_bytes as usize;

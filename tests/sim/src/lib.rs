@@ -5,6 +5,9 @@
 //! A run is a function of its seed: [`run`] draws the network's weather, the faults and the load from
 //! it, lets chaos reign, heals everything, waits for the cluster to converge, and checks what was
 //! promised. The same machines, driven by threads and disks, are the daemons.
+//!
+//! What moves messages there is the simulator's own. [`run_rpc`] is the other half: the real RPC layer
+//! and chain client of `ff2-fabric` in virtual time, over connections that break (see `rpc`).
 
 mod chunk_client;
 mod disk;
@@ -17,10 +20,12 @@ mod metad;
 mod name_client;
 mod net;
 mod rng;
+mod rpc;
 mod storaged;
 mod verdict;
 mod world;
 
 pub use failover::{Failover, failover};
+pub use rpc::run_rpc;
 pub use verdict::Verdict;
 pub use world::run;
