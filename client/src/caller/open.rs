@@ -130,6 +130,7 @@ impl Caller {
             read: how.read,
             write: how.write,
             layout: None,
+            umask: self.umask,
         };
         let (reply, session) = self.shared.mutate_in(&self.cred, Op::Create(create)).await?;
         let mut attr = reply.attr.ok_or_else(|| incomplete("attributes"))?;

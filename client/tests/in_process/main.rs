@@ -5,6 +5,7 @@
 mod failures;
 mod fake;
 mod files;
+mod locks;
 mod names;
 
 use std::time::Duration;

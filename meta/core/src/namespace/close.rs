@@ -9,6 +9,7 @@ use super::{
     keys::{self, Tag},
     length, open, perm,
     tx::Tx,
+    xattr,
 };
 use crate::kv::Kv;
 
@@ -71,5 +72,6 @@ fn wrote(
     if !perm::is_root(&tx.cred) {
         inode.attr.mode = perm::without_privileges(inode.attr.mode);
     }
+    xattr::drop_capability(tx, inode);
     Ok(writer.overtaken)
 }

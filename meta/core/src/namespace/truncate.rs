@@ -10,6 +10,7 @@ use super::{
     keys::{self, Tag},
     length, perm,
     tx::Tx,
+    xattr,
 };
 use crate::kv::{Kv, KvRead};
 
@@ -29,6 +30,7 @@ pub(super) fn resize(
     if !perm::is_root(&tx.cred) {
         inode.attr.mode = perm::without_privileges(inode.attr.mode);
     }
+    xattr::drop_capability(tx, inode);
     // Growing makes a hole. A file that has no chunks above the new size needs no cut either.
     if grows || !length::chunks_above(&tx.kv, inode, size) {
         return Ok(None);

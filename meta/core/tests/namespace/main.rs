@@ -2,10 +2,13 @@
 //! answers, and a long random comparison with a plain model of a POSIX tree.
 #![expect(clippy::unwrap_used, reason = "a test ends where its setting cannot be made")]
 
+mod acls;
 mod attributes;
+mod confined;
 mod files;
 mod fsck;
 mod links;
+mod locks;
 mod model;
 mod names;
 mod ops;
@@ -15,3 +18,4 @@ mod renames;
 mod sessions;
 mod truncation;
 mod volume;
+mod xattrs;

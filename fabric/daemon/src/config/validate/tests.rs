@@ -52,6 +52,7 @@ fn mount() -> MountConfig {
         http_listen: None,
         allow_other: false,
         read_only: false,
+        subdir: None,
         cache_ms: 1_000,
         log: LogConfig::default(),
     }
