@@ -34,7 +34,7 @@ impl Filesystem for Requests {
     // ---- entries and attributes ----
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let parent = self.0.from_kernel(parent);
+        let parent = self.0.inode_meant(parent);
         let name = name.as_bytes().to_vec();
         let work = self.work("lookup", parent, request);
         self.answer_entry(work, reply, move |_, caller| async move {
@@ -43,7 +43,7 @@ impl Filesystem for Requests {
     }
 
     fn forget(&self, _request: &Request, inode: INodeNo, lookups: u64) {
-        let inode = self.0.from_kernel(inode);
+        let inode = self.0.inode_meant(inode);
         self.0.known.forget(inode.0, lookups);
     }
 
@@ -54,7 +54,7 @@ impl Filesystem for Requests {
         _handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        let inode = self.0.from_kernel(inode);
+        let inode = self.0.inode_meant(inode);
         let work = self.work("getattr", inode, request);
         self.answer_attr(work, reply, move |at, caller| async move {
             entry::getattr(&at, &caller, inode.0).await
@@ -79,7 +79,7 @@ impl Filesystem for Requests {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let inode = self.0.from_kernel(inode);
+        let inode = self.0.inode_meant(inode);
         let change = Change { mode, uid, gid, size, atime, mtime };
         let work = self.work("setattr", inode, request);
         self.answer_attr(work, reply, move |at, caller| async move {
@@ -88,7 +88,7 @@ impl Filesystem for Requests {
     }
 
     fn readlink(&self, request: &Request, inode: INodeNo, reply: ReplyData) {
-        let inode = self.0.from_kernel(inode);
+        let inode = self.0.inode_meant(inode);
         let work = self.work("readlink", inode, request);
         self.spawn(async move {
             let caller = work.caller();
@@ -100,7 +100,7 @@ impl Filesystem for Requests {
     }
 
     fn access(&self, request: &Request, inode: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
-        let inode = self.0.from_kernel(inode);
+        let inode = self.0.inode_meant(inode);
         let work = self.work("access", inode, request);
         self.answer_empty(work, reply, move |_, caller| async move {
             caller.access(InodeId(inode.0), mask.bits() as u32).await
@@ -108,7 +108,7 @@ impl Filesystem for Requests {
     }
 
     fn statfs(&self, request: &Request, inode: INodeNo, reply: ReplyStatfs) {
-        let inode = self.0.from_kernel(inode);
+        let inode = self.0.inode_meant(inode);
         let work = self.work("statfs", inode, request);
         self.spawn(async move {
             let outcome = work.run(entry::statfs(&work.at, &work.caller())).await;
@@ -142,7 +142,7 @@ impl Filesystem for Requests {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let parent = self.0.from_kernel(parent);
+        let parent = self.0.inode_meant(parent);
         let name = name.as_bytes().to_vec();
         let work = self.work("mknod", parent, request);
         self.answer_entry(work, reply, move |_, caller| async move {
@@ -160,7 +160,7 @@ impl Filesystem for Requests {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        let parent = self.0.from_kernel(parent);
+        let parent = self.0.inode_meant(parent);
         let name = name.as_bytes().to_vec();
         let work = self.work("mkdir", parent, request);
         self.answer_entry(work, reply, move |_, caller| async move {
@@ -177,7 +177,7 @@ impl Filesystem for Requests {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let parent = self.0.from_kernel(parent);
+        let parent = self.0.inode_meant(parent);
         let name = link_name.as_bytes().to_vec();
         let kind = NodeKind::Symlink { target: target.as_os_str().as_bytes().to_vec() };
         let work = self.work("symlink", parent, request);
@@ -194,8 +194,8 @@ impl Filesystem for Requests {
         new_name: &OsStr,
         reply: ReplyEntry,
     ) {
-        let inode = self.0.from_kernel(inode);
-        let new_parent = self.0.from_kernel(new_parent);
+        let inode = self.0.inode_meant(inode);
+        let new_parent = self.0.inode_meant(new_parent);
         let name = new_name.as_bytes().to_vec();
         let work = self.work("link", inode, request);
         self.answer_entry(work, reply, move |_, caller| async move {
@@ -204,7 +204,7 @@ impl Filesystem for Requests {
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let parent = self.0.from_kernel(parent);
+        let parent = self.0.inode_meant(parent);
         let name = name.as_bytes().to_vec();
         let work = self.work("unlink", parent, request);
         self.answer_empty(work, reply, move |_, caller| async move {
@@ -213,7 +213,7 @@ impl Filesystem for Requests {
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let parent = self.0.from_kernel(parent);
+        let parent = self.0.inode_meant(parent);
         let name = name.as_bytes().to_vec();
         let work = self.work("rmdir", parent, request);
         self.answer_empty(work, reply, move |_, caller| async move {
@@ -231,8 +231,8 @@ impl Filesystem for Requests {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let parent = self.0.from_kernel(parent);
-        let new_parent = self.0.from_kernel(new_parent);
+        let parent = self.0.inode_meant(parent);
+        let new_parent = self.0.inode_meant(new_parent);
         let (name, new_name) = (name.as_bytes().to_vec(), new_name.as_bytes().to_vec());
         let work = self.work("rename", parent, request);
         self.answer_empty(work, reply, move |_, caller| async move {
@@ -243,7 +243,7 @@ impl Filesystem for Requests {
     // ---- files ----
 
     fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let inode = self.0.from_kernel(inode);
+        let inode = self.0.inode_meant(inode);
         let work = self.work("open", inode, request);
         self.spawn(async move {
             let (at, caller) = (work.at.clone(), work.caller());
@@ -269,7 +269,7 @@ impl Filesystem for Requests {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let parent = self.0.from_kernel(parent);
+        let parent = self.0.inode_meant(parent);
         let name = name.as_bytes().to_vec();
         let work = self.work("create", parent, request);
         self.spawn(async move {
@@ -304,7 +304,7 @@ impl Filesystem for Requests {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let inode = self.0.from_kernel(inode);
+        let inode = self.0.inode_meant(inode);
         let work = self.work("read", inode, request);
         self.spawn(async move {
             match work.run(data::read(&work.at, handle.0, offset, size)).await {
@@ -326,7 +326,7 @@ impl Filesystem for Requests {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let inode = self.0.from_kernel(inode);
+        let inode = self.0.inode_meant(inode);
         let work = self.work("write", inode, request);
         let bytes = self.0.copies.copy(&self.0.runtime, bytes);
         self.spawn(async move {
@@ -348,7 +348,7 @@ impl Filesystem for Requests {
         lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        let inode = self.0.from_kernel(inode);
+        let inode = self.0.inode_meant(inode);
         let work = self.work("flush", inode, request);
         self.answer_empty(work, reply, move |at, caller| async move {
             let flushed = open::file(&at, handle.0)?.flush().await;
@@ -367,7 +367,7 @@ impl Filesystem for Requests {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let inode = self.0.from_kernel(inode);
+        let inode = self.0.inode_meant(inode);
         let work = self.work("release", inode, request);
         self.answer_empty(work, reply, move |at, caller| async move {
             let unlocked = lock::released(&at, &caller, inode.0, handle.0).await;
@@ -383,7 +383,7 @@ impl Filesystem for Requests {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        let inode = self.0.from_kernel(inode);
+        let inode = self.0.inode_meant(inode);
         let work = self.work("fsync", inode, request);
         self.answer_empty(work, reply, move |at, _| async move {
             open::file(&at, handle.0)?.fsync().await
@@ -393,7 +393,7 @@ impl Filesystem for Requests {
     // ---- directories ----
 
     fn opendir(&self, _request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let inode = self.0.from_kernel(inode);
+        let inode = self.0.inode_meant(inode);
         // The kernel checked the permission; the namespace checks it again at each page.
         let handle = self.0.directories.insert(Directory::new(inode.0));
         reply.opened(FileHandle(handle), FopenFlags::empty());
@@ -407,7 +407,7 @@ impl Filesystem for Requests {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let inode = self.0.from_kernel(inode);
+        let inode = self.0.inode_meant(inode);
         let work = self.work("readdir", inode, request);
         self.spawn(async move {
             match work.run(list(&work, inode, handle.0, offset, &mut reply)).await {
@@ -425,7 +425,7 @@ impl Filesystem for Requests {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let inode = self.0.from_kernel(inode);
+        let inode = self.0.inode_meant(inode);
         let work = self.work("readdirplus", inode, request);
         self.spawn(async move {
             match work.run(list_plus(&work, inode, handle.0, offset, &mut reply)).await {
@@ -477,7 +477,7 @@ impl Filesystem for Requests {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let inode = self.0.from_kernel(inode);
+        let inode = self.0.inode_meant(inode);
         let (name, value) = (name.as_bytes().to_vec(), value.to_vec());
         let work = self.work("setxattr", inode, request);
         self.answer_empty(work, reply, move |at, caller| async move {
@@ -493,7 +493,7 @@ impl Filesystem for Requests {
         size: u32,
         reply: ReplyXattr,
     ) {
-        let inode = self.0.from_kernel(inode);
+        let inode = self.0.inode_meant(inode);
         let name = name.as_bytes().to_vec();
         let work = self.work("getxattr", inode, request);
         self.spawn(async move {
@@ -504,7 +504,7 @@ impl Filesystem for Requests {
     }
 
     fn listxattr(&self, request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
-        let inode = self.0.from_kernel(inode);
+        let inode = self.0.inode_meant(inode);
         let work = self.work("listxattr", inode, request);
         self.spawn(async move {
             let caller = work.caller();
@@ -514,7 +514,7 @@ impl Filesystem for Requests {
     }
 
     fn removexattr(&self, request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let inode = self.0.from_kernel(inode);
+        let inode = self.0.inode_meant(inode);
         let name = name.as_bytes().to_vec();
         let work = self.work("removexattr", inode, request);
         self.answer_empty(work, reply, move |at, caller| async move {
@@ -536,7 +536,7 @@ impl Filesystem for Requests {
         pid: u32,
         reply: ReplyLock,
     ) {
-        let inode = self.0.from_kernel(inode);
+        let inode = self.0.inode_meant(inode);
         let asked = lock_asked(request, inode, handle, owner, (start, end), kind, pid);
         let work = self.work("getlk", inode, request);
         self.spawn(async move {
@@ -564,7 +564,7 @@ impl Filesystem for Requests {
         wait: bool,
         reply: ReplyEmpty,
     ) {
-        let inode = self.0.from_kernel(inode);
+        let inode = self.0.inode_meant(inode);
         let asked = lock_asked(request, inode, handle, owner, (start, end), kind, pid);
         let work = self.work("setlk", inode, request);
         if kind == libc::F_UNLCK {

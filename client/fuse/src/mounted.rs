@@ -61,7 +61,7 @@ pub(crate) struct Last {
 
 impl Mounted {
     /// The inode that the kernel means.
-    pub(crate) fn from_kernel(&self, inode: INodeNo) -> INodeNo {
+    pub(crate) fn inode_meant(&self, inode: INodeNo) -> INodeNo {
         if inode == INodeNo::ROOT { INodeNo(self.root.0) } else { inode }
     }
 

@@ -75,8 +75,12 @@ pub(crate) async fn is_interrupted(pid: u32) {
         return std::future::pending().await;
     }
     let mut was_pending = false;
+    let begun = Instant::now();
     loop {
-        tokio::time::sleep(limits::INTERRUPT_CHECK_EVERY).await;
+        // Who waits for long may wait a little longer for its end: there may be many.
+        let pause = begun.elapsed() / 10;
+        let bounds = (limits::INTERRUPT_CHECK_EVERY, limits::INTERRUPT_CHECK_MAX);
+        tokio::time::sleep(pause.clamp(bounds.0, bounds.1)).await;
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let signals = Signals::parse(&status);
         // Another thread may be about to take a signal of the whole process.

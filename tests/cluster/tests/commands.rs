@@ -192,6 +192,8 @@ fn a_token_for_a_folder(cluster: &Cluster) {
     }
     assert_eq!(with_it(&["fs", "stat", "/file"]).unwrap()["size"], json!(FILE_BYTES));
     assert!(with_it(&["fs", "stat", "/folder/file"]).is_none());
+    let open_to_all = fs::Permissions::from_mode(0o777);
+    fs::set_permissions(cluster.mount().join("folder"), open_to_all).unwrap();
     assert!(with_it(&["fs", "mkdir", "/inner"]).is_some());
     cluster.ctl(&["fs", "rm", "/folder/inner"]).unwrap();
     assert!(

@@ -75,9 +75,7 @@ fn ranges_keep_others_out_across_sessions() {
     v.ask(&one, unlock(file, &range(7, 0, u64::MAX, true))).unwrap();
     v.ask(&one, unlock(file, &range(7, 0, u64::MAX, true))).expect("nothing to free");
     v.ask(&two, set(file, &range(7, 0, u64::MAX, true))).unwrap();
-    for bad in [range(7, 5, 4, true)] {
-        assert_eq!(v.ask(&one, set(file, &bad)), Err(Code::InvalidArgument));
-    }
+    assert_eq!(v.ask(&one, set(file, &range(7, 5, 4, true))), Err(Code::InvalidArgument));
     assert_eq!(v.ask(&one, set(99, &mine)), Err(Code::StaleInode));
 }
 
