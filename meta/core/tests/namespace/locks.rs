@@ -2,6 +2,7 @@
 
 use ff2_meta_core::namespace::limits::{LOCKS_PER_INODE_MAX, WAITERS_PER_INODE_MAX};
 use ff2_proto::pb::{self, Code, ns_request::Op};
+use proptest::prelude::*;
 
 use crate::{
     ops::*,
@@ -245,4 +246,78 @@ fn they_are_bounded() {
     assert_eq!(ff2_meta_core::namespace::fsck(&v.kv), []);
     assert_eq!(next(&mut v, &one, unlock(file, &range(1, 0, u64::MAX, true))), None);
     assert_eq!(ff2_meta_core::namespace::fsck(&v.kv), []);
+}
+
+/// A step of one of three sessions, each with two owners, on one of two files.
+#[derive(Clone, Debug)]
+struct Step {
+    action: u8,
+    session: usize,
+    file: usize,
+    lock: pb::Lock,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let lock = (1..3_u64, 0..8_u64, 0..8_u64, any::<bool>(), any::<bool>()).prop_map(
+        |(owner, a, b, exclusive, is_flock)| match is_flock {
+            true => flock(owner, exclusive),
+            false => range(owner, a.min(b), a.max(b), exclusive),
+        },
+    );
+    let step = (0..20_u8, 0..3_usize, 0..2_usize, lock)
+        .prop_map(|(action, session, file, lock)| Step { action, session, file, lock });
+    prop::collection::vec(step, 1..80)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Whatever sessions do: the checks of a volume hold after every command (no two locks stand
+    /// against each other, nobody waits for what is free, all is counted), every wait ends as granted
+    /// or given up, and who is told that it was refused could not have had the lock.
+    #[test]
+    fn any_order_of_lock_requests_is_sound(steps in steps()) {
+        let (mut v, first, second, file) = file();
+        let other = v.ask(&first, touch(ROOT, "g", 0o600)).unwrap().attr.unwrap().inode;
+        let mut sessions = [first, second, v.user(0, 0, &[])];
+        let mut waiting: Vec<(u64, u64, u64, u64)> = Vec::new();
+        for (number, step) in (1_u64..).zip(steps) {
+            let (inode, lock) = ([file, other][step.file], step.lock);
+            let who = sessions[step.session].clone();
+            match step.action {
+                0..=5 => {
+                    let conflict = v.ask(&who, get(inode, &lock)).unwrap().conflict;
+                    let outcome = v.ask(&who, set(inode, &lock));
+                    prop_assert_eq!(outcome.is_ok(), conflict.is_none(), "{:?}", outcome);
+                }
+                6..=10 => match v.ask(&who, wait(inode, &lock, number)) {
+                    Ok(reply) if !reply.granted => {
+                        waiting.push((who.session, inode, lock.owner, number));
+                    }
+                    Ok(_) => {}
+                    Err(code) => prop_assert_eq!(code, Code::Deadlock),
+                },
+                11..=16 => drop(v.ask(&who, unlock(inode, &lock)).unwrap()),
+                17 | 18 => {
+                    let own = |wait: &&(u64, u64, u64, u64)| wait.0 == who.session;
+                    if let Some(&(_, inode, owner, ticket)) = waiting.iter().find(own) {
+                        let came = v.ask(&who, awaited(owner, ticket)).unwrap().granted_tickets;
+                        let reply = v.ask(&who, cancel(inode, owner, ticket)).unwrap();
+                        prop_assert_eq!(reply.granted, came == [ticket]);
+                        waiting.retain(|wait| wait.3 != ticket);
+                    }
+                }
+                _ => {
+                    v.lead(expire(&[who.session])).unwrap();
+                    waiting.retain(|wait| wait.0 != who.session);
+                    sessions[step.session] = v.user(0, 0, &[]);
+                }
+            }
+        }
+        for who in &sessions {
+            v.ask(who, Op::CloseSession(pb::CloseSessionOp {})).unwrap();
+        }
+        prop_assert!(!v.kv.pairs().any(|(key, _)| b"KkQ".contains(&key[0])));
+        prop_assert_eq!(v.replayed().hash(), v.kv.hash());
+    }
 }
