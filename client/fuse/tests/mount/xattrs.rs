@@ -3,7 +3,11 @@
 use std::{
     collections::BTreeSet,
     fs,
-    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    io::{Read, Write},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt, symlink},
+        net::UnixStream,
+    },
     process::Command,
 };
 
@@ -15,7 +19,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{World, shell, users::as_user, world};
+use crate::{Mount, World, shell, users::as_user, world};
 
 fn get(path: &std::path::Path, name: &str) -> Result<Vec<u8>, Errno> {
     let mut value = vec![0; 64 << 10];
@@ -223,14 +227,32 @@ fn what_nobody_set_is_not_asked_for() {
     let script =
         format!("for n in 1 2 3 4 5 6 7 8; do cat {place}; ls -l {place}; done > /dev/null");
     assert!(as_user(&script, "4242"));
-    use std::io::Write;
     let mut file = fs::OpenOptions::new().append(true).open(mount.at("d/f")).unwrap();
     for _ in 0..50 {
         file.write_all(b"y").unwrap();
     }
     drop(file);
     assert_eq!(asked(&world), before, "questions for extended attributes");
+    // Nor does the kernel ask the mount before each write.
+    let before = kernel_asked(&mount);
+    let write = format!("dd if=/dev/zero of={place} bs=100 count=200 status=none");
+    fs::set_permissions(mount.at("d/f"), fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(as_user(&write, "4242"));
+    let count = kernel_asked(&mount) - before;
+    assert!(count < 20, "{count} questions for 200 writes");
     mount.stop();
+}
+
+/// How often the kernel asked for an extended attribute, by the metrics of the mount.
+fn kernel_asked(mount: &Mount) -> u64 {
+    let mut socket = UnixStream::connect(mount.data_dir.join("admin.sock")).unwrap();
+    let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    socket.write_all(request.as_bytes()).unwrap();
+    let mut text = String::new();
+    socket.read_to_string(&mut text).unwrap();
+    let name = "ff2_fuse_op_latency_seconds_count{op=\"getxattr\"} ";
+    let count = text.lines().find_map(|line| line.strip_prefix(name));
+    count.map_or(0, |count| count.trim().parse().unwrap())
 }
 
 fn asked(world: &World) -> u32 {
