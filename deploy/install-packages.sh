@@ -9,6 +9,7 @@ set -eu
 
 # The version that the checks were last run with; another one that is there already is left alone.
 nextest_version=0.9.143
+pjdfstest_version=0.2.2
 
 # Building RocksDB and its bindings: g++, libclang-dev. raft-rs generates its messages with protoc.
 # Mounting: fuse3.
@@ -17,7 +18,12 @@ packages="g++ make pkg-config libclang-dev protobuf-compiler fuse3"
 case "${1-}" in
 "") ;;
 # Another program than the test locks files, and python3 can.
-test) command -v python3 >/dev/null || packages="$packages python3" ;;
+# setfacl and getfacl set and show ACLs.
+test)
+    # pjdfstest is built from its crate, and links to libacl.
+    packages="$packages acl libacl1-dev"
+    command -v python3 >/dev/null || packages="$packages python3"
+    ;;
 bench) packages="$packages fio" ;;
 *)
     echo "usage: $0 [test | bench]" >&2
@@ -62,4 +68,9 @@ fi
 if [ "${1-}" = test ] && ! command -v cargo-nextest >/dev/null; then
     echo "installing cargo-nextest $nextest_version"
     cargo install --locked --quiet --version "$nextest_version" cargo-nextest
+fi
+
+if [ "${1-}" = test ] && ! command -v pjdfstest >/dev/null; then
+    echo "installing pjdfstest $pjdfstest_version"
+    cargo install --locked --quiet --version "$pjdfstest_version" pjdfstest
 fi

@@ -1,12 +1,16 @@
 //! The namespace by inode number, on behalf of one user.
 
+mod lock;
 mod open;
+mod xattr;
 
 use std::sync::Arc;
 
 use ff2_proto::{Code, InodeId, Status, pb, pb::ns_request::Op};
 
+pub use lock::{LockRange, LockWait};
 pub use open::OpenHow;
+pub use xattr::XattrHow;
 
 use crate::{Result, client::Shared};
 
@@ -15,6 +19,7 @@ use crate::{Result, client::Shared};
 pub struct Caller {
     pub(crate) shared: Arc<Shared>,
     pub(crate) cred: pb::Credentials,
+    pub(crate) umask: u32,
 }
 
 /// What [`Caller::make_node`] makes.
@@ -40,6 +45,8 @@ pub struct AttrChange {
     pub mtime: Option<TimeChange>,
     /// Through a handle that is open for writing, which stands for the permission.
     pub by_handle: bool,
+    /// What lends privileges goes: the file is being written.
+    pub drop_privileges: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +69,13 @@ pub enum RenameHow {
 impl Caller {
     pub fn credentials(&self) -> &pb::Credentials {
         &self.cred
+    }
+
+    /// What is made loses these permissions, unless its directory has a default ACL.
+    #[must_use]
+    pub fn umask(mut self, umask: u32) -> Self {
+        self.umask = umask;
+        self
     }
 
     pub async fn lookup(&self, parent: InodeId, name: &[u8]) -> Result<pb::Attr> {
@@ -138,6 +152,7 @@ impl Caller {
             mode,
             rdev,
             symlink_target: symlink_target.into(),
+            umask: self.umask,
         };
         self.attr_of(self.mutate(Op::MakeNode(op)).await?)
     }
@@ -256,5 +271,6 @@ fn set_attr_op(inode: InodeId, change: AttrChange) -> pb::SetAttrOp {
         atime_now: change.atime == Some(TimeChange::Now),
         mtime_now: change.mtime == Some(TimeChange::Now),
         by_handle: change.by_handle,
+        drop_privileges: change.drop_privileges,
     }
 }

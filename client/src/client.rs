@@ -13,13 +13,14 @@ use ff2_fabric::{
     leader::LeaderFinder,
     routing::RoutingWatch,
 };
-use ff2_proto::{Code, GroupId, Retry, RoutingVersion, Status, VolumeId, pb};
+use ff2_proto::{Code, GroupId, InodeId, ROOT_INODE, Retry, RoutingVersion, Status, VolumeId, pb};
 use tokio::{sync::Semaphore, task::JoinHandle};
 
 use crate::{
     Caller, ClientOptions, Result,
     inodes::Inodes,
     limits,
+    locks::Locks,
     session::{self, Session},
     shares::Shares,
 };
@@ -40,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) chains: Arc<ChainClient>,
     pub(crate) session: Session,
     pub(crate) inodes: Inodes,
+    pub(crate) locks: Locks,
     /// Bytes (in [`BUDGET_UNIT`]) that reads in flight may hold: taken at once, so that no two reads
     /// wait for each other's buffers.
     pub(crate) read_budget: Arc<Semaphore>,
@@ -56,6 +58,7 @@ pub(crate) struct Shared {
     /// For work that a thread outside of it begins.
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) own: pb::Credentials,
+    pub(crate) root: InodeId,
     tasks: parking_lot::Mutex<Vec<JoinHandle<()>>>,
     watch: RoutingWatch,
 }
@@ -85,6 +88,7 @@ impl Client {
             routing.clone(),
         );
         let own = own_credentials(&options.token);
+        let root = root_of(&options.token);
         let session =
             Session::open(finder, VolumeId(volume.id), &options.description, &own, deadline)
                 .await?;
@@ -98,6 +102,7 @@ impl Client {
             chains,
             session,
             inodes: Inodes::new(),
+            locks: Locks::default(),
             // Buffers come in powers of two: a budget may take twice its share of the pool.
             read_budget: permits(4),
             read_units: part(4),
@@ -108,6 +113,7 @@ impl Client {
             behind_units: part(4),
             runtime: tokio::runtime::Handle::current(),
             own,
+            root,
             tasks: parking_lot::Mutex::new(Vec::new()),
             watch,
             options,
@@ -117,6 +123,11 @@ impl Client {
         Ok(Self { shared })
     }
 
+    /// The folder in which paths begin, and above which nothing exists for this client.
+    pub fn root(&self) -> InodeId {
+        self.shared.root
+    }
+
     /// Acts for the token's own user.
     pub fn me(&self) -> Caller {
         self.caller(self.shared.own.clone())
@@ -124,7 +135,7 @@ impl Client {
 
     /// Acts for this user.
     pub fn caller(&self, credentials: pb::Credentials) -> Caller {
-        Caller { shared: self.shared.clone(), cred: credentials }
+        Caller { shared: self.shared.clone(), cred: credentials, umask: 0 }
     }
 
     /// The pool that reads fill; writes are free of a copy if their bytes lie in one of its buffers.
@@ -149,6 +160,14 @@ impl Client {
     /// Inodes that are open here.
     pub fn open_inodes(&self) -> usize {
         self.shared.inodes.count()
+    }
+
+    /// How often a session ended here that held locks: whoever took one before the last time has lost
+    /// it, and must not go on as if others were kept out. Asks the namespace first, if it is so long
+    /// since it was heard that the session may be over by now.
+    pub async fn lock_losses(&self) -> Result<u64> {
+        self.shared.make_sure_of_session().await?;
+        Ok(self.shared.locks.losses())
     }
 
     /// Reports what was written, and ends the session. Files that are still open fail from now on.
@@ -190,6 +209,14 @@ impl fmt::Debug for Client {
             .field("volume", &self.shared.options.volume)
             .field("session", &self.shared.session.id())
             .finish_non_exhaustive()
+    }
+}
+
+/// The folder that a token is confined to, else the volume's root.
+fn root_of(token: &UserToken) -> InodeId {
+    match token.claims().subtree {
+        0 => ROOT_INODE,
+        subtree => InodeId(subtree),
     }
 }
 

@@ -41,6 +41,7 @@ mod client;
 mod file;
 mod inodes;
 pub mod limits;
+mod locks;
 mod options;
 mod path;
 mod session;
@@ -48,10 +49,12 @@ mod shares;
 mod transfer;
 mod turn;
 
-pub use caller::{AttrChange, Caller, NodeKind, OpenHow, RenameHow, TimeChange};
+pub use caller::{
+    AttrChange, Caller, LockRange, LockWait, NodeKind, OpenHow, RenameHow, TimeChange, XattrHow,
+};
 pub use client::Client;
 pub use ff2_fabric::{BufPool, SharedBuf, UserToken, chain::Totals};
-pub use ff2_proto::{Code, InodeId, ROOT_INODE, Status, pb};
+pub use ff2_proto::{Code, InodeId, ROOT_INODE, Status, extras, pb};
 pub use file::File;
 pub use options::ClientOptions;
 pub use transfer::Progress;

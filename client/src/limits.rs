@@ -33,5 +33,9 @@ pub const TRANSFER_PIECE: usize = 2 << 20;
 pub const TRANSFER_PIECES: usize = 4;
 /// How long a write waits to be taken in behind others before it goes to the chains itself.
 pub const BEHIND_WAIT: Duration = Duration::from_millis(200);
+/// How long the namespace may hold the question whether locks came: within one attempt of a call.
+pub const LOCK_QUESTION: Duration = Duration::from_millis(1_500);
+/// Pause between two questions for locks, or for the session, that were answered at once or failed.
+pub const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Goodbye to the namespace; the session expires by itself if it takes longer.
 pub const GOODBYE: Duration = Duration::from_secs(5);

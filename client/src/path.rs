@@ -47,7 +47,7 @@ impl Client {
     /// Makes a directory and those above it (mode 0755) that are missing.
     pub async fn create_dir_all(&self, path: impl AsRef<[u8]>) -> Result<pb::Attr> {
         let me = self.me();
-        let mut at = me.get_attr(ROOT_INODE).await?;
+        let mut at = me.get_attr(self.root()).await?;
         for name in components(path.as_ref()) {
             let parent = InodeId(at.inode);
             at = match me.resolve(parent, name, true).await {
@@ -157,7 +157,7 @@ impl Caller {
             None => (&trimmed[..0], trimmed),
         };
         if above.iter().all(|byte| *byte == b'/') {
-            return Ok((ROOT_INODE, name));
+            return Ok((self.shared.root, name));
         }
         let parent = self.resolve(ROOT_INODE, above, true).await?;
         Ok((InodeId(parent.inode), name))

@@ -42,6 +42,8 @@ struct State {
     id: u64,
     lease: Duration,
     mutations: Mutations,
+    /// When the last renewal that was answered was sent.
+    renewed: Instant,
 }
 
 /// A mutation's number; ended when dropped.
@@ -68,7 +70,12 @@ impl Session {
         cred: &pb::Credentials,
         deadline: Instant,
     ) -> Result<Self> {
-        let state = State { id: 0, lease: Duration::ZERO, mutations: Mutations::new() };
+        let state = State {
+            id: 0,
+            lease: Duration::ZERO,
+            mutations: Mutations::new(),
+            renewed: Instant::now(),
+        };
         let session = Self {
             volume,
             finder,
@@ -90,6 +97,20 @@ impl Session {
         self.state.lock().lease
     }
 
+    /// Whether the namespace cannot have ended the session by now: it counts from when it hears a
+    /// renewal, which is not before it was sent.
+    fn is_certain(&self) -> bool {
+        let state = self.state.lock();
+        state.renewed.elapsed() < state.lease
+    }
+
+    fn renewed(&self, id: u64, sent: Instant) {
+        let mut state = self.state.lock();
+        if state.id == id {
+            state.renewed = state.renewed.max(sent);
+        }
+    }
+
     /// Opens a session and makes it the current one.
     async fn register(&self, cred: &pb::Credentials, deadline: Instant) -> Result<()> {
         let mut nonce = [0; 8];
@@ -101,12 +122,14 @@ impl Session {
             nonce: u64::from_le_bytes(nonce) | 1,
         };
         let request = self.request(0, 0, 0, cred, Op::OpenSession(op));
+        let renewed = Instant::now();
         let reply = self.send(request, deadline, &AtomicBool::new(false)).await?;
         if reply.session == 0 {
             return Err(Status::new(Code::Internal, "the namespace opened session 0"));
         }
         let lease = Duration::from_millis(u64::from(reply.session_lease_ms).max(100));
-        *self.state.lock() = State { id: reply.session, lease, mutations: Mutations::new() };
+        let mutations = Mutations::new();
+        *self.state.lock() = State { id: reply.session, lease, mutations, renewed };
         tracing::info!(session = reply.session, ?lease, "session opened");
         Ok(())
     }
@@ -283,6 +306,23 @@ impl Shared {
         }
     }
 
+    /// Returns when it is certain that the session lives: it may have ended unnoticed, as during a long
+    /// pause of this process. A failure of the servers is a pause here, too.
+    pub(crate) async fn make_sure_of_session(self: &Arc<Self>) -> Result<()> {
+        let deadline = self.deadline();
+        while !self.session.is_certain() {
+            if Instant::now() >= deadline || self.session.closing.load(Ordering::Acquire) {
+                let detail = "the namespace did not say in time that the session lives";
+                return Err(Status::new(Code::Timeout, detail));
+            }
+            self.keepalive().await;
+            if !self.session.is_certain() {
+                tokio::time::sleep(limits::LOCK_PAUSE).await;
+            }
+        }
+        Ok(())
+    }
+
     async fn keepalive(self: &Arc<Self>) {
         let lease = self.session.lease();
         loop {
@@ -290,9 +330,10 @@ impl Shared {
             let (seen_orphan_seq, holds) = self.inodes.keepalive();
             let holds = holds.into_iter().map(|inode| inode.0).collect();
             let op = Op::Keepalive(pb::KeepaliveOp { seen_orphan_seq, holds });
-            let deadline = Instant::now() + lease;
-            match self.session.read_once(&self.own, op, deadline).await {
+            let sent = Instant::now();
+            match self.session.read_once(&self.own, op, sent + lease).await {
                 Ok(reply) => {
+                    self.session.renewed(id, sent);
                     if !self.inodes.noticed(&reply.orphans) {
                         return;
                     }

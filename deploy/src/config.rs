@@ -76,7 +76,7 @@ mod tests {
         let mount: MountConfig = parse(path, MOUNT).unwrap();
         let all: MountConfig = parse(path, &full(MOUNT)).unwrap();
         names_all(MOUNT, &to_toml(&all));
-        let all = MountConfig { http_listen: None, ..all };
+        let all = MountConfig { http_listen: None, subdir: None, ..all };
         assert_eq!(to_toml(&mount), to_toml(&all));
     }
 }

@@ -99,8 +99,8 @@ fn root_claims() -> Result<pb::UserClaims> {
         name: "root".into(),
         token_id: random | FIRST_TOKEN_BIT,
         issued_s: now.as_secs(),
-        expires_s: 0,
         root: true,
+        ..Default::default()
     })
 }
 

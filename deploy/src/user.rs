@@ -50,6 +50,12 @@ pub(crate) struct Token {
     /// Days until it expires [default: never]
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     days: u64,
+    /// Confine it to this folder of the volume: nothing outside exists for it.
+    #[arg(long, value_name = "PATH")]
+    subtree: Option<String>,
+    /// Of that folder [default: default]
+    #[arg(long, value_name = "NAME")]
+    volume: Option<String>,
     /// Write it to this file, for this user only, instead of printing it.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -121,7 +127,13 @@ async fn token(around: &Surroundings, admin: &Admin, args: &Token) -> Result<()>
             format!("there is no user {0:?}; `ff2ctl user add {0} --uid UID` adds one", args.user)
         })?;
     let lifetime_s = args.days.saturating_mul(24 * 3_600);
-    let reply = admin.issue_token(pb::IssueTokenRequest { uid: user.uid, lifetime_s }).await?;
+    let request = pb::IssueTokenRequest {
+        uid: user.uid,
+        lifetime_s,
+        subtree: args.subtree.clone().unwrap_or_default().into_bytes().into(),
+        volume: args.volume.clone().unwrap_or_default(),
+    };
+    let reply = admin.issue_token(request).await?;
     let mut value = json!({ "user": user.name, "token_id": reply.token_id });
     match &args.out {
         None => {

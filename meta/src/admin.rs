@@ -299,12 +299,14 @@ impl Admin for AdminService {
         request: Request<pb::IssueTokenRequest>,
     ) -> Reply<pb::IssueTokenReply> {
         let request = request.into_inner();
+        let subtree = self.state.subtree(&request).await;
+        let subtree = subtree.map_err(|status| self.state.refuse(status))?;
         let fact = Fact::IssueToken(pb::IssueToken { uid: request.uid });
         let token_id = self.state.propose(fact).await?.token_id;
         let found = self.state.cluster.group.query(|kv| user(kv, request.uid)).await;
         let found = found.map_err(|status| self.state.refuse(status))?;
         let user = found.ok_or_else(|| tonic::Status::not_found("the user is gone"))?;
-        let token = token::issue(&self.state.key, user, token_id, request.lifetime_s);
+        let token = token::issue(&self.state.key, user, token_id, request.lifetime_s, subtree);
         Ok(Response::new(pb::IssueTokenReply { token: token.to_string(), token_id }))
     }
 

@@ -10,6 +10,7 @@ mod chunks;
 mod doubt;
 mod guard;
 pub(crate) mod leader;
+mod locks;
 mod plan;
 mod sessions;
 mod space;
@@ -27,14 +28,16 @@ use ff2_fabric::{
     Answer, Buf, Call, ClusterKey, Context, Namespace as NamespaceRpc, Peer, RaftClient,
 };
 use ff2_group::Group;
-use ff2_meta_core::namespace::{self, Namespace, Owner};
+use ff2_meta_core::namespace::{self, Namespace};
 use ff2_proto::{Code, Routing, Status, VolumeId, pb, status::check};
 use pb::ns_request::Op;
 use prost::Message;
 
 use crate::{NAMESPACE_GROUP, cluster::ClusterGroup, cluster::within, limits};
 pub(crate) use chunks::Chunks;
+use guard::Asker;
 use leader::NamespaceLead;
+use locks::LockWaits;
 use space::SpaceCache;
 use stamp::Stamps;
 
@@ -51,6 +54,7 @@ pub(crate) struct NamespaceGroup {
     inherited_steps: Duration,
     stamps: Stamps,
     space: SpaceCache,
+    lock_waits: LockWaits,
 }
 
 impl NamespaceGroup {
@@ -74,17 +78,19 @@ impl NamespaceGroup {
             inherited_steps: limits::CHUNK_CALL + 2 * election_timeout,
             stamps: Stamps::new(),
             space,
+            lock_waits: LockWaits::default(),
         })
     }
 
     /// Asks the machine of a replica that is up to date.
-    async fn query(&self, request: pb::NsRequest, owner: Owner) -> Result<pb::NsReply, Status> {
-        self.group.query(move |kv| namespace::query_of(kv, &request, owner)).await
+    async fn query(&self, request: pb::NsRequest, asker: Asker) -> Result<pb::NsReply, Status> {
+        let Asker { owner, subtree } = asker;
+        self.group.query(move |kv| namespace::query_within(kv, &request, owner, subtree)).await
     }
 
     /// As [`NamespaceGroup::query`], for an operation of metad itself; a refusal is an error.
     pub(crate) async fn ask(&self, volume: VolumeId, op: Op) -> Result<pb::NsReply, Status> {
-        let reply = self.query(own_request(volume, op), None).await?;
+        let reply = self.query(own_request(volume, op), Asker::DAEMON).await?;
         check(reply.status.clone())?;
         Ok(reply)
     }
@@ -92,7 +98,8 @@ impl NamespaceGroup {
     /// Logs an operation of the leader itself; a refusal is an error.
     pub(crate) async fn command(&self, volume: VolumeId, op: Op) -> Result<pb::NsReply, Status> {
         let reply =
-            within(limits::OWN_COMMAND, self.propose(own_request(volume, op), None)).await?;
+            within(limits::OWN_COMMAND, self.propose(own_request(volume, op), Asker::DAEMON))
+                .await?;
         check(reply.status.clone())?;
         Ok(reply)
     }
@@ -127,10 +134,19 @@ impl NamespaceGroup {
         mine.map(|volume| VolumeId(volume.id)).collect()
     }
 
-    async fn propose(&self, request: pb::NsRequest, owner: Owner) -> Result<pb::NsReply, Status> {
-        let command = self.stamps.stamp(request, owner, &self.cluster.routing())?;
+    async fn propose(&self, request: pb::NsRequest, asker: Asker) -> Result<pb::NsReply, Status> {
+        let volume = VolumeId(request.volume);
+        let ends_sessions = matches!(request.op, Some(Op::CloseSession(_) | Op::ExpireSessions(_)));
+        let command = self.stamps.stamp(request, asker, &self.cluster.routing())?;
         let reply = self.group.propose(Bytes::from(command.encode_to_vec())).await?;
-        pb::NsReply::decode(reply).map_err(|error| Status::new(Code::Internal, error.to_string()))
+        let mut reply = pb::NsReply::decode(reply)
+            .map_err(|error| Status::new(Code::Internal, error.to_string()))?;
+        // Whose they are is nobody else's business.
+        self.lock_waits.wake(volume, &std::mem::take(&mut reply.lock_grants));
+        if ends_sessions {
+            self.lock_waits.wake_all(volume);
+        }
+        Ok(reply)
     }
 }
 
@@ -177,6 +193,11 @@ impl NamespaceService {
         if let Some(Op::Keepalive(keepalive)) = &request.op {
             return self.keepalive(cx, &request, keepalive.clone()).await;
         }
+        if let Some(Op::AwaitLocks(awaited)) = &request.op {
+            let at_most = Duration::from_millis(awaited.wait_ms.into());
+            operation.waits_for("locks that others hold");
+            return self.await_locks(cx, request, at_most).await;
+        }
         if namespace::is_mutation(&request) {
             self.mutate(cx, operation, request).await
         } else {
@@ -191,7 +212,7 @@ impl NamespaceService {
         }
         let wanted = Wanted::of(&request);
         let is_statfs = matches!(request.op, Some(Op::StatFs(_)));
-        let query = self.namespace.query(request, guard::owner(&cx.peer));
+        let query = self.namespace.query(request, guard::asker(&cx.peer));
         let reply = tokio::time::timeout(patience, query).await;
         let mut reply =
             reply.map_err(|_| Status::new(Code::Timeout, "no quorum answered in time"))??;
@@ -210,12 +231,12 @@ impl NamespaceService {
     ) -> Result<pb::NsReply, Status> {
         let volume = VolumeId(request.volume);
         let wanted = Wanted::of(&request);
-        let owner = guard::owner(&cx.peer);
+        let asker = guard::asker(&cx.peer);
         let is_open_session = matches!(request.op, Some(Op::OpenSession(_)));
         let patience = cx.remaining().saturating_sub(limits::ANSWER_MARGIN / 2);
         let begun = std::time::Instant::now();
         operation.waits_for("its commit");
-        let mut reply = within(patience, self.namespace.propose(request, owner)).await?;
+        let mut reply = within(patience, self.namespace.propose(request, asker)).await?;
         if let Some(truncation) = reply.truncation.take() {
             operation.waits_for("the truncation's chunks");
             let left = patience.saturating_sub(begun.elapsed());
@@ -280,7 +301,7 @@ impl NamespaceService {
         }
         let volume = VolumeId(request.volume);
         let after = keepalive.seen_orphan_seq;
-        let owner = guard::owner(&cx.peer);
+        let owner = guard::asker(&cx.peer).owner;
         let session = request.session;
         if !lead.knows(volume, session)
             && let Some(record) =

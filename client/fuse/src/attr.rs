@@ -80,6 +80,7 @@ impl Change {
             atime: self.atime.map(time_change),
             mtime: self.mtime.map(time_change),
             by_handle,
+            drop_privileges: false,
         }
     }
 }

@@ -2,19 +2,25 @@
 
 use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt, path::Path, time::SystemTime};
 
-use ff2_client::{InodeId, NodeKind};
+use ff2_client::{InodeId, LockRange, NodeKind};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
     Generation, INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
     ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    ReplyLock, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
 };
 
 use crate::{
     attr::{Change, node_kind},
     files::Directory,
     listing::{list, list_plus},
-    ops::{data, entry, name, open},
+    lock_flags::is_flock,
+    ops::{
+        data, entry,
+        lock::{self, Asked},
+        name, open, xattr,
+    },
     requests::Requests,
     tune,
 };
@@ -28,6 +34,7 @@ impl Filesystem for Requests {
     // ---- entries and attributes ----
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let parent = self.0.inode_meant(parent);
         let name = name.as_bytes().to_vec();
         let work = self.work("lookup", parent, request);
         self.answer_entry(work, reply, move |_, caller| async move {
@@ -36,6 +43,7 @@ impl Filesystem for Requests {
     }
 
     fn forget(&self, _request: &Request, inode: INodeNo, lookups: u64) {
+        let inode = self.0.inode_meant(inode);
         self.0.known.forget(inode.0, lookups);
     }
 
@@ -46,6 +54,7 @@ impl Filesystem for Requests {
         _handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
+        let inode = self.0.inode_meant(inode);
         let work = self.work("getattr", inode, request);
         self.answer_attr(work, reply, move |at, caller| async move {
             entry::getattr(&at, &caller, inode.0).await
@@ -70,6 +79,7 @@ impl Filesystem for Requests {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let inode = self.0.inode_meant(inode);
         let change = Change { mode, uid, gid, size, atime, mtime };
         let work = self.work("setattr", inode, request);
         self.answer_attr(work, reply, move |at, caller| async move {
@@ -78,6 +88,7 @@ impl Filesystem for Requests {
     }
 
     fn readlink(&self, request: &Request, inode: INodeNo, reply: ReplyData) {
+        let inode = self.0.inode_meant(inode);
         let work = self.work("readlink", inode, request);
         self.spawn(async move {
             let caller = work.caller();
@@ -89,6 +100,7 @@ impl Filesystem for Requests {
     }
 
     fn access(&self, request: &Request, inode: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        let inode = self.0.inode_meant(inode);
         let work = self.work("access", inode, request);
         self.answer_empty(work, reply, move |_, caller| async move {
             caller.access(InodeId(inode.0), mask.bits() as u32).await
@@ -96,6 +108,7 @@ impl Filesystem for Requests {
     }
 
     fn statfs(&self, request: &Request, inode: INodeNo, reply: ReplyStatfs) {
+        let inode = self.0.inode_meant(inode);
         let work = self.work("statfs", inode, request);
         self.spawn(async move {
             let outcome = work.run(entry::statfs(&work.at, &work.caller())).await;
@@ -125,15 +138,16 @@ impl Filesystem for Requests {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        let parent = self.0.inode_meant(parent);
         let name = name.as_bytes().to_vec();
         let work = self.work("mknod", parent, request);
         self.answer_entry(work, reply, move |_, caller| async move {
             let kind = node_kind(mode, rdev);
-            name::make(&caller, parent.0, &name, kind, mode).await.map(Some)
+            name::make(&caller.umask(umask), parent.0, &name, kind, mode).await.map(Some)
         });
     }
 
@@ -143,14 +157,15 @@ impl Filesystem for Requests {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         reply: ReplyEntry,
     ) {
+        let parent = self.0.inode_meant(parent);
         let name = name.as_bytes().to_vec();
         let work = self.work("mkdir", parent, request);
         self.answer_entry(work, reply, move |_, caller| async move {
             let kind = Some(NodeKind::Directory);
-            name::make(&caller, parent.0, &name, kind, mode).await.map(Some)
+            name::make(&caller.umask(umask), parent.0, &name, kind, mode).await.map(Some)
         });
     }
 
@@ -162,6 +177,7 @@ impl Filesystem for Requests {
         target: &Path,
         reply: ReplyEntry,
     ) {
+        let parent = self.0.inode_meant(parent);
         let name = link_name.as_bytes().to_vec();
         let kind = NodeKind::Symlink { target: target.as_os_str().as_bytes().to_vec() };
         let work = self.work("symlink", parent, request);
@@ -178,6 +194,8 @@ impl Filesystem for Requests {
         new_name: &OsStr,
         reply: ReplyEntry,
     ) {
+        let inode = self.0.inode_meant(inode);
+        let new_parent = self.0.inode_meant(new_parent);
         let name = new_name.as_bytes().to_vec();
         let work = self.work("link", inode, request);
         self.answer_entry(work, reply, move |_, caller| async move {
@@ -186,6 +204,7 @@ impl Filesystem for Requests {
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let parent = self.0.inode_meant(parent);
         let name = name.as_bytes().to_vec();
         let work = self.work("unlink", parent, request);
         self.answer_empty(work, reply, move |_, caller| async move {
@@ -194,6 +213,7 @@ impl Filesystem for Requests {
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let parent = self.0.inode_meant(parent);
         let name = name.as_bytes().to_vec();
         let work = self.work("rmdir", parent, request);
         self.answer_empty(work, reply, move |_, caller| async move {
@@ -211,6 +231,8 @@ impl Filesystem for Requests {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        let parent = self.0.inode_meant(parent);
+        let new_parent = self.0.inode_meant(new_parent);
         let (name, new_name) = (name.as_bytes().to_vec(), new_name.as_bytes().to_vec());
         let work = self.work("rename", parent, request);
         self.answer_empty(work, reply, move |_, caller| async move {
@@ -221,6 +243,7 @@ impl Filesystem for Requests {
     // ---- files ----
 
     fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let inode = self.0.inode_meant(inode);
         let work = self.work("open", inode, request);
         self.spawn(async move {
             let (at, caller) = (work.at.clone(), work.caller());
@@ -242,14 +265,15 @@ impl Filesystem for Requests {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
+        let parent = self.0.inode_meant(parent);
         let name = name.as_bytes().to_vec();
         let work = self.work("create", parent, request);
         self.spawn(async move {
-            let caller = work.caller();
+            let caller = work.caller().umask(umask);
             let create =
                 async move { open::create(&caller, parent.0, &name, mode, OpenFlags(flags)).await };
             match work.run_to_the_end(create).await {
@@ -280,6 +304,7 @@ impl Filesystem for Requests {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let inode = self.0.inode_meant(inode);
         let work = self.work("read", inode, request);
         self.spawn(async move {
             match work.run(data::read(&work.at, handle.0, offset, size)).await {
@@ -301,13 +326,16 @@ impl Filesystem for Requests {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let inode = self.0.inode_meant(inode);
         if let Some(count) = data::write_behind(&self.0, handle.0, offset, bytes, how, flags) {
             return reply.written(count);
         }
         let work = self.work("write", inode, request);
         let bytes = self.0.copies.copy(&self.0.runtime, bytes);
         self.spawn(async move {
-            let write = data::write(work.at.clone(), handle.0, offset, bytes, how, flags);
+            let (at, caller) = (work.at.clone(), work.caller());
+            let write =
+                async move { data::write(at, &caller, handle.0, offset, bytes, how, flags).await };
             match work.run_to_the_end(write).await {
                 Ok(count) => reply.written(count),
                 Err(errno) => reply.error(errno),
@@ -320,12 +348,15 @@ impl Filesystem for Requests {
         request: &Request,
         inode: INodeNo,
         handle: FileHandle,
-        _lock_owner: LockOwner,
+        lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
+        let inode = self.0.inode_meant(inode);
         let work = self.work("flush", inode, request);
-        self.answer_empty(work, reply, move |at, _| async move {
-            open::file(&at, handle.0)?.flush().await
+        self.answer_empty(work, reply, move |at, caller| async move {
+            let flushed = open::file(&at, handle.0)?.flush().await;
+            // Also if the flush failed: who closed the file has no locks any more.
+            flushed.and(lock::flushed(&at, &caller, inode.0, lock_owner.0).await)
         });
     }
 
@@ -339,12 +370,12 @@ impl Filesystem for Requests {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        let inode = self.0.inode_meant(inode);
         let work = self.work("release", inode, request);
-        self.answer_empty(
-            work,
-            reply,
-            move |at, _| async move { open::release(&at, handle.0).await },
-        );
+        self.answer_empty(work, reply, move |at, caller| async move {
+            let unlocked = lock::released(&at, &caller, inode.0, handle.0).await;
+            open::release(&at, handle.0).await.and(unlocked)
+        });
     }
 
     fn fsync(
@@ -355,6 +386,7 @@ impl Filesystem for Requests {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
+        let inode = self.0.inode_meant(inode);
         let work = self.work("fsync", inode, request);
         self.answer_empty(work, reply, move |at, _| async move {
             open::file(&at, handle.0)?.fsync().await
@@ -364,6 +396,7 @@ impl Filesystem for Requests {
     // ---- directories ----
 
     fn opendir(&self, _request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let inode = self.0.inode_meant(inode);
         // The kernel checked the permission; the namespace checks it again at each page.
         let handle = self.0.directories.insert(Directory::new(inode.0));
         reply.opened(FileHandle(handle), FopenFlags::empty());
@@ -377,6 +410,7 @@ impl Filesystem for Requests {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
+        let inode = self.0.inode_meant(inode);
         let work = self.work("readdir", inode, request);
         self.spawn(async move {
             match work.run(list(&work, inode, handle.0, offset, &mut reply)).await {
@@ -394,13 +428,14 @@ impl Filesystem for Requests {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let inode = self.0.inode_meant(inode);
         let work = self.work("readdirplus", inode, request);
         self.spawn(async move {
             match work.run(list_plus(&work, inode, handle.0, offset, &mut reply)).await {
                 Ok(listed) => {
                     for attr in listed {
                         work.at.known.looked_up(attr.inode);
-                        work.at.known.told(attr.inode, attr.version);
+                        work.at.known.told(attr.inode, attr.version, attr.extras);
                     }
                     reply.ok();
                 }
@@ -433,32 +468,123 @@ impl Filesystem for Requests {
         reply.ok();
     }
 
-    // ---- not served: the kernel does without, and does not ask again ----
+    // ---- extended attributes ----
 
     fn setxattr(
         &self,
-        _request: &Request,
-        _inode: INodeNo,
-        _name: &OsStr,
-        _value: &[u8],
-        _flags: i32,
+        request: &Request,
+        inode: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        reply.error(Errno::ENOSYS);
+        let inode = self.0.inode_meant(inode);
+        let (name, value) = (name.as_bytes().to_vec(), value.to_vec());
+        let work = self.work("setxattr", inode, request);
+        self.answer_empty(work, reply, move |at, caller| async move {
+            xattr::set(&at, &caller, inode.0, &name, &value, flags).await
+        });
     }
 
-    fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
+    fn getxattr(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        let inode = self.0.inode_meant(inode);
+        let name = name.as_bytes().to_vec();
+        let work = self.work("getxattr", inode, request);
+        self.spawn(async move {
+            let caller = work.caller();
+            let value = work.run(xattr::get(&work.at, &caller, inode.0, &name)).await;
+            answer_xattr(reply, value, size);
+        });
     }
 
-    fn listxattr(&self, _: &Request, _: INodeNo, _: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
+    fn listxattr(&self, request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
+        let inode = self.0.inode_meant(inode);
+        let work = self.work("listxattr", inode, request);
+        self.spawn(async move {
+            let caller = work.caller();
+            let names = work.run(xattr::list(&work.at, &caller, inode.0)).await;
+            answer_xattr(reply, names, size);
+        });
     }
 
-    fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::ENOSYS);
+    fn removexattr(&self, request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let inode = self.0.inode_meant(inode);
+        let name = name.as_bytes().to_vec();
+        let work = self.work("removexattr", inode, request);
+        self.answer_empty(work, reply, move |at, caller| async move {
+            xattr::remove(&at, &caller, inode.0, &name).await
+        });
     }
+
+    // ---- locks ----
+
+    fn getlk(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        let inode = self.0.inode_meant(inode);
+        let asked = lock_asked(request, inode, handle, owner, (start, end), kind, pid);
+        let work = self.work("getlk", inode, request);
+        self.spawn(async move {
+            match work.run(lock::get(&work.caller(), asked)).await {
+                Ok(None) => reply.locked(start, end, libc::F_UNLCK, 0),
+                Ok(Some(lock)) => {
+                    let kind = if lock.exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
+                    reply.locked(lock.start, lock::end_for_kernel(lock.end), kind, lock.pid);
+                }
+                Err(errno) => reply.error(errno),
+            }
+        });
+    }
+
+    fn setlk(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        wait: bool,
+        reply: ReplyEmpty,
+    ) {
+        let inode = self.0.inode_meant(inode);
+        let asked = lock_asked(request, inode, handle, owner, (start, end), kind, pid);
+        let work = self.work("setlk", inode, request);
+        if kind == libc::F_UNLCK {
+            self.answer_empty(work, reply, move |at, caller| async move {
+                lock::unlock(&at, &caller, asked).await
+            });
+            return;
+        }
+        self.spawn(async move {
+            match work.lock(asked, wait).await {
+                Ok(()) => reply.ok(),
+                Err(errno) => reply.error(errno),
+            }
+        });
+    }
+
+    // ---- not served: the kernel does without, and does not ask again ----
 
     fn ioctl(
         &self,
@@ -506,4 +632,34 @@ impl Filesystem for Requests {
     ) {
         reply.error(Errno::ENOSYS);
     }
+}
+
+/// A buffer of size 0 asks how large it must be.
+fn answer_xattr(reply: ReplyXattr, value: Result<Vec<u8>, Errno>, size: u32) {
+    match value {
+        Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
+        Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
+        Ok(value) => reply.data(&value),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+fn lock_asked(
+    request: &Request,
+    inode: INodeNo,
+    handle: FileHandle,
+    owner: LockOwner,
+    (start, end): (u64, u64),
+    kind: i32,
+    pid: u32,
+) -> Asked {
+    let range = LockRange {
+        flock: is_flock(request),
+        owner: owner.0,
+        exclusive: kind == libc::F_WRLCK,
+        start,
+        end: lock::end_from_kernel(end),
+        pid,
+    };
+    Asked { inode: inode.0, handle: handle.0, range }
 }

@@ -1,6 +1,9 @@
 //! Which inodes the kernel knows, and at which version its cached attributes and pages of each are.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 
@@ -20,6 +23,8 @@ struct Inode {
     writes: u64,
     /// The version whose attributes the kernel was told last.
     attr_of: Option<u64>,
+    /// When it was told what extended attributes and ACLs there are, and which.
+    extras: Option<(Instant, u32)>,
 }
 
 /// What a reader's pages are of, if nothing is written meanwhile.
@@ -50,9 +55,25 @@ impl Known {
     }
 
     /// The kernel is told the attributes of this version.
-    pub(crate) fn told(&self, inode: u64, version: u64) {
+    pub(crate) fn told(&self, inode: u64, version: u64, extras: u32) {
         if let Some(known) = self.inodes.lock().get_mut(&inode) {
             known.attr_of = Some(version);
+            known.extras = Some((Instant::now(), extras));
+        }
+    }
+
+    /// What extended attributes and ACLs an inode has, if that was told within this time: as old as the
+    /// mode by which the kernel judges.
+    pub(crate) fn extras(&self, inode: u64, at_most: Duration) -> Option<u32> {
+        let inodes = self.inodes.lock();
+        let (told, extras) = inodes.get(&inode)?.extras?;
+        (told.elapsed() < at_most).then_some(extras)
+    }
+
+    /// They changed here.
+    pub(crate) fn extras_changed(&self, inode: u64) {
+        if let Some(known) = self.inodes.lock().get_mut(&inode) {
+            known.extras = None;
         }
     }
 
@@ -162,10 +183,22 @@ mod tests {
         let known = Known::new(1);
         let drops = |version| known.opened(1, version, false).drop_attr;
         assert!(!drops(3), "the kernel has none");
-        known.told(1, 3);
+        known.told(1, 3, 0);
         assert!(!drops(3));
         assert!(drops(4));
         assert!(!drops(4), "they are gone");
+    }
+
+    #[test]
+    fn extras_are_known_for_a_while() {
+        let known = Known::new(1);
+        let long = Duration::from_secs(60);
+        assert_eq!(known.extras(1, long), None);
+        known.told(1, 3, 5);
+        assert_eq!(known.extras(1, long), Some(5));
+        assert_eq!(known.extras(1, Duration::ZERO), None);
+        known.extras_changed(1);
+        assert_eq!(known.extras(1, long), None);
     }
 
     #[test]

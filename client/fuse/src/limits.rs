@@ -27,6 +27,11 @@ pub(crate) const GUARD_PATIENCE: Duration = Duration::from_secs(5);
 /// A request that takes longer looks whether its process is being killed, and again each time.
 pub(crate) const KILL_CHECK_AFTER: Duration = Duration::from_secs(1);
 pub(crate) const KILL_CHECK_EVERY: Duration = Duration::from_millis(500);
+/// Who waits for a lock looks so often whether a signal wants it to stop waiting; in the end more rarely.
+pub(crate) const INTERRUPT_CHECK_EVERY: Duration = Duration::from_millis(100);
+pub(crate) const INTERRUPT_CHECK_MAX: Duration = Duration::from_millis(250);
+/// A killed process waits this long for its lock request to be taken back.
+pub(crate) const LOCK_CANCEL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the root's attributes and the space wait for the namespace before they are answered from
 /// memory: whoever looks at the mount point itself must not hang with it.
 pub(crate) const ROOT_PATIENCE: Duration = Duration::from_secs(1);

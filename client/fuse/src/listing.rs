@@ -22,7 +22,7 @@ pub(crate) async fn list(
     let directory = directory::directory(&work.at, handle)?;
     let dots = [(directory::DOT, "."), (directory::DOT_DOT, "..")];
     for (place, name) in dots.into_iter().filter(|(place, _)| *place > offset) {
-        if reply.add(inode, place, fuser::FileType::Directory, name) {
+        if reply.add(work.at.for_kernel(inode.0), place, fuser::FileType::Directory, name) {
             return Ok(());
         }
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use ff2_client::{Client, ClientOptions, ROOT_INODE, UserToken};
+use ff2_client::{Client, ClientOptions, InodeId, UserToken, pb};
 use ff2_daemon::{Runtime, config::MountConfig};
 use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
 use parking_lot::Mutex;
@@ -23,6 +23,7 @@ use crate::{
     guard,
     known::Known,
     limits,
+    lock_owners::LockOwners,
     mounted::{Mounted, Traffic},
     requests::Requests,
     tune,
@@ -38,10 +39,10 @@ pub async fn serve(config: Arc<MountConfig>, runtime: Runtime) -> Result<()> {
     let client = Client::connect(options(&config, token))
         .await
         .with_context(|| format!("connect to the cluster {}", config.cluster_id))?;
-    let at = mounted(&config, &runtime, client.clone(), for_all_users);
+    let root = root(&config, &client).await?;
+    let at = mounted(&config, &runtime, client.clone(), for_all_users, InodeId(root.inode));
     show(&runtime, &at, &config);
     // Known before anybody asks, so that the mount point can be looked at from the first outage on.
-    let root = at.client.me().get_attr(ROOT_INODE).await.context("look at the root")?;
     at.last.lock().root = Some(root);
 
     let (unmounter, ended) = {
@@ -71,6 +72,17 @@ pub async fn serve(config: Arc<MountConfig>, runtime: Runtime) -> Result<()> {
     Ok(())
 }
 
+/// The folder that is mounted.
+async fn root(config: &MountConfig, client: &Client) -> Result<pb::Attr> {
+    let Some(subdir) = &config.subdir else {
+        return client.me().get_attr(client.root()).await.context("look at the root");
+    };
+    let found = client.stat(subdir).await;
+    let found = found.with_context(|| format!("find the folder {subdir} to be mounted"))?;
+    anyhow::ensure!(found.kind() == pb::FileKind::Directory, "{subdir} is no folder");
+    Ok(found)
+}
+
 fn options(config: &MountConfig, token: UserToken) -> ClientOptions {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let description = format!(
@@ -90,6 +102,7 @@ fn mounted(
     runtime: &Runtime,
     client: Client,
     for_all_users: bool,
+    root: InodeId,
 ) -> Arc<Mounted> {
     let traffic = Traffic {
         read_bytes: runtime.metrics.counter("read_bytes", "Bytes that programs read"),
@@ -99,11 +112,13 @@ fn mounted(
         Copies::new(client.pool().clone(), limits::WRITES_POOLED_BYTES, limits::WRITES_PLAIN_BYTES);
     Arc::new(Mounted {
         client,
+        root,
         for_all_users,
         ttl: Duration::from_millis(config.cache_ms),
         files: Files::default(),
         directories: Directories::default(),
-        known: Known::new(ROOT_INODE.0),
+        known: Known::new(root.0),
+        lock_owners: LockOwners::default(),
         copies,
         groups: Groups::new(),
         operations: runtime.operations.clone(),

@@ -2,7 +2,7 @@
 
 use std::{sync::OnceLock, time::Duration};
 
-use ff2_client::{Client, pb};
+use ff2_client::{Client, InodeId, pb};
 use ff2_daemon::Operations;
 use fuser::{FileAttr, INodeNo, Notifier};
 use parking_lot::Mutex;
@@ -14,6 +14,7 @@ use crate::{
     copies::Copies,
     files::{Directories, Files},
     known::Known,
+    lock_owners::LockOwners,
     ops::entry::Space,
     who::Groups,
 };
@@ -29,6 +30,8 @@ pub(crate) struct Traffic {
 #[derive(Debug)]
 pub(crate) struct Mounted {
     pub(crate) client: Client,
+    /// The folder that is the root of the mount: the kernel calls it 1.
+    pub(crate) root: InodeId,
     /// The token may speak for every user of this host; else everything is done as its own user.
     pub(crate) for_all_users: bool,
     /// How long the kernel may trust what it is told.
@@ -36,6 +39,7 @@ pub(crate) struct Mounted {
     pub(crate) files: Files,
     pub(crate) directories: Directories,
     pub(crate) known: Known,
+    pub(crate) lock_owners: LockOwners,
     pub(crate) copies: Copies,
     pub(crate) groups: Groups,
     pub(crate) operations: Operations,
@@ -56,17 +60,40 @@ pub(crate) struct Last {
 }
 
 impl Mounted {
+    /// The inode that the kernel means.
+    pub(crate) fn inode_meant(&self, inode: INodeNo) -> INodeNo {
+        if inode == INodeNo::ROOT { INodeNo(self.root.0) } else { inode }
+    }
+
+    /// What the kernel calls an inode.
+    pub(crate) fn for_kernel(&self, inode: u64) -> INodeNo {
+        if inode == self.root.0 { INodeNo::ROOT } else { INodeNo(inode) }
+    }
+
     /// Attributes for the kernel, which remembers them.
     pub(crate) fn tell(&self, attr: &pb::Attr) -> FileAttr {
-        self.known.told(attr.inode, attr.version);
-        file_attr(attr)
+        self.known.told(attr.inode, attr.version, attr.extras);
+        FileAttr { ino: self.for_kernel(attr.inode), ..file_attr(attr) }
+    }
+
+    /// Makes the kernel forget an inode's pages and attributes. It waits for pages that are being read,
+    /// so it must not hold up the tasks that read them.
+    pub(crate) async fn drop_pages(&self, inode: u64) {
+        let Some(notifier) = self.notifier.get().cloned() else { return };
+        let known_as = self.for_kernel(inode);
+        let drop = move || notifier.inval_inode(known_as, 0, 0);
+        match self.runtime.spawn_blocking(drop).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(inode, %error, "the kernel keeps its pages"),
+            Err(error) => tracing::debug!(inode, %error, "the kernel keeps its pages"),
+        }
     }
 
     /// Makes the kernel ask for an inode's attributes again.
     pub(crate) fn drop_attr(&self, inode: u64) {
         let Some(notifier) = self.notifier.get() else { return };
         // A negative offset: no pages, which an open may hold locked.
-        if let Err(error) = notifier.inval_inode(INodeNo(inode), -1, 0) {
+        if let Err(error) = notifier.inval_inode(self.for_kernel(inode), -1, 0) {
             tracing::debug!(inode, %error, "the kernel keeps its attributes until they age");
         }
     }

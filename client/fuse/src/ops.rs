@@ -4,5 +4,7 @@
 pub(crate) mod data;
 pub(crate) mod directory;
 pub(crate) mod entry;
+pub(crate) mod lock;
 pub(crate) mod name;
 pub(crate) mod open;
+pub(crate) mod xattr;

@@ -8,7 +8,9 @@ use fuser::{Errno, Generation, INodeNo, ReplyAttr, ReplyEmpty, ReplyEntry, Reque
 
 use crate::{
     attr::{errno, no_attr},
+    limits,
     mounted::Mounted,
+    ops::lock::{self, Asked},
     who::{self, Who},
 };
 
@@ -45,6 +47,49 @@ impl Work {
                 errno(&failure)
             }),
             () = who::is_killed(self.who.pid) => Err(Errno::EINTR),
+        };
+        if outcome.is_err() {
+            self.operation.failed();
+        }
+        outcome
+    }
+
+    /// Takes a lock. The answer waits for the operation's own end: the kernel must not hear that a
+    /// killed process is done, and tell the end of its locks, while one may still come. Only if the
+    /// namespace is silent the answer is given up, and what comes then is freed.
+    pub(crate) async fn lock(&self, asked: Asked, wait: bool) -> std::result::Result<(), Errno> {
+        let (at, caller, pid) = (self.at.clone(), self.caller(), self.who.pid);
+        let listed = self.operation.clone();
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let task = async move {
+            let outcome = if wait {
+                lock::set(&at, &caller, asked, who::is_interrupted(pid)).await
+            } else {
+                lock::try_set(&at, &caller, asked).await.map(|()| true)
+            };
+            let holds = matches!(outcome, Ok(true));
+            if tell.send(outcome).is_err()
+                && holds
+                && let Err(failure) = lock::unlock(&at, &caller, asked).await
+            {
+                tracing::warn!(%failure, "a lock of a killed process is kept");
+            }
+            drop(listed);
+        };
+        self.at.requests.spawn_on(task, &self.at.runtime);
+        let given_up = async {
+            who::is_killed(pid).await;
+            tokio::time::sleep(limits::LOCK_CANCEL_PATIENCE).await;
+        };
+        let outcome = tokio::select! {
+            outcome = told => match outcome {
+                Ok(Ok(true)) => Ok(()),
+                // The kernel begins anew if the signal's handler wants it.
+                Ok(Ok(false)) => Err(Errno::EINTR),
+                Ok(Err(failure)) => Err(errno(&failure)),
+                Err(_) => Err(Errno::EIO),
+            },
+            () = given_up => Err(Errno::EINTR),
         };
         if outcome.is_err() {
             self.operation.failed();

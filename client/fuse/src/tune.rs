@@ -20,6 +20,13 @@ pub(crate) fn negotiate(config: &mut KernelConfig) {
         InitFlags::FUSE_ASYNC_DIO,
         InitFlags::FUSE_CACHE_SYMLINKS,
         InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+        InitFlags::FUSE_POSIX_LOCKS,
+        InitFlags::FUSE_FLOCK_LOCKS,
+        // The namespace applies the umask: where a directory has a default ACL there is none.
+        InitFlags::FUSE_POSIX_ACL,
+        InitFlags::FUSE_DONT_MASK,
+        // Else the kernel asks for `security.capability` with each write.
+        InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     ];
     for flag in wanted {
         if config.add_capabilities(flag).is_err() {
@@ -72,7 +79,7 @@ fn find_mount<'l>(list: &'l str, path: &Path) -> Option<&'l str> {
 }
 
 /// Spaces and the like are octal escapes in the list.
-fn unescape(field: &str) -> String {
+pub(crate) fn unescape(field: &str) -> String {
     let mut out = String::with_capacity(field.len());
     let mut rest = field;
     while let Some(at) = rest.find('\\') {

@@ -68,6 +68,56 @@ pub(crate) async fn is_killed(pid: u32) {
     }
 }
 
+/// Returns when a signal waits for the process (or thread) to come back from the kernel: what it waits
+/// for is to be given up. For requests that wait for others on purpose.
+pub(crate) async fn is_interrupted(pid: u32) {
+    if pid == 0 {
+        return std::future::pending().await;
+    }
+    let mut was_pending = false;
+    let begun = Instant::now();
+    loop {
+        // Who waits for long may wait a little longer for its end: there may be many.
+        let pause = begun.elapsed() / 10;
+        let bounds = (limits::INTERRUPT_CHECK_EVERY, limits::INTERRUPT_CHECK_MAX);
+        tokio::time::sleep(pause.clamp(bounds.0, bounds.1)).await;
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let signals = Signals::parse(&status);
+        // Another thread may be about to take a signal of the whole process.
+        let is_pending = signals.shared_pending & !signals.blocked != 0;
+        let is_gone = status.is_empty();
+        if is_gone || signals.pending & !signals.blocked != 0 || (is_pending && was_pending) {
+            return;
+        }
+        was_pending = is_pending;
+    }
+}
+
+/// The masks of a thread's signals.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Signals {
+    pending: u64,
+    shared_pending: u64,
+    blocked: u64,
+}
+
+impl Signals {
+    fn parse(status: &str) -> Self {
+        let mut signals = Self::default();
+        for line in status.lines() {
+            let Some((name, mask)) = line.split_once(':') else { continue };
+            let mask = u64::from_str_radix(mask.trim(), 16);
+            match name {
+                "SigPnd" => signals.pending = mask.unwrap_or(0),
+                "ShdPnd" => signals.shared_pending = mask.unwrap_or(0),
+                "SigBlk" => signals.blocked = mask.unwrap_or(0),
+                _ => {}
+            }
+        }
+        signals
+    }
+}
+
 /// The kernel turns each signal that ends a process into a pending SIGKILL of all its threads.
 fn has_kill_pending(status: &str) -> bool {
     let pending = |line: &str| {
@@ -117,6 +167,21 @@ mod tests {
         assert!(has_kill_pending(&status(none, "0000000000000100")));
         assert!(!has_kill_pending(&status(none, "0000000000004000")), "SIGTERM with a handler");
         assert!(!has_kill_pending(""));
+    }
+
+    #[tokio::test]
+    async fn signals_that_are_blocked_interrupt_nothing() {
+        let status = "SigQ:\t0/95\nSigPnd:\t0000000000000100\nShdPnd:\t0000000000004000\n\
+                      SigBlk:\tfffffffe00000100\nSigIgn:\t0000000000001000\n";
+        let signals =
+            Signals { pending: 0x100, shared_pending: 0x4000, blocked: 0xffff_fffe_0000_0100 };
+        assert_eq!(Signals::parse(status), signals);
+        let soon = std::time::Duration::from_secs(5);
+        let gone = is_interrupted(u32::MAX >> 2);
+        tokio::time::timeout(soon, gone).await.expect("there is no such process");
+        let own = is_interrupted(std::process::id());
+        let quick = limits::INTERRUPT_CHECK_EVERY * 4;
+        tokio::time::timeout(quick, own).await.expect_err("nothing is pending");
     }
 
     #[test]

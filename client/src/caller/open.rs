@@ -132,6 +132,7 @@ impl Caller {
             write: how.write,
             layout: None,
             inline: self.shared.options.inline,
+            umask: self.umask,
         };
         let (reply, session) = self.shared.mutate_in(&self.cred, Op::Create(create)).await?;
         let mut attr = reply.attr.ok_or_else(|| incomplete("attributes"))?;

@@ -23,7 +23,7 @@ use crate::{
 impl Shared {
     /// Opens a new session in place of the expired `id`, unless somebody did, and takes the open
     /// files over into it. It goes on without its caller.
-    pub(super) async fn renew(self: &Arc<Self>, id: u64, deadline: Instant) -> Result<()> {
+    pub(crate) async fn renew(self: &Arc<Self>, id: u64, deadline: Instant) -> Result<()> {
         if self.session.closing.load(Ordering::Acquire) {
             return Err(Status::new(Code::SessionExpired, "this client was closed"));
         }
@@ -43,6 +43,9 @@ impl Shared {
         }
         tracing::warn!(session = id, "the session expired; opening a new one");
         self.session.register(&self.own, self.deadline()).await?;
+        if self.locks.session_over(id) {
+            tracing::warn!(session = id, "locks were lost with the session");
+        }
         let session = self.session.id();
         let deadline = Instant::now() + self.session.lease() / 3;
         stream::iter(self.inodes.session_renewed())

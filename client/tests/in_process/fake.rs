@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use ff2_fabric::{
     Answer, Buf, BufPool, Cluster, ClusterKey, ClusterServer, Context, Namespace, NamespaceServer,
-    Router, RoutingCache, Server, ServerConfig, SharedBuf, Storage, StorageServer, UserToken,
+    Peer, Router, RoutingCache, Server, ServerConfig, SharedBuf, Storage, StorageServer, UserToken,
 };
 use ff2_meta_core::{
     MemKv, StateMachine,
@@ -62,6 +62,8 @@ pub(crate) struct State {
     pub(crate) holding: AtomicBool,
     /// Of grants from now on, seconds; 0 expires at once.
     pub(crate) grant_s: AtomicU64,
+    /// Questions for extended attributes.
+    pub(crate) xattr_reads: AtomicU32,
     pub(crate) reads: AtomicU32,
     pub(crate) updates: AtomicU32,
 }
@@ -98,6 +100,7 @@ impl Fake {
             hold_opens: AtomicU32::new(0),
             holding: AtomicBool::new(false),
             grant_s: AtomicU64::new(3600),
+            xattr_reads: AtomicU32::new(0),
             reads: AtomicU32::new(0),
             updates: AtomicU32::new(0),
         });
@@ -135,6 +138,10 @@ impl Fake {
             root,
             ..Default::default()
         };
+        self.issue(claims)
+    }
+
+    pub(crate) fn issue(&self, claims: pb::UserClaims) -> UserToken {
         self.state.key.issue(claims)
     }
 
@@ -217,6 +224,10 @@ fn strike(faults: &AtomicU32) -> bool {
 
 impl State {
     fn log(&self, request: pb::NsRequest) -> Result<pb::NsReply, Status> {
+        self.log_within(request, 0)
+    }
+
+    fn log_within(&self, request: pb::NsRequest, subtree: u64) -> Result<pb::NsReply, Status> {
         let layout = pb::Layout {
             table: 1,
             table_version: 1,
@@ -225,6 +236,7 @@ impl State {
             seed: 0,
         };
         let command = namespace::stamp(request, now_ns(), 7, Some(layout));
+        let command = pb::NsCommand { subtree, ..command };
         let mut names = self.names.lock();
         names.index += 1;
         let Names { kv, index, machine } = &mut *names;
@@ -328,10 +340,14 @@ impl Cluster for Metad {
 impl Namespace for Metad {
     async fn execute(
         &self,
-        _cx: Context,
+        cx: Context,
         request: pb::NsRequest,
         _bulk: Buf,
     ) -> Result<Answer<pb::NsReply>, Status> {
+        let subtree = match &cx.peer {
+            Peer::User(claims) => claims.subtree,
+            Peer::Daemon => 0,
+        };
         while self.0.silent.load(SeqCst) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -345,7 +361,11 @@ impl Namespace for Metad {
                     let grant = self.0.key.check_grant(&op.grant, now_s)?;
                     assert!(grant.inode == op.inode && grant.read, "{grant:?}");
                 }
-                let reply = namespace::query(&self.0.names.lock().kv, &request);
+                if matches!(request.op, Some(Op::GetXattr(_))) {
+                    self.0.xattr_reads.fetch_add(1, SeqCst);
+                }
+                let reply =
+                    namespace::query_within(&self.0.names.lock().kv, &request, None, subtree);
                 ff2_proto::status::check(reply.status.clone())?;
                 reply
             }
@@ -357,7 +377,7 @@ impl Namespace for Metad {
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
                 }
-                let reply = self.0.log(request.clone())?;
+                let reply = self.0.log_within(request.clone(), subtree)?;
                 self.0.finish(&reply);
                 if class == Class::Mutation && strike(&self.0.lose_mutations) {
                     if self.0.lose_sessions.load(SeqCst) {

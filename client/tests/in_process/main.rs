@@ -7,6 +7,7 @@ mod failures;
 mod fake;
 mod files;
 mod inline;
+mod locks;
 mod names;
 
 use std::time::Duration;

@@ -89,6 +89,7 @@ fn mount_config(
         // Root mounts for the whole machine, as with any local file system; others for themselves.
         allow_other: rustix::process::geteuid().is_root(),
         read_only: false,
+        subdir: None,
         cache_ms: 1_000,
         threads: threads(file),
         log: LogConfig::default(),

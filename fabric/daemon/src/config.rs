@@ -235,6 +235,10 @@ pub struct MountConfig {
     pub allow_other: bool,
     #[serde(default)]
     pub read_only: bool,
+    /// The folder of the volume that is mounted; its root by default. It keeps nobody with the token
+    /// from the rest: for that, make the token for the folder.
+    #[serde(default)]
+    pub subdir: Option<String>,
     /// How long the kernel may trust attributes and names of other mounts' changes.
     #[serde(default = "default_cache_ms")]
     pub cache_ms: u64,

@@ -27,6 +27,11 @@ pub const HEADER_BYTES_MAX: usize = 16 << 20;
 pub const BULK_BYTES_MAX: usize = CHUNK_SIZE_MAX as usize;
 /// Entries of one directory page.
 pub const DIR_PAGE_ENTRIES_MAX: u32 = 1024;
+/// Bytes of the name of an extended attribute, of its value, and of all names of an inode with a NUL
+/// behind each: as Linux.
+pub const XATTR_NAME_BYTES_MAX: usize = 255;
+pub const XATTR_VALUE_BYTES_MAX: usize = 64 << 10;
+pub const XATTR_LIST_BYTES_MAX: usize = 64 << 10;
 /// A checksum covers this many bytes, so that a small read verifies what it read and no more.
 pub const CHECKSUM_BLOCK: u32 = 4 << 10;
 

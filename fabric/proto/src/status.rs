@@ -143,6 +143,9 @@ pub const fn row(code: Code) -> Row {
         Code::NoAttribute => (61, Never),
         Code::Range => (34, Never),
         Code::WouldBlock => (EAGAIN, Never),
+        Code::ValueTooBig => (7, Never),
+        Code::Deadlock => (35, Never),
+        Code::NoLocks => (37, Never),
 
         Code::StaleRouting => (EIO, RefreshRouting),
         Code::NotLeader => (EIO, FindLeader),

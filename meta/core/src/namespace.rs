@@ -8,12 +8,17 @@
 //!
 //! It never waits and knows no lease. What takes time is left as a note in the keys that the
 //! leader's driver lists and finishes: truncations (chunks to cut), orphans (chunks to delete) and
-//! doubtful lengths (chains to ask).
+//! doubtful lengths (chains to ask). Nor does a lock that is waited for hold anything up: it stands in
+//! line in the keys, and the driver holds the question whether it came.
 
+mod acl;
 mod close;
+mod confine;
 mod create;
 mod dir;
 mod fsck;
+mod get_lock;
+mod get_xattr;
 mod inline;
 mod inode;
 mod keys;
@@ -21,6 +26,7 @@ mod layout;
 mod length;
 pub mod limits;
 mod link;
+mod locks;
 mod lookup;
 mod make_node;
 mod number;
@@ -34,9 +40,12 @@ mod request;
 mod resolve;
 mod sessions;
 mod set_attr;
+mod set_lock;
+mod set_xattr;
 mod truncate;
 mod tx;
 mod unlink;
+mod xattr;
 
 use bytes::Bytes;
 use ff2_proto::{
@@ -148,6 +157,7 @@ fn run(
     kv: &mut dyn Kv,
 ) -> Result<pb::NsReply, Status> {
     let mut tx = Tx::new(kv, command, request)?;
+    confine::check(&tx.kv, op, command.subtree)?;
     let reply = change(&mut tx, op)?;
     for (key, value) in tx.finish() {
         match value {
@@ -177,6 +187,11 @@ fn change(tx: &mut Tx<'_>, op: &Op) -> Result<pb::NsReply, Status> {
         Op::RecoverLength(op) => length::recover(tx, op),
         Op::Spill(op) => inline::spill(tx, op),
         Op::SetLayout(op) => layout::set(tx, op),
+        Op::SetXattr(op) => set_xattr::set(tx, op),
+        Op::RemoveXattr(op) => set_xattr::remove(tx, op),
+        Op::SetLock(op) => set_lock::set(tx, op),
+        Op::Unlock(op) => set_lock::unlock(tx, op),
+        Op::CancelLock(op) => set_lock::cancel(tx, op),
         Op::Lookup(_)
         | Op::GetAttr(_)
         | Op::ReadLink(_)
@@ -189,6 +204,10 @@ fn change(tx: &mut Tx<'_>, op: &Op) -> Result<pb::NsReply, Status> {
         | Op::ListTruncating(_)
         | Op::ListLengthDoubts(_)
         | Op::ReadInline(_)
+        | Op::GetXattr(_)
+        | Op::ListXattrs(_)
+        | Op::GetLock(_)
+        | Op::AwaitLocks(_)
         | Op::Keepalive(_) => Err(Status::new(Code::InvalidArgument, "not a mutation")),
     }
 }
@@ -201,16 +220,32 @@ pub fn query(kv: &dyn KvRead, request: &pb::NsRequest) -> pb::NsReply {
 /// As [`query`], for whoever owns the connection. A request in a session needs the session to live,
 /// because what it opens would otherwise not be held, and to be its owner's.
 pub fn query_of(kv: &dyn KvRead, request: &pb::NsRequest, owner: Owner) -> pb::NsReply {
-    reply(read(kv, request, owner))
+    query_within(kv, request, owner, 0)
 }
 
-fn read(kv: &dyn KvRead, request: &pb::NsRequest, owner: Owner) -> Result<pb::NsReply, Status> {
+/// As [`query_of`], for a connection that is confined to a folder; 0: it is not.
+pub fn query_within(
+    kv: &dyn KvRead,
+    request: &pb::NsRequest,
+    owner: Owner,
+    subtree: u64,
+) -> pb::NsReply {
+    reply(read(kv, request, owner, subtree))
+}
+
+fn read(
+    kv: &dyn KvRead,
+    request: &pb::NsRequest,
+    owner: Owner,
+    subtree: u64,
+) -> Result<pb::NsReply, Status> {
     let Some(op) = &request.op else {
         return Err(Status::new(Code::InvalidArgument, "a request that asks for nothing"));
     };
     if request.session != 0 {
         sessions::check(kv, request.session, owner)?;
     }
+    confine::check(kv, op, subtree)?;
     let who = || {
         let none = || Status::new(Code::InvalidArgument, "the request needs credentials");
         request.cred.as_ref().ok_or_else(none)
@@ -221,7 +256,7 @@ fn read(kv: &dyn KvRead, request: &pb::NsRequest, owner: Owner) -> Result<pb::Ns
         Op::ReadLink(op) => lookup::read_link(kv, op),
         Op::ReadDir(op) => read_dir::read_dir(kv, who()?, op),
         Op::StatFs(_) => lookup::stat_fs(kv),
-        Op::Resolve(op) => resolve::resolve(kv, who()?, op),
+        Op::Resolve(op) => resolve::resolve(kv, who()?, op, confine::root(subtree)),
         Op::Access(op) => lookup::access(kv, who()?, op),
         Op::Open(op) => open::read_only(kv, who()?, op),
         Op::ReadInline(op) => inline::read(kv, op),
@@ -229,6 +264,10 @@ fn read(kv: &dyn KvRead, request: &pb::NsRequest, owner: Owner) -> Result<pb::Ns
         Op::ListOrphans(op) => orphans::list(kv, op),
         Op::ListTruncating(op) => truncate::list(kv, op),
         Op::ListLengthDoubts(op) => length::list_doubts(kv, op),
+        Op::GetXattr(op) => get_xattr::get(kv, who()?, op),
+        Op::ListXattrs(op) => get_xattr::list(kv, who()?, op),
+        Op::GetLock(op) => get_lock::get(kv, request.session, op),
+        Op::AwaitLocks(op) => get_lock::awaited(kv, request.session, op),
         // All but the session is in the leader's memory.
         Op::Keepalive(_) => Ok(pb::NsReply::default()),
         Op::OpenSession(_)
@@ -246,6 +285,11 @@ fn read(kv: &dyn KvRead, request: &pb::NsRequest, owner: Owner) -> Result<pb::Ns
         | Op::Collect(_)
         | Op::SetLayout(_)
         | Op::Spill(_)
+        | Op::SetXattr(_)
+        | Op::RemoveXattr(_)
+        | Op::SetLock(_)
+        | Op::Unlock(_)
+        | Op::CancelLock(_)
         | Op::RecoverLength(_) => Err(Status::new(Code::InvalidArgument, "a mutation is logged")),
     }
 }

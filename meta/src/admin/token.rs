@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ff2_fabric::{ClusterKey, UserToken};
-use ff2_proto::pb;
+use ff2_proto::{Code, ROOT_INODE, Status, VolumeId, pb, pb::ns_request::Op};
 use tonic::Request;
 
 use super::AdminState;
@@ -23,8 +23,21 @@ pub fn admin_token(key: &ClusterKey) -> UserToken {
     })
 }
 
+/// The folder that a token is confined to, and its volume.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Subtree {
+    pub(super) inode: u64,
+    pub(super) volume: u32,
+}
+
 /// The token of a user on record.
-pub(super) fn issue(key: &ClusterKey, user: pb::User, token_id: u64, lifetime_s: u64) -> UserToken {
+pub(super) fn issue(
+    key: &ClusterKey,
+    user: pb::User,
+    token_id: u64,
+    lifetime_s: u64,
+    subtree: Subtree,
+) -> UserToken {
     let now = now_s();
     key.issue(pb::UserClaims {
         uid: user.uid,
@@ -35,7 +48,32 @@ pub(super) fn issue(key: &ClusterKey, user: pb::User, token_id: u64, lifetime_s:
         issued_s: now,
         expires_s: if lifetime_s == 0 { 0 } else { now.saturating_add(lifetime_s) },
         root: user.root,
+        subtree: subtree.inode,
+        subtree_volume: subtree.volume,
     })
+}
+
+impl AdminState {
+    /// The folder that a token is asked for: as its path is now.
+    pub(super) async fn subtree(&self, request: &pb::IssueTokenRequest) -> Result<Subtree, Status> {
+        if request.subtree.is_empty() {
+            return Ok(Subtree::default());
+        }
+        let routing = self.cluster.routing();
+        let name = if request.volume.is_empty() { "default" } else { &request.volume };
+        let volume = routing.volumes.values().find(|volume| volume.name == name);
+        let missing = || Status::new(Code::NotFound, format!("there is no volume {name:?}"));
+        let volume = volume.ok_or_else(missing)?.id;
+        let path = request.subtree.clone();
+        let resolve = pb::ResolveOp { base: ROOT_INODE.0, path, follow_last: true };
+        let found = self.namespace.ask(VolumeId(volume), Op::Resolve(resolve)).await?.attr;
+        match found {
+            Some(attr) if attr.kind() == pb::FileKind::Directory => {
+                Ok(Subtree { inode: attr.inode, volume })
+            }
+            _ => Err(Status::new(Code::NotDirectory, "a token is confined to a folder")),
+        }
+    }
 }
 
 /// Lets a request in, or says what it lacks.
@@ -54,9 +92,9 @@ pub(super) fn check(
         .key
         .check_token(&token, now_s(), &routing.revoked_tokens)
         .map_err(|status| refuse(&status.to_string()))?;
-    if !claims.root {
+    if !claims.root || claims.subtree != 0 {
         return Err(tonic::Status::permission_denied(format!(
-            "the token of {} has no root: an administrator's is needed",
+            "the token of {} has no root, or is for one folder: an administrator's is needed",
             claims.name
         )));
     }

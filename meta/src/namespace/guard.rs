@@ -12,7 +12,7 @@ pub(super) fn admit(request: &mut pb::NsRequest, peer: &Peer) -> Result<(), Stat
     };
     let is_administrator = match peer {
         Peer::Daemon => true,
-        Peer::User(claims) => claims.root,
+        Peer::User(claims) => claims.root && claims.subtree == 0,
     };
     if class == Class::Leader || (is_for_administrators(op) && !is_administrator) {
         return Err(forbidden(format!("{} is not for this connection", op_name(op))));
@@ -23,7 +23,12 @@ pub(super) fn admit(request: &mut pb::NsRequest, peer: &Peer) -> Result<(), Stat
     }
     match peer {
         Peer::Daemon => {}
-        Peer::User(claims) => bind_credentials(request, claims)?,
+        Peer::User(claims) => {
+            if claims.subtree != 0 && claims.subtree_volume != request.volume {
+                return Err(forbidden("the token is for another volume".into()));
+            }
+            bind_credentials(request, claims)?;
+        }
     }
     request.cred.get_or_insert_default();
     Ok(())
@@ -53,11 +58,23 @@ fn forbidden(detail: String) -> Status {
     Status::new(Code::Forbidden, detail)
 }
 
-/// Who a session belongs to: all daemons are one, each user another.
-pub(super) fn owner(peer: &Peer) -> Owner {
+/// What the machine must know of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asker {
+    /// Who a session belongs to: all daemons are one, each user another.
+    pub(super) owner: Owner,
+    /// The folder that it is confined to; 0: none.
+    pub(super) subtree: u64,
+}
+
+impl Asker {
+    pub(super) const DAEMON: Self = Self { owner: None, subtree: 0 };
+}
+
+pub(super) fn asker(peer: &Peer) -> Asker {
     match peer {
-        Peer::Daemon => None,
-        Peer::User(claims) => Some(claims.uid),
+        Peer::Daemon => Asker::DAEMON,
+        Peer::User(claims) => Asker { owner: Some(claims.uid), subtree: claims.subtree },
     }
 }
 
@@ -102,6 +119,15 @@ pub(super) fn op_name(op: &Op) -> &'static str {
         Op::SetLayout(_) => "set_layout",
         Op::Keepalive(_) => "keepalive",
         Op::RecoverLength(_) => "recover_length",
+        Op::GetXattr(_) => "get_xattr",
+        Op::ListXattrs(_) => "list_xattrs",
+        Op::SetXattr(_) => "set_xattr",
+        Op::RemoveXattr(_) => "remove_xattr",
+        Op::GetLock(_) => "get_lock",
+        Op::AwaitLocks(_) => "await_locks",
+        Op::SetLock(_) => "set_lock",
+        Op::Unlock(_) => "unlock",
+        Op::CancelLock(_) => "cancel_lock",
     }
 }
 
@@ -157,6 +183,22 @@ mod tests {
         let list = || request(Op::ListSessions(pb::ListSessionsOp {}), None);
         assert!(admit(&mut list(), &user(false)).is_err());
         assert!(admit(&mut list(), &user(true)).is_ok());
+    }
+
+    #[test]
+    fn a_token_for_a_folder_administers_nothing_and_knows_one_volume() {
+        let claims =
+            pb::UserClaims { root: true, subtree: 7, subtree_volume: 1, ..Default::default() };
+        let peer = Peer::User(Arc::new(claims));
+        assert_eq!(asker(&peer).subtree, 7);
+        let ask = |volume, op| {
+            let mut request = pb::NsRequest { volume, ..request(op, None) };
+            admit(&mut request, &peer).map_err(|status| status.code)
+        };
+        assert_eq!(ask(1, get_attr()), Ok(()));
+        assert_eq!(ask(2, get_attr()), Err(Code::Forbidden));
+        let list = Op::ListSessions(pb::ListSessionsOp {});
+        assert_eq!(ask(1, list), Err(Code::Forbidden));
     }
 
     #[test]

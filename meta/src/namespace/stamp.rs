@@ -5,9 +5,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use ff2_meta_core::namespace::{self, Owner};
+use ff2_meta_core::namespace;
 use ff2_proto::{Code, Routing, Status, TableId, limits, pb};
 use pb::ns_request::Op;
+
+use super::guard::Asker;
 
 /// Times that grow, whatever the clock of the machine does.
 #[derive(Debug)]
@@ -23,7 +25,7 @@ impl Stamps {
     pub(super) fn stamp(
         &self,
         mut request: pb::NsRequest,
-        owner: Owner,
+        asker: Asker,
         routing: &Routing,
     ) -> Result<pb::NsCommand, Status> {
         settle_layout(&mut request, routing)?;
@@ -32,7 +34,8 @@ impl Stamps {
             .map_err(|error| Status::new(Code::Internal, format!("no random bytes: {error}")))?;
         let (now_ns, seed) = (self.next(wall_ns()), u64::from_le_bytes(seed));
         let command = namespace::stamp(request, now_ns, seed, default_layout(routing));
-        Ok(pb::NsCommand { owner, ..command })
+        let Asker { owner, subtree } = asker;
+        Ok(pb::NsCommand { owner, subtree, ..command })
     }
 
     fn next(&self, wall_ns: i64) -> i64 {

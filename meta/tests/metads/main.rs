@@ -4,6 +4,7 @@
 
 mod administration;
 mod files;
+mod locks;
 mod members;
 mod store;
 mod world;

@@ -235,7 +235,7 @@ impl World {
         let user = pb::User { uid: 1000, gid: 1000, name: "ann".into(), ..Default::default() };
         let put = pb::PutUserRequest { user: Some(user) };
         admin.put_user(self.signed(put)).await.unwrap();
-        let issue = pb::IssueTokenRequest { uid: 1000, lifetime_s: 3_600 };
+        let issue = pb::IssueTokenRequest { uid: 1000, lifetime_s: 3_600, ..Default::default() };
         let token = admin.issue_token(self.signed(issue)).await.unwrap().into_inner().token;
         self.until("both chains serve", |world| {
             let routing = world.metads.values().next().unwrap().0.cluster_group().view();

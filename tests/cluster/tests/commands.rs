@@ -173,6 +173,36 @@ fn users(cluster: &Cluster) {
     }
     let refused = String::from_utf8_lossy(&as_ann(&["fs", "ls", "/folder"]).stderr).into_owned();
     assert!(refused.contains("was revoked"), "{refused}");
+    a_token_for_a_folder(cluster);
+}
+
+/// Nothing outside of the folder exists for it, though its user is root.
+fn a_token_for_a_folder(cluster: &Cluster) {
+    let file = cluster.dir().join("folder.token");
+    let out = ["--subtree", "/folder", "--out", file.to_str().unwrap()];
+    cluster.ctl(&[&["user", "token", "ann"], &out[..]].concat()).unwrap();
+    let with_it = |args: &[&str]| {
+        let token = file.to_str().unwrap();
+        let output = cluster.ctl_output(&[args, &["--token", token, "--json"]].concat()).unwrap();
+        output.status.success().then(|| serde_json::from_slice::<Value>(&output.stdout).unwrap())
+    };
+    for path in ["/", "/..", "/../.."] {
+        let listed = with_it(&["fs", "ls", path]).unwrap();
+        let names: Vec<_> = listed.as_array().unwrap().iter().map(|e| &e["name"]).collect();
+        assert_eq!(names.len(), 2, "{path}: {names:?}");
+    }
+    assert_eq!(with_it(&["fs", "stat", "/file"]).unwrap()["size"], json!(FILE_BYTES));
+    assert!(with_it(&["fs", "stat", "/folder/file"]).is_none());
+    let open_to_all = fs::Permissions::from_mode(0o777);
+    fs::set_permissions(cluster.mount().join("folder"), open_to_all).unwrap();
+    assert!(with_it(&["fs", "mkdir", "/inner"]).is_some());
+    cluster.ctl(&["fs", "rm", "/folder/inner"]).unwrap();
+    assert!(
+        with_it(&["fs", "layout", "/file"]).is_none(),
+        "which asks an administrator's question"
+    );
+    let wrong = ["user", "token", "ann", "--subtree", "/folder/file"];
+    assert!(!cluster.ctl_output(&wrong).unwrap().status.success());
 }
 
 fn why(cluster: &Cluster) {

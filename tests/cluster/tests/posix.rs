@@ -19,7 +19,10 @@ use std::{
 
 use ff2_cluster_tests::{Cluster, may_skip};
 use rustix::{
-    fs::{CWD, FileType, Mode, RenameFlags, StatVfs, mknodat, renameat_with, statvfs},
+    fs::{
+        AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, StatVfs, StatxFlags, makedev, mknodat,
+        renameat_with, statvfs, statx,
+    },
     io::Errno,
 };
 
@@ -34,6 +37,7 @@ fn files_and_names() {
         ("names are bytes", names_are_bytes),
         ("renames with flags", renames_with_flags),
         ("special nodes", special_nodes),
+        ("not served", not_served),
         ("links", links),
         ("unlinked while open", unlinked_while_open),
         ("sparse and truncate", sparse_and_truncate),
@@ -156,6 +160,23 @@ fn special_nodes(dir: &Path) {
     for name in ["fifo", "socket", "file"] {
         fs::remove_file(dir.join(name)).unwrap();
     }
+}
+
+/// What Linux has and a mount has not, by the errors that programs are prepared for.
+fn not_served(dir: &Path) {
+    fs::write(dir.join("a"), b"a").unwrap();
+    let mode = Mode::from_raw_mode(0o600);
+    let nameless = rustix::fs::open(dir, OFlags::TMPFILE | OFlags::RDWR, mode);
+    assert_eq!(nameless.err(), Some(Errno::OPNOTSUPP));
+    let whiteout = renameat_with(CWD, dir.join("a"), CWD, dir.join("b"), RenameFlags::WHITEOUT);
+    assert_eq!(whiteout, Err(Errno::INVAL));
+    assert!(dir.join("a").exists() && !dir.join("b").exists());
+    let told = statx(CWD, dir.join("a"), AtFlags::empty(), StatxFlags::ALL).unwrap();
+    assert_eq!(told.stx_mask & StatxFlags::BTIME.bits(), 0);
+    // As /dev/null.
+    mknodat(CWD, dir.join("null"), FileType::CharacterDevice, mode, makedev(1, 3)).unwrap();
+    assert_eq!(fs::symlink_metadata(dir.join("null")).unwrap().rdev(), makedev(1, 3));
+    assert_eq!(File::open(dir.join("null")).unwrap_err().raw_os_error(), Some(13), "EACCES");
 }
 
 /// `df`: what files can use, that is the disks divided by the replicas.
@@ -379,6 +400,14 @@ fn access_times(dir: &Path) {
     assert_eq!((set.mtime(), set.mtime_nsec()), (read.mtime(), read.mtime_nsec()));
 }
 
+fn until_free(file: &File) {
+    let begun = Instant::now();
+    while file.try_lock().is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(5), "the lock outlives its file");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// `flock` and POSIX locks hold between the programs of one mount.
 fn locks(dir: &Path) {
     let path = dir.join("file");
@@ -389,7 +418,8 @@ fn locks(dir: &Path) {
     two.lock_shared().unwrap();
     assert!(matches!(one.try_lock(), Err(fs::TryLockError::WouldBlock)));
     drop(two);
-    one.try_lock().unwrap();
+    // The kernel tells of the last close a moment after `close` returned.
+    until_free(&one);
     drop(one);
     // Another program's byte ranges: only the kernel knows whom they belong to.
     let script = "import fcntl, sys; f = open('file', 'r+')\n\

@@ -31,7 +31,7 @@ fn two_mounts_of_one_volume() {
         ("creates have one winner", creates_have_one_winner),
         ("renames have one winner", renames_have_one_winner),
         ("crossing renames make no loop", crossing_renames_make_no_loop),
-        ("locks are local", locks_are_local),
+        ("locks reach the other mount", locks_reach_the_other_mount),
     ] {
         eprintln!("-- {what}");
         let [here, there] = mounts.each_ref().map(|mount| mount.join(what));
@@ -155,11 +155,22 @@ fn crossing_renames_make_no_loop(here: &Path, there: &Path) {
     assert_eq!(fs::read_dir(here).unwrap().count(), 50, "one of each pair is inside the other");
 }
 
-/// Not promised between mounts, and nothing that waits for the other one.
-fn locks_are_local(here: &Path, there: &Path) {
+fn locks_reach_the_other_mount(here: &Path, there: &Path) {
     fs::write(here.join("file"), b"").unwrap();
     let (one, two) =
         (File::open(here.join("file")).unwrap(), File::open(there.join("file")).unwrap());
     one.lock().unwrap();
-    two.try_lock().unwrap();
+    assert!(matches!(two.try_lock_shared(), Err(fs::TryLockError::WouldBlock)));
+    let waiting = thread::spawn(move || {
+        two.lock().unwrap();
+        two
+    });
+    thread::sleep(Duration::from_millis(300));
+    assert!(!waiting.is_finished());
+    one.unlock().unwrap();
+    let two = waiting.join().unwrap();
+    assert!(matches!(one.try_lock(), Err(fs::TryLockError::WouldBlock)));
+    drop(two);
+    // The last close ends it, a moment after `close` returned.
+    until(|| one.try_lock().is_ok(), "the lock ends with its file");
 }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use ff2_client::{Result, SharedBuf};
+use ff2_client::{AttrChange, Caller, File, Result, SharedBuf, extras};
 use fuser::{OpenFlags, WriteFlags};
 
 use super::open::file;
 use crate::{copies::Copied, mounted::Mounted};
 
 pub(crate) async fn read(at: &Mounted, handle: u64, offset: u64, size: u32) -> Result<SharedBuf> {
+    at.lock_owners.check(&at.client, handle).await?;
     let bytes = file(at, handle)?.read_at(offset, u64::from(size)).await?;
     at.traffic.read_bytes.inc_by(bytes.len() as u64);
     Ok(bytes)
@@ -32,7 +33,9 @@ pub(crate) fn write_behind(
     how: WriteFlags,
     flags: OpenFlags,
 ) -> Option<u32> {
-    if !may_be_behind(flags, how) {
+    let asks_first =
+        how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) || at.lock_owners.are_of(handle);
+    if asks_first || !may_be_behind(flags, how) {
         return None;
     }
     let file = file(at, handle).ok()?;
@@ -48,6 +51,7 @@ pub(crate) fn write_behind(
 /// takes at once (it asked for less at mount) and no chunk failed.
 pub(crate) async fn write(
     at: Arc<Mounted>,
+    caller: &Caller,
     handle: u64,
     offset: u64,
     copied: Copied,
@@ -55,6 +59,10 @@ pub(crate) async fn write(
     flags: OpenFlags,
 ) -> Result<u32> {
     let file = file(&at, handle)?;
+    at.lock_owners.check(&at.client, handle).await?;
+    if how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
+        drop_privileges(&at, caller, &file).await?;
+    }
     at.known.written(file.inode().0);
     // Pages of a mapping have their place also in a file that is open to append. How many of their
     // bytes were written is nothing that the kernel looks at: it is all of them, or an error.
@@ -77,4 +85,19 @@ pub(crate) async fn write(
     }
     at.traffic.written_bytes.inc_by(written as u64);
     Ok(u32::try_from(written).unwrap_or(u32::MAX))
+}
+
+/// A program that somebody without privileges writes to lends its own to nobody any more. The kernel
+/// leaves that to us, and says when.
+async fn drop_privileges(at: &Mounted, caller: &Caller, file: &File) -> Result<()> {
+    let known = file.known_attr();
+    let lends = known.mode & (libc::S_ISUID | libc::S_ISGID) != 0;
+    if !lends && known.extras & extras::CAPABILITY == 0 {
+        return Ok(());
+    }
+    let change = AttrChange { drop_privileges: true, ..AttrChange::default() };
+    let attr = caller.set_attr(file.inode(), change).await?;
+    at.known.extras_changed(attr.inode);
+    at.drop_attr(attr.inode);
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use ff2_client::{Caller, Code, InodeId, ROOT_INODE, Result, pb};
+use ff2_client::{Caller, Code, InodeId, Result, pb};
 use fuser::FileAttr;
 use tokio::time::timeout;
 
@@ -19,7 +19,7 @@ pub(crate) async fn lookup(caller: &Caller, parent: u64, name: &[u8]) -> Result<
 
 pub(crate) async fn getattr(at: &Mounted, caller: &Caller, inode: u64) -> Result<FileAttr> {
     let ask = caller.get_attr(InodeId(inode));
-    if inode != ROOT_INODE.0 {
+    if inode != at.root.0 {
         return Ok(at.tell(&ask.await?));
     }
     let known = at.last.lock().root;

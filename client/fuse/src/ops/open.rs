@@ -30,7 +30,8 @@ pub(crate) fn open_how(flags: OpenFlags) -> OpenHow {
     }
 }
 
-/// Bypasses the page cache where the kernel's idea of an offset or of the data may not be ours.
+/// Bypasses the page cache where the kernel's idea of an offset or of the data may not be ours. Readers
+/// are flushed too: that is how the kernel tells that the locks of a process end.
 fn fopen_flags(flags: OpenFlags, keep_cache: bool) -> FopenFlags {
     let mut fopen = FopenFlags::empty();
     // An append goes where the file ends, which only we know: the kernel must not put its bytes
@@ -40,10 +41,6 @@ fn fopen_flags(flags: OpenFlags, keep_cache: bool) -> FopenFlags {
     }
     if keep_cache {
         fopen |= FopenFlags::FOPEN_KEEP_CACHE;
-    }
-    if flags.acc_mode() == OpenAccMode::O_RDONLY {
-        // There is nothing to report when a reader closes.
-        fopen |= FopenFlags::FOPEN_NOFLUSH;
     }
     fopen
 }

@@ -8,9 +8,12 @@ mod fake;
 
 mod files;
 mod life;
+mod locks;
 mod many;
 mod mapped;
+mod subtrees;
 mod users;
+mod xattrs;
 
 use std::{
     fs,
@@ -62,12 +65,16 @@ impl World {
 
     /// `more`: further lines of the configuration.
     fn mount_with(&self, name: &str, more: &str) -> Mount {
+        let token_file = self.folder.path().join("token");
+        self.fake.token(0, true).save(&token_file).unwrap();
+        self.mount_as(name, &token_file, more)
+    }
+
+    fn mount_as(&self, name: &str, token_file: &Path, more: &str) -> Mount {
         let (path, data_dir) =
             (self.folder.path().join(name), self.folder.path().join(format!("{name}.data")));
         fs::create_dir_all(&path).unwrap();
         fs::create_dir_all(&data_dir).unwrap();
-        let token_file = self.folder.path().join("token");
-        self.fake.token(0, true).save(&token_file).unwrap();
         let config = data_dir.join("mount.toml");
         let text = format!(
             "cluster_id = {CLUSTER_ID:?}\nmetads = {:?}\ntoken_file = {token_file:?}\n\

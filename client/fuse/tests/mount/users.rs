@@ -9,7 +9,7 @@ use std::{
 use crate::world;
 
 /// Runs a shell command as uid 4242 with these groups.
-fn as_user(command: &str, groups: &str) -> bool {
+pub(crate) fn as_user(command: &str, groups: &str) -> bool {
     let mut setpriv = Command::new("setpriv");
     setpriv.args(["--reuid", "4242", "--regid", "4242", "--groups", groups]);
     setpriv.args(["sh", "-ec", command]).status().unwrap().success()

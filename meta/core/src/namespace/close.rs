@@ -10,6 +10,7 @@ use super::{
     keys::{self, Tag},
     length, open, perm,
     tx::Tx,
+    xattr,
 };
 use crate::kv::Kv;
 
@@ -96,5 +97,6 @@ fn wrote(
     if !perm::is_root(&tx.cred) {
         inode.attr.mode = perm::without_privileges(inode.attr.mode);
     }
+    xattr::drop_capability(tx, inode);
     Ok(in_doubt)
 }

@@ -17,7 +17,7 @@ pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::CreateOp) -> Result<pb::NsReply, S
     }
     perm::add_name(&tx.cred, &parent)?;
     let layout = layout::choose(tx, &parent, op.layout.as_ref())?;
-    let mut file = tx.new_inode(&parent, FileKind::Regular, op.mode & 0o7777);
+    let mut file = tx.new_inode(&parent, FileKind::Regular, op.mode & 0o7777, op.umask);
     file.attr.layout = Some(layout);
     file.attr.inline = op.inline;
     // The mode does not bind who made the file: a read-only file can be created and written.

@@ -1,8 +1,10 @@
 //! Checks that the keys of a volume agree with each other: the simulator and tests after each step,
 //! an admin when in doubt. It holds every inode in memory, so it is not for a serving thread.
 
+mod locks;
 mod names;
 mod notes;
+mod xattrs;
 
 use std::collections::BTreeMap;
 

@@ -2,13 +2,16 @@
 
 use bytes::Bytes;
 use ff2_proto::{
-    Status,
+    Status, extras,
     pb::{self, FileKind},
     status::Code,
 };
 use prost::Message;
 
-use super::keys::{self, Tag};
+use super::{
+    acl::Acl,
+    keys::{self, Tag},
+};
 use crate::kv::KvRead;
 
 /// An inode, as [`pb::InodeRecord`] stores it, with what must be there made certain.
@@ -25,6 +28,11 @@ pub(super) struct Inode {
     pub(super) length_bound: u64,
     pub(super) attempted_end: u64,
     pub(super) writers: u32,
+    /// Set by [`Inode::set_access_acl`] and [`Inode::set_default_acl`] alone.
+    pub(super) access_acl: Option<Acl>,
+    pub(super) default_acl: Option<Acl>,
+    pub(super) xattr_bytes: u32,
+    pub(super) xattr_name_bytes: u32,
 }
 
 impl Inode {
@@ -62,6 +70,20 @@ impl Inode {
         self.changed(now_ns);
     }
 
+    pub(super) fn set_access_acl(&mut self, acl: Option<Acl>) {
+        self.set_extra(extras::ACCESS_ACL, acl.is_some());
+        self.access_acl = acl;
+    }
+
+    pub(super) fn set_default_acl(&mut self, acl: Option<Acl>) {
+        self.set_extra(extras::DEFAULT_ACL, acl.is_some());
+        self.default_acl = acl;
+    }
+
+    fn set_extra(&mut self, bit: u32, is_there: bool) {
+        self.attr.extras = if is_there { self.attr.extras | bit } else { self.attr.extras & !bit };
+    }
+
     /// While chunks are being cut, nobody may see the inode: a client that believed the new length
     /// could still read what is being cut.
     pub(super) fn settled(&self) -> Result<(), Status> {
@@ -83,6 +105,10 @@ impl Inode {
             length_bound: self.length_bound,
             attempted_end: self.attempted_end,
             writers: self.writers,
+            access_acl: self.access_acl.as_ref().map(Acl::encode).unwrap_or_default(),
+            default_acl: self.default_acl.as_ref().map(Acl::encode).unwrap_or_default(),
+            xattr_bytes: self.xattr_bytes,
+            xattr_name_bytes: self.xattr_name_bytes,
         };
         Bytes::from(record.encode_to_vec())
     }
@@ -103,6 +129,10 @@ impl Inode {
             length_bound: record.length_bound,
             attempted_end: record.attempted_end,
             writers: record.writers,
+            access_acl: Acl::stored(&record.access_acl)?,
+            default_acl: Acl::stored(&record.default_acl)?,
+            xattr_bytes: record.xattr_bytes,
+            xattr_name_bytes: record.xattr_name_bytes,
         })
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! V                      -> VolumeRecord
 //! I inode                -> InodeRecord
+//! A inode name           -> value           (extended attributes, ACLs aside)
 //! D parent name          -> DentryRecord
 //! C parent cookie        -> name            (the order of readdir)
 //! W inode session        -> WriteSessionRecord
@@ -15,6 +16,9 @@
 //! S session              -> SessionRecord
 //! N owner nonce          -> session         (owner: 0 for daemons, else uid + 1)
 //! U session              -> SessionUseRecord
+//! K inode                -> LockTableRecord
+//! k session inode        -> (empty)         (where a session has or awaits locks)
+//! Q session owner ticket -> inode           (locks that are waited for)
 //! X session seq          -> the encoded NsReply that was given
 //! ```
 
@@ -32,6 +36,7 @@ pub(super) const VOLUME: [u8; 1] = [b'V'];
 #[repr(u8)]
 pub(super) enum Tag {
     Inode = b'I',
+    Xattr = b'A',
     Dentry = b'D',
     Cookie = b'C',
     Writer = b'W',
@@ -45,10 +50,14 @@ pub(super) enum Tag {
     Nonce = b'N',
     SessionUse = b'U',
     Answer = b'X',
+    Locks = b'K',
+    LocksOfSession = b'k',
+    Waiting = b'Q',
 }
 
-pub(super) const TAGS: [Tag; 14] = [
+pub(super) const TAGS: [Tag; 18] = [
     Tag::Inode,
+    Tag::Xattr,
     Tag::Dentry,
     Tag::Cookie,
     Tag::Writer,
@@ -62,6 +71,9 @@ pub(super) const TAGS: [Tag; 14] = [
     Tag::Nonce,
     Tag::SessionUse,
     Tag::Answer,
+    Tag::Locks,
+    Tag::LocksOfSession,
+    Tag::Waiting,
 ];
 
 /// Of a session's nonce: each owner has nonces of its own.
@@ -82,9 +94,21 @@ pub(super) fn two(tag: Tag, first: u64, second: u64) -> [u8; 17] {
     key
 }
 
+pub(super) fn three(tag: Tag, first: u64, second: u64, third: u64) -> [u8; 25] {
+    let mut key = [tag as u8; 25];
+    key[..17].copy_from_slice(&two(tag, first, second));
+    key[17..].copy_from_slice(&third.to_be_bytes());
+    key
+}
+
 pub(super) fn dentry(parent: u64, name: &[u8]) -> Vec<u8> {
+    named(Tag::Dentry, parent, name)
+}
+
+/// Of something with a name that belongs to an inode.
+pub(super) fn named(tag: Tag, inode: u64, name: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(9 + name.len());
-    key.extend_from_slice(&one(Tag::Dentry, parent));
+    key.extend_from_slice(&one(tag, inode));
     key.extend_from_slice(name);
     key
 }

@@ -7,6 +7,20 @@ pub const DESCRIPTION_BYTES_MAX: usize = 255;
 /// Answers that are remembered for one session. A client has far fewer mutations in flight; one that
 /// does not acknowledge answers is told to wait.
 pub const ANSWERS_PER_SESSION_MAX: u64 = 4_096;
+/// Names and values of the extended attributes of one inode: a few values of the largest size.
+pub const XATTR_BYTES_MAX: usize = 256 << 10;
+/// Entries of an ACL: what a page holds, as the kernel of a mount takes no more.
+pub const ACL_ENTRIES_MAX: usize = 511;
+/// Locks that are held on one inode, each a range of one owner.
+pub const LOCKS_PER_INODE_MAX: usize = 4_096;
+/// Locks that are waited for on one inode.
+pub const WAITERS_PER_INODE_MAX: usize = 1_024;
+/// Locks that one session holds or waits for.
+pub const LOCKS_PER_SESSION_MAX: u64 = 65_536;
+/// Owners looked at for a circle of waits, which is then taken for none.
+pub const DEADLOCK_OWNERS_MAX: usize = 64;
+/// Locks that one owner waits for at the same time, as far as a circle is looked for.
+pub const WAITS_PER_OWNER_LOOKED_AT: usize = 16;
 /// Files that one session may have open for writing.
 pub const WRITERS_PER_SESSION_MAX: u64 = 262_144;
 /// Sessions that one command expires, and inodes that one command collects: a command is applied in
@@ -15,6 +29,8 @@ pub const EXPIRE_BATCH_MAX: usize = 64;
 /// Write sessions and remembered answers that one command settles of sessions that end.
 pub const END_STEPS_MAX: usize = 1_024;
 pub const COLLECT_BATCH_MAX: usize = 1_024;
+/// Extended attributes of inodes that one command collects; the other inodes wait for the next.
+pub const COLLECT_STEPS_MAX: usize = 16_384;
 /// Entries of a page of orphans, truncations or doubtful lengths.
 pub const LIST_PAGE_MAX: u32 = 1_024;
 /// Directories between the root and the deepest one. It bounds the loop check of rename.

@@ -48,7 +48,7 @@ pub(super) fn access(
     if op.mask & !(perm::READ | perm::WRITE | perm::EXECUTE) != 0 {
         return Err(Status::new(Code::InvalidArgument, "an unknown access"));
     }
-    perm::check(cred, &inode.attr, op.mask)?;
+    perm::check(cred, &inode, op.mask)?;
     Ok(pb::NsReply::default())
 }
 

@@ -17,7 +17,7 @@ pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::MakeNodeOp) -> Result<pb::NsReply,
     }
     perm::add_name(&tx.cred, &parent)?;
     let mode = check(&tx.cred, op)?;
-    let mut node = tx.new_inode(&parent, op.kind(), mode);
+    let mut node = tx.new_inode(&parent, op.kind(), mode, op.umask);
     match op.kind() {
         FileKind::Regular => node.attr.layout = Some(layout::choose(tx, &parent, None)?),
         FileKind::Symlink => {

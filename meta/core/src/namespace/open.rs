@@ -45,7 +45,7 @@ pub(super) fn check(cred: &pb::Credentials, inode: &Inode, op: &pb::OpenOp) -> R
     if op.execute {
         mask |= perm::EXECUTE;
     }
-    perm::check(cred, &inode.attr, mask)?;
+    perm::check(cred, inode, mask)?;
     inode.settled()
 }
 

@@ -8,8 +8,9 @@ use prost::Message;
 use super::{
     inode::{self, Inode, decode},
     keys::{self, Tag},
-    length, limits, open,
+    length, limits, locks, open,
     tx::Tx,
+    xattr,
 };
 use crate::kv::{Kv, KvRead};
 
@@ -56,13 +57,21 @@ pub(super) fn collect(tx: &mut Tx<'_>, op: &pb::CollectOp) -> Result<pb::NsReply
     if op.inodes.len() > limits::COLLECT_BATCH_MAX {
         return Err(Status::new(Code::InvalidArgument, "too many inodes in one command"));
     }
+    let mut steps = limits::COLLECT_STEPS_MAX;
     for &id in &op.inodes {
+        if steps == 0 {
+            // They stay listed.
+            break;
+        }
         let Some(mut inode) = inode::find(&tx.kv, id)? else { continue };
         if inode.attr.nlink > 0 {
             return Err(Status::new(Code::InvalidArgument, format!("inode {id} has a name")));
         }
         open::drop_writers(tx, &mut inode, |_| true)?;
         assert_eq!(inode.writers, 0, "every writer has its record");
+        let xattrs = xattr::remove_all(tx, &inode);
+        steps = steps.saturating_sub(xattrs);
+        locks::remove_all(tx, id)?;
         remove(tx, &inode)?;
     }
     Ok(pb::NsReply::default())

@@ -1,5 +1,5 @@
-//! Who may do what, by POSIX: owner, group and others, with supplementary groups, and the
-//! exceptions for root.
+//! Who may do what, by POSIX: owner, group and others, with supplementary groups and access control
+//! lists, and the exceptions for root.
 
 use ff2_proto::{Status, pb, status::Code};
 
@@ -28,7 +28,8 @@ pub(super) fn in_group(cred: &pb::Credentials, gid: u32) -> bool {
 
 /// Whether all bits of `mask` are allowed. Only the first class that fits the caller counts, so an
 /// owner may have less than others.
-pub(super) fn allows(cred: &pb::Credentials, attr: &pb::Attr, mask: u32) -> bool {
+pub(super) fn allows(cred: &pb::Credentials, inode: &Inode, mask: u32) -> bool {
+    let attr = &inode.attr;
     if is_root(cred) {
         // Root runs a file only if somebody may.
         let runs = attr.kind() == pb::FileKind::Directory || attr.mode & 0o111 != 0;
@@ -36,6 +37,8 @@ pub(super) fn allows(cred: &pb::Credentials, attr: &pb::Attr, mask: u32) -> bool
     }
     let bits = if cred.uid == attr.uid {
         attr.mode >> 6
+    } else if let Some(acl) = &inode.access_acl {
+        return acl.allows(cred, attr.gid, mask);
     } else if in_group(cred, attr.gid) {
         attr.mode >> 3
     } else {
@@ -44,8 +47,8 @@ pub(super) fn allows(cred: &pb::Credentials, attr: &pb::Attr, mask: u32) -> bool
     bits & mask == mask
 }
 
-pub(super) fn check(cred: &pb::Credentials, attr: &pb::Attr, mask: u32) -> Result<(), Status> {
-    if allows(cred, attr, mask) { Ok(()) } else { Err(Code::AccessDenied.into()) }
+pub(super) fn check(cred: &pb::Credentials, inode: &Inode, mask: u32) -> Result<(), Status> {
+    if allows(cred, inode, mask) { Ok(()) } else { Err(Code::AccessDenied.into()) }
 }
 
 /// A step of a path walk: `dir` must be a directory that the caller may search.
@@ -53,7 +56,7 @@ pub(super) fn search(cred: &pb::Credentials, dir: &Inode) -> Result<(), Status> 
     if !dir.is_dir() {
         return Err(Code::NotDirectory.into());
     }
-    check(cred, &dir.attr, EXECUTE)
+    check(cred, dir, EXECUTE)
 }
 
 /// Names may be added to `dir`: it is not removed, and the caller may write it.
@@ -61,7 +64,7 @@ pub(super) fn add_name(cred: &pb::Credentials, dir: &Inode) -> Result<(), Status
     if dir.attr.nlink == 0 {
         return Err(Status::new(Code::NotFound, "the directory was removed"));
     }
-    check(cred, &dir.attr, WRITE | EXECUTE)
+    check(cred, dir, WRITE | EXECUTE)
 }
 
 /// The name of `victim` may be taken from `dir`. In a sticky directory only the owners of the
@@ -71,7 +74,7 @@ pub(super) fn remove_name(
     dir: &Inode,
     victim: &Inode,
 ) -> Result<(), Status> {
-    check(cred, &dir.attr, WRITE | EXECUTE)?;
+    check(cred, dir, WRITE | EXECUTE)?;
     let sticky = dir.attr.mode & STICKY != 0;
     if sticky && !is_owner(cred, &dir.attr) && !is_owner(cred, &victim.attr) {
         return Err(Status::new(Code::NotPermitted, "the directory is sticky"));
@@ -116,9 +119,14 @@ mod tests {
         pb::Credentials { uid, gid, groups: groups.to_vec() }
     }
 
-    fn file(mode: u32) -> pb::Attr {
-        let kind = pb::FileKind::Regular.into();
-        pb::Attr { kind, mode, uid: 10, gid: 20, ..Default::default() }
+    fn node(kind: pb::FileKind, mode: u32) -> Inode {
+        let mut inode = crate::namespace::tx::blank(5, kind, 0);
+        inode.attr = pb::Attr { mode, uid: 10, gid: 20, ..inode.attr };
+        inode
+    }
+
+    fn file(mode: u32) -> Inode {
+        node(pb::FileKind::Regular, mode)
     }
 
     #[test]
@@ -139,8 +147,29 @@ mod tests {
         assert!(allows(&root, &file(0), READ | WRITE));
         assert!(!allows(&root, &file(0o666), EXECUTE));
         assert!(allows(&root, &file(0o001), EXECUTE));
-        let dir = pb::Attr { kind: pb::FileKind::Directory.into(), ..file(0) };
-        assert!(allows(&root, &dir, EXECUTE));
+        assert!(allows(&root, &node(pb::FileKind::Directory, 0), EXECUTE));
+    }
+
+    #[test]
+    fn a_list_decides_for_all_but_the_owner() {
+        let mut inode = file(0o640);
+        let user_obj = [1_u16, 6];
+        let entries: [([u16; 2], u32); 5] =
+            [(user_obj, 0), ([2, 4], 11), ([4, 0], 0), ([16, 4], 0), ([32, 0], 0)];
+        let mut bytes = vec![2, 0, 0, 0];
+        for ([tag, perm], id) in entries {
+            bytes.extend([tag.to_le_bytes(), perm.to_le_bytes()].concat());
+            bytes.extend(id.to_le_bytes());
+        }
+        inode.set_access_acl(crate::namespace::acl::Acl::parse(&bytes).unwrap());
+        assert!(allows(&user(11, 99, &[]), &inode, READ), "whom it names");
+        assert!(
+            !allows(&user(12, 20, &[]), &inode, READ),
+            "the mode shows the mask, not the group"
+        );
+        assert!(allows(&user(10, 99, &[]), &inode, READ | WRITE));
+        assert!(allows(&user(0, 0, &[]), &inode, READ | WRITE));
+        assert!(!allows(&user(0, 0, &[]), &inode, EXECUTE));
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(super) fn read_dir(
     op: &pb::ReadDirOp,
 ) -> Result<pb::NsReply, Status> {
     let dir = inode::load_dir(kv, op.inode)?;
-    perm::check(cred, &dir.attr, perm::READ)?;
+    perm::check(cred, &dir, perm::READ)?;
     let limit = match op.limit {
         0 => wire::DIR_PAGE_ENTRIES_MAX,
         limit => limit.min(wire::DIR_PAGE_ENTRIES_MAX),
@@ -28,7 +28,7 @@ pub(super) fn read_dir(
     let end = page.len() <= limit;
     page.truncate(limit);
     // Attributes need search permission, as looking each name up would.
-    let plus = op.plus && perm::allows(cred, &dir.attr, perm::EXECUTE);
+    let plus = op.plus && perm::allows(cred, &dir, perm::EXECUTE);
     let mut entries = Vec::with_capacity(page.len());
     for (key, name) in page {
         let cookie = keys::split(&key).and_then(|(_, rest)| keys::number(rest));

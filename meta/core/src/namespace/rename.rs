@@ -179,7 +179,7 @@ fn check_parent_change(
     inode: &Inode,
 ) -> Result<(), Status> {
     if parents.new.is_some() && inode.is_dir() {
-        perm::check(cred, &inode.attr, perm::WRITE)?;
+        perm::check(cred, inode, perm::WRITE)?;
     }
     Ok(())
 }

@@ -43,7 +43,11 @@ pub(super) fn class_of(op: &Op) -> Class {
         | Op::ListOrphans(_)
         | Op::ListTruncating(_)
         | Op::ListLengthDoubts(_)
-        | Op::ReadInline(_) => Class::Read,
+        | Op::ReadInline(_)
+        | Op::GetXattr(_)
+        | Op::ListXattrs(_)
+        | Op::GetLock(_)
+        | Op::AwaitLocks(_) => Class::Read,
         Op::Create(_)
         | Op::MakeNode(_)
         | Op::Link(_)
@@ -54,7 +58,12 @@ pub(super) fn class_of(op: &Op) -> Class {
         | Op::Close(_)
         | Op::ReportLength(_)
         | Op::Spill(_)
-        | Op::SetLayout(_) => Class::Mutation,
+        | Op::SetLayout(_)
+        | Op::SetXattr(_)
+        | Op::RemoveXattr(_)
+        | Op::SetLock(_)
+        | Op::Unlock(_)
+        | Op::CancelLock(_) => Class::Mutation,
         Op::OpenSession(_) | Op::CloseSession(_) => Class::Session,
         Op::ExpireSessions(_) | Op::FinishTruncate(_) | Op::Collect(_) | Op::RecoverLength(_) => {
             Class::Leader
@@ -110,19 +119,29 @@ pub fn granted(request: &pb::NsRequest) -> Option<(bool, bool)> {
         | Op::Collect(_)
         | Op::SetLayout(_)
         | Op::Keepalive(_)
-        | Op::RecoverLength(_) => None,
+        | Op::RecoverLength(_)
+        | Op::GetXattr(_)
+        | Op::ListXattrs(_)
+        | Op::GetLock(_)
+        | Op::AwaitLocks(_)
+        | Op::SetXattr(_)
+        | Op::RemoveXattr(_)
+        | Op::SetLock(_)
+        | Op::Unlock(_)
+        | Op::CancelLock(_) => None,
     }
 }
 
 /// What the leader logs for a request of a daemon: with all that is not a function of request and
-/// state. Of a user's request it adds the owner.
+/// state. Of a user's request it adds the owner, and what the connection is confined to.
 pub fn stamp(
     request: pb::NsRequest,
     now_ns: i64,
     seed: u64,
     default_layout: Option<pb::Layout>,
 ) -> pb::NsCommand {
-    pb::NsCommand { now_ns, seed, request: Some(request), default_layout, owner: None }
+    let request = Some(request);
+    pb::NsCommand { now_ns, seed, request, default_layout, owner: None, subtree: 0 }
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Walks a whole path on the server, with symlinks, in one request.
+//! Walks a whole path on the server, with symlinks, in one request. A connection that is confined to a
+//! folder has that one for its root.
 
 use bytes::Bytes;
 use ff2_proto::{
@@ -14,14 +15,18 @@ use super::{
 };
 use crate::kv::KvRead;
 
+const ROOT: u64 = ROOT_INODE.0;
+
 pub(super) fn resolve(
     kv: &dyn KvRead,
     cred: &pb::Credentials,
     op: &pb::ResolveOp,
+    root: u64,
 ) -> Result<pb::NsReply, Status> {
     check_path(&op.path)?;
-    let base = if op.base == 0 || op.path.starts_with(b"/") { ROOT_INODE.0 } else { op.base };
-    let mut walk = Walk { kv, cred, at: inode::load(kv, base)?, parent: None, rest: Vec::new() };
+    let from_root = matches!(op.base, 0 | ROOT) || op.path.starts_with(b"/");
+    let at = inode::load(kv, if from_root { root } else { op.base })?;
+    let mut walk = Walk { kv, cred, root, at, parent: None, rest: Vec::new() };
     walk.push(&op.path);
     let mut links = 0;
     while let Some(name) = walk.rest.pop() {
@@ -32,7 +37,7 @@ pub(super) fn resolve(
                 return Err(Code::SymlinkLoop.into());
             }
             if target.starts_with(b"/") {
-                walk.at = inode::load(kv, ROOT_INODE.0)?;
+                walk.at = inode::load(kv, root)?;
             }
             walk.push(&target);
         }
@@ -61,6 +66,8 @@ fn check_path(path: &[u8]) -> Result<(), Status> {
 struct Walk<'a> {
     kv: &'a dyn KvRead,
     cred: &'a pb::Credentials,
+    /// Above it leads no way.
+    root: u64,
     at: Inode,
     /// The directory that named `at`, if the last step was a name.
     parent: Option<Inode>,
@@ -83,7 +90,7 @@ impl Walk<'_> {
             return Ok(None);
         }
         if name == b".." {
-            if self.at.id() != ROOT_INODE.0 {
+            if self.at.id() != self.root {
                 self.at = inode::load(self.kv, self.at.parent)?;
             }
             self.parent = None;

@@ -8,7 +8,7 @@ use prost::Message;
 use super::{
     inode::{self, decode},
     keys::{self, Tag},
-    length, limits, open,
+    length, limits, locks, open,
     request::Owner,
     tx::Tx,
 };
@@ -103,8 +103,9 @@ pub(super) fn expire(tx: &mut Tx<'_>, op: &pb::ExpireSessionsOp) -> Result<pb::N
     Ok(pb::NsReply::default())
 }
 
-/// The session is over at once. What it wrote and did not report stays to be asked from the chains,
-/// and its remembered answers go: `steps` of both now, the rest when this is asked again.
+/// The session is over at once. Its locks go to those that wait for them, what it wrote and did not
+/// report stays to be asked from the chains, and its remembered answers go: `steps` of all now, the
+/// rest when this is asked again.
 fn end(tx: &mut Tx<'_>, mut record: pb::SessionRecord, steps: &mut usize) -> Result<(), Status> {
     let session = record.id;
     if !record.ending {
@@ -112,6 +113,11 @@ fn end(tx: &mut Tx<'_>, mut record: pb::SessionRecord, steps: &mut usize) -> Res
         put(tx, &record);
         // Whoever opens under this nonce again gets a session that lives.
         tx.kv.delete(&keys::nonce(record.owner, record.nonce));
+    }
+    for index in take(tx, Tag::LocksOfSession, session, steps) {
+        if let Some(id) = keys::split(&index).and_then(|(_, rest)| keys::number(rest)) {
+            locks::leave(tx, id, session)?;
+        }
     }
     for index in take(tx, Tag::WriterOfSession, session, steps) {
         let Some(id) = keys::split(&index).and_then(|(_, rest)| keys::number(rest)) else {

@@ -10,17 +10,26 @@ use super::{
     inode::{self, Inode},
     open, perm, truncate,
     tx::Tx,
+    xattr,
 };
 
 pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::SetAttrOp) -> Result<pb::NsReply, Status> {
     let mut inode = inode::load(&tx.kv, op.inode)?;
     inode.settled()?;
     check_owner_changes(&tx.cred, &inode.attr, op)?;
-    check_times(&tx.cred, &inode.attr, op)?;
+    check_times(&tx.cred, &inode, op)?;
+    if op.drop_privileges {
+        check_writes(tx, &inode)?;
+        xattr::drop_capability(tx, &mut inode);
+        inode.attr.mode = perm::without_privileges(inode.attr.mode);
+    }
     let mut truncation = None;
     if let Some(size) = op.size {
         check_size(tx, &inode, op)?;
         truncation = truncate::resize(tx, &mut inode, size)?;
+    }
+    if op.uid.is_some() || op.gid.is_some() {
+        xattr::drop_capability(tx, &mut inode);
     }
     set_owner_and_mode(&tx.cred, &mut inode, op);
     if op.atime_now {
@@ -63,8 +72,8 @@ fn check_owner_changes(
     Ok(())
 }
 
-fn check_times(cred: &pb::Credentials, attr: &pb::Attr, op: &pb::SetAttrOp) -> Result<(), Status> {
-    if perm::is_owner(cred, attr) {
+fn check_times(cred: &pb::Credentials, inode: &Inode, op: &pb::SetAttrOp) -> Result<(), Status> {
+    if perm::is_owner(cred, &inode.attr) {
         return Ok(());
     }
     let chosen =
@@ -74,7 +83,7 @@ fn check_times(cred: &pb::Credentials, attr: &pb::Attr, op: &pb::SetAttrOp) -> R
     }
     // Changing the size sets the times, so its permission is enough.
     if (op.atime_now || op.mtime_now) && op.size.is_none() {
-        perm::check(cred, attr, perm::WRITE)?;
+        perm::check(cred, inode, perm::WRITE)?;
     }
     Ok(())
 }
@@ -91,13 +100,21 @@ fn check_size(tx: &Tx<'_>, inode: &Inode, op: &pb::SetAttrOp) -> Result<(), Stat
         | FileKind::KindUnknown => return Err(Code::InvalidArgument.into()),
     }
     if !op.by_handle {
-        return perm::check(&tx.cred, &inode.attr, perm::WRITE);
+        return perm::check(&tx.cred, inode, perm::WRITE);
     }
     // The permission was checked at open; the mode may have changed since.
     match open::writer(&tx.kv, inode.id(), tx.session)? {
         Some(_) => Ok(()),
         None => Err(Status::new(Code::BadHandle, "this session does not write the inode")),
     }
+}
+
+/// What a writer may do to a file, whether its mode lets it in or it did so before.
+fn check_writes(tx: &Tx<'_>, inode: &Inode) -> Result<(), Status> {
+    if open::writer(&tx.kv, inode.id(), tx.session)?.is_some() {
+        return Ok(());
+    }
+    perm::check(&tx.cred, inode, perm::WRITE)
 }
 
 fn set_owner_and_mode(cred: &pb::Credentials, inode: &mut Inode, op: &pb::SetAttrOp) {
@@ -114,6 +131,10 @@ fn set_owner_and_mode(cred: &pb::Credentials, inode: &mut Inode, op: &pb::SetAtt
         // A setgid program of a group that the owner is not in would lend its privileges.
         if !perm::is_root(cred) && !perm::in_group(cred, attr.gid) {
             attr.mode &= !perm::SETGID;
+        }
+        let mode = attr.mode;
+        if let Some(acl) = &mut inode.access_acl {
+            acl.set_mode(mode);
         }
     }
 }

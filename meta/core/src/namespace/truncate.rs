@@ -12,6 +12,7 @@ use super::{
     keys::{self, Tag},
     length, perm,
     tx::Tx,
+    xattr,
 };
 use crate::kv::{Kv, KvRead};
 
@@ -31,6 +32,7 @@ pub(super) fn resize(
     if !perm::is_root(&tx.cred) {
         inode.attr.mode = perm::without_privileges(inode.attr.mode);
     }
+    xattr::drop_capability(tx, inode);
     if inode.attr.inline {
         inline::cut(tx, inode, size);
         return Ok(None);

@@ -59,12 +59,31 @@ impl<'a> Tx<'a> {
     }
 
     /// A new inode of the caller in `parent`, with one name (or a directory's two) to come.
-    pub(super) fn new_inode(&mut self, parent: &Inode, kind: FileKind, mode: u32) -> Inode {
+    /// The mode loses what `umask` says, or what the directory's default ACL does not allow.
+    pub(super) fn new_inode(
+        &mut self,
+        parent: &Inode,
+        kind: FileKind,
+        mode: u32,
+        umask: u32,
+    ) -> Inode {
         let id = super::number::next(self);
         self.volume.inodes += 1;
         let (mode, gid) = super::perm::inherit(&self.cred, parent, kind, mode);
         let mut inode = blank(id, kind, self.now_ns);
-        inode.attr.mode = mode;
+        inode.attr.mode = match &parent.default_acl {
+            // The permissions of a symlink are nobody's business.
+            _ if kind == FileKind::Symlink => mode,
+            Some(acl) => {
+                let (mode, access) = acl.inherited(mode);
+                inode.set_access_acl(access);
+                if inode.is_dir() {
+                    inode.set_default_acl(Some(acl.clone()));
+                }
+                mode
+            }
+            None => mode & !(umask & 0o777),
+        };
         inode.attr.uid = self.cred.uid;
         inode.attr.gid = gid;
         if inode.is_dir() {
@@ -118,6 +137,10 @@ pub(super) fn blank(id: u64, kind: FileKind, now_ns: i64) -> Inode {
         length_bound: 0,
         attempted_end: 0,
         writers: 0,
+        access_acl: None,
+        default_acl: None,
+        xattr_bytes: 0,
+        xattr_name_bytes: 0,
     }
 }
 

@@ -2,11 +2,14 @@
 //! answers, and a long random comparison with a plain model of a POSIX tree.
 #![expect(clippy::unwrap_used, reason = "a test ends where its setting cannot be made")]
 
+mod acls;
 mod attributes;
+mod confined;
 mod files;
 mod fsck;
 mod inline;
 mod links;
+mod locks;
 mod model;
 mod names;
 mod ops;
@@ -16,3 +19,4 @@ mod renames;
 mod sessions;
 mod truncation;
 mod volume;
+mod xattrs;

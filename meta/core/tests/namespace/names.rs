@@ -106,7 +106,7 @@ fn nodes_of_all_kinds() {
         kind: FileKind::CharDevice.into(),
         mode: 0o666,
         rdev: 259,
-        symlink_target: Bytes::new(),
+        ..Default::default()
     };
     assert_eq!(v.ask(&user, Op::MakeNode(device.clone())), Err(Code::NotPermitted));
     assert_eq!(v.ask(&root, Op::MakeNode(device)).unwrap().attr.unwrap().rdev, 259);

@@ -143,3 +143,36 @@ pub(crate) fn read_dir(inode: u64, after_cookie: u64, limit: u32) -> Op {
 pub(crate) fn access(inode: u64, mask: u32) -> Op {
     Op::Access(pb::AccessOp { inode, mask })
 }
+
+fn xattr_op(inode: u64, name: &str, value: &[u8]) -> pb::SetXattrOp {
+    let value = Bytes::copy_from_slice(value);
+    pb::SetXattrOp { inode, name: bytes(name), value, create: false, replace: false }
+}
+
+pub(crate) fn set_xattr(inode: u64, name: &str, value: &[u8]) -> Op {
+    Op::SetXattr(xattr_op(inode, name, value))
+}
+
+pub(crate) fn create_xattr(inode: u64, name: &str, value: &[u8]) -> Op {
+    Op::SetXattr(pb::SetXattrOp { create: true, ..xattr_op(inode, name, value) })
+}
+
+pub(crate) fn replace_xattr(inode: u64, name: &str, value: &[u8]) -> Op {
+    Op::SetXattr(pb::SetXattrOp { replace: true, ..xattr_op(inode, name, value) })
+}
+
+pub(crate) fn remove_xattr(inode: u64, name: &str) -> Op {
+    Op::RemoveXattr(pb::RemoveXattrOp { inode, name: bytes(name) })
+}
+
+pub(crate) fn get_xattr(inode: u64, name: &str) -> Op {
+    Op::GetXattr(pb::GetXattrOp { inode, name: bytes(name) })
+}
+
+pub(crate) fn list_xattrs(inode: u64) -> Op {
+    Op::ListXattrs(pb::ListXattrsOp { inode })
+}
+
+pub(crate) fn drop_privileges(inode: u64) -> Op {
+    Op::SetAttr(pb::SetAttrOp { drop_privileges: true, ..set(inode) })
+}

@@ -102,11 +102,29 @@ impl Volume {
         request: pb::NsRequest,
         owner: Owner,
     ) -> Result<pb::NsReply, Code> {
+        self.log_as(request, owner, 0)
+    }
+
+    /// As [`Volume::log`], by a connection that is confined to a folder.
+    pub(crate) fn log_within(
+        &mut self,
+        request: pb::NsRequest,
+        subtree: u64,
+    ) -> Result<pb::NsReply, Code> {
+        self.log_as(request, None, subtree)
+    }
+
+    fn log_as(
+        &mut self,
+        request: pb::NsRequest,
+        owner: Owner,
+        subtree: u64,
+    ) -> Result<pb::NsReply, Code> {
         self.now_ns += 10;
         let before = self.kv.clone();
         let seed = self.now_ns as u64 * 31;
         let command = stamp(request, self.now_ns, seed, Some(LAYOUT));
-        let command = pb::NsCommand { owner, ..command }.encode_to_vec();
+        let command = pb::NsCommand { owner, subtree, ..command }.encode_to_vec();
         let answer = self.apply(&command);
         let reply = pb::NsReply::decode(answer.as_slice()).expect("a reply");
         let hash = self.kv.hash();

@@ -54,6 +54,7 @@ fn mount() -> MountConfig {
         http_listen: None,
         allow_other: false,
         read_only: false,
+        subdir: None,
         cache_ms: 1_000,
         threads: 0,
         log: LogConfig::default(),

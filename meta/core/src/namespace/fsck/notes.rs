@@ -1,10 +1,11 @@
-//! Sessions, write sessions, remembered answers, orphans, truncations and doubtful lengths.
+//! Sessions, write sessions, remembered answers, orphans, truncations and doubtful lengths. Locks and
+//! extended attributes are beside this file.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ff2_proto::{limits as wire, pb};
 
-use super::{Problem, count, number_of, numbered, raw, record, twice_numbered};
+use super::{Problem, count, locks, number_of, numbered, raw, record, twice_numbered, xattrs};
 use crate::{
     kv::KvRead,
     namespace::{inode::Inode, keys::Tag},
@@ -21,6 +22,8 @@ pub(super) fn check(
     check_writers(kv, inodes, &sessions, &doubts, problems);
     check_orphans(kv, volume, inodes, problems);
     check_inline(kv, inodes, problems);
+    locks::check(kv, inodes, &sessions, problems);
+    xattrs::check(kv, inodes, problems);
     let listed: BTreeSet<u64> =
         numbered(kv, Tag::Truncating, raw, problems).into_iter().map(|(id, ..)| id).collect();
     let cut: BTreeSet<u64> =
@@ -49,8 +52,8 @@ fn check_inline(kv: &dyn KvRead, inodes: &BTreeMap<u64, Inode>, problems: &mut V
 }
 
 /// A session on record.
-struct Known {
-    usage: pb::SessionUseRecord,
+pub(super) struct Known {
+    pub(super) usage: pb::SessionUseRecord,
     ending: bool,
 }
 
