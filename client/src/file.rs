@@ -1,6 +1,7 @@
 //! An open file.
 
 mod ahead;
+mod allocate;
 mod behind;
 mod inline;
 mod read;

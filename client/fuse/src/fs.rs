@@ -602,15 +602,19 @@ impl Filesystem for Requests {
 
     fn fallocate(
         &self,
-        _request: &Request,
-        _inode: INodeNo,
-        _handle: FileHandle,
-        _offset: u64,
-        _length: u64,
-        _mode: i32,
+        request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
         reply: ReplyEmpty,
     ) {
-        reply.error(Errno::ENOSYS);
+        let inode = self.0.inode_meant(inode);
+        let work = self.work("fallocate", inode, request);
+        self.answer_empty(work, reply, move |at, _| async move {
+            data::allocate(&at, handle.0, offset, length, mode).await
+        });
     }
 
     fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {

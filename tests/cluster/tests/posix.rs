@@ -20,8 +20,8 @@ use std::{
 use ff2_cluster_tests::{Cluster, may_skip};
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, StatVfs, StatxFlags, makedev, mknodat,
-        renameat_with, statvfs, statx,
+        AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RenameFlags, StatVfs, StatxFlags,
+        fallocate, makedev, mknodat, renameat_with, statvfs, statx,
     },
     io::Errno,
 };
@@ -41,6 +41,7 @@ fn files_and_names() {
         ("links", links),
         ("unlinked while open", unlinked_while_open),
         ("sparse and truncate", sparse_and_truncate),
+        ("allocate", allocate),
         ("append", append),
         ("many entries", many_entries),
         ("mapped", mapped),
@@ -272,6 +273,34 @@ fn sparse_and_truncate(dir: &Path) {
     file.read_exact_at(&mut after, 4_050_000).unwrap();
     assert!(after[..50_000].iter().all(|b| *b == 9), "what was kept is kept");
     assert!(after[50_000..].iter().all(|b| *b == 0), "what was cut does not come back");
+}
+
+fn allocate(dir: &Path) {
+    for (name, bytes) in [("small", 3_000_u64), ("large", 5 << 20)] {
+        let path = dir.join(name);
+        fs::write(&path, vec![7; bytes as usize]).unwrap();
+        let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let size = || fs::metadata(&path).unwrap().len();
+        fallocate(&file, FallocateFlags::KEEP_SIZE, 0, 9 << 20).unwrap();
+        assert_eq!(size(), bytes);
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&file, punch, 1_000, 1_500).unwrap();
+        fallocate(&file, punch, bytes - 10, 1 << 30).unwrap();
+        assert_eq!(size(), bytes);
+        fallocate(&file, FallocateFlags::ZERO_RANGE, bytes, 100).unwrap();
+        assert_eq!(size(), bytes + 100);
+        fallocate(&file, FallocateFlags::empty(), bytes, 20_000).unwrap();
+        assert_eq!(size(), bytes + 20_000);
+        let collapse = fallocate(&file, FallocateFlags::COLLAPSE_RANGE, 0, 4096);
+        assert_eq!(collapse, Err(Errno::OPNOTSUPP));
+        let whole = fs::read(&path).unwrap();
+        let is_hole = |at: u64| (1_000..2_500).contains(&at) || at >= bytes - 10;
+        assert_eq!(whole.len() as u64, bytes + 20_000);
+        let differs = |(at, byte): (usize, &u8)| (*byte == 0) != is_hole(at as u64);
+        assert_eq!(whole.iter().enumerate().position(differs), None, "{name}");
+        let read_only = File::open(&path).unwrap();
+        assert_eq!(fallocate(&read_only, punch, 0, 1), Err(Errno::BADF));
+    }
 }
 
 fn append(dir: &Path) {

@@ -1,8 +1,8 @@
-//! Data: read and write.
+//! Data: read, write and allocate.
 
 use std::sync::Arc;
 
-use ff2_client::{AttrChange, Caller, File, Result, SharedBuf, extras};
+use ff2_client::{AttrChange, Caller, Code, File, Result, SharedBuf, Status, extras};
 use fuser::{OpenFlags, WriteFlags};
 
 use super::open::file;
@@ -100,4 +100,28 @@ async fn drop_privileges(at: &Mounted, caller: &Caller, file: &File) -> Result<(
     at.known.extras_changed(attr.inode);
     at.drop_attr(attr.inode);
     Ok(())
+}
+
+/// `fallocate`: sizes and zeros. Ranges are never moved, and no space is set aside.
+pub(crate) async fn allocate(
+    at: &Mounted,
+    handle: u64,
+    offset: u64,
+    length: u64,
+    mode: i32,
+) -> Result<()> {
+    let file = file(at, handle)?;
+    at.lock_owners.check(&at.client, handle).await?;
+    let end = offset
+        .checked_add(length)
+        .ok_or_else(|| Status::new(Code::FileTooBig, "the range ends above every file"))?;
+    let keeps_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
+    at.known.written(file.inode().0);
+    match mode & !libc::FALLOC_FL_KEEP_SIZE {
+        0 => {}
+        libc::FALLOC_FL_PUNCH_HOLE if keeps_size => return file.zero_range(offset, length).await,
+        libc::FALLOC_FL_ZERO_RANGE => file.zero_range(offset, length).await?,
+        _ => return Err(Status::new(Code::Unsupported, "ranges of a file are not moved")),
+    }
+    if keeps_size { Ok(()) } else { file.extend_to(end).await }
 }

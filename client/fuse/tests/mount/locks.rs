@@ -376,11 +376,13 @@ fn a_handle_whose_lock_was_lost_fails() {
     let other = open(&b.at("f"));
     other.try_lock().unwrap();
     other.write_all_at(b"theirs", 0).unwrap();
+    other.sync_all().unwrap();
     until("the mount noticed", || session(&a) != before);
     let code = |outcome: std::io::Result<()>| outcome.unwrap_err().raw_os_error();
     assert_eq!(code(held.write_all_at(b"mine", 0)), Some(libc::ESTALE));
     assert_eq!(code(held.lock_shared()), Some(libc::ESTALE));
     plain.write_all_at(b"plain", 0).expect("which never had a lock");
+    plain.sync_all().unwrap();
     assert_eq!(fs::read(b.at("f")).unwrap(), b"plainst");
     drop(held);
     let again = open(&a.at("f"));

@@ -96,8 +96,20 @@ impl Table {
         self.waiting.retain(|lock| lock.session != session);
     }
 
-    /// Serves those that wait, in their order: whom nothing held stands against.
+    /// Serves those that wait, in their order: whom nothing held stands against. An owner that is served
+    /// twice may hold less afterwards, so those before it are looked at again.
     pub(in crate::namespace) fn grant(&mut self) -> Vec<LockGrant> {
+        let mut granted = Vec::new();
+        loop {
+            let more = self.grant_in_order();
+            if more.is_empty() {
+                return granted;
+            }
+            granted.extend(more);
+        }
+    }
+
+    fn grant_in_order(&mut self) -> Vec<LockGrant> {
         let mut granted = Vec::new();
         let mut left = Vec::with_capacity(self.waiting.len());
         for want in std::mem::take(&mut self.waiting) {

@@ -135,3 +135,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn who_is_served_twice_and_keeps_less_lets_others_in() {
+    let mut table = Table::default();
+    let wait = |owner, exclusive, ticket| Lock { ticket, ..lock(owner, 0, 9, exclusive) };
+    table.try_set(&lock(0, 0, 9, true));
+    for want in [wait(2, true, 11), wait(4, false, 12), wait(2, false, 13)] {
+        table.enqueue(want);
+    }
+    table.unlock(&lock(0, 0, 9, true));
+    let tickets: Vec<u64> = table.grant().iter().map(|grant| grant.ticket).collect();
+    assert_eq!(tickets, [11, 13, 12]);
+    assert!(table.waiting().is_empty() && table.held().iter().all(|lock| !lock.exclusive));
+}
