@@ -32,6 +32,7 @@ fn commands_say_what_is() {
         ("texts", texts),
         ("tables", tables_fit_a_terminal),
         ("mistakes", mistakes),
+        ("security", security),
         ("extend", extend),
         ("restart", restart),
     ] {
@@ -313,6 +314,9 @@ fn mistakes(cluster: &Cluster) {
         ("table show 99", "ff2ctl table list"),
         ("volume show missing", "ff2ctl volume list"),
         ("volume create second", "each namespace group holds one volume"),
+        ("chain revive 1 --from 1", "--accept-data-loss"),
+        ("chain revive 1 --from 1 --accept-data-loss", "there is nothing to revive"),
+        ("chain revive 999999 --from 1 --accept-data-loss", "there is no chain 999999"),
         ("table extend 99", "there is no chain table 99"),
         ("table extend 1", "add disks or nodes first"),
         ("table create --replicas 7", "add nodes, or ask for fewer replicas"),
@@ -344,6 +348,26 @@ fn mistakes(cluster: &Cluster) {
     }
     let unknown = cluster.ctl_output(&["stauts"]).unwrap();
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("status"));
+}
+
+/// Keys and certificates of a cluster on real hosts: for their owner's eyes only, and never made over.
+fn security(cluster: &Cluster) {
+    let folder = cluster.dir().join("keys");
+    let place = folder.to_str().unwrap();
+    cluster.ctl(&["security", "init", place]).unwrap();
+    let made = cluster.json(&["security", "certificate", place, "host-1", "10.0.0.1"]).unwrap();
+    for file in ["certificate", "key"] {
+        assert!(fs::metadata(made[file].as_str().unwrap()).unwrap().len() > 0, "{made}");
+    }
+    for entry in fs::read_dir(&folder).unwrap() {
+        let entry = entry.unwrap();
+        let is_public = entry.path().extension().is_some_and(|kind| kind == "pem");
+        let mode = entry.metadata().unwrap().permissions().mode();
+        assert!(is_public || mode & 0o077 == 0, "{:?} has mode {mode:o}", entry.path());
+    }
+    let again = cluster.ctl_output(&["security", "init", place]).unwrap();
+    assert!(String::from_utf8_lossy(&again.stderr).contains("exists already"));
+    fs::remove_dir_all(&folder).unwrap();
 }
 
 /// What is there stays on its chains; what comes uses the new ones too.
