@@ -23,7 +23,8 @@ impl File {
         self.register().await?;
         let fits = end <= u64::from(wire::INLINE_BYTES_MAX);
         if self.inode.place() == Place::Namespace && fits {
-            return self.write_at(end - 1, &[0]).await.map(drop);
+            // At its place also for a file that is opened to append.
+            return self.write_buf_exact(end - 1, SharedBuf::from(vec![0])).await.map(drop);
         }
         let shared = self.shared();
         shared.leave_inline(&self.inode, &self.caller.cred).await?;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ff2_client_core::write_spans;
-use ff2_proto::{InodeId, Retry, pb};
+use ff2_proto::{InodeId, Retry, limits::FILE_SIZE_MAX, pb};
 use futures::{StreamExt, stream::FuturesUnordered};
 
 use super::File;
@@ -30,7 +30,9 @@ impl File {
     pub fn write_behind(&self, offset: u64, bytes: &[u8]) -> bool {
         let shared = self.shared();
         let is_plain = self.how.write && !self.how.append && !bytes.is_empty();
-        if !is_plain || self.inode.check_alive().is_err() {
+        let end = offset.checked_add(bytes.len() as u64);
+        let fits = end.is_some_and(|end| end <= FILE_SIZE_MAX);
+        if !is_plain || !fits || self.inode.check_alive().is_err() {
             return false;
         }
         let Ok(_with_others) = self.inode.gate.try_read() else { return false };
@@ -110,7 +112,7 @@ impl Shared {
         let (shared, open) = (self.clone(), open.clone());
         self.runtime.spawn(async move {
             let mut flying = FuturesUnordered::new();
-            while let Some((number, piece)) = open.behind.take() {
+            while let Some(piece) = open.behind.take() {
                 // The turn is taken in the order of the queue, whichever piece comes to its chain first.
                 let chunk = [piece.chunk];
                 let mut entering = pin!(open.turns.enter(&chunk));
@@ -123,7 +125,7 @@ impl Shared {
                     }
                 };
                 let turn = turns.into_iter().next().expect("one turn for one chunk");
-                flying.push(shared.send_piece(&open, turn, number, piece));
+                flying.push(shared.send_piece(&open, turn, piece));
                 while flying.len() >= FLYING_MAX {
                     flying.next().await;
                 }
@@ -132,16 +134,10 @@ impl Shared {
         });
     }
 
-    async fn send_piece(
-        self: &Arc<Self>,
-        open: &Arc<OpenInode>,
-        turn: Turn<'_>,
-        number: u64,
-        piece: Piece,
-    ) {
+    async fn send_piece(self: &Arc<Self>, open: &Arc<OpenInode>, turn: Turn<'_>, piece: Piece) {
         let (layout, chains) = open.layout();
         let at = u64::from(piece.chunk) * u64::from(layout.chunk_size) + u64::from(piece.start);
-        let Piece { buf, cred, room, .. } = piece;
+        let Piece { number, buf, cred, room, .. } = piece;
         let end = at + buf.len() as u64;
         let spans = write_spans(open.id, &layout, &chains, at, buf.len() as u64);
         let update = super::write::update(&spans[0], &layout, buf.freeze());
@@ -159,18 +155,19 @@ impl Shared {
         open.behind.landed(number, outcome);
     }
 
-    /// Returns when nothing of the chunks that `which` chooses is on its way any more.
+    /// Returns when what was taken in before, of the chunks that `which` chooses, is on its way no more.
     pub(crate) async fn settle(
         self: &Arc<Self>,
         open: &Arc<OpenInode>,
         which: impl Fn(u32) -> bool + Send,
     ) {
+        let last = open.behind.send_off(&which);
+        self.serve_behind(open);
         loop {
             let ended = open.behind.ended.notified();
-            if !open.behind.send_off(&which) {
+            if !open.behind.is_pending(&which, last) {
                 return;
             }
-            self.serve_behind(open);
             ended.await;
         }
     }

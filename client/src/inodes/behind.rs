@@ -55,6 +55,8 @@ struct Stream {
 /// Gathered bytes of one chunk.
 #[derive(Debug)]
 pub(crate) struct Piece {
+    /// In the order of their making.
+    pub(crate) number: u64,
     pub(crate) chunk: u32,
     /// First byte in the chunk.
     pub(crate) start: u32,
@@ -96,7 +98,9 @@ impl Behind {
             buf.copy_from_slice(part.bytes);
             let (began, cred) = (Instant::now(), cred.clone());
             let Part { chunk, start, .. } = part;
-            state.begin(Piece { chunk, start, buf, capacity, began, cred, room });
+            state.next += 1;
+            let number = state.next;
+            state.begin(Piece { number, chunk, start, buf, capacity, began, cred, room });
         }
         let follows = state.stream.end == part.offset;
         state.stream.bytes = if follows { state.stream.bytes } else { 0 } + part.bytes.len();
@@ -110,15 +114,23 @@ impl Behind {
         self.state.lock().end
     }
 
-    /// Sends off what was gathered of chunks that `which` chooses, and says whether any of it is on its
-    /// way.
-    pub(crate) fn send_off(&self, which: impl Fn(u32) -> bool) -> bool {
+    /// Sends off what was gathered of chunks that `which` chooses; returns the number of the last piece
+    /// that there is.
+    pub(crate) fn send_off(&self, which: impl Fn(u32) -> bool) -> u64 {
         let mut state = self.state.lock();
         let chosen: Vec<u32> =
             state.filling.keys().copied().filter(|chunk| which(*chunk)).collect();
         chosen.into_iter().for_each(|chunk| state.send_off(chunk));
-        state.queue.iter().any(|piece| which(piece.chunk))
-            || state.flying.values().any(|chunk| which(*chunk))
+        state.next
+    }
+
+    /// Whether a piece of these chunks, up to a number, did not end yet. Later ones are nobody's business
+    /// who waits for what was written before.
+    pub(crate) fn is_pending(&self, which: impl Fn(u32) -> bool, last: u64) -> bool {
+        let state = self.state.lock();
+        let queued = state.queue.iter().map(|piece| (piece.number, piece.chunk));
+        let flying = state.flying.iter().map(|(number, chunk)| (*number, *chunk));
+        queued.chain(flying).any(|(number, chunk)| number <= last && which(chunk))
     }
 
     /// Whether the caller must take from the queue from now on, until [`Behind::take`] says that it ended.
@@ -129,17 +141,15 @@ impl Behind {
         must
     }
 
-    /// The next piece and its number; `None` ends the caller's service.
-    pub(crate) fn take(&self) -> Option<(u64, Piece)> {
+    /// The next piece; `None` ends the caller's service.
+    pub(crate) fn take(&self) -> Option<Piece> {
         let mut state = self.state.lock();
         let Some(piece) = state.queue.pop_front() else {
             state.is_served = false;
             return None;
         };
-        state.next += 1;
-        let number = state.next;
-        state.flying.insert(number, piece.chunk);
-        Some((number, piece))
+        state.flying.insert(piece.number, piece.chunk);
+        Some(piece)
     }
 
     /// A piece ended; its bytes are lost if it failed.
@@ -255,7 +265,7 @@ mod tests {
 
     /// Chunk, first byte and length of what is to be sent.
     fn taken(behind: &Behind) -> Vec<(u32, u32, usize)> {
-        let next = || behind.take().map(|(_, piece)| (piece.chunk, piece.start, piece.buf.len()));
+        let next = || behind.take().map(|piece| (piece.chunk, piece.start, piece.buf.len()));
         std::iter::from_fn(next).collect()
     }
 
@@ -270,7 +280,7 @@ mod tests {
             [(0, 0, 256 * k), (0, 256 << 10, 512 * k), (0, 768 << 10, 256 * k), (1, 0, k * k)];
         assert_eq!(taken(&behind), sent);
         assert_eq!(behind.end(), 40 * (64 << 10));
-        assert!(behind.send_off(|_| true));
+        assert_eq!(behind.send_off(|_| true), 5);
         assert_eq!(taken(&behind), [(2, 0, 512 * k)]);
     }
 
@@ -289,9 +299,11 @@ mod tests {
         let (behind, room) = (Behind::default(), Room(Arc::new(Semaphore::new(300 << 10))));
         assert!(write(&behind, &room, 0, &[1; 100]));
         assert!(!write(&behind, &room, 1 << 20, &[2; 60 << 10]), "no room for another");
-        assert!(behind.send_off(|_| true) && behind.must_serve() && !behind.must_serve());
-        let (number, piece) = behind.take().unwrap();
+        assert_eq!(behind.send_off(|_| true), 1);
+        assert!(behind.must_serve() && !behind.must_serve());
+        let piece = behind.take().unwrap();
         assert_eq!((behind.end(), &piece.buf[..]), (100, &[1; 100][..]));
+        let number = piece.number;
         drop(piece);
         behind.landed(number, Err(Status::new(ff2_proto::Code::NoSpace, "full")));
         assert!(write(&behind, &room, 1 << 20, &[2; 60 << 10]));
@@ -299,5 +311,20 @@ mod tests {
         assert_eq!((seen, failure.code), (1, ff2_proto::Code::NoSpace));
         assert!(behind.failed_since(seen).is_none());
         assert_eq!((behind.is_overdue(Duration::ZERO), behind.failures()), (false, 1));
+    }
+
+    #[test]
+    fn who_waits_does_not_wait_for_what_comes_later() {
+        let (behind, room) = (Behind::default(), Room(Arc::new(Semaphore::new(8 << 20))));
+        assert!(write(&behind, &room, 0, b"before"));
+        let last = behind.send_off(|_| true);
+        assert!(write(&behind, &room, 100, b"after"));
+        assert!(write(&behind, &room, 200, b"after that"));
+        assert!(behind.is_pending(|_| true, last) && !behind.is_pending(|chunk| chunk == 9, last));
+        let number = behind.take().unwrap().number;
+        assert!(behind.is_pending(|_| true, last), "it is on its way");
+        behind.landed(number, Ok(()));
+        assert!(!behind.is_pending(|_| true, last));
+        assert_eq!(behind.end(), 210, "others are still to come");
     }
 }

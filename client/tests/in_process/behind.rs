@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use ff2_client::{AttrChange, Code, OpenHow};
+use ff2_proto::limits::FILE_SIZE_MAX;
 
 use crate::{
     connect,
@@ -88,6 +89,18 @@ async fn cuts_appends_and_other_writes_come_after_it() {
     assert_eq!(&file.read_at(0, 99).await.unwrap()[..], b"01X");
     assert!(!log.write_behind(0, b"never"), "only the namespace knows where it goes");
     log.close().await.unwrap();
+    file.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_no_file_can_hold_is_refused_at_once() {
+    let fake = Fake::start().await;
+    let client = connect(&fake).await;
+    let file = client.open("/end", OpenHow::write().create(0o644)).await.unwrap();
+    for offset in [FILE_SIZE_MAX - 1, u64::MAX - 1] {
+        assert!(!file.write_behind(offset, b"xx"));
+        assert_eq!(file.write_at(offset, b"xx").await.unwrap_err().code, Code::FileTooBig);
+    }
     file.close().await.unwrap();
 }
 
