@@ -16,6 +16,7 @@ mod heart;
 pub mod identity;
 pub mod limits;
 pub mod metrics;
+pub mod neighbour;
 pub mod node;
 pub mod service;
 pub mod target_driver;

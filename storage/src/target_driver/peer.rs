@@ -1,11 +1,11 @@
 //! Calls to the targets of other nodes.
 
-use ff2_fabric::{Call as Rpc, StorageClient, buf::SharedBuf};
-use ff2_proto::{ChunkId, Code, NodeId, Status, pb, status::check};
-use ff2_storage_core::target::{Attempt, Forward, FullCopy, Input, Page, PageRequest, Standing};
+use ff2_fabric::buf::SharedBuf;
+use ff2_proto::ChunkId;
+use ff2_storage_core::target::{Attempt, Forward, FullCopy, Input, PageRequest};
 
 use super::{Done, Task, copy::read_whole};
-use crate::{limits, wire};
+use crate::neighbour::{self, Neighbour};
 
 /// What is asked of another node.
 pub(super) enum Call {
@@ -18,24 +18,11 @@ pub(super) enum Call {
     SyncDone { attempt: Attempt, target: u64 },
 }
 
-/// What a call needs beside what it asks.
-struct Caller {
-    client: Result<StorageClient, Status>,
-    chain: u32,
-    chain_version: u64,
-}
-
 impl Task {
     pub(super) fn ask(&self, node: u32, call: Call) {
-        let routing = self.shared.routing.get();
-        let address = routing.address(NodeId(node));
-        let client = address
-            .map(|address| StorageClient::new(self.shared.peers.channel(address)))
-            .ok_or_else(|| {
-                Status::new(Code::Unreachable, format!("the address of node {node} is not known"))
-            });
-        let chain = self.meta.chain.0;
-        let caller = Caller { client, chain, chain_version: self.machine.chain().version };
+        let (peers, routing) = (&self.shared.peers, &self.shared.routing);
+        let chain_version = self.machine.chain().version;
+        let neighbour = Neighbour::new(peers, routing, node, self.meta.chain.0, chain_version);
         let (engine, target) = (self.engine.clone(), self.meta.id);
         let (pool, done) = (self.shared.pool.clone(), self.done.clone());
         let (routing, metrics) = (self.shared.routing.clone(), self.shared.metrics.clone());
@@ -44,14 +31,16 @@ impl Task {
             let input = match call {
                 Call::Forward { attempt, forward } => {
                     let chunk = forward.chunk;
-                    let result = caller.forward(&forward).await;
+                    let result = neighbour.forward(&forward).await;
                     Input::Forwarded { chunk, attempt, result }
                 }
                 Call::Full { attempt, copy } => {
                     let chunk = copy.chunk;
                     let whole = read_whole(&engine, target, &copy, &pool, &budget).await;
                     let result = match &whole {
-                        Ok(whole) => caller.forward(&copy.with_payload(whole.bytes.clone())).await,
+                        Ok(whole) => {
+                            neighbour.forward(&copy.with_payload(whole.bytes.clone())).await
+                        }
                         Err(status) => Err(status.clone()),
                     };
                     Input::Forwarded { chunk, attempt, result }
@@ -60,7 +49,9 @@ impl Task {
                     let (chunk, length) = (copy.chunk, copy.length);
                     let whole = read_whole(&engine, target, &copy, &pool, &budget).await;
                     let result = match &whole {
-                        Ok(whole) => caller.forward(&copy.with_payload(whole.bytes.clone())).await,
+                        Ok(whole) => {
+                            neighbour.forward(&copy.with_payload(whole.bytes.clone())).await
+                        }
                         Err(status) => Err(status.clone()),
                     };
                     metrics.copied(length, result.is_ok());
@@ -68,18 +59,18 @@ impl Task {
                 }
                 Call::Removal { attempt, forward } => {
                     let chunk = forward.chunk;
-                    let result = caller.forward(&forward).await;
+                    let result = neighbour.forward(&forward).await;
                     Input::Copied { chunk, attempt, result }
                 }
                 Call::Query { attempt, target, chunk } => {
-                    let result = caller.query(target, chunk).await;
+                    let result = neighbour.query(target, chunk).await;
                     Input::Queried { chunk, attempt, result }
                 }
                 Call::Page { attempt, target, request } => {
-                    Input::Paged { attempt, result: caller.page(target, &request).await }
+                    Input::Paged { attempt, result: neighbour.page(target, &request).await }
                 }
                 Call::SyncDone { attempt, target } => {
-                    Input::SyncEnded { attempt, result: caller.sync_done(target).await }
+                    Input::SyncEnded { attempt, result: neighbour.sync_done(target).await }
                 }
             };
             learn(&routing, &input);
@@ -98,61 +89,5 @@ fn learn(routing: &ff2_fabric::RoutingCache, input: &Input<SharedBuf>) {
         | Input::SyncEnded { result: Err(status), .. } => status,
         _ => return,
     };
-    if let Some(chain) = &failure.chain {
-        routing.apply_chain(chain);
-    }
-}
-
-impl Caller {
-    fn client(&self) -> Result<&StorageClient, Status> {
-        self.client.as_ref().map_err(Clone::clone)
-    }
-
-    async fn forward(&self, forward: &Forward<SharedBuf>) -> Result<(), Status> {
-        let (request, bulk) = wire::forward_request(self.chain, forward);
-        let rpc = Rpc { timeout: limits::FORWARD_TIMEOUT, bulk, into: None };
-        let (reply, _) = self.client()?.forward(&request, rpc).await?;
-        check(reply.status)
-    }
-
-    async fn query(&self, target: u64, chunk: ChunkId) -> Result<Standing, Status> {
-        let request = pb::QueryVersionRequest {
-            chain: self.chain,
-            chain_version: self.chain_version,
-            target,
-            chunk: Some(chunk.into()),
-        };
-        let rpc = Rpc::within(limits::ASK_TIMEOUT);
-        let (reply, _) = self.client()?.query_version(&request, rpc).await?;
-        check(reply.status.clone())?;
-        Ok(wire::standing(&reply))
-    }
-
-    async fn page(
-        &self,
-        target: u64,
-        request: &PageRequest,
-    ) -> Result<Page<pb::SyncChunk>, Status> {
-        let request = pb::SyncPageRequest {
-            chain: self.chain,
-            chain_version: request.chain_version.0,
-            target,
-            after: request.after.map(Into::into),
-            limit: request.limit,
-            done_chunks: request.done_chunks,
-            total_chunks: request.total_chunks,
-        };
-        let rpc = Rpc::within(limits::ASK_TIMEOUT);
-        let (reply, _) = self.client()?.sync_page(&request, rpc).await?;
-        check(reply.status)?;
-        Ok(Page { chunks: reply.chunks, end: reply.end })
-    }
-
-    async fn sync_done(&self, target: u64) -> Result<(), Status> {
-        let request =
-            pb::SyncDoneRequest { chain: self.chain, chain_version: self.chain_version, target };
-        let rpc = Rpc::within(limits::ASK_TIMEOUT);
-        let (reply, _) = self.client()?.sync_done(&request, rpc).await?;
-        check(reply.status)
-    }
+    neighbour::learn(routing, failure);
 }

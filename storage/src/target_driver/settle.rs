@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use ff2_fabric::{Call, StorageClient};
-use ff2_proto::{NodeId, Status, pb, status::check};
+use ff2_proto::pb;
 use ff2_storage_core::target::Outcome;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::Shared;
-use crate::{engine::TargetMeta, limits, wire};
+use crate::{engine::TargetMeta, limits, neighbour::Neighbour, wire};
 
 /// An outcome and for whom it is.
 #[derive(Clone, Copy, Debug)]
@@ -52,23 +51,10 @@ async fn send(meta: TargetMeta, shared: &Shared, batch: &[Settled]) {
         entry.1.push(wire::settled(&settled.outcome));
     }
     for ((to_target, chain_version), (node, updates)) in by_successor {
-        let request = pb::SettleRequest {
-            chain: meta.chain.0,
-            chain_version,
-            from_target: meta.id.0,
-            to_target,
-            updates,
-        };
-        if let Err(status) = send_one(shared, node, &request).await {
+        let (peers, routing) = (&shared.peers, &shared.routing);
+        let neighbour = Neighbour::new(peers, routing, node, meta.chain.0, chain_version);
+        if let Err(status) = neighbour.settle(meta.id.0, to_target, updates).await {
             tracing::debug!(target_id = meta.id.0, to_target, %status, "outcomes were not heard");
         }
     }
-}
-
-async fn send_one(shared: &Shared, node: u32, request: &pb::SettleRequest) -> Result<(), Status> {
-    let routing = shared.routing.get();
-    let Some(address) = routing.address(NodeId(node)) else { return Ok(()) };
-    let client = StorageClient::new(shared.peers.channel(address));
-    let (reply, _) = client.settle(request, Call::within(limits::ASK_TIMEOUT)).await?;
-    check(reply.status)
 }

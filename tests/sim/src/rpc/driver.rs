@@ -14,6 +14,7 @@ use ff2_proto::{ChainId, ChainVersion, ChunkId, Code, Status, TargetId, pb};
 use ff2_storage_core::target::{
     CallId, FullCopy, Input, Now, Output, Outputs, Reply, Report, StoreOp, Target, UpdateId,
 };
+use ff2_storaged::{neighbour::Neighbour, wire};
 use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -24,7 +25,7 @@ use tokio::{
 use super::{
     cells,
     ledger::Ledger,
-    peer::{Asker, Question},
+    peer::{self, Question},
 };
 use crate::{
     disk::{Content, Disk, Wait},
@@ -274,9 +275,10 @@ impl Task {
                     self.send_whole(&to, (attempt, true), copy, found);
                 }
                 Output::Settle { to, outcome } => {
-                    let (asker, from) = (self.asker(&to), self.machine.id().0);
+                    let (neighbour, from) = (self.neighbour(&to), self.machine.id().0);
                     self.work.spawn(async move {
-                        let _ = asker.settle(from, to.target, outcome).await;
+                        let updates = vec![wire::settled(&outcome)];
+                        let _ = neighbour.settle(from, to.target, updates).await;
                     });
                 }
                 Output::Query { to, attempt, chunk } => {
@@ -295,16 +297,16 @@ impl Task {
         }
     }
 
-    fn asker(&self, to: &pb::ChainMember) -> Asker {
-        let around = &self.around;
-        Asker::new(&around.peers, &around.routing, to.node, self.machine.chain())
+    fn neighbour(&self, to: &pb::ChainMember) -> Neighbour {
+        let (around, chain) = (&self.around, self.machine.chain());
+        Neighbour::new(&around.peers, &around.routing, to.node, chain.id, chain.version)
     }
 
     fn ask(&mut self, to: &pb::ChainMember, question: Question) {
-        let (asker, routing, done) =
-            (self.asker(to), self.around.routing.clone(), self.done.clone());
+        let (neighbour, routing, done) =
+            (self.neighbour(to), self.around.routing.clone(), self.done.clone());
         self.work.spawn(async move {
-            let input = asker.ask(question, routing).await;
+            let input = peer::ask(neighbour, question, routing).await;
             let _ = done.send(Done::Input(input)).await;
         });
     }
