@@ -148,12 +148,15 @@ pub(crate) struct ClusterFile {
     pub(crate) cluster_id: String,
     pub(crate) replicas: u32,
     pub(crate) disk_size: ByteSize,
+    /// Its servers share no memory with peers on this host.
+    #[serde(default)]
+    pub(crate) tcp: bool,
     pub(crate) processes: Vec<Process>,
 }
 
 impl ClusterFile {
     pub(crate) fn new(cluster_id: String, replicas: u32, disk_size: ByteSize) -> Self {
-        Self { format: FORMAT, cluster_id, replicas, disk_size, processes: Vec::new() }
+        Self { format: FORMAT, cluster_id, replicas, disk_size, tcp: false, processes: Vec::new() }
     }
 
     pub(crate) fn of(&self, role: Role) -> impl Iterator<Item = &Process> {

@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// Replicas of all file data [default: 3, or as many as there are storage servers]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8))]
     replicas: Option<u32>,
+    /// All bytes go by TCP, as between machines, instead of through shared memory; fixed for a cluster
+    #[arg(long)]
+    tcp: bool,
     /// Mount the volume here.
     #[arg(long, value_name = "PATH")]
     mount: Option<PathBuf>,
@@ -94,6 +97,7 @@ fn wanted(args: &Args) -> plan::Wanted {
         disks: args.disks,
         disk_size: args.disk_size,
         replicas: args.replicas,
+        tcp: args.tcp,
         base_port: args.base_port,
     }
 }

@@ -56,6 +56,17 @@ impl Buf {
         self.block.slab()
     }
 
+    /// The slab, and the offset there of the first byte.
+    pub(crate) fn place(&self) -> Option<(&Arc<Slab>, usize)> {
+        self.block.place()
+    }
+
+    /// Lets its pool lend as many bytes to others at once: for a buffer that will be held for nobody
+    /// knows how long.
+    pub(crate) fn repay(&mut self) {
+        self.block.repay();
+    }
+
     /// Keeps the first `len` bytes.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);

@@ -10,22 +10,30 @@
 //! 24  message bytes  u32   protobuf message, behind the header
 //! 28  bulk bytes     u32   raw bytes, behind the message
 //! 32  timeout        u32   of a request: milliseconds that the caller waits from now
-//! 36  message crc    u32   CRC-32C of the message
-//! 40  header crc     u32   CRC-32C of the bytes 0..40
+//! 36  annex bytes    u32   the transport's own words, behind the message
+//! 40  message crc    u32   CRC-32C of the message and the annex
+//! 44  header crc     u32   CRC-32C of the bytes 0..44
 //! ```
 //! Integers are little endian. Bulk bytes carry no checksum here: the messages that announce them do,
 //! so that it covers the way through memory too. Nothing in a frame is trusted before its checksum
 //! held, and no length is believed above its bound.
+//!
+//! Where bulk bytes follow in the stream, at least [`HEAD_BYTES_MIN`] come before them in their frame.
+//! So a reader may always read so far from a frame's begin, which is a whole head most of the time and
+//! never a byte of bulk: those go from the socket to where they belong, by no way round.
 
+use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, checksum};
 use prost::Message;
 use thiserror::Error;
 
-use crate::limits::{BULK_BYTES_MAX, MESSAGE_BYTES_MAX, USER_MESSAGE_BYTES_MAX};
+use crate::limits::{ANNEX_BYTES_MAX, BULK_BYTES_MAX, MESSAGE_BYTES_MAX, USER_MESSAGE_BYTES_MAX};
 
-pub const HEADER_BYTES: usize = 44;
+pub const HEADER_BYTES: usize = 48;
+/// Header, message and annex of a frame whose bulk bytes follow in the stream have no fewer.
+pub const HEAD_BYTES_MIN: usize = 256;
 /// "ff2" and the version of this layout.
-const MAGIC: u32 = u32::from_le_bytes(*b"ff2\x01");
+const MAGIC: u32 = u32::from_le_bytes(*b"ff2\x02");
 
 /// What a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +53,8 @@ pub enum Kind {
     Failure = 10,
     /// Says nothing but that the sender lives.
     Alive = 16,
+    /// Brings memory that the sender shares with a peer on its host.
+    Slab = 17,
 }
 
 impl TryFrom<u8> for Kind {
@@ -60,6 +70,7 @@ impl TryFrom<u8> for Kind {
             9 => Self::Reply,
             10 => Self::Failure,
             16 => Self::Alive,
+            17 => Self::Slab,
             other => return Err(FrameError::Kind(other)),
         })
     }
@@ -74,6 +85,7 @@ pub struct Header {
     pub message_bytes: u32,
     pub bulk_bytes: u32,
     pub timeout_ms: u32,
+    pub annex_bytes: u32,
     pub message_crc: u32,
 }
 
@@ -94,6 +106,10 @@ pub enum FrameError {
     MessageTooLong { bytes: usize, limit: usize },
     #[error("bulk of {bytes} bytes is above the limit of {limit}")]
     BulkTooLong { bytes: usize, limit: usize },
+    #[error("an annex of {0} bytes is above the limit of {ANNEX_BYTES_MAX}")]
+    AnnexTooLong(usize),
+    #[error("the frame's bulk bytes begin too close to its start, or are not where its annex says")]
+    BulkMisplaced,
     #[error("a frame of kind {0:?} does not belong here")]
     Unexpected(Kind),
     #[error("the connection ended inside a frame")]
@@ -127,6 +143,7 @@ impl Header {
             message_bytes: 0,
             bulk_bytes: 0,
             timeout_ms: 0,
+            annex_bytes: 0,
             message_crc: 0,
         }
     }
@@ -141,9 +158,10 @@ impl Header {
         bytes[24..28].copy_from_slice(&self.message_bytes.to_le_bytes());
         bytes[28..32].copy_from_slice(&self.bulk_bytes.to_le_bytes());
         bytes[32..36].copy_from_slice(&self.timeout_ms.to_le_bytes());
-        bytes[36..40].copy_from_slice(&self.message_crc.to_le_bytes());
-        let crc = crc32c(&bytes[..40]);
-        bytes[40..44].copy_from_slice(&crc.to_le_bytes());
+        bytes[36..40].copy_from_slice(&self.annex_bytes.to_le_bytes());
+        bytes[40..44].copy_from_slice(&self.message_crc.to_le_bytes());
+        let crc = crc32c(&bytes[..44]);
+        bytes[44..48].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
 
@@ -153,7 +171,7 @@ impl Header {
         if u32_at(0) != MAGIC {
             return Err(FrameError::Magic(u32_at(0)));
         }
-        if u32_at(40) != crc32c(&bytes[..40]) {
+        if u32_at(44) != crc32c(&bytes[..44]) {
             return Err(FrameError::HeaderChecksum);
         }
         let header = Self {
@@ -164,7 +182,8 @@ impl Header {
             message_bytes: u32_at(24),
             bulk_bytes: u32_at(28),
             timeout_ms: u32_at(32),
-            message_crc: u32_at(36),
+            annex_bytes: u32_at(36),
+            message_crc: u32_at(40),
         };
         let (message, bulk) = (header.message_bytes as usize, header.bulk_bytes as usize);
         if message > limits.message_bytes {
@@ -173,11 +192,27 @@ impl Header {
         if bulk > limits.bulk_bytes {
             return Err(FrameError::BulkTooLong { bytes: bulk, limit: limits.bulk_bytes });
         }
+        if header.annex_bytes as usize > ANNEX_BYTES_MAX {
+            return Err(FrameError::AnnexTooLong(header.annex_bytes as usize));
+        }
         Ok(header)
     }
 
-    pub fn check_message(&self, message: &[u8]) -> Result<(), FrameError> {
-        if crc32c(message) == self.message_crc { Ok(()) } else { Err(FrameError::MessageChecksum) }
+    /// Bytes of message and annex.
+    pub fn body_bytes(&self) -> usize {
+        self.message_bytes as usize + self.annex_bytes as usize
+    }
+
+    /// Takes message and annex apart, if they are what was sent.
+    pub fn open(&self, mut body: Bytes) -> Result<(Bytes, Bytes), FrameError> {
+        if body.len() != self.body_bytes() {
+            return Err(FrameError::Truncated);
+        }
+        if crc32c(&body) != self.message_crc {
+            return Err(FrameError::MessageChecksum);
+        }
+        let annex = body.split_off(self.message_bytes as usize);
+        Ok((body, annex))
     }
 }
 
@@ -189,16 +224,20 @@ pub fn encode_message<M: Message>(message: &M) -> Vec<u8> {
     head
 }
 
-/// Writes the header into the room that [`encode_message`] left.
+/// Adds the annex, and writes the header into the room that [`encode_message`] left.
 ///
 /// The sender checks the lengths first: a frame above the bounds would end the connection.
-pub fn seal(head: &mut [u8], mut header: Header, bulk_bytes: usize) {
-    let (room, message) = head.split_at_mut(HEADER_BYTES);
-    assert!(message.len() <= MESSAGE_BYTES_MAX);
+pub fn seal(head: &mut Vec<u8>, mut header: Header, annex: &[u8], bulk_bytes: usize) {
+    let message_bytes = head.len() - HEADER_BYTES;
+    assert!(message_bytes <= MESSAGE_BYTES_MAX);
     assert!(bulk_bytes <= BULK_BYTES_MAX);
-    header.message_bytes = message.len() as u32;
+    assert!(annex.len() <= ANNEX_BYTES_MAX);
+    head.extend_from_slice(annex);
+    let (room, body) = head.split_at_mut(HEADER_BYTES);
+    header.message_bytes = message_bytes as u32;
+    header.annex_bytes = annex.len() as u32;
     header.bulk_bytes = bulk_bytes as u32;
-    header.message_crc = crc32c(message);
+    header.message_crc = crc32c(body);
     room.copy_from_slice(&header.encode());
 }
 

@@ -15,7 +15,7 @@ use prost::Message;
 
 use crate::{
     auth::{ClusterKey, Purpose, Secret, check_claims, mac, now_s, random, same},
-    frame::{FrameError, Header, Kind, Limits, encode_message, seal},
+    frame::{FrameError, Header, Kind, Limits, encode_message},
     peers::Identity,
     routing::RoutingCache,
     rpc::Peer,
@@ -54,7 +54,7 @@ pub(crate) struct Proof {
     pub(crate) proof: Bytes,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
+#[derive(Clone, PartialEq, Eq, Message)]
 pub(crate) struct Welcome {
     /// Bulk bytes of unanswered requests that the server takes on this connection.
     #[prost(uint32, tag = "1")]
@@ -62,6 +62,9 @@ pub(crate) struct Welcome {
     /// Unanswered requests that it takes.
     #[prost(uint32, tag = "2")]
     pub(crate) requests: u32,
+    /// Of the local socket on which it takes the same client, if that is on its host; else empty.
+    #[prost(string, tag = "3")]
+    pub(crate) local_name: String,
 }
 
 /// The client's side.
@@ -102,7 +105,7 @@ pub(crate) async fn join(
     let proof = mac(key, Purpose::ClientProof, &[&challenge.nonce, &hello]);
     send(sender, Kind::Proof, &Proof { proof: Bytes::copy_from_slice(&proof) }).await?;
     let welcome: Welcome = expect(receiver, Kind::Welcome).await?;
-    receiver.open(lane, Limits::AUTHENTICATED);
+    receiver.open(Limits::AUTHENTICATED);
     Ok(welcome)
 }
 
@@ -111,7 +114,7 @@ pub(crate) struct Gate<'a> {
     pub(crate) cluster_id: &'a str,
     pub(crate) key: &'a ClusterKey,
     pub(crate) routing: &'a RoutingCache,
-    pub(crate) welcome: Welcome,
+    pub(crate) welcome: &'a Welcome,
 }
 
 /// The server's side. A refusal is sent to the client before it is returned.
@@ -148,12 +151,12 @@ impl Gate<'_> {
         }
         let peer = if hello.daemon { Peer::Daemon } else { self.user(hello.claims)? };
         let lane = if hello.bulk { Lane::Bulk } else { Lane::Small };
-        send(sender, Kind::Welcome, &self.welcome).await?;
+        send(sender, Kind::Welcome, self.welcome).await?;
         let limits = match peer {
             Peer::Daemon => Limits::AUTHENTICATED,
             Peer::User(_) => Limits::USER,
         };
-        receiver.open(lane, limits);
+        receiver.open(limits);
         Ok((peer, lane))
     }
 
@@ -202,9 +205,8 @@ fn refusal(code: Code, detail: &str) -> LinkError {
 }
 
 async fn send<M: Message>(sender: &mut Sender, kind: Kind, message: &M) -> Result<(), LinkError> {
-    let mut head = encode_message(message);
-    seal(&mut head, Header::new(kind, 0, 0), 0);
-    sender.send(&[Frame { head: head.into(), bulk: Vec::new() }]).await
+    let frame = Frame::new(Header::new(kind, 0, 0), encode_message(message), Vec::new());
+    sender.send(&mut [frame]).await
 }
 
 async fn expect<M: Message + Default>(receiver: &mut Receiver, kind: Kind) -> Result<M, LinkError> {

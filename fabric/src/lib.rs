@@ -31,6 +31,8 @@ mod pulse;
 pub mod routing;
 pub mod rpc;
 pub mod server;
+mod shm;
+mod stream;
 pub mod stubs;
 mod tcp;
 mod transport;

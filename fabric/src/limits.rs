@@ -61,10 +61,10 @@ pub const DRAIN_MAX: Duration = Duration::from_secs(5);
 pub const FRAMES_PER_WRITE: usize = 64;
 /// Pieces of memory that one system call sends.
 pub const SLICES_PER_WRITE: usize = 256;
-/// Bytes read ahead on a connection for small messages: many frames with one system call.
-pub const READ_AHEAD_BYTES: usize = 64 << 10;
-/// And on a bulk connection, where what is read ahead of a header is copied once more.
-pub const BULK_READ_AHEAD_BYTES: usize = 4 << 10;
+/// Bytes of a transport's own words in a frame: places of the pieces of one payload.
+pub const ANNEX_BYTES_MAX: usize = 64 << 10;
+/// Slabs that one side of a connection shares with the other.
+pub const SHARED_SLABS_MAX: usize = 256;
 
 /// Frames in flight inside an in-process connection.
 pub const MEM_FRAMES_MAX: usize = 64;
@@ -73,4 +73,3 @@ const _: () = assert!(USER_MESSAGE_BYTES_MAX <= USER_MESSAGES_BYTES);
 const _: () = assert!(BULK_BYTES_MAX <= BUF_BYTES_MAX);
 const _: () = assert!(SLAB_BYTES.is_power_of_two() && SLAB_BYTES >= PAGE_BYTES);
 const _: () = assert!(BULK_BYTES_MAX <= CREDIT_BYTES as usize);
-const _: () = assert!(BULK_READ_AHEAD_BYTES >= 1 << 10);

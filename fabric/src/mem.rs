@@ -21,7 +21,7 @@ pub use weather::{Fate, Line, Way, Weather, WeatherGuard, set_weather};
 
 use crate::{
     buf::SharedBuf,
-    frame::{FrameError, HEADER_BYTES, Header, Limits},
+    frame::{FrameError, HEADER_BYTES, Header, Limits, seal},
     limits::{HANDSHAKES_MAX, MEM_FRAMES_MAX},
     pulse::Pulse,
     transport::{self, Frame, Head, LinkError},
@@ -136,11 +136,13 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    pub(crate) async fn send(&mut self, frames: &[Frame]) -> Result<(), LinkError> {
+    pub(crate) async fn send(&mut self, frames: &mut [Frame]) -> Result<(), LinkError> {
         for frame in frames {
             let bulk = frame.bulk.iter().filter(|part| !part.is_empty()).cloned().collect();
-            let head = frame.head.clone();
-            let bytes = head.len() + frame.bulk.iter().map(|b| b.len()).sum::<usize>();
+            let bulk_bytes = frame.bulk_bytes();
+            seal(&mut frame.head, frame.header, &[], bulk_bytes);
+            let head = Bytes::from(std::mem::take(&mut frame.head));
+            let bytes = head.len() + bulk_bytes;
             match &mut self.road {
                 None => {
                     let packet = Packet { head, bulk, passage: weather::Passage::FREE };
@@ -203,13 +205,11 @@ impl Receiver {
         let mut header = [0; HEADER_BYTES];
         message.copy_to_slice(&mut header);
         let header = Header::decode(&header, self.limits)?;
-        if message.len() != header.message_bytes as usize
-            || bulk_bytes != header.bulk_bytes as usize
-        {
+        if bulk_bytes != header.bulk_bytes as usize {
             return Err(FrameError::Truncated.into());
         }
-        header.check_message(&message)?;
-        Ok(Head { header, message })
+        let (message, _) = header.open(message)?;
+        Ok(Head::new(header, message))
     }
 
     /// The next packet, when its way is over. Not cancel-safe.

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::{
-    frame::{HEADER_BYTES, Header, Kind, seal},
+    frame::{HEADER_BYTES, Header, Kind},
     limits::FRAMES_PER_WRITE,
     pulse::Pulse,
     transport::{Frame, LinkError, Sender},
@@ -101,7 +101,7 @@ impl<T> Outbox<T> {
                 }
                 frames.push(alive(version()));
             }
-            send(&mut sender, &frames, pulse, &mut tick).await?;
+            send(&mut sender, &mut frames, pulse, &mut tick).await?;
             frames.clear();
             kept.clear();
         }
@@ -110,7 +110,7 @@ impl<T> Outbox<T> {
 
 async fn send(
     sender: &mut Sender,
-    frames: &[Frame],
+    frames: &mut [Frame],
     pulse: &Pulse,
     tick: &mut Interval,
 ) -> Result<(), LinkError> {
@@ -127,7 +127,5 @@ async fn send(
 }
 
 fn alive(version: u64) -> Frame {
-    let mut head = vec![0; HEADER_BYTES];
-    seal(&mut head, Header::new(Kind::Alive, 0, version), 0);
-    Frame { head: head.into(), bulk: Vec::new() }
+    Frame::new(Header::new(Kind::Alive, 0, version), vec![0; HEADER_BYTES], Vec::new())
 }

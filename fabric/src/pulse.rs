@@ -21,6 +21,8 @@ pub struct Tuning {
     pub stall_max: Duration,
     /// Connect and handshake together.
     pub connect_timeout: Duration,
+    /// With peers on the same host bulk bytes go through shared memory.
+    pub shared_memory: bool,
 }
 
 impl Default for Tuning {
@@ -30,6 +32,7 @@ impl Default for Tuning {
             silence_max: limits::SILENCE_MAX,
             stall_max: limits::STALL_MAX,
             connect_timeout: limits::CONNECT_TIMEOUT,
+            shared_memory: true,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! does is the service's business; see [`crate::rpc::Service`].
 
 mod connection;
+mod listener;
 mod memory;
 mod router;
 mod strangers;
@@ -14,21 +15,18 @@ mod tests;
 
 use std::{
     fmt, io,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use connection::Connection;
 use ff2_proto::{Code, Status};
+use listener::{Incoming, Listener};
 use memory::Memory;
 pub use router::Router;
 use strangers::{Stranger, Strangers};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    time::timeout,
-};
+use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -40,12 +38,10 @@ use crate::{
         CONNECTIONS_MAX, CREDIT_BYTES, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, PAGE_BYTES, REQUESTS_MAX,
         USER_MESSAGES_BYTES,
     },
-    mem,
     pulse::{Pulse, Tuning},
     routing::RoutingCache,
     rpc::Method,
-    tcp,
-    transport::{LinkError, Listener, Receiver, Sender},
+    transport::{LinkError, Receiver, Sender},
 };
 
 /// What a server needs.
@@ -127,16 +123,7 @@ struct Shared {
 impl Server {
     /// Listens on `host:port` (port 0: any free one) or, inside this process, on `mem:name`.
     pub async fn bind(address: &str, config: ServerConfig) -> io::Result<Self> {
-        let (listener, address) = match address.strip_prefix(mem::SCHEME) {
-            Some(name) => {
-                (Listener::Mem(mem::Listener::bind(name)?), (Ipv4Addr::UNSPECIFIED, 0).into())
-            }
-            None => {
-                let listener = TcpListener::bind(address).await?;
-                let address = listener.local_addr()?;
-                (Listener::Tcp(listener), address)
-            }
-        };
+        let (listener, address) = Listener::bind(address, config.tuning.shared_memory).await?;
         Ok(Self { listener, address, config, counters: Counters::new() })
     }
 
@@ -157,6 +144,7 @@ impl Server {
         let welcome = Welcome {
             credit_bytes: share.clamp(PAGE_BYTES as u32, CREDIT_BYTES),
             requests: REQUESTS_MAX,
+            local_name: listener.local_name().into(),
         };
         let shared = Arc::new(Shared {
             memory: Memory::new(config.pool.clone()),
@@ -185,16 +173,7 @@ async fn accept_all(listener: &mut Listener, shared: &Arc<Shared>, connections: 
     let mut strangers = Strangers::new(HANDSHAKES_MAX);
     loop {
         let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let accepted = match listener {
-            Listener::Tcp(tcp) => {
-                tcp.accept().await.map(|(stream, from)| (Incoming::Tcp(stream), from.to_string()))
-            }
-            Listener::Mem(mem) => {
-                let from = format!("{}{}", mem::SCHEME, mem.name());
-                mem.accept().await.map(|connecting| (Incoming::Mem(connecting), from))
-            }
-        };
-        match accepted {
+        match listener.accept().await {
             Ok((incoming, from)) => {
                 let shared = shared.clone();
                 let stranger = strangers.add().await;
@@ -208,20 +187,6 @@ async fn accept_all(listener: &mut Listener, shared: &Arc<Shared>, connections: 
                 tracing::warn!(%error, "cannot accept connections");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-        }
-    }
-}
-
-enum Incoming {
-    Tcp(TcpStream),
-    Mem(mem::Connecting),
-}
-
-impl Incoming {
-    fn split(self, pulse: &Arc<Pulse>) -> io::Result<(Sender, Receiver)> {
-        match self {
-            Self::Tcp(stream) => tcp::split(stream, pulse),
-            Self::Mem(connecting) => Ok(connecting.split(pulse)),
         }
     }
 }
@@ -266,7 +231,7 @@ impl Shared {
             cluster_id: &self.config.cluster_id,
             key: &self.config.key,
             routing: &self.config.routing,
-            welcome: self.welcome,
+            welcome: &self.welcome,
         };
         let (peer, lane) = admit(&mut sender, &mut receiver, &gate).await?;
         tracing::debug!(?lane, "admitted a connection");

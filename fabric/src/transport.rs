@@ -2,19 +2,18 @@
 //!
 //! Above this module nobody knows what carries the bytes. A transport sends whole frames (the head as
 //! one piece, the bulk bytes from where they lie) and receives them in two steps, so that the
-//! receiver can choose where the bulk bytes go once it has read the head. RDMA and shared memory
-//! join here as further variants.
+//! receiver can choose where the bulk bytes go once it has read the head. RDMA joins here as a further
+//! variant.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use thiserror::Error;
-use tokio::net::TcpListener;
 
 use crate::{
-    buf::SharedBuf,
+    buf::{SharedBuf, Slab},
     frame::{FrameError, Header, Limits},
-    mem, tcp,
+    mem, shm, tcp,
 };
 
 /// Why a connection ended.
@@ -39,9 +38,32 @@ pub(crate) enum LinkError {
 /// A frame to be sent.
 #[derive(Debug)]
 pub(crate) struct Frame {
-    /// Header and message.
-    pub(crate) head: Bytes,
+    /// Without lengths and checksums: the transport seals it.
+    pub(crate) header: Header,
+    /// Room for the header, and the message.
+    pub(crate) head: Vec<u8>,
     pub(crate) bulk: Vec<SharedBuf>,
+    pub(crate) landing: Option<Landing>,
+}
+
+impl Frame {
+    /// `head` as [`crate::frame::encode_message`] makes it.
+    pub(crate) fn new(header: Header, head: Vec<u8>, bulk: Vec<SharedBuf>) -> Self {
+        Self { header, head, bulk, landing: None }
+    }
+
+    pub(crate) fn bulk_bytes(&self) -> usize {
+        self.bulk.iter().map(|part| part.len()).sum()
+    }
+}
+
+/// Where a reply's bulk bytes shall land, so that they need not travel with it.
+#[derive(Clone, Debug)]
+pub(crate) enum Landing {
+    /// Of a request: in this process, and held until the reply is here.
+    Ours { slab: Arc<Slab>, offset: usize, len: usize },
+    /// Of a reply: in the memory that the client shares.
+    Theirs(shm::Span),
 }
 
 /// A frame that is coming in: the head is here, `header.bulk_bytes` are still to be taken.
@@ -49,6 +71,16 @@ pub(crate) struct Frame {
 pub(crate) struct Head {
     pub(crate) header: Header,
     pub(crate) message: Bytes,
+    /// Of a request: where its reply's bulk bytes may be put.
+    pub(crate) landing: Option<shm::Span>,
+    /// Of a reply: its bulk bytes are where the request wanted them.
+    pub(crate) landed: bool,
+}
+
+impl Head {
+    pub(crate) fn new(header: Header, message: Bytes) -> Self {
+        Self { header, message, landing: None, landed: false }
+    }
 }
 
 /// What a connection carries: small messages never wait behind bulk bytes.
@@ -61,22 +93,41 @@ pub(crate) enum Lane {
 #[derive(Debug)]
 pub(crate) enum Sender {
     Tcp(tcp::Sender),
+    Shm(shm::Sender),
     Mem(mem::Sender),
 }
 
 impl Sender {
     /// Sends the frames in order. Not cancel-safe: a dropped send ends the connection.
-    pub(crate) async fn send(&mut self, frames: &[Frame]) -> Result<(), LinkError> {
+    pub(crate) async fn send(&mut self, frames: &mut [Frame]) -> Result<(), LinkError> {
         match self {
             Self::Tcp(tcp) => tcp.send(frames).await,
+            Self::Shm(shm) => shm.send(frames).await,
             Self::Mem(mem) => mem.send(frames).await,
         }
+    }
+
+    /// Bytes that are no frame of ours.
+    #[cfg(test)]
+    pub(crate) async fn send_raw(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Tcp(tcp) => tcp.send_raw(bytes).await,
+            Self::Shm(shm) => shm.send_raw(bytes).await,
+            Self::Mem(_) => panic!("there are only frames inside a process"),
+        }
+    }
+
+    /// Whether the peer reads and writes buffers of ours by itself: a call's buffers then stay with it
+    /// until its reply, or until [`Receiver::until_closed`].
+    pub(crate) fn shares_memory(&self) -> bool {
+        matches!(self, Self::Shm(_))
     }
 }
 
 #[derive(Debug)]
 pub(crate) enum Receiver {
     Tcp(tcp::Receiver),
+    Shm(shm::Receiver),
     Mem(mem::Receiver),
 }
 
@@ -85,6 +136,7 @@ impl Receiver {
     pub(crate) async fn head(&mut self) -> Result<Head, LinkError> {
         match self {
             Self::Tcp(tcp) => tcp.head().await,
+            Self::Shm(shm) => shm.head().await,
             Self::Mem(mem) => mem.head().await,
         }
     }
@@ -93,6 +145,7 @@ impl Receiver {
     pub(crate) async fn bulk(&mut self, into: &mut [u8]) -> Result<(), LinkError> {
         match self {
             Self::Tcp(tcp) => tcp.bulk(into).await,
+            Self::Shm(shm) => shm.bulk(into).await,
             Self::Mem(mem) => mem.bulk(into),
         }
     }
@@ -101,22 +154,25 @@ impl Receiver {
     pub(crate) async fn skip(&mut self, count: usize) -> Result<(), LinkError> {
         match self {
             Self::Tcp(tcp) => tcp.skip(count).await,
+            Self::Shm(shm) => shm.skip(count).await,
             Self::Mem(mem) => mem.skip(count),
         }
     }
 
     /// The handshake is done: larger frames are welcome.
-    pub(crate) fn open(&mut self, lane: Lane, limits: Limits) {
+    pub(crate) fn open(&mut self, limits: Limits) {
         match self {
-            Self::Tcp(tcp) => tcp.open(lane, limits),
+            Self::Tcp(tcp) => tcp.reader.limits = limits,
+            Self::Shm(shm) => shm.open(limits),
             Self::Mem(mem) => mem.limits = limits,
         }
     }
-}
 
-/// Where a server listens.
-#[derive(Debug)]
-pub(crate) enum Listener {
-    Tcp(TcpListener),
-    Mem(mem::Listener),
+    /// Our sending half is gone: returns when the peer can touch no memory of ours any more.
+    pub(crate) async fn until_closed(&mut self) {
+        match self {
+            Self::Shm(shm) => shm.until_closed().await,
+            Self::Tcp(_) | Self::Mem(_) => (),
+        }
+    }
 }

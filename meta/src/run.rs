@@ -59,8 +59,9 @@ impl Metad {
         let pool = BufPool::new(limits::BUFFER_BYTES);
         let routing = RoutingCache::new();
         let cluster_id = config.cluster_id.clone();
-        let server =
+        let mut server =
             ServerConfig::new(cluster_id.clone(), key.clone(), pool.clone(), routing.clone());
+        server.tuning.shared_memory = config.shared_memory;
         let server = Server::bind(&config.listen, server)
             .await
             .with_context(|| format!("listen on {}", config.listen))?;

@@ -39,7 +39,7 @@ async fn main() -> Result<()> {
     let depth: usize = words.next().map_or(Ok(16), |word| word.parse())?;
     let seconds: u64 = words.next().map_or(Ok(3), |word| word.parse())?;
     File::create_new(&file)?.set_len(FILE_BYTES)?;
-    let disk = Arc::new(Disk::open(&file, depth as u32)?);
+    let disk = Arc::new(Disk::open(&file, depth as u32, true)?);
     std::fs::remove_file(&file)?;
     let pool = BufPool::new(((depth + 1) * bytes.next_power_of_two()) as u64);
     let load = Load { disk, pool, bytes, depth, time: Duration::from_secs(seconds) };

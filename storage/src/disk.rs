@@ -1,16 +1,17 @@
 //! One disk's bytes: direct I/O on a data file or raw device through an io_uring of its own.
 //!
-//! Owns the file, the thread that drives the ring ([`ring`]), the memory that the ring knows
-//! ([`registered`]), and the bounded mailbox between that thread and its callers ([`mailbox`]). It
+//! Owns the file, the ring ([`ring`]) and who turns it ([`driver`]: a thread, by default), the memory
+//! that the ring knows ([`registered`]), and the bounded mailbox in front of it ([`mailbox`]). It
 //! knows positions and lengths, never chunks; the engine is its only caller. Positions, lengths and
 //! memory are multiples of 4 KiB, as direct I/O wants.
 //!
 //! The story of a request: a caller takes a permit (the bound), puts the request with its buffers
-//! into the mailbox and wakes the thread if it sleeps. The thread turns it into ring entries, up to
+//! into the mailbox and wakes the thread if it sleeps. The thread makes ring entries of it, up to
 //! the depth, and answers through a oneshot when the last part is done. The request owns its
 //! buffers until then, so a caller that goes away leaves no memory behind for the kernel to write.
 //! Syncs that are asked for while one is running share the next one.
 
+mod driver;
 mod mailbox;
 #[cfg(test)]
 pub(crate) mod power_cut;
@@ -27,16 +28,15 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use ff2_fabric::buf::{Buf, SharedBuf};
 use ff2_proto::{Status, status::Code};
-use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::engine::limits::DISK_STALL_MAX;
+use driver::Driver;
 use mailbox::{Mailbox, Request};
 
 /// Granularity of every position, length and address.
@@ -179,17 +179,22 @@ pub struct Disk {
     device: bool,
     #[cfg(test)]
     pub(crate) unsynced: power_cut::Unsynced,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    driver: Driver,
 }
 
 impl Disk {
-    /// Opens a data file or device, with `depth` ring entries in progress at most.
-    pub fn open(path: &Path, depth: u32) -> io::Result<Self> {
+    /// Opens a data file or device, with `depth` ring entries in progress at most. `own_thread`: the
+    /// ring has one; else it needs a tokio runtime around it.
+    pub fn open(path: &Path, depth: u32, own_thread: bool) -> io::Result<Self> {
         let (file, direct) = open_direct(path)?;
         let size = size_of(&file)?;
         let device = file.metadata()?.file_type().is_block_device();
         let shared = Arc::new(Shared::new()?);
-        let thread = ring::start(file, depth.max(1), shared.clone())?;
+        let depth = depth.max(1);
+        let driver = match own_thread {
+            true => Driver::thread(file, depth, shared.clone())?,
+            false => Driver::callers(file, depth, shared.clone())?,
+        };
         Ok(Self {
             shared,
             size,
@@ -197,7 +202,7 @@ impl Disk {
             device,
             #[cfg(test)]
             unsynced: power_cut::Unsynced::new(path),
-            thread: Mutex::new(Some(thread)),
+            driver,
         })
     }
 
@@ -233,10 +238,7 @@ impl Disk {
             check_alignment(part.position, part.length, part.at);
         }
         let (done, answer) = oneshot::channel();
-        self.shared
-            .mailbox
-            .put(|permit| Request::Read { buf, parts, done, _permit: permit })
-            .await?;
+        self.put(|permit| Request::Read { buf, parts, done, _permit: permit }).await?;
         answer.await.unwrap_or(Err(DiskError::Closed))
     }
 
@@ -253,7 +255,7 @@ impl Disk {
         #[cfg(test)]
         let remembered = self.unsynced.before_write(&parts);
         let (done, answer) = oneshot::channel();
-        self.shared.mailbox.put(|permit| Request::Write { parts, done, _permit: permit }).await?;
+        self.put(|permit| Request::Write { parts, done, _permit: permit }).await?;
         let answer = answer.await.unwrap_or(Err(DiskError::Closed));
         #[cfg(test)]
         self.unsynced.after_write(&remembered);
@@ -266,7 +268,7 @@ impl Disk {
         #[cfg(test)]
         let covered = self.unsynced.before_sync();
         let (done, answer) = oneshot::channel();
-        self.shared.mailbox.put(|permit| Request::Sync { done, _permit: permit }).await?;
+        self.put(|permit| Request::Sync { done, _permit: permit }).await?;
         let answer = answer.await.unwrap_or(Err(DiskError::Closed));
         #[cfg(test)]
         self.unsynced.after_sync(&covered);
@@ -277,8 +279,17 @@ impl Disk {
     pub async fn punch(&self, position: u64, length: u64) -> Result<(), DiskError> {
         let (done, answer) = oneshot::channel();
         let request = |permit| Request::Punch { position, length, done, _permit: permit };
-        self.shared.mailbox.put(request).await?;
+        self.put(request).await?;
         answer.await.unwrap_or(Err(DiskError::Closed))
+    }
+
+    async fn put(
+        &self,
+        request: impl FnOnce(OwnedSemaphorePermit) -> Request,
+    ) -> Result<(), DiskError> {
+        self.shared.mailbox.put(request).await?;
+        self.driver.kick(&self.shared);
+        Ok(())
     }
 
     pub fn stats(&self) -> DiskStats {
@@ -307,10 +318,8 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
+        // Then the driver ends.
         self.shared.mailbox.close();
-        if let Some(thread) = self.thread.lock().take() {
-            let _ = thread.join();
-        }
     }
 }
 

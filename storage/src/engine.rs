@@ -185,9 +185,10 @@ impl Engine {
         which: Which,
         offset: u32,
         len: u32,
+        check: Check,
         buf: Buf,
     ) -> Result<(Buf, Readout), Status> {
-        self.core().read(LocalChunk { target, chunk }, which, offset, len, buf).await
+        self.core().read(LocalChunk { target, chunk }, which, (offset, len), check, buf).await
     }
 
     pub fn space(&self) -> Space {

@@ -18,6 +18,7 @@ pub mod limits;
 pub mod metrics;
 pub mod neighbour;
 pub mod node;
+pub mod payload;
 pub mod service;
 pub mod target_driver;
 pub mod targets;

@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ff2_daemon::{Latency, Metrics, OpLabel};
-use ff2_fabric::buf::SharedBuf;
 use ff2_storage_core::target::StoreOp;
+
+use crate::payload::Payload;
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 
 /// Figures of one process; each part updates its own.
@@ -86,7 +87,7 @@ impl StorageMetrics {
     }
 
     /// Measures a store operation until it is dropped.
-    pub(crate) fn store_timer(&self, op: &StoreOp<SharedBuf>) -> StoreTimer {
+    pub(crate) fn store_timer(&self, op: &StoreOp<Payload>) -> StoreTimer {
         let op = match op {
             StoreOp::Prepare { .. } => "prepare",
             StoreOp::Commit { .. } => "commit",

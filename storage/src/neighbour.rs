@@ -1,11 +1,11 @@
 //! What a target asks of the targets of its chain on other nodes. The driver of real disks and the simulator
 //! both ask through here.
 
-use ff2_fabric::{Call, Peers, RoutingCache, StorageClient, buf::SharedBuf};
+use ff2_fabric::{Call, Peers, RoutingCache, StorageClient};
 use ff2_proto::{ChunkId, Code, NodeId, Status, pb, status::check};
 use ff2_storage_core::target::{Forward, Page, PageRequest, Standing};
 
-use crate::{limits, wire};
+use crate::{limits, payload::Payload, wire};
 
 /// The way to one node, on behalf of a target of one chain. Each call fails with what the node says, or with
 /// UNREACHABLE, TIMEOUT or UNKNOWN_OUTCOME.
@@ -37,7 +37,7 @@ impl Neighbour {
     }
 
     /// Sends an update on; answers when it is durable there and on all behind.
-    pub async fn forward(&self, forward: &Forward<SharedBuf>) -> Result<(), Status> {
+    pub async fn forward(&self, forward: &Forward<Payload>) -> Result<(), Status> {
         let (request, bulk) = wire::forward_request(self.chain, forward);
         let call = Call { timeout: limits::FORWARD_TIMEOUT, bulk, into: None };
         let (reply, _) = self.client()?.forward(&request, call).await?;

@@ -47,7 +47,9 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
     let rate = config.storage.resync_bytes_per_s;
     let targets = Targets::new(opened, rate, runtime.stop.child_token());
 
-    let server = ServerConfig::new(&config.cluster_id, key.clone(), pool.clone(), routing.clone());
+    let mut server =
+        ServerConfig::new(&config.cluster_id, key.clone(), pool.clone(), routing.clone());
+    server.tuning.shared_memory = config.shared_memory;
     let server = Server::bind(&config.listen, server)
         .await
         .with_context(|| format!("listen on {}", config.listen))?;

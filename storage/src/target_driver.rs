@@ -25,7 +25,7 @@ use std::{
 pub use copy::CopyBudget;
 use ff2_fabric::{
     Peers, RoutingCache,
-    buf::{Buf, BufPool, SharedBuf},
+    buf::{Buf, BufPool},
     membership::Lease,
 };
 use ff2_proto::{ChainId, ChunkId, Code, Routing, Status, TargetId, pb};
@@ -37,9 +37,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    engine::{Engine, Readout, TargetMeta},
+    engine::{Check, Engine, Readout, TargetMeta},
     limits,
     metrics::StorageMetrics,
+    payload::Payload,
 };
 
 /// What all targets of a node share.
@@ -86,7 +87,7 @@ pub struct Seen {
 }
 
 /// A call as the service makes it; the task gives it its number.
-pub(crate) type MakeInput = Box<dyn FnOnce(CallId) -> Input<SharedBuf> + Send>;
+pub(crate) type MakeInput = Box<dyn FnOnce(CallId) -> Input<Payload> + Send>;
 
 pub(crate) enum Mail {
     Call {
@@ -98,7 +99,7 @@ pub(crate) enum Mail {
         reply: oneshot::Sender<Result<ReadBytes, Status>>,
     },
     /// Something without a caller.
-    Tell(Input<SharedBuf>),
+    Tell(Input<Payload>),
     Explain(oneshot::Sender<Vec<String>>),
 }
 
@@ -108,6 +109,7 @@ pub(crate) struct DiskRead {
     pub(crate) chunk: ChunkId,
     pub(crate) offset: u32,
     pub(crate) length: u32,
+    pub(crate) check: Check,
     pub(crate) buf: Buf,
 }
 
@@ -120,7 +122,7 @@ pub(crate) struct ReadBytes {
 
 /// What one of the task's outputs came to.
 pub(crate) enum Done {
-    Input(Input<SharedBuf>),
+    Input(Input<Payload>),
     Read { call: CallId, result: Result<ReadBytes, Status> },
 }
 
@@ -172,7 +174,7 @@ impl TargetHandle {
     pub(crate) async fn call(
         &self,
         patience: Duration,
-        make: impl FnOnce(CallId) -> Input<SharedBuf> + Send + 'static,
+        make: impl FnOnce(CallId) -> Input<Payload> + Send + 'static,
     ) -> Result<Reply, Status> {
         let (reply, answer) = oneshot::channel();
         self.post(Mail::Call { make: Box::new(make), reply })?;
@@ -193,7 +195,7 @@ impl TargetHandle {
         Ok(answer)
     }
 
-    pub(crate) fn tell(&self, input: Input<SharedBuf>) -> Result<(), Status> {
+    pub(crate) fn tell(&self, input: Input<Payload>) -> Result<(), Status> {
         self.post(Mail::Tell(input))
     }
 
@@ -241,7 +243,7 @@ pub(crate) fn stopping() -> Status {
 
 /// The owner of one machine.
 struct Task {
-    machine: Target<SharedBuf>,
+    machine: Target<Payload>,
     meta: TargetMeta,
     engine: Engine,
     shared: Shared,
@@ -376,7 +378,7 @@ impl Task {
         CallId(self.next_call)
     }
 
-    fn step(&mut self, input: Input<SharedBuf>) {
+    fn step(&mut self, input: Input<Payload>) {
         let now = self.now();
         self.refresh(now);
         let mut out = Outputs::new();

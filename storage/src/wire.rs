@@ -10,17 +10,14 @@ use ff2_storage_core::{
 };
 use pb::UpdateKind;
 
-/// The checksum that travels with payloads.
-pub fn crc32c(bytes: &[u8]) -> u32 {
-    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
-}
+use crate::payload::Payload;
 
 pub fn chunk(key: Option<pb::ChunkKey>) -> Result<ChunkId, Status> {
     key.map(ChunkId::from).ok_or_else(|| invalid("the call names no chunk"))
 }
 
 /// A client's update with its payload, which is checked before anything else is looked at.
-pub fn update(request: &pb::UpdateRequest, bulk: Buf) -> Result<Update<SharedBuf>, Status> {
+pub fn update(request: &pb::UpdateRequest, bulk: Buf) -> Result<Update<Payload>, Status> {
     let kind = request.kind();
     let payload = checked_payload(request, bulk)?;
     let change = match kind {
@@ -43,7 +40,7 @@ pub fn update(request: &pb::UpdateRequest, bulk: Buf) -> Result<Update<SharedBuf
     })
 }
 
-fn checked_payload(request: &pb::UpdateRequest, bulk: Buf) -> Result<SharedBuf, Status> {
+fn checked_payload(request: &pb::UpdateRequest, bulk: Buf) -> Result<Payload, Status> {
     if bulk.len() != request.length as usize {
         let detail = format!("{} bytes came, {} were announced", bulk.len(), request.length);
         return Err(invalid(detail));
@@ -52,18 +49,21 @@ fn checked_payload(request: &pb::UpdateRequest, bulk: Buf) -> Result<SharedBuf, 
     if !carries && !bulk.is_empty() {
         return Err(invalid("only writes carry bytes"));
     }
-    if !bulk.is_empty() {
-        let computed = crc32c(&bulk);
-        if computed != request.crc32c {
-            let detail = format!("crc {computed:08x}, the sender computed {:08x}", request.crc32c);
-            return Err(Status::new(Code::ChecksumMismatch, detail));
-        }
+    if bulk.is_empty() {
+        return Ok(Payload::default());
     }
-    Ok(bulk.freeze())
+    let offset = if request.kind() == UpdateKind::Write { request.offset } else { 0 };
+    let payload = Payload::at(offset, bulk.freeze());
+    let computed = payload.crc32c();
+    if computed != request.crc32c {
+        let detail = format!("crc {computed:08x}, the sender computed {:08x}", request.crc32c);
+        return Err(Status::new(Code::ChecksumMismatch, detail));
+    }
+    Ok(payload)
 }
 
 /// A forward with its payload.
-pub fn forward(request: pb::ForwardRequest, bulk: Buf) -> Result<Forward<SharedBuf>, Status> {
+pub fn forward(request: pb::ForwardRequest, bulk: Buf) -> Result<Forward<Payload>, Status> {
     let inner = request.update.as_ref().ok_or_else(|| invalid("a forward without an update"))?;
     let payload = checked_payload(inner, bulk)?;
     let change = match inner.kind() {
@@ -98,7 +98,7 @@ pub fn forward(request: pb::ForwardRequest, bulk: Buf) -> Result<Forward<SharedB
 /// The message of a forward, and the bytes that travel beside it.
 pub fn forward_request(
     chain: u32,
-    forward: &Forward<SharedBuf>,
+    forward: &Forward<Payload>,
 ) -> (pb::ForwardRequest, Vec<SharedBuf>) {
     let (kind, offset, chunk_length, payload) = match &forward.change {
         Change::Write { offset, payload, .. } => (UpdateKind::Write, *offset, 0, Some(payload)),
@@ -115,7 +115,7 @@ pub fn forward_request(
         kind: kind.into(),
         offset,
         length: payload.map_or(0, |payload| payload.len() as u32),
-        crc32c: payload.map_or(0, |payload| crc32c(payload)),
+        crc32c: payload.map_or(0, |payload| payload.crc32c()),
         tag: forward.tag,
         chunk_size: forward.chunk_size,
         grant: Default::default(),
@@ -133,7 +133,7 @@ pub fn forward_request(
         base_made_under: forward.base.map_or(0, |base| base.made_under.0),
         chunk_length,
     };
-    (request, payload.cloned().into_iter().collect())
+    (request, payload.map(|payload| payload.bytes().clone()).into_iter().collect())
 }
 
 fn update_id(made_under: u64, version: u64) -> Option<UpdateId> {
@@ -204,7 +204,7 @@ mod tests {
 
     use super::*;
 
-    fn sample(change: Change<SharedBuf>, resync: bool) -> Forward<SharedBuf> {
+    fn sample(change: Change<Payload>, resync: bool) -> Forward<Payload> {
         let id = |version| UpdateId { made_under: ChainVersion(4), version: version_of(version) };
         let tag = pb::UpdateTag { session: 1, channel: 2, seq: 3 };
         Forward {
@@ -228,13 +228,13 @@ mod tests {
 
     #[test]
     fn forwards_survive_the_wire() {
-        let payload = || SharedBuf::from(b"some bytes".to_vec());
+        let payload = || Payload::from(SharedBuf::from(b"some bytes".to_vec()));
         let changes = [
             Change::Write { offset: 3, length: 10, payload: payload() },
             Change::Truncate { length: 77 },
             Change::Remove,
             Change::Replace { length: 99, payload: payload() },
-            Change::Replace { length: 0, payload: SharedBuf::empty() },
+            Change::Replace { length: 0, payload: Payload::default() },
         ];
         for change in changes {
             for resync in [false, true] {
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn bytes_that_changed_on_the_way_are_refused() {
-        let payload = SharedBuf::from(b"some bytes".to_vec());
+        let payload = SharedBuf::from(b"some bytes".to_vec()).into();
         let sent = sample(Change::Write { offset: 0, length: 10, payload }, false);
         let (request, bulk) = forward_request(1, &sent);
         let mut buf = Buf::unpooled(10);

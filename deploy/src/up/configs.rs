@@ -43,6 +43,7 @@ fn metad(folder: &Folder, file: &ClusterFile, process: &Process) -> MetadConfig 
         peers: file.of(Role::Metad).map(peer).collect(),
         raft: RaftConfig::default(),
         lease: LeaseConfig::default(),
+        shared_memory: !file.tcp,
         threads: threads(file),
         log: LogConfig::default(),
     }
@@ -66,6 +67,7 @@ fn storaged(folder: &Folder, file: &ClusterFile, process: &Process) -> StoragedC
         metads: file.metads(),
         disks: (0..process.disks).map(disk).collect(),
         storage: StorageTuning::default(),
+        shared_memory: !file.tcp,
         threads: threads(file),
         log: LogConfig::default(),
     }

@@ -20,6 +20,7 @@ pub(super) struct Wanted {
     pub(super) disks: Option<u32>,
     pub(super) disk_size: Option<ByteSize>,
     pub(super) replicas: Option<u32>,
+    pub(super) tcp: bool,
     pub(super) base_port: Option<u16>,
 }
 
@@ -51,6 +52,7 @@ fn new(wanted: &Wanted, ports: &impl Ports) -> Result<ClusterFile> {
     );
     let disk_size = wanted.disk_size.unwrap_or(DISK_SIZE);
     let mut file = ClusterFile::new(ports.cluster_id()?, replicas, disk_size);
+    file.tcp = wanted.tcp;
     let count = metads * 3 + storageds * 2;
     let mut free = ports.free(count, wanted.base_port)?.into_iter();
     let mut next = || free.next().context("as many ports as were asked for");
@@ -77,6 +79,7 @@ fn grown(wanted: &Wanted, known: &ClusterFile, ports: &impl Ports) -> Result<Clu
     fixed("--metad", wanted.metads, metads)?;
     fixed("--replicas", wanted.replicas, known.replicas)?;
     fixed("--disk-size", wanted.disk_size, known.disk_size)?;
+    fixed("--tcp", wanted.tcp.then_some(true), known.tcp)?;
     let disks = known.of(Role::Storaged).next().map(|process| process.disks);
     if let Some(disks) = disks {
         fixed("--disks", wanted.disks, disks)?;

@@ -89,6 +89,10 @@ pub struct MetadConfig {
     pub raft: RaftConfig,
     #[serde(default)]
     pub lease: LeaseConfig,
+    /// Peers on this host may come by a local socket, and bulk bytes then go through shared memory; false:
+    /// all by the network.
+    #[serde(default = "yes")]
+    pub shared_memory: bool,
     /// Threads that run its tasks; 0: as many as the machine has cores. Where many daemons share few
     /// cores, fewer threads each spare the wake-ups between them.
     #[serde(default)]
@@ -172,6 +176,10 @@ pub struct StoragedConfig {
     pub disks: Vec<DiskConfig>,
     #[serde(default)]
     pub storage: StorageTuning,
+    /// Peers on this host may come by a local socket, and bulk bytes then go through shared memory; false:
+    /// all by the network.
+    #[serde(default = "yes")]
+    pub shared_memory: bool,
     /// Threads that run its tasks; 0: as many as the machine has cores. Where many daemons share few
     /// cores, fewer threads each spare the wake-ups between them.
     #[serde(default)]
@@ -248,6 +256,10 @@ pub struct MountConfig {
     pub threads: usize,
     #[serde(default)]
     pub log: LogConfig,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn default_volume() -> String {

@@ -19,6 +19,8 @@ pub(super) struct Block {
     /// What the memory is a part of, and its offset there; `None`: an allocation of its own.
     part_of: Option<(Arc<Slab>, usize)>,
     pool: Option<Arc<BufPool>>,
+    /// The pool does not count it any more.
+    repaid: bool,
 }
 
 // SAFETY: a block owns its memory alone; access goes through `&self` and `&mut self` only.
@@ -28,7 +30,7 @@ unsafe impl Sync for Block {}
 
 impl Block {
     pub(super) fn empty() -> Self {
-        Self { memory: NonNull::dangling(), capacity: 0, part_of: None, pool: None }
+        Self { memory: NonNull::dangling(), capacity: 0, part_of: None, pool: None, repaid: false }
     }
 
     /// Zeroed memory of the capacity class of `len`, an allocation of its own.
@@ -40,7 +42,7 @@ impl Block {
         // SAFETY: the layout's size is not 0. Zeroed memory is initialised memory.
         let memory = unsafe { alloc_zeroed(layout(capacity)) };
         let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout(capacity)) };
-        Self { memory, capacity, part_of: None, pool: None }
+        Self { memory, capacity, part_of: None, pool: None, repaid: false }
     }
 
     /// A part of a slab.
@@ -52,7 +54,7 @@ impl Block {
         // SAFETY: inside the slab.
         let memory = unsafe { slab.as_ptr().add(offset) };
         let memory = NonNull::new(memory).expect("a slab is not at 0");
-        Self { memory, capacity, part_of: Some((slab, offset)), pool: None }
+        Self { memory, capacity, part_of: Some((slab, offset)), pool: None, repaid: false }
     }
 
     pub(super) fn slab(&self) -> Option<&Arc<Slab>> {
@@ -60,8 +62,20 @@ impl Block {
     }
 
     /// The slab that it is a part of, and where.
-    pub(super) fn place(&self) -> Option<(u64, usize)> {
-        self.part_of.as_ref().map(|(slab, offset)| (slab.id(), *offset))
+    pub(super) fn place(&self) -> Option<(&Arc<Slab>, usize)> {
+        self.part_of.as_ref().map(|(slab, offset)| (slab, *offset))
+    }
+
+    /// The pool lends as much to others, though this is not back.
+    pub(super) fn repay(&mut self) {
+        if let Some(pool) = self.pool.as_ref().filter(|_| !self.repaid) {
+            self.repaid = true;
+            pool.repay(self.capacity);
+        }
+    }
+
+    pub(super) fn is_repaid(&self) -> bool {
+        self.repaid
     }
 
     /// The pool that gets the block back.

@@ -112,7 +112,8 @@ impl BufPool {
     }
 
     pub(super) fn take_back(&self, block: Block) {
-        let (capacity, place) = (block.capacity(), block.place());
+        let (capacity, repaid) = (block.capacity(), block.is_repaid());
+        let place = block.place().map(|(slab, offset)| (slab.id(), offset));
         drop(block);
         if let Some((slab, offset)) = place {
             let mut slabs = self.slabs.lock();
@@ -120,6 +121,13 @@ impl BufPool {
             free.put(offset, capacity);
         }
         // Last, so that who waits finds the room.
+        if !repaid {
+            self.repay(capacity);
+        }
+    }
+
+    /// Others may have as much.
+    pub(super) fn repay(&self, capacity: usize) {
         self.pages.add_permits(self.price(capacity) as usize);
     }
 }

@@ -58,6 +58,17 @@ impl SharedBuf {
         }
     }
 
+    /// The slab, and the offset there of the first byte.
+    pub(crate) fn place(&self) -> Option<(&Arc<Slab>, usize)> {
+        match &self.memory {
+            Memory::Block(block) => {
+                let (slab, offset) = block.place()?;
+                Some((slab, offset + self.start))
+            }
+            Memory::Bytes(_) => None,
+        }
+    }
+
     /// The buffer, if nobody else has a part of it and this one begins at its start.
     pub fn try_into_unique(self) -> Result<Buf, Self> {
         let Self { memory, start, len } = self;

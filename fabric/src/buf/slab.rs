@@ -1,16 +1,21 @@
 //! A run of memory from the kernel that a pool cuts its blocks from.
 //!
 //! Blocks of one slab share an address range that never moves while any of them is in use, so a disk
-//! or a network card can be told of the whole slab once instead of each transfer's pages each time.
+//! or a network card can be told of the whole slab once instead of each transfer's pages each time. So
+//! can another process of the same host: a slab is memory with a descriptor.
 
 use std::{
     collections::BTreeSet,
     fmt, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     ptr::NonNull,
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use rustix::{
+    fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create},
+    mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap},
+};
 
 use crate::limits::PAGE_BYTES;
 
@@ -22,6 +27,7 @@ pub struct Slab {
     id: u64,
     memory: NonNull<u8>,
     len: usize,
+    descriptor: OwnedFd,
 }
 
 // SAFETY: a slab is an address range; the memory behind it is accessed through blocks alone.
@@ -34,10 +40,19 @@ impl Slab {
     pub(super) fn map(len: usize) -> io::Result<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         assert!(len.is_power_of_two() && len >= PAGE_BYTES, "{len} bytes of a slab");
-        let memory = map_aligned(len, HUGE_PAGE_BYTES.min(len))?;
+        let descriptor =
+            memfd_create(c"ff2-slab", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        ftruncate(&descriptor, len as u64)?;
+        fcntl_add_seals(&descriptor, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        let memory = map_aligned(len, HUGE_PAGE_BYTES.min(len), descriptor.as_fd())?;
         // SAFETY: advice on a range that was just mapped; its content stays. Refused is as good.
         let _ = unsafe { madvise(memory.as_ptr().cast(), len, Advice::LinuxHugepage) };
-        Ok(Self { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), memory, len })
+        Ok(Self { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), memory, len, descriptor })
+    }
+
+    /// The memory, for another process to map.
+    pub(crate) fn memory(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
     }
 
     /// Different for all slabs of the process, also those that are gone.
@@ -69,24 +84,28 @@ impl fmt::Debug for Slab {
     }
 }
 
-/// Maps more than enough and gives back what lies before and behind the aligned range.
-fn map_aligned(len: usize, align: usize) -> io::Result<NonNull<u8>> {
-    let mapped = len + align - PAGE_BYTES;
-    let (access, kind) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+/// Reserves more than enough, gives back what lies before and behind the aligned range, and maps the
+/// memory there.
+fn map_aligned(len: usize, align: usize, memory: BorrowedFd<'_>) -> io::Result<NonNull<u8>> {
+    let reserved = len + align - PAGE_BYTES;
+    let (none, private) = (ProtFlags::empty(), MapFlags::PRIVATE);
     // SAFETY: a new range where the kernel likes.
-    let start = unsafe { mmap_anonymous(std::ptr::null_mut(), mapped, access, kind) }?.cast::<u8>();
+    let start = unsafe { mmap_anonymous(std::ptr::null_mut(), reserved, none, private) }?;
+    let start = start.cast::<u8>();
     let before = start.align_offset(align);
-    let behind = mapped - before - len;
-    // SAFETY: both ranges are parts of what was just mapped, and nobody has seen them.
-    unsafe {
+    let behind = reserved - before - len;
+    let (access, kind) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::FIXED);
+    // SAFETY: all three ranges are parts of what was just reserved, and nobody has seen them.
+    let mapped = unsafe {
         if before > 0 {
             munmap(start.cast(), before)?;
         }
         if behind > 0 {
             munmap(start.add(before + len).cast(), behind)?;
         }
-        Ok(NonNull::new(start.add(before)).expect("the kernel maps nothing at 0"))
-    }
+        mmap(start.add(before).cast(), len, access, kind, memory, 0)?
+    };
+    Ok(NonNull::new(mapped.cast()).expect("the kernel maps nothing at 0"))
 }
 
 /// What is free of one slab: blocks of powers of two pages, halved on demand and joined again with

@@ -101,16 +101,31 @@ impl ChainClient {
         grant: &Bytes,
         pursuit: &Pursuit<'_>,
     ) -> Vec<Outcome> {
-        let answer = self.call_read(routing, spans, batch, grant, pursuit).await;
-        let outcomes = match answer {
+        let mut outcomes = self.ask(routing, spans, batch, grant, false, pursuit).await;
+        if outcomes.iter().any(|(_, outcome)| is_mismatch(outcome)) {
+            // On the way or on the disk: the server looks, and repairs what is damaged there.
+            outcomes = self.ask(routing, spans, batch, grant, true, pursuit).await;
+        }
+        self.judge(batch, &outcomes);
+        self.counters.read_calls.fetch_add(1, Ordering::Relaxed);
+        outcomes
+    }
+
+    async fn ask(
+        &self,
+        routing: &Routing,
+        spans: &[ReadSpan],
+        batch: &ReadBatch,
+        grant: &Bytes,
+        verify: bool,
+        pursuit: &Pursuit<'_>,
+    ) -> Vec<Outcome> {
+        match self.call_read(routing, spans, batch, grant, verify, pursuit).await {
             Ok((reply, bytes)) => take_apart(spans, batch, &reply, &bytes),
             Err(failure) => {
                 batch.parts.iter().map(|part| (part.span, Err(failure.clone()))).collect()
             }
-        };
-        self.judge(batch, &outcomes);
-        self.counters.read_calls.fetch_add(1, Ordering::Relaxed);
-        outcomes
+        }
     }
 
     async fn call_read(
@@ -119,6 +134,7 @@ impl ChainClient {
         spans: &[ReadSpan],
         batch: &ReadBatch,
         grant: &Bytes,
+        verify: bool,
         pursuit: &Pursuit<'_>,
     ) -> Result<(pb::ReadReply, SharedBuf), Status> {
         let address = routing
@@ -141,6 +157,7 @@ impl ChainClient {
                 })
                 .collect(),
             grant: grant.clone(),
+            verify,
         };
         let length = usize::try_from(batch.bytes).unwrap_or(usize::MAX);
         let Some(into) = pursuit.before_deadline(self.pool.get(length)).await else {
@@ -210,6 +227,10 @@ impl ChainClient {
         };
         wanted.iter().any(|place| fresh(spans[*place].chain))
     }
+}
+
+fn is_mismatch(outcome: &Result<ReadPiece, Status>) -> bool {
+    outcome.as_ref().is_err_and(|failure| failure.code == Code::ChecksumMismatch)
 }
 
 /// Whether a failure speaks against the target, rather than against the question or the moment.

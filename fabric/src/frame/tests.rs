@@ -11,6 +11,7 @@ fn header() -> Header {
         message_bytes: 3,
         bulk_bytes: 4096,
         timeout_ms: 5000,
+        annex_bytes: 9,
         message_crc: crc32c(b"abc"),
     }
 }
@@ -18,12 +19,12 @@ fn header() -> Header {
 #[test]
 fn the_bytes_on_the_wire_never_change() {
     let golden = [
-        b'f', b'f', b'2', 1, 8, 0, 0x01, 0x03, 8, 7, 6, 5, 4, 3, 2, 1, 77, 0, 0, 0, 0, 0, 0, 0, 3,
-        0, 0, 0, 0, 16, 0, 0, 0x88, 0x13, 0, 0, 0xb7, 0x3f, 0x4b, 0x36,
+        b'f', b'f', b'2', 2, 8, 0, 0x01, 0x03, 8, 7, 6, 5, 4, 3, 2, 1, 77, 0, 0, 0, 0, 0, 0, 0, 3,
+        0, 0, 0, 0, 16, 0, 0, 0x88, 0x13, 0, 0, 9, 0, 0, 0, 0xb7, 0x3f, 0x4b, 0x36,
     ];
     let bytes = header().encode();
-    assert_eq!(bytes[..40], golden);
-    assert_eq!(bytes[40..], crc32c(&golden).to_le_bytes());
+    assert_eq!(bytes[..44], golden);
+    assert_eq!(bytes[44..], crc32c(&golden).to_le_bytes());
     assert_eq!(crc32c(b"123456789"), 0xe306_9283, "the check value of CRC-32C");
     assert_eq!(Header::decode(&bytes, Limits::AUTHENTICATED), Ok(header()));
 }
@@ -32,12 +33,15 @@ fn the_bytes_on_the_wire_never_change() {
 fn a_message_is_sealed_behind_its_header() {
     let claims = ff2_proto::pb::UserClaims { uid: 7, ..Default::default() };
     let mut head = encode_message(&claims);
-    seal(&mut head, Header::new(Kind::Reply, 9, 1), 5);
-    let (room, message) = head.split_at(HEADER_BYTES);
+    seal(&mut head, Header::new(Kind::Reply, 9, 1), b"annex", 6);
+    let (room, body) = head.split_at(HEADER_BYTES);
     let header = Header::decode(room.try_into().unwrap(), Limits::AUTHENTICATED).unwrap();
-    assert_eq!((header.message_bytes, header.bulk_bytes, header.id), (2, 5, 9));
-    assert_eq!(header.check_message(message), Ok(()));
-    assert_eq!(header.check_message(b"\x08\x08"), Err(FrameError::MessageChecksum));
+    assert_eq!((header.message_bytes, header.annex_bytes, header.bulk_bytes), (2, 5, 6));
+    let (message, annex) = header.open(Bytes::copy_from_slice(body)).unwrap();
+    assert_eq!((&message[..], &annex[..]), (&b"\x08\x07"[..], &b"annex"[..]));
+    let other = Bytes::from_static(b"\x08\x08annex");
+    assert_eq!(header.open(other), Err(FrameError::MessageChecksum));
+    assert_eq!(header.open(Bytes::from_static(b"\x08\x07")), Err(FrameError::Truncated));
 }
 
 #[test]
@@ -54,14 +58,19 @@ fn lengths_are_bounded_before_anything_is_read() {
         Header::decode(&vast.encode(), Limits::AUTHENTICATED),
         Err(FrameError::BulkTooLong { .. })
     ));
+    let vast = Header { annex_bytes: u32::MAX, ..header() };
+    assert!(matches!(
+        Header::decode(&vast.encode(), Limits::AUTHENTICATED),
+        Err(FrameError::AnnexTooLong(_))
+    ));
 }
 
 #[test]
 fn unknown_kinds_and_other_protocols_are_named() {
     let mut bytes = header().encode();
     bytes[4] = 99;
-    let crc = crc32c(&bytes[..40]);
-    bytes[40..].copy_from_slice(&crc.to_le_bytes());
+    let crc = crc32c(&bytes[..44]);
+    bytes[44..].copy_from_slice(&crc.to_le_bytes());
     assert_eq!(Header::decode(&bytes, Limits::AUTHENTICATED), Err(FrameError::Kind(99)));
     let mut http = [b' '; HEADER_BYTES];
     http[..14].copy_from_slice(b"GET / HTTP/1.1");
@@ -82,9 +91,9 @@ proptest! {
         let mut header = [0; HEADER_BYTES];
         header[..32].copy_from_slice(&bytes);
         prop_assert!(Header::decode(&header, Limits::AUTHENTICATED).is_err());
-        header[..4].copy_from_slice(b"ff2\x01");
-        let crc = crc32c(&header[..40]);
-        header[40..].copy_from_slice(&crc.to_le_bytes());
+        header[..4].copy_from_slice(b"ff2\x02");
+        let crc = crc32c(&header[..44]);
+        header[44..].copy_from_slice(&crc.to_le_bytes());
         let _ = Header::decode(&header, Limits::AUTHENTICATED);
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     auth::UserToken,
     counters::Counters,
     echo::{CLUSTER, ECHO, GATED, Net, ask, refused, until, within},
-    frame::HEADER_BYTES,
+    frame::{HEADER_BYTES, seal},
     pulse::Pulse,
     tcp,
 };
@@ -129,9 +129,9 @@ async fn claims_alone_are_worth_nothing() {
 async fn whatever_strangers_send_the_server_lives() {
     let net = Net::start("127.0.0.1:0", 8 << 20).await;
     let mut oversized = vec![0; HEADER_BYTES + 8 * 1024];
-    seal(&mut oversized, Header::new(Kind::Hello, 0, 0), 0);
+    seal(&mut oversized, Header::new(Kind::Hello, 0, 0), &[], 0);
     let mut early = vec![0; HEADER_BYTES];
-    seal(&mut early, Header::new(Kind::Request, 0, 0), 0);
+    seal(&mut early, Header::new(Kind::Request, 0, 0), &[], 0);
     let mut cut = oversized[..HEADER_BYTES - 1].to_vec();
     let garbage =
         b"GET / HTTP/1.1\r\nHost: x\r\nUser-Agent: something long enough\r\n\r\n".to_vec();
@@ -155,13 +155,13 @@ async fn bad_frames_end_an_authenticated_connection_only() {
     let net = Net::start("127.0.0.1:0", 8 << 20).await;
     let identity = Identity::Daemon(net.key.clone());
     let mut damaged = encode_message(&ask(ECHO, 1, 0));
-    seal(&mut damaged, Header::new(Kind::Request, 1, 0), 0);
+    seal(&mut damaged, Header::new(Kind::Request, 1, 0), &[], 0);
     *damaged.last_mut().unwrap() ^= 1;
     let mut misplaced = vec![0; HEADER_BYTES];
-    seal(&mut misplaced, Header::new(Kind::Reply, 1, 0), 0);
+    seal(&mut misplaced, Header::new(Kind::Reply, 1, 0), &[], 0);
     for head in [damaged, misplaced, vec![0; HEADER_BYTES]] {
         let (mut sender, mut receiver) = raw(&net, &identity, CLUSTER).await.unwrap();
-        sender.send(&[Frame { head: head.into(), bulk: Vec::new() }]).await.unwrap();
+        sender.send_raw(&head).await;
         let ended = loop {
             // Signs of life may come first.
             if let Err(why) = receiver.head().await {
@@ -177,8 +177,8 @@ async fn bad_frames_end_an_authenticated_connection_only() {
     let mut head = vec![0; HEADER_BYTES];
     head.extend([0xff; 9]);
     let header = Header { method: 0x0200, timeout_ms: 1000, ..Header::new(Kind::Request, 8, 0) };
-    seal(&mut head, header, 0);
-    sender.send(&[Frame { head: head.into(), bulk: Vec::new() }]).await.unwrap();
+    seal(&mut head, header, &[], 0);
+    sender.send_raw(&head).await;
     let reply = loop {
         let head = receiver.head().await.unwrap();
         if head.header.kind != Kind::Alive {
@@ -197,8 +197,8 @@ async fn admit_one(listener: &TcpListener, key: &ClusterKey) -> (Sender, Receive
     let pulse = Pulse::new(Tuning::default(), Counters::new());
     let (mut sender, mut receiver) = tcp::split(stream, &pulse).unwrap();
     let routing = RoutingCache::new();
-    let welcome = Welcome { credit_bytes: 1 << 20, requests: 8 };
-    let gate = Gate { cluster_id: CLUSTER, key, routing: &routing, welcome };
+    let welcome = Welcome { credit_bytes: 1 << 20, requests: 8, local_name: String::new() };
+    let gate = Gate { cluster_id: CLUSTER, key, routing: &routing, welcome: &welcome };
     admit(&mut sender, &mut receiver, &gate).await.unwrap();
     (sender, receiver)
 }

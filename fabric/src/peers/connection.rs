@@ -4,7 +4,9 @@
 //! A call waits for a slot and for credit, leaves an entry in the table, queues its frame and waits.
 //! The reader finds the entry by the reply's id. A call that gave up leaves its entry behind without
 //! a waiter: the late reply's bulk bytes are thrown away, and only then do its slot and its credit
-//! come back, because only then does the server hold nothing for it any more.
+//! come back, because only then does the server hold nothing for it any more. Where the server works
+//! in our memory by itself, the call's buffers stay in the entry until then too, and its landing place,
+//! when the connection fails, until the server has closed its end.
 
 use std::{
     collections::HashMap,
@@ -28,14 +30,14 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     buf::{Buf, BufPool, SharedBuf},
     clock,
-    frame::{FrameError, Header, Kind, seal},
+    frame::{FrameError, Header, Kind},
     handshake::Welcome,
     limits::{BULK_BYTES_MAX, REPLY_BUFFER_WAIT},
     outbox::Outbox,
     peers::Owed,
     pulse::Pulse,
     routing::RoutingCache,
-    transport::{Frame, Head, LinkError, Receiver, Sender},
+    transport::{Frame, Head, Landing, LinkError, Receiver, Sender},
 };
 
 /// An answer: its message, and its bulk bytes where the caller wanted them.
@@ -77,6 +79,11 @@ pub(super) struct Connection {
     pulse: Arc<Pulse>,
     pool: Arc<BufPool>,
     routing: Arc<RoutingCache>,
+    /// The server reads and writes the buffers of calls by itself.
+    shares_memory: bool,
+    /// Landing places of calls that failed with the connection: the server may still write to them.
+    /// (What it may still read of theirs it will find to be something else by its checksum.)
+    abandoned: Mutex<Vec<Buf>>,
     end: CancellationToken,
     why: OnceLock<String>,
 }
@@ -86,11 +93,18 @@ pub(super) struct Connection {
 struct Waiting {
     credit: u32,
     /// None once the caller gave up.
-    caller: Option<Caller>,
+    caller: Option<oneshot::Sender<Result<Answered, Status>>>,
+    lent: Lent,
 }
 
-/// Who waits, and the place for the reply's bulk bytes.
-type Caller = (oneshot::Sender<Result<Answered, Status>>, Option<Buf>);
+/// The buffers of a call.
+#[derive(Debug, Default)]
+struct Lent {
+    /// The place for the reply's bulk bytes.
+    into: Option<Buf>,
+    /// The request's, if the server reads them by itself.
+    _bulk: Vec<SharedBuf>,
+}
 
 impl Connection {
     /// Starts the two tasks. They end when the connection fails or [`Connection::stop`] is called.
@@ -116,6 +130,8 @@ impl Connection {
             pulse,
             pool,
             routing,
+            shares_memory: sender.shares_memory(),
+            abandoned: Mutex::default(),
             end: CancellationToken::new(),
             why: OnceLock::new(),
         });
@@ -156,16 +172,21 @@ impl Connection {
         slot.forget();
         bytes.forget();
 
-        let Outgoing { method, mut head, bulk, bulk_bytes, into, deadline } = call;
+        let Outgoing { method, head, bulk, into, deadline, .. } = call;
         let id = self.next_id.fetch_add(1, Relaxed);
         let (answer, answered) = oneshot::channel();
-        self.waiting.lock().insert(id, Waiting { credit, caller: Some((answer, into)) });
-        let guard = GiveUp { connection: self, id };
         let mut header = Header::new(Kind::Request, id, self.routing.version().0);
         header.method = method;
         header.timeout_ms = millis(deadline.saturating_duration_since(clock::now()));
-        seal(&mut head, header, bulk_bytes);
-        let pushed = self.outbox.push(Frame { head: head.into(), bulk }, id);
+        let mut frame = Frame::new(header, head, bulk);
+        let mut lent = Lent { into, _bulk: Vec::new() };
+        if self.shares_memory {
+            frame.landing = lent.into.as_ref().and_then(landing);
+            lent._bulk = frame.bulk.clone();
+        }
+        self.waiting.lock().insert(id, Waiting { credit, caller: Some(answer), lent });
+        let guard = GiveUp { connection: self, id };
+        let pushed = self.outbox.push(frame, id);
         if pushed.is_err() {
             self.finish(id);
         }
@@ -214,6 +235,8 @@ impl Connection {
         if let Err(why) = ended {
             self.fail(&why);
         }
+        receiver.until_closed().await;
+        self.abandoned.lock().clear();
     }
 
     /// Takes replies in until the connection ends.
@@ -239,7 +262,7 @@ impl Connection {
         };
         let result = self.answer(head, &mut waiting, receiver).await?;
         self.release(&waiting);
-        if let (Some(result), Some((caller, _))) = (result, waiting.caller) {
+        if let (Some(result), Some(caller)) = (result, waiting.caller) {
             // The caller may have given up meanwhile: then the bytes go back to the pool here.
             let _ = caller.send(result);
         }
@@ -254,11 +277,7 @@ impl Connection {
         receiver: &mut Receiver,
     ) -> Result<Option<Result<Answered, Status>>, LinkError> {
         let len = head.header.bulk_bytes as usize;
-        let Some((caller, into)) = &mut waiting.caller else {
-            receiver.skip(len).await?;
-            return Ok(None);
-        };
-        if caller.is_closed() {
+        if waiting.caller.as_ref().is_none_or(oneshot::Sender::is_closed) {
             receiver.skip(len).await?;
             return Ok(None);
         }
@@ -266,7 +285,8 @@ impl Connection {
             receiver.skip(len).await?;
             return Ok(Some(Err(failure(head.message))));
         }
-        let place = match into.take() {
+        let place = match waiting.lent.into.take() {
+            None if head.landed => return Err(FrameError::BulkMisplaced.into()),
             Some(into) if into.len() < len => Err(Status::new(
                 Code::BadFrame,
                 format!("the reply has {len} bulk bytes, its buffer {}", into.len()),
@@ -312,15 +332,19 @@ impl Connection {
         self.slots.close();
         self.credit.close();
         for id in self.outbox.close() {
-            if let Some((caller, _)) = self.finish(id).and_then(|waiting| waiting.caller) {
+            if let Some(caller) = self.finish(id).and_then(|waiting| waiting.caller) {
                 let _ = caller.send(Err(self.unreachable()));
             }
         }
         let mut sent: Vec<_> = self.waiting.lock().drain().collect();
         // First called, first told.
         sent.sort_unstable_by_key(|(id, _)| *id);
-        for (_, waiting) in sent {
-            if let Some((caller, _)) = waiting.caller {
+        for (_, Waiting { caller, mut lent, .. }) in sent {
+            if let Some(mut into) = lent.into.take().filter(|_| self.shares_memory) {
+                into.repay();
+                self.abandoned.lock().push(into);
+            }
+            if let Some(caller) = caller {
                 let _ = caller.send(Err(self.unknown()));
             }
         }
@@ -357,10 +381,19 @@ impl Drop for GiveUp<'_> {
         if connection.outbox.withdraw(|queued| *queued == id).is_some() {
             connection.finish(id);
         } else if let Some(waiting) = connection.waiting.lock().get_mut(&id) {
-            // The reply will find nobody; the buffer goes back now.
+            // The reply will find nobody; the buffers go back now, if they are ours alone.
             waiting.caller = None;
+            if !connection.shares_memory {
+                waiting.lent = Lent::default();
+            }
         }
     }
+}
+
+/// Where the server may put the reply's bulk bytes.
+fn landing(into: &Buf) -> Option<Landing> {
+    let (slab, offset) = into.place()?;
+    Some(Landing::Ours { slab: slab.clone(), offset, len: into.len() })
 }
 
 fn failure(message: Bytes) -> Status {

@@ -12,19 +12,20 @@ use std::{
 use ff2_proto::{Code, Retry, Status};
 use parking_lot::Mutex;
 use tokio::{
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
     time::{timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{Owed, Shared, connection::Connection};
 use crate::{
-    clock, handshake,
+    clock,
+    handshake::{self, Welcome},
     limits::{RECONNECT_MAX, RECONNECT_MIN},
     mem,
     pulse::Pulse,
-    tcp,
-    transport::{self, LinkError},
+    shm, tcp,
+    transport::{self, LinkError, Receiver, Sender},
 };
 
 #[derive(Debug)]
@@ -163,31 +164,55 @@ impl Lane {
         address: &Arc<str>,
         shared: &Shared,
     ) -> Result<Arc<Connection>, LinkError> {
-        let config = &shared.config;
-        let pulse = Pulse::new(shared.tuning, shared.counters.clone());
-        let (mut sender, mut receiver) = match address.strip_prefix(mem::SCHEME) {
-            Some(name) => mem::connect(name).await?.split(&pulse),
-            None => tcp::split(TcpStream::connect(&**address).await?, &pulse)?,
+        let pulse = || Pulse::new(shared.tuning, shared.counters.clone());
+        let link = match address.strip_prefix(mem::SCHEME) {
+            Some(name) => {
+                let pulse = pulse();
+                let ends = mem::connect(name).await?.split(&pulse);
+                self.join(ends, pulse, shared).await?
+            }
+            None => {
+                let stream = TcpStream::connect(&**address).await?;
+                let same_host = stream.peer_addr()?.ip() == stream.local_addr()?.ip();
+                let pulse = pulse();
+                let remote = self.join(tcp::split(stream, &pulse)?, pulse, shared).await?;
+                let name = &remote.welcome.local_name;
+                let local = if same_host && shared.tuning.shared_memory && !name.is_empty() {
+                    self.join_locally(name, shared).await
+                } else {
+                    None
+                };
+                local.unwrap_or(remote)
+            }
         };
-        let joining = handshake::join(
-            &mut sender,
-            &mut receiver,
-            &config.identity,
-            &config.cluster_id,
-            self.kind,
-        );
-        let welcome = joining.await?;
         // Silence counts from the handshake's end.
-        pulse.heard(0);
+        link.pulse.heard(0);
         tracing::debug!(%address, kind = ?self.kind, "connected");
-        Ok(Connection::start(
-            address.clone(),
-            (sender, receiver),
-            welcome,
-            pulse,
-            config.pool.clone(),
-            config.routing.clone(),
-        ))
+        let (pool, routing) = (shared.config.pool.clone(), shared.config.routing.clone());
+        let Joined { ends, welcome, pulse } = link;
+        Ok(Connection::start(address.clone(), ends, welcome, pulse, pool, routing))
+    }
+
+    /// By the server's local socket, if that is where we are too.
+    async fn join_locally(&self, name: &str, shared: &Shared) -> Option<Joined> {
+        let pulse = Pulse::new(shared.tuning, shared.counters.clone());
+        let joined = async {
+            let stream = UnixStream::connect(shm::path_of(name)).await?;
+            self.join(shm::split(stream, &pulse), pulse.clone(), shared).await
+        };
+        joined.await.inspect_err(|why| tracing::debug!(%why, "no local connection")).ok()
+    }
+
+    async fn join(
+        &self,
+        (mut sender, mut receiver): (Sender, Receiver),
+        pulse: Arc<Pulse>,
+        shared: &Shared,
+    ) -> Result<Joined, LinkError> {
+        let (identity, cluster) = (&shared.config.identity, &shared.config.cluster_id);
+        let joining = handshake::join(&mut sender, &mut receiver, identity, cluster, self.kind);
+        let welcome = joining.await?;
+        Ok(Joined { ends: (sender, receiver), welcome, pulse })
     }
 
     pub(super) fn stop(&self) {
@@ -196,6 +221,13 @@ impl Lane {
             connection.stop();
         }
     }
+}
+
+/// A connection after its handshake.
+struct Joined {
+    ends: (Sender, Receiver),
+    welcome: Welcome,
+    pulse: Arc<Pulse>,
 }
 
 /// In this order.

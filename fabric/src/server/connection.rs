@@ -25,14 +25,14 @@ use crate::{
     auth::{check_claims, now_s},
     buf::Buf,
     clock,
-    frame::{FrameError, HEADER_BYTES, Header, Kind, encode_message, seal},
+    frame::{FrameError, HEADER_BYTES, Header, Kind, encode_message},
     limits::{
         BULK_BYTES_MAX, DRAIN_MAX, MESSAGE_BYTES_MAX, PAGE_BYTES, REQUESTS_MAX, SMALL_MESSAGE_BYTES,
     },
     outbox::Outbox,
     pulse::Pulse,
     rpc::{Context, Method, Peer, Reply, Request, no_such_method},
-    transport::{Frame, Head, LinkError, Receiver, Sender},
+    transport::{Frame, Head, Landing, LinkError, Receiver, Sender},
 };
 
 #[derive(Debug)]
@@ -54,6 +54,7 @@ type Place = Option<OwnedSemaphorePermit>;
 struct Held {
     place: Place,
     credit: u64,
+    landing: Option<Landing>,
     /// Of the memory that users may fill together.
     _share: Option<OwnedSemaphorePermit>,
     _message: Option<OwnedSemaphorePermit>,
@@ -161,10 +162,14 @@ impl Connection {
         let wait = Duration::from_millis(header.timeout_ms.into());
         let deadline = clock::now() + wait;
         let credit = u64::from(header.bulk_bytes);
+        let landing = head.landing.map(Landing::Theirs);
+        if head.landed {
+            return Err(FrameError::BulkMisplaced.into());
+        }
         self.owe(credit)?;
         if self.shared.stop.is_cancelled() {
             receiver.skip(header.bulk_bytes as usize).await?;
-            let held = Held { place: None, credit, _share: None, _message: None };
+            let held = Held { place: None, credit, landing, _share: None, _message: None };
             let refused = Status::new(Code::ShuttingDown, "this server is stopping");
             self.answer(&header, held, Err(refused));
             return Ok(());
@@ -175,7 +180,7 @@ impl Connection {
             Taken::Bulk(bulk, share) => (None, bulk, share),
             Taken::Refused(status) => (Some(status), Buf::empty(), None),
         };
-        let held = Held { place: Some(place), credit, _share: share, _message: message };
+        let held = Held { place: Some(place), credit, landing, _share: share, _message: message };
         let Some(method) = self.shared.router.method(header.method) else {
             self.answer(&header, held, Err(no_such_method(header.method)));
             return Ok(());
@@ -284,15 +289,14 @@ impl Connection {
                 (Kind::Failure, Reply { head, bulk: Vec::new() })
             }
         };
-        let Reply { mut head, bulk } = reply;
-        let bulk_bytes = bulk.iter().map(|part| part.len()).sum();
         let version = self.shared.config.routing.version().0;
-        let mut sealed = Header::new(kind, header.id, version);
-        sealed.method = header.method;
-        seal(&mut head, sealed, bulk_bytes);
+        let mut answer = Header::new(kind, header.id, version);
+        answer.method = header.method;
+        let mut frame = Frame::new(answer, reply.head, reply.bulk);
+        frame.landing = held.landing;
         // Before the client can see the answer and use the credit again.
         self.owed_bytes.fetch_sub(held.credit, Ordering::Relaxed);
-        if self.outbox.push(Frame { head: head.into(), bulk }, held.place).is_err() {
+        if self.outbox.push(frame, held.place).is_err() {
             tracing::trace!("an answer found its connection closed");
         }
     }

@@ -8,10 +8,12 @@
 //! **Invariant:** within a written sector, bytes at or beyond the chunk's length are zero.
 //! Extending a chunk therefore changes only its length.
 
+mod crc;
 mod key;
 mod piece;
 mod superblock;
 
+pub use crc::{crc32c, join, join_sectors};
 pub use key::{Key, chunk_bounds, decode, target_bounds};
 pub use piece::Piece;
 pub use superblock::{FORMAT_VERSION, Superblock};
@@ -40,11 +42,6 @@ const _: () = assert!(PIECES_MAX <= u16::MAX as u32);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadFormat(pub String);
-
-/// CRC32C, the checksum of everything that is stored.
-pub fn crc32c(bytes: &[u8]) -> u32 {
-    crc_fast::crc32_iscsi(bytes)
-}
 
 /// The smallest block that holds `bytes`.
 pub fn block_size_for(bytes: u32) -> u32 {

@@ -1,4 +1,4 @@
-//! The bounded way into the ring's thread.
+//! The bounded way to who turns the ring.
 
 use std::{
     collections::VecDeque,
@@ -78,10 +78,18 @@ impl Mailbox {
             }
             queue.requests.push_back(request(permit));
         }
+        Ok(())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.lock().requests.is_empty()
+    }
+
+    /// The thread takes what was put in before, if it sleeps.
+    pub(super) fn wake_sleeper(&self) {
         if self.sleeping.swap(false, Ordering::SeqCst) {
             self.wake_up();
         }
-        Ok(())
     }
 
     pub(super) fn close(&self) {

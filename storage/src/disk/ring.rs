@@ -1,12 +1,11 @@
-//! The thread that owns the ring. The only unsafe code of the disk, with the eventfd's.
+//! A disk's ring, and what is in progress on it: a machine that somebody has to turn.
 
 use std::{
     collections::VecDeque,
     fs::File,
     io, mem,
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, RawFd},
     sync::{Arc, atomic::Ordering},
-    thread::{Builder, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -52,7 +51,7 @@ struct Entry {
     skip: usize,
 }
 
-struct Ring {
+pub(super) struct Ring {
     ring: IoUring,
     registered: Registered,
     shared: Arc<Shared>,
@@ -71,37 +70,44 @@ struct Ring {
     wake_armed: bool,
 }
 
-/// Starts the thread; returns once the ring works, or with the reason why it does not.
-pub(super) fn start(file: File, depth: u32, shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
-    let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
-    let thread = Builder::new().name("ff2-disk".into()).spawn(move || {
-        match Ring::new(file, depth, shared) {
-            Ok(mut ring) => {
-                let _ = ready.send(Ok(()));
-                ring.run();
-            }
-            Err(error) => {
-                let _ = ready.send(Err(error));
-            }
-        }
-    })?;
-    match is_ready.recv() {
-        Ok(Ok(())) => Ok(thread),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(io::Error::other("the disk's thread ended at its start")),
-    }
-}
-
-/// The ring belongs to the thread that builds it (`SINGLE_ISSUER`), and completions are run when
-/// that thread waits (`DEFER_TASKRUN`): fewest interrupts. Kernels before 6.1 refuse both.
-fn build(entries: u32) -> io::Result<IoUring> {
+/// Fewest interrupts: the ring belongs to the thread that builds it (`SINGLE_ISSUER`), and completions
+/// are run when that thread waits (`DEFER_TASKRUN`). Kernels before 6.1 refuse both.
+fn build_for_one_thread(entries: u32) -> io::Result<IoUring> {
     let modern = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(entries);
     modern.or_else(|_| IoUring::new(entries))
 }
 
+/// Completions are run when the thread that submitted enters the kernel for whatever reason. Kernels
+/// before 5.19 interrupt it.
+fn build_for_all_threads(entries: u32) -> io::Result<IoUring> {
+    let modern = IoUring::builder().setup_coop_taskrun().build(entries);
+    modern.or_else(|_| IoUring::new(entries))
+}
+
+/// Entries of a ring for so many requests.
+fn entries(depth: u32) -> u32 {
+    (depth + SPARE_ENTRIES).next_power_of_two()
+}
+
 impl Ring {
-    fn new(file: File, depth: u32, shared: Arc<Shared>) -> io::Result<Self> {
-        let ring = build((depth + SPARE_ENTRIES).next_power_of_two())?;
+    /// To be turned by the calling thread alone.
+    pub(super) fn of_one_thread(file: File, depth: u32, shared: Arc<Shared>) -> io::Result<Self> {
+        Self::new(build_for_one_thread(entries(depth))?, file, depth, shared)
+    }
+
+    /// To be turned by any thread; `completed` is written when there is something to take out.
+    pub(super) fn of_all_threads(
+        file: File,
+        depth: u32,
+        shared: Arc<Shared>,
+        completed: RawFd,
+    ) -> io::Result<Self> {
+        let ring = build_for_all_threads(entries(depth))?;
+        ring.submitter().register_eventfd(completed)?;
+        Self::new(ring, file, depth, shared)
+    }
+
+    fn new(ring: IoUring, file: File, depth: u32, shared: Arc<Shared>) -> io::Result<Self> {
         ring.submitter().register_files(&[file.as_raw_fd(), shared.mailbox.wake_fd()])?;
         let registered = Registered::new(&ring.submitter());
         Ok(Self {
@@ -122,30 +128,49 @@ impl Ring {
         })
     }
 
-    fn run(&mut self) {
-        loop {
-            while let Some(request) = self.shared.mailbox.take() {
-                self.accept(request);
-            }
+    /// Takes in what is asked for, gives it to the kernel, and takes out what is done; `sleep`: when
+    /// something is done or asked for. False from when the ring is lost, or is closed and has nothing
+    /// in progress any more.
+    pub(super) fn turn(&mut self, sleep: bool) -> bool {
+        while let Some(request) = self.shared.mailbox.take() {
+            self.accept(request);
+        }
+        if sleep {
             self.arm_wake();
-            self.submit_entries();
-            self.submit_sync();
-            let busy = self.free_slots.len() < self.depth as usize || !self.sync_now.is_empty();
-            if !busy && self.shared.mailbox.is_closed() {
-                break;
-            }
-            self.shared.oldest.set(self.oldest());
-            // Waits for a completion or a wake-up, unless a request came in meanwhile.
-            let want = usize::from(self.shared.mailbox.may_sleep());
+        }
+        self.submit_entries();
+        self.submit_sync();
+        self.shared.oldest.set(self.oldest());
+        if !self.is_busy() && self.shared.mailbox.is_closed() {
+            // Nothing is in the kernel now but the poll for wake-ups, which points to no memory.
+            return false;
+        }
+        // Unless a request came in meanwhile.
+        let want = usize::from(sleep && self.shared.mailbox.may_sleep());
+        if want > 0 || !self.ring.submission().is_empty() {
             match self.ring.submit_and_wait(want).map_err(|error| (passes(&error), error)) {
                 Ok(_) | Err((Some(Duration::ZERO), _)) => {}
                 Err((Some(pause), _)) => std::thread::sleep(pause),
-                Err((None, error)) => return self.give_up(&error),
+                Err((None, error)) => {
+                    self.give_up(&error);
+                    return false;
+                }
             }
-            self.reap();
         }
-        self.shared.oldest.set(None);
-        // Nothing is in the kernel now but the poll for wake-ups, which points to no memory.
+        self.reap();
+        self.shared.oldest.set(self.oldest());
+        true
+    }
+
+    fn is_busy(&self) -> bool {
+        self.free_slots.len() < self.depth as usize || !self.sync_now.is_empty()
+    }
+
+    /// Whether another turn would give something to the kernel.
+    pub(super) fn has_more(&mut self) -> bool {
+        let entry = !self.queue.is_empty() && !self.free_slots.is_empty();
+        let sync = !self.sync_next.is_empty() && self.sync_now.is_empty();
+        entry || sync || !self.ring.submission().is_empty()
     }
 
     /// When the oldest request in progress began.
@@ -453,7 +478,7 @@ mod tests {
     async fn a_lost_ring_is_told_to_all_who_wait_and_who_come() {
         let file = tempfile::tempfile().unwrap();
         let shared = Arc::new(Shared::new().unwrap());
-        let mut ring = Ring::new(file, 4, shared.clone()).unwrap();
+        let mut ring = Ring::of_one_thread(file, 4, shared.clone()).unwrap();
         let taken = put(&shared).await.unwrap();
         let request = shared.mailbox.take().unwrap();
         ring.accept(request);

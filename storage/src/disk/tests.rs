@@ -16,8 +16,19 @@ fn filled(bytes: usize, with: u8) -> SharedBuf {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_of_many_requests_find_their_places() {
+    for own_thread in [true, false] {
+        many_requests(own_thread).await;
+    }
+}
+
+#[tokio::test]
+async fn one_thread_is_enough() {
+    many_requests(false).await;
+}
+
+async fn many_requests(own_thread: bool) {
     let dir = tempfile::tempdir().unwrap();
-    let disk = Arc::new(Disk::open(&data(&dir, 16 << 20), 4).unwrap());
+    let disk = Arc::new(Disk::open(&data(&dir, 16 << 20), 4, own_thread).unwrap());
     let mut tasks = Vec::new();
     for task in 0u8..32 {
         let disk = disk.clone();
@@ -56,7 +67,7 @@ async fn parts_of_many_requests_find_their_places() {
 #[tokio::test]
 async fn pooled_buffers_ride_registered_and_others_do_not() {
     let dir = tempfile::tempdir().unwrap();
-    let disk = Disk::open(&data(&dir, 1 << 20), 8).unwrap();
+    let disk = Disk::open(&data(&dir, 1 << 20), 8, true).unwrap();
     let pool = ff2_fabric::BufPool::new(1 << 20);
     for round in 0..3u8 {
         let mut bytes = pool.get(65_536).await;
@@ -82,13 +93,13 @@ async fn pooled_buffers_ride_registered_and_others_do_not() {
 #[tokio::test]
 async fn errors_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
-    let disk = Disk::open(&data(&dir, 1 << 20), 8).unwrap();
+    let disk = Disk::open(&data(&dir, 1 << 20), 8, true).unwrap();
     let beyond = ReadPart { position: 1 << 20, at: 0, length: 4096 };
     let error = disk.read(Buf::unpooled(4096), vec![beyond]).await.unwrap_err();
     assert_eq!(error, DiskError::Failed(libc::EIO));
     assert!(!disk.is_failed(), "a bad read tells nothing of the rest");
     assert_eq!(disk.stats().errors, 1);
-    let full = Disk::open(Path::new("/dev/full"), 8);
+    let full = Disk::open(Path::new("/dev/full"), 8, true);
     // A character device has no size and no direct I/O: the write is what matters.
     if let Ok(full) = full {
         let part = WritePart { position: 0, bytes: filled(4096, 1) };
@@ -99,8 +110,14 @@ async fn errors_are_told_apart() {
 
 #[tokio::test]
 async fn a_caller_that_goes_away_leaves_no_harm() {
+    for own_thread in [true, false] {
+        go_away(own_thread).await;
+    }
+}
+
+async fn go_away(own_thread: bool) {
     let dir = tempfile::tempdir().unwrap();
-    let disk = Disk::open(&data(&dir, 1 << 20), 2).unwrap();
+    let disk = Disk::open(&data(&dir, 1 << 20), 2, own_thread).unwrap();
     for _ in 0..50 {
         let part = ReadPart { position: 0, at: 0, length: 65_536 };
         let read = disk.read(Buf::unpooled(65_536), vec![part; 4]);
@@ -115,7 +132,7 @@ async fn a_punched_range_takes_no_space() {
     use std::os::unix::fs::MetadataExt;
     let dir = tempfile::tempdir().unwrap();
     let path = data(&dir, 1 << 20);
-    let disk = Disk::open(&path, 2).unwrap();
+    let disk = Disk::open(&path, 2, true).unwrap();
     disk.write(vec![WritePart { position: 0, bytes: filled(1 << 20, 1) }]).await.unwrap();
     disk.sync().await.unwrap();
     let before = path.metadata().unwrap().blocks();

@@ -30,6 +30,8 @@ use crate::disk::{Disk, DiskStats};
 pub struct EngineOptions {
     /// Requests in progress on the disk.
     pub depth: u32,
+    /// A thread that turns the disk's ring; else the runtime's do.
+    pub disk_thread: bool,
     /// False only for disks whose cache survives a power cut.
     pub sync_data: bool,
     /// The same for all engines of the process.
@@ -38,7 +40,7 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { depth: 128, sync_data: true, shared: SharedIndex::default() }
+        Self { depth: 128, disk_thread: true, sync_data: true, shared: SharedIndex::default() }
     }
 }
 

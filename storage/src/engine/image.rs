@@ -22,7 +22,10 @@ use super::{
     core::Core,
     read::corrupt,
 };
-use crate::disk::{ReadPart, WritePart};
+use crate::{
+    disk::{ReadPart, WritePart},
+    payload::Payload,
+};
 
 const SECTOR_BYTES: usize = SECTOR as usize;
 
@@ -32,7 +35,7 @@ pub(super) struct Source<'a> {
     pub(super) plan: &'a Plan,
     pub(super) blocks: &'a BTreeMap<u16, Block>,
     pub(super) old: &'a BTreeMap<u16, PieceView>,
-    pub(super) payload: &'a SharedBuf,
+    pub(super) payload: &'a Payload,
     /// Of the payload in the chunk.
     pub(super) offset: u32,
     /// That the update makes.
@@ -84,12 +87,15 @@ impl Image {
         for cell in &cells {
             let crc = match source.kept_crc(cell) {
                 Some(crc) => crc,
-                None => crc32c(bytes(cell)),
+                None => match cell.memory {
+                    Memory::Payload(at) => payload.sector_crc(at),
+                    Memory::Staged(_) => crc32c(bytes(cell)),
+                },
             };
             image.add(cell, source.version, crc, bytes(cell));
         }
         image.seal();
-        image.writes = runs(&cells, payload, &staging);
+        image.writes = runs(&cells, payload.bytes(), &staging);
         Ok(image)
     }
 

@@ -106,7 +106,8 @@ pub(super) fn open(dir: &Path, options: EngineOptions) -> Result<Core, Status> {
     let index = Index::open(&dir.join(INDEX), &options.shared)?;
     let superblock = superblock(dir, &index)?;
     let data = dir.join(DATA);
-    let disk = Disk::open(&data, options.depth).map_err(|error| cannot("open", &data, &error))?;
+    let disk = Disk::open(&data, options.depth, options.disk_thread)
+        .map_err(|error| cannot("open", &data, &error))?;
     if disk.size() < superblock.capacity {
         let detail = format!("{} has lost its end: {} bytes", data.display(), disk.size());
         return Err(Status::new(Code::Corrupt, detail));

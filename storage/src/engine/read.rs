@@ -1,16 +1,16 @@
 //! Reading a version: from its blocks, with patches over them and zeros in the holes.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::LazyLock};
 
 use ff2_fabric::buf::Buf;
 use ff2_proto::{ChainVersion, ChunkVersion, Status, status::Code};
 use ff2_storage_core::{
     alloc::Block,
-    format::{PIECE_SIZE, SECTOR, crc32c},
+    format::{PIECE_SECTORS, PIECE_SIZE, SECTOR, crc32c, join_sectors},
 };
 
 use super::{
-    LocalChunk, Readout, Which,
+    Check, LocalChunk, Readout, Which,
     chunk::{Chunk, PieceView, no_pending},
     core::{Core, Use, count},
     limits::READ_GAP_SECTORS,
@@ -40,29 +40,35 @@ impl Core {
         &self,
         of: LocalChunk,
         which: Which,
-        offset: u32,
-        len: u32,
+        (offset, len): (u32, u32),
+        check: Check,
         mut buf: Buf,
     ) -> Result<(Buf, Readout), Status> {
         if buf.capacity() < len as usize {
             let detail = format!("a buffer of {} bytes for {len}", buf.capacity());
             return Err(Status::new(Code::InvalidArgument, detail));
         }
-        let found = self.find(of, which, offset, len)?;
+        let mut found = self.find(of, which, offset, len)?;
         count(&self.counters.reads);
         let valid = found.readout.valid as usize;
         let first = offset as usize % SECTOR_BYTES;
         let span = (first + valid).next_multiple_of(SECTOR_BYTES);
+        let whole_sectors = first == 0 && len.is_multiple_of(SECTOR);
+        // Nobody can check a part of a sector but who has the whole.
+        let check = if whole_sectors { check } else { Check::Here };
+        if whole_sectors {
+            found.readout.crc32c = Some(found.crc32c(offset, len));
+        }
         if valid == 0 {
             buf.set_len(len as usize);
         } else if first == 0 && span <= buf.capacity() {
             buf.set_len(span.max(len as usize));
-            buf = self.fill(of, &found, offset, buf).await?;
+            buf = self.fill(of, &found, offset, check, buf).await?;
             buf.set_len(len as usize);
         } else {
             let aligned = offset - first as u32;
             let mut staging = self.staging.get(span).await;
-            staging = self.fill(of, &found, aligned, staging).await?;
+            staging = self.fill(of, &found, aligned, Check::Here, staging).await?;
             buf.set_len(len as usize);
             buf[..valid].copy_from_slice(&staging[first..first + valid]);
         }
@@ -91,7 +97,7 @@ impl Core {
                 pieces.push(chunk.view(of, number as u16, which, &self.index)?);
             }
         }
-        let readout = Readout { version, chain_version, chunk_length: length, valid };
+        let readout = Readout { version, chain_version, chunk_length: length, valid, crc32c: None };
         let mut ledger = self.ledger.lock();
         shard.trim(&ledger);
         Ok(Found { readout, pieces, _use: Use::begin(self, &mut ledger) })
@@ -103,6 +109,7 @@ impl Core {
         of: LocalChunk,
         found: &Found<'_>,
         aligned: u32,
+        check: Check,
         mut buf: Buf,
     ) -> Result<Buf, Status> {
         // The version has no bytes at and above this.
@@ -119,6 +126,7 @@ impl Core {
             let piece = view.piece.as_ref();
             match piece.and_then(|piece| piece.crc(sector.into())) {
                 None => bytes.fill(0),
+                Some(_) if check == Check::ByReader => {}
                 Some(crc) if crc32c(bytes) == crc => {}
                 Some(_) => {
                     let block = piece.map(|piece| piece.block);
@@ -127,6 +135,31 @@ impl Core {
             }
         }
         Ok(buf)
+    }
+}
+
+impl Found<'_> {
+    /// Of `len` bytes from `offset` on, both of whole sectors: within a sector, what lies beyond the
+    /// chunk's length is zeros, and so is what was never written.
+    fn crc32c(&self, offset: u32, len: u32) -> u32 {
+        static ZEROS: LazyLock<u32> = LazyLock::new(|| crc32c(&[0; SECTOR_BYTES]));
+        let first_piece = offset / PIECE_SIZE;
+        join_sectors((offset / SECTOR..(offset + len) / SECTOR).map(|sector| {
+            let piece = sector * SECTOR / PIECE_SIZE - first_piece;
+            let within = sector % PIECE_SECTORS;
+            let view = self.pieces.get(piece as usize);
+            view.and_then(|view| view.crc(within as u8)).unwrap_or(*ZEROS)
+        }))
+    }
+}
+
+impl PieceView {
+    /// Of a sector that was written.
+    fn crc(&self, sector: u8) -> Option<u32> {
+        match self.patches.get(&sector) {
+            Some(patch) => Some(patch.crc),
+            None => self.piece.as_ref()?.crc(sector.into()),
+        }
     }
 }
 

@@ -13,7 +13,10 @@ use std::path::Path;
 use ff2_fabric::buf::{Buf, SharedBuf};
 use ff2_proto::{ChainId, ChainVersion, ChunkId, ChunkVersion, InodeId, TargetId};
 
+use ff2_storage_core::format::{SECTOR, crc32c};
+
 use super::*;
+use crate::payload::Payload;
 
 const CHUNK: u32 = 1 << 20;
 const TARGET: TargetId = TargetId(7);
@@ -71,7 +74,7 @@ fn update(version: u64, kind: PendingKind) -> Pending {
         chain_version: ChainVersion(1),
         kind,
         offset: 0,
-        payload: SharedBuf::empty(),
+        payload: Payload::default(),
         chunk_size: CHUNK,
         tags: Vec::new(),
         length: 0,
@@ -79,7 +82,7 @@ fn update(version: u64, kind: PendingKind) -> Pending {
 }
 
 fn write(version: u64, offset: u32, payload: SharedBuf) -> Pending {
-    Pending { offset, payload, ..update(version, PendingKind::Write) }
+    Pending { offset, payload: Payload::at(offset, payload), ..update(version, PendingKind::Write) }
 }
 
 fn truncate(version: u64, length: u32) -> Pending {
@@ -96,7 +99,7 @@ async fn apply(engine: &Engine, at: ChunkId, pending: Pending) {
 /// The whole of a version.
 async fn whole(engine: &Engine, at: ChunkId, which: Which) -> (Vec<u8>, Readout) {
     let buf = Buf::unpooled(CHUNK as usize);
-    let (buf, readout) = engine.read(TARGET, at, which, 0, CHUNK, buf).await.unwrap();
+    let (buf, readout) = engine.read(TARGET, at, which, 0, CHUNK, Check::Here, buf).await.unwrap();
     let (content, rest) = buf.split_at(readout.chunk_length as usize);
     assert!(rest.iter().all(|byte| *byte == 0), "zeros beyond the chunk");
     (content.to_vec(), readout)

@@ -14,7 +14,7 @@
 //! engine.prepare(TargetId, ChunkId, Pending).await -> Result<Prepared, Status>   durable when it returns
 //! engine.commit(TargetId, ChunkId, ChunkVersion, ChainVersion).await -> Result<(), Status>
 //! engine.abort(TargetId, ChunkId).await -> Result<(), Status>        no pending: nothing happens
-//! engine.read(TargetId, ChunkId, Which, offset, len, Buf).await -> Result<(Buf, Readout), Status>
+//! engine.read(TargetId, ChunkId, Which, offset, len, Check, Buf).await -> Result<(Buf, Readout), Status>
 //! engine.space() -> Space
 //! engine.stats() -> EngineStats
 //! engine.shutdown().await                                            flushes; drop alone is as a crash
@@ -22,8 +22,9 @@
 //! The caller has at most one prepare, commit or abort in progress for a chunk at any time; reads
 //! may overlap with them and see the version that was current when they began.
 
-use ff2_fabric::buf::SharedBuf;
 use ff2_proto::{ChainId, ChainVersion, ChunkId, ChunkVersion, TargetId, pb};
+
+use crate::payload::Payload;
 
 /// A target of this disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +92,7 @@ pub struct Pending {
     pub offset: u32,
     /// Of a write or replacement. Slices that start on 4 KiB in memory for file offsets that do
     /// are written without a copy.
-    pub payload: SharedBuf,
+    pub payload: Payload,
     /// No byte of the chunk lies at or above it.
     pub chunk_size: u32,
     /// The chunk's recent tags once this version is committed: all of them, not only the new one.
@@ -117,6 +118,16 @@ pub enum Which {
     Pending,
 }
 
+/// Who finds out whether the bytes of a read are those that were written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// The engine: `CORRUPT` if they are not.
+    Here,
+    /// Whoever uses them, by [`Readout::crc32c`]: so the check covers their whole way, and bytes that
+    /// a disk puts into memory are touched once. Who finds a difference asks again with a check here.
+    ByReader,
+}
+
 /// What a read found. The buffer holds all the bytes asked for: those at and beyond
 /// `chunk_length`, and holes, are zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +137,8 @@ pub struct Readout {
     pub chunk_length: u32,
     /// Bytes from `offset` that lie within the chunk; the rest of the buffer is zero.
     pub valid: u32,
+    /// Of all bytes in the buffer, as they were written; `None` for parts of sectors.
+    pub crc32c: Option<u32>,
 }
 
 /// Space of one disk, in bytes of whole blocks.

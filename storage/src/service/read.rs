@@ -5,10 +5,12 @@ use ff2_fabric::{
     buf::{Buf, SharedBuf},
 };
 use ff2_proto::{ChunkId, Code, Status, limits as shared, pb};
+use ff2_storage_core::format::crc32c;
 use tokio::sync::oneshot;
 
 use super::StorageService;
 use crate::{
+    engine::Check,
     grants::Want,
     limits,
     target_driver::{DiskRead, ReadBytes, TargetHandle, stopping},
@@ -44,10 +46,12 @@ impl StorageService {
             operation.failed();
             Status::new(Code::Busy, "no buffers in time")
         })?;
+        let check = if request.verify { Check::Here } else { Check::ByReader };
         // All parts are on their way before the first is waited for.
         let begin = |((part, checked), buf): ((&pb::ReadPart, Result<Checked, Status>), Buf)| {
             let Checked { target, chunk } = checked?;
-            target.read(DiskRead { chunk, offset: part.offset, length: part.length, buf })
+            let (offset, length) = (part.offset, part.length);
+            target.read(DiskRead { chunk, offset, length, check, buf })
         };
         let begun: Vec<Begun> = request.parts.iter().zip(checked).zip(bufs).map(begin).collect();
         let mut reply = pb::ReadReply { parts: Vec::with_capacity(begun.len()) };
@@ -109,7 +113,7 @@ async fn finish_part(
         version: readout.map_or(0, |readout| readout.version.0),
         chunk_length: readout.map_or(0, |readout| readout.chunk_length),
         length: readout.map_or(0, |readout| readout.valid),
-        crc32c: wire::crc32c(&bytes),
+        crc32c: readout.and_then(|readout| readout.crc32c).unwrap_or_else(|| crc32c(&bytes)),
     };
     Ok((answer, bytes))
 }

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    engine::{Engine, Which},
+    engine::{Check, Engine, Which},
     limits,
 };
 
@@ -61,7 +61,7 @@ pub(super) async fn read_whole(
     let buf = timeout(limits::BUFFER_WAIT, pool.get(copy.length as usize)).await;
     let buf = buf.map_err(|_| busy("no buffer for a copy"))?;
     let which = if copy.resync { Which::Committed } else { Which::Pending };
-    let found = engine.read(target, copy.chunk, which, 0, copy.length, buf).await;
+    let found = engine.read(target, copy.chunk, which, 0, copy.length, Check::Here, buf).await;
     let (buf, readout) = match found {
         Err(status) if status.code == Code::NotFound => return Err(busy("the version moved on")),
         found => found?,

@@ -1,18 +1,20 @@
 //! Calls to the targets of other nodes.
 
-use ff2_fabric::buf::SharedBuf;
 use ff2_proto::ChunkId;
 use ff2_storage_core::target::{Attempt, Forward, FullCopy, Input, PageRequest};
 
 use super::{Done, Task, copy::read_whole};
-use crate::neighbour::{self, Neighbour};
+use crate::{
+    neighbour::{self, Neighbour},
+    payload::Payload,
+};
 
 /// What is asked of another node.
 pub(super) enum Call {
-    Forward { attempt: Attempt, forward: Forward<SharedBuf> },
+    Forward { attempt: Attempt, forward: Forward<Payload> },
     Full { attempt: Attempt, copy: FullCopy },
     Copy { attempt: Attempt, copy: FullCopy },
-    Removal { attempt: Attempt, forward: Forward<SharedBuf> },
+    Removal { attempt: Attempt, forward: Forward<Payload> },
     Query { attempt: Attempt, target: u64, chunk: ChunkId },
     Page { attempt: Attempt, target: u64, request: PageRequest },
     SyncDone { attempt: Attempt, target: u64 },
@@ -39,7 +41,7 @@ impl Task {
                     let whole = read_whole(&engine, target, &copy, &pool, &budget).await;
                     let result = match &whole {
                         Ok(whole) => {
-                            neighbour.forward(&copy.with_payload(whole.bytes.clone())).await
+                            neighbour.forward(&copy.with_payload(whole.bytes.clone().into())).await
                         }
                         Err(status) => Err(status.clone()),
                     };
@@ -50,7 +52,7 @@ impl Task {
                     let whole = read_whole(&engine, target, &copy, &pool, &budget).await;
                     let result = match &whole {
                         Ok(whole) => {
-                            neighbour.forward(&copy.with_payload(whole.bytes.clone())).await
+                            neighbour.forward(&copy.with_payload(whole.bytes.clone().into())).await
                         }
                         Err(status) => Err(status.clone()),
                     };
@@ -80,7 +82,7 @@ impl Task {
 }
 
 /// A refusal that carries a newer chain teaches the whole process.
-fn learn(routing: &ff2_fabric::RoutingCache, input: &Input<SharedBuf>) {
+fn learn(routing: &ff2_fabric::RoutingCache, input: &Input<Payload>) {
     let failure = match input {
         Input::Forwarded { result: Err(status), .. }
         | Input::Copied { result: Err(status), .. }

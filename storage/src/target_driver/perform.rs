@@ -1,14 +1,17 @@
 //! What each output of the machine means in disks and calls.
 
-use ff2_fabric::buf::{Buf, SharedBuf};
+use ff2_fabric::buf::Buf;
 use ff2_proto::{ChunkId, Code};
 use ff2_storage_core::target::{CallId, Change, Input, Output, Outputs, StoreOp, UpdateId};
 
 use super::{Done, ReadBytes, ReadState, Task, peer::Call, settle::Settled};
-use crate::engine::{Pending, PendingKind, Which};
+use crate::{
+    engine::{Pending, PendingKind, Which},
+    payload::Payload,
+};
 
 impl Task {
-    pub(super) fn perform(&mut self, out: Outputs<SharedBuf>) {
+    pub(super) fn perform(&mut self, out: Outputs<Payload>) {
         for output in out {
             match output {
                 Output::Store { chunk, op } => self.store(chunk, op),
@@ -50,7 +53,7 @@ impl Task {
         }
     }
 
-    fn store(&self, chunk: ChunkId, op: StoreOp<SharedBuf>) {
+    fn store(&self, chunk: ChunkId, op: StoreOp<Payload>) {
         let (engine, target, done) = (self.engine.clone(), self.meta.id, self.done.clone());
         let metrics = self.shared.metrics.clone();
         self.tasks.spawn(async move {
@@ -80,8 +83,9 @@ impl Task {
         let (engine, target, done) = (self.engine.clone(), self.meta.id, self.done.clone());
         self.tasks.spawn(async move {
             let (offset, length) = (read.offset, read.length);
-            let found =
-                engine.read(target, chunk, Which::Committed, offset, length, read.buf).await;
+            let found = engine
+                .read(target, chunk, Which::Committed, offset, length, read.check, read.buf)
+                .await;
             let result = match found {
                 Ok((buf, readout)) => Ok(ReadBytes { buf, readout: Some(readout) }),
                 // Removed since the machine looked: its bytes are zeros now.
@@ -98,14 +102,14 @@ impl Task {
 
 fn pending(
     id: UpdateId,
-    change: Change<SharedBuf>,
+    change: Change<Payload>,
     chunk_size: u32,
     tags: Vec<ff2_proto::pb::AppliedTag>,
 ) -> Pending {
     let (kind, offset, length, payload) = match change {
         Change::Write { offset, payload, .. } => (PendingKind::Write, offset, 0, payload),
-        Change::Truncate { length } => (PendingKind::Truncate, 0, length, SharedBuf::empty()),
-        Change::Remove => (PendingKind::Remove, 0, 0, SharedBuf::empty()),
+        Change::Truncate { length } => (PendingKind::Truncate, 0, length, Payload::default()),
+        Change::Remove => (PendingKind::Remove, 0, 0, Payload::default()),
         Change::Replace { length, payload } => (PendingKind::Replace, 0, length, payload),
     };
     Pending {

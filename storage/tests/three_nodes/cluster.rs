@@ -95,6 +95,7 @@ impl Cluster {
             disks: vec![disk(&data_dir)],
             data_dir,
             storage: StorageTuning { buffer_bytes: 64 << 20, ..Default::default() },
+            shared_memory: true,
             threads: 0,
             log: LogConfig::default(),
         }

@@ -130,7 +130,7 @@ async fn read_from(
         offset: 0,
         length: SIZE,
     };
-    let request = pb::ReadRequest { parts: vec![part], grant: Bytes::new() };
+    let request = pb::ReadRequest { parts: vec![part], ..Default::default() };
     let address = {
         let routing = cluster.metad.routing();
         routing.nodes.iter().find(|node| node.id == member.node).unwrap().address.clone()

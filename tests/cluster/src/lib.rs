@@ -17,7 +17,7 @@ pub mod load;
 
 /// The smallest cluster in which each role can lose a server.
 #[rustfmt::skip]
-const SMALLEST: [&str; 10] = [
+pub const SMALLEST: [&str; 10] = [
     "--metad", "3", "--storaged", "4", "--disks", "1", "--replicas", "3", "--disk-size", "4GiB",
 ];
 

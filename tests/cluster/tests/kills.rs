@@ -8,7 +8,7 @@ use std::{
 };
 
 use ff2_cluster_tests::{
-    Cluster,
+    Cluster, SMALLEST,
     load::{Load, writer::write_until_failure},
 };
 
@@ -43,7 +43,17 @@ fn no_role_is_missed() {
 
 #[test]
 fn all_servers_at_once() {
-    let cluster = Cluster::start().unwrap();
+    kill_all_servers(&Cluster::start().unwrap());
+}
+
+/// As between machines: the bytes of the load go by TCP.
+#[test]
+fn all_servers_at_once_on_a_network() {
+    let shape = [&SMALLEST[..], &["--tcp"]].concat();
+    kill_all_servers(&Cluster::start_with(&shape).unwrap());
+}
+
+fn kill_all_servers(cluster: &Cluster) {
     let load = Load::start(&cluster.mount().join("load"), 4).unwrap();
     std::thread::sleep(Duration::from_secs(3));
     for process in cluster.processes().unwrap() {

@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     SharedBuf, Tuning,
     counters::Counters,
-    frame::{Header, Kind, Limits, encode_message, seal},
+    frame::{Header, Kind, Limits, encode_message},
     mem::{self, Listener},
     pulse::Pulse,
     transport::{self, Frame},
@@ -46,14 +46,14 @@ async fn ends(name: &str) -> Ends {
     let server = listener.accept().await.unwrap();
     let ((sender, from_server), (to_client, mut receiver)) =
         (client.split(&pulse), server.split(&pulse));
-    receiver.open(transport::Lane::Bulk, Limits::AUTHENTICATED);
+    receiver.open(Limits::AUTHENTICATED);
     Ends { weather, sender, receiver, _other_half: (to_client, from_server), _guard: guard }
 }
 
 fn frame(id: u64, bulk: usize) -> Frame {
-    let mut head = encode_message(&ff2_proto::pb::SpaceRequest {});
-    seal(&mut head, Header::new(Kind::Request, id, 0), bulk);
-    Frame { head: head.into(), bulk: vec![SharedBuf::from(vec![7; bulk])] }
+    let head = encode_message(&ff2_proto::pb::SpaceRequest {});
+    let bulk = vec![SharedBuf::from(vec![7; bulk])];
+    Frame::new(Header::new(Kind::Request, id, 0), head, bulk)
 }
 
 const SOON: Duration = Duration::from_millis(20);
@@ -63,10 +63,10 @@ const LATER: Duration = Duration::from_millis(200);
 async fn a_late_frame_keeps_the_next_one_behind_it() {
     let mut ends = ends("weather-late").await;
     *ends.weather.0.lock() = Fate::Arrives(LATER);
-    ends.sender.send(&[frame(1, 0)]).await.unwrap();
+    ends.sender.send(&mut [frame(1, 0)]).await.unwrap();
     *ends.weather.0.lock() = Fate::Arrives(Duration::ZERO);
     let sent = Instant::now();
-    ends.sender.send(&[frame(2, 0)]).await.unwrap();
+    ends.sender.send(&mut [frame(2, 0)]).await.unwrap();
     for id in [1, 2] {
         assert_eq!(ends.receiver.head().await.unwrap().header.id, id);
         assert!(sent.elapsed() >= LATER);
@@ -79,9 +79,9 @@ async fn a_late_frame_keeps_the_next_one_behind_it() {
 async fn behind_a_held_frame_nothing_arrives_not_even_the_end() {
     let mut ends = ends("weather-held").await;
     *ends.weather.0.lock() = Fate::Held;
-    ends.sender.send(&[frame(1, 0)]).await.unwrap();
+    ends.sender.send(&mut [frame(1, 0)]).await.unwrap();
     *ends.weather.0.lock() = Fate::Arrives(Duration::ZERO);
-    ends.sender.send(&[frame(2, 0)]).await.unwrap();
+    ends.sender.send(&mut [frame(2, 0)]).await.unwrap();
     drop(ends.sender);
     assert!(timeout(SOON, ends.receiver.head()).await.is_err());
 }
@@ -90,7 +90,7 @@ async fn behind_a_held_frame_nothing_arrives_not_even_the_end() {
 async fn of_a_break_both_ends_are_told() {
     let mut ends = ends("weather-cut").await;
     *ends.weather.0.lock() = Fate::Cut;
-    assert!(matches!(ends.sender.send(&[frame(1, 0)]).await, Err(LinkError::Io(_))));
+    assert!(matches!(ends.sender.send(&mut [frame(1, 0)]).await, Err(LinkError::Io(_))));
     assert!(matches!(ends.receiver.head().await, Err(LinkError::Io(_))));
 }
 
@@ -98,8 +98,8 @@ async fn of_a_break_both_ends_are_told() {
 async fn a_torn_frame_ends_within_its_bulk_bytes() {
     let mut ends = ends("weather-torn").await;
     *ends.weather.0.lock() = Fate::Torn;
-    ends.sender.send(&[frame(1, 100)]).await.unwrap();
+    ends.sender.send(&mut [frame(1, 100)]).await.unwrap();
     assert_eq!(ends.receiver.head().await.unwrap().header.bulk_bytes, 100);
     assert!(matches!(ends.receiver.bulk(&mut [0; 100]).await, Err(LinkError::Io(_))));
-    assert!(matches!(ends.sender.send(&[frame(2, 0)]).await, Err(LinkError::Io(_))));
+    assert!(matches!(ends.sender.send(&mut [frame(2, 0)]).await, Err(LinkError::Io(_))));
 }

@@ -85,8 +85,10 @@ async fn a_4_kib_read_reads_4_kib() {
     for sector in [0, 7, 100, 255] {
         let buf = Buf::unpooled(4096);
         let which = Which::Committed;
-        let (buf, _) =
-            engine.read(TARGET, chunk(0), which, sector * 4096, 4096, buf).await.unwrap();
+        let (buf, _) = engine
+            .read(TARGET, chunk(0), which, sector * 4096, 4096, Check::Here, buf)
+            .await
+            .unwrap();
         let at = sector as usize * 4096;
         assert_eq!(buf[..], pattern(1, CHUNK as usize)[at..at + 4096]);
     }

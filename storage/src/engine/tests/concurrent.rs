@@ -59,7 +59,10 @@ async fn a_read_sees_one_version() {
                     let which = if reader == 0 { Which::Pending } else { Which::Committed };
                     let buf = Buf::unpooled(200_000);
                     let offset = (reader * 5000) as u32;
-                    match engine.read(TARGET, chunk(0), which, offset, 190_000, buf).await {
+                    match engine
+                        .read(TARGET, chunk(0), which, offset, 190_000, Check::Here, buf)
+                        .await
+                    {
                         Ok((buf, readout)) => {
                             let version = readout.version.0;
                             let mut expected = versions.lock()[&version].clone();

@@ -30,7 +30,7 @@ async fn a_flipped_bit_is_found_and_named() {
         let engine = engine.clone();
         async move {
             let buf = Buf::unpooled(len as usize);
-            engine.read(TARGET, chunk(3), Which::Committed, offset, len, buf).await
+            engine.read(TARGET, chunk(3), Which::Committed, offset, len, Check::Here, buf).await
         }
     };
     let error = read(0, 600_000).await.unwrap_err();
@@ -39,6 +39,19 @@ async fn a_flipped_bit_is_found_and_named() {
         assert!(error.detail.contains(part), "{error}");
     }
     assert_eq!(read(262_144 + 8192, 1).await.unwrap_err().code, Code::Corrupt);
+    // Who checks by himself is told what the bytes should be.
+    for (offset, len) in [(262_144, 65_536), (262_144 + 8192, 1)] {
+        let (which, buf) = (Which::Committed, Buf::unpooled(len as usize));
+        let read = engine.read(TARGET, chunk(3), which, offset, len, Check::ByReader, buf).await;
+        match read {
+            Ok((buf, readout)) => {
+                let written = &content[offset as usize..(offset + len) as usize];
+                assert_eq!(readout.crc32c, Some(crc32c(written)));
+                assert_ne!(crc32c(&buf), crc32c(written));
+            }
+            Err(error) => assert_eq!((error.code, len), (Code::Corrupt, 1)),
+        }
+    }
     let (buf, _) = read(262_144, 8192).await.expect("its neighbours are good");
     assert_eq!(buf[..], content[262_144..262_144 + 8192]);
     // A copy of the piece must not give the flipped bit a good checksum.
@@ -47,7 +60,8 @@ async fn a_flipped_bit_is_found_and_named() {
     assert!(engine.stats().corrupt_sectors >= 3);
     // A replacement from another replica heals it.
     let length = content.len() as u32;
-    let heal = Pending { payload: content.clone(), length, ..update(2, PendingKind::Replace) };
+    let heal =
+        Pending { payload: content.clone().into(), length, ..update(2, PendingKind::Replace) };
     apply(&engine, chunk(3), heal).await;
     assert_eq!(whole(&engine, chunk(3), Which::Committed).await.0, &content[..]);
     engine.shutdown().await;
@@ -143,6 +157,7 @@ fn run(args: &[&str]) -> bool {
 async fn fill(engine: &Engine, first: u32, kind: PendingKind) -> (u32, Status) {
     for index in first.. {
         let payload = pattern(index.into(), CHUNK as usize);
+        let payload = payload.into();
         let pending = Pending { payload, length: CHUNK, ..update(1, kind) };
         if let Err(error) = engine.prepare(TARGET, chunk(index), pending).await {
             return (index, error);

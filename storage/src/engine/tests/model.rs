@@ -105,7 +105,9 @@ async fn check(engine: &Engine, model: &Model) {
             }
             None => {
                 let buf = Buf::unpooled(1);
-                let read = engine.read(TARGET, chunk(index), Which::Committed, 0, 1, buf).await;
+                let read = engine
+                    .read(TARGET, chunk(index), Which::Committed, 0, 1, Check::Here, buf)
+                    .await;
                 assert_eq!(read.unwrap_err().code, Code::NotFound);
             }
         }
@@ -159,6 +161,7 @@ async fn run(dir: &Path, ops: Vec<Op>) {
             }
             Op::Replace { chunk, length, payload, seed, abort } => {
                 let payload = unaligned(seed, payload as usize);
+                let payload = Payload::from(payload);
                 let pending = Pending { payload, length, ..update(version, PendingKind::Replace) };
                 run_update(&engine, &mut model, chunk, pending, abort).await;
             }
@@ -170,10 +173,14 @@ async fn run(dir: &Path, ops: Vec<Op>) {
                 let Some((_, content)) = model.chunks.get(&index) else { continue };
                 let buf = Buf::unpooled(len as usize);
                 let which = Which::Committed;
-                let read = engine.read(TARGET, chunk(index), which, offset, len, buf).await;
+                let check = if version % 2 == 0 { Check::Here } else { Check::ByReader };
+                let read = engine.read(TARGET, chunk(index), which, offset, len, check, buf).await;
                 let mut expected = content.get(offset as usize..).unwrap_or_default().to_vec();
                 expected.resize(len as usize, 0);
-                assert!(read.unwrap().0[..] == expected[..], "a read of {len} at {offset}");
+                let (read, readout) = read.unwrap();
+                assert!(read[..] == expected[..], "a read of {len} at {offset}");
+                let whole_sectors = offset % SECTOR == 0 && len % SECTOR == 0;
+                assert_eq!(readout.crc32c, whole_sectors.then(|| crc32c(&expected)));
             }
             Op::WriteBack => while engine.core().write_back().await.unwrap() > 0 {},
             Op::Reopen { clean, pending } => {

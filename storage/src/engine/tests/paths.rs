@@ -19,7 +19,8 @@ async fn a_pending_version_is_beside_the_committed_one() {
     assert_eq!((readout.version.0, readout.chain_version.0), (2, 5));
     engine.commit(TARGET, chunk(0), ChunkVersion(2), ChainVersion(5)).await.unwrap();
     let buf = Buf::unpooled(1);
-    let none = engine.read(TARGET, chunk(0), Which::Pending, 0, 1, buf).await.unwrap_err();
+    let none =
+        engine.read(TARGET, chunk(0), Which::Pending, 0, 1, Check::Here, buf).await.unwrap_err();
     assert_eq!(none.code, Code::NotFound);
     let old = engine.prepare(TARGET, chunk(0), write(2, 0, new)).await.unwrap_err();
     assert_eq!(old.code, Code::StaleUpdate);
@@ -42,7 +43,8 @@ async fn an_aborted_version_leaves_no_trace() {
     engine.prepare(TARGET, chunk(1), write(1, 0, pattern(3, 10))).await.unwrap();
     engine.abort(TARGET, chunk(1)).await.unwrap();
     let buf = Buf::unpooled(1);
-    let gone = engine.read(TARGET, chunk(1), Which::Committed, 0, 1, buf).await.unwrap_err();
+    let gone =
+        engine.read(TARGET, chunk(1), Which::Committed, 0, 1, Check::Here, buf).await.unwrap_err();
     assert_eq!(gone.code, Code::NotFound);
     engine.core().sync_index().await.unwrap();
     assert_eq!(engine.space().used_bytes, used);
@@ -67,12 +69,13 @@ async fn holes_and_shortened_chunks_read_as_zeros() {
     model[550_000..550_100].copy_from_slice(&pattern(4, 100));
     assert_eq!(whole(&engine, chunk(0), Which::Committed).await.0, model);
     let (buf, readout) = engine
-        .read(TARGET, chunk(0), Which::Committed, 599_990, 100, Buf::unpooled(100))
+        .read(TARGET, chunk(0), Which::Committed, 599_990, 100, Check::Here, Buf::unpooled(100))
         .await
         .unwrap();
     assert_eq!((buf.len(), readout.valid), (100, 10));
-    let far =
-        engine.read(TARGET, chunk(0), Which::Committed, 900_000, 100, Buf::unpooled(100)).await;
+    let far = engine
+        .read(TARGET, chunk(0), Which::Committed, 900_000, 100, Check::Here, Buf::unpooled(100))
+        .await;
     let (buf, readout) = far.unwrap();
     assert_eq!((readout.valid, buf.iter().max()), (0, Some(&0)));
     engine.shutdown().await;

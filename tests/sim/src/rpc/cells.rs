@@ -1,7 +1,7 @@
 //! Between the bytes of the wire and the cells of the simulated disk.
 
-use ff2_fabric::SharedBuf;
 use ff2_storage_core::target::{Change, StoreOp};
+use ff2_storaged::payload::Payload;
 
 use crate::disk::{CELL, Content};
 
@@ -16,7 +16,7 @@ pub(super) fn from_bytes(bytes: &[u8]) -> Content {
 }
 
 /// The same operation with its payload as cells.
-pub(super) fn stored(op: StoreOp<SharedBuf>) -> StoreOp<Content> {
+pub(super) fn stored(op: StoreOp<Payload>) -> StoreOp<Content> {
     match op {
         StoreOp::Prepare { id, change, chunk_size, tags } => {
             let change = match change {

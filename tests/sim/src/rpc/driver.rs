@@ -14,6 +14,7 @@ use ff2_proto::{ChainId, ChainVersion, ChunkId, Code, Status, TargetId, pb};
 use ff2_storage_core::target::{
     CallId, FullCopy, Input, Now, Output, Outputs, Reply, Report, StoreOp, Target, UpdateId,
 };
+use ff2_storaged::payload::Payload;
 use ff2_storaged::{neighbour::Neighbour, wire};
 use parking_lot::Mutex;
 use tokio::{
@@ -49,11 +50,11 @@ pub(super) struct Surroundings {
 
 /// A reply, and what the disk read found if it was one.
 pub(super) type Answered = (Reply, Option<(UpdateId, Content)>);
-pub(super) type MakeInput = Box<dyn FnOnce(CallId) -> Input<SharedBuf> + Send>;
+pub(super) type MakeInput = Box<dyn FnOnce(CallId) -> Input<Payload> + Send>;
 
 pub(super) enum Mail {
     Call { make: MakeInput, reply: oneshot::Sender<Answered> },
-    Tell(Input<SharedBuf>),
+    Tell(Input<Payload>),
 }
 
 /// The way to a running target.
@@ -78,7 +79,7 @@ impl Handle {
     pub(super) async fn call(
         &self,
         patience: Duration,
-        make: impl FnOnce(CallId) -> Input<SharedBuf> + Send + 'static,
+        make: impl FnOnce(CallId) -> Input<Payload> + Send + 'static,
     ) -> Result<Answered, Status> {
         let (reply, answer) = oneshot::channel();
         self.post(Mail::Call { make: Box::new(make), reply })?;
@@ -89,7 +90,7 @@ impl Handle {
         }
     }
 
-    pub(super) fn tell(&self, input: Input<SharedBuf>) -> Result<(), Status> {
+    pub(super) fn tell(&self, input: Input<Payload>) -> Result<(), Status> {
         self.post(Mail::Tell(input))
     }
 
@@ -145,12 +146,12 @@ pub(super) fn start(
 }
 
 enum Done {
-    Input(Input<SharedBuf>),
+    Input(Input<Payload>),
     Read { call: CallId, found: Option<(UpdateId, Content)> },
 }
 
 struct Task {
-    machine: Target<SharedBuf>,
+    machine: Target<Payload>,
     chain: ChainId,
     disk: Arc<Mutex<Disk>>,
     around: Surroundings,
@@ -212,7 +213,7 @@ impl Task {
         }
     }
 
-    fn step(&mut self, input: Input<SharedBuf>) {
+    fn step(&mut self, input: Input<Payload>) {
         // The lease first: one that is valid now came with the routing that is looked at next.
         let now = self.now();
         self.refresh(now);
@@ -248,7 +249,7 @@ impl Task {
         };
     }
 
-    fn perform(&mut self, out: Outputs<SharedBuf>) {
+    fn perform(&mut self, out: Outputs<Payload>) {
         for output in out {
             match output {
                 Output::Store { chunk, op } => self.store(chunk, op),
@@ -320,7 +321,7 @@ impl Task {
     ) {
         match found.filter(|(id, _)| *id == whole.id) {
             Some((_, content)) => {
-                let payload = SharedBuf::from(cells::to_bytes(&content));
+                let payload = Payload::from(SharedBuf::from(cells::to_bytes(&content)));
                 let forward = whole.with_payload(payload);
                 self.ask(to, Question::Forward { attempt, forward, copy });
             }
@@ -338,7 +339,7 @@ impl Task {
         }
     }
 
-    fn store(&mut self, chunk: ChunkId, op: StoreOp<SharedBuf>) {
+    fn store(&mut self, chunk: ChunkId, op: StoreOp<Payload>) {
         let op = cells::stored(op);
         let ledger = &self.around.ledger;
         match &op {

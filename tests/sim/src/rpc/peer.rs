@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use ff2_fabric::{RoutingCache, SharedBuf};
+use ff2_fabric::RoutingCache;
 use ff2_proto::{ChunkId, Status};
 use ff2_storage_core::target::{Attempt, Forward, Input, PageRequest};
 use ff2_storaged::neighbour::{Neighbour, learn};
+use ff2_storaged::payload::Payload;
 
 /// What is asked, of which target.
 #[derive(Debug)]
 pub(super) enum Question {
-    Forward { attempt: Attempt, forward: Forward<SharedBuf>, copy: bool },
+    Forward { attempt: Attempt, forward: Forward<Payload>, copy: bool },
     Query { attempt: Attempt, target: u64, chunk: ChunkId },
     Page { attempt: Attempt, target: u64, request: PageRequest },
     SyncDone { attempt: Attempt, target: u64 },
@@ -21,7 +22,7 @@ pub(super) async fn ask(
     neighbour: Neighbour,
     question: Question,
     routing: Arc<RoutingCache>,
-) -> Input<SharedBuf> {
+) -> Input<Payload> {
     match question {
         Question::Forward { attempt, forward, copy } => {
             let chunk = forward.chunk;

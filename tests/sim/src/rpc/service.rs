@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use ff2_fabric::{Answer, Buf, BufPool, Context, Namespace, SharedBuf, Storage};
 use ff2_proto::{ChainId, Code, InodeId, Status, TargetId, pb};
-use ff2_storage_core::target::{Done, Input, ReadAnswer, Reply};
+use ff2_storage_core::{
+    format::crc32c,
+    target::{Done, Input, ReadAnswer, Reply},
+};
 use ff2_storaged::wire;
 use tokio::time::{Duration, sleep, timeout};
 
@@ -57,7 +60,7 @@ impl Service {
             version: found.map_or(0, |(id, _)| id.version.0),
             chunk_length: content.len() as u32,
             length: length as u32,
-            crc32c: wire::crc32c(&bytes),
+            crc32c: crc32c(&bytes),
         };
         Ok((answer, bytes))
     }

@@ -23,6 +23,7 @@ fn metad() -> MetadConfig {
         peers: vec![peer(1), peer(2), peer(3)],
         raft: RaftConfig::default(),
         lease: LeaseConfig::default(),
+        shared_memory: true,
         threads: 0,
         log: LogConfig::default(),
     }
@@ -38,6 +39,7 @@ fn storaged() -> StoragedConfig {
         metads: vec!["10.0.0.1:7000".into()],
         disks: vec![DiskConfig { path: "/data/0".into(), size_bytes: Some(8 << 30) }],
         storage: StorageTuning::default(),
+        shared_memory: true,
         threads: 0,
         log: LogConfig::default(),
     }
