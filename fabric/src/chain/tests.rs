@@ -23,7 +23,7 @@ enum Trick {
     Refuse(Status),
     /// The answer is never sent.
     Hang,
-    /// The payload arrives changed.
+    /// The payload is not what was written; a server that is asked to look says so.
     Spoil,
 }
 
@@ -33,6 +33,8 @@ struct Scripted {
     tricks: Mutex<VecDeque<Trick>>,
     tags: Mutex<Vec<pb::UpdateTag>>,
     calls: AtomicU32,
+    /// Of them, those that asked the server to look for damage.
+    looks: AtomicU32,
 }
 
 impl Scripted {
@@ -56,9 +58,15 @@ impl Storage for Scripted {
         _bulk: Buf,
     ) -> Result<Answer<pb::ReadReply>, Status> {
         let spoil = self.next().await?;
+        self.looks.fetch_add(request.verify.into(), SeqCst);
         let mut reply = pb::ReadReply::default();
         let mut bulk = Vec::new();
         for part in &request.parts {
+            if spoil && request.verify {
+                let status = Some(Status::from(Code::Corrupt).into());
+                reply.parts.push(pb::ReadPartReply { status, ..Default::default() });
+                continue;
+            }
             assert_eq!(
                 part.target % 10,
                 u64::from(self.node),
@@ -275,12 +283,17 @@ async fn a_failed_replica_is_left_aside() {
 }
 
 #[tokio::test]
-async fn changed_bytes_are_read_again() {
+async fn changed_bytes_are_read_again_and_their_server_looks_for_damage() {
     let rig = Rig::start("spoil").await;
-    rig.trick(1, &[Trick::Spoil, Trick::Spoil]);
-    rig.trick(2, &[Trick::Spoil, Trick::Spoil]);
+    for node in [1, 2] {
+        rig.trick(node, &[Trick::Spoil, Trick::Spoil]);
+    }
     let pieces = rig.read(&[3]).await.unwrap();
     assert!(pieces[0].bytes.iter().all(|byte| *byte == 3));
+    let (calls, looks) = rig.nodes.iter().fold((0, 0), |(calls, looks), node| {
+        (calls + node.calls.load(SeqCst), looks + node.looks.load(SeqCst))
+    });
+    assert!(looks >= 1 && looks < calls, "{looks} of {calls} calls asked the server to look");
 }
 
 #[tokio::test]
