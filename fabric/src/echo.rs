@@ -143,7 +143,7 @@ impl Net {
         let pulse = Pulse::new(Tuning::default(), crate::counters::Counters::new());
         let (mut sender, mut receiver) = crate::tcp::split(stream, &pulse).unwrap();
         let identity = Identity::Daemon(self.key.clone());
-        handshake::join(&mut sender, &mut receiver, &identity, CLUSTER, lane).await.unwrap();
+        handshake::join(&mut sender, &mut receiver, &identity, CLUSTER, lane, "").await.unwrap();
         (sender, receiver)
     }
 

@@ -38,6 +38,10 @@ pub(crate) struct Hello {
     pub(crate) claims: Bytes,
     #[prost(bool, tag = "6")]
     pub(crate) bulk: bool,
+    /// Of the local socket that the client connected to; empty over the network. Both proofs cover it, so
+    /// nobody in between can make the client share its memory with him.
+    #[prost(string, tag = "7")]
+    pub(crate) local_name: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -65,6 +69,9 @@ pub(crate) struct Welcome {
     /// Of the local socket on which it takes the same client, if that is on its host; else empty.
     #[prost(string, tag = "3")]
     pub(crate) local_name: String,
+    /// Slabs of its memory that the client may share on this connection.
+    #[prost(uint32, tag = "4")]
+    pub(crate) shared_slabs: u32,
 }
 
 /// The client's side.
@@ -74,6 +81,7 @@ pub(crate) async fn join(
     identity: &Identity,
     cluster_id: &str,
     lane: Lane,
+    local_name: &str,
 ) -> Result<Welcome, LinkError> {
     let nonce = random().map_err(|error| refusal(Code::Internal, &error.to_string()))?;
     let (daemon, claims, key): (bool, Bytes, &Secret) = match identity {
@@ -87,6 +95,7 @@ pub(crate) async fn join(
         daemon,
         claims,
         bulk: lane == Lane::Bulk,
+        local_name: local_name.into(),
     };
     send(sender, Kind::Hello, &hello).await?;
     let hello = hello.encode_to_vec();
@@ -105,7 +114,9 @@ pub(crate) async fn join(
     let proof = mac(key, Purpose::ClientProof, &[&challenge.nonce, &hello]);
     send(sender, Kind::Proof, &Proof { proof: Bytes::copy_from_slice(&proof) }).await?;
     let welcome: Welcome = expect(receiver, Kind::Welcome).await?;
-    receiver.open(Limits::AUTHENTICATED);
+    // A server shares nothing.
+    receiver.open(Limits::AUTHENTICATED, 0);
+    sender.may_share(welcome.shared_slabs);
     Ok(welcome)
 }
 
@@ -114,7 +125,11 @@ pub(crate) struct Gate<'a> {
     pub(crate) cluster_id: &'a str,
     pub(crate) key: &'a ClusterKey,
     pub(crate) routing: &'a RoutingCache,
+    /// Name of the local socket by which the client came; empty: by another way.
+    pub(crate) came_by: &'a str,
     pub(crate) welcome: &'a Welcome,
+    /// How many slabs a peer may share; 0 if it did not come by the local socket.
+    pub(crate) grant_slabs: &'a (dyn Fn(&Peer) -> u32 + Sync),
 }
 
 /// The server's side. A refusal is sent to the client before it is returned.
@@ -151,12 +166,13 @@ impl Gate<'_> {
         }
         let peer = if hello.daemon { Peer::Daemon } else { self.user(hello.claims)? };
         let lane = if hello.bulk { Lane::Bulk } else { Lane::Small };
-        send(sender, Kind::Welcome, self.welcome).await?;
+        let shared_slabs = (self.grant_slabs)(&peer);
+        send(sender, Kind::Welcome, &Welcome { shared_slabs, ..self.welcome.clone() }).await?;
         let limits = match peer {
             Peer::Daemon => Limits::AUTHENTICATED,
             Peer::User(_) => Limits::USER,
         };
-        receiver.open(limits);
+        receiver.open(limits, shared_slabs);
         Ok((peer, lane))
     }
 
@@ -182,6 +198,11 @@ impl Gate<'_> {
                 self.cluster_id, hello.cluster_id
             );
             return Err(refusal(Code::WrongCluster, &detail));
+        }
+        if hello.local_name != self.came_by {
+            let detail =
+                "the client means another socket than the one it came by: somebody is between";
+            return Err(refusal(Code::Unauthenticated, detail));
         }
         nonce_of(&hello.nonce)?;
         Ok((hello, head.message))

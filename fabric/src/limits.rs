@@ -63,8 +63,16 @@ pub const FRAMES_PER_WRITE: usize = 64;
 pub const SLICES_PER_WRITE: usize = 256;
 /// Bytes of a transport's own words in a frame: places of the pieces of one payload.
 pub const ANNEX_BYTES_MAX: usize = 64 << 10;
-/// Slabs that one side of a connection shares with the other.
-pub const SHARED_SLABS_MAX: usize = 256;
+/// Slabs that a daemon maps of one connection of another daemon.
+pub const SHARED_SLABS_MAX: u32 = 256;
+/// And of one connection of a user: as much as the default pool of a mount.
+pub const USER_SHARED_SLABS_MAX: u32 = 16;
+/// Of all users' connections of a server together. What a user shares may be charged to who touches it.
+pub const USERS_SHARED_SLABS_MAX: u32 = 256;
+/// Descriptors that came before the frame that speaks of them: the read-ahead has room for fewer frames.
+pub const DESCRIPTORS_WAITING_MAX: usize = 6;
+/// How long a peer whose local connection broke is reached by the network instead.
+pub const LOCAL_PAUSE: Duration = Duration::from_secs(60);
 
 /// Frames in flight inside an in-process connection.
 pub const MEM_FRAMES_MAX: usize = 64;

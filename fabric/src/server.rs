@@ -24,9 +24,13 @@ use connection::Connection;
 use ff2_proto::{Code, Status};
 use listener::{Incoming, Listener};
 use memory::Memory;
+use parking_lot::Mutex;
 pub use router::Router;
 use strangers::{Stranger, Strangers};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -36,11 +40,11 @@ use crate::{
     handshake::{Gate, Welcome, admit},
     limits::{
         CONNECTIONS_MAX, CREDIT_BYTES, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, PAGE_BYTES, REQUESTS_MAX,
-        USER_MESSAGES_BYTES,
+        SHARED_SLABS_MAX, USER_MESSAGES_BYTES, USER_SHARED_SLABS_MAX, USERS_SHARED_SLABS_MAX,
     },
     pulse::{Pulse, Tuning},
     routing::RoutingCache,
-    rpc::Method,
+    rpc::{Method, Peer},
     transport::{LinkError, Receiver, Sender},
 };
 
@@ -117,6 +121,8 @@ struct Shared {
     memory: Memory,
     /// Bytes that users' messages may hold together.
     user_messages: Arc<Semaphore>,
+    /// Slabs that users may share with this process.
+    user_slabs: Arc<Semaphore>,
     stop: CancellationToken,
 }
 
@@ -145,10 +151,12 @@ impl Server {
             credit_bytes: share.clamp(PAGE_BYTES as u32, CREDIT_BYTES),
             requests: REQUESTS_MAX,
             local_name: listener.local_name().into(),
+            shared_slabs: 0,
         };
         let shared = Arc::new(Shared {
             memory: Memory::new(config.pool.clone()),
             user_messages: Arc::new(Semaphore::new(USER_MESSAGES_BYTES)),
+            user_slabs: Arc::new(Semaphore::new(USERS_SHARED_SLABS_MAX as usize)),
             config,
             router,
             welcome,
@@ -191,6 +199,14 @@ async fn accept_all(listener: &mut Listener, shared: &Arc<Shared>, connections: 
     }
 }
 
+/// A client that has proved who it is.
+struct Admitted {
+    peer: Peer,
+    ends: (Sender, Receiver),
+    /// Its part of what users may share.
+    shared: Option<OwnedSemaphorePermit>,
+}
+
 impl Shared {
     async fn serve_one(self: Arc<Self>, incoming: Incoming, from: String, stranger: Stranger) {
         let pulse = Pulse::new(self.config.tuning, self.counters.clone());
@@ -205,7 +221,7 @@ impl Shared {
             }
         };
         drop(stranger);
-        let (peer, sender, receiver) = match admitted {
+        let Admitted { peer, ends: (sender, receiver), shared: _shared } = match admitted {
             Ok(Ok(admitted)) => admitted,
             Ok(Err(why)) => return self.refused(&from, &why.to_string()),
             Err(_) => return self.refused(&from, "the handshake took too long"),
@@ -221,21 +237,36 @@ impl Shared {
         }
     }
 
-    async fn admit(
-        &self,
-        incoming: Incoming,
-        pulse: &Arc<Pulse>,
-    ) -> Result<(crate::rpc::Peer, Sender, Receiver), LinkError> {
+    async fn admit(&self, incoming: Incoming, pulse: &Arc<Pulse>) -> Result<Admitted, LinkError> {
+        let local = matches!(incoming, Incoming::Local(_));
         let (mut sender, mut receiver) = incoming.split(pulse)?;
+        let shared = Mutex::new(None);
         let gate = Gate {
             cluster_id: &self.config.cluster_id,
             key: &self.config.key,
             routing: &self.config.routing,
+            came_by: if local { &self.welcome.local_name } else { "" },
             welcome: &self.welcome,
+            grant_slabs: &|peer| if local { self.grant_slabs(peer, &shared) } else { 0 },
         };
         let (peer, lane) = admit(&mut sender, &mut receiver, &gate).await?;
+        let shared = shared.into_inner();
         tracing::debug!(?lane, "admitted a connection");
-        Ok((peer, sender, receiver))
+        Ok(Admitted { peer, ends: (sender, receiver), shared })
+    }
+
+    /// How many slabs a peer of this host may share, which the permit counts.
+    fn grant_slabs(&self, peer: &Peer, permit: &Mutex<Option<OwnedSemaphorePermit>>) -> u32 {
+        match peer {
+            Peer::Daemon => SHARED_SLABS_MAX,
+            Peer::User(_) => {
+                let wanted = USER_SHARED_SLABS_MAX;
+                let granted = self.user_slabs.clone().try_acquire_many_owned(wanted).ok();
+                let count = if granted.is_some() { wanted } else { 0 };
+                *permit.lock() = granted;
+                count
+            }
+        }
     }
 
     fn refused(&self, from: &str, why: &str) {

@@ -8,8 +8,9 @@
 //! with their call until the reply, or until the server has closed the connection, even when nobody
 //! waits for the outcome any more. Bytes that lie in no slab follow in the stream.
 //!
-//! The server offers a name in its welcome; a client on the same host connects to it, and proves
-//! itself there as it does over TCP.
+//! The server offers a name in its welcome; a client on the same host connects to it, and both prove
+//! themselves there as they do over TCP, and that they mean the same name. Before that no descriptor is
+//! taken, and after it as many as the welcome grants.
 
 mod annex;
 mod mapping;
@@ -33,7 +34,6 @@ use tokio::net::{UnixStream, unix::OwnedWriteHalf};
 use crate::{
     buf::{SharedBuf, Slab},
     frame::{FrameError, HEAD_BYTES_MIN, HEADER_BYTES, Header, Kind, Limits, seal},
-    limits::SHARED_SLABS_MAX,
     pulse::Pulse,
     stream::{Reader, write_all},
     transport::{self, Frame, Head, Landing, LinkError},
@@ -46,8 +46,13 @@ pub(crate) fn split(
 ) -> (transport::Sender, transport::Receiver) {
     let (read, write) = stream.into_split();
     let theirs = Arc::<Theirs>::default();
-    let sender =
-        Sender { half: write, ours: HashMap::new(), theirs: theirs.clone(), pulse: pulse.clone() };
+    let sender = Sender {
+        half: write,
+        ours: HashMap::new(),
+        may_share: 0,
+        theirs: theirs.clone(),
+        pulse: pulse.clone(),
+    };
     let receiver = Receiver {
         reader: Reader::new(Incoming::new(read)),
         theirs,
@@ -62,6 +67,8 @@ pub(crate) struct Sender {
     half: OwnedWriteHalf,
     /// The slabs that the peer has, by their id here: their numbers on this connection.
     ours: HashMap<u64, Shared>,
+    /// So many slabs the peer takes.
+    may_share: u32,
     theirs: Arc<Theirs>,
     pulse: Arc<Pulse>,
 }
@@ -74,6 +81,11 @@ struct Shared {
 }
 
 impl Sender {
+    /// The peer takes so many slabs of ours.
+    pub(crate) fn may_share(&mut self, slabs: u32) {
+        self.may_share = slabs;
+    }
+
     #[cfg(test)]
     pub(crate) async fn send_raw(&mut self, bytes: &[u8]) {
         write_all(&mut self.half, &mut [IoSlice::new(bytes)], &self.pulse).await.unwrap();
@@ -100,15 +112,17 @@ impl Sender {
                 landing: frame.landing.as_ref().and_then(|landing| self.landing(landing)),
                 parts: spans(frame, &places),
             };
+            let streamed = annex.parts.iter().any(|part| part.slab == Span::IN_STREAM);
             let mut annex = if annex == Annex::default() { Vec::new() } else { annex.encode() };
-            if places.contains(&None) {
+            if streamed {
                 let so_far = frame.head.len() + annex.len();
                 annex.resize(annex.len() + HEAD_BYTES_MIN.saturating_sub(so_far), 0);
             }
             let bulk_bytes = frame.bulk_bytes();
             seal(&mut frame.head, frame.header, &annex, bulk_bytes);
             slices.push(IoSlice::new(&frame.head));
-            let in_stream = frame.bulk.iter().zip(&places).filter(|(_, place)| place.is_none());
+            let parts = frame.bulk.iter().zip(&places).filter(|(part, _)| !part.is_empty());
+            let in_stream = parts.filter(|(_, place)| place.is_none());
             slices.extend(in_stream.map(|(part, _)| IoSlice::new(part)));
         }
         write_all(&mut self.half, &mut slices, &self.pulse).await
@@ -117,7 +131,7 @@ impl Sender {
     /// Makes a slab known to the peer, unless it has as many as it takes: then bytes go in the stream.
     async fn share(&mut self, slab: &Arc<Slab>) -> Result<(), LinkError> {
         let number = self.ours.len();
-        if self.ours.contains_key(&slab.id()) || number >= SHARED_SLABS_MAX {
+        if self.ours.contains_key(&slab.id()) || number >= self.may_share as usize {
             return Ok(());
         }
         let mut head = vec![0; HEADER_BYTES];
@@ -250,8 +264,11 @@ impl Receiver {
         Ok(())
     }
 
-    pub(crate) fn open(&mut self, limits: Limits) {
+    /// The peer proved who it is, and may share so many slabs.
+    pub(crate) fn open(&mut self, limits: Limits, slabs: u32) {
         self.reader.limits = limits;
+        self.reader.half.open();
+        self.theirs.grant(slabs);
     }
 
     /// Returns when the peer has closed its end, and so will not touch our memory any more.

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    frame::{HEAD_BYTES_MIN, seal},
+    frame::{FrameError, HEAD_BYTES_MIN, seal},
     pulse::Pulse,
     stream::{ReadHalf, Reader, write_all},
     transport::{self, Frame, Head, LinkError},
@@ -67,7 +67,10 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     pub(crate) async fn head(&mut self) -> Result<Head, LinkError> {
-        let (header, message, _) = self.reader.head(&self.pulse).await?;
+        let (header, message, annex) = self.reader.head(&self.pulse).await?;
+        if annex.len() > HEAD_BYTES_MIN {
+            return Err(FrameError::AnnexTooLong(annex.len()).into());
+        }
         Ok(Head::new(header, message))
     }
 

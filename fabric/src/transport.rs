@@ -117,6 +117,14 @@ impl Sender {
         }
     }
 
+    /// The handshake is done: the peer takes so many slabs of ours.
+    pub(crate) fn may_share(&mut self, slabs: u32) {
+        match self {
+            Self::Shm(shm) => shm.may_share(slabs),
+            Self::Tcp(_) | Self::Mem(_) => (),
+        }
+    }
+
     /// Whether the peer reads and writes buffers of ours by itself: a call's buffers then stay with it
     /// until its reply, or until [`Receiver::until_closed`].
     pub(crate) fn shares_memory(&self) -> bool {
@@ -159,11 +167,11 @@ impl Receiver {
         }
     }
 
-    /// The handshake is done: larger frames are welcome.
-    pub(crate) fn open(&mut self, limits: Limits) {
+    /// The handshake is done: larger frames are welcome, and so many slabs of the peer's.
+    pub(crate) fn open(&mut self, limits: Limits, slabs: u32) {
         match self {
             Self::Tcp(tcp) => tcp.reader.limits = limits,
-            Self::Shm(shm) => shm.open(limits),
+            Self::Shm(shm) => shm.open(limits, slabs),
             Self::Mem(mem) => mem.limits = limits,
         }
     }

@@ -33,12 +33,15 @@ use std::{
 
 use ff2_fabric::buf::{Buf, SharedBuf};
 use ff2_proto::{Status, status::Code};
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::engine::limits::DISK_STALL_MAX;
 use driver::Driver;
 use mailbox::{Mailbox, Request};
 
+/// Between two looks that both find a request late.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// Granularity of every position, length and address.
 pub const ALIGNMENT: usize = 4096;
 
@@ -127,14 +130,18 @@ impl Shared {
             mailbox: Mailbox::new()?,
             counters: Counters::default(),
             failed: AtomicBool::new(false),
-            oldest: Oldest { born: Instant::now(), began: AtomicU64::new(0) },
+            oldest: Oldest {
+                born: Instant::now(),
+                began: AtomicU64::new(0),
+                late: Mutex::new(None),
+            },
         })
     }
 
     /// Also if the disk keeps a request for longer than that.
     fn is_failed(&self, patience: Duration) -> bool {
         let age = self.oldest.age();
-        if age > patience && !self.failed.load(Ordering::Acquire) {
+        if age > patience && !self.failed.load(Ordering::Acquire) && self.oldest.is_still_late() {
             self.fail(&format!("a request is in progress for {age:?}"));
         }
         self.failed.load(Ordering::Acquire)
@@ -154,12 +161,28 @@ struct Oldest {
     born: Instant,
     /// Milliseconds since `born`, and one; 0 while nothing is in progress.
     began: AtomicU64,
+    /// Which one was found late, and when.
+    late: Mutex<Option<(u64, Instant)>>,
 }
 
 impl Oldest {
     fn set(&self, began: Option<Instant>) {
         let since = |began: Instant| began.duration_since(self.born).as_millis() as u64 + 1;
         self.began.store(began.map_or(0, since), Ordering::Relaxed);
+    }
+
+    /// Whether the same request was found late some time ago. A process that was stopped finds a late
+    /// request when it goes on, and its answer a moment later.
+    fn is_still_late(&self) -> bool {
+        let began = self.began.load(Ordering::Relaxed);
+        let mut late = self.late.lock();
+        match *late {
+            Some((known, since)) if known == began => since.elapsed() >= SECOND_LOOK,
+            Some(_) | None => {
+                *late = Some((began, Instant::now()));
+                false
+            }
+        }
     }
 
     fn age(&self) -> Duration {

@@ -36,7 +36,9 @@ unsafe impl Send for Slab {}
 unsafe impl Sync for Slab {}
 
 impl Slab {
-    /// Zeroed memory, in huge pages where the kernel has them. `len` is a power of two pages.
+    /// Zeroed memory, in huge pages where the kernel gives such to shared memory. `len` is a power of two
+    /// pages. They are taken when they are first touched: under strict overcommit
+    /// (`vm.overcommit_memory=2`) a host that is out of memory ends the process then.
     pub(super) fn map(len: usize) -> io::Result<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         assert!(len.is_power_of_two() && len >= PAGE_BYTES, "{len} bytes of a slab");

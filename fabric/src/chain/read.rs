@@ -103,7 +103,9 @@ impl ChainClient {
     ) -> Vec<Outcome> {
         let mut outcomes = self.ask(routing, spans, batch, grant, false, pursuit).await;
         if outcomes.iter().any(|(_, outcome)| is_mismatch(outcome)) {
-            // On the way or on the disk: the server looks, and repairs what is damaged there.
+            // On the way or on the disk: the server looks, and repairs what is damaged there. First the
+            // buffer goes back, or everybody who finds a difference could wait for one more.
+            outcomes.clear();
             outcomes = self.ask(routing, spans, batch, grant, true, pursuit).await;
         }
         self.judge(batch, &outcomes);

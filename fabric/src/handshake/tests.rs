@@ -34,7 +34,7 @@ async fn raw(net: &Net, identity: &Identity, cluster: &str) -> Result<(Sender, R
     let stream = TcpStream::connect(&net.address).await.unwrap();
     let pulse = Pulse::new(Tuning::default(), Counters::new());
     let (mut sender, mut receiver) = tcp::split(stream, &pulse).unwrap();
-    match join(&mut sender, &mut receiver, identity, cluster, Lane::Small).await {
+    match join(&mut sender, &mut receiver, identity, cluster, Lane::Small, "").await {
         Ok(_) => Ok((sender, receiver)),
         Err(LinkError::Refused(status)) => Err(status),
         Err(other) => panic!("{other}"),
@@ -108,7 +108,7 @@ async fn claims_alone_are_worth_nothing() {
         nonce: vec![1; 32].into(),
         daemon: true,
         claims: Bytes::new(),
-        bulk: false,
+        ..Default::default()
     };
     send(&mut sender, Kind::Hello, &hello).await.unwrap();
     let challenge: Challenge = expect(&mut receiver, Kind::Challenge).await.unwrap();
@@ -197,8 +197,15 @@ async fn admit_one(listener: &TcpListener, key: &ClusterKey) -> (Sender, Receive
     let pulse = Pulse::new(Tuning::default(), Counters::new());
     let (mut sender, mut receiver) = tcp::split(stream, &pulse).unwrap();
     let routing = RoutingCache::new();
-    let welcome = Welcome { credit_bytes: 1 << 20, requests: 8, local_name: String::new() };
-    let gate = Gate { cluster_id: CLUSTER, key, routing: &routing, welcome: &welcome };
+    let welcome = Welcome { credit_bytes: 1 << 20, requests: 8, ..Default::default() };
+    let gate = Gate {
+        cluster_id: CLUSTER,
+        key,
+        routing: &routing,
+        came_by: "",
+        welcome: &welcome,
+        grant_slabs: &|_| 0,
+    };
     admit(&mut sender, &mut receiver, &gate).await.unwrap();
     (sender, receiver)
 }

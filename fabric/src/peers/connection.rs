@@ -12,7 +12,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -83,9 +83,11 @@ pub(super) struct Connection {
     shares_memory: bool,
     /// Landing places of calls that failed with the connection: the server may still write to them.
     /// (What it may still read of theirs it will find to be something else by its checksum.)
-    abandoned: Mutex<Vec<Buf>>,
+    /// `None` once it has closed its end.
+    abandoned: Mutex<Option<Vec<Buf>>>,
     end: CancellationToken,
     why: OnceLock<String>,
+    broke: AtomicBool,
 }
 
 /// The table's entry of one call.
@@ -131,9 +133,10 @@ impl Connection {
             pool,
             routing,
             shares_memory: sender.shares_memory(),
-            abandoned: Mutex::default(),
+            abandoned: Mutex::new(Some(Vec::new())),
             end: CancellationToken::new(),
             why: OnceLock::new(),
+            broke: AtomicBool::new(false),
         });
         connection.pulse.opened();
         tokio::spawn(connection.clone().write(sender));
@@ -236,7 +239,7 @@ impl Connection {
             self.fail(&why);
         }
         receiver.until_closed().await;
-        self.abandoned.lock().clear();
+        *self.abandoned.lock() = None;
     }
 
     /// Takes replies in until the connection ends.
@@ -325,7 +328,9 @@ impl Connection {
     /// have happened.
     fn fail(&self, why: &LinkError) {
         if self.why.set(why.to_string()).is_ok() {
-            self.pulse.closed(!matches!(why, LinkError::Closed | LinkError::Stopped));
+            let broke = !matches!(why, LinkError::Closed | LinkError::Stopped);
+            self.broke.store(broke, Relaxed);
+            self.pulse.closed(broke);
             tracing::debug!(address = %self.address, %why, "connection ended");
         }
         self.end.cancel();
@@ -342,12 +347,19 @@ impl Connection {
         for (_, Waiting { caller, mut lent, .. }) in sent {
             if let Some(mut into) = lent.into.take().filter(|_| self.shares_memory) {
                 into.repay();
-                self.abandoned.lock().push(into);
+                if let Some(abandoned) = &mut *self.abandoned.lock() {
+                    abandoned.push(into);
+                }
             }
             if let Some(caller) = caller {
                 let _ = caller.send(Err(self.unknown()));
             }
         }
+    }
+
+    /// A local connection that ended with an error.
+    pub(super) fn broke_locally(&self) -> bool {
+        self.shares_memory && self.broke.load(Relaxed)
     }
 
     fn why(&self) -> &str {
@@ -366,6 +378,16 @@ impl Connection {
             self.why()
         );
         Status::new(Code::UnknownOutcome, detail)
+    }
+}
+
+impl Drop for Connection {
+    /// The runtime ended under the reader: the server may still write to these.
+    fn drop(&mut self) {
+        if let Some(abandoned) = self.abandoned.get_mut().take().filter(|_| self.shares_memory) {
+            let waiting = self.waiting.get_mut().drain().filter_map(|(_, call)| call.lent.into);
+            abandoned.into_iter().chain(waiting).for_each(std::mem::forget);
+        }
     }
 }
 

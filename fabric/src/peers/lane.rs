@@ -21,7 +21,7 @@ use super::{Owed, Shared, connection::Connection};
 use crate::{
     clock,
     handshake::{self, Welcome},
-    limits::{RECONNECT_MAX, RECONNECT_MIN},
+    limits::{LOCAL_PAUSE, RECONNECT_MAX, RECONNECT_MIN},
     mem,
     pulse::Pulse,
     shm, tcp,
@@ -32,6 +32,8 @@ use crate::{
 pub(super) struct Lane {
     kind: transport::Lane,
     state: Mutex<State>,
+    /// When a local connection ended other than by a clean close.
+    local_broke: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -51,7 +53,8 @@ enum State {
 
 impl Lane {
     pub(super) fn new(kind: transport::Lane) -> Arc<Self> {
-        Arc::new(Self { kind, state: Mutex::new(State::Idle) })
+        let (state, local_broke) = (Mutex::new(State::Idle), Mutex::new(None));
+        Arc::new(Self { kind, state, local_broke })
     }
 
     /// How soon a call would go out by it: the larger, the sooner.
@@ -112,6 +115,10 @@ impl Lane {
                 return Look::Failed(Status::new(Code::ShuttingDown, "this process is stopping"));
             }
             State::Failed { pause, .. } => (*pause * 2).min(RECONNECT_MAX),
+            State::Open(connection) if connection.broke_locally() => {
+                *self.local_broke.lock() = Some(clock::now());
+                RECONNECT_MIN
+            }
             // A task that ended without a word belonged to a runtime that is gone.
             State::Idle | State::Open(_) | State::Connecting(_) => RECONNECT_MIN,
         };
@@ -169,18 +176,18 @@ impl Lane {
             Some(name) => {
                 let pulse = pulse();
                 let ends = mem::connect(name).await?.split(&pulse);
-                self.join(ends, pulse, shared).await?
+                self.join(ends, pulse, shared, "").await?
             }
             None => {
                 let stream = TcpStream::connect(&**address).await?;
                 let same_host = stream.peer_addr()?.ip() == stream.local_addr()?.ip();
                 let pulse = pulse();
-                let remote = self.join(tcp::split(stream, &pulse)?, pulse, shared).await?;
+                let remote = self.join(tcp::split(stream, &pulse)?, pulse, shared, "").await?;
                 let name = &remote.welcome.local_name;
-                let local = if same_host && shared.tuning.shared_memory && !name.is_empty() {
-                    self.join_locally(name, shared).await
-                } else {
-                    None
+                let offered = same_host && shared.tuning.shared_memory && !name.is_empty();
+                let local = match offered && self.trusts_local() {
+                    true => self.join_locally(name, shared).await,
+                    false => None,
                 };
                 local.unwrap_or(remote)
             }
@@ -196,11 +203,17 @@ impl Lane {
     /// By the server's local socket, if that is where we are too.
     async fn join_locally(&self, name: &str, shared: &Shared) -> Option<Joined> {
         let pulse = Pulse::new(shared.tuning, shared.counters.clone());
-        let joined = async {
+        let joined = timeout(shared.tuning.connect_timeout / 3, async {
             let stream = UnixStream::connect(shm::path_of(name)).await?;
-            self.join(shm::split(stream, &pulse), pulse.clone(), shared).await
-        };
-        joined.await.inspect_err(|why| tracing::debug!(%why, "no local connection")).ok()
+            self.join(shm::split(stream, &pulse), pulse.clone(), shared, name).await
+        });
+        let joined = joined.await.unwrap_or(Err(LinkError::Stalled(0)));
+        joined.inspect_err(|why| tracing::debug!(%why, "no local connection")).ok()
+    }
+
+    /// Not for a while after one broke: by the network all goes on, if memory cannot be shared.
+    fn trusts_local(&self) -> bool {
+        self.local_broke.lock().is_none_or(|broke| clock::now() > broke + LOCAL_PAUSE)
     }
 
     async fn join(
@@ -208,10 +221,11 @@ impl Lane {
         (mut sender, mut receiver): (Sender, Receiver),
         pulse: Arc<Pulse>,
         shared: &Shared,
+        local_name: &str,
     ) -> Result<Joined, LinkError> {
         let (identity, cluster) = (&shared.config.identity, &shared.config.cluster_id);
-        let joining = handshake::join(&mut sender, &mut receiver, identity, cluster, self.kind);
-        let welcome = joining.await?;
+        let (kind, ends) = (self.kind, (&mut sender, &mut receiver));
+        let welcome = handshake::join(ends.0, ends.1, identity, cluster, kind, local_name).await?;
         Ok(Joined { ends: (sender, receiver), welcome, pulse })
     }
 

@@ -175,7 +175,7 @@ impl Connection {
             return Ok(());
         }
         let place = self.place().await;
-        let message = self.message_share(head.message.len()).await;
+        let message = self.message_share(header.body_bytes()).await;
         let (refusal, bulk, share) = match self.bulk(&header, deadline, receiver).await? {
             Taken::Bulk(bulk, share) => (None, bulk, share),
             Taken::Refused(status) => (Some(status), Buf::empty(), None),

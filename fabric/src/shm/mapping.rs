@@ -4,34 +4,41 @@ use std::{
     fmt, io,
     os::fd::{AsFd, OwnedFd},
     ptr::NonNull,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 
 use parking_lot::Mutex;
 use rustix::{
-    fs::{SealFlags, fcntl_get_seals, fstat},
+    fs::{SealFlags, fcntl_get_seals, fstat, fstatfs},
     mm::{MapFlags, ProtFlags, mmap, munmap},
 };
 
 use super::annex::Span;
-use crate::{
-    frame::FrameError,
-    limits::{SHARED_SLABS_MAX, SLAB_BYTES},
-};
+use crate::{frame::FrameError, limits::SLAB_BYTES};
 
 /// The slabs that the other side of a connection has shared so far, in their order.
 #[derive(Debug, Default)]
-pub(super) struct Theirs(Mutex<Vec<Arc<Mapping>>>);
+pub(super) struct Theirs {
+    slabs: Mutex<Vec<Arc<Mapping>>>,
+    /// How many it may share: none before it proved who it is.
+    granted: AtomicU32,
+}
 
 impl Theirs {
+    pub(super) fn grant(&self, slabs: u32) {
+        self.granted.store(slabs, Relaxed);
+    }
+
     pub(super) fn add(&self, memory: OwnedFd) -> io::Result<()> {
-        let mapping = Arc::new(Mapping::new(&memory)?);
-        let mut slabs = self.0.lock();
-        if slabs.len() >= SHARED_SLABS_MAX {
-            let why = format!("the peer shares more than {SHARED_SLABS_MAX} slabs");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        let granted = self.granted.load(Relaxed);
+        let mut slabs = self.slabs.lock();
+        if slabs.len() >= granted as usize {
+            return Err(refused(&format!("the peer shares more than the {granted} slabs granted")));
         }
-        slabs.push(mapping);
+        slabs.push(Arc::new(Mapping::new(&memory)?));
         Ok(())
     }
 
@@ -49,7 +56,7 @@ impl Theirs {
 
     /// The slab, if it has `len` bytes at the span's offset.
     fn slab(&self, span: Span, len: usize) -> Result<Arc<Mapping>, FrameError> {
-        let slabs = self.0.lock();
+        let slabs = self.slabs.lock();
         let slab = slabs.get(span.slab as usize).ok_or(FrameError::BulkMisplaced)?;
         let end = span.offset as usize + len;
         if len > span.len as usize || end > slab.len {
@@ -70,9 +77,12 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps it if it cannot shrink under us: touching what is gone would kill this process.
+    /// Maps it if it cannot shrink under us: touching what is gone would kill this process. So would
+    /// touching a hole for which there are no huge pages left.
     fn new(memory: &OwnedFd) -> io::Result<Self> {
-        let refused = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
+        if fstatfs(memory.as_fd())?.f_type != TMPFS_MAGIC {
+            return Err(refused("what the peer shares is no ordinary memory"));
+        }
         if !fcntl_get_seals(memory.as_fd())?.contains(SealFlags::SHRINK) {
             return Err(refused("the memory that the peer shares could shrink"));
         }
@@ -114,6 +124,13 @@ impl Mapping {
             );
         }
     }
+}
+
+/// The file system of memfds; huge pages have another one. `linux/magic.h`.
+const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
+
+fn refused(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
 }
 
 impl Drop for Mapping {

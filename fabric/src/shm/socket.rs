@@ -7,9 +7,12 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+use rustix::{
+    fs::fcntl_get_seals,
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    },
 };
 use tokio::{
     io::Interest,
@@ -19,21 +22,25 @@ use tokio::{
     },
 };
 
-use crate::stream::ReadHalf;
-
-/// Descriptors that wait for their frame: each comes with one, and the reader is not far behind.
-const WAITING_MAX: usize = 8;
+use crate::{limits::DESCRIPTORS_WAITING_MAX, stream::ReadHalf};
 
 #[derive(Debug)]
 pub(super) struct Incoming {
     half: OwnedReadHalf,
     /// Came with bytes that were read; their frames were not yet.
     memory: VecDeque<OwnedFd>,
+    /// Before that the kernel throws descriptors away.
+    takes_memory: bool,
 }
 
 impl Incoming {
     pub(super) fn new(half: OwnedReadHalf) -> Self {
-        Self { half, memory: VecDeque::new() }
+        Self { half, memory: VecDeque::new(), takes_memory: false }
+    }
+
+    /// The peer has proved who it is.
+    pub(super) fn open(&mut self) {
+        self.takes_memory = true;
     }
 
     /// What came with the frame that was read last.
@@ -44,12 +51,22 @@ impl Incoming {
 
 impl ReadHalf for Incoming {
     async fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let Self { half, memory } = self;
+        let Self { half, memory, takes_memory } = self;
+        if !*takes_memory {
+            return tokio::io::AsyncReadExt::read(half, into).await;
+        }
         let stream: &UnixStream = half.as_ref();
         let read = stream.async_io(Interest::READABLE, || receive(stream.as_fd(), into));
         let (count, came) = read.await?;
-        memory.extend(came);
-        if memory.len() > WAITING_MAX {
+        for came in came {
+            if fcntl_get_seals(&came).is_err() {
+                close_elsewhere(came);
+                let why = "the peer sends a descriptor that is no memory";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
+            memory.push_back(came);
+        }
+        if memory.len() > DESCRIPTORS_WAITING_MAX {
             let why = "the peer sends memory without a word";
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
@@ -69,6 +86,17 @@ fn receive(socket: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<(usize, Vec<Ow
         }
     }
     Ok((received.bytes, came))
+}
+
+/// To close a file of somebody's own file system (FUSE, NFS) may take as long as that somebody likes.
+fn close_elsewhere(descriptor: OwnedFd) {
+    let closing = std::thread::Builder::new().name("ff2-close".into());
+    // Without a thread it is kept for ever, which is better than to wait for ever.
+    let kept = std::mem::ManuallyDrop::new(descriptor);
+    let started = closing.spawn(move || drop(std::mem::ManuallyDrop::into_inner(kept)));
+    if let Err(error) = started {
+        tracing::warn!(%error, "cannot close a descriptor that a peer sent");
+    }
 }
 
 /// Sends bytes and with the first of them a descriptor; returns how many were taken.

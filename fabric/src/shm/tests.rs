@@ -13,7 +13,9 @@ use crate::{
     counters::Counters,
     echo::{CLUSTER, ECHO, Net, SLOW, ask, until},
     frame::{Limits, encode_message},
-    handshake, tcp,
+    handshake,
+    limits::{SHARED_SLABS_MAX, USER_SHARED_SLABS_MAX, USERS_SHARED_SLABS_MAX},
+    tcp,
     transport::Lane,
 };
 
@@ -34,8 +36,9 @@ fn ends() -> Ends {
     let counters = Counters::new();
     let mut client = split(near, &Pulse::new(Tuning::default(), counters.clone()));
     let mut server = split(far, &pulse());
-    client.1.open(Limits::AUTHENTICATED);
-    server.1.open(Limits::AUTHENTICATED);
+    client.0.may_share(4);
+    client.1.open(Limits::AUTHENTICATED, 0);
+    server.1.open(Limits::AUTHENTICATED, 4);
     Ends { client, server, pulse: counters }
 }
 
@@ -152,18 +155,81 @@ async fn memory_that_nobody_announced_is_refused() {
 }
 
 #[tokio::test]
+async fn descriptors_are_taken_from_who_proved_himself_and_only_memory() {
+    let sealed = BufPool::new(1 << 20).try_get(4096).unwrap().slab().unwrap().clone();
+    let file = tempfile::tempfile().unwrap();
+    for (open, memory) in [(false, true), (true, true), (true, false)] {
+        let (near, far) = UnixStream::pair().unwrap();
+        let mut receiver = split(far, &pulse()).1;
+        if open {
+            receiver.open(Limits::AUTHENTICATED, 4);
+        }
+        let (_read, write) = near.into_split();
+        let mut head = vec![0; HEADER_BYTES];
+        seal(&mut head, Header::new(Kind::Slab, 0, 0), &[], 0);
+        let sent = if memory { sealed.memory() } else { file.as_fd() };
+        assert_eq!(send_with(&write, &head, sent).await.unwrap(), head.len());
+        drop(write);
+        let ended = receiver.head().await.unwrap_err();
+        // The one that was taken is followed by the end of the connection, the others end it.
+        assert_eq!(matches!(ended, LinkError::Closed), open && memory, "{ended}");
+    }
+}
+
+#[tokio::test]
 async fn descriptors_without_a_word_end_the_connection() {
     let (near, far) = UnixStream::pair().unwrap();
     let mut receiver = split(far, &pulse()).1;
+    receiver.open(Limits::AUTHENTICATED, 4);
     let (_read, write) = near.into_split();
-    let file = tempfile::tempfile().unwrap();
-    for _ in 0..100 {
+    let slab = BufPool::new(1 << 20).try_get(4096).unwrap().slab().unwrap().clone();
+    for _ in 0..HEADER_BYTES - 1 {
         // Bytes of a header that never ends.
-        if send_with(&write, b"f", file.as_fd()).await.is_err() {
-            break;
-        }
+        send_with(&write, b"f", slab.memory()).await.unwrap();
     }
-    assert!(receiver.head().await.is_err());
+    let ended = receiver.head().await.unwrap_err();
+    assert!(ended.to_string().contains("without a word"), "{ended}");
+}
+
+#[tokio::test]
+async fn who_stands_between_is_shown_no_memory() {
+    let net = Net::start("127.0.0.1:0", 8 << 20).await;
+    let identity = Identity::Daemon(net.key.clone());
+    // He has the client call a socket of his, and passes its words on to the server.
+    let tcp = TcpStream::connect(&net.address).await.unwrap();
+    let (mut sender, mut receiver) = tcp::split(tcp, &pulse()).unwrap();
+    let name = "ff2/somebody-elses";
+    let joining = handshake::join(&mut sender, &mut receiver, &identity, CLUSTER, Lane::Bulk, name);
+    let LinkError::Refused(status) = joining.await.unwrap_err() else { panic!("it is a refusal") };
+    assert_eq!(status.code, Code::Unauthenticated);
+    assert!(status.detail.contains("somebody is between"), "{status}");
+    net.stop().await;
+}
+
+#[tokio::test]
+async fn users_share_a_few_slabs_and_then_none() {
+    let net = Net::start("127.0.0.1:0", 8 << 20).await;
+    let claims = ff2_proto::pb::UserClaims { uid: 7, name: "ada".into(), ..Default::default() };
+    let identity = Identity::User(net.key.issue(claims));
+    let mut held = Vec::new();
+    let mut name = String::new();
+    let granted_to = USERS_SHARED_SLABS_MAX / USER_SHARED_SLABS_MAX;
+    for number in 0..=1 + granted_to {
+        let (mut sender, mut receiver) = if number == 0 {
+            tcp::split(TcpStream::connect(&net.address).await.unwrap(), &pulse()).unwrap()
+        } else {
+            split(UnixStream::connect(path_of(&name)).await.unwrap(), &pulse())
+        };
+        let lane = Lane::Bulk;
+        let joining = handshake::join(&mut sender, &mut receiver, &identity, CLUSTER, lane, &name);
+        let welcome = joining.await.unwrap();
+        let by_local_socket_and_early = (1..=granted_to).contains(&number);
+        let granted = if by_local_socket_and_early { USER_SHARED_SLABS_MAX } else { 0 };
+        assert_eq!(welcome.shared_slabs, granted, "connection {number}");
+        name = welcome.local_name;
+        held.push((sender, receiver));
+    }
+    net.stop().await;
 }
 
 #[tokio::test]
@@ -223,17 +289,25 @@ async fn buffers_of_a_lost_connection_are_paid_back_but_not_lent_again() {
     let client = crate::NamespaceClient::new(peers.channel(&tcp.local_addr().unwrap().to_string()));
     // A server that takes the call and then stands still, but lives: it still has our memory.
     let server = async {
-        let welcome = handshake::Welcome { credit_bytes: 1 << 20, requests: 8, local_name: name };
+        let welcome = handshake::Welcome {
+            credit_bytes: 1 << 20,
+            requests: 8,
+            local_name: name.clone(),
+            shared_slabs: 0,
+        };
         let routing = crate::RoutingCache::new();
-        let gate = handshake::Gate {
+        let mut gate = handshake::Gate {
             cluster_id: CLUSTER,
             key: &key,
             routing: &routing,
+            came_by: "",
             welcome: &welcome,
+            grant_slabs: &|_| 1,
         };
         let (mut sender, mut receiver) =
             tcp::split(tcp.accept().await.unwrap().0, &pulse()).unwrap();
         handshake::admit(&mut sender, &mut receiver, &gate).await.unwrap();
+        gate.came_by = &name;
         let (mut sender, mut receiver) = split(local.accept().await.unwrap().0, &pulse());
         handshake::admit(&mut sender, &mut receiver, &gate).await.unwrap();
         let landing = receiver.head().await.unwrap().landing.unwrap();
@@ -264,10 +338,12 @@ async fn a_request_cannot_claim_that_its_payload_is_there() {
     let identity = Identity::Daemon(net.key.clone());
     let tcp = TcpStream::connect(&net.address).await.unwrap();
     let (mut sender, mut receiver) = tcp::split(tcp, &pulse()).unwrap();
-    let joining = handshake::join(&mut sender, &mut receiver, &identity, CLUSTER, Lane::Bulk);
+    let joining = handshake::join(&mut sender, &mut receiver, &identity, CLUSTER, Lane::Bulk, "");
     let name = joining.await.unwrap().local_name;
     (sender, receiver) = split(UnixStream::connect(path_of(&name)).await.unwrap(), &pulse());
-    handshake::join(&mut sender, &mut receiver, &identity, CLUSTER, Lane::Bulk).await.unwrap();
+    let joining =
+        handshake::join(&mut sender, &mut receiver, &identity, CLUSTER, Lane::Bulk, &name);
+    assert_eq!(joining.await.unwrap().shared_slabs, SHARED_SLABS_MAX);
     let annex = Annex { landed: true, ..Annex::default() };
     let mut head = encode_message(&ask(ECHO, 1, 0));
     let method = crate::stubs::method::NAMESPACE_EXECUTE.number;

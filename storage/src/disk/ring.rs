@@ -68,6 +68,8 @@ pub(super) struct Ring {
     sync_now: Vec<(Answer<()>, OwnedSemaphorePermit)>,
     sync_began: Instant,
     wake_armed: bool,
+    /// Whoever turns it now finds that there is nothing to turn.
+    lost: bool,
 }
 
 /// Fewest interrupts: the ring belongs to the thread that builds it (`SINGLE_ISSUER`), and completions
@@ -125,6 +127,7 @@ impl Ring {
             sync_now: Vec::new(),
             sync_began: Instant::now(),
             wake_armed: false,
+            lost: false,
         })
     }
 
@@ -132,6 +135,9 @@ impl Ring {
     /// something is done or asked for. False from when the ring is lost, or is closed and has nothing
     /// in progress any more.
     pub(super) fn turn(&mut self, sleep: bool) -> bool {
+        if self.lost {
+            return false;
+        }
         while let Some(request) = self.shared.mailbox.take() {
             self.accept(request);
         }
@@ -184,6 +190,7 @@ impl Ring {
     /// hears it.
     fn give_up(&mut self, error: &io::Error) {
         self.shared.fail(error);
+        self.lost = true;
         let lost = DiskError::Failed(error.raw_os_error().unwrap_or(libc::EIO));
         for slot in self.in_kernel.iter().flatten() {
             // The kernel may still write to this memory: it is never given back.
@@ -451,6 +458,7 @@ unsafe fn push(ring: &mut IoUring, entry: &squeue::Entry) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::SECOND_LOOK;
     use tokio::sync::oneshot::{Receiver, channel};
 
     #[test]
@@ -487,6 +495,7 @@ mod tests {
         assert_eq!(taken.await, Ok(Err(DiskError::Failed(libc::EBADF))));
         assert!(queued.await.is_err());
         assert_eq!(put(&shared).await.unwrap_err(), DiskError::Closed);
+        assert!(!ring.turn(true) && !ring.turn(false), "nobody can turn it any more");
         assert!(shared.is_failed(Duration::MAX));
     }
 
@@ -501,6 +510,8 @@ mod tests {
         assert!(!shared.is_failed(patience), "it was answered");
         shared.oldest.set(Some(Instant::now()));
         std::thread::sleep(2 * patience);
+        assert!(!shared.is_failed(patience), "the whole process may have stood still");
+        std::thread::sleep(SECOND_LOOK + patience);
         assert!(shared.is_failed(patience));
     }
 }

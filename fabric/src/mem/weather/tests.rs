@@ -46,7 +46,7 @@ async fn ends(name: &str) -> Ends {
     let server = listener.accept().await.unwrap();
     let ((sender, from_server), (to_client, mut receiver)) =
         (client.split(&pulse), server.split(&pulse));
-    receiver.open(Limits::AUTHENTICATED);
+    receiver.open(Limits::AUTHENTICATED, 0);
     Ends { weather, sender, receiver, _other_half: (to_client, from_server), _guard: guard }
 }
 

@@ -10,13 +10,19 @@ fn memory(bytes: u64, seals: SealFlags) -> OwnedFd {
     memory
 }
 
+fn theirs() -> Theirs {
+    let theirs = Theirs::default();
+    theirs.grant(3);
+    theirs
+}
+
 fn span(slab: u32, offset: u32, len: u32) -> Span {
     Span { slab, offset, len }
 }
 
 #[test]
 fn memory_that_could_shrink_under_us_is_refused() {
-    let theirs = Theirs::default();
+    let theirs = theirs();
     let refused = theirs.add(memory(8192, SealFlags::GROW)).unwrap_err();
     assert!(refused.to_string().contains("could shrink"), "{refused}");
     for bytes in [0, SLAB_BYTES as u64 + 4096] {
@@ -24,13 +30,13 @@ fn memory_that_could_shrink_under_us_is_refused() {
         assert!(refused.to_string().contains("size"), "{refused}");
     }
     let file = tempfile::tempfile().unwrap();
-    assert!(theirs.add(file.into()).is_err(), "a file has no seals");
+    assert!(theirs.add(file.into()).is_err(), "a file is no memory");
     theirs.add(memory(8192, SealFlags::SHRINK)).unwrap();
 }
 
 #[test]
 fn nothing_outside_is_touched() {
-    let theirs = Theirs::default();
+    let theirs = theirs();
     theirs.add(memory(8192, SealFlags::SHRINK)).unwrap();
     theirs.push(b"bytes", span(0, 8187, 5)).unwrap();
     let mut read = [0; 5];
@@ -45,8 +51,11 @@ fn nothing_outside_is_touched() {
 #[test]
 fn slabs_are_bounded() {
     let theirs = Theirs::default();
-    for _ in 0..SHARED_SLABS_MAX {
-        theirs.add(memory(4096, SealFlags::SHRINK)).unwrap();
-    }
-    assert!(theirs.add(memory(4096, SealFlags::SHRINK)).is_err());
+    let slab = || memory(4096, SealFlags::SHRINK);
+    assert!(theirs.add(slab()).is_err(), "nobody has proved anything yet");
+    theirs.grant(2);
+    theirs.add(slab()).unwrap();
+    theirs.add(slab()).unwrap();
+    let refused = theirs.add(slab()).unwrap_err();
+    assert!(refused.to_string().contains("the 2 slabs"), "{refused}");
 }
