@@ -38,6 +38,7 @@
 
 mod caller;
 mod client;
+mod coherence;
 mod file;
 mod inodes;
 pub mod limits;
@@ -53,6 +54,7 @@ pub use caller::{
     AttrChange, Caller, LockRange, LockWait, NodeKind, OpenHow, RenameHow, TimeChange, XattrHow,
 };
 pub use client::Client;
+pub use coherence::{Invalidation, Invalidations, Trust};
 pub use ff2_fabric::{BufPool, SharedBuf, UserToken, chain::Totals};
 pub use ff2_proto::{Code, InodeId, ROOT_INODE, Status, extras, pb};
 pub use file::File;

@@ -16,7 +16,9 @@
 //! A mount whose process was killed is taken away by a small guard process; see [`guard`].
 
 mod attr;
+mod coherence;
 mod copies;
+mod device;
 mod files;
 mod fs;
 pub mod guard;
@@ -30,6 +32,7 @@ mod mount;
 mod mounted;
 mod ops;
 mod requests;
+mod told;
 mod tune;
 mod who;
 

@@ -56,7 +56,8 @@ impl Volume {
     /// A user in a new session.
     pub(crate) fn user(&mut self, uid: u32, gid: u32, groups: &[u32]) -> Who {
         self.next_nonce += 1;
-        let open = pb::OpenSessionOp { description: "a test".into(), nonce: self.next_nonce };
+        let (description, nonce) = ("a test".into(), self.next_nonce);
+        let open = pb::OpenSessionOp { description, nonce, ..Default::default() };
         let session = self.lead(Op::OpenSession(open)).expect("a session").session;
         Who { session, cred: pb::Credentials { uid, gid, groups: groups.to_vec() } }
     }
