@@ -34,6 +34,9 @@
 //! # }
 //! ```
 //!
+//! What a client knows of attributes counts for [`ClientOptions::cache`]. One that was connected by
+//! [`Client::connect_coherent`] is told before another client changes what it caches, and lets others cache.
+//!
 //! [`Caller`] is the same by inode number and on behalf of one user: what a mount needs.
 
 mod caller;

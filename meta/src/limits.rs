@@ -64,6 +64,8 @@ pub const INVALIDATIONS_OWED_MAX: usize = 4_096;
 pub const INVALIDATIONS_MAX: usize = 1_024;
 /// Longest time that a question for invalidations is held: well within the lease.
 pub const INVALIDATION_WAIT_MAX: Duration = Duration::from_millis(1_500);
+/// Times that a request is logged whose names came to mean other inodes than those that were told.
+pub const TELL_TRIES: u32 = 2;
 /// What was changed under somebody's cache is cached by nobody for so long: several exchanges between
 /// mounts that change it in turns.
 pub const CONTENDED: Duration = Duration::from_millis(100);

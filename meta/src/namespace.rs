@@ -144,13 +144,39 @@ impl NamespaceGroup {
 
     /// Logs a request, once nobody caches what it changes.
     async fn propose(&self, request: pb::NsRequest, asker: Asker) -> Result<pb::NsReply, Status> {
+        let volume = VolumeId(request.volume);
+        let mut reply = self.tell_and_propose(request.clone(), asker).await?;
+        for _ in 1..limits::TELL_TRIES {
+            let is_busy = reply.status.as_ref().is_some_and(|status| status.code() == Code::Busy);
+            if !is_busy {
+                break;
+            }
+            // Mostly because the file is being cut. If a name came to mean another inode the next try
+            // tells who caches that.
+            reply = self.tell_and_propose(request.clone(), asker).await?;
+        }
+        // Whose they are is nobody else's business.
+        let granted = std::mem::take(&mut reply.lock_grants);
+        self.lock_questions.wake(volume, granted.iter().map(|grant| grant.session));
+        if matches!(request.op, Some(Op::CloseSession(_) | Op::ExpireSessions(_))) {
+            self.lock_questions.wake_all(volume);
+        }
+        Ok(reply)
+    }
+
+    async fn tell_and_propose(
+        &self,
+        request: pb::NsRequest,
+        asker: Asker,
+    ) -> Result<pb::NsReply, Status> {
         let lead = self.lead.get().ok_or_else(|| self.not_leading())?;
         let (volume, session) = (VolumeId(request.volume), request.session);
-        let stopped = || Status::new(Code::ShuttingDown, "the group stopped");
         let touched = self.group.read_stale(|kv| namespace::touched(kv, &request));
+        let stopped = || Status::new(Code::ShuttingDown, "the group stopped");
         let touched = touched.ok_or_else(stopped)?;
         let ongoing = self.begin_change(&lead, volume, session, touched.clone()).await?;
         let command = self.stamps.stamp(request, asker, &self.cluster.routing())?;
+        let command = pb::NsCommand { told: true, touched, ..command };
         let (group, bytes) = (self.group.clone(), Bytes::from(command.encode_to_vec()));
         // In a task of its own: whoever asked may give up, and the command still be applied. Until that
         // is decided it is changing.
@@ -161,22 +187,7 @@ impl NamespaceGroup {
         });
         let lost = |_| Status::new(Code::UnknownOutcome, "the process is stopping");
         let reply = applying.await.map_err(lost)??;
-        let mut reply = pb::NsReply::decode(reply)
-            .map_err(|error| Status::new(Code::Internal, error.to_string()))?;
-        let request = command.request.unwrap_or_default();
-        let mut by_name = namespace::touched_by_name(&request, &reply);
-        by_name.retain(|inode| !touched.contains(inode));
-        if !by_name.is_empty() {
-            // Another command let the name mean another inode. It has changed, but not for who asked.
-            drop(self.begin_change(&lead, volume, session, by_name).await?);
-        }
-        // Whose they are is nobody else's business.
-        let granted = std::mem::take(&mut reply.lock_grants);
-        self.lock_questions.wake(volume, granted.iter().map(|grant| grant.session));
-        if matches!(request.op, Some(Op::CloseSession(_) | Op::ExpireSessions(_))) {
-            self.lock_questions.wake_all(volume);
-        }
-        Ok(reply)
+        pb::NsReply::decode(reply).map_err(|error| Status::new(Code::Internal, error.to_string()))
     }
 
     /// Why nothing can be logged here. One that was just elected asks for a moment's patience.

@@ -320,7 +320,8 @@ impl Callbacks {
         let is_owed = |(session, number): &(u64, u64)| {
             self.sessions.get(session).is_some_and(|session| session.owed.contains_key(number))
         };
-        self.earlier.is_empty() && !change.owed.iter().any(is_owed)
+        let is_open = self.earlier.is_empty() || change.inodes.is_empty();
+        is_open && !change.owed.iter().any(is_owed)
     }
 
     /// When [`Callbacks::is_clear`] may have another answer without anybody saying a word.

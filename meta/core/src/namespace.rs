@@ -68,7 +68,7 @@ pub use fsck::{Problem, fsck};
 pub use request::{Class, Owner, class, granted, is_mutation, needs_grant, stamp};
 pub use sessions::session;
 pub use shown::{Cacheable, Shown, cacheable};
-pub use touched::{touched, touched_by_name};
+pub use touched::touched;
 
 /// The machine of a namespace group: [`pb::NsCommand`] in, [`pb::NsReply`] out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -162,6 +162,9 @@ fn run(
 ) -> Result<pb::NsReply, Status> {
     let mut tx = Tx::new(kv, command, request)?;
     confine::check(&tx.kv, op, command.subtree)?;
+    if command.told && touched(&tx.kv, request).iter().any(|at| !command.touched.contains(at)) {
+        return Err(Status::new(Code::Busy, "a name means another inode by now"));
+    }
     let reply = change(&mut tx, op)?;
     for (key, value) in tx.finish() {
         match value {

@@ -29,6 +29,15 @@ impl Lead {
     }
 }
 
+/// As long as the term's work is not dropped.
+struct Reign(Lead);
+
+impl Drop for Reign {
+    fn drop(&mut self) {
+        *self.0.now.lock() = None;
+    }
+}
+
 /// A leader's memory of one term.
 #[derive(Debug)]
 pub(crate) struct NamespaceLead {
@@ -79,6 +88,7 @@ impl NamespaceGroup {
             callbacks: CallbackBook::new(self.callback_metrics.clone()),
         });
         *self.lead.now.lock() = Some(lead.clone());
+        let _reign = Reign(self.lead.clone());
         let (group, lead) = (&self, &lead);
         futures::join!(
             rounds("expire sessions", limits::SESSIONS_ROUND, || group.expire_sessions(lead)),

@@ -142,7 +142,7 @@ pub fn stamp(
     default_layout: Option<pb::Layout>,
 ) -> pb::NsCommand {
     let request = Some(request);
-    pb::NsCommand { now_ns, seed, request, default_layout, owner: None, subtree: 0 }
+    pb::NsCommand { now_ns, seed, request, default_layout, ..Default::default() }
 }
 
 #[cfg(test)]

@@ -11,25 +11,14 @@ use super::{
 use crate::kv::KvRead;
 
 /// The inodes whose attributes, bytes or entries the request would change. A request that will be
-/// refused may name some too. Another command that comes first may let a name mean another inode by
-/// then: see [`touched_by_name`].
+/// refused may name some too. Another command that comes first may let a name mean another inode: so it
+/// is looked at again when it is applied ([`pb::NsCommand::touched`]).
 pub fn touched(kv: &dyn KvRead, request: &pb::NsRequest) -> Vec<u64> {
     let Some(op) = &request.op else { return Vec::new() };
     let mut inodes = of_op(kv, op);
     inodes.sort_unstable();
     inodes.dedup();
     inodes
-}
-
-/// The inodes that an answer says were changed because a name led to them.
-pub fn touched_by_name(request: &pb::NsRequest, reply: &pb::NsReply) -> Vec<u64> {
-    let inode = |attr: &Option<pb::Attr>| attr.as_ref().map(|attr| attr.inode);
-    let named = match &request.op {
-        Some(Op::Unlink(_) | Op::Rename(_)) => [inode(&reply.attr), inode(&reply.replaced_attr)],
-        Some(Op::Create(op)) if op.truncate => [inode(&reply.attr), None],
-        _ => [None, None],
-    };
-    named.into_iter().flatten().collect()
 }
 
 fn of_op(kv: &dyn KvRead, op: &Op) -> Vec<u64> {
