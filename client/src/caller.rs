@@ -12,7 +12,7 @@ pub use lock::{LockRange, LockWait};
 pub use open::OpenHow;
 pub use xattr::XattrHow;
 
-use crate::{Result, client::Shared};
+use crate::{Result, client::Shared, coherence::Trust};
 
 /// One user's view of a volume. Cheap to make and to clone.
 #[derive(Clone)]
@@ -20,6 +20,8 @@ pub struct Caller {
     pub(crate) shared: Arc<Shared>,
     pub(crate) cred: pb::Credentials,
     pub(crate) umask: u32,
+    /// Learns what the answers may be trusted for.
+    pub(crate) trust: Option<Trust>,
 }
 
 /// What [`Caller::make_node`] makes.
@@ -78,9 +80,29 @@ impl Caller {
         self
     }
 
+    /// For one request: what its answers may be trusted for is told to `trust`.
+    #[must_use]
+    pub fn with_trust(mut self, trust: Trust) -> Self {
+        self.trust = Some(trust);
+        self
+    }
+
     pub async fn lookup(&self, parent: InodeId, name: &[u8]) -> Result<pb::Attr> {
-        let op = pb::LookupOp { parent: parent.0, name: name.to_vec().into() };
-        self.attr_of(self.read(Op::Lookup(op)).await?)
+        let found = self.find(parent, name).await?;
+        found.ok_or_else(|| Code::NotFound.into())
+    }
+
+    /// As [`Caller::lookup`]; that there is no such name (`None`) is an answer, and can be trusted too.
+    pub async fn find(&self, parent: InodeId, name: &[u8]) -> Result<Option<pb::Attr>> {
+        let name = name.to_vec().into();
+        let op = pb::LookupOp { parent: parent.0, name, absent_is_answer: true };
+        match self.read(Op::Lookup(op)).await {
+            Ok(reply) if reply.attr.is_none() => Ok(None),
+            Ok(reply) => Ok(Some(self.attr_of(reply)?)),
+            // So an earlier release says it.
+            Err(failure) if failure.code == Code::NotFound => Ok(None),
+            Err(failure) => Err(failure),
+        }
     }
 
     pub async fn get_attr(&self, inode: InodeId) -> Result<pb::Attr> {
@@ -205,7 +227,9 @@ impl Caller {
         let reply = match &open {
             Some(open) if change.by_handle => {
                 let set = |_| Op::SetAttr(op);
-                self.shared.mutate_registered(open, &self.cred, set).await?.0
+                let reply = self.shared.mutate_registered(open, &self.cred, set).await?.0;
+                self.note(&reply);
+                reply
             }
             _ => self.mutate(Op::SetAttr(op)).await?,
         };
@@ -224,11 +248,25 @@ impl Caller {
     }
 
     pub(crate) async fn read(&self, op: Op) -> Result<pb::NsReply> {
-        self.shared.read(&self.cred, op).await
+        let reply = self.shared.read(&self.cred, op).await?;
+        self.note(&reply);
+        Ok(reply)
     }
 
     pub(crate) async fn mutate(&self, op: Op) -> Result<pb::NsReply> {
-        self.shared.mutate(&self.cred, op).await
+        Ok(self.mutate_in(op).await?.0)
+    }
+
+    pub(crate) async fn mutate_in(&self, op: Op) -> Result<(pb::NsReply, u64)> {
+        let (reply, session) = self.shared.mutate_in(&self.cred, op).await?;
+        self.note(&reply);
+        Ok((reply, session))
+    }
+
+    fn note(&self, reply: &pb::NsReply) {
+        if let Some(trust) = &self.trust {
+            trust.note(reply);
+        }
     }
 
     /// What lost a name may be open here: its handles learn how many names are left.

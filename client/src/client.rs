@@ -18,6 +18,7 @@ use tokio::{sync::Semaphore, task::JoinHandle};
 
 use crate::{
     Caller, ClientOptions, Result,
+    coherence::{self, Coherence, Invalidations, Trust},
     inodes::Inodes,
     limits,
     locks::Locks,
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) session: Session,
     pub(crate) inodes: Inodes,
     pub(crate) locks: Locks,
+    pub(crate) coherence: Coherence,
     /// Bytes (in [`BUDGET_UNIT`]) that reads in flight may hold: taken at once, so that no two reads
     /// wait for each other's buffers.
     pub(crate) read_budget: Arc<Semaphore>,
@@ -69,6 +71,20 @@ pub(crate) const BUDGET_UNIT: u64 = 4 << 10;
 impl Client {
     /// Finds a metad, learns the routing, opens a session.
     pub async fn connect(options: ClientOptions) -> Result<Self> {
+        Self::connect_as(options, false).await
+    }
+
+    /// As [`Client::connect`], for who caches what this client answers: as long as a [`Trust`] says, and
+    /// until an invalidation comes, which must be marked as done. Nothing that another client changed is
+    /// seen here as it was before, once that one's call returned.
+    pub async fn connect_coherent(options: ClientOptions) -> Result<(Self, Invalidations)> {
+        let client = Self::connect_as(options, true).await?;
+        let (invalidations, task) = coherence::listen(&client.shared);
+        client.shared.tasks.lock().push(task);
+        Ok((client, invalidations))
+    }
+
+    async fn connect_as(options: ClientOptions, caches: bool) -> Result<Self> {
         let deadline = Instant::now() + limits::CONNECT;
         let pool = BufPool::new(options.buffer_bytes);
         let routing = RoutingCache::new();
@@ -89,9 +105,15 @@ impl Client {
         );
         let own = own_credentials(&options.token);
         let root = root_of(&options.token);
-        let session =
-            Session::open(finder, VolumeId(volume.id), &options.description, &own, deadline)
-                .await?;
+        let session = Session::open(
+            finder,
+            VolumeId(volume.id),
+            &options.description,
+            caches,
+            &own,
+            deadline,
+        )
+        .await?;
         let chains = ChainClient::new(peers.clone(), routing.clone())?;
         let budget = options.buffer_bytes / BUDGET_UNIT;
         let part = |share: u64| u32::try_from((budget / share).max(16)).unwrap_or(u32::MAX);
@@ -103,6 +125,7 @@ impl Client {
             session,
             inodes: Inodes::new(),
             locks: Locks::default(),
+            coherence: Coherence::new(),
             // Buffers come in powers of two: a budget may take twice its share of the pool.
             read_budget: permits(4),
             read_units: part(4),
@@ -135,7 +158,17 @@ impl Client {
 
     /// Acts for this user.
     pub fn caller(&self, credentials: pb::Credentials) -> Caller {
-        Caller { shared: self.shared.clone(), cred: credentials, umask: 0 }
+        Caller { shared: self.shared.clone(), cred: credentials, umask: 0, trust: None }
+    }
+
+    /// Learns what the answers of callers with it may be trusted for: one for each request.
+    pub fn trust(&self) -> Trust {
+        Trust::new(self.shared.clone())
+    }
+
+    /// Inodes that this client may cache.
+    pub fn callbacks(&self) -> usize {
+        self.shared.coherence.count()
     }
 
     /// The pool that reads fill; writes are free of a copy if their bytes lie in one of its buffers.

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod allocate;
+mod append;
 mod behind;
 mod inline;
 mod read;
@@ -48,6 +49,8 @@ impl File {
     pub(crate) fn new(caller: Caller, inode: Arc<OpenInode>, hold: Hold, how: OpenHow) -> Self {
         let seen_failures = AtomicU64::new(inode.behind.failures());
         let ahead = Mutex::new(Ahead::default());
+        // The trust was for the answer to the open.
+        let caller = Caller { trust: None, ..caller };
         Self { caller, inode, how, ahead, seen_failures, hold: Some(hold) }
     }
 

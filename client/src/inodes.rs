@@ -66,6 +66,10 @@ struct OpenState {
     runners: u32,
     writers: u32,
     registered: Registered,
+    /// The session in which this client holds the lock of who appends; 0: none.
+    appends_in: u64,
+    /// Others who want it would break the callback that came with it.
+    keeps_append: bool,
     opener: pb::Credentials,
     /// When this client wrote last; 0: nothing unreported.
     mtime_ns: i64,
@@ -230,6 +234,24 @@ impl Inodes {
         inner.lengths.is_dirty(inode) || inner.table.get(&inode).is_some_and(is_behind)
     }
 
+    /// Whether somebody here has it open for writing, or wrote what the namespace does not know.
+    pub(crate) fn is_written(&self, inode: InodeId) -> bool {
+        let has_writers = self.get(inode).is_some_and(|open| open.writers() > 0);
+        has_writers || self.is_dirty(inode)
+    }
+
+    /// Another client changes these (`None`: perhaps all): what was read ahead of them is void. Those that
+    /// are open here.
+    pub(crate) fn invalidated(&self, inodes: Option<&[InodeId]>) -> Vec<Arc<OpenInode>> {
+        let inner = self.inner.lock();
+        let open: Vec<Arc<OpenInode>> = match inodes {
+            Some(inodes) => inodes.iter().filter_map(|id| inner.table.get(id).cloned()).collect(),
+            None => inner.table.values().cloned().collect(),
+        };
+        open.iter().for_each(|open| open.content_changed());
+        open
+    }
+
     /// Puts what this client wrote and did not report yet over the namespace's attributes, and
     /// remembers these for an open inode. An answer that was overtaken by a newer one becomes that.
     pub(crate) fn merge(&self, attr: &mut pb::Attr) {
@@ -274,6 +296,8 @@ impl OpenInode {
             runners: 0,
             writers: 0,
             registered: Registered::default(),
+            appends_in: 0,
+            keeps_append: false,
             opener: pb::Credentials::default(),
             mtime_ns: 0,
             epoch: 0,
@@ -357,7 +381,32 @@ impl OpenInode {
         let mut state = self.state.lock();
         if state.registered.session == ended.session {
             state.registered.opens = state.registered.opens.saturating_sub(ended.opens);
+            if state.registered.opens == 0 {
+                state.appends_in = 0;
+            }
         }
+    }
+
+    pub(crate) fn appends_in(&self, session: u64) -> bool {
+        self.state.lock().appends_in == session
+    }
+
+    pub(crate) fn append_locked(&self, session: u64, keeps: bool) {
+        let mut state = self.state.lock();
+        (state.appends_in, state.keeps_append) = (session, keeps);
+    }
+
+    pub(crate) fn keeps_append(&self) -> bool {
+        self.state.lock().keeps_append
+    }
+
+    /// Somebody else may want it.
+    pub(crate) fn append_wanted(&self) {
+        self.state.lock().keeps_append = false;
+    }
+
+    pub(crate) fn append_unlocked(&self) {
+        self.state.lock().appends_in = 0;
     }
 
     /// What takes this inode's handles over into a new session; `None`: nothing to take over.

@@ -34,10 +34,14 @@
 //! # }
 //! ```
 //!
+//! What a client knows of attributes counts for [`ClientOptions::cache`]. One that was connected by
+//! [`Client::connect_coherent`] is told before another client changes what it caches, and lets others cache.
+//!
 //! [`Caller`] is the same by inode number and on behalf of one user: what a mount needs.
 
 mod caller;
 mod client;
+mod coherence;
 mod file;
 mod inodes;
 pub mod limits;
@@ -53,6 +57,7 @@ pub use caller::{
     AttrChange, Caller, LockRange, LockWait, NodeKind, OpenHow, RenameHow, TimeChange, XattrHow,
 };
 pub use client::Client;
+pub use coherence::{Invalidation, Invalidations, Trust};
 pub use ff2_fabric::{BufPool, SharedBuf, UserToken, chain::Totals};
 pub use ff2_proto::{Code, InodeId, ROOT_INODE, Status, extras, pb};
 pub use file::File;

@@ -37,5 +37,13 @@ pub const BEHIND_WAIT: Duration = Duration::from_millis(200);
 pub const LOCK_QUESTION: Duration = Duration::from_millis(1_500);
 /// Pause between two questions for locks, or for the session, that were answered at once or failed.
 pub const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// How long the namespace may hold the question for invalidations: within one attempt of a call.
+pub const INVALIDATION_QUESTION: Duration = Duration::from_millis(1_500);
+/// One such question with its attempts: the lease counts from its beginning.
+pub const INVALIDATION_PATIENCE: Duration = Duration::from_secs(3);
+/// Least time between two questions when one was of no use.
+pub const INVALIDATION_PAUSE: Duration = Duration::from_millis(50);
+/// A namespace without callbacks is asked again after this.
+pub const CALLBACKS_RETRY: Duration = Duration::from_secs(30);
 /// Goodbye to the namespace; the session expires by itself if it takes longer.
 pub const GOODBYE: Duration = Duration::from_secs(5);

@@ -28,6 +28,8 @@ pub(crate) struct Session {
     volume: VolumeId,
     finder: LeaderFinder,
     description: String,
+    /// It asks for callbacks.
+    caches: bool,
     state: Mutex<State>,
     /// Held while a new session is opened: whoever finds the old one expired waits here.
     renewing: tokio::sync::Mutex<()>,
@@ -67,6 +69,7 @@ impl Session {
         finder: LeaderFinder,
         volume: VolumeId,
         description: &str,
+        caches: bool,
         cred: &pb::Credentials,
         deadline: Instant,
     ) -> Result<Self> {
@@ -80,6 +83,7 @@ impl Session {
             volume,
             finder,
             description: description.to_owned(),
+            caches,
             state: Mutex::new(state),
             renewing: tokio::sync::Mutex::new(()),
             slots: Semaphore::new(core_limits::MUTATIONS_MAX),
@@ -120,6 +124,7 @@ impl Session {
             description: self.description.clone(),
             // 0 would be no nonce.
             nonce: u64::from_le_bytes(nonce) | 1,
+            caches: self.caches,
         };
         let request = self.request(0, 0, 0, cred, Op::OpenSession(op));
         let renewed = Instant::now();
@@ -245,26 +250,22 @@ impl Shared {
         let deadline = self.deadline();
         for _ in 0..limits::RENEWALS_MAX {
             let id = self.session.id();
+            let since = self.coherence.position();
             match self.session.read_once(cred, op.clone(), deadline).await {
                 Err(failure) if failure.code == Code::SessionExpired => {
                     self.renew(id, deadline).await?;
                 }
-                answer => return answer,
+                Ok(mut reply) => {
+                    self.coherence.take(since, &mut reply);
+                    return Ok(reply);
+                }
+                failure => return failure,
             }
         }
         Err(Status::new(Code::SessionExpired, "each new session expired at once"))
     }
 
-    /// A change of the namespace, once.
-    pub(crate) async fn mutate(
-        self: &Arc<Self>,
-        cred: &pb::Credentials,
-        op: Op,
-    ) -> Result<pb::NsReply> {
-        Ok(self.mutate_in(cred, op).await?.0)
-    }
-
-    /// As [`Self::mutate`], with the session that it was made in.
+    /// A change of the namespace, once, and the session that it was made in.
     pub(crate) async fn mutate_in(
         self: &Arc<Self>,
         cred: &pb::Credentials,
@@ -273,11 +274,16 @@ impl Shared {
         let deadline = self.deadline();
         for _ in 0..limits::RENEWALS_MAX {
             let id = self.session.id();
+            let since = self.coherence.position();
             match self.session.mutate_once(cred, op.clone(), deadline).await {
                 Err(failure) if failure.code == Code::SessionExpired => {
                     self.renew(id, deadline).await?;
                 }
-                answer => return answer,
+                Ok((mut reply, session)) => {
+                    self.coherence.take(since, &mut reply);
+                    return Ok((reply, session));
+                }
+                failure => return failure,
             }
         }
         Err(Status::new(Code::SessionExpired, "each new session expired at once"))

@@ -16,16 +16,20 @@ pub(crate) enum Command {
 pub(crate) async fn run(around: &Surroundings, command: Command) -> Result<()> {
     let Command::List = command;
     let reply = around.access.connect()?.list_sessions(pb::ListSessionsRequest {}).await?;
+    let cached =
+        |session: &pb::SessionRecord| reply.callbacks.get(&session.id).copied().unwrap_or(0);
     let value = reply.sessions.iter().map(|session| {
         json!({
             "id": session.id, "description": session.description, "opened": opened(session),
+            "cached_inodes": cached(session),
         })
     });
     around.output.print(&Value::Array(value.collect()), || {
         let rows = reply.sessions.iter().map(|session| {
-            vec![session.id.to_string(), opened(session), session.description.clone()]
+            let cached = cached(session).to_string();
+            vec![session.id.to_string(), opened(session), cached, session.description.clone()]
         });
-        table(&["SESSION", "OPENED", "WHO"], rows)
+        table(&["SESSION", "OPENED", "CACHED", "WHO"], rows)
     })
 }
 

@@ -10,7 +10,7 @@ mod timed;
 mod token;
 mod why;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use ff2_daemon::{Operations, bounded::BoundedListener, config::MetadConfig};
@@ -192,6 +192,15 @@ impl AdminState {
         }
         Ok(sessions)
     }
+
+    /// How many inodes each session caches. What a leader does not tell now is left out.
+    async fn callbacks(&self) -> BTreeMap<u64, u64> {
+        let mut callbacks = BTreeMap::new();
+        for volume in self.namespace.volumes() {
+            callbacks.extend(self.namespace.held_callbacks(volume).await.unwrap_or_default());
+        }
+        callbacks
+    }
 }
 
 #[tonic::async_trait]
@@ -330,8 +339,10 @@ impl Admin for AdminService {
         &self,
         _request: Request<pb::ListSessionsRequest>,
     ) -> Reply<pb::ListSessionsReply> {
-        let sessions = self.state.sessions().await.map_err(|status| self.state.refuse(status))?;
-        Ok(Response::new(pb::ListSessionsReply { sessions }))
+        let refuse = |status| self.state.refuse(status);
+        let sessions = self.state.sessions().await.map_err(refuse)?;
+        let callbacks = self.state.callbacks().await;
+        Ok(Response::new(pb::ListSessionsReply { sessions, callbacks }))
     }
 
     /// A new metad joins its groups by itself; this tells whether it has, and lets one that was

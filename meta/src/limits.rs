@@ -53,6 +53,22 @@ pub const NOTICE_WITHHOLD_MAX: Duration = Duration::from_secs(15 * 60);
 /// command this leader did not see the answer of wakes nobody.
 pub const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
 pub const LOCK_LOOK: Duration = Duration::from_secs(1);
+/// For how long a mount may go by what it caches after it last asked for invalidations. A mount that
+/// dies holds changes of what it cached up for so long, once.
+pub const CACHE_LEASE: Duration = Duration::from_secs(5);
+/// Inodes that one session caches: the oldest makes room for the next.
+pub const CALLBACKS_PER_SESSION_MAX: usize = 262_144;
+/// Invalidations that one session has not handled; beyond it nothing new is cached for it.
+pub const INVALIDATIONS_OWED_MAX: usize = 4_096;
+/// Invalidations of one answer.
+pub const INVALIDATIONS_MAX: usize = 1_024;
+/// Longest time that a question for invalidations is held: well within the lease.
+pub const INVALIDATION_WAIT_MAX: Duration = Duration::from_millis(1_500);
+/// Times that a request is logged whose names came to mean other inodes than those that were told.
+pub const TELL_TRIES: u32 = 2;
+/// What was changed under somebody's cache is cached by nobody for so long: several exchanges between
+/// mounts that change it in turns.
+pub const CONTENDED: Duration = Duration::from_millis(100);
 /// Rounds of the leader's background work.
 pub const SESSIONS_ROUND: Duration = Duration::from_secs(1);
 pub const ORPHANS_ROUND: Duration = Duration::from_millis(500);

@@ -1,14 +1,21 @@
 //! Metrics of metad beside the latencies of its operations.
 
-use ff2_daemon::Metrics;
+use std::time::Duration;
+
+use ff2_daemon::{LatencyBuckets, Metrics};
 use ff2_group::Group;
-use ff2_meta_core::{cluster::ClusterMachine, namespace::Namespace};
+use ff2_meta_core::{callbacks::CallbackCounts, cluster::ClusterMachine, namespace::Namespace};
 use ff2_proto::{Routing, pb};
 use pb::{NodeRole, PublicState};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::gauge::{ConstGauge, Gauge},
+    metrics::{
+        counter::Counter,
+        family::MetricConstructor,
+        gauge::{ConstGauge, Gauge},
+        histogram::Histogram,
+    },
 };
 
 /// Figures of the cluster as this replica knows it.
@@ -54,6 +61,56 @@ impl Gauges {
         self.full.set(full);
         self.degraded.set(degraded);
         self.down.set(down);
+    }
+}
+
+/// What mounts cache, as the namespace's leader knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct CallbackMetrics {
+    held: Gauge,
+    invalidations: Counter,
+    evictions: Counter,
+    lapses: Counter,
+    waits: Histogram,
+}
+
+impl CallbackMetrics {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let counter = |name: &str, help: &str| metrics.counter(name, help);
+        Self {
+            held: metrics
+                .gauge("callbacks_held", "Inodes that sessions cache, one for each session"),
+            invalidations: counter("callback_invalidations", "Invalidations sent to sessions"),
+            evictions: counter("callback_evictions", "Of them, those that made room for others"),
+            lapses: counter(
+                "callback_lapses",
+                "Sessions whose cache lease ended with something held",
+            ),
+            waits: metrics.register(
+                "callback_wait_seconds",
+                "Time that changes waited for sessions to drop what they cached",
+                LatencyBuckets.new_metric(),
+            ),
+        }
+    }
+
+    /// What a step changed.
+    pub(crate) fn counted(&self, before: CallbackCounts, after: CallbackCounts) {
+        if before == after {
+            return;
+        }
+        self.held.inc_by(after.held.cast_signed() - before.held.cast_signed());
+        self.invalidations.inc_by(after.invalidations - before.invalidations);
+        self.evictions.inc_by(after.evictions - before.evictions);
+        self.lapses.inc_by(after.lapses - before.lapses);
+    }
+
+    pub(crate) fn term_ended(&self, held: u64) {
+        self.held.dec_by(held.cast_signed());
+    }
+
+    pub(crate) fn waited(&self, time: Duration) {
+        self.waits.observe(time.as_secs_f64());
     }
 }
 

@@ -6,12 +6,15 @@
 //! Keepalives live in the leader's memory ([`sessions`]); the leader's background work is in
 //! [`leader`].
 
+mod callbacks;
 mod chunks;
 mod doubt;
 mod guard;
+mod invalidations;
 pub(crate) mod leader;
 mod locks;
 mod plan;
+mod questions;
 mod sessions;
 mod space;
 mod stamp;
@@ -33,11 +36,13 @@ use ff2_proto::{Code, Routing, Status, VolumeId, pb, status::check};
 use pb::ns_request::Op;
 use prost::Message;
 
-use crate::{NAMESPACE_GROUP, cluster::ClusterGroup, cluster::within, limits};
+use crate::{
+    NAMESPACE_GROUP, cluster::ClusterGroup, cluster::within, limits, metrics::CallbackMetrics,
+};
 pub(crate) use chunks::Chunks;
 use guard::Asker;
 use leader::NamespaceLead;
-use locks::LockWaits;
+use questions::Questions;
 use space::SpaceCache;
 use stamp::Stamps;
 
@@ -54,7 +59,8 @@ pub(crate) struct NamespaceGroup {
     inherited_steps: Duration,
     stamps: Stamps,
     space: SpaceCache,
-    lock_waits: LockWaits,
+    lock_questions: Questions,
+    callback_metrics: CallbackMetrics,
 }
 
 impl NamespaceGroup {
@@ -64,6 +70,7 @@ impl NamespaceGroup {
         key: ClusterKey,
         chunks: Chunks,
         election_timeout: Duration,
+        callback_metrics: CallbackMetrics,
     ) -> Arc<Self> {
         let session_ms = cluster.lease.session_ms;
         let space = SpaceCache::new(chunks.clone());
@@ -78,7 +85,8 @@ impl NamespaceGroup {
             inherited_steps: limits::CHUNK_CALL + 2 * election_timeout,
             stamps: Stamps::new(),
             space,
-            lock_waits: LockWaits::default(),
+            lock_questions: Questions::default(),
+            callback_metrics,
         })
     }
 
@@ -134,19 +142,60 @@ impl NamespaceGroup {
         mine.map(|volume| VolumeId(volume.id)).collect()
     }
 
+    /// Logs a request, once nobody caches what it changes.
     async fn propose(&self, request: pb::NsRequest, asker: Asker) -> Result<pb::NsReply, Status> {
         let volume = VolumeId(request.volume);
-        let ends_sessions = matches!(request.op, Some(Op::CloseSession(_) | Op::ExpireSessions(_)));
-        let command = self.stamps.stamp(request, asker, &self.cluster.routing())?;
-        let reply = self.group.propose(Bytes::from(command.encode_to_vec())).await?;
-        let mut reply = pb::NsReply::decode(reply)
-            .map_err(|error| Status::new(Code::Internal, error.to_string()))?;
+        let mut reply = self.tell_and_propose(request.clone(), asker).await?;
+        for _ in 1..limits::TELL_TRIES {
+            let is_busy = reply.status.as_ref().is_some_and(|status| status.code() == Code::Busy);
+            if !is_busy {
+                break;
+            }
+            // Mostly because the file is being cut. If a name came to mean another inode the next try
+            // tells who caches that.
+            reply = self.tell_and_propose(request.clone(), asker).await?;
+        }
         // Whose they are is nobody else's business.
-        self.lock_waits.wake(volume, &std::mem::take(&mut reply.lock_grants));
-        if ends_sessions {
-            self.lock_waits.wake_all(volume);
+        let granted = std::mem::take(&mut reply.lock_grants);
+        self.lock_questions.wake(volume, granted.iter().map(|grant| grant.session));
+        if matches!(request.op, Some(Op::CloseSession(_) | Op::ExpireSessions(_))) {
+            self.lock_questions.wake_all(volume);
         }
         Ok(reply)
+    }
+
+    async fn tell_and_propose(
+        &self,
+        request: pb::NsRequest,
+        asker: Asker,
+    ) -> Result<pb::NsReply, Status> {
+        let lead = self.lead.get().ok_or_else(|| self.not_leading())?;
+        let (volume, session) = (VolumeId(request.volume), request.session);
+        let touched = self.group.read_stale(|kv| namespace::touched(kv, &request));
+        let stopped = || Status::new(Code::ShuttingDown, "the group stopped");
+        let touched = touched.ok_or_else(stopped)?;
+        let ongoing = self.begin_change(&lead, volume, session, touched.clone()).await?;
+        let command = self.stamps.stamp(request, asker, &self.cluster.routing())?;
+        let command = pb::NsCommand { told: true, touched, ..command };
+        let (group, bytes) = (self.group.clone(), Bytes::from(command.encode_to_vec()));
+        // In a task of its own: whoever asked may give up, and the command still be applied. Until that
+        // is decided it is changing.
+        let applying = tokio::spawn(async move {
+            let reply = group.propose(bytes).await;
+            drop(ongoing);
+            reply
+        });
+        let lost = |_| Status::new(Code::UnknownOutcome, "the process is stopping");
+        let reply = applying.await.map_err(lost)??;
+        pb::NsReply::decode(reply).map_err(|error| Status::new(Code::Internal, error.to_string()))
+    }
+
+    /// Why nothing can be logged here. One that was just elected asks for a moment's patience.
+    fn not_leading(&self) -> Status {
+        if self.group.leadership().borrow().is_leader {
+            return Status::new(Code::Busy, "this leader begins its term");
+        }
+        self.not_leader()
     }
 }
 
@@ -198,6 +247,10 @@ impl NamespaceService {
             operation.waits_for("locks that others hold");
             return self.await_locks(cx, request, at_most).await;
         }
+        if let Some(Op::AwaitInvalidations(op)) = &request.op {
+            operation.waits_for("changes of what the session caches");
+            return self.await_invalidations(cx, &request, op).await;
+        }
         if namespace::is_mutation(&request) {
             self.mutate(cx, operation, request).await
         } else {
@@ -212,6 +265,9 @@ impl NamespaceService {
         }
         let wanted = Wanted::of(&request);
         let is_statfs = matches!(request.op, Some(Op::StatFs(_)));
+        let volume = VolumeId(request.volume);
+        let position = self.namespace.position(volume);
+        let (session, cacheable) = (request.session, namespace::cacheable(&request));
         let query = self.namespace.query(request, guard::asker(&cx.peer));
         let reply = tokio::time::timeout(patience, query).await;
         let mut reply =
@@ -220,6 +276,10 @@ impl NamespaceService {
             self.namespace.fill_space(statfs).await;
         }
         self.add_grant(&mut reply, wanted);
+        reply.held_callbacks = self.namespace.held_here(volume, &reply.sessions);
+        if let Some(position) = position {
+            position.promise(session, cacheable, &mut reply);
+        }
         Ok(reply)
     }
 
@@ -233,6 +293,9 @@ impl NamespaceService {
         let wanted = Wanted::of(&request);
         let asker = guard::asker(&cx.peer);
         let is_open_session = matches!(request.op, Some(Op::OpenSession(_)));
+        let is_close_session = matches!(request.op, Some(Op::CloseSession(_)));
+        let position = self.namespace.position(volume);
+        let (session, cacheable) = (request.session, namespace::cacheable(&request));
         let patience = cx.remaining().saturating_sub(limits::ANSWER_MARGIN / 2);
         let begun = std::time::Instant::now();
         operation.waits_for("its commit");
@@ -252,6 +315,12 @@ impl NamespaceService {
             reply.session_lease_ms = self.namespace.session_ms;
         }
         self.add_grant(&mut reply, wanted);
+        if let Some(position) = position {
+            if is_close_session && check(reply.status.clone()).is_ok() {
+                position.left(session);
+            }
+            position.promise(session, cacheable, &mut reply);
+        }
         Ok(reply)
     }
 

@@ -24,7 +24,7 @@ use crate::{
     leading::lead_each_term,
     limits,
     link::Link,
-    metrics::{Figures, Gauges},
+    metrics::{CallbackMetrics, Figures, Gauges},
     namespace::{Chunks, NamespaceGroup, NamespaceService},
     raft::RaftService,
 };
@@ -92,8 +92,14 @@ impl Metad {
             .context("open the namespace group")?;
         let client = ChainClient::new(peers.clone(), routing.clone())?;
         let chunks = Chunks { client, peers: peers.clone(), routing: routing.clone() };
-        let namespace =
-            NamespaceGroup::new(group, cluster.clone(), key.clone(), chunks, election_timeout);
+        let namespace = NamespaceGroup::new(
+            group,
+            cluster.clone(),
+            key.clone(),
+            chunks,
+            election_timeout,
+            CallbackMetrics::new(&runtime.metrics),
+        );
 
         let mut metad = Self {
             address,

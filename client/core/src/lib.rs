@@ -5,6 +5,7 @@
 //! and what is to be done comes out as values. `ff2-fabric` (its chain client) and `ff2-client` do
 //! the asking and the waiting; the simulator runs the same machines.
 //!
+//! - [`callbacks`]: what may be cached, until when
 //! - [`retry`]: from a failure's class to the next step
 //! - [`read_plan`], [`write_plan`]: from a range of a file to calls, and the order of writes
 //! - [`health`]: which targets failed lately
@@ -15,6 +16,7 @@
 //! - [`holds`]: which unlinked inodes must live because they are open here
 #![forbid(unsafe_code)]
 
+pub mod callbacks;
 pub mod health;
 pub mod holds;
 pub mod inline;
@@ -26,6 +28,7 @@ pub mod retry;
 pub mod sequence;
 pub mod write_plan;
 
+pub use callbacks::HeldCallbacks;
 pub use health::TargetHealth;
 pub use holds::OpenInodes;
 pub use inline::InlineWrites;

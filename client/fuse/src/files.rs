@@ -6,10 +6,10 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use ff2_client::{File, pb};
+use ff2_client::{File, Trust, pb};
 use parking_lot::RwLock;
 
 /// Handles of one kind. As many as processes have open.
@@ -71,38 +71,20 @@ pub(crate) struct Page {
     pub(crate) end: bool,
     /// Before it was asked for.
     pub(crate) fetched: Instant,
-}
-
-impl Page {
-    /// What is left of the time for which the kernel may trust the attributes.
-    pub(crate) fn ttl(&self, whole: Duration) -> Duration {
-        whole.saturating_sub(self.fetched.elapsed())
-    }
+    /// Of the request that fetched them.
+    pub(crate) trust: Trust,
 }
 
 impl Directory {
-    pub(crate) fn new(inode: u64) -> Self {
+    pub(crate) fn new(inode: u64, trust: Trust) -> Self {
         let page = Page {
             after: 0,
             plus: false,
             entries: VecDeque::new(),
             end: false,
             fetched: Instant::now(),
+            trust,
         };
         Self { inode, page: tokio::sync::Mutex::new(page) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_page_is_trusted_for_the_rest_of_its_time() {
-        let directory = Directory::new(1);
-        let mut page = directory.page.lock().await;
-        page.fetched = Instant::now() - Duration::from_millis(700);
-        assert!(page.ttl(Duration::from_secs(1)) <= Duration::from_millis(300));
-        assert_eq!(page.ttl(Duration::from_millis(500)), Duration::ZERO);
     }
 }

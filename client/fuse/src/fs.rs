@@ -21,7 +21,7 @@ use crate::{
         lock::{self, Asked},
         name, open, xattr,
     },
-    requests::Requests,
+    requests::{Place, Requests, shortest},
     tune,
 };
 
@@ -35,16 +35,18 @@ impl Filesystem for Requests {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let parent = self.0.inode_meant(parent);
-        let name = name.as_bytes().to_vec();
+        let place = Place::new(parent, name);
         let work = self.work("lookup", parent, request);
-        self.answer_entry(work, reply, move |_, caller| async move {
-            entry::lookup(&caller, parent.0, &name).await
+        self.answer_entry(work, place, reply, move |_, caller, place| async move {
+            caller.find(InodeId(place.parent), &place.name).await
         });
     }
 
     fn forget(&self, _request: &Request, inode: INodeNo, lookups: u64) {
         let inode = self.0.inode_meant(inode);
-        self.0.known.forget(inode.0, lookups);
+        if self.0.known.forget(inode.0, lookups) {
+            drop(self.0.coherence.told.take(inode.0));
+        }
     }
 
     fn getattr(
@@ -143,11 +145,11 @@ impl Filesystem for Requests {
         reply: ReplyEntry,
     ) {
         let parent = self.0.inode_meant(parent);
-        let name = name.as_bytes().to_vec();
+        let place = Place::new(parent, name);
         let work = self.work("mknod", parent, request);
-        self.answer_entry(work, reply, move |_, caller| async move {
+        self.answer_entry(work, place, reply, move |_, caller, place| async move {
             let kind = node_kind(mode, rdev);
-            name::make(&caller.umask(umask), parent.0, &name, kind, mode).await.map(Some)
+            name::make(&caller.umask(umask), &place, kind, mode).await.map(Some)
         });
     }
 
@@ -161,11 +163,11 @@ impl Filesystem for Requests {
         reply: ReplyEntry,
     ) {
         let parent = self.0.inode_meant(parent);
-        let name = name.as_bytes().to_vec();
+        let place = Place::new(parent, name);
         let work = self.work("mkdir", parent, request);
-        self.answer_entry(work, reply, move |_, caller| async move {
+        self.answer_entry(work, place, reply, move |_, caller, place| async move {
             let kind = Some(NodeKind::Directory);
-            name::make(&caller.umask(umask), parent.0, &name, kind, mode).await.map(Some)
+            name::make(&caller.umask(umask), &place, kind, mode).await.map(Some)
         });
     }
 
@@ -178,11 +180,11 @@ impl Filesystem for Requests {
         reply: ReplyEntry,
     ) {
         let parent = self.0.inode_meant(parent);
-        let name = link_name.as_bytes().to_vec();
+        let place = Place::new(parent, link_name);
         let kind = NodeKind::Symlink { target: target.as_os_str().as_bytes().to_vec() };
         let work = self.work("symlink", parent, request);
-        self.answer_entry(work, reply, move |_, caller| async move {
-            name::make(&caller, parent.0, &name, Some(kind), 0o777).await.map(Some)
+        self.answer_entry(work, place, reply, move |_, caller, place| async move {
+            name::make(&caller, &place, Some(kind), 0o777).await.map(Some)
         });
     }
 
@@ -196,10 +198,10 @@ impl Filesystem for Requests {
     ) {
         let inode = self.0.inode_meant(inode);
         let new_parent = self.0.inode_meant(new_parent);
-        let name = new_name.as_bytes().to_vec();
+        let place = Place::new(new_parent, new_name);
         let work = self.work("link", inode, request);
-        self.answer_entry(work, reply, move |_, caller| async move {
-            caller.link(InodeId(inode.0), InodeId(new_parent.0), &name).await.map(Some)
+        self.answer_entry(work, place, reply, move |_, caller, place| async move {
+            caller.link(InodeId(inode.0), InodeId(place.parent), &place.name).await.map(Some)
         });
     }
 
@@ -270,19 +272,18 @@ impl Filesystem for Requests {
         reply: ReplyCreate,
     ) {
         let parent = self.0.inode_meant(parent);
-        let name = name.as_bytes().to_vec();
+        let place = Place::new(parent, name);
         let work = self.work("create", parent, request);
         self.spawn(async move {
-            let caller = work.caller().umask(umask);
-            let create =
-                async move { open::create(&caller, parent.0, &name, mode, OpenFlags(flags)).await };
+            let (caller, at) = (work.caller().umask(umask), place.clone());
+            let create = async move { open::create(&caller, &at, mode, OpenFlags(flags)).await };
             match work.run_to_the_end(create).await {
                 Ok(made) => {
-                    work.at.known.looked_up(made.attr.inode);
+                    let (told, ttls) = work.entry(&place, &made.attr);
                     work.at.known.written(made.attr.inode);
                     reply.created(
-                        &work.at.ttl,
-                        &work.at.tell(&made.attr),
+                        &shortest(ttls),
+                        &told,
                         Generation(made.attr.generation),
                         FileHandle(work.at.files.insert(made.file)),
                         made.flags,
@@ -398,7 +399,7 @@ impl Filesystem for Requests {
     fn opendir(&self, _request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let inode = self.0.inode_meant(inode);
         // The kernel checked the permission; the namespace checks it again at each page.
-        let handle = self.0.directories.insert(Directory::new(inode.0));
+        let handle = self.0.directories.insert(Directory::new(inode.0, self.0.client.trust()));
         reply.opened(FileHandle(handle), FopenFlags::empty());
     }
 
@@ -432,13 +433,7 @@ impl Filesystem for Requests {
         let work = self.work("readdirplus", inode, request);
         self.spawn(async move {
             match work.run(list_plus(&work, inode, handle.0, offset, &mut reply)).await {
-                Ok(listed) => {
-                    for attr in listed {
-                        work.at.known.looked_up(attr.inode);
-                        work.at.known.told(attr.inode, attr.version, attr.extras);
-                    }
-                    reply.ok();
-                }
+                Ok(()) => reply.ok(),
                 Err(errno) => reply.error(errno),
             }
         });

@@ -1,9 +1,6 @@
 //! Which inodes the kernel knows, and at which version its cached attributes and pages of each are.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Instant};
 
 use parking_lot::Mutex;
 
@@ -23,8 +20,10 @@ struct Inode {
     writes: u64,
     /// The version whose attributes the kernel was told last.
     attr_of: Option<u64>,
-    /// When it was told what extended attributes and ACLs there are, and which.
+    /// Until when it may go by what it was told of extended attributes and ACLs, and which there are.
     extras: Option<(Instant, u32)>,
+    /// Somebody opened it here.
+    was_open: bool,
 }
 
 /// What a reader's pages are of, if nothing is written meanwhile.
@@ -54,20 +53,50 @@ impl Known {
         known
     }
 
-    /// The kernel is told the attributes of this version.
-    pub(crate) fn told(&self, inode: u64, version: u64, extras: u32) {
+    /// The kernel is told the attributes of this version, to be trusted until then.
+    pub(crate) fn told(&self, inode: u64, version: u64, extras: u32, until: Instant) {
         if let Some(known) = self.inodes.lock().get_mut(&inode) {
             known.attr_of = Some(version);
-            known.extras = Some((Instant::now(), extras));
+            known.extras = Some((until, extras));
         }
     }
 
-    /// What extended attributes and ACLs an inode has, if that was told within this time: as old as the
-    /// mode by which the kernel judges.
-    pub(crate) fn extras(&self, inode: u64, at_most: Duration) -> Option<u32> {
+    /// What it was told is to be trusted no longer than that.
+    pub(crate) fn trusted_until(&self, inode: u64, at_most: Instant) {
+        if let Some(known) = self.inodes.lock().get_mut(&inode)
+            && let Some((until, _)) = &mut known.extras
+        {
+            *until = at_most.min(*until);
+        }
+    }
+
+    /// What extended attributes and ACLs an inode has, as long as the kernel may trust the mode by which
+    /// it judges.
+    pub(crate) fn extras(&self, inode: u64) -> Option<u32> {
         let inodes = self.inodes.lock();
-        let (told, extras) = inodes.get(&inode)?.extras?;
-        (told.elapsed() < at_most).then_some(extras)
+        let (until, extras) = inodes.get(&inode)?.extras?;
+        (Instant::now() < until).then_some(extras)
+    }
+
+    /// Another mount changes it.
+    pub(crate) fn invalidated(&self, inode: u64) {
+        if let Some(known) = self.inodes.lock().get_mut(&inode) {
+            known.attr_of = None;
+            known.extras = None;
+        }
+    }
+
+    pub(crate) fn has(&self, inode: u64) -> bool {
+        self.inodes.lock().contains_key(&inode)
+    }
+
+    /// All of them.
+    pub(crate) fn inodes(&self) -> Vec<u64> {
+        self.inodes.lock().keys().copied().collect()
+    }
+
+    pub(crate) fn may_have_pages(&self, inode: u64) -> bool {
+        self.inodes.lock().get(&inode).is_some_and(|known| known.was_open)
     }
 
     /// They changed here.
@@ -82,13 +111,16 @@ impl Known {
         self.inodes.lock().entry(inode).or_default().lookups += 1;
     }
 
-    pub(crate) fn forget(&self, inode: u64, lookups: u64) {
+    /// The kernel gives references back. True: it knows the inode no more.
+    pub(crate) fn forget(&self, inode: u64, lookups: u64) -> bool {
         let mut inodes = self.inodes.lock();
-        let Some(known) = inodes.get_mut(&inode) else { return };
+        let Some(known) = inodes.get_mut(&inode) else { return true };
         known.lookups = known.lookups.saturating_sub(lookups);
-        if known.lookups == 0 {
+        let is_gone = known.lookups == 0;
+        if is_gone {
             inodes.remove(&inode);
         }
+        is_gone
     }
 
     /// Somebody opens the inode at this version.
@@ -97,6 +129,7 @@ impl Known {
         let Some(known) = inodes.get_mut(&inode) else {
             return Opened { keep_pages: false, drop_attr: false, pages: None };
         };
+        known.was_open = true;
         if to_write {
             known.written();
         }
@@ -135,6 +168,7 @@ impl Known {
 impl Inode {
     /// Written here, beside whatever others write: its version says nothing any more.
     fn written(&mut self) {
+        self.was_open = true;
         self.writes += 1;
         self.pages_of = None;
     }
@@ -183,7 +217,7 @@ mod tests {
         let known = Known::new(1);
         let drops = |version| known.opened(1, version, false).drop_attr;
         assert!(!drops(3), "the kernel has none");
-        known.told(1, 3, 0);
+        known.told(1, 3, 0, Instant::now());
         assert!(!drops(3));
         assert!(drops(4));
         assert!(!drops(4), "they are gone");
@@ -192,13 +226,18 @@ mod tests {
     #[test]
     fn extras_are_known_for_a_while() {
         let known = Known::new(1);
-        let long = Duration::from_secs(60);
-        assert_eq!(known.extras(1, long), None);
-        known.told(1, 3, 5);
-        assert_eq!(known.extras(1, long), Some(5));
-        assert_eq!(known.extras(1, Duration::ZERO), None);
+        let long = Instant::now() + std::time::Duration::from_secs(60);
+        assert_eq!(known.extras(1), None);
+        known.told(1, 3, 5, long);
+        assert_eq!(known.extras(1), Some(5));
+        known.trusted_until(1, Instant::now());
+        assert_eq!(known.extras(1), None);
+        known.told(1, 3, 5, long);
         known.extras_changed(1);
-        assert_eq!(known.extras(1, long), None);
+        assert_eq!(known.extras(1), None);
+        known.told(1, 3, 5, long);
+        known.invalidated(1);
+        assert_eq!(known.extras(1), None);
     }
 
     #[test]
@@ -210,6 +249,7 @@ mod tests {
         assert_eq!(known.count(), 1);
         known.forget(5, 9);
         assert_eq!(known.count(), 0);
-        known.forget(6, 1);
+        assert!(known.forget(6, 1));
+        assert!(!known.has(5));
     }
 }

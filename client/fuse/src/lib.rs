@@ -1,9 +1,9 @@
 //! The FUSE mount: the kernel's requests, answered by [`ff2_client`].
 //!
 //! Owns the translation between the two and what only a mount needs: who asks (with supplementary
-//! groups), open handles, which inodes the kernel knows, and when its page cache may stay. It keeps
-//! no data and no attributes of its own; what is cached is cached by the kernel, for
-//! [`ff2_daemon::config::MountConfig::cache_ms`], or by the client library.
+//! groups), open handles, which inodes the kernel knows, and when its caches may stay. It keeps no data
+//! and no attributes of its own; what is cached is cached by the kernel, until another mount changes it,
+//! the cache lease ends, or [`ff2_daemon::config::MountConfig::cache_ms`] passed, or by the client library.
 //!
 //! The story of a request: one of fuser's threads reads it, copies what must outlive the read, and
 //! starts a task; the task asks the client library and replies. A request that waits for a failed
@@ -16,7 +16,9 @@
 //! A mount whose process was killed is taken away by a small guard process; see [`guard`].
 
 mod attr;
+mod coherence;
 mod copies;
+mod device;
 mod files;
 mod fs;
 pub mod guard;
@@ -30,6 +32,7 @@ mod mount;
 mod mounted;
 mod ops;
 mod requests;
+mod told;
 mod tune;
 mod who;
 

@@ -17,6 +17,19 @@ pub(crate) const BACKGROUND_MAX: u16 = 128;
 pub(crate) const READ_AHEAD_KB: u32 = 1024;
 /// Entries asked for in one page of a directory, and kept for the next request of its handle.
 pub(crate) const DIR_PAGE: u32 = 512;
+/// How long a directory is listed on from entries that were fetched before.
+pub(crate) const DIR_PAGE_AGE: Duration = Duration::from_secs(1);
+/// Names of one directory, and of all, that the kernel is told to drop one by one.
+pub(crate) const NAMES_PER_DIRECTORY_MAX: usize = 512;
+pub(crate) const NAMES_MAX: usize = 131_072;
+/// How long the kernel may take to drop names, before all are dropped: what a lookup takes.
+pub(crate) const NAMES_PATIENCE: Duration = Duration::from_millis(10);
+/// How long another mount's change waits for pages that are being read here.
+pub(crate) const PAGES_PATIENCE: Duration = Duration::from_millis(200);
+/// How long the kernel may take to make the inode of an answer that it has.
+pub(crate) const INSTANTIATION: Duration = Duration::from_millis(100);
+/// What a namespace without callbacks said is trusted for no longer.
+pub(crate) const UNTOLD_CACHE: Duration = Duration::from_secs(1);
 /// How long a process is taken to have the groups that it had.
 pub(crate) const GROUPS_AGE: Duration = Duration::from_secs(1);
 pub(crate) const GROUPS_CACHED_MAX: usize = 4096;

@@ -8,7 +8,7 @@ use fuser::{Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
 use crate::{
     attr::{file_attr, file_type},
     ops::directory,
-    requests::Work,
+    requests::{Place, Work, shortest},
 };
 
 /// Fills a reply with names until it is full or the directory ends.
@@ -28,7 +28,7 @@ pub(crate) async fn list(
     }
     let mut offset = offset.max(directory::DOT_DOT);
     loop {
-        let mut page = directory::page(&work.at, &work.caller(), &directory, offset, false).await?;
+        let mut page = directory::page(work, &directory, offset, false).await?;
         while let Some(entry) = page.entries.front() {
             let Some(attr) = &entry.attr else {
                 directory::take(&mut page);
@@ -47,31 +47,28 @@ pub(crate) async fn list(
     }
 }
 
-/// As [`list`], with attributes. The kernel takes a reference to each entry that is returned here,
-/// that is to all but the dots, when it has the reply.
+/// As [`list`], with attributes. The kernel takes a reference to each entry but the dots when it has the
+/// reply.
 pub(crate) async fn list_plus(
     work: &Work,
     inode: INodeNo,
     handle: u64,
     offset: u64,
     reply: &mut ReplyDirectoryPlus,
-) -> Result<Vec<pb::Attr>> {
+) -> Result<()> {
     let directory = directory::directory(&work.at, handle)?;
-    let mut listed = Vec::new();
     let dots = [(directory::DOT, "."), (directory::DOT_DOT, "..")];
     // The kernel takes no attributes from the dots.
     let dot =
         pb::Attr { inode: inode.0, kind: pb::FileKind::Directory.into(), ..pb::Attr::default() };
     for (place, name) in dots.into_iter().filter(|(place, _)| *place > offset) {
         if reply.add(inode, place, name, &Duration::ZERO, &file_attr(&dot), Generation(0)) {
-            return Ok(listed);
+            return Ok(());
         }
     }
     let mut offset = offset.max(directory::DOT_DOT);
     loop {
-        let mut page = directory::page(&work.at, &work.caller(), &directory, offset, true).await?;
-        // From when the page was fetched: it may have lain here for a while.
-        let ttl = page.ttl(work.at.ttl);
+        let mut page = directory::page(work, &directory, offset, true).await?;
         while let Some(entry) = page.entries.front() {
             let Some(attr) = &entry.attr else {
                 directory::take(&mut page);
@@ -80,14 +77,17 @@ pub(crate) async fn list_plus(
             offset = directory::offset_of(entry.cookie);
             let name = OsStr::from_bytes(&entry.name);
             let (ino, generation) = (INodeNo(attr.inode), Generation(attr.generation));
-            if reply.add(ino, offset, name, &ttl, &file_attr(attr), generation) {
-                return Ok(listed);
+            let place = Place { parent: inode.0, name: entry.name.to_vec() };
+            // What the answer that it came with may be trusted for: it may have lain here for a while.
+            let (told, ttls) = work.at.entry(&page.trust, &place, attr);
+            if reply.add(ino, offset, name, &shortest(ttls), &told, generation) {
+                work.at.known.forget(attr.inode, 1);
+                return Ok(());
             }
-            listed.push(*attr);
             directory::take(&mut page);
         }
         if page.end {
-            return Ok(listed);
+            return Ok(());
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::fd::AsFd,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     thread,
@@ -18,7 +19,9 @@ use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    coherence::{self, Coherence},
     copies::Copies,
+    device::Device,
     files::{Directories, Files},
     guard,
     known::Known,
@@ -36,9 +39,15 @@ pub async fn serve(config: Arc<MountConfig>, runtime: Runtime) -> Result<()> {
     let token = UserToken::load(&config.token_file)
         .with_context(|| format!("load the token {}", config.token_file.display()))?;
     let for_all_users = token.claims().root;
-    let client = Client::connect(options(&config, token))
-        .await
-        .with_context(|| format!("connect to the cluster {}", config.cluster_id))?;
+    let options = options(&config, token);
+    let connected = if config.cache_ms == 0 {
+        Client::connect(options).await.map(|client| (client, None))
+    } else {
+        let connected = Client::connect_coherent(options).await;
+        connected.map(|(client, invalidations)| (client, Some(invalidations)))
+    };
+    let (client, invalidations) =
+        connected.with_context(|| format!("connect to the cluster {}", config.cluster_id))?;
     let root = root(&config, &client).await?;
     let at = mounted(&config, &runtime, client.clone(), for_all_users, InodeId(root.inode));
     show(&runtime, &at, &config);
@@ -51,6 +60,9 @@ pub async fn serve(config: Arc<MountConfig>, runtime: Runtime) -> Result<()> {
         tokio::task::spawn_blocking(move || start(&config, &place, at)).await?
     }
     .with_context(|| format!("mount at {}", mount_point.display()))?;
+    if let Some(invalidations) = invalidations {
+        runtime.tasks.spawn(coherence::serve(at.clone(), invalidations));
+    }
     // Kept to the end: its pipe is what the guard waits on.
     let _guard = guard::start(&mount_point)
         .inspect_err(
@@ -94,7 +106,7 @@ fn options(config: &MountConfig, token: UserToken) -> ClientOptions {
     ClientOptions::new(config.metads.clone(), token, &config.cluster_id)
         .volume(&config.volume)
         .description(description)
-        .cache(Duration::from_millis(config.cache_ms))
+        .cache(Duration::from_millis(config.cache_ms).min(limits::UNTOLD_CACHE))
 }
 
 fn mounted(
@@ -115,6 +127,8 @@ fn mounted(
         root,
         for_all_users,
         ttl: Duration::from_millis(config.cache_ms),
+        is_coherent: config.cache_ms > 0,
+        coherence: Coherence::default(),
         files: Files::default(),
         directories: Directories::default(),
         known: Known::new(root.0),
@@ -127,6 +141,7 @@ fn mounted(
         requests: TaskTracker::new(),
         last: Mutex::default(),
         notifier: OnceLock::new(),
+        device: OnceLock::new(),
     })
 }
 
@@ -142,6 +157,8 @@ fn show(runtime: &Runtime, at: &Arc<Mounted>, config: &MountConfig) {
             "open_files": at.files.count(),
             "open_directories": at.directories.count(),
             "known_inodes": at.known.count(),
+            "callbacks": at.client.callbacks(),
+            "told_names": at.coherence.told.count(),
             "chain_read_bytes": totals.read_bytes,
             "chain_written_bytes": totals.written_bytes,
             "chain_retries": totals.retries,
@@ -191,6 +208,7 @@ fn start(
 ) -> io::Result<(SessionUnmounter, oneshot::Receiver<()>)> {
     let mut session = Session::new(Requests(at.clone()), mount_point, &mount_config(config))?;
     let _ = at.notifier.set(session.notifier());
+    let _ = at.device.set(Device::new(session.as_fd())?);
     let unmounter = session.unmount_callable();
     let (end, ended) = oneshot::channel();
     thread::Builder::new().name("ff2-fuse-session".into()).spawn(move || {

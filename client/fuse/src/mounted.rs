@@ -1,8 +1,11 @@
 //! What all requests of a mount share.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
-use ff2_client::{Client, InodeId, pb};
+use ff2_client::{Client, InodeId, Trust, pb};
 use ff2_daemon::Operations;
 use fuser::{FileAttr, INodeNo, Notifier};
 use parking_lot::Mutex;
@@ -11,11 +14,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     attr::file_attr,
+    coherence::Coherence,
     copies::Copies,
+    device::Device,
     files::{Directories, Files},
     known::Known,
     lock_owners::LockOwners,
     ops::entry::Space,
+    requests::Place,
     who::Groups,
 };
 
@@ -34,8 +40,11 @@ pub(crate) struct Mounted {
     pub(crate) root: InodeId,
     /// The token may speak for every user of this host; else everything is done as its own user.
     pub(crate) for_all_users: bool,
-    /// How long the kernel may trust what it is told.
+    /// How long the kernel may trust what it is told, at most.
     pub(crate) ttl: Duration,
+    /// Nothing is kept but what the namespace promised to tell before it changes.
+    pub(crate) is_coherent: bool,
+    pub(crate) coherence: Coherence,
     pub(crate) files: Files,
     pub(crate) directories: Directories,
     pub(crate) known: Known,
@@ -50,6 +59,7 @@ pub(crate) struct Mounted {
     pub(crate) last: Mutex<Last>,
     /// To the kernel, once the mount stands.
     pub(crate) notifier: OnceLock<Notifier>,
+    pub(crate) device: OnceLock<Device>,
 }
 
 /// See [`crate::limits::ROOT_PATIENCE`].
@@ -70,10 +80,29 @@ impl Mounted {
         if inode == self.root.0 { INodeNo::ROOT } else { INodeNo(inode) }
     }
 
-    /// Attributes for the kernel, which remembers them.
-    pub(crate) fn tell(&self, attr: &pb::Attr) -> FileAttr {
-        self.known.told(attr.inode, attr.version, attr.extras);
-        FileAttr { ino: self.for_kernel(attr.inode), ..file_attr(attr) }
+    /// Attributes for the kernel, and for how long it may keep them.
+    pub(crate) fn tell(&self, attr: &pb::Attr, trust: &Trust) -> (FileAttr, Duration) {
+        let now = Instant::now();
+        // Noted before the look at the trust: what is invalidated between is dropped here and there.
+        self.known.told(attr.inode, attr.version, attr.extras, now + self.ttl);
+        let ttl = trust.attr_of(InodeId(attr.inode)).min(self.ttl);
+        self.known.trusted_until(attr.inode, now + ttl);
+        (FileAttr { ino: self.for_kernel(attr.inode), ..file_attr(attr) }, ttl)
+    }
+
+    /// As [`Mounted::tell`], with a name, for which the kernel takes a reference to the inode. The second
+    /// time is for the name.
+    pub(crate) fn entry(
+        &self,
+        trust: &Trust,
+        place: &Place,
+        attr: &pb::Attr,
+    ) -> (FileAttr, [Duration; 2]) {
+        self.known.looked_up(attr.inode);
+        let is_directory = attr.kind() == pb::FileKind::Directory;
+        self.coherence.told.note(place.parent, &place.name, is_directory);
+        let (told, attr_ttl) = self.tell(attr, trust);
+        (told, [attr_ttl, self.entry_ttl(trust, place.parent)])
     }
 
     /// Makes the kernel forget an inode's pages and attributes. It waits for pages that are being read,

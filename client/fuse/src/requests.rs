@@ -1,10 +1,10 @@
 //! Requests as tasks: who asks, how an outcome becomes a reply.
 
-use std::{future::Future, sync::Arc};
+use std::{ffi::OsStr, future::Future, os::unix::ffi::OsStrExt, sync::Arc, time::Duration};
 
-use ff2_client::{Caller, Code, Result, Status, pb};
+use ff2_client::{Caller, Code, Result, Status, Trust, pb};
 use ff2_daemon::Operation;
-use fuser::{Errno, Generation, INodeNo, ReplyAttr, ReplyEmpty, ReplyEntry, Request};
+use fuser::{Errno, FileAttr, Generation, INodeNo, ReplyAttr, ReplyEmpty, ReplyEntry, Request};
 
 use crate::{
     attr::{errno, no_attr},
@@ -21,17 +21,39 @@ pub(crate) struct Requests(pub(crate) Arc<Mounted>);
 /// One request in progress.
 pub(crate) struct Work {
     pub(crate) at: Arc<Mounted>,
+    /// What the answers may be trusted for.
+    pub(crate) trust: Trust,
     operation: Arc<Operation>,
     who: Who,
 }
 
+/// Where an entry is that is answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) parent: u64,
+    pub(crate) name: Vec<u8>,
+}
+
+impl Place {
+    pub(crate) fn new(parent: INodeNo, name: &OsStr) -> Self {
+        Self { parent: parent.0, name: name.as_bytes().to_vec() }
+    }
+}
+
 impl Work {
+    /// An entry for the kernel, to which it then has a reference, and for how long it may keep the
+    /// attributes and the name.
+    pub(crate) fn entry(&self, place: &Place, attr: &pb::Attr) -> (FileAttr, [Duration; 2]) {
+        self.at.entry(&self.trust, place, attr)
+    }
+
     pub(crate) fn caller(&self) -> Caller {
-        if self.at.for_all_users {
+        let caller = if self.at.for_all_users {
             self.at.client.caller(self.at.groups.credentials(self.who))
         } else {
             self.at.client.me()
-        }
+        };
+        caller.with_trust(self.trust.clone())
     }
 
     /// Runs an operation that changes nothing, counts its outcome and turns a failure into the
@@ -123,7 +145,8 @@ impl Requests {
         let at = self.0.clone();
         let operation = Arc::new(at.operations.begin(op, format!("inode {inode}")));
         let who = Who { uid: request.uid(), gid: request.gid(), pid: request.pid() };
-        Work { at, operation, who }
+        let trust = at.client.trust();
+        Work { at, trust, operation, who }
     }
 
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
@@ -152,22 +175,29 @@ impl Requests {
     pub(crate) fn answer_entry<F>(
         &self,
         work: Work,
+        place: Place,
         reply: ReplyEntry,
-        run: impl FnOnce(Arc<Mounted>, Caller) -> F + Send + 'static,
+        run: impl FnOnce(Arc<Mounted>, Caller, Place) -> F + Send + 'static,
     ) where
         F: Future<Output = Result<Option<pb::Attr>>> + Send + 'static,
     {
         self.spawn(async move {
-            let ttl = work.at.ttl;
-            let operation = run(work.at.clone(), work.caller());
+            let operation = run(work.at.clone(), work.caller(), place.clone());
             match work.run_to_the_end(operation).await {
                 Ok(Some(attr)) => {
-                    work.at.known.looked_up(attr.inode);
-                    reply.entry(&ttl, &work.at.tell(&attr), Generation(attr.generation))
+                    let (told, [attr_ttl, entry_ttl]) = work.entry(&place, &attr);
+                    let generation = Generation(attr.generation);
+                    reply.entry_with_ttls(&attr_ttl, &entry_ttl, &told, generation);
                 }
-                Ok(None) if ttl.is_zero() => reply.error(Errno::ENOENT),
-                // The kernel remembers for the same time that there is no such name.
-                Ok(None) => reply.entry(&ttl, &no_attr(), Generation(0)),
+                Ok(None) => {
+                    work.at.coherence.told.note(place.parent, &place.name, false);
+                    let ttl = work.at.entry_ttl(&work.trust, place.parent);
+                    if ttl.is_zero() {
+                        return reply.error(Errno::ENOENT);
+                    }
+                    // The kernel remembers for so long that there is no such name.
+                    reply.entry(&ttl, &no_attr(), Generation(0));
+                }
                 Err(errno) => reply.error(errno),
             }
         });
@@ -179,14 +209,22 @@ impl Requests {
         reply: ReplyAttr,
         run: impl FnOnce(Arc<Mounted>, Caller) -> F + Send + 'static,
     ) where
-        F: Future<Output = Result<fuser::FileAttr>> + Send + 'static,
+        F: Future<Output = Result<pb::Attr>> + Send + 'static,
     {
         self.spawn(async move {
             let operation = run(work.at.clone(), work.caller());
             match work.run_to_the_end(operation).await {
-                Ok(attr) => reply.attr(&work.at.ttl, &attr),
+                Ok(attr) => {
+                    let (told, ttl) = work.at.tell(&attr, &work.trust);
+                    reply.attr(&ttl, &told);
+                }
                 Err(errno) => reply.error(errno),
             }
         });
     }
+}
+
+/// Where fuser answers one time for a name and its attributes.
+pub(crate) fn shortest([attr, entry]: [Duration; 2]) -> Duration {
+    attr.min(entry)
 }

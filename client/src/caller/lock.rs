@@ -44,6 +44,7 @@ impl LockRange {
             end: self.end,
             pid: self.pid,
             ticket,
+            append: false,
         }
     }
 }

@@ -88,7 +88,7 @@ impl Caller {
             self.shared.report_length(inode).await?;
         }
         let (reply, session) = if how.write || how.truncate {
-            self.shared.mutate_in(&self.cred, Op::Open(op)).await?
+            self.mutate_in(Op::Open(op)).await?
         } else {
             (self.read(Op::Open(op)).await?, self.shared.session.id())
         };
@@ -134,7 +134,7 @@ impl Caller {
             inline: self.shared.options.inline,
             umask: self.umask,
         };
-        let (reply, session) = self.shared.mutate_in(&self.cred, Op::Create(create)).await?;
+        let (reply, session) = self.mutate_in(Op::Create(create)).await?;
         let mut attr = reply.attr.ok_or_else(|| incomplete("attributes"))?;
         let inode = InodeId(attr.inode);
         let hold = Hold::new(&self.shared, inode);

@@ -62,11 +62,13 @@ impl File {
         self.read_range(range).await
     }
 
-    /// The file's size; asked anew if the read goes beyond what is known and that is not fresh.
+    /// The file's size. If it is not certain that what is known is fresh the namespace is asked; if only
+    /// its age is known, not for a read that ends within.
     async fn size_for(&self, end: u64) -> Result<u64> {
-        let size = self.shared().inodes.size(&self.inode);
-        let (_, age) = self.inode.attr();
-        if end <= size || age < self.shared().options.cache {
+        let shared = self.shared();
+        let is_fresh = shared.is_fresh(&self.inode.attr());
+        let size = shared.inodes.size(&self.inode);
+        if is_fresh || (end <= size && !shared.has_callbacks()) {
             return Ok(size);
         }
         Ok(self.caller.get_attr(self.inode.id).await?.size)

@@ -53,29 +53,8 @@ impl File {
         self.write_gated(offset, bytes).await
     }
 
-    /// Writes at the end of the file.
-    pub async fn append_buf(&self, bytes: SharedBuf) -> Result<usize> {
-        self.check_writable()?;
-        self.inode.check_alive()?;
-        let _alone = self.inode.gate.write().await;
-        self.shared().settle(&self.inode, |_| true).await;
-        let end = self.end_of_file().await?;
-        self.write_gated(end, bytes).await
-    }
-
-    /// Where an append goes: at the end as everybody sees it now. Only who wrote last, and did not
-    /// report it, needs not ask: nobody else knows where its bytes end.
-    async fn end_of_file(&self) -> Result<u64> {
-        let (_, age) = self.inode.attr();
-        let inodes = &self.shared().inodes;
-        if age >= self.shared().options.cache || !inodes.is_dirty(self.inode.id) {
-            return Ok(self.caller.get_attr(self.inode.id).await?.size);
-        }
-        Ok(inodes.size(&self.inode))
-    }
-
     /// With the gate held.
-    async fn write_gated(&self, offset: u64, bytes: SharedBuf) -> Result<usize> {
+    pub(super) async fn write_gated(&self, offset: u64, bytes: SharedBuf) -> Result<usize> {
         if bytes.is_empty() {
             return Ok(0);
         }

@@ -82,11 +82,16 @@ impl OpenInode {
         }
     }
 
-    /// The bytes of a range within the file, if they are known and no older than `age`.
-    pub(crate) fn read_inline(&self, range: &Range<u64>, age: Duration) -> Option<Bytes> {
+    /// The bytes of a range within the file, if they are known and their attributes, with their age, will
+    /// do.
+    pub(crate) fn read_inline(
+        &self,
+        range: &Range<u64>,
+        will_do: impl FnOnce(&(pb::Attr, Duration)) -> bool,
+    ) -> Option<Bytes> {
         let state = self.state.lock();
         let base = state.inline_base.as_ref().filter(|base| base.version == state.attr.version)?;
-        if !state.attr.inline || state.attr_at.elapsed() >= age {
+        if !state.attr.inline || !will_do(&(state.attr, state.attr_at.elapsed())) {
             return None;
         }
         let mut bytes = base.bytes.to_vec();

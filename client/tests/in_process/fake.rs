@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use ff2_fabric::{
 };
 use ff2_meta_core::{
     MemKv, StateMachine,
+    callbacks::{CallbackLimits, Callbacks},
     namespace::{self, Class},
 };
 use ff2_proto::{Code, ROOT_INODE, Status, limits, pb, pb::ns_request::Op};
@@ -29,6 +30,10 @@ pub(crate) const CHUNK_SIZE: u32 = limits::CHUNK_SIZE_MIN;
 const CHAINS: u32 = 4;
 const STRIPE: u32 = 3;
 const LEASE_MS: u32 = 600;
+const CALLBACKS: CallbackLimits =
+    CallbackLimits { lease_ms: 3_000, held_max: 10_000, owed_max: 1_000, contended_ms: 20 };
+/// Of the leader that the metad is for ever.
+const TERM: u64 = 1;
 
 pub(crate) struct Fake {
     pub(crate) state: Arc<State>,
@@ -40,6 +45,10 @@ pub(crate) struct Fake {
 pub(crate) struct State {
     key: ClusterKey,
     names: Mutex<Names>,
+    /// What a metad's leader keeps in its memory, in its only term.
+    callbacks: Mutex<Callbacks>,
+    callbacks_moved: tokio::sync::Notify,
+    began: Instant,
     routing: Mutex<pb::RoutingDelta>,
     routing_changed: tokio::sync::Notify,
     chunks: Mutex<BTreeMap<(u64, u32), Chunk>>,
@@ -62,6 +71,8 @@ pub(crate) struct State {
     pub(crate) holding: AtomicBool,
     /// Of grants from now on, seconds; 0 expires at once.
     pub(crate) grant_s: AtomicU64,
+    /// Questions for names and attributes.
+    pub(crate) questions: AtomicU32,
     /// Questions for extended attributes.
     pub(crate) xattr_reads: AtomicU32,
     pub(crate) reads: AtomicU32,
@@ -87,6 +98,9 @@ impl Fake {
         let state = Arc::new(State {
             key: key.clone(),
             names: Mutex::new(Names { kv: MemKv::new(), index: 0, machine: namespace::Namespace }),
+            callbacks: Mutex::new(Callbacks::new(CALLBACKS, 0, [])),
+            callbacks_moved: tokio::sync::Notify::new(),
+            began: Instant::now(),
             routing: Mutex::default(),
             routing_changed: tokio::sync::Notify::new(),
             chunks: Mutex::default(),
@@ -100,6 +114,7 @@ impl Fake {
             hold_opens: AtomicU32::new(0),
             holding: AtomicBool::new(false),
             grant_s: AtomicU64::new(3600),
+            questions: AtomicU32::new(0),
             xattr_reads: AtomicU32::new(0),
             reads: AtomicU32::new(0),
             updates: AtomicU32::new(0),
@@ -223,6 +238,10 @@ fn strike(faults: &AtomicU32) -> bool {
 }
 
 impl State {
+    fn now_ms(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+
     fn log(&self, request: pb::NsRequest) -> Result<pb::NsReply, Status> {
         self.log_within(request, 0)
     }
@@ -352,6 +371,7 @@ impl Namespace for Metad {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let class = namespace::class(&request).ok_or(Code::InvalidArgument)?;
+        let since = self.0.callbacks.lock().position();
         let granted = namespace::granted(&request);
         let mut reply = match class {
             Class::Leader => return Err(Code::Forbidden.into()),
@@ -361,6 +381,9 @@ impl Namespace for Metad {
                     let grant = self.0.key.check_grant(&op.grant, now_s)?;
                     assert!(grant.inode == op.inode && grant.read, "{grant:?}");
                 }
+                if matches!(request.op, Some(Op::Lookup(_) | Op::GetAttr(_))) {
+                    self.0.questions.fetch_add(1, SeqCst);
+                }
                 if matches!(request.op, Some(Op::GetXattr(_))) {
                     self.0.xattr_reads.fetch_add(1, SeqCst);
                 }
@@ -369,7 +392,15 @@ impl Namespace for Metad {
                 ff2_proto::status::check(reply.status.clone())?;
                 reply
             }
-            Class::Keepalive => return self.keepalive(&request).map(Answer::from),
+            Class::Keepalive => {
+                return match &request.op {
+                    Some(Op::AwaitInvalidations(op)) => {
+                        self.await_invalidations(&request, op).await
+                    }
+                    _ => self.keepalive(&request),
+                }
+                .map(Answer::from);
+            }
             Class::Session | Class::Mutation => {
                 let is_open = matches!(request.op, Some(Op::Open(_)));
                 if is_open && strike(&self.0.hold_opens) {
@@ -377,8 +408,7 @@ impl Namespace for Metad {
                         tokio::time::sleep(Duration::from_millis(5)).await;
                     }
                 }
-                let reply = self.0.log_within(request.clone(), subtree)?;
-                self.0.finish(&reply);
+                let reply = self.change(&request, subtree).await?;
                 if class == Class::Mutation && strike(&self.0.lose_mutations) {
                     if self.0.lose_sessions.load(SeqCst) {
                         self.0.expire(request.session);
@@ -399,11 +429,67 @@ impl Namespace for Metad {
             let grant = pb::Grant { inode, session, read, write, expires_s, mac: Bytes::new() };
             reply.grant = self.0.key.grant(grant);
         }
+        let shown = namespace::cacheable(&request).shown(&reply);
+        let (now, session) = (self.0.now_ms(), request.session);
+        reply.callbacks = self.0.callbacks.lock().promise_shown(now, session, since, &shown);
+        reply.callback_term = TERM;
+        self.0.callbacks_moved.notify_waiters();
         Ok(reply.into())
     }
 }
 
 impl Metad {
+    /// Logs a change once nobody caches what it touches.
+    async fn change(&self, request: &pb::NsRequest, subtree: u64) -> Result<pb::NsReply, Status> {
+        let state = &self.0;
+        let touched = namespace::touched(&state.names.lock().kv, request);
+        let change = state.callbacks.lock().begin(state.now_ms(), request.session, touched);
+        state.callbacks_moved.notify_waiters();
+        while !state.callbacks.lock().is_clear(state.now_ms(), &change) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let outcome = state.log_within(request.clone(), subtree);
+        if let Ok(reply) = &outcome {
+            state.finish(reply);
+        }
+        state.callbacks.lock().end(change);
+        outcome
+    }
+
+    async fn await_invalidations(
+        &self,
+        request: &pb::NsRequest,
+        op: &pb::AwaitInvalidationsOp,
+    ) -> Result<pb::NsReply, Status> {
+        let (state, session) = (&self.0, request.session);
+        let answer = |invalidations| pb::NsReply {
+            session,
+            callback_term: TERM,
+            invalidations: Some(invalidations),
+            ..Default::default()
+        };
+        let goes_on = {
+            let (mut callbacks, now) = (state.callbacks.lock(), state.now_ms());
+            let is_in = !op.enroll || callbacks.enroll(now, session, op.enrollment).is_ok();
+            let renewed = callbacks.renew(now, session, op.enrollment, op.handled);
+            op.term == TERM && is_in && renewed.is_ok()
+        };
+        if !goes_on {
+            return Ok(answer(pb::Invalidations::default()));
+        }
+        let until = Instant::now() + Duration::from_millis(op.wait_ms.into());
+        loop {
+            let moved = state.callbacks_moved.notified();
+            let (last, inodes) = state.callbacks.lock().owed_to(session, 100);
+            let left = until.saturating_duration_since(Instant::now());
+            if !inodes.is_empty() || op.enroll || left.is_zero() {
+                let lease_ms = CALLBACKS.lease_ms as u32;
+                return Ok(answer(pb::Invalidations { lease_ms, last, inodes }));
+            }
+            let _ = tokio::time::timeout(left, moved).await;
+        }
+    }
+
     fn keepalive(&self, request: &pb::NsRequest) -> Result<pb::NsReply, Status> {
         let Some(Op::Keepalive(op)) = &request.op else { unreachable!() };
         let probe = Op::ListSessions(pb::ListSessionsOp {});

@@ -46,11 +46,13 @@ pub(super) fn on(place: &Place, args: &Args) -> Result<Vec<Figure>> {
     let stat = |path: &Path| fs::metadata(path).map(drop).context("stat");
     let read = |path: &Path| read(path, size);
     let remove = |path: &Path| fs::remove_file(path).context("remove");
-    let steps: [Step<'_>; 5] = [
+    let steps: [Step<'_>; 7] = [
         ("create", "create and write", &create),
         ("create-sync", "create, write and fsync", &create_synced),
         ("stat", "stat", &stat),
+        ("stat-again", "stat again", &stat),
         ("read", "open, read and close", &read),
+        ("read-again", "open, read and close again", &read),
         ("remove", "remove", &remove),
     ];
     steps

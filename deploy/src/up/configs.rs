@@ -92,7 +92,7 @@ fn mount_config(
         allow_other: rustix::process::geteuid().is_root(),
         read_only: false,
         subdir: None,
-        cache_ms: 1_000,
+        cache_ms: 60_000,
         threads: threads(file),
         log: LogConfig::default(),
     }

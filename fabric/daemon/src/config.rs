@@ -247,7 +247,8 @@ pub struct MountConfig {
     /// from the rest: for that, make the token for the folder.
     #[serde(default)]
     pub subdir: Option<String>,
-    /// How long the kernel may trust attributes and names of other mounts' changes.
+    /// How long the kernel may keep attributes and names without asking again, at most. It drops them
+    /// before another mount changes them; 0: it keeps none.
     #[serde(default = "default_cache_ms")]
     pub cache_ms: u64,
     /// Threads that run its tasks; 0: as many as the machine has cores. Where many daemons share few
@@ -267,7 +268,7 @@ fn default_volume() -> String {
 }
 
 fn default_cache_ms() -> u64 {
-    1_000
+    60_000
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

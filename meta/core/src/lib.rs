@@ -5,6 +5,7 @@
 //! each command before it is logged. `ff2-group` runs them on RocksDB, the simulator in memory.
 #![forbid(unsafe_code)]
 
+pub mod callbacks;
 pub mod cluster;
 pub mod kv;
 pub mod machine;

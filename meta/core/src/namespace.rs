@@ -42,6 +42,8 @@ mod sessions;
 mod set_attr;
 mod set_lock;
 mod set_xattr;
+mod shown;
+mod touched;
 mod truncate;
 mod tx;
 mod unlink;
@@ -65,6 +67,8 @@ use tx::Tx;
 pub use fsck::{Problem, fsck};
 pub use request::{Class, Owner, class, granted, is_mutation, needs_grant, stamp};
 pub use sessions::session;
+pub use shown::{Cacheable, Shown, cacheable};
+pub use touched::touched;
 
 /// The machine of a namespace group: [`pb::NsCommand`] in, [`pb::NsReply`] out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -158,6 +162,9 @@ fn run(
 ) -> Result<pb::NsReply, Status> {
     let mut tx = Tx::new(kv, command, request)?;
     confine::check(&tx.kv, op, command.subtree)?;
+    if command.told && touched(&tx.kv, request).iter().any(|at| !command.touched.contains(at)) {
+        return Err(Status::new(Code::Busy, "a name means another inode by now"));
+    }
     let reply = change(&mut tx, op)?;
     for (key, value) in tx.finish() {
         match value {
@@ -208,6 +215,7 @@ fn change(tx: &mut Tx<'_>, op: &Op) -> Result<pb::NsReply, Status> {
         | Op::ListXattrs(_)
         | Op::GetLock(_)
         | Op::AwaitLocks(_)
+        | Op::AwaitInvalidations(_)
         | Op::Keepalive(_) => Err(Status::new(Code::InvalidArgument, "not a mutation")),
     }
 }
@@ -269,7 +277,7 @@ fn read(
         Op::GetLock(op) => get_lock::get(kv, request.session, op),
         Op::AwaitLocks(op) => get_lock::awaited(kv, request.session, op),
         // All but the session is in the leader's memory.
-        Op::Keepalive(_) => Ok(pb::NsReply::default()),
+        Op::Keepalive(_) | Op::AwaitInvalidations(_) => Ok(pb::NsReply::default()),
         Op::OpenSession(_)
         | Op::CloseSession(_)
         | Op::ExpireSessions(_)

@@ -118,6 +118,7 @@ pub(super) fn op_name(op: &Op) -> &'static str {
         Op::Collect(_) => "collect",
         Op::SetLayout(_) => "set_layout",
         Op::Keepalive(_) => "keepalive",
+        Op::AwaitInvalidations(_) => "await_invalidations",
         Op::RecoverLength(_) => "recover_length",
         Op::GetXattr(_) => "get_xattr",
         Op::ListXattrs(_) => "list_xattrs",

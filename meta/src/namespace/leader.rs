@@ -12,7 +12,9 @@ use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 use pb::ns_request::Op;
 
-use super::{NamespaceGroup, sessions::SessionBook, truncation::Truncations};
+use super::{
+    NamespaceGroup, callbacks::CallbackBook, sessions::SessionBook, truncation::Truncations,
+};
 use crate::{leading::Term, limits};
 
 /// The present term's memory, if this metad leads.
@@ -27,12 +29,22 @@ impl Lead {
     }
 }
 
+/// As long as the term's work is not dropped.
+struct Reign(Lead);
+
+impl Drop for Reign {
+    fn drop(&mut self) {
+        *self.0.now.lock() = None;
+    }
+}
+
 /// A leader's memory of one term.
 #[derive(Debug)]
 pub(crate) struct NamespaceLead {
     pub(super) term: Term,
     book: Mutex<SessionBook>,
     pub(super) truncations: Truncations,
+    pub(super) callbacks: CallbackBook,
 }
 
 impl NamespaceLead {
@@ -69,8 +81,14 @@ impl NamespaceGroup {
     pub(crate) async fn lead_term(self: Arc<Self>, term: Term) {
         tracing::info!(term = term.number(), "leads the namespace group");
         let book = Mutex::new(SessionBook::new(self.session_ms.into()));
-        let lead = Arc::new(NamespaceLead { term, book, truncations: Truncations::default() });
+        let lead = Arc::new(NamespaceLead {
+            term,
+            book,
+            truncations: Truncations::default(),
+            callbacks: CallbackBook::new(self.callback_metrics.clone()),
+        });
         *self.lead.now.lock() = Some(lead.clone());
+        let _reign = Reign(self.lead.clone());
         let (group, lead) = (&self, &lead);
         futures::join!(
             rounds("expire sessions", limits::SESSIONS_ROUND, || group.expire_sessions(lead)),

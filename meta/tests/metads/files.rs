@@ -22,7 +22,8 @@ fn create(name: &str) -> Op {
 }
 
 fn lookup(name: &str) -> Op {
-    Op::Lookup(pb::LookupOp { parent: ROOT, name: name.as_bytes().to_vec().into() })
+    let name = name.as_bytes().to_vec().into();
+    Op::Lookup(pb::LookupOp { parent: ROOT, name, ..Default::default() })
 }
 
 /// The root directory belongs to root: lets everybody create in it.

@@ -280,7 +280,11 @@ impl Client {
         let (peers, routing) = world.peers(Identity::User(token.clone()));
         let finder = LeaderFinder::new(NAMESPACE_GROUP, world.addresses(), peers, routing);
         let mut client = Self { finder, session: 0, seq: 0 };
-        let open = Op::OpenSession(pb::OpenSessionOp { description: "test".into(), nonce });
+        let open = Op::OpenSession(pb::OpenSessionOp {
+            description: "test".into(),
+            nonce,
+            ..Default::default()
+        });
         let reply = client.ask(open).await.unwrap();
         assert!(reply.session_lease_ms > 0);
         client.session = reply.session;

@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+pub mod history;
 pub mod load;
 
 /// The smallest cluster in which each role can lose a server.

@@ -115,7 +115,7 @@ impl NameClient {
     fn begin(&mut self, cx: &mut Context<'_>) -> (pb::NsRequest, Goal) {
         if self.session == 0 {
             let nonce = u64::from(self.place);
-            let open = pb::OpenSessionOp { description: "sim".into(), nonce };
+            let open = pb::OpenSessionOp { description: "sim".into(), nonce, ..Default::default() };
             return (self.request(Op::OpenSession(open), true), Goal::Session);
         }
         if self.folder == 0 {
@@ -129,7 +129,7 @@ impl NameClient {
                 let op = make(ROOT_INODE.0, name, pb::FileKind::Regular);
                 return (self.request(op, true), Goal::MakeShared);
             }
-            let op = Op::Lookup(pb::LookupOp { parent: ROOT_INODE.0, name });
+            let op = Op::Lookup(pb::LookupOp { parent: ROOT_INODE.0, name, ..Default::default() });
             return (self.request(op, false), Goal::FindShared);
         }
         self.counter += 1;

@@ -154,7 +154,11 @@ fn names_are_there(world: &World, problems: &mut Vec<String>) {
     };
     for client in &world.name_clients {
         let name = client.folder_name();
-        let op = pb::ns_request::Op::Lookup(pb::LookupOp { parent: ROOT_INODE.0, name });
+        let op = pb::ns_request::Op::Lookup(pb::LookupOp {
+            parent: ROOT_INODE.0,
+            name,
+            ..Default::default()
+        });
         let reply = ask(op);
         let Some(folder) = reply.attr else {
             let status = reply.status;

@@ -9,6 +9,7 @@ use crate::{
     files::{Directory, Page},
     limits,
     mounted::Mounted,
+    requests::Work,
 };
 
 /// Offsets of "." and "..": they come first.
@@ -29,27 +30,28 @@ pub(crate) fn directory(at: &Mounted, handle: u64) -> Result<Arc<Directory>> {
 /// The entries behind an offset, those left from the last page first. What is not taken stays for
 /// the next request; see [`take`].
 pub(crate) async fn page<'d>(
-    at: &Mounted,
-    caller: &Caller,
+    work: &Work,
     directory: &'d Directory,
     offset: u64,
     plus: bool,
 ) -> Result<MutexGuard<'d, Page>> {
     let after = offset.saturating_sub(DOT_DOT);
     let mut page = directory.page.lock().await;
-    let goes_on = page.after == after && (page.plus || !plus) && page.fetched.elapsed() < at.ttl;
+    let goes_on = page.after == after
+        && (page.plus || !plus)
+        && page.fetched.elapsed() < limits::DIR_PAGE_AGE;
     // At the start a program wants to see the directory as it is now.
     if goes_on && after > 0 && (!page.entries.is_empty() || page.end) {
         return Ok(page);
     }
-    let inode = InodeId(directory.inode);
+    let (inode, caller) = (InodeId(directory.inode), work.caller());
     let fetched = Instant::now();
     let (entries, end) = caller.read_dir_page(inode, after, limits::DIR_PAGE, plus).await?;
     let mut entries = VecDeque::from(entries);
     if plus {
-        fill_in(caller, &mut entries).await;
+        fill_in(&caller, &mut entries).await;
     }
-    *page = Page { after, plus, entries, end, fetched };
+    *page = Page { after, plus, entries, end, fetched, trust: work.trust.clone() };
     Ok(page)
 }
 

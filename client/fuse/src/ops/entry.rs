@@ -1,31 +1,21 @@
-//! Entries and attributes: lookup, getattr, setattr, readlink, access, statfs.
+//! Attributes: getattr, setattr, readlink, access, statfs.
 
 use std::future::Future;
 
-use ff2_client::{Caller, Code, InodeId, Result, pb};
-use fuser::FileAttr;
+use ff2_client::{Caller, InodeId, Result, pb};
 use tokio::time::timeout;
 
 use crate::{attr::Change, limits, mounted::Mounted};
 
-/// An entry for the kernel. `None`: there is no such name.
-pub(crate) async fn lookup(caller: &Caller, parent: u64, name: &[u8]) -> Result<Option<pb::Attr>> {
-    match caller.lookup(InodeId(parent), name).await {
-        Ok(attr) => Ok(Some(attr)),
-        Err(failure) if failure.code == Code::NotFound => Ok(None),
-        Err(failure) => Err(failure),
-    }
-}
-
-pub(crate) async fn getattr(at: &Mounted, caller: &Caller, inode: u64) -> Result<FileAttr> {
+pub(crate) async fn getattr(at: &Mounted, caller: &Caller, inode: u64) -> Result<pb::Attr> {
     let ask = caller.get_attr(InodeId(inode));
     if inode != at.root.0 {
-        return Ok(at.tell(&ask.await?));
+        return ask.await;
     }
     let known = at.last.lock().root;
     let attr = unless_silent(ask, known).await?;
     at.last.lock().root = Some(attr);
-    Ok(at.tell(&attr))
+    Ok(attr)
 }
 
 /// The namespace's answer, or, if it does not come soon, what it said before. If it said nothing yet
@@ -45,15 +35,14 @@ pub(crate) async fn setattr(
     inode: u64,
     change: Change,
     handle: Option<u64>,
-) -> Result<FileAttr> {
+) -> Result<pb::Attr> {
     let file = handle.and_then(|handle| at.files.get(handle));
     let by_handle = change.size.is_some()
         && file.is_some_and(|file| file.how().write && file.inode().0 == inode);
     if change.size.is_some() {
         at.known.written(inode);
     }
-    let attr = caller.set_attr(InodeId(inode), change.into_change(by_handle)).await?;
-    Ok(at.tell(&attr))
+    caller.set_attr(InodeId(inode), change.into_change(by_handle)).await
 }
 
 /// What statvfs shows, in blocks of 4 KiB.

@@ -3,16 +3,17 @@
 use ff2_client::{Caller, Code, InodeId, NodeKind, RenameHow, Result, Status, pb};
 use fuser::RenameFlags;
 
+use crate::requests::Place;
+
 /// Makes anything but an open file.
 pub(crate) async fn make(
     caller: &Caller,
-    parent: u64,
-    name: &[u8],
+    place: &Place,
     kind: Option<NodeKind>,
     mode: u32,
 ) -> Result<pb::Attr> {
     let kind = kind.ok_or_else(|| Status::new(Code::InvalidArgument, "no such kind of node"))?;
-    caller.make_node(InodeId(parent), name, kind, mode & 0o7777).await
+    caller.make_node(InodeId(place.parent), &place.name, kind, mode & 0o7777).await
 }
 
 pub(crate) async fn rename(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ff2_client::{Caller, Code, File, InodeId, OpenHow, Result, Status, pb};
 use fuser::{FopenFlags, OpenAccMode, OpenFlags};
 
-use crate::{known::Pages, mounted::Mounted};
+use crate::{known::Pages, mounted::Mounted, requests::Place};
 
 /// The kernel's own flag of an open that is to run the file (`FMODE_EXEC`).
 const OPEN_TO_EXECUTE: i32 = 0x20;
@@ -80,13 +80,12 @@ pub(crate) struct Created {
 
 pub(crate) async fn create(
     caller: &Caller,
-    parent: u64,
-    name: &[u8],
+    place: &Place,
     mode: u32,
     flags: OpenFlags,
 ) -> Result<Created> {
     let how = OpenHow { create: Some(mode & 0o7777), ..open_how(flags) };
-    let (file, attr, _) = caller.create(InodeId(parent), name, how).await?;
+    let (file, attr, _) = caller.create(InodeId(place.parent), &place.name, how).await?;
     Ok(Created { attr, file, flags: fopen_flags(flags, false) })
 }
 

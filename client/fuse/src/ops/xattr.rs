@@ -8,7 +8,7 @@ use crate::mounted::Mounted;
 /// older than the mode that it goes by: it asks for ACLs and capabilities of every file that it meets,
 /// and so does `ls -l`.
 pub(crate) async fn get(at: &Mounted, caller: &Caller, inode: u64, name: &[u8]) -> Result<Vec<u8>> {
-    if let Some(known) = at.known.extras(inode, at.ttl)
+    if let Some(known) = at.known.extras(inode)
         && !extras::may_have(known, name)
     {
         return Err(Code::NoAttribute.into());
@@ -18,7 +18,7 @@ pub(crate) async fn get(at: &Mounted, caller: &Caller, inode: u64, name: &[u8]) 
 
 /// Names with a NUL behind each.
 pub(crate) async fn list(at: &Mounted, caller: &Caller, inode: u64) -> Result<Vec<u8>> {
-    if at.known.extras(inode, at.ttl) == Some(0) {
+    if at.known.extras(inode) == Some(0) {
         return Ok(Vec::new());
     }
     let names = caller.list_xattrs(InodeId(inode)).await?;

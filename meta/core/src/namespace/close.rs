@@ -8,7 +8,7 @@ use super::{
     inline,
     inode::{self, Inode},
     keys::{self, Tag},
-    length, open, perm,
+    length, locks, open, perm,
     tx::Tx,
     xattr,
 };
@@ -21,8 +21,10 @@ pub(super) fn close(tx: &mut Tx<'_>, op: &pb::CloseOp) -> Result<pb::NsReply, St
         length_in_doubt = wrote(tx, &mut inode, &writer, &Wrote::of_close(op))?;
     }
     length::attempted(tx, &mut inode, op.attempted_end)?;
+    let mut lock_grants = Vec::new();
     if op.opens == 0 || op.opens >= writer.opens {
         open::end_write(tx, &mut inode, tx.session)?;
+        lock_grants = locks::end_append(tx, inode.id(), tx.session)?;
     } else {
         // Another open of this session was on its way while this close was sent.
         writer.opens -= op.opens;
@@ -30,7 +32,8 @@ pub(super) fn close(tx: &mut Tx<'_>, op: &pb::CloseOp) -> Result<pb::NsReply, St
         tx.kv.put(&key, Bytes::from(writer.encode_to_vec()));
     }
     tx.put_inode(&inode);
-    Ok(pb::NsReply { attr: Some(inode.attr), length_in_doubt, ..Default::default() })
+    let attr = Some(inode.attr);
+    Ok(pb::NsReply { attr, length_in_doubt, lock_grants, ..Default::default() })
 }
 
 pub(super) fn report_length(

@@ -99,6 +99,7 @@ fn inodes(op: &Op) -> [Option<u64>; 2] {
         Op::StatFs(_)
         | Op::AwaitLocks(_)
         | Op::Keepalive(_)
+        | Op::AwaitInvalidations(_)
         | Op::OpenSession(_)
         | Op::CloseSession(_)
         | Op::ListSessions(_)

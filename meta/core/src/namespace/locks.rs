@@ -37,7 +37,11 @@ pub(super) fn request(session: u64, lock: Option<&pb::Lock>) -> Result<pb::Lock,
     if lock.start > lock.end {
         return Err(Status::new(Code::InvalidArgument, "the range ends before it starts"));
     }
-    let (start, end) = if lock.flock { (0, u64::MAX) } else { (lock.start, lock.end) };
+    if lock.flock && lock.append {
+        return Err(Status::new(Code::InvalidArgument, "a lock is of one kind"));
+    }
+    let is_whole = lock.flock || lock.append;
+    let (start, end) = if is_whole { (0, u64::MAX) } else { (lock.start, lock.end) };
     Ok(pb::Lock { session, start, end, ..*lock })
 }
 
@@ -125,7 +129,9 @@ pub(super) fn is_circle(tx: &Tx<'_>, table: &Table, want: &pb::Lock) -> Result<b
         for (inode, ticket) in waits_of(&tx.kv, owner) {
             let table = load(&tx.kv, inode)?;
             let is_it = |lock: &&pb::Lock| lock.session == owner.0 && lock.ticket == ticket;
-            let Some(wait) = table.waiting().iter().find(is_it).filter(|lock| !lock.flock) else {
+            let Some(wait) =
+                table.waiting().iter().find(is_it).filter(|lock| !lock.flock && !lock.append)
+            else {
                 continue;
             };
             next.extend(table.conflicts(wait).map(|held| (held.session, held.owner)));
@@ -141,6 +147,22 @@ fn waits_of(kv: &dyn KvRead, (session, owner): (u64, u64)) -> Vec<(u64, u64)> {
     let wait =
         |(key, inode): (Bytes, Bytes)| Some((keys::number(&inode)?, keys::number(key.get(17..)?)?));
     pairs.into_iter().filter_map(wait).collect()
+}
+
+/// A session writes an inode no more: it appends no more either.
+pub(super) fn end_append(
+    tx: &mut Tx<'_>,
+    inode: u64,
+    session: u64,
+) -> Result<Vec<pb::LockGrant>, Status> {
+    let before = load(&tx.kv, inode)?;
+    let appends = |lock: &&pb::Lock| lock.append && lock.session == session;
+    let Some(held) = before.held().iter().find(appends) else { return Ok(Vec::new()) };
+    let mut after = before.clone();
+    after.unlock(held);
+    let granted = after.grant();
+    store(tx, inode, &before, &after)?;
+    Ok(granted)
 }
 
 /// A session that ends leaves one inode: its locks go, and others come in.

@@ -17,12 +17,14 @@ pub(super) fn lookup(
     let parent = inode::load(kv, op.parent)?;
     perm::search(cred, &parent)?;
     dir::check_name(&op.name)?;
+    let parent_attr = Some(parent.attr);
     let Some(entry) = dir::lookup(kv, &parent, &op.name)? else {
-        return Err(Code::NotFound.into());
+        let absent = pb::NsReply { parent_attr, ..Default::default() };
+        return if op.absent_is_answer { Ok(absent) } else { Err(Code::NotFound.into()) };
     };
     let child = inode::load_named(kv, &entry)?;
     child.settled()?;
-    Ok(pb::NsReply { attr: Some(child.attr), ..Default::default() })
+    Ok(pb::NsReply { attr: Some(child.attr), parent_attr, ..Default::default() })
 }
 
 pub(super) fn get_attr(kv: &dyn KvRead, op: &pb::GetAttrOp) -> Result<pb::NsReply, Status> {

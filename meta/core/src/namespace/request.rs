@@ -68,7 +68,7 @@ pub(super) fn class_of(op: &Op) -> Class {
         Op::ExpireSessions(_) | Op::FinishTruncate(_) | Op::Collect(_) | Op::RecoverLength(_) => {
             Class::Leader
         }
-        Op::Keepalive(_) => Class::Keepalive,
+        Op::Keepalive(_) | Op::AwaitInvalidations(_) => Class::Keepalive,
     }
 }
 
@@ -119,6 +119,7 @@ pub fn granted(request: &pb::NsRequest) -> Option<(bool, bool)> {
         | Op::Collect(_)
         | Op::SetLayout(_)
         | Op::Keepalive(_)
+        | Op::AwaitInvalidations(_)
         | Op::RecoverLength(_)
         | Op::GetXattr(_)
         | Op::ListXattrs(_)
@@ -141,7 +142,7 @@ pub fn stamp(
     default_layout: Option<pb::Layout>,
 ) -> pb::NsCommand {
     let request = Some(request);
-    pb::NsCommand { now_ns, seed, request, default_layout, owner: None, subtree: 0 }
+    pb::NsCommand { now_ns, seed, request, default_layout, ..Default::default() }
 }
 
 #[cfg(test)]

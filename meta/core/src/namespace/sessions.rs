@@ -65,6 +65,7 @@ pub(super) fn open(tx: &mut Tx<'_>, op: &pb::OpenSessionOp) -> Result<pb::NsRepl
         opened_ns: tx.now_ns,
         owner: tx.owner,
         ending: false,
+        caches: op.caches,
     };
     put(tx, &record);
     let id = Bytes::copy_from_slice(&session.to_be_bytes());

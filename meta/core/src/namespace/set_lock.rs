@@ -24,6 +24,8 @@ pub(super) fn set(tx: &mut Tx<'_>, op: &pb::SetLockOp) -> Result<pb::NsReply, St
         return Err(Code::WouldBlock.into());
     } else if want.ticket == 0 {
         return Err(Status::new(Code::InvalidArgument, "who waits needs a ticket"));
+    } else if want.append {
+        // One of each session; who is told that others wait lets it go.
     } else if want.flock {
         // It lets go of what it has first, as on Linux: two that hold it shared and both want it
         // alone would else wait for each other for ever.

@@ -5,8 +5,10 @@
 mod content;
 mod tree;
 
+use ff2_meta_core::namespace::touched;
 use ff2_proto::pb::{self, Code, FileKind, ns_request::Op};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 
 use crate::{
     ops::*,
@@ -133,11 +135,25 @@ impl Pair {
             let op = step.op(&self.tree);
             let who = &self.users[step.who];
             let expected = self.tree.apply(who, &op);
+            let before = self.seen();
+            let request = pb::NsRequest { op: Some(op.clone()), ..Default::default() };
+            let touched = touched(&self.volume.kv, &request);
             let got = self.volume.ask(who, op.clone());
             let code = got.as_ref().map(|_| ()).map_err(|code| *code);
             assert_eq!(code, expected, "{who:?} {op:?}");
+            // Who caches any of them is told before: an inode that changed is among those named.
+            for (inode, attr) in self.seen() {
+                let is_known = before.get(&inode).is_none_or(|before| *before == attr);
+                assert!(is_known || touched.contains(&inode), "{op:?} touched {inode} unnamed");
+            }
         }
         self.compare();
+    }
+
+    /// What everybody sees of the inodes. A directory's entries show in its version.
+    fn seen(&self) -> BTreeMap<u64, pb::Attr> {
+        let look = |inode| self.volume.look(Op::GetAttr(pb::GetAttrOp { inode })).ok()?.attr;
+        (1..self.tree.next_inode).filter_map(|inode| Some((inode, look(inode)?))).collect()
     }
 
     /// What the leader's driver does, and sessions that end.

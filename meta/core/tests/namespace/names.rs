@@ -11,6 +11,31 @@ fn id(reply: Result<pb::NsReply, Code>) -> u64 {
     reply.expect("an inode").attr.expect("an attr").inode
 }
 
+/// Nobody was told of the inode that a name means since another command came first.
+#[test]
+fn what_was_not_told_is_not_touched() {
+    let (mut v, root) = Volume::with_root();
+    let old = id(v.ask(&root, touch(ROOT, "f", 0o644)));
+    let new = id(v.ask(&root, touch(ROOT, "g", 0o644)));
+    v.ask(&root, Op::Rename(rename(ROOT, "g", ROOT, "f"))).unwrap();
+    let (session, cred) = (root.session, Some(pb::Credentials::default()));
+    let request = |seq, op| pb::NsRequest {
+        volume: 1,
+        session,
+        seq,
+        ack_below: 0,
+        cred: cred.clone(),
+        op: Some(op),
+    };
+    let late = v.log_told(request(1_000, unlink(ROOT, "f")), None, 0, vec![ROOT, old]);
+    assert_eq!(late, Err(Code::Busy));
+    assert_eq!(id(v.ask(&root, lookup(ROOT, "f"))), new);
+    v.log_told(request(1_000, unlink(ROOT, "f")), None, 0, vec![ROOT, new]).unwrap();
+    // The name is free by now: whoever caches that it is not was told nothing.
+    let open = Op::Create(pb::CreateOp { write: true, ..open_or_create(ROOT, "f", 0o644) });
+    assert_eq!(v.log_told(request(1_001, open), None, 0, vec![]), Err(Code::Busy));
+}
+
 #[test]
 fn a_tree_is_made_found_and_removed() {
     let (mut v, root) = Volume::with_root();

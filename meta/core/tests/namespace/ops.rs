@@ -8,7 +8,7 @@ fn bytes(text: &str) -> Bytes {
 }
 
 pub(crate) fn lookup(parent: u64, name: &str) -> Op {
-    Op::Lookup(pb::LookupOp { parent, name: bytes(name) })
+    Op::Lookup(pb::LookupOp { parent, name: bytes(name), ..Default::default() })
 }
 
 /// A new file, open for writing.

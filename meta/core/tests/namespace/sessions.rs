@@ -25,7 +25,8 @@ fn numbered(who: &Who, seq: u64, ack_below: u64, op: Op) -> pb::NsRequest {
 fn sessions_open_once_and_end() {
     let (mut v, root) = Volume::with_root();
     let open = |nonce, description: &str| {
-        Op::OpenSession(pb::OpenSessionOp { description: description.into(), nonce })
+        let description = description.into();
+        Op::OpenSession(pb::OpenSessionOp { description, nonce, ..Default::default() })
     };
     let first = v.lead(open(5, "host a")).unwrap().session;
     assert_eq!(v.lead(open(5, "host a")).unwrap().session, first, "a retry finds its session");

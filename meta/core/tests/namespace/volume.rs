@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use ff2_meta_core::{
     Kv, MemKv, StateMachine,
-    namespace::{Class, Namespace, Owner, class, fsck, query, query_of, stamp},
+    namespace::{Class, Namespace, Owner, class, fsck, query, query_of, stamp, touched},
 };
 use ff2_proto::{
     limits,
@@ -56,7 +56,8 @@ impl Volume {
     /// A user in a new session.
     pub(crate) fn user(&mut self, uid: u32, gid: u32, groups: &[u32]) -> Who {
         self.next_nonce += 1;
-        let open = pb::OpenSessionOp { description: "a test".into(), nonce: self.next_nonce };
+        let (description, nonce) = ("a test".into(), self.next_nonce);
+        let open = pb::OpenSessionOp { description, nonce, ..Default::default() };
         let session = self.lead(Op::OpenSession(open)).expect("a session").session;
         Who { session, cred: pb::Credentials { uid, gid, groups: groups.to_vec() } }
     }
@@ -120,11 +121,24 @@ impl Volume {
         owner: Owner,
         subtree: u64,
     ) -> Result<pb::NsReply, Code> {
+        let touched = touched(&self.kv, &request);
+        self.log_told(request, owner, subtree, touched)
+    }
+
+    /// As [`Volume::log`], when those that cache these inodes were told.
+    pub(crate) fn log_told(
+        &mut self,
+        request: pb::NsRequest,
+        owner: Owner,
+        subtree: u64,
+        touched: Vec<u64>,
+    ) -> Result<pb::NsReply, Code> {
         self.now_ns += 10;
         let before = self.kv.clone();
         let seed = self.now_ns as u64 * 31;
         let command = stamp(request, self.now_ns, seed, Some(LAYOUT));
-        let command = pb::NsCommand { owner, subtree, ..command }.encode_to_vec();
+        let command = pb::NsCommand { owner, subtree, told: true, touched, ..command };
+        let command = command.encode_to_vec();
         let answer = self.apply(&command);
         let reply = pb::NsReply::decode(answer.as_slice()).expect("a reply");
         let hash = self.kv.hash();

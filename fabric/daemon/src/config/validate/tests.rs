@@ -57,7 +57,7 @@ fn mount() -> MountConfig {
         allow_other: false,
         read_only: false,
         subdir: None,
-        cache_ms: 1_000,
+        cache_ms: 60_000,
         threads: 0,
         log: LogConfig::default(),
     }

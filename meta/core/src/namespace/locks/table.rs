@@ -1,7 +1,8 @@
 //! The locks of one inode as a state machine without keys: who holds which ranges, who waits, and who
 //! is next.
 //!
-//! Byte ranges and whole-file locks (`flock`) are two worlds that do not know of each other. An owner's
+//! Byte ranges, whole-file locks (`flock`) and the locks of who appends are worlds that do not know of each
+//! other. An owner's
 //! ranges never overlap: a new one replaces what it covers, cutting or joining the others. Waits are
 //! served in the order of their coming; a request that nothing held stands against is granted at once,
 //! as on Linux, because an owner that already holds locks elsewhere must not wait for one that waits
@@ -142,12 +143,16 @@ impl Table {
 
     /// One order for equal content, whatever led to it.
     fn sort(&mut self) {
-        self.held.sort_unstable_by_key(|lock| (lock.flock, lock.start, lock.session, lock.owner));
+        self.held.sort_unstable_by_key(|lock| (kind(lock), lock.start, lock.session, lock.owner));
     }
 }
 
+fn kind(lock: &Lock) -> (bool, bool) {
+    (lock.flock, lock.append)
+}
+
 fn is_same_owner(a: &Lock, b: &Lock) -> bool {
-    (a.session, a.owner, a.flock) == (b.session, b.owner, b.flock)
+    (a.session, a.owner, kind(a)) == (b.session, b.owner, kind(b))
 }
 
 fn overlaps(a: &Lock, b: &Lock) -> bool {
@@ -160,7 +165,7 @@ fn touches(a: &Lock, b: &Lock) -> bool {
 }
 
 fn stands_against(held: &Lock, want: &Lock) -> bool {
-    held.flock == want.flock
+    kind(held) == kind(want)
         && !is_same_owner(held, want)
         && overlaps(held, want)
         && (held.exclusive || want.exclusive)

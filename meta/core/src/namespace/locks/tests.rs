@@ -35,6 +35,20 @@ fn ranges_are_cut_and_joined() {
 }
 
 #[test]
+fn who_appends_keeps_only_others_from_it() {
+    let mut table = Table::default();
+    let append = |owner| Lock { append: true, ..lock(owner, 0, u64::MAX, true) };
+    assert_eq!(table.try_set(&append(0)), Outcome::Granted);
+    assert_eq!(table.try_set(&append(2)), Outcome::Refused(append(0)));
+    assert_eq!(table.try_set(&lock(2, 0, u64::MAX, true)), Outcome::Granted);
+    let flock = Lock { flock: true, ..lock(2, 0, u64::MAX, true) };
+    assert_eq!(table.try_set(&flock), Outcome::Granted);
+    table.enqueue(Lock { ticket: 5, ..append(2) });
+    table.unlock(&append(0));
+    assert_eq!(table.grant(), [LockGrant { session: 2, ticket: 5 }]);
+}
+
+#[test]
 fn whole_file_locks_are_a_world_of_their_own() {
     let mut table = Table::default();
     let flock = |owner, exclusive| Lock { flock: true, ..lock(owner, 0, u64::MAX, exclusive) };

@@ -1,0 +1,184 @@
+//! Which inodes this client may cache: the callbacks that came with answers of the namespace, as long as
+//! their lease goes on.
+//!
+//! An invalidation may overtake the answer that it makes void. So whoever asks notes the position before,
+//! and an answer counts only if nothing of it was invalidated since. What is cached is bounded by the
+//! leader, which takes old callbacks back.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use ff2_proto::InodeId;
+
+/// Invalidations that are remembered for answers on their way; one that takes longer is not cached.
+const REMEMBERED: usize = 4_096;
+
+#[derive(Debug, Default)]
+pub struct HeldCallbacks {
+    /// Of the leader that made the promises; 0: none.
+    term: u64,
+    /// On the caller's monotonic clock; nothing is held without.
+    lease_until: Option<Duration>,
+    /// With the version that the answer showed.
+    held: BTreeMap<InodeId, u64>,
+    dropped: VecDeque<InodeId>,
+    /// Invalidations that were forgotten; all answers that began before it are refused.
+    before: u64,
+}
+
+impl HeldCallbacks {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Where an answer begins.
+    pub fn position(&self) -> u64 {
+        self.before + self.dropped.len() as u64
+    }
+
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Takes in the callback of an answer that began at `since`. False: the answer may be old.
+    pub fn take(&mut self, term: u64, since: u64, inode: InodeId, version: u64) -> bool {
+        if term != self.term || self.lease_until.is_none() {
+            return false;
+        }
+        let Some(skipped) = since.checked_sub(self.before) else { return false };
+        let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
+        if self.dropped.iter().skip(skipped).any(|dropped| *dropped == inode) {
+            return false;
+        }
+        let held = self.held.entry(inode).or_insert(version);
+        // An answer that was overtaken by one after an own change.
+        let is_newest = version >= *held;
+        *held = version.max(*held);
+        is_newest
+    }
+
+    /// These are about to change.
+    pub fn invalidate(&mut self, inodes: &[InodeId]) {
+        for &inode in inodes {
+            self.held.remove(&inode);
+            if self.dropped.len() == REMEMBERED {
+                self.dropped.pop_front();
+                self.before += 1;
+            }
+            self.dropped.push_back(inode);
+        }
+    }
+
+    /// Drops everything, and begins anew with the leader of this term. Answers on their way do not count.
+    pub fn begin(&mut self, term: u64) {
+        self.refuse_begun();
+        self.held.clear();
+        self.lease_until = None;
+        self.term = term;
+    }
+
+    /// Answers that began before do not count.
+    fn refuse_begun(&mut self) {
+        self.before = self.position() + 1;
+        self.dropped.clear();
+    }
+
+    /// All invalidations of the answer to a question were handled; what it renewed lasts until then. The
+    /// first time it is the answer to the beginning: what the leader promised before, it may have
+    /// forgotten.
+    pub fn renewed(&mut self, until: Duration) {
+        if self.lease_until.is_none() {
+            self.refuse_begun();
+        }
+        self.lease_until = self.lease_until.max(Some(until));
+    }
+
+    /// Whether the namespace has the inode still in this version.
+    pub fn is_current(&self, now: Duration, inode: InodeId, version: u64) -> bool {
+        self.lasts(now, inode) > Duration::ZERO && self.held.get(&inode) == Some(&version)
+    }
+
+    /// For how long what is known of an inode may be shown without asking; zero: not at all.
+    pub fn lasts(&self, now: Duration, inode: InodeId) -> Duration {
+        let until = self.lease_until.filter(|_| self.held.contains_key(&inode));
+        until.map_or(Duration::ZERO, |until| until.saturating_sub(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: InodeId = InodeId(7);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn held() -> HeldCallbacks {
+        let mut held = HeldCallbacks::new();
+        held.begin(3);
+        held.renewed(5 * SECOND);
+        held
+    }
+
+    #[test]
+    fn what_is_held_lasts_as_long_as_the_lease() {
+        let mut held = held();
+        assert!(held.take(3, held.position(), FILE, 1));
+        assert_eq!(held.lasts(SECOND, FILE), 4 * SECOND);
+        assert!(held.is_current(SECOND, FILE, 1) && !held.is_current(SECOND, FILE, 2));
+        assert_eq!(held.lasts(5 * SECOND, FILE), Duration::ZERO);
+        held.renewed(4 * SECOND);
+        assert_eq!(held.lasts(SECOND, FILE), 4 * SECOND, "a late answer takes nothing away");
+        assert_eq!(held.lasts(SECOND, InodeId(8)), Duration::ZERO);
+    }
+
+    #[test]
+    fn an_invalidation_that_overtook_an_answer_makes_it_void() {
+        let mut held = held();
+        let since = held.position();
+        held.invalidate(&[FILE]);
+        assert!(!held.take(3, since, FILE, 1));
+        assert!(held.take(3, since, InodeId(8), 1));
+        assert!(held.take(3, held.position(), FILE, 2));
+        held.invalidate(&[FILE]);
+        assert_eq!(held.lasts(SECOND, FILE), Duration::ZERO);
+        for inode in 0..REMEMBERED as u64 {
+            held.invalidate(&[InodeId(100 + inode)]);
+        }
+        assert!(!held.take(3, since, InodeId(9), 1), "what happened since is forgotten");
+    }
+
+    #[test]
+    fn promises_of_another_leader_do_not_count() {
+        let mut held = held();
+        let since = held.position();
+        assert!(!held.take(2, since, FILE, 1) && !held.take(0, since, FILE, 1));
+        assert!(held.take(3, since, FILE, 1));
+        held.begin(4);
+        assert_eq!((held.len(), held.lasts(SECOND, FILE)), (0, Duration::ZERO));
+        assert!(!held.take(4, since, FILE, 1), "it began before");
+        let since = held.position();
+        assert!(
+            !held.take(4, since, FILE, 1),
+            "the leader has not said that it enrolled this client"
+        );
+        held.renewed(5 * SECOND);
+        assert!(!held.take(4, since, FILE, 1), "it began before that");
+        assert!(held.take(4, held.position(), FILE, 1));
+        assert_eq!(held.lasts(SECOND, FILE), 4 * SECOND);
+    }
+
+    #[test]
+    fn of_two_answers_the_newer_counts() {
+        let mut held = held();
+        let since = held.position();
+        assert!(held.take(3, since, FILE, 6));
+        assert!(!held.take(3, since, FILE, 5));
+        assert!(held.is_current(SECOND, FILE, 6));
+    }
+}

@@ -1,0 +1,89 @@
+//! Which inodes a request would change as the keys are now: whom the leader tells before it logs the
+//! request, so that nobody caches what it changes (see [`crate::callbacks`]).
+
+use ff2_proto::pb::{self, ns_request::Op};
+
+use super::{
+    dir,
+    inode::{self, Inode},
+    open,
+};
+use crate::kv::KvRead;
+
+/// The inodes whose attributes, bytes or entries the request would change. A request that will be
+/// refused may name some too. Another command that comes first may let a name mean another inode: so it
+/// is looked at again when it is applied ([`pb::NsCommand::touched`]).
+pub fn touched(kv: &dyn KvRead, request: &pb::NsRequest) -> Vec<u64> {
+    let Some(op) = &request.op else { return Vec::new() };
+    let mut inodes = of_op(kv, op);
+    inodes.sort_unstable();
+    inodes.dedup();
+    inodes
+}
+
+fn of_op(kv: &dyn KvRead, op: &Op) -> Vec<u64> {
+    let named = |parent: u64, name: &[u8]| -> Option<Inode> {
+        let dir = inode::find(kv, parent).ok()??;
+        let entry = dir::lookup(kv, &dir, name).ok()??;
+        inode::find(kv, entry.inode).ok()?
+    };
+    let named = |parent: u64, name: &[u8]| named(parent, name).map(|inode| inode.id());
+    match op {
+        Op::Create(op) => match named(op.parent, &op.name) {
+            Some(inode) if op.truncate && !op.exclusive => vec![inode],
+            Some(_) => Vec::new(),
+            None => vec![op.parent],
+        },
+        Op::MakeNode(op) => vec![op.parent],
+        Op::Link(op) => vec![op.inode, op.parent],
+        Op::Unlink(op) => {
+            [Some(op.parent), named(op.parent, &op.name)].into_iter().flatten().collect()
+        }
+        Op::Rename(op) => {
+            let names = [named(op.parent, &op.name), named(op.new_parent, &op.new_name)];
+            [Some(op.parent), Some(op.new_parent)].into_iter().chain(names).flatten().collect()
+        }
+        Op::SetAttr(op) => vec![op.inode],
+        // That somebody writes changes nothing that is seen before the writer reports.
+        Op::Open(op) if open::is_writing(op) && op.truncate => vec![op.inode],
+        Op::Close(op) => {
+            let wrote = op.wrote || op.length_at_least > 0 || !op.inline_writes.is_empty();
+            if wrote { vec![op.inode] } else { Vec::new() }
+        }
+        Op::ReportLength(op) => vec![op.inode],
+        Op::Spill(op) => vec![op.inode],
+        Op::RecoverLength(op) => vec![op.inode],
+        Op::SetLayout(op) => vec![op.inode],
+        Op::SetXattr(op) => vec![op.inode],
+        Op::RemoveXattr(op) => vec![op.inode],
+        // Who holds it and may keep it goes by its callback, and is told by this to let it go.
+        Op::SetLock(op) if op.lock.is_some_and(|lock| lock.append) => vec![op.inode],
+        // The cut was made when it began; until it ends nobody sees the inode. An orphan has no name.
+        Op::FinishTruncate(_) | Op::Collect(_) => Vec::new(),
+        Op::Open(_)
+        | Op::OpenSession(_)
+        | Op::CloseSession(_)
+        | Op::ExpireSessions(_)
+        | Op::SetLock(_)
+        | Op::Unlock(_)
+        | Op::CancelLock(_)
+        | Op::Lookup(_)
+        | Op::GetAttr(_)
+        | Op::ReadLink(_)
+        | Op::ReadDir(_)
+        | Op::StatFs(_)
+        | Op::Resolve(_)
+        | Op::Access(_)
+        | Op::ListSessions(_)
+        | Op::ListOrphans(_)
+        | Op::ListTruncating(_)
+        | Op::ListLengthDoubts(_)
+        | Op::ReadInline(_)
+        | Op::GetXattr(_)
+        | Op::ListXattrs(_)
+        | Op::GetLock(_)
+        | Op::AwaitLocks(_)
+        | Op::AwaitInvalidations(_)
+        | Op::Keepalive(_) => Vec::new(),
+    }
+}
