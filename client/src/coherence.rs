@@ -100,6 +100,11 @@ impl Coherence {
         self.state.lock().held.len()
     }
 
+    fn renewed(&self, until: Duration) -> bool {
+        let now = self.now();
+        self.state.lock().held.renewed(now, until)
+    }
+
     fn now(&self) -> Duration {
         self.started.elapsed()
     }
@@ -289,7 +294,10 @@ impl Asking {
             self.at.handled = self.at.handled.max(invalidations.last);
         }
         let lease = Duration::from_millis(invalidations.lease_ms.into());
-        shared.coherence.state.lock().held.renewed(sent + lease);
+        if !invalidations.more && !shared.coherence.renewed(sent + lease) {
+            self.drop_all(shared, term).await;
+            self.at.begin_anew(term);
+        }
         true
     }
 

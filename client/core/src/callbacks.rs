@@ -91,12 +91,17 @@ impl HeldCallbacks {
 
     /// All invalidations of the answer to a question were handled; what it renewed lasts until then. The
     /// first time it is the answer to the beginning: what the leader promised before, it may have
-    /// forgotten.
-    pub fn renewed(&mut self, until: Duration) {
-        if self.lease_until.is_none() {
-            self.refuse_begun();
+    /// forgotten. False: the lease had ended by now. The leader may have given this client up, with
+    /// invalidations that it has not heard of, so it must begin anew.
+    #[must_use]
+    pub fn renewed(&mut self, now: Duration, until: Duration) -> bool {
+        match self.lease_until {
+            None => self.refuse_begun(),
+            Some(before) if before <= now => return false,
+            Some(_) => {}
         }
         self.lease_until = self.lease_until.max(Some(until));
+        true
     }
 
     /// Whether the namespace has the inode still in this version.
@@ -121,7 +126,7 @@ mod tests {
     fn held() -> HeldCallbacks {
         let mut held = HeldCallbacks::new();
         held.begin(3);
-        held.renewed(5 * SECOND);
+        assert!(held.renewed(SECOND, 5 * SECOND));
         held
     }
 
@@ -132,8 +137,10 @@ mod tests {
         assert_eq!(held.lasts(SECOND, FILE), 4 * SECOND);
         assert!(held.is_current(SECOND, FILE, 1) && !held.is_current(SECOND, FILE, 2));
         assert_eq!(held.lasts(5 * SECOND, FILE), Duration::ZERO);
-        held.renewed(4 * SECOND);
+        assert!(held.renewed(SECOND, 4 * SECOND));
         assert_eq!(held.lasts(SECOND, FILE), 4 * SECOND, "a late answer takes nothing away");
+        assert!(!held.renewed(5 * SECOND, 9 * SECOND), "handled when the lease was over");
+        assert_eq!(held.lasts(5 * SECOND, FILE), Duration::ZERO);
         assert_eq!(held.lasts(SECOND, InodeId(8)), Duration::ZERO);
     }
 
@@ -167,7 +174,7 @@ mod tests {
             !held.take(4, since, FILE, 1),
             "the leader has not said that it enrolled this client"
         );
-        held.renewed(5 * SECOND);
+        assert!(held.renewed(SECOND, 5 * SECOND));
         assert!(!held.take(4, since, FILE, 1), "it began before that");
         assert!(held.take(4, held.position(), FILE, 1));
         assert_eq!(held.lasts(SECOND, FILE), 4 * SECOND);

@@ -17,7 +17,7 @@ use ff2_fabric::{
 };
 use ff2_meta_core::{
     MemKv, StateMachine,
-    callbacks::{CallbackLimits, Callbacks},
+    callbacks::{Batch, CallbackLimits, Callbacks},
     namespace::{self, Class},
 };
 use ff2_proto::{Code, ROOT_INODE, Status, limits, pb, pb::ns_request::Op};
@@ -480,11 +480,11 @@ impl Metad {
         let until = Instant::now() + Duration::from_millis(op.wait_ms.into());
         loop {
             let moved = state.callbacks_moved.notified();
-            let (last, inodes) = state.callbacks.lock().owed_to(session, 100);
+            let Batch { last, inodes, more } = state.callbacks.lock().owed_to(session, 100);
             let left = until.saturating_duration_since(Instant::now());
             if !inodes.is_empty() || op.enroll || left.is_zero() {
                 let lease_ms = CALLBACKS.lease_ms as u32;
-                return Ok(answer(pb::Invalidations { lease_ms, last, inodes }));
+                return Ok(answer(pb::Invalidations { lease_ms, last, inodes, more }));
             }
             let _ = tokio::time::timeout(left, moved).await;
         }

@@ -87,8 +87,19 @@ struct Session {
 struct Owed {
     inode: u64,
     /// A session that has not handled it by then caches nothing any more, whether it speaks or not: it
-    /// does not count a renewal whose answer it has not handled.
+    /// counts no renewal whose answer it handled after its lease had ended.
     deadline: Millis,
+}
+
+/// Invalidations on their way to a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Number of the last one.
+    pub last: u64,
+    pub inodes: Vec<u64>,
+    /// Others follow. As long as they do the session's lease does not go on: the deadline of those that it
+    /// has not heard of is that of its lease before.
+    pub more: bool,
 }
 
 /// The session is not enrolled: it must drop what it caches, and enrol.
@@ -192,16 +203,16 @@ impl Callbacks {
         }
     }
 
-    /// Invalidations that the session has not handled, the oldest first, and the last one's number.
-    pub fn owed_to(&self, session: u64, at_most: usize) -> (u64, Vec<u64>) {
-        let Some(session) = self.sessions.get(&session) else { return (0, Vec::new()) };
+    /// The oldest invalidations that the session has not handled.
+    pub fn owed_to(&self, session: u64, at_most: usize) -> Batch {
+        let Some(session) = self.sessions.get(&session) else { return Batch::default() };
         let owed = session.owed.iter().take(at_most);
-        let (mut last, mut inodes) = (0, Vec::new());
+        let mut batch = Batch { more: session.owed.len() > at_most, ..Batch::default() };
         for (number, owed) in owed {
-            last = *number;
-            inodes.push(owed.inode);
+            batch.last = *number;
+            batch.inodes.push(owed.inode);
         }
-        (last, inodes)
+        batch
     }
 
     /// Sessions whose time is over hold nothing any more.

@@ -9,7 +9,7 @@ use std::{
 
 use ff2_fabric::{Call, NamespaceClient};
 use ff2_meta_core::{
-    callbacks::{CallbackLimits, Callbacks, Change},
+    callbacks::{Batch, CallbackLimits, Callbacks, Change},
     namespace::Cacheable,
 };
 use ff2_proto::{Code, Status, VolumeId, pb, status::check};
@@ -230,7 +230,7 @@ impl Position {
             reply.callback_term = self.lead.term.number();
         }
         // Callbacks that were given up for these.
-        let owes = |callbacks: &mut Callbacks| callbacks.owed_to(session, 1).0 > 0;
+        let owes = |callbacks: &mut Callbacks| callbacks.owed_to(session, 1).last > 0;
         if self.lead.callbacks.on(self.volume, owes).unwrap_or(false) {
             self.lead.callbacks.questions.wake(self.volume, [session]);
         }
@@ -269,8 +269,8 @@ impl NamespaceLead {
     pub(super) fn owed(&self, volume: VolumeId, session: u64) -> pb::Invalidations {
         let at_most = limits::INVALIDATIONS_MAX;
         let owed = self.callbacks.on(volume, |callbacks| callbacks.owed_to(session, at_most));
-        let (last, inodes) = owed.unwrap_or_default();
+        let Batch { last, inodes, more } = owed.unwrap_or_default();
         let lease_ms = u32::try_from(self.callbacks.limits.lease_ms).unwrap_or(u32::MAX);
-        pb::Invalidations { lease_ms, last, inodes }
+        pb::Invalidations { lease_ms, last, inodes, more }
     }
 }

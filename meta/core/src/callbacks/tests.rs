@@ -28,11 +28,11 @@ fn a_change_waits_until_each_holder_has_dropped_it() {
     let change = callbacks.begin(20, 3, vec![DIR]);
     assert!(!callbacks.is_clear(20, &change));
     assert_eq!(callbacks.waits_for(&change).collect::<Vec<_>>(), [1, 2]);
-    let (last, inodes) = callbacks.owed_to(1, 10);
-    assert_eq!(inodes, [DIR]);
-    callbacks.renew(30, 1, 1, last).unwrap();
+    let batch = callbacks.owed_to(1, 10);
+    assert_eq!((batch.inodes, batch.more), (vec![DIR], false));
+    callbacks.renew(30, 1, 1, batch.last).unwrap();
     assert!(!callbacks.is_clear(30, &change), "2 has not answered");
-    let (last, _) = callbacks.owed_to(2, 10);
+    let last = callbacks.owed_to(2, 10).last;
     callbacks.renew(40, 2, 1, last).unwrap();
     assert!(callbacks.is_clear(40, &change));
     assert!(!promise(&mut callbacks, 40, 1, DIR), "it is changing");
@@ -78,7 +78,7 @@ fn a_second_try_waits_for_the_invalidations_of_the_first() {
     callbacks.end(first);
     let second = callbacks.begin(0, 2, vec![DIR]);
     assert!(!callbacks.is_clear(0, &second));
-    let (last, _) = callbacks.owed_to(1, 10);
+    let last = callbacks.owed_to(1, 10).last;
     callbacks.renew(1, 1, 1, last).unwrap();
     assert!(callbacks.is_clear(1, &second));
     callbacks.end(second);
@@ -119,12 +119,12 @@ fn the_oldest_callback_makes_room_and_is_told() {
     }
     assert!(promise(&mut callbacks, 0, 1, 11), "again: it is the newest now");
     assert!(promise(&mut callbacks, 0, 1, 14));
-    assert_eq!(callbacks.owed_to(1, 10).1, [12]);
+    assert_eq!(callbacks.owed_to(1, 10).inodes, [12]);
     assert_eq!((callbacks.held_by(1), callbacks.counts().evictions), (3, 1));
     for inode in 15..40 {
         promise(&mut callbacks, 0, 1, inode);
     }
-    assert_eq!(callbacks.owed_to(1, 100).1.len(), LIMITS.owed_max, "and then none is made");
+    assert_eq!(callbacks.owed_to(1, 100).inodes.len(), LIMITS.owed_max, "and then none is made");
 }
 
 #[test]
@@ -162,12 +162,21 @@ struct Mount {
     enrolled: bool,
     enrollment: u64,
     handled: u64,
-    /// An answer with a batch that was not handled yet: when its question was sent, number, inodes.
-    batch: Option<(Millis, u64, Vec<u64>)>,
+    /// An answer that was not handled yet, and when its question was sent.
+    batch: Option<(Millis, Batch)>,
     /// Answers on their way: inode, version, whether it came with a callback.
     answers: Vec<(u64, u64, bool)>,
     /// Inodes that were invalidated while answers were on their way.
     dropped: BTreeSet<u64>,
+}
+
+impl Mount {
+    /// Answers that are on their way are not to be cached.
+    fn refuse_begun(&mut self, inodes: impl IntoIterator<Item = u64>) {
+        if !self.answers.is_empty() {
+            self.dropped.extend(inodes);
+        }
+    }
 }
 
 /// A change between its beginning and its end.
@@ -191,7 +200,7 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let limits = CallbackLimits { lease_ms: 60, held_max: 3, owed_max: 4, contended_ms: 5 };
+        let limits = CallbackLimits { lease_ms: 200, held_max: 3, owed_max: 4, contended_ms: 5 };
         Self {
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             now: 0,
@@ -267,7 +276,7 @@ impl World {
         if !mount.enrolled {
             mount.cached.clear();
             // Answers of before are refused by their term, or by having been dropped.
-            mount.dropped.extend(0..100);
+            mount.refuse_begun(0..100);
             mount.enrollment += 1;
             let enrolled = self.callbacks.enroll(now, session, mount.enrollment).is_ok();
             self.late.push((session, mount.enrollment));
@@ -282,9 +291,9 @@ impl World {
             }
             Err(NotEnrolled) => {}
             Ok(()) => {
-                let (last, inodes) = self.callbacks.owed_to(session, 2);
+                let batch = self.callbacks.owed_to(session, 2);
                 if !lost {
-                    mount.batch = Some((now, last.max(mount.handled), inodes));
+                    mount.batch = Some((now, batch));
                 }
             }
         }
@@ -293,13 +302,19 @@ impl World {
     fn handle(&mut self, at: usize) {
         let lease_ms = self.callbacks.limits.lease_ms;
         let mount = &mut self.mounts[at];
-        let Some((sent, last, inodes)) = mount.batch.take() else { return };
-        for inode in inodes {
+        let Some((sent, batch)) = mount.batch.take() else { return };
+        for inode in batch.inodes {
             mount.cached.remove(&inode);
-            mount.dropped.insert(inode);
+            mount.refuse_begun([inode]);
         }
-        mount.handled = last;
-        mount.lease_until = mount.lease_until.max(sent + lease_ms);
+        mount.handled = mount.handled.max(batch.last);
+        if self.now >= mount.lease_until {
+            // Too late: the leader may have given it up, with what it has not heard of.
+            mount.enrolled = false;
+            mount.cached.clear();
+        } else if !batch.more {
+            mount.lease_until = mount.lease_until.max(sent + lease_ms);
+        }
     }
 
     fn begin(&mut self, by: usize) {
@@ -322,7 +337,7 @@ impl World {
             // Its own cache follows; answers of before the change are its own kernel's business.
             let mount = &mut self.mounts[ongoing.by];
             mount.cached.remove(&ongoing.inode);
-            mount.dropped.insert(ongoing.inode);
+            mount.refuse_begun([ongoing.inode]);
         }
     }
 
@@ -350,5 +365,5 @@ fn nothing_that_is_cached_is_ever_out_of_date() {
             cached += world.mounts.iter().map(|mount| mount.cached.len()).sum::<usize>();
         }
     }
-    assert!(cached > 100_000, "something was cached at all: {cached}");
+    assert!(cached > 50_000, "something was cached at all: {cached}");
 }

@@ -21,7 +21,8 @@ pub enum Action {
     Unlink(Name),
     /// The other name becomes this one.
     RenameTo(Name),
-    /// A second name for the other one's file.
+    /// A second name for the other one's file. Not with renames in one history: rename(2) of a file to
+    /// another name of its own does nothing, and the kernel finds out by two looks.
     LinkTo(Name),
     Stat(Name),
 }
@@ -50,6 +51,10 @@ impl Model for TwoNames {
     }
 
     fn step(names: &Names, action: &Action, outcome: Option<&Outcome>) -> Option<Names> {
+        if let (Action::LinkTo(name), Some(Outcome::Exists)) = (action, outcome) {
+            // link(2) walks to the file first, and meets the name then.
+            return names[*name].is_some().then_some(*names);
+        }
         let (expected, after) = apply(*names, action, outcome);
         match (outcome, expected) {
             // It did what it would do.

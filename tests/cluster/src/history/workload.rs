@@ -16,9 +16,9 @@ use super::{
     names::{self, TwoNames},
 };
 
-/// Pairs of names, files with contents, and as many whose time of change is the value. Few, so that
+/// Pairs of names (every other one with renames, the rest with links), files with contents, and as many whose time of change is the value. Few, so that
 /// clients meet.
-const PAIRS: usize = 3;
+const PAIRS: usize = 4;
 const FILES: usize = 2;
 /// Bytes of a value in a file: its digits, filled up. A small file, which the namespace holds.
 const VALUE_BYTES: usize = 100;
@@ -142,8 +142,8 @@ impl Client<'_> {
             let action = match random % 8 {
                 0 | 1 => names::Action::Create(name, round),
                 2 => names::Action::Unlink(name),
-                3 => names::Action::RenameTo(name),
-                4 => names::Action::LinkTo(name),
+                3 | 4 if pair % 2 == 0 => names::Action::RenameTo(name),
+                3 | 4 => names::Action::LinkTo(name),
                 _ => names::Action::Stat(name),
             };
             let called = self.now();
