@@ -5,18 +5,18 @@
 //! no data and no attributes of its own; what is cached is cached by the kernel, for
 //! [`ff2_daemon::config::MountConfig::cache_ms`], or by the client library.
 //!
-//! The story of a request: one of fuser's threads reads it, copies what must outlive the read, and
-//! starts a task; the task asks the client library and replies. A request that waits for a failed
-//! server therefore holds no thread. The kernel cannot take a request back once it was read (fuser
-//! refuses interrupts), so a request that takes long looks by itself whether its process is being
-//! killed, and answers then; what only asks ends with it, what changes something goes on to its end.
+//! The story of a request: a thread of [`ff2_fuse_kernel::Executors`] takes it and starts a task on the
+//! same thread; the task asks the client library, whose connections live there too, and replies. A request
+//! that waits for a failed server therefore holds no thread, and one that need not wait changes none. The
+//! kernel waits for an answer even when the process behind a request is killed, so a request that takes
+//! long looks whether that is so, and answers then; what only asks ends with it, what changes something
+//! goes on to its end.
 //! The mount point's own attributes and space are answered from memory when
 //! the namespace is silent, so that the tools that bring servers back do not wait for them.
 //!
 //! A mount whose process was killed is taken away by a small guard process; see [`guard`].
 
 mod attr;
-mod copies;
 mod files;
 mod fs;
 pub mod guard;
@@ -24,7 +24,6 @@ pub mod helper;
 mod known;
 mod limits;
 mod listing;
-mod lock_flags;
 mod lock_owners;
 mod mount;
 mod mounted;

@@ -4,34 +4,58 @@ use std::{future::Future, sync::Arc};
 
 use ff2_client::{Caller, Code, Result, Status, pb};
 use ff2_daemon::Operation;
-use fuser::{Errno, Generation, INodeNo, ReplyAttr, ReplyEmpty, ReplyEntry, Request};
+use ff2_fuse_kernel::{Answer, Asker, Errno, Interrupted, Reply};
 
 use crate::{
-    attr::{errno, no_attr},
+    attr::errno,
     limits,
     mounted::Mounted,
     ops::lock::{self, Asked},
-    who::{self, Who},
+    who,
 };
 
-/// fuser's side of a mount.
+/// The kernel's side of a mount.
 #[derive(Debug)]
 pub(crate) struct Requests(pub(crate) Arc<Mounted>);
 
 /// One request in progress.
 pub(crate) struct Work {
     pub(crate) at: Arc<Mounted>,
+    /// What it is about.
+    pub(crate) inode: u64,
     operation: Arc<Operation>,
-    who: Who,
+    who: Asker,
+    interrupted: Arc<Interrupted>,
+    answer: Answer,
 }
 
 impl Work {
+    pub(crate) fn begin(
+        at: Arc<Mounted>,
+        op: &'static str,
+        inode: u64,
+        who: Asker,
+        (interrupted, answer): (Interrupted, Answer),
+    ) -> Self {
+        let operation = Arc::new(at.operations.begin(op, format!("inode {inode}")));
+        Self { at, inode, operation, who, interrupted: Arc::new(interrupted), answer }
+    }
+
     pub(crate) fn caller(&self) -> Caller {
         if self.at.for_all_users {
             self.at.client.caller(self.at.groups.credentials(self.who))
         } else {
             self.at.client.me()
         }
+    }
+
+    /// Where the kernel wants the bytes of a read.
+    pub(crate) fn room(&self) -> Option<&Arc<ff2_client::BufPool>> {
+        self.answer.room()
+    }
+
+    pub(crate) fn reply(self, outcome: std::result::Result<Reply, Errno>) {
+        self.answer.send(outcome.unwrap_or_else(Reply::error));
     }
 
     /// Runs an operation that changes nothing, counts its outcome and turns a failure into the
@@ -42,11 +66,13 @@ impl Work {
         operation: impl Future<Output = Result<T>>,
     ) -> std::result::Result<T, Errno> {
         let outcome = tokio::select! {
+            // Who need not wait sets no timer.
+            biased;
             outcome = operation => outcome.map_err(|failure| {
                 tracing::debug!(%failure, "refused");
                 errno(&failure)
             }),
-            () = who::is_killed(self.who.pid) => Err(Errno::EINTR),
+            () = who::is_killed(self.who.pid, self.interrupted.wait()) => Err(Errno::EINTR),
         };
         if outcome.is_err() {
             self.operation.failed();
@@ -58,12 +84,12 @@ impl Work {
     /// killed process is done, and tell the end of its locks, while one may still come. Only if the
     /// namespace is silent the answer is given up, and what comes then is freed.
     pub(crate) async fn lock(&self, asked: Asked, wait: bool) -> std::result::Result<(), Errno> {
-        let (at, caller, pid) = (self.at.clone(), self.caller(), self.who.pid);
+        let (at, caller, interrupted) = (self.at.clone(), self.caller(), self.interrupted.clone());
         let listed = self.operation.clone();
         let (tell, told) = tokio::sync::oneshot::channel();
         let task = async move {
             let outcome = if wait {
-                lock::set(&at, &caller, asked, who::is_interrupted(pid)).await
+                lock::set(&at, &caller, asked, interrupted.wait()).await
             } else {
                 lock::try_set(&at, &caller, asked).await.map(|()| true)
             };
@@ -76,9 +102,9 @@ impl Work {
             }
             drop(listed);
         };
-        self.at.requests.spawn_on(task, &self.at.runtime);
+        self.at.requests.spawn(task);
         let given_up = async {
-            who::is_killed(pid).await;
+            who::is_killed(self.who.pid, self.interrupted.wait()).await;
             tokio::time::sleep(limits::LOCK_CANCEL_PATIENCE).await;
         };
         let outcome = tokio::select! {
@@ -109,84 +135,45 @@ impl Work {
             drop(listed);
             outcome
         };
-        let task = self.at.requests.spawn_on(task, &self.at.runtime);
+        let task = self.at.requests.spawn(task);
         self.run(async {
             let stopped = |error| Err(Status::new(Code::Internal, format!("{error}")));
             task.await.unwrap_or_else(stopped)
         })
         .await
     }
-}
 
-impl Requests {
-    pub(crate) fn work(&self, op: &'static str, inode: INodeNo, request: &Request) -> Work {
-        let at = self.0.clone();
-        let operation = Arc::new(at.operations.begin(op, format!("inode {inode}")));
-        let who = Who { uid: request.uid(), gid: request.gid(), pid: request.pid() };
-        Work { at, operation, who }
+    /// Goes on as a task on this thread, which replies.
+    pub(crate) fn spawn<F>(self, run: impl FnOnce(Self) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let requests = self.at.requests.clone();
+        requests.spawn(run(self));
     }
 
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.requests.spawn_on(task, &self.0.runtime);
-    }
-
-    /// Runs an operation that answers nothing but its success.
-    pub(crate) fn answer_empty<F>(
-        &self,
-        work: Work,
-        reply: ReplyEmpty,
-        run: impl FnOnce(Arc<Mounted>, Caller) -> F + Send + 'static,
-    ) where
+    /// Runs a change that answers nothing but its success.
+    pub(crate) fn answer_empty<F>(self, run: impl FnOnce(Arc<Mounted>, Caller) -> F)
+    where
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        self.spawn(async move {
-            let operation = run(work.at.clone(), work.caller());
-            match work.run_to_the_end(operation).await {
-                Ok(()) => reply.ok(),
-                Err(errno) => reply.error(errno),
-            }
+        let change = run(self.at.clone(), self.caller());
+        self.spawn(|work| async move {
+            let outcome = work.run_to_the_end(change).await;
+            work.reply(outcome.map(|()| Reply::empty()));
         });
     }
 
-    /// Runs an operation that answers an entry, to which the kernel then has a reference.
-    pub(crate) fn answer_entry<F>(
-        &self,
-        work: Work,
-        reply: ReplyEntry,
-        run: impl FnOnce(Arc<Mounted>, Caller) -> F + Send + 'static,
-    ) where
-        F: Future<Output = Result<Option<pb::Attr>>> + Send + 'static,
+    /// Runs a change that answers an entry, to which the kernel then has a reference.
+    pub(crate) fn answer_entry<F>(self, run: impl FnOnce(Arc<Mounted>, Caller) -> F)
+    where
+        F: Future<Output = Result<pb::Attr>> + Send + 'static,
     {
-        self.spawn(async move {
-            let ttl = work.at.ttl;
-            let operation = run(work.at.clone(), work.caller());
-            match work.run_to_the_end(operation).await {
-                Ok(Some(attr)) => {
-                    work.at.known.looked_up(attr.inode);
-                    reply.entry(&ttl, &work.at.tell(&attr), Generation(attr.generation))
-                }
-                Ok(None) if ttl.is_zero() => reply.error(Errno::ENOENT),
-                // The kernel remembers for the same time that there is no such name.
-                Ok(None) => reply.entry(&ttl, &no_attr(), Generation(0)),
-                Err(errno) => reply.error(errno),
-            }
-        });
-    }
-
-    pub(crate) fn answer_attr<F>(
-        &self,
-        work: Work,
-        reply: ReplyAttr,
-        run: impl FnOnce(Arc<Mounted>, Caller) -> F + Send + 'static,
-    ) where
-        F: Future<Output = Result<fuser::FileAttr>> + Send + 'static,
-    {
-        self.spawn(async move {
-            let operation = run(work.at.clone(), work.caller());
-            match work.run_to_the_end(operation).await {
-                Ok(attr) => reply.attr(&work.at.ttl, &attr),
-                Err(errno) => reply.error(errno),
-            }
+        let change = run(self.at.clone(), self.caller());
+        self.spawn(|work| async move {
+            let outcome = work.run_to_the_end(change).await;
+            let outcome = outcome.map(|attr| Reply::entry(&work.at.tell_entry(&attr)));
+            work.reply(outcome);
         });
     }
 }

@@ -1,6 +1,9 @@
 //! Reads: from any serving replica, several at a time, each piece checked.
 
-use std::{sync::atomic::Ordering, time::Instant};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use ff2_client_core::{ReadBatch, ReadSpan, plan_read};
@@ -11,7 +14,7 @@ use ff2_proto::{
 use futures::{StreamExt, stream};
 
 use super::{ChainClient, READ_ATTEMPT, ReadPiece, attempt::Pursuit, crc32c};
-use crate::{Call, SharedBuf, StorageClient};
+use crate::{BufPool, Call, SharedBuf, StorageClient};
 
 /// Calls of one read in flight: enough for every node of a small cluster, few enough that one
 /// reader does not take the whole pool.
@@ -30,12 +33,23 @@ impl ChainClient {
         grant: &Bytes,
         deadline: Instant,
     ) -> Result<Vec<ReadPiece>, Status> {
+        self.read_into(&self.pool, spans, grant, deadline).await
+    }
+
+    /// As [`ChainClient::read`], with a buffer from this pool for each call.
+    pub async fn read_into(
+        &self,
+        pool: &Arc<BufPool>,
+        spans: &[ReadSpan],
+        grant: &Bytes,
+        deadline: Instant,
+    ) -> Result<Vec<ReadPiece>, Status> {
         let mut pieces: Vec<Option<ReadPiece>> = vec![None; spans.len()];
         let mut wanted: Vec<usize> = (0..spans.len()).collect();
         let mut pursuit = Pursuit::new(self, deadline);
         while !wanted.is_empty() {
             let before = wanted.len();
-            let failure = self.read_round(spans, &wanted, grant, &pursuit, &mut pieces).await;
+            let failure = self.read_round(pool, spans, &wanted, grant, &pursuit, &mut pieces).await;
             wanted.retain(|place| pieces[*place].is_none());
             if wanted.len() < before {
                 pursuit.progressed();
@@ -57,6 +71,7 @@ impl ChainClient {
     /// piece after it.
     async fn read_round(
         &self,
+        pool: &Arc<BufPool>,
         spans: &[ReadSpan],
         wanted: &[usize],
         grant: &Bytes,
@@ -76,7 +91,7 @@ impl ChainClient {
         // Not by an iterator's closure: the compiler cannot see that such futures are `Send`.
         let mut calls = Vec::with_capacity(plan.batches.len());
         for batch in &plan.batches {
-            calls.push(self.read_batch(&routing, spans, batch, grant, pursuit));
+            calls.push(self.read_batch(pool, &routing, spans, batch, grant, pursuit));
         }
         let mut calls = stream::iter(calls).buffer_unordered(READ_CALLS_MAX);
         while let Some(outcomes) = calls.next().await {
@@ -95,13 +110,14 @@ impl ChainClient {
 
     async fn read_batch(
         &self,
+        pool: &Arc<BufPool>,
         routing: &Routing,
         spans: &[ReadSpan],
         batch: &ReadBatch,
         grant: &Bytes,
         pursuit: &Pursuit<'_>,
     ) -> Vec<Outcome> {
-        let answer = self.call_read(routing, spans, batch, grant, pursuit).await;
+        let answer = self.call_read(pool, routing, spans, batch, grant, pursuit).await;
         let outcomes = match answer {
             Ok((reply, bytes)) => take_apart(spans, batch, &reply, &bytes),
             Err(failure) => {
@@ -115,6 +131,7 @@ impl ChainClient {
 
     async fn call_read(
         &self,
+        pool: &Arc<BufPool>,
         routing: &Routing,
         spans: &[ReadSpan],
         batch: &ReadBatch,
@@ -143,7 +160,7 @@ impl ChainClient {
             grant: grant.clone(),
         };
         let length = usize::try_from(batch.bytes).unwrap_or(usize::MAX);
-        let Some(into) = pursuit.before_deadline(self.pool.get(length)).await else {
+        let Some(into) = pursuit.before_deadline(pool.get(length)).await else {
             let detail = "all buffers of this client are in use: drop results of earlier reads";
             return Err(Status::new(Code::Busy, detail));
         };
