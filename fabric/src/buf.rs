@@ -72,6 +72,11 @@ impl Buf {
         self.len = self.len.min(len);
     }
 
+    /// Gives memory back to the pool that its bytes do not need: at least half of what it has, or none.
+    pub fn shrink(&mut self) {
+        self.block.shrink(self.len);
+    }
+
     /// Sets the length, up to the capacity. Bytes that come to light are old ones, not zeros.
     pub fn set_len(&mut self, len: usize) {
         assert!(len <= self.capacity(), "{len} bytes do not fit into {}", self.capacity());

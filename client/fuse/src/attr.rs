@@ -1,48 +1,39 @@
-//! Attributes, times and errors in the kernel's words.
+//! Attributes, kinds and errors in the kernel's words.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use ff2_client::pb::FileKind;
-use ff2_client::{AttrChange, NodeKind, Status, TimeChange, pb};
-use fuser::{Errno, FileAttr, FileType, INodeNo, TimeOrNow};
+use ff2_client::{AttrChange, NodeKind, Status, TimeChange, pb, pb::FileKind};
+use ff2_fuse_kernel::{Attr, Errno, SetAttr, SetTime};
 
 /// What `stat` shows as the best size of a request.
 const BLOCK_BYTES: u32 = 1 << 20;
 
-pub(crate) fn file_attr(attr: &pb::Attr) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(attr.inode),
+pub(crate) fn kernel_attr(attr: &pb::Attr) -> Attr {
+    Attr {
+        inode: attr.inode,
         size: attr.size,
         blocks: attr.size.div_ceil(512),
-        atime: time(attr.atime_ns),
-        mtime: time(attr.mtime_ns),
-        ctime: time(attr.ctime_ns),
-        crtime: time(attr.btime_ns),
-        kind: file_type(attr.kind()),
-        perm: (attr.mode & 0o7777) as u16,
+        atime_ns: attr.atime_ns,
+        mtime_ns: attr.mtime_ns,
+        ctime_ns: attr.ctime_ns,
+        btime_ns: attr.btime_ns,
+        mode: kind_mode(attr.kind()) | (attr.mode & 0o7777),
         nlink: attr.nlink,
         uid: attr.uid,
         gid: attr.gid,
         rdev: attr.rdev as u32,
-        blksize: BLOCK_BYTES,
-        flags: 0,
+        block_bytes: BLOCK_BYTES,
     }
 }
 
-/// "No such name", to be remembered by the kernel: an entry with inode 0.
-pub(crate) fn no_attr() -> FileAttr {
-    file_attr(&pb::Attr { kind: FileKind::Regular.into(), ..pb::Attr::default() })
-}
-
-pub(crate) fn file_type(kind: FileKind) -> FileType {
+/// The kind as `st_mode` has it.
+pub(crate) fn kind_mode(kind: FileKind) -> u32 {
     match kind {
-        FileKind::Regular | FileKind::KindUnknown => FileType::RegularFile,
-        FileKind::Directory => FileType::Directory,
-        FileKind::Symlink => FileType::Symlink,
-        FileKind::Fifo => FileType::NamedPipe,
-        FileKind::Socket => FileType::Socket,
-        FileKind::CharDevice => FileType::CharDevice,
-        FileKind::BlockDevice => FileType::BlockDevice,
+        FileKind::Regular | FileKind::KindUnknown => libc::S_IFREG,
+        FileKind::Directory => libc::S_IFDIR,
+        FileKind::Symlink => libc::S_IFLNK,
+        FileKind::Fifo => libc::S_IFIFO,
+        FileKind::Socket => libc::S_IFSOCK,
+        FileKind::CharDevice => libc::S_IFCHR,
+        FileKind::BlockDevice => libc::S_IFBLK,
     }
 }
 
@@ -59,66 +50,34 @@ pub(crate) fn node_kind(mode: u32, rdev: u32) -> Option<NodeKind> {
     }
 }
 
-/// What setattr asks for.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Change {
-    pub(crate) mode: Option<u32>,
-    pub(crate) uid: Option<u32>,
-    pub(crate) gid: Option<u32>,
-    pub(crate) size: Option<u64>,
-    pub(crate) atime: Option<TimeOrNow>,
-    pub(crate) mtime: Option<TimeOrNow>,
-}
-
-impl Change {
-    pub(crate) fn into_change(self, by_handle: bool) -> AttrChange {
-        AttrChange {
-            mode: self.mode.map(|mode| mode & 0o7777),
-            uid: self.uid,
-            gid: self.gid,
-            size: self.size,
-            atime: self.atime.map(time_change),
-            mtime: self.mtime.map(time_change),
-            by_handle,
-            drop_privileges: false,
-        }
+/// What a SETATTR asks for; `by_handle`: through a file that is open for writing.
+pub(crate) fn attr_change(asked: &SetAttr, by_handle: bool) -> AttrChange {
+    AttrChange {
+        mode: asked.mode.map(|mode| mode & 0o7777),
+        uid: asked.uid,
+        gid: asked.gid,
+        size: asked.size,
+        atime: asked.atime.map(time_change),
+        mtime: asked.mtime.map(time_change),
+        by_handle,
+        drop_privileges: false,
     }
 }
 
-fn time_change(time: TimeOrNow) -> TimeChange {
+fn time_change(time: SetTime) -> TimeChange {
     match time {
-        TimeOrNow::Now => TimeChange::Now,
-        TimeOrNow::SpecificTime(time) => TimeChange::At(nanoseconds(time)),
+        SetTime::Now => TimeChange::Now,
+        SetTime::At(ns) => TimeChange::At(ns),
     }
-}
-
-fn nanoseconds(time: SystemTime) -> i64 {
-    let clamp = |since: Duration| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(since) => clamp(since),
-        Err(before) => -clamp(before.duration()),
-    }
-}
-
-fn time(ns: i64) -> SystemTime {
-    let distance = Duration::from_nanos(ns.unsigned_abs());
-    if ns >= 0 { UNIX_EPOCH + distance } else { UNIX_EPOCH - distance }
 }
 
 pub(crate) fn errno(failure: &Status) -> Errno {
-    Errno::from_i32(failure.errno())
+    Errno(failure.errno())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_survive_both_ways() {
-        for ns in [0, 1, -1, 1_700_000_000_123_456_789, -6_213_559_680_000_000_001] {
-            assert_eq!(nanoseconds(time(ns)), ns);
-        }
-    }
 
     #[test]
     fn kinds_are_those_of_the_mode() {

@@ -49,8 +49,8 @@ impl Mounted {
     }
 
     fn drop_all_entries(&self) -> bool {
-        let Some(device) = self.device.get() else { return false };
-        let outcome = device.drop_entries();
+        let Some(notifier) = self.notifier.get() else { return false };
+        let outcome = notifier.forget_names();
         self.coherence.has_epochs.store(outcome.is_ok(), Ordering::Release);
         if let Err(error) = &outcome {
             tracing::info!(%error, "this kernel cannot drop all names at once: it keeps none");
@@ -60,11 +60,11 @@ impl Mounted {
 
     /// Drops attributes; an inode that the kernel is just being told of is waited for.
     fn drop_attr_surely(&self, inode: u64) {
-        let Some(device) = self.device.get() else { return };
+        let Some(notifier) = self.notifier.get() else { return };
         self.known.invalidated(inode);
         let begun = Instant::now();
         loop {
-            match device.drop_attr(self.for_kernel(inode)) {
+            match notifier.forget_attr(self.for_kernel(inode)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound && self.known.has(inode) => {
                     if begun.elapsed() > limits::INSTANTIATION {
                         return;
@@ -81,14 +81,14 @@ impl Mounted {
     }
 
     fn drop_names(&self, directory: u64, names: &Names) {
-        let Some(device) = self.device.get() else { return };
+        let Some(notifier) = self.notifier.get() else { return };
         match names {
             Names::All => drop(self.drop_all_entries()),
             Names::Each(names) => {
                 let known_as = self.for_kernel(directory);
                 for name in names {
                     // Mostly the kernel has dropped it already.
-                    let _ = device.drop_entry(known_as, name);
+                    let _ = notifier.forget_entry(known_as, name);
                 }
             }
         }
@@ -112,7 +112,7 @@ async fn drop_some(at: &Arc<Mounted>, inodes: &[InodeId]) {
         let (at, inodes) = (at.clone(), inodes.clone());
         move || inodes.iter().for_each(|inode| at.drop_attr_surely(*inode))
     };
-    behind(at, attributes).await;
+    behind(attributes).await;
     let names: Vec<(u64, Names)> = inodes
         .iter()
         .filter_map(|directory| Some((*directory, at.coherence.told.take(*directory)?)))
@@ -122,7 +122,7 @@ async fn drop_some(at: &Arc<Mounted>, inodes: &[InodeId]) {
             let at = at.clone();
             move || names.iter().for_each(|(directory, names)| at.drop_names(*directory, names))
         };
-        if timeout(limits::NAMES_PATIENCE, behind(at, dropping)).await.is_err() {
+        if timeout(limits::NAMES_PATIENCE, behind(dropping)).await.is_err() {
             at.drop_all_entries();
         }
     }
@@ -132,13 +132,13 @@ async fn drop_some(at: &Arc<Mounted>, inodes: &[InodeId]) {
         let dropping = {
             let at = at.clone();
             move || {
-                let Some(device) = at.device.get() else { return };
+                let Some(notifier) = at.notifier.get() else { return };
                 for inode in pages {
-                    let _ = device.drop_pages(at.for_kernel(inode));
+                    let _ = notifier.forget_pages(at.for_kernel(inode), 0, 0);
                 }
             }
         };
-        let _ = timeout(limits::PAGES_PATIENCE, behind(at, dropping)).await;
+        let _ = timeout(limits::PAGES_PATIENCE, behind(dropping)).await;
     }
 }
 
@@ -150,12 +150,12 @@ async fn drop_all(at: &Arc<Mounted>) {
         let at = at.clone();
         move || at.known.inodes().into_iter().for_each(|inode| at.drop_attr_surely(inode))
     };
-    behind(at, dropping).await;
+    behind(dropping).await;
 }
 
 /// On a thread that may wait for the kernel; it goes on if nobody waits for it.
-async fn behind(at: &Mounted, work: impl FnOnce() + Send + 'static) {
-    if let Err(error) = at.runtime.spawn_blocking(work).await {
+async fn behind(work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = tokio::task::spawn_blocking(work).await {
         tracing::warn!(%error, "the kernel's caches were not dropped");
     }
 }

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ff2_daemon::config::MountConfig;
+use ff2_daemon::config::{MountConfig, OverIoUring};
 
 /// The name under which the program is the helper.
 pub const NAME: &str = "mount.ff2";
@@ -34,6 +34,7 @@ pub struct Changes {
     pub allow_other: bool,
     pub subdir: Option<String>,
     pub cache_ms: Option<u64>,
+    pub io_uring: Option<OverIoUring>,
 }
 
 impl Changes {
@@ -52,6 +53,9 @@ impl Changes {
         if let Some(cache_ms) = self.cache_ms {
             config.cache_ms = cache_ms;
         }
+        if let Some(io_uring) = self.io_uring {
+            config.io_uring = io_uring;
+        }
     }
 
     fn arguments(&self) -> Vec<OsString> {
@@ -65,6 +69,7 @@ impl Changes {
         add("--data-dir", self.data_dir.clone().map(Into::into));
         add("--subdir", self.subdir.clone().map(Into::into));
         add("--cache-ms", self.cache_ms.map(|ms| ms.to_string().into()));
+        add("--io-uring", self.io_uring.map(|whether| whether.to_string().into()));
         let flags = [("--read-only", self.read_only), ("--allow-other", self.allow_other)];
         arguments.extend(flags.iter().filter(|(_, set)| *set).map(|(name, _)| (*name).into()));
         arguments
@@ -131,6 +136,10 @@ fn take(changes: &mut Changes, option: &str, sloppy: bool) -> Result<(), String>
         "cache_ms" => {
             let number = value.parse();
             changes.cache_ms = Some(number.map_err(|_| format!("cache_ms={value}: no number"))?);
+        }
+        "io_uring" => {
+            let whether = value.parse();
+            changes.io_uring = Some(whether.map_err(|why| format!("io_uring={why}"))?);
         }
         // True of each mount, or said to others.
         "defaults" | "auto" | "noauto" | "nofail" | "_netdev" | "nouser" | "nosuid" | "nodev"
@@ -234,25 +243,35 @@ mod tests {
         assert_eq!(request.config, Path::new("/etc/ff2/data.toml"));
         let plain = Changes { mount_point: Some("/mnt".into()), ..Changes::default() };
         assert_eq!(request.changes, plain);
-        let request = parsed("a b -v -o ro,allow_other -o subdir=/x/y,cache_ms=0 -t ff2").unwrap();
+        let request =
+            parsed("a b -v -o ro,allow_other -o subdir=/x/y,cache_ms=0,io_uring=no -t ff2")
+                .unwrap();
         let expected = Changes {
             mount_point: Some("b".into()),
             read_only: true,
             allow_other: true,
             subdir: Some("/x/y".into()),
             cache_ms: Some(0),
+            io_uring: Some(OverIoUring::No),
             ..Changes::default()
         };
         assert_eq!(request.changes, expected);
-        assert_eq!(expected.arguments().len(), 8);
+        assert_eq!(expected.arguments().len(), 10);
         assert!(parsed("a b -fv").unwrap().fake);
     }
 
     #[test]
     fn what_it_does_not_know_is_refused() {
-        for line in
-            ["a", "a b c", "a b -o dev", "a b -o subdir=", "a b -o cache_ms=x", "a b -x", "a b -o"]
-        {
+        for line in [
+            "a",
+            "a b c",
+            "a b -o dev",
+            "a b -o subdir=",
+            "a b -o cache_ms=x",
+            "a b -x",
+            "a b -o",
+            "a b -o io_uring",
+        ] {
             assert!(parsed(line).is_err(), "{line}");
         }
         assert!(parsed("a b -s -o whatever=1").is_ok(), "unless it is told not to mind");

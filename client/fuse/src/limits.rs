@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-/// Threads that read requests. They only start tasks, so few are enough.
-pub(crate) const THREADS_MAX: usize = 4;
 /// Largest write request asked for; the kernel lowers it to `fs.fuse.max_pages_limit`.
 pub(crate) const WRITE_BYTES_MAX: u32 = 4 << 20;
 pub(crate) const WRITE_BYTES_MIN: u32 = 1 << 20;
-/// What writes in progress hold of the client's buffers: the rest is for reads.
+/// What writes in progress over `/dev/fuse` hold of the client's buffers: the rest is for reads.
 pub(crate) const WRITES_POOLED_BYTES: usize = ff2_client::limits::BUFFER_BYTES as usize / 4;
 /// What they hold beside that while their servers are down; programs wait beyond it.
 pub(crate) const WRITES_PLAIN_BYTES: usize = 512 << 20;
@@ -37,12 +35,10 @@ pub(crate) const GROUPS_CACHED_MAX: usize = 4096;
 pub(crate) const DRAIN: Duration = Duration::from_secs(3);
 /// After a killed mount process the kernel ends its connection within this.
 pub(crate) const GUARD_PATIENCE: Duration = Duration::from_secs(5);
-/// A request that takes longer looks whether its process is being killed, and again each time.
+/// A request that takes longer, or of which a signal was told, looks whether its process is being killed,
+/// and again each time.
 pub(crate) const KILL_CHECK_AFTER: Duration = Duration::from_secs(1);
 pub(crate) const KILL_CHECK_EVERY: Duration = Duration::from_millis(500);
-/// Who waits for a lock looks so often whether a signal wants it to stop waiting; in the end more rarely.
-pub(crate) const INTERRUPT_CHECK_EVERY: Duration = Duration::from_millis(100);
-pub(crate) const INTERRUPT_CHECK_MAX: Duration = Duration::from_millis(250);
 /// A killed process waits this long for its lock request to be taken back.
 pub(crate) const LOCK_CANCEL_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the root's attributes and the space wait for the namespace before they are answered from

@@ -1,28 +1,26 @@
 //! Directory listings, written into the kernel's buffer.
 
-use std::{ffi::OsStr, os::unix::ffi::OsStrExt, time::Duration};
-
 use ff2_client::{Result, pb};
-use fuser::{Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
+use ff2_fuse_kernel::{Entry, Listing};
 
 use crate::{
-    attr::{file_attr, file_type},
+    attr::{kernel_attr, kind_mode},
     ops::directory,
-    requests::{Place, Work, shortest},
+    requests::{Place, Work},
 };
 
 /// Fills a reply with names until it is full or the directory ends.
 pub(crate) async fn list(
     work: &Work,
-    inode: INodeNo,
+    inode: u64,
     handle: u64,
     offset: u64,
-    reply: &mut ReplyDirectory,
+    reply: &mut Listing,
 ) -> Result<()> {
     let directory = directory::directory(&work.at, handle)?;
-    let dots = [(directory::DOT, "."), (directory::DOT_DOT, "..")];
+    let dots = [(directory::DOT, &b"."[..]), (directory::DOT_DOT, b"..")];
     for (place, name) in dots.into_iter().filter(|(place, _)| *place > offset) {
-        if reply.add(work.at.for_kernel(inode.0), place, fuser::FileType::Directory, name) {
+        if !reply.add(work.at.for_kernel(inode), place, libc::S_IFDIR, name) {
             return Ok(());
         }
     }
@@ -35,8 +33,7 @@ pub(crate) async fn list(
                 continue;
             };
             offset = directory::offset_of(entry.cookie);
-            let name = OsStr::from_bytes(&entry.name);
-            if reply.add(INodeNo(attr.inode), offset, file_type(attr.kind()), name) {
+            if !reply.add(attr.inode, offset, kind_mode(attr.kind()), &entry.name) {
                 return Ok(());
             }
             directory::take(&mut page);
@@ -47,22 +44,22 @@ pub(crate) async fn list(
     }
 }
 
-/// As [`list`], with attributes. The kernel takes a reference to each entry but the dots when it has the
-/// reply.
+/// As [`list`], with attributes. The kernel takes a reference to each entry that is returned here,
+/// that is to all but the dots, when it has the reply.
 pub(crate) async fn list_plus(
     work: &Work,
-    inode: INodeNo,
+    inode: u64,
     handle: u64,
     offset: u64,
-    reply: &mut ReplyDirectoryPlus,
+    reply: &mut Listing,
 ) -> Result<()> {
     let directory = directory::directory(&work.at, handle)?;
-    let dots = [(directory::DOT, "."), (directory::DOT_DOT, "..")];
+    let dots = [(directory::DOT, &b"."[..]), (directory::DOT_DOT, b"..")];
     // The kernel takes no attributes from the dots.
-    let dot =
-        pb::Attr { inode: inode.0, kind: pb::FileKind::Directory.into(), ..pb::Attr::default() };
+    let dot = pb::Attr { inode, kind: pb::FileKind::Directory.into(), ..pb::Attr::default() };
+    let dot = Entry { attr: kernel_attr(&dot), ..Entry::default() };
     for (place, name) in dots.into_iter().filter(|(place, _)| *place > offset) {
-        if reply.add(inode, place, name, &Duration::ZERO, &file_attr(&dot), Generation(0)) {
+        if !reply.add_with_attributes(&dot, place, name) {
             return Ok(());
         }
     }
@@ -75,12 +72,10 @@ pub(crate) async fn list_plus(
                 continue;
             };
             offset = directory::offset_of(entry.cookie);
-            let name = OsStr::from_bytes(&entry.name);
-            let (ino, generation) = (INodeNo(attr.inode), Generation(attr.generation));
-            let place = Place { parent: inode.0, name: entry.name.to_vec() };
+            let place = Place { parent: inode, name: entry.name.to_vec() };
             // What the answer that it came with may be trusted for: it may have lain here for a while.
-            let (told, ttls) = work.at.entry(&page.trust, &place, attr);
-            if reply.add(ino, offset, name, &shortest(ttls), &told, generation) {
+            let told = work.at.tell_entry(&page.trust, &place, attr);
+            if !reply.add_with_attributes(&told, offset, &entry.name) {
                 work.at.known.forget(attr.inode, 1);
                 return Ok(());
             }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use ff2_daemon::config::MountConfig;
+use ff2_daemon::config::{MountConfig, OverIoUring};
 use ff2_fuse::helper::{self, Changes};
 
 #[derive(Debug, Parser)]
@@ -35,6 +35,9 @@ struct Arguments {
     /// For how long names and attributes may be shown without asking again.
     #[arg(long, value_name = "MILLISECONDS")]
     cache_ms: Option<u64>,
+    /// Whether the kernel's requests come over io_uring: auto, yes or no.
+    #[arg(long, value_name = "WHETHER")]
+    io_uring: Option<OverIoUring>,
     #[arg(long)]
     read_only: bool,
     /// Let other users in.
@@ -63,11 +66,13 @@ fn main() -> ExitCode {
         data_dir,
         subdir,
         cache_ms,
+        io_uring,
         read_only,
         allow_other,
         command,
     } = Arguments::parse();
-    let changes = Changes { mount_point, data_dir, read_only, allow_other, subdir, cache_ms };
+    let changes =
+        Changes { mount_point, data_dir, read_only, allow_other, subdir, cache_ms, io_uring };
     match (command, config) {
         (Some(Action::Guard { mount_point }), _) => guard(&mount_point),
         (None, Some(config)) => mount(&config, changes),

@@ -2,26 +2,24 @@
 
 use std::{
     fs, io,
-    os::fd::AsFd,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
-    thread,
     time::Duration,
 };
 
 use anyhow::{Context, Result};
-use ff2_client::{Client, ClientOptions, InodeId, UserToken, pb};
-use ff2_daemon::{Runtime, config::MountConfig};
-use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
+use ff2_client::{Client, ClientOptions, InodeId, Invalidations, UserToken, pb};
+use ff2_daemon::{
+    Runtime,
+    config::{MountConfig, OverIoUring},
+};
+use ff2_fuse_kernel::{Executors, IoUring, MountOptions, Options, Unmounter, Way, WriteMemory};
 use parking_lot::Mutex;
 use serde_json::json;
-use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use crate::{
     coherence::{self, Coherence},
-    copies::Copies,
-    device::Device,
     files::{Directories, Files},
     guard,
     known::Known,
@@ -39,30 +37,28 @@ pub async fn serve(config: Arc<MountConfig>, runtime: Runtime) -> Result<()> {
     let token = UserToken::load(&config.token_file)
         .with_context(|| format!("load the token {}", config.token_file.display()))?;
     let for_all_users = token.claims().root;
-    let options = options(&config, token);
-    let connected = if config.cache_ms == 0 {
-        Client::connect(options).await.map(|client| (client, None))
-    } else {
-        let connected = Client::connect_coherent(options).await;
-        connected.map(|(client, invalidations)| (client, Some(invalidations)))
-    };
-    let (client, invalidations) =
-        connected.with_context(|| format!("connect to the cluster {}", config.cluster_id))?;
+    let executors =
+        Arc::new(Executors::start("ff2-fuse-kernel", config.threads).context("start the threads")?);
+    // What the client does for itself runs where the requests do: then most of them need no other thread.
+    let connected = executors.first().spawn(connect(config.clone(), token)).await;
+    let (client, invalidations) = connected
+        .context("connect")?
+        .with_context(|| format!("connect to the cluster {}", config.cluster_id))?;
     let root = root(&config, &client).await?;
-    let at = mounted(&config, &runtime, client.clone(), for_all_users, InodeId(root.inode));
-    show(&runtime, &at, &config);
+    let at = mounted(&config, &runtime, client, for_all_users, InodeId(root.inode));
     // Known before anybody asks, so that the mount point can be looked at from the first outage on.
     at.last.lock().root = Some(root);
 
-    let (unmounter, ended) = {
-        let (config, at) = (config.clone(), at.clone());
-        let place = mount_point.clone();
-        tokio::task::spawn_blocking(move || start(&config, &place, at)).await?
+    let mounted = {
+        let options = kernel_options(&config, &mount_point, &at);
+        let (executors, at) = (executors.clone(), at.clone());
+        tokio::task::spawn_blocking(move || start(&executors, options, at)).await?
     }
     .with_context(|| format!("mount at {}", mount_point.display()))?;
     if let Some(invalidations) = invalidations {
         runtime.tasks.spawn(coherence::serve(at.clone(), invalidations));
     }
+    show(&runtime, &at, &config, mounted.way);
     // Kept to the end: its pipe is what the guard waits on.
     let _guard = guard::start(&mount_point)
         .inspect_err(
@@ -73,15 +69,34 @@ pub async fn serve(config: Arc<MountConfig>, runtime: Runtime) -> Result<()> {
         tracing::info!(%error, "the kernel reads ahead 128 KiB only");
     }
     runtime.admin.set_ready(true);
-    tracing::info!(mount_point = %mount_point.display(), volume = %config.volume, "mounted");
+    let (place, volume, way) = (mount_point.display(), &config.volume, way(mounted.way));
+    tracing::info!(mount_point = %place, %volume, %way, "mounted");
 
-    let ended = until_stopped(&runtime, ended).await;
+    let must_unmount = tokio::select! {
+        () = runtime.stop.cancelled() => true,
+        () = mounted.ended() => false,
+    };
     runtime.admin.set_ready(false);
-    if let Some(ended) = ended {
-        unmount(unmounter, &mount_point, ended).await;
+    if must_unmount {
+        unmount(mounted, &mount_point).await;
+    } else {
+        tracing::info!("unmounted by somebody");
     }
     finish(&at).await;
     Ok(())
+}
+
+/// With the invalidations, unless nothing is to be cached.
+async fn connect(
+    config: Arc<MountConfig>,
+    token: UserToken,
+) -> ff2_client::Result<(Client, Option<Invalidations>)> {
+    let options = options(&config, token);
+    if config.cache_ms == 0 {
+        return Ok((Client::connect(options).await?, None));
+    }
+    let (client, invalidations) = Client::connect_coherent(options).await?;
+    Ok((client, Some(invalidations)))
 }
 
 /// The folder that is mounted.
@@ -106,7 +121,7 @@ fn options(config: &MountConfig, token: UserToken) -> ClientOptions {
     ClientOptions::new(config.metads.clone(), token, &config.cluster_id)
         .volume(&config.volume)
         .description(description)
-        .cache(Duration::from_millis(config.cache_ms).min(limits::UNTOLD_CACHE))
+        .cache(Duration::from_millis(config.cache_ms))
 }
 
 fn mounted(
@@ -120,8 +135,6 @@ fn mounted(
         read_bytes: runtime.metrics.counter("read_bytes", "Bytes that programs read"),
         written_bytes: runtime.metrics.counter("written_bytes", "Bytes that programs wrote"),
     };
-    let copies =
-        Copies::new(client.pool().clone(), limits::WRITES_POOLED_BYTES, limits::WRITES_PLAIN_BYTES);
     Arc::new(Mounted {
         client,
         root,
@@ -133,25 +146,23 @@ fn mounted(
         directories: Directories::default(),
         known: Known::new(root.0),
         lock_owners: LockOwners::default(),
-        copies,
         groups: Groups::new(),
         operations: runtime.operations.clone(),
         traffic,
-        runtime: tokio::runtime::Handle::current(),
         requests: TaskTracker::new(),
         last: Mutex::default(),
         notifier: OnceLock::new(),
-        device: OnceLock::new(),
     })
 }
 
 /// What the admin socket shows of the mount.
-fn show(runtime: &Runtime, at: &Arc<Mounted>, config: &MountConfig) {
+fn show(runtime: &Runtime, at: &Arc<Mounted>, config: &MountConfig, by: Way) {
     let (at, place) = (at.clone(), config.mount_point.display().to_string());
     runtime.admin.status("mount", move || {
         let totals = at.client.totals();
         let shown = json!({
             "mount_point": place,
+            "requests_over": way(by),
             "session": at.client.session_id(),
             "routing_version": at.client.routing_version().0,
             "open_files": at.files.count(),
@@ -182,81 +193,64 @@ fn free_mount_point(path: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn mount_config(config: &MountConfig) -> Config {
-    let mut mount = Config::default();
-    mount.mount_options = vec![
-        MountOption::FSName("ff2".into()),
-        // As a plain option: fuser hands `Subtype` to fusermount only.
-        MountOption::CUSTOM("subtype=ff2".into()),
-        MountOption::DefaultPermissions,
-        MountOption::NoDev,
-        MountOption::NoSuid,
-        if config.read_only { MountOption::RO } else { MountOption::RW },
-    ];
-    mount.acl = if config.allow_other { SessionACL::All } else { SessionACL::Owner };
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    mount.n_threads = Some(cores.clamp(1, limits::THREADS_MAX));
-    mount.clone_fd = true;
-    mount
-}
-
-/// Mounts, and starts the thread that owns fuser's session; the receiver tells when it ended.
-fn start(
-    config: &MountConfig,
-    mount_point: &Path,
-    at: Arc<Mounted>,
-) -> io::Result<(SessionUnmounter, oneshot::Receiver<()>)> {
-    let mut session = Session::new(Requests(at.clone()), mount_point, &mount_config(config))?;
-    let _ = at.notifier.set(session.notifier());
-    let _ = at.device.set(Device::new(session.as_fd())?);
-    let unmounter = session.unmount_callable();
-    let (end, ended) = oneshot::channel();
-    thread::Builder::new().name("ff2-fuse-session".into()).spawn(move || {
-        if let Err(error) = session.run() {
-            tracing::error!(%error, "the kernel's connection broke");
-        }
-        // Nobody listens once the process is on its way out.
-        let _ = end.send(());
-    })?;
-    Ok((unmounter, ended))
-}
-
-/// Returns the receiver if the session still runs.
-async fn until_stopped(
-    runtime: &Runtime,
-    mut ended: oneshot::Receiver<()>,
-) -> Option<oneshot::Receiver<()>> {
-    tokio::select! {
-        () = runtime.stop.cancelled() => Some(ended),
-        _ = &mut ended => {
-            tracing::info!("unmounted by somebody");
-            None
-        }
+fn kernel_options(config: &MountConfig, mount_point: &Path, at: &Mounted) -> Options {
+    let (pooled, plain) = (limits::WRITES_POOLED_BYTES, limits::WRITES_PLAIN_BYTES);
+    Options {
+        mount: MountOptions {
+            mount_point: mount_point.to_owned(),
+            name: "ff2".into(),
+            read_only: config.read_only,
+            allow_other: config.allow_other,
+        },
+        wanted: tune::wanted(),
+        io_uring: match config.io_uring {
+            OverIoUring::Auto => IoUring::Auto,
+            OverIoUring::Yes => IoUring::Yes,
+            OverIoUring::No => IoUring::No,
+        },
+        memory: WriteMemory::new(at.client.pool().clone(), pooled, plain),
     }
+}
+
+fn way(way: Way) -> &'static str {
+    match way {
+        Way::Device => "/dev/fuse",
+        Way::Ring => "io_uring",
+    }
+}
+
+/// Mounts; from here on requests come.
+fn start(
+    executors: &Executors,
+    options: Options,
+    at: Arc<Mounted>,
+) -> io::Result<ff2_fuse_kernel::Mounted> {
+    let mounted = ff2_fuse_kernel::mount(executors, options, Arc::new(Requests(at.clone())))?;
+    let _ = at.notifier.set(mounted.notifier.clone());
+    Ok(mounted)
 }
 
 /// Unmounts. If programs still use the mount it leaves the tree now, and its files fail when this
 /// process ends.
-async fn unmount(
-    mut unmounter: SessionUnmounter,
-    mount_point: &Path,
-    ended: oneshot::Receiver<()>,
-) {
-    let place = mount_point.to_owned();
-    let outcome = tokio::task::spawn_blocking(move || {
-        unmounter.unmount().or_else(|error| {
-            tracing::warn!(%error, "the mount is in use: detaching it");
-            guard::detach(&place)
-        })
-    });
+async fn unmount(mounted: ff2_fuse_kernel::Mounted, mount_point: &Path) {
+    let mounted = Arc::new(mounted);
+    let (place, own) = (mount_point.to_owned(), mounted.clone());
+    let outcome = tokio::task::spawn_blocking(move || take_away(&own.unmounter, &place));
     match outcome.await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::error!(%error, "not unmounted"),
         Err(error) => tracing::error!(%error, "not unmounted"),
     }
-    if tokio::time::timeout(limits::DRAIN, ended).await.is_err() {
+    if tokio::time::timeout(limits::DRAIN, mounted.ended()).await.is_err() {
         tracing::warn!("programs still use files of the mount");
     }
+}
+
+fn take_away(unmounter: &Unmounter, place: &Path) -> io::Result<()> {
+    unmounter.unmount().or_else(|error| {
+        tracing::warn!(%error, "the mount is in use: detaching it");
+        guard::detach(place)
+    })
 }
 
 /// Closes what is open, reports what was written, ends the session.

@@ -7,20 +7,17 @@ use std::{
 
 use ff2_client::{Client, InodeId, Trust, pb};
 use ff2_daemon::Operations;
-use fuser::{FileAttr, INodeNo, Notifier};
+use ff2_fuse_kernel::{Attr, Entry, Notifier, ROOT, Space};
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    attr::file_attr,
+    attr::kernel_attr,
     coherence::Coherence,
-    copies::Copies,
-    device::Device,
     files::{Directories, Files},
     known::Known,
     lock_owners::LockOwners,
-    ops::entry::Space,
     requests::Place,
     who::Groups,
 };
@@ -49,17 +46,14 @@ pub(crate) struct Mounted {
     pub(crate) directories: Directories,
     pub(crate) known: Known,
     pub(crate) lock_owners: LockOwners,
-    pub(crate) copies: Copies,
     pub(crate) groups: Groups,
     pub(crate) operations: Operations,
     pub(crate) traffic: Traffic,
-    pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) requests: TaskTracker,
     /// What the namespace said last, for when it says nothing.
     pub(crate) last: Mutex<Last>,
     /// To the kernel, once the mount stands.
     pub(crate) notifier: OnceLock<Notifier>,
-    pub(crate) device: OnceLock<Device>,
 }
 
 /// See [`crate::limits::ROOT_PATIENCE`].
@@ -71,38 +65,33 @@ pub(crate) struct Last {
 
 impl Mounted {
     /// The inode that the kernel means.
-    pub(crate) fn inode_meant(&self, inode: INodeNo) -> INodeNo {
-        if inode == INodeNo::ROOT { INodeNo(self.root.0) } else { inode }
+    pub(crate) fn inode_meant(&self, inode: u64) -> u64 {
+        if inode == ROOT { self.root.0 } else { inode }
     }
 
     /// What the kernel calls an inode.
-    pub(crate) fn for_kernel(&self, inode: u64) -> INodeNo {
-        if inode == self.root.0 { INodeNo::ROOT } else { INodeNo(inode) }
+    pub(crate) fn for_kernel(&self, inode: u64) -> u64 {
+        if inode == self.root.0 { ROOT } else { inode }
     }
 
     /// Attributes for the kernel, and for how long it may keep them.
-    pub(crate) fn tell(&self, attr: &pb::Attr, trust: &Trust) -> (FileAttr, Duration) {
+    pub(crate) fn tell(&self, attr: &pb::Attr, trust: &Trust) -> (Attr, Duration) {
         let now = Instant::now();
         // Noted before the look at the trust: what is invalidated between is dropped here and there.
         self.known.told(attr.inode, attr.version, attr.extras, now + self.ttl);
         let ttl = trust.attr_of(InodeId(attr.inode)).min(self.ttl);
         self.known.trusted_until(attr.inode, now + ttl);
-        (FileAttr { ino: self.for_kernel(attr.inode), ..file_attr(attr) }, ttl)
+        (Attr { inode: self.for_kernel(attr.inode), ..kernel_attr(attr) }, ttl)
     }
 
-    /// As [`Mounted::tell`], with a name, for which the kernel takes a reference to the inode. The second
-    /// time is for the name.
-    pub(crate) fn entry(
-        &self,
-        trust: &Trust,
-        place: &Place,
-        attr: &pb::Attr,
-    ) -> (FileAttr, [Duration; 2]) {
+    /// An entry for the kernel, which takes a reference to the inode by it.
+    pub(crate) fn tell_entry(&self, trust: &Trust, place: &Place, attr: &pb::Attr) -> Entry {
         self.known.looked_up(attr.inode);
         let is_directory = attr.kind() == pb::FileKind::Directory;
         self.coherence.told.note(place.parent, &place.name, is_directory);
-        let (told, attr_ttl) = self.tell(attr, trust);
-        (told, [attr_ttl, self.entry_ttl(trust, place.parent)])
+        let generation = attr.generation;
+        let (attr, attr_ttl) = self.tell(attr, trust);
+        Entry { attr, generation, name_ttl: self.entry_ttl(trust, place.parent), attr_ttl }
     }
 
     /// Makes the kernel forget an inode's pages and attributes. It waits for pages that are being read,
@@ -110,8 +99,8 @@ impl Mounted {
     pub(crate) async fn drop_pages(&self, inode: u64) {
         let Some(notifier) = self.notifier.get().cloned() else { return };
         let known_as = self.for_kernel(inode);
-        let drop = move || notifier.inval_inode(known_as, 0, 0);
-        match self.runtime.spawn_blocking(drop).await {
+        let drop = move || notifier.forget_pages(known_as, 0, 0);
+        match tokio::task::spawn_blocking(drop).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(inode, %error, "the kernel keeps its pages"),
             Err(error) => tracing::debug!(inode, %error, "the kernel keeps its pages"),
@@ -121,8 +110,8 @@ impl Mounted {
     /// Makes the kernel ask for an inode's attributes again.
     pub(crate) fn drop_attr(&self, inode: u64) {
         let Some(notifier) = self.notifier.get() else { return };
-        // A negative offset: no pages, which an open may hold locked.
-        if let Err(error) = notifier.inval_inode(self.for_kernel(inode), -1, 0) {
+        // No pages, which an open may hold locked.
+        if let Err(error) = notifier.forget_attr(self.for_kernel(inode)) {
             tracing::debug!(inode, %error, "the kernel keeps its attributes until they age");
         }
     }

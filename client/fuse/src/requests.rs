@@ -1,30 +1,34 @@
 //! Requests as tasks: who asks, how an outcome becomes a reply.
 
-use std::{ffi::OsStr, future::Future, os::unix::ffi::OsStrExt, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use ff2_client::{Caller, Code, Result, Status, Trust, pb};
 use ff2_daemon::Operation;
-use fuser::{Errno, FileAttr, Generation, INodeNo, ReplyAttr, ReplyEmpty, ReplyEntry, Request};
+use ff2_fuse_kernel::{Answer, Asker, Attr, Errno, Interrupted, Reply};
 
 use crate::{
-    attr::{errno, no_attr},
+    attr::errno,
     limits,
     mounted::Mounted,
     ops::lock::{self, Asked},
-    who::{self, Who},
+    who,
 };
 
-/// fuser's side of a mount.
+/// The kernel's side of a mount.
 #[derive(Debug)]
 pub(crate) struct Requests(pub(crate) Arc<Mounted>);
 
 /// One request in progress.
 pub(crate) struct Work {
     pub(crate) at: Arc<Mounted>,
+    /// What it is about.
+    pub(crate) inode: u64,
     /// What the answers may be trusted for.
     pub(crate) trust: Trust,
     operation: Arc<Operation>,
-    who: Who,
+    who: Asker,
+    interrupted: Arc<Interrupted>,
+    answer: Answer,
 }
 
 /// Where an entry is that is answered.
@@ -34,17 +38,17 @@ pub(crate) struct Place {
     pub(crate) name: Vec<u8>,
 }
 
-impl Place {
-    pub(crate) fn new(parent: INodeNo, name: &OsStr) -> Self {
-        Self { parent: parent.0, name: name.as_bytes().to_vec() }
-    }
-}
-
 impl Work {
-    /// An entry for the kernel, to which it then has a reference, and for how long it may keep the
-    /// attributes and the name.
-    pub(crate) fn entry(&self, place: &Place, attr: &pb::Attr) -> (FileAttr, [Duration; 2]) {
-        self.at.entry(&self.trust, place, attr)
+    pub(crate) fn begin(
+        at: Arc<Mounted>,
+        op: &'static str,
+        inode: u64,
+        who: Asker,
+        (interrupted, answer): (Interrupted, Answer),
+    ) -> Self {
+        let operation = Arc::new(at.operations.begin(op, format!("inode {inode}")));
+        let trust = at.client.trust();
+        Self { at, inode, trust, operation, who, interrupted: Arc::new(interrupted), answer }
     }
 
     pub(crate) fn caller(&self) -> Caller {
@@ -56,6 +60,28 @@ impl Work {
         caller.with_trust(self.trust.clone())
     }
 
+    /// Where the kernel wants the bytes of a read.
+    pub(crate) fn room(&self) -> Option<&Arc<ff2_client::BufPool>> {
+        self.answer.room()
+    }
+
+    pub(crate) fn reply(self, outcome: std::result::Result<Reply, Errno>) {
+        self.answer.send(outcome.unwrap_or_else(Reply::error));
+    }
+
+    /// Answers with attributes, in this form, and for how long the kernel may keep them.
+    pub(crate) fn reply_attr(
+        self,
+        outcome: std::result::Result<pb::Attr, Errno>,
+        form: impl FnOnce(&Attr, Duration) -> Reply,
+    ) {
+        let outcome = outcome.map(|attr| {
+            let (attr, ttl) = self.at.tell(&attr, &self.trust);
+            form(&attr, ttl)
+        });
+        self.reply(outcome);
+    }
+
     /// Runs an operation that changes nothing, counts its outcome and turns a failure into the
     /// kernel's number. Gives it up when the process behind it is being killed: the kernel waits for
     /// our answer even then.
@@ -64,11 +90,13 @@ impl Work {
         operation: impl Future<Output = Result<T>>,
     ) -> std::result::Result<T, Errno> {
         let outcome = tokio::select! {
+            // Who need not wait sets no timer.
+            biased;
             outcome = operation => outcome.map_err(|failure| {
                 tracing::debug!(%failure, "refused");
                 errno(&failure)
             }),
-            () = who::is_killed(self.who.pid) => Err(Errno::EINTR),
+            () = who::is_killed(self.who.pid, self.interrupted.wait()) => Err(Errno::EINTR),
         };
         if outcome.is_err() {
             self.operation.failed();
@@ -80,12 +108,12 @@ impl Work {
     /// killed process is done, and tell the end of its locks, while one may still come. Only if the
     /// namespace is silent the answer is given up, and what comes then is freed.
     pub(crate) async fn lock(&self, asked: Asked, wait: bool) -> std::result::Result<(), Errno> {
-        let (at, caller, pid) = (self.at.clone(), self.caller(), self.who.pid);
+        let (at, caller, interrupted) = (self.at.clone(), self.caller(), self.interrupted.clone());
         let listed = self.operation.clone();
         let (tell, told) = tokio::sync::oneshot::channel();
         let task = async move {
             let outcome = if wait {
-                lock::set(&at, &caller, asked, who::is_interrupted(pid)).await
+                lock::set(&at, &caller, asked, interrupted.wait()).await
             } else {
                 lock::try_set(&at, &caller, asked).await.map(|()| true)
             };
@@ -98,9 +126,9 @@ impl Work {
             }
             drop(listed);
         };
-        self.at.requests.spawn_on(task, &self.at.runtime);
+        self.at.requests.spawn(task);
         let given_up = async {
-            who::is_killed(pid).await;
+            who::is_killed(self.who.pid, self.interrupted.wait()).await;
             tokio::time::sleep(limits::LOCK_CANCEL_PATIENCE).await;
         };
         let outcome = tokio::select! {
@@ -131,100 +159,51 @@ impl Work {
             drop(listed);
             outcome
         };
-        let task = self.at.requests.spawn_on(task, &self.at.runtime);
+        let task = self.at.requests.spawn(task);
         self.run(async {
             let stopped = |error| Err(Status::new(Code::Internal, format!("{error}")));
             task.await.unwrap_or_else(stopped)
         })
         .await
     }
-}
 
-impl Requests {
-    pub(crate) fn work(&self, op: &'static str, inode: INodeNo, request: &Request) -> Work {
-        let at = self.0.clone();
-        let operation = Arc::new(at.operations.begin(op, format!("inode {inode}")));
-        let who = Who { uid: request.uid(), gid: request.gid(), pid: request.pid() };
-        let trust = at.client.trust();
-        Work { at, trust, operation, who }
+    /// Goes on as a task on this thread, which replies.
+    pub(crate) fn spawn<F>(self, run: impl FnOnce(Self) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let requests = self.at.requests.clone();
+        requests.spawn(run(self));
     }
 
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.requests.spawn_on(task, &self.0.runtime);
-    }
-
-    /// Runs an operation that answers nothing but its success.
-    pub(crate) fn answer_empty<F>(
-        &self,
-        work: Work,
-        reply: ReplyEmpty,
-        run: impl FnOnce(Arc<Mounted>, Caller) -> F + Send + 'static,
-    ) where
+    /// Runs a change that answers nothing but its success.
+    pub(crate) fn answer_empty<F>(self, run: impl FnOnce(Arc<Mounted>, Caller) -> F)
+    where
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        self.spawn(async move {
-            let operation = run(work.at.clone(), work.caller());
-            match work.run_to_the_end(operation).await {
-                Ok(()) => reply.ok(),
-                Err(errno) => reply.error(errno),
-            }
+        let change = run(self.at.clone(), self.caller());
+        self.spawn(|work| async move {
+            let outcome = work.run_to_the_end(change).await;
+            work.reply(outcome.map(|()| Reply::empty()));
         });
     }
 
-    /// Runs an operation that answers an entry, to which the kernel then has a reference.
+    /// Runs a change that makes an entry of this name in the directory that it is about; the kernel then
+    /// has a reference to it.
     pub(crate) fn answer_entry<F>(
-        &self,
-        work: Work,
-        place: Place,
-        reply: ReplyEntry,
-        run: impl FnOnce(Arc<Mounted>, Caller, Place) -> F + Send + 'static,
-    ) where
-        F: Future<Output = Result<Option<pb::Attr>>> + Send + 'static,
-    {
-        self.spawn(async move {
-            let operation = run(work.at.clone(), work.caller(), place.clone());
-            match work.run_to_the_end(operation).await {
-                Ok(Some(attr)) => {
-                    let (told, [attr_ttl, entry_ttl]) = work.entry(&place, &attr);
-                    let generation = Generation(attr.generation);
-                    reply.entry_with_ttls(&attr_ttl, &entry_ttl, &told, generation);
-                }
-                Ok(None) => {
-                    work.at.coherence.told.note(place.parent, &place.name, false);
-                    let ttl = work.at.entry_ttl(&work.trust, place.parent);
-                    if ttl.is_zero() {
-                        return reply.error(Errno::ENOENT);
-                    }
-                    // The kernel remembers for so long that there is no such name.
-                    reply.entry(&ttl, &no_attr(), Generation(0));
-                }
-                Err(errno) => reply.error(errno),
-            }
-        });
-    }
-
-    pub(crate) fn answer_attr<F>(
-        &self,
-        work: Work,
-        reply: ReplyAttr,
-        run: impl FnOnce(Arc<Mounted>, Caller) -> F + Send + 'static,
+        self,
+        name: Vec<u8>,
+        run: impl FnOnce(Arc<Mounted>, Caller, Place) -> F,
     ) where
         F: Future<Output = Result<pb::Attr>> + Send + 'static,
     {
-        self.spawn(async move {
-            let operation = run(work.at.clone(), work.caller());
-            match work.run_to_the_end(operation).await {
-                Ok(attr) => {
-                    let (told, ttl) = work.at.tell(&attr, &work.trust);
-                    reply.attr(&ttl, &told);
-                }
-                Err(errno) => reply.error(errno),
-            }
+        let place = Place { parent: self.inode, name };
+        let change = run(self.at.clone(), self.caller(), place.clone());
+        self.spawn(|work| async move {
+            let outcome = work.run_to_the_end(change).await;
+            let tell = |attr| Reply::entry(&work.at.tell_entry(&work.trust, &place, &attr));
+            let outcome = outcome.map(tell);
+            work.reply(outcome);
         });
     }
-}
-
-/// Where fuser answers one time for a name and its attributes.
-pub(crate) fn shortest([attr, entry]: [Duration; 2]) -> Duration {
-    attr.min(entry)
 }

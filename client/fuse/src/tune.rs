@@ -2,44 +2,34 @@
 
 use std::{fs, io, path::Path};
 
-use fuser::{InitFlags, KernelConfig};
+use ff2_fuse_kernel::{Wanted, flags};
 
 use crate::limits;
 
-/// Asks for what makes large requests and parallel work, as far as this kernel has it.
-pub(crate) fn negotiate(config: &mut KernelConfig) {
-    let wanted = [
-        InitFlags::FUSE_ASYNC_READ,
-        InitFlags::FUSE_BIG_WRITES,
-        InitFlags::FUSE_ATOMIC_O_TRUNC,
-        // Pages of an open file go when its time of change or length turns out to be another.
-        InitFlags::FUSE_AUTO_INVAL_DATA,
-        InitFlags::FUSE_DO_READDIRPLUS,
-        InitFlags::FUSE_READDIRPLUS_AUTO,
-        InitFlags::FUSE_PARALLEL_DIROPS,
-        InitFlags::FUSE_ASYNC_DIO,
-        InitFlags::FUSE_CACHE_SYMLINKS,
-        InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
-        InitFlags::FUSE_POSIX_LOCKS,
-        InitFlags::FUSE_FLOCK_LOCKS,
-        // The namespace applies the umask: where a directory has a default ACL there is none.
-        InitFlags::FUSE_POSIX_ACL,
-        InitFlags::FUSE_DONT_MASK,
-        // Else the kernel asks for `security.capability` with each write.
-        InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-    ];
-    for flag in wanted {
-        if config.add_capabilities(flag).is_err() {
-            tracing::debug!(?flag, "this kernel does not have it");
-        }
+/// What makes large requests and parallel work, and what the promises need.
+pub(crate) fn wanted() -> Wanted {
+    Wanted {
+        flags: flags::ASYNC_READ
+            | flags::ATOMIC_O_TRUNC
+            // Pages of an open file go when its time of change or length turns out to be another.
+            | flags::AUTO_INVAL_DATA
+            | flags::DO_READDIRPLUS
+            | flags::READDIRPLUS_AUTO
+            | flags::PARALLEL_DIROPS
+            | flags::ASYNC_DIO
+            | flags::CACHE_SYMLINKS
+            | flags::DIRECT_IO_ALLOW_MMAP
+            | flags::POSIX_LOCKS
+            | flags::FLOCK_LOCKS
+            // The namespace applies the umask: where a directory has a default ACL there is none.
+            | flags::POSIX_ACL
+            | flags::DONT_MASK
+            // Else the kernel asks for `security.capability` with each write.
+            | flags::HANDLE_KILLPRIV_V2,
+        write_bytes_max: write_bytes(),
+        read_ahead_bytes: limits::READ_AHEAD_KB * 1024,
+        background_max: limits::BACKGROUND_MAX,
     }
-    if let Err(nearest) = config.set_max_write(write_bytes()) {
-        let _ = config.set_max_write(nearest);
-    }
-    if let Err(nearest) = config.set_max_readahead(limits::READ_AHEAD_KB * 1024) {
-        let _ = config.set_max_readahead(nearest);
-    }
-    let _ = config.set_max_background(limits::BACKGROUND_MAX);
 }
 
 /// As many bytes as the administrator allows a request to have.

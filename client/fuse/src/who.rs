@@ -2,24 +2,17 @@
 //!
 //! The kernel tells uid, gid and pid; the groups are read from `/proc` and trusted for a second.
 
-use std::{collections::BTreeMap, fs, time::Instant};
+use std::{collections::BTreeMap, fs, future::Future, time::Instant};
 
 use ff2_client::pb;
+use ff2_fuse_kernel::Asker;
 use parking_lot::Mutex;
 
 use crate::limits;
 
-/// The process behind a request, as the kernel names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Who {
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) pid: u32,
-}
-
 #[derive(Debug)]
 pub(crate) struct Groups {
-    known: Mutex<BTreeMap<Who, (Instant, Vec<u32>)>>,
+    known: Mutex<BTreeMap<Asker, (Instant, Vec<u32>)>>,
 }
 
 impl Groups {
@@ -27,11 +20,11 @@ impl Groups {
         Self { known: Mutex::default() }
     }
 
-    pub(crate) fn credentials(&self, who: Who) -> pb::Credentials {
+    pub(crate) fn credentials(&self, who: Asker) -> pb::Credentials {
         pb::Credentials { uid: who.uid, gid: who.gid, groups: self.groups(who) }
     }
 
-    fn groups(&self, who: Who) -> Vec<u32> {
+    fn groups(&self, who: Asker) -> Vec<u32> {
         let fresh = |since: &Instant| since.elapsed() < limits::GROUPS_AGE;
         if let Some((since, groups)) = self.known.lock().get(&who)
             && fresh(since)
@@ -54,67 +47,19 @@ impl Groups {
 }
 
 /// Returns when the process (or thread) is being killed, that is, a fatal signal waits for it to come
-/// back from the kernel, or has ended it and it lets its files go. fuser does not hand on the kernel's
-/// interrupts, so requests that take long look for it themselves. 0, the kernel's own requests: never.
-pub(crate) async fn is_killed(pid: u32) {
+/// back from the kernel, or has ended it and it lets its files go. `signal`: the kernel told of one, which
+/// it does once, and not of those that ended the process before it asked. 0, the kernel's own requests:
+/// never.
+pub(crate) async fn is_killed(pid: u32, signal: impl Future<Output = ()>) {
     if pid == 0 {
         return std::future::pending().await;
     }
-    tokio::time::sleep(limits::KILL_CHECK_AFTER).await;
+    // A signal in time is looked at now; any other, and a later one, is found by looking.
+    let _ = tokio::time::timeout(limits::KILL_CHECK_AFTER, signal).await;
     // A request of a process that is gone is nobody's: its end harms nobody.
     let read = |what| fs::read_to_string(format!("/proc/{pid}/{what}")).unwrap_or_default();
     while !has_kill_pending(&read("status")) && !is_dying_of_a_signal(&read("stat")) {
         tokio::time::sleep(limits::KILL_CHECK_EVERY).await;
-    }
-}
-
-/// Returns when a signal waits for the process (or thread) to come back from the kernel: what it waits
-/// for is to be given up. For requests that wait for others on purpose.
-pub(crate) async fn is_interrupted(pid: u32) {
-    if pid == 0 {
-        return std::future::pending().await;
-    }
-    let mut was_pending = false;
-    let begun = Instant::now();
-    loop {
-        // Who waits for long may wait a little longer for its end: there may be many.
-        let pause = begun.elapsed() / 10;
-        let bounds = (limits::INTERRUPT_CHECK_EVERY, limits::INTERRUPT_CHECK_MAX);
-        tokio::time::sleep(pause.clamp(bounds.0, bounds.1)).await;
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let signals = Signals::parse(&status);
-        // Another thread may be about to take a signal of the whole process.
-        let is_pending = signals.shared_pending & !signals.blocked != 0;
-        let is_gone = status.is_empty();
-        if is_gone || signals.pending & !signals.blocked != 0 || (is_pending && was_pending) {
-            return;
-        }
-        was_pending = is_pending;
-    }
-}
-
-/// The masks of a thread's signals.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Signals {
-    pending: u64,
-    shared_pending: u64,
-    blocked: u64,
-}
-
-impl Signals {
-    fn parse(status: &str) -> Self {
-        let mut signals = Self::default();
-        for line in status.lines() {
-            let Some((name, mask)) = line.split_once(':') else { continue };
-            let mask = u64::from_str_radix(mask.trim(), 16);
-            match name {
-                "SigPnd" => signals.pending = mask.unwrap_or(0),
-                "ShdPnd" => signals.shared_pending = mask.unwrap_or(0),
-                "SigBlk" => signals.blocked = mask.unwrap_or(0),
-                _ => {}
-            }
-        }
-        signals
     }
 }
 
@@ -169,21 +114,6 @@ mod tests {
         assert!(!has_kill_pending(""));
     }
 
-    #[tokio::test]
-    async fn signals_that_are_blocked_interrupt_nothing() {
-        let status = "SigQ:\t0/95\nSigPnd:\t0000000000000100\nShdPnd:\t0000000000004000\n\
-                      SigBlk:\tfffffffe00000100\nSigIgn:\t0000000000001000\n";
-        let signals =
-            Signals { pending: 0x100, shared_pending: 0x4000, blocked: 0xffff_fffe_0000_0100 };
-        assert_eq!(Signals::parse(status), signals);
-        let soon = std::time::Duration::from_secs(5);
-        let gone = is_interrupted(u32::MAX >> 2);
-        tokio::time::timeout(soon, gone).await.expect("there is no such process");
-        let own = is_interrupted(std::process::id());
-        let quick = limits::INTERRUPT_CHECK_EVERY * 4;
-        tokio::time::timeout(quick, own).await.expect_err("nothing is pending");
-    }
-
     #[test]
     fn who_dies_of_a_signal_is_told_from_who_ends() {
         let stat = |flags: u64, status: u64| {
@@ -202,7 +132,7 @@ mod tests {
     #[test]
     fn the_own_process_is_found() {
         let groups = Groups::new();
-        let who = Who { uid: 7, gid: 8, pid: std::process::id() };
+        let who = Asker { uid: 7, gid: 8, pid: std::process::id() };
         let credentials = groups.credentials(who);
         assert_eq!((credentials.uid, credentials.gid), (7, 8));
         assert_eq!(groups.credentials(who), credentials, "the second answer is remembered");

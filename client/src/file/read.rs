@@ -45,6 +45,18 @@ impl File {
 
     /// The bytes as they came, in order: for who can send several buffers at once.
     pub async fn read_pieces(&self, offset: u64, length: u64) -> Result<Vec<SharedBuf>> {
+        self.read_pieces_into(None, offset, length).await
+    }
+
+    /// As [`File::read_pieces`], into a buffer of this pool where the bytes come in one piece from one
+    /// server. The pool must have room for `length` bytes, and somebody else's buffers of it must come
+    /// back by themselves.
+    pub async fn read_pieces_into(
+        &self,
+        room: Option<&Arc<BufPool>>,
+        offset: u64,
+        length: u64,
+    ) -> Result<Vec<SharedBuf>> {
         if !self.how.read && !self.how.execute {
             return Err(Status::new(Code::BadHandle, "the file is not open for reading"));
         }
@@ -59,7 +71,7 @@ impl File {
             return Ok(vec![bytes]);
         }
         self.plan_ahead(&range, size);
-        self.read_range(range).await
+        self.read_range(room, range).await
     }
 
     /// The file's size. If it is not certain that what is known is fresh the namespace is asked; if only
@@ -75,7 +87,11 @@ impl File {
     }
 
     /// Reads within the file: what was read ahead, and the gaps from the chains.
-    async fn read_range(&self, range: Range<u64>) -> Result<Vec<SharedBuf>> {
+    async fn read_range(
+        &self,
+        room: Option<&Arc<BufPool>>,
+        range: Range<u64>,
+    ) -> Result<Vec<SharedBuf>> {
         let mut pieces = Vec::new();
         let mut at = range.start;
         while at < range.end {
@@ -89,24 +105,32 @@ impl File {
                 }
                 Err(next_piece) => next_piece.min(range.end),
             };
-            pieces.extend(self.read_chains(at..gap_end).await?);
+            let is_whole = (at..gap_end) == range;
+            let room = room.filter(|_| is_whole);
+            pieces.extend(self.read_chains(room, at..gap_end).await?);
             at = gap_end;
         }
         Ok(pieces)
     }
 
-    async fn read_chains(&self, range: Range<u64>) -> Result<Vec<SharedBuf>> {
+    async fn read_chains(
+        &self,
+        room: Option<&Arc<BufPool>>,
+        range: Range<u64>,
+    ) -> Result<Vec<SharedBuf>> {
         let shared = self.shared();
         shared.settle_range(&self.inode, &range).await;
         let (layout, chains) = self.inode.layout();
         let length = range.end - range.start;
         let spans = read_spans(self.inode.id, &layout, &chains, range.start, length);
+        // Of several pieces, each with a buffer of its own, some might find no room.
+        let pool = room.filter(|_| spans.len() == 1).unwrap_or(&shared.pool);
         let _budget = take_budget(shared, &spans).await;
         let deadline = shared.deadline();
         // A grant is renewed as needed.
         for _ in 0..limits::GRANT_RENEWALS_MAX {
             let grant = self.inode.read_grant();
-            match shared.chains.read(&spans, &grant, deadline).await {
+            match shared.chains.read_into(pool, &spans, &grant, deadline).await {
                 Ok(pieces) => return Ok(pieces.into_iter().map(|piece| piece.bytes).collect()),
                 Err(failure) if failure.code == Code::GrantExpired => self.renew_grant().await?,
                 Err(failure) => return Err(failure),

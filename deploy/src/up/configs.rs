@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use ff2_daemon::config::{
-    DiskConfig, LeaseConfig, LogConfig, MetadConfig, MountConfig, PeerConfig, RaftConfig,
-    SecurityConfig, StorageTuning, StoragedConfig, to_toml,
+    DiskConfig, LeaseConfig, LogConfig, MetadConfig, MountConfig, OverIoUring, PeerConfig,
+    RaftConfig, SecurityConfig, StorageTuning, StoragedConfig, to_toml,
 };
 
 use crate::cluster::{ClusterFile, Folder, HOST, Process, Role};
@@ -94,6 +94,7 @@ fn mount_config(
         subdir: None,
         cache_ms: 60_000,
         threads: threads(file),
+        io_uring: OverIoUring::default(),
         log: LogConfig::default(),
     }
 }

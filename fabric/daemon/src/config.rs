@@ -255,8 +255,45 @@ pub struct MountConfig {
     /// cores, fewer threads each spare the wake-ups between them.
     #[serde(default)]
     pub threads: usize,
+    /// Whether the kernel's requests come over io_uring: `auto`, where the kernel offers it; `yes` also
+    /// asks it to (`/sys/module/fuse/parameters/enable_uring`), which root may; `no`, over `/dev/fuse`.
+    #[serde(default)]
+    pub io_uring: OverIoUring,
     #[serde(default)]
     pub log: LogConfig,
+}
+
+/// See [`MountConfig::io_uring`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OverIoUring {
+    #[default]
+    Auto,
+    Yes,
+    No,
+}
+
+impl std::fmt::Display for OverIoUring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Yes => "yes",
+            Self::No => "no",
+        })
+    }
+}
+
+impl std::str::FromStr for OverIoUring {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "yes" => Ok(Self::Yes),
+            "no" => Ok(Self::No),
+            other => Err(format!("{other}: neither auto, yes nor no")),
+        }
+    }
 }
 
 fn yes() -> bool {

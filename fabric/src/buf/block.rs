@@ -89,6 +89,17 @@ impl Block {
         self.capacity
     }
 
+    /// Lends no more than `len` bytes need, where the rest can be lent to others.
+    pub(super) fn shrink(&mut self, len: usize) {
+        let kept = capacity_for(len).max(PAGE_BYTES);
+        if let (Some(pool), Some(place)) = (&self.pool, self.place())
+            && kept < self.capacity
+        {
+            pool.take_back_end(place, self.capacity, kept);
+            self.capacity = kept;
+        }
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
         // SAFETY: `memory` points to `capacity` initialised bytes that only this block has (or is
         // dangling, aligned, with capacity 0).

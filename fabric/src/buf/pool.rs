@@ -130,6 +130,20 @@ impl BufPool {
     pub(super) fn repay(&self, capacity: usize) {
         self.pages.add_permits(self.price(capacity) as usize);
     }
+
+    /// What lies behind the first `kept` bytes of a block, whose owner touches them no more. Both sizes
+    /// are powers of two pages.
+    pub(super) fn take_back_end(&self, (slab, offset): (u64, usize), capacity: usize, kept: usize) {
+        let mut slabs = self.slabs.lock();
+        let (_, free) = slabs.iter_mut().find(|(known, _)| known.id() == slab).expect("kept");
+        let mut half = capacity;
+        while half > kept {
+            half /= 2;
+            free.put(offset + half, half);
+        }
+        drop(slabs);
+        self.pages.add_permits((self.price(capacity) - self.price(kept)) as usize);
+    }
 }
 
 impl fmt::Debug for BufPool {

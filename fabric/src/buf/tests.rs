@@ -48,6 +48,27 @@ async fn room_of_small_blocks_serves_large_ones() {
     assert_eq!(pool.free_bytes(), 64 << 10);
 }
 
+#[test]
+fn what_is_not_needed_goes_back() {
+    let pool = BufPool::new(64 << 10);
+    let mut buf = pool.try_get(64 << 10).unwrap();
+    buf.fill(7);
+    buf.truncate(5000);
+    buf.shrink();
+    assert_eq!((buf.len(), buf.capacity()), (5000, 8192));
+    assert_eq!(pool.free_bytes(), (64 - 8) << 10);
+    let rest: Vec<_> = [32, 16, 8].map(|kib| pool.try_get(kib << 10).unwrap()).into();
+    assert_eq!(rest[0].slab().unwrap().id(), buf.slab().unwrap().id(), "of the same memory");
+    buf.shrink();
+    assert!(buf.iter().all(|byte| *byte == 7) && pool.free_bytes() == 0);
+    drop((buf, rest));
+    assert!(pool.try_get(64 << 10).is_some(), "all is one block again");
+    let mut alone = Buf::unpooled(64 << 10);
+    alone.truncate(1);
+    alone.shrink();
+    assert_eq!(alone.capacity(), 64 << 10, "nobody could use the rest");
+}
+
 #[tokio::test]
 async fn shared_parts_keep_the_block_and_give_it_back() {
     let pool = BufPool::new(8192);

@@ -1,6 +1,9 @@
 //! Reads: from any serving replica, several at a time, each piece checked.
 
-use std::{sync::atomic::Ordering, time::Instant};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use ff2_client_core::{ReadBatch, ReadSpan, plan_read};
@@ -11,7 +14,7 @@ use ff2_proto::{
 use futures::{StreamExt, stream};
 
 use super::{ChainClient, READ_ATTEMPT, ReadPiece, attempt::Pursuit, crc32c};
-use crate::{Call, SharedBuf, StorageClient};
+use crate::{BufPool, Call, SharedBuf, StorageClient};
 
 /// Calls of one read in flight: enough for every node of a small cluster, few enough that one
 /// reader does not take the whole pool.
@@ -30,12 +33,23 @@ impl ChainClient {
         grant: &Bytes,
         deadline: Instant,
     ) -> Result<Vec<ReadPiece>, Status> {
+        self.read_into(&self.pool, spans, grant, deadline).await
+    }
+
+    /// As [`ChainClient::read`], with a buffer from this pool for each call.
+    pub async fn read_into(
+        &self,
+        pool: &Arc<BufPool>,
+        spans: &[ReadSpan],
+        grant: &Bytes,
+        deadline: Instant,
+    ) -> Result<Vec<ReadPiece>, Status> {
         let mut pieces: Vec<Option<ReadPiece>> = vec![None; spans.len()];
         let mut wanted: Vec<usize> = (0..spans.len()).collect();
         let mut pursuit = Pursuit::new(self, deadline);
         while !wanted.is_empty() {
             let before = wanted.len();
-            let failure = self.read_round(spans, &wanted, grant, &pursuit, &mut pieces).await;
+            let failure = self.read_round(pool, spans, &wanted, grant, &pursuit, &mut pieces).await;
             wanted.retain(|place| pieces[*place].is_none());
             if wanted.len() < before {
                 pursuit.progressed();
@@ -57,6 +71,7 @@ impl ChainClient {
     /// piece after it.
     async fn read_round(
         &self,
+        pool: &Arc<BufPool>,
         spans: &[ReadSpan],
         wanted: &[usize],
         grant: &Bytes,
@@ -76,7 +91,7 @@ impl ChainClient {
         // Not by an iterator's closure: the compiler cannot see that such futures are `Send`.
         let mut calls = Vec::with_capacity(plan.batches.len());
         for batch in &plan.batches {
-            calls.push(self.read_batch(&routing, spans, batch, grant, pursuit));
+            calls.push(self.read_batch(pool, &routing, spans, batch, grant, pursuit));
         }
         let mut calls = stream::iter(calls).buffer_unordered(READ_CALLS_MAX);
         while let Some(outcomes) = calls.next().await {
@@ -95,18 +110,19 @@ impl ChainClient {
 
     async fn read_batch(
         &self,
+        pool: &Arc<BufPool>,
         routing: &Routing,
         spans: &[ReadSpan],
         batch: &ReadBatch,
         grant: &Bytes,
         pursuit: &Pursuit<'_>,
     ) -> Vec<Outcome> {
-        let mut outcomes = self.ask(routing, spans, batch, grant, false, pursuit).await;
+        let mut outcomes = self.ask(pool, routing, spans, batch, grant, false, pursuit).await;
         if outcomes.iter().any(|(_, outcome)| is_mismatch(outcome)) {
             // On the way or on the disk: the server looks, and repairs what is damaged there. First the
             // buffer goes back, or everybody who finds a difference could wait for one more.
             outcomes.clear();
-            outcomes = self.ask(routing, spans, batch, grant, true, pursuit).await;
+            outcomes = self.ask(pool, routing, spans, batch, grant, true, pursuit).await;
         }
         self.judge(batch, &outcomes);
         self.counters.read_calls.fetch_add(1, Ordering::Relaxed);
@@ -115,6 +131,7 @@ impl ChainClient {
 
     async fn ask(
         &self,
+        pool: &Arc<BufPool>,
         routing: &Routing,
         spans: &[ReadSpan],
         batch: &ReadBatch,
@@ -122,7 +139,7 @@ impl ChainClient {
         verify: bool,
         pursuit: &Pursuit<'_>,
     ) -> Vec<Outcome> {
-        match self.call_read(routing, spans, batch, grant, verify, pursuit).await {
+        match self.call_read(pool, routing, spans, batch, grant, verify, pursuit).await {
             Ok((reply, bytes)) => take_apart(spans, batch, &reply, &bytes),
             Err(failure) => {
                 batch.parts.iter().map(|part| (part.span, Err(failure.clone()))).collect()
@@ -132,6 +149,7 @@ impl ChainClient {
 
     async fn call_read(
         &self,
+        pool: &Arc<BufPool>,
         routing: &Routing,
         spans: &[ReadSpan],
         batch: &ReadBatch,
@@ -162,7 +180,7 @@ impl ChainClient {
             verify,
         };
         let length = usize::try_from(batch.bytes).unwrap_or(usize::MAX);
-        let Some(into) = pursuit.before_deadline(self.pool.get(length)).await else {
+        let Some(into) = pursuit.before_deadline(pool.get(length)).await else {
             let detail = "all buffers of this client are in use: drop results of earlier reads";
             return Err(Status::new(Code::Busy, detail));
         };

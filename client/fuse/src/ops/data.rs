@@ -2,44 +2,47 @@
 
 use std::sync::Arc;
 
-use ff2_client::{AttrChange, Caller, Code, File, Result, SharedBuf, Status, extras};
-use fuser::{OpenFlags, WriteFlags};
+use ff2_client::{AttrChange, BufPool, Caller, Code, File, Result, SharedBuf, Status, extras};
+use ff2_fuse_kernel::{Read, Write, write};
 
 use super::open::file;
-use crate::{copies::Copied, mounted::Mounted};
+use crate::mounted::Mounted;
 
-pub(crate) async fn read(at: &Mounted, handle: u64, offset: u64, size: u32) -> Result<SharedBuf> {
-    at.lock_owners.check(&at.client, handle).await?;
-    let bytes = file(at, handle)?.read_at(offset, u64::from(size)).await?;
-    at.traffic.read_bytes.inc_by(bytes.len() as u64);
-    Ok(bytes)
+/// `room`: where the kernel wants the bytes to be, if it minds.
+pub(crate) async fn read(
+    at: &Mounted,
+    asked: Read,
+    room: Option<&Arc<BufPool>>,
+) -> Result<Vec<SharedBuf>> {
+    at.lock_owners.check(&at.client, asked.handle).await?;
+    let file = file(at, asked.handle)?;
+    let pieces = file.read_pieces_into(room, asked.offset, u64::from(asked.size)).await?;
+    at.traffic.read_bytes.inc_by(pieces.iter().map(|piece| piece.len() as u64).sum());
+    Ok(pieces)
 }
 
 /// Whether the program may go on before its bytes are on the chains: not if it said that it wants to wait
 /// for them, and not if only the chains know where they go.
-fn may_be_behind(flags: OpenFlags, how: WriteFlags) -> bool {
-    let is_pages = how.contains(WriteFlags::FUSE_WRITE_CACHE);
+fn may_be_behind(asked: &Write) -> bool {
     let waits = libc::O_DIRECT | libc::O_SYNC | libc::O_DSYNC | libc::O_APPEND;
-    is_pages || flags.0 & waits == 0
+    is_pages(asked) || asked.flags & waits == 0
 }
 
-/// Takes a write in on the thread that read it, if that needs nobody; then it is done, as far as the
-/// program sees.
-pub(crate) fn write_behind(
-    at: &Mounted,
-    handle: u64,
-    offset: u64,
-    bytes: &[u8],
-    how: WriteFlags,
-    flags: OpenFlags,
-) -> Option<u32> {
-    let asks_first =
-        how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) || at.lock_owners.are_of(handle);
-    if asks_first || !may_be_behind(flags, how) {
+/// Pages of a mapping have their place also in a file that is open to append.
+fn is_pages(asked: &Write) -> bool {
+    asked.how & write::CACHE != 0
+}
+
+/// Takes a write in where it was received, if that needs nobody; then it is done, as far as the program
+/// sees.
+pub(crate) fn write_behind(at: &Mounted, asked: &Write) -> Option<u32> {
+    let asks_first = asked.how & write::KILL_SUIDGID != 0 || at.lock_owners.are_of(asked.handle);
+    if asks_first || !may_be_behind(asked) {
         return None;
     }
-    let file = file(at, handle).ok()?;
-    if !file.write_behind(offset, bytes) {
+    let file = file(at, asked.handle).ok()?;
+    let bytes = &asked.payload.bytes;
+    if !file.write_behind(asked.offset, bytes) {
         return None;
     }
     at.known.written(file.inode().0);
@@ -49,35 +52,28 @@ pub(crate) fn write_behind(
 
 /// Returns how many bytes were written. All of them, if the kernel gave no more than the library
 /// takes at once (it asked for less at mount) and no chunk failed.
-pub(crate) async fn write(
-    at: Arc<Mounted>,
-    caller: &Caller,
-    handle: u64,
-    offset: u64,
-    copied: Copied,
-    how: WriteFlags,
-    flags: OpenFlags,
-) -> Result<u32> {
-    let file = file(&at, handle)?;
-    at.lock_owners.check(&at.client, handle).await?;
-    if how.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
+pub(crate) async fn write(at: Arc<Mounted>, caller: &Caller, asked: Write) -> Result<u32> {
+    let file = file(&at, asked.handle)?;
+    at.lock_owners.check(&at.client, asked.handle).await?;
+    if asked.how & write::KILL_SUIDGID != 0 {
         drop_privileges(&at, caller, &file).await?;
     }
     at.known.written(file.inode().0);
-    // Pages of a mapping have their place also in a file that is open to append. How many of their
-    // bytes were written is nothing that the kernel looks at: it is all of them, or an error.
-    let is_pages = how.contains(WriteFlags::FUSE_WRITE_CACHE);
-    let is_append = flags.0 & libc::O_APPEND != 0 && !is_pages;
+    // How many bytes of pages were written is nothing that the kernel looks at: it is all of them, or an
+    // error.
+    let is_pages = is_pages(&asked);
+    let is_append = asked.flags & libc::O_APPEND != 0 && !is_pages;
+    let bytes = &asked.payload.bytes;
     let mut written = 0;
-    if may_be_behind(flags, how) && file.write_behind_soon(offset, &copied.bytes).await {
-        written = copied.bytes.len();
+    if may_be_behind(&asked) && file.write_behind_soon(asked.offset, bytes).await {
+        written = bytes.len();
     }
-    while written < copied.bytes.len() {
-        let rest = copied.bytes.slice(written..);
+    while written < bytes.len() {
+        let rest = bytes.slice(written..);
         written += if is_append {
             file.append_buf(rest).await?
         } else {
-            file.write_buf_exact(offset + written as u64, rest).await?
+            file.write_buf_exact(asked.offset + written as u64, rest).await?
         };
         if !is_pages {
             break;

@@ -3,17 +3,18 @@
 use std::future::Future;
 
 use ff2_client::{Caller, InodeId, Result, pb};
+use ff2_fuse_kernel::{SetAttr, Space};
 use tokio::time::timeout;
 
-use crate::{attr::Change, limits, mounted::Mounted};
+use crate::{attr::attr_change, limits, mounted::Mounted};
 
 pub(crate) async fn getattr(at: &Mounted, caller: &Caller, inode: u64) -> Result<pb::Attr> {
-    let ask = caller.get_attr(InodeId(inode));
     if inode != at.root.0 {
-        return ask.await;
+        return caller.get_attr(InodeId(inode)).await;
     }
     let known = at.last.lock().root;
-    let attr = unless_silent(ask, known).await?;
+    // Apart: it is rare, and would make the other as large as both.
+    let attr = Box::pin(unless_silent(caller.get_attr(InodeId(inode)), known)).await?;
     at.last.lock().root = Some(attr);
     Ok(attr)
 }
@@ -33,28 +34,19 @@ pub(crate) async fn setattr(
     at: &Mounted,
     caller: &Caller,
     inode: u64,
-    change: Change,
-    handle: Option<u64>,
+    asked: SetAttr,
 ) -> Result<pb::Attr> {
-    let file = handle.and_then(|handle| at.files.get(handle));
-    let by_handle = change.size.is_some()
+    let file = asked.handle.and_then(|handle| at.files.get(handle));
+    let by_handle = asked.size.is_some()
         && file.is_some_and(|file| file.how().write && file.inode().0 == inode);
-    if change.size.is_some() {
+    if asked.size.is_some() {
         at.known.written(inode);
     }
-    caller.set_attr(InodeId(inode), change.into_change(by_handle)).await
+    caller.set_attr(InodeId(inode), attr_change(&asked, by_handle)).await
 }
 
-/// What statvfs shows, in blocks of 4 KiB.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Space {
-    pub(crate) blocks: u64,
-    pub(crate) free: u64,
-    pub(crate) files: u64,
-    pub(crate) free_files: u64,
-}
-
-pub(crate) const SPACE_BLOCK: u32 = 4096;
+/// What sizes of the whole are told in.
+const SPACE_BLOCK: u32 = 4096;
 
 pub(crate) async fn statfs(at: &Mounted, caller: &Caller) -> Result<Space> {
     let known = at.last.lock().space;
@@ -66,12 +58,14 @@ pub(crate) async fn statfs(at: &Mounted, caller: &Caller) -> Result<Space> {
 async fn ask_space(caller: &Caller) -> Result<Space> {
     let stat = caller.stat_fs().await?;
     let block = u64::from(SPACE_BLOCK);
-    let free = stat.available_bytes / block;
+    let blocks_free = stat.available_bytes / block;
     Ok(Space {
         blocks: stat.capacity_bytes / block,
-        free,
-        files: stat.inodes_used.saturating_add(free),
+        blocks_free,
         // Inodes are made as needed: there is room for as many as there are blocks.
-        free_files: free,
+        files: stat.inodes_used.saturating_add(blocks_free),
+        files_free: blocks_free,
+        block_bytes: SPACE_BLOCK,
+        name_bytes_max: ff2_proto::limits::NAME_BYTES_MAX as u32,
     })
 }

@@ -1,7 +1,6 @@
 //! Names: mknod, mkdir, symlink, rename.
 
 use ff2_client::{Caller, Code, InodeId, NodeKind, RenameHow, Result, Status, pb};
-use fuser::RenameFlags;
 
 use crate::requests::Place;
 
@@ -20,17 +19,13 @@ pub(crate) async fn rename(
     caller: &Caller,
     from: (u64, &[u8]),
     to: (u64, &[u8]),
-    flags: RenameFlags,
+    flags: u32,
 ) -> Result<()> {
-    let how = if flags.is_empty() {
-        RenameHow::Replace
-    } else if flags == RenameFlags::RENAME_NOREPLACE {
-        RenameHow::NoReplace
-    } else if flags == RenameFlags::RENAME_EXCHANGE {
-        RenameHow::Exchange
-    } else {
-        let why = format!("rename flags {flags}");
-        return Err(Status::new(Code::InvalidArgument, why));
+    let how = match flags {
+        0 => RenameHow::Replace,
+        libc::RENAME_NOREPLACE => RenameHow::NoReplace,
+        libc::RENAME_EXCHANGE => RenameHow::Exchange,
+        _ => return Err(Status::new(Code::InvalidArgument, format!("rename flags {flags:#x}"))),
     };
     caller.rename(InodeId(from.0), from.1, InodeId(to.0), to.1, how).await
 }

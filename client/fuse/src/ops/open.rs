@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ff2_client::{Caller, Code, File, InodeId, OpenHow, Result, Status, pb};
-use fuser::{FopenFlags, OpenAccMode, OpenFlags};
+use ff2_fuse_kernel::open as fopen;
 
 use crate::{known::Pages, mounted::Mounted, requests::Place};
 
@@ -11,38 +11,38 @@ use crate::{known::Pages, mounted::Mounted, requests::Place};
 const OPEN_TO_EXECUTE: i32 = 0x20;
 
 /// How the kernel's flags ask for a file.
-pub(crate) fn open_how(flags: OpenFlags) -> OpenHow {
-    let (read, write) = match flags.acc_mode() {
-        OpenAccMode::O_RDONLY => (true, false),
-        OpenAccMode::O_WRONLY => (false, true),
-        OpenAccMode::O_RDWR => (true, true),
+pub(crate) fn open_how(flags: i32) -> OpenHow {
+    let (read, write) = match flags & libc::O_ACCMODE {
+        libc::O_RDONLY => (true, false),
+        libc::O_WRONLY => (false, true),
+        _ => (true, true),
     };
-    let execute = flags.0 & OPEN_TO_EXECUTE != 0;
+    let execute = flags & OPEN_TO_EXECUTE != 0;
     OpenHow {
         // Execute permission is enough to run a file, and the kernel then reads it for us.
         read: read && !execute,
         write,
-        truncate: flags.0 & libc::O_TRUNC != 0,
-        append: flags.0 & libc::O_APPEND != 0,
+        truncate: flags & libc::O_TRUNC != 0,
+        append: flags & libc::O_APPEND != 0,
         create: None,
-        exclusive: flags.0 & libc::O_EXCL != 0,
+        exclusive: flags & libc::O_EXCL != 0,
         execute,
     }
 }
 
 /// Bypasses the page cache where the kernel's idea of an offset or of the data may not be ours. Readers
 /// are flushed too: that is how the kernel tells that the locks of a process end.
-fn fopen_flags(flags: OpenFlags, keep_cache: bool) -> FopenFlags {
-    let mut fopen = FopenFlags::empty();
+fn fopen_flags(flags: i32, keep_cache: bool) -> u32 {
+    let mut told = 0;
     // An append goes where the file ends, which only we know: the kernel must not put its bytes
     // into pages at the end that it knows.
-    if flags.0 & (libc::O_DIRECT | libc::O_APPEND) != 0 {
-        fopen |= FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;
+    if flags & (libc::O_DIRECT | libc::O_APPEND) != 0 {
+        told |= fopen::DIRECT_IO | fopen::PARALLEL_DIRECT_WRITES;
     }
     if keep_cache {
-        fopen |= FopenFlags::FOPEN_KEEP_CACHE;
+        told |= fopen::KEEP_CACHE;
     }
-    fopen
+    told
 }
 
 /// A file that was opened. It gets its handle when the kernel hears of it: who was killed meanwhile
@@ -50,17 +50,12 @@ fn fopen_flags(flags: OpenFlags, keep_cache: bool) -> FopenFlags {
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) file: File,
-    pub(crate) flags: FopenFlags,
+    pub(crate) flags: u32,
     /// What the kernel's pages are of once it has the answer.
     pub(crate) pages: Option<Pages>,
 }
 
-pub(crate) async fn open(
-    at: &Mounted,
-    caller: &Caller,
-    inode: u64,
-    flags: OpenFlags,
-) -> Result<Opened> {
+pub(crate) async fn open(at: &Mounted, caller: &Caller, inode: u64, flags: i32) -> Result<Opened> {
     let how = open_how(flags);
     let file = caller.open(InodeId(inode), how).await?;
     let told = at.known.opened(inode, file.known_attr().version, how.write || how.truncate);
@@ -75,14 +70,14 @@ pub(crate) async fn open(
 pub(crate) struct Created {
     pub(crate) attr: pb::Attr,
     pub(crate) file: File,
-    pub(crate) flags: FopenFlags,
+    pub(crate) flags: u32,
 }
 
 pub(crate) async fn create(
     caller: &Caller,
     place: &Place,
     mode: u32,
-    flags: OpenFlags,
+    flags: i32,
 ) -> Result<Created> {
     let how = OpenHow { create: Some(mode & 0o7777), ..open_how(flags) };
     let (file, attr, _) = caller.create(InodeId(place.parent), &place.name, how).await?;
@@ -116,7 +111,7 @@ mod tests {
 
     #[test]
     fn flags_ask_for_what_they_say() {
-        let how = |flags| open_how(OpenFlags(flags));
+        let how = open_how;
         assert_eq!(how(libc::O_RDONLY), OpenHow::read());
         assert_eq!(how(libc::O_WRONLY | libc::O_TRUNC), OpenHow::write().truncate());
         assert_eq!(how(libc::O_RDWR | libc::O_APPEND), OpenHow::read_write().append());
@@ -126,8 +121,7 @@ mod tests {
 
     #[test]
     fn appends_and_direct_io_bypass_the_page_cache() {
-        let direct =
-            |flags| fopen_flags(OpenFlags(flags), false).contains(FopenFlags::FOPEN_DIRECT_IO);
+        let direct = |flags| fopen_flags(flags, false) & fopen::DIRECT_IO != 0;
         assert!(direct(libc::O_WRONLY | libc::O_APPEND));
         assert!(direct(libc::O_RDONLY | libc::O_DIRECT));
         assert!(!direct(libc::O_RDWR));

@@ -13,6 +13,7 @@ mod many;
 mod mapped;
 mod subtrees;
 mod users;
+mod ways;
 mod xattrs;
 
 use std::{

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{DiskConfig, PeerConfig};
+use crate::config::{DiskConfig, OverIoUring, PeerConfig};
 
 fn security() -> SecurityConfig {
     SecurityConfig {
@@ -58,6 +58,7 @@ fn mount() -> MountConfig {
         read_only: false,
         subdir: None,
         cache_ms: 60_000,
+        io_uring: OverIoUring::Auto,
         threads: 0,
         log: LogConfig::default(),
     }

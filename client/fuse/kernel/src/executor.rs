@@ -1,0 +1,77 @@
+//! The threads that serve requests: each receives them, runs their operations and sends the answers,
+//! so that an operation that need not wait for others changes no thread.
+
+use std::{io, thread};
+
+use tokio::runtime::{Builder, Handle};
+use tokio_util::sync::CancellationToken;
+
+use crate::limits;
+
+/// A few threads, each with a runtime of its own. Dropped, they end: their tasks are dropped where
+/// they wait.
+#[derive(Debug)]
+pub struct Executors {
+    handles: Vec<Handle>,
+    threads: Vec<thread::JoinHandle<()>>,
+    stop: CancellationToken,
+}
+
+impl Executors {
+    /// `count`: 0 for as many as there are CPUs for us; then each stays on one of them.
+    pub fn start(name: &str, count: usize) -> io::Result<Self> {
+        let cpus = thread::available_parallelism().map_or(1, usize::from);
+        let pinned = count == 0;
+        let count = if pinned { cpus } else { count };
+        let (mut handles, mut threads) = (Vec::new(), Vec::new());
+        let stop = CancellationToken::new();
+        for number in 0..count {
+            let runtime = Builder::new_current_thread().enable_all().thread_name(name).build()?;
+            handles.push(runtime.handle().clone());
+            let stop = stop.clone();
+            let run = move || {
+                if pinned {
+                    stay_on(number);
+                }
+                runtime.block_on(stop.cancelled());
+                runtime.shutdown_timeout(limits::END);
+            };
+            threads.push(thread::Builder::new().name(format!("{name}-{number}")).spawn(run)?);
+        }
+        Ok(Self { handles, threads, stop })
+    }
+
+    /// Where work goes that belongs to no request; there is at least one.
+    pub fn first(&self) -> &Handle {
+        &self.handles[0]
+    }
+
+    pub fn handles(&self) -> &[Handle] {
+        &self.handles
+    }
+}
+
+impl Drop for Executors {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        for thread in self.threads.drain(..) {
+            // It fails only if it panicked, which has been reported.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Where that is refused (another set of CPUs is prescribed) the thread goes where the kernel likes.
+fn stay_on(cpu: usize) {
+    // SAFETY: a set of bits, for which zeros are valid; `CPU_SET` keeps within it.
+    let outcome = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        if cpu < libc::CPU_SETSIZE as usize {
+            libc::CPU_SET(cpu, &mut set);
+        }
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
+    };
+    if outcome != 0 {
+        tracing::debug!(cpu, error = %io::Error::last_os_error(), "the thread is not pinned");
+    }
+}
