@@ -121,7 +121,7 @@ fn options(config: &MountConfig, token: UserToken) -> ClientOptions {
     ClientOptions::new(config.metads.clone(), token, &config.cluster_id)
         .volume(&config.volume)
         .description(description)
-        .cache(Duration::from_millis(config.cache_ms))
+        .cache(Duration::from_millis(config.cache_ms).min(limits::UNTOLD_CACHE))
 }
 
 fn mounted(

@@ -92,10 +92,11 @@ impl Block {
     /// Lends no more than `len` bytes need, where the rest can be lent to others.
     pub(super) fn shrink(&mut self, len: usize) {
         let kept = capacity_for(len).max(PAGE_BYTES);
-        if let (Some(pool), Some(place)) = (&self.pool, self.place())
+        if let (Some(pool), Some((slab, offset))) = (&self.pool, self.place())
             && kept < self.capacity
+            && !self.repaid
         {
-            pool.take_back_end(place, self.capacity, kept);
+            pool.take_back_end((slab.id(), offset), self.capacity, kept);
             self.capacity = kept;
         }
     }

@@ -46,7 +46,8 @@ impl Filesystem for Memory {
         let Request { inode, operation, answer, .. } = request;
         let reply = match operation {
             Operation::Lookup { name } if name == b"file" => {
-                Reply::entry(&Entry { attr: Self::attr(FILE), generation: 0, ttl: TTL })
+                let attr = Self::attr(FILE);
+                Reply::entry(&Entry { attr, generation: 0, name_ttl: TTL, attr_ttl: TTL })
             }
             Operation::Lookup { .. } => Reply::error(Errno::ENOENT),
             Operation::GetAttr { .. } | Operation::Statx { .. } | Operation::SetAttr(_) => {
