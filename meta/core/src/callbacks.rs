@@ -110,6 +110,7 @@ pub struct NotEnrolled;
 #[derive(Debug)]
 #[must_use = "what is changing gets no callbacks until the change ends"]
 pub struct Change {
+    by: u64,
     inodes: Vec<u64>,
     /// Must be handled first: sessions and numbers.
     owed: Vec<(u64, u64)>,
@@ -308,7 +309,6 @@ impl Callbacks {
         let mut owed = Vec::new();
         for &inode in &inodes {
             *self.changing.entry(inode).or_default() += 1;
-            self.recent.changed(inode, by);
             let others: Vec<u64> = self.holders.get(&inode).map_or_else(Vec::new, |holders| {
                 holders.iter().copied().filter(|holder| *holder != by).collect()
             });
@@ -322,7 +322,7 @@ impl Callbacks {
             let on_their_way = self.owed.get(&inode).into_iter().flatten();
             owed.extend(on_their_way.filter(|(session, _)| *session != by));
         }
-        Change { inodes, owed }
+        Change { by, inodes, owed }
     }
 
     /// Whether the change may take place: nobody caches what it touches.
@@ -352,6 +352,8 @@ impl Callbacks {
 
     pub fn end(&mut self, change: Change) {
         for inode in change.inodes {
+            // An answer that began before may have been read before.
+            self.recent.changed(inode, change.by);
             let count = self.changing.get_mut(&inode).expect("a change ends once");
             *count -= 1;
             if *count == 0 {

@@ -1,4 +1,4 @@
-//! The changes that began last, by whom: whether an answer that was read a moment ago is still true.
+//! The changes that ended last, by whom: whether an answer that was read a moment ago is still true.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ pub(super) struct Recent {
 }
 
 impl Recent {
-    /// How many changes began so far.
+    /// How many changes ended so far.
     pub(super) fn position(&self) -> u64 {
         self.before + self.changes.len() as u64
     }

@@ -200,7 +200,7 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let limits = CallbackLimits { lease_ms: 200, held_max: 3, owed_max: 4, contended_ms: 5 };
+        let limits = CallbackLimits { lease_ms: 200, held_max: 4, owed_max: 4, contended_ms: 5 };
         Self {
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             now: 0,
@@ -243,12 +243,16 @@ impl World {
         let inode = self.below(self.versions.len() as u64);
         let since = self.callbacks.position();
         let version = self.versions[&inode];
-        // A change may begin between the look and the promise.
+        // On its way from now on, as far as what the mount itself changes meanwhile is concerned.
+        self.mounts[at].answers.push((inode, version, false));
+        // A change may begin between the look and the promise, or even end.
         if self.below(3) == 0 {
             self.begin((at + 1) % 3);
+            (0..self.below(8)).for_each(|_| self.go_on());
         }
         let promised = self.callbacks.promise(self.now, at as u64 + 1, inode, since);
-        self.mounts[at].answers.push((inode, version, promised));
+        let answer = self.mounts[at].answers.last_mut().unwrap();
+        answer.2 = promised;
     }
 
     fn take_answer(&mut self, at: usize) {
@@ -291,7 +295,7 @@ impl World {
             }
             Err(NotEnrolled) => {}
             Ok(()) => {
-                let batch = self.callbacks.owed_to(session, 2);
+                let batch = self.callbacks.owed_to(session, 1);
                 if !lost {
                     mount.batch = Some((now, batch));
                 }
@@ -365,5 +369,5 @@ fn nothing_that_is_cached_is_ever_out_of_date() {
             cached += world.mounts.iter().map(|mount| mount.cached.len()).sum::<usize>();
         }
     }
-    assert!(cached > 50_000, "something was cached at all: {cached}");
+    assert!(cached > 20_000, "something was cached at all: {cached}");
 }
