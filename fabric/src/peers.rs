@@ -2,7 +2,8 @@
 //!
 //! Owns the connections: a peer has one for small messages and a few for bulk bytes, so that a 4 KiB
 //! metadata call never waits behind a 4 MiB payload. They are made when first needed, and closed
-//! when the [`Peers`] are dropped. A call is never repeated here once a byte of it may have left.
+//! when the [`Peers`] are dropped. Each runtime of the process has its own, so that the answer to a
+//! call comes in on a thread of the caller's runtime. A call is never repeated here once a byte of it may have left.
 
 mod connection;
 mod lane;
@@ -11,15 +12,16 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
 };
 
 use connection::{Connection, Outcome, Outgoing};
 use ff2_proto::{Code, Status};
 use lane::Lane;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use prost::Message;
+use tokio::runtime;
 
 use crate::{
     auth::{ClusterKey, UserToken},
@@ -85,6 +87,14 @@ pub struct Owed {
 struct Link {
     address: Arc<str>,
     shared: Arc<Shared>,
+    /// Those of each runtime, in the order of their first calls.
+    lanes: RwLock<Vec<(runtime::Id, Arc<Lanes>)>>,
+    stopped: AtomicBool,
+}
+
+/// The connections to one peer that one runtime drives.
+#[derive(Debug)]
+struct Lanes {
     small: Arc<Lane>,
     bulk: [Arc<Lane>; BULK_LANES],
     turn: AtomicUsize,
@@ -115,9 +125,8 @@ impl Peers {
         let link = Arc::new(Link {
             address: address.clone(),
             shared: self.shared.clone(),
-            small: Lane::new(transport::Lane::Small),
-            bulk: std::array::from_fn(|_| Lane::new(transport::Lane::Bulk)),
-            turn: AtomicUsize::new(0),
+            lanes: RwLock::default(),
+            stopped: AtomicBool::new(false),
         });
         by_address.insert(address, link.clone());
         Channel { link }
@@ -137,9 +146,7 @@ impl Peers {
     pub fn owed(&self) -> Owed {
         let mut owed = Owed::default();
         for link in self.by_address.lock().values() {
-            for lane in std::iter::once(&link.small).chain(&link.bulk) {
-                lane.add_owed(&mut owed);
-            }
+            link.for_each_lane(|lane| lane.add_owed(&mut owed));
         }
         owed
     }
@@ -260,8 +267,58 @@ impl Link {
         expected_bytes: usize,
         deadline: std::time::Instant,
     ) -> Result<Arc<Connection>, Status> {
-        let lane = if expected_bytes <= SMALL_BULK_BYTES { &self.small } else { self.bulk_lane() };
-        lane.connection(&self.address, &self.shared, deadline).await
+        self.lanes().of(expected_bytes).connection(&self.address, &self.shared, deadline).await
+    }
+
+    /// Those of the runtime that this is called in.
+    fn lanes(&self) -> Arc<Lanes> {
+        let here = runtime::Handle::current().id();
+        let find = |lanes: &[(runtime::Id, Arc<Lanes>)]| {
+            lanes.iter().find(|(id, _)| *id == here).map(|(_, lanes)| lanes.clone())
+        };
+        if let Some(found) = find(&self.lanes.read()) {
+            return found;
+        }
+        let mut lanes = self.lanes.write();
+        find(&lanes).unwrap_or_else(|| {
+            let new = Lanes::new();
+            lanes.push((here, new.clone()));
+            if self.stopped.load(Relaxed) {
+                new.all().for_each(|lane| lane.stop());
+            }
+            new
+        })
+    }
+
+    fn for_each_lane(&self, mut each: impl FnMut(&Arc<Lane>)) {
+        self.lanes.read().iter().for_each(|(_, lanes)| lanes.all().for_each(&mut each));
+    }
+
+    fn stop(&self) {
+        // Lanes that are made later see it: both happen under the lock.
+        let lanes = self.lanes.write();
+        self.stopped.store(true, Relaxed);
+        drop(lanes);
+        self.for_each_lane(|lane| lane.stop());
+    }
+}
+
+impl Lanes {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            small: Lane::new(transport::Lane::Small),
+            bulk: std::array::from_fn(|_| Lane::new(transport::Lane::Bulk)),
+            turn: AtomicUsize::new(0),
+        })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Lane>> {
+        std::iter::once(&self.small).chain(&self.bulk)
+    }
+
+    /// For a call with so many bulk bytes on the way there or back.
+    fn of(&self, expected_bytes: usize) -> &Arc<Lane> {
+        if expected_bytes <= SMALL_BULK_BYTES { &self.small } else { self.bulk_lane() }
     }
 
     /// The bulk connection with the least to do; one that is not open yet counts as idle, one that
@@ -270,12 +327,5 @@ impl Link {
         let turn = self.turn.fetch_add(1, Relaxed);
         let lanes = (0..BULK_LANES).map(|place| &self.bulk[(turn + place) % BULK_LANES]);
         lanes.rev().max_by_key(|lane| lane.readiness()).expect("there is a bulk connection")
-    }
-
-    fn stop(&self) {
-        self.small.stop();
-        for lane in &self.bulk {
-            lane.stop();
-        }
     }
 }

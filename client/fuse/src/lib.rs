@@ -6,7 +6,7 @@
 //! [`ff2_daemon::config::MountConfig::cache_ms`], or by the client library.
 //!
 //! The story of a request: a thread of [`ff2_fuse_kernel::Executors`] takes it and starts a task on the
-//! same thread; the task asks the client library, whose connections live there too, and replies. A request
+//! same thread; the task asks the client library, which has connections for each of them, and replies. A request
 //! that waits for a failed server therefore holds no thread, and one that need not wait changes none. The
 //! kernel waits for an answer even when the process behind a request is killed, so a request that takes
 //! long looks whether that is so, and answers then; what only asks ends with it, what changes something

@@ -94,7 +94,8 @@ fn mount_config(
         subdir: None,
         cache_ms: 60_000,
         threads: threads(file),
-        io_uring: OverIoUring::default(),
+        // Of what is tried here nothing else on the machine notices; without root it changes nothing.
+        io_uring: OverIoUring::Yes,
         log: LogConfig::default(),
     }
 }

@@ -251,8 +251,8 @@ pub struct MountConfig {
     /// before another mount changes them; 0: it keeps none.
     #[serde(default = "default_cache_ms")]
     pub cache_ms: u64,
-    /// Threads that run its tasks; 0: as many as the machine has cores. Where many daemons share few
-    /// cores, fewer threads each spare the wake-ups between them.
+    /// Threads that serve requests; 0: one for each core, at most 8. Where many daemons share few cores,
+    /// fewer threads each spare the wake-ups between them.
     #[serde(default)]
     pub threads: usize,
     /// Whether the kernel's requests come over io_uring: `auto`, where the kernel offers it; `yes` also

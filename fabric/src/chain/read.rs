@@ -88,6 +88,22 @@ impl ChainClient {
             let why = format!("chain {} has no serving member", spans[*place].chain);
             worst = Some(Status::new(Code::NotServing, why));
         }
+        let mut take = |outcomes: Vec<Outcome>| {
+            for (place, outcome) in outcomes {
+                match outcome {
+                    Ok(piece) => pieces[place] = Some(piece),
+                    Err(failure) => {
+                        self.learn(&failure);
+                        worst = Some(more_telling(worst.take(), failure));
+                    }
+                }
+            }
+        };
+        if let [batch] = &plan.batches[..] {
+            // The most frequent case by far needs no set of calls.
+            take(self.read_batch(pool, &routing, spans, batch, grant, pursuit).await);
+            return worst;
+        }
         // Not by an iterator's closure: the compiler cannot see that such futures are `Send`.
         let mut calls = Vec::with_capacity(plan.batches.len());
         for batch in &plan.batches {
@@ -95,15 +111,7 @@ impl ChainClient {
         }
         let mut calls = stream::iter(calls).buffer_unordered(READ_CALLS_MAX);
         while let Some(outcomes) = calls.next().await {
-            for (place, outcome) in outcomes {
-                match outcome {
-                    Ok(piece) => pieces[place] = Some(piece),
-                    Err(failure) => {
-                        self.learn(&failure);
-                        worst = Some(more_telling(worst, failure));
-                    }
-                }
-            }
+            take(outcomes);
         }
         worst
     }

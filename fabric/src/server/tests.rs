@@ -332,3 +332,28 @@ async fn a_stopping_server_answers_what_it_began() {
     refused(client.execute(&ask(ECHO, 0, 0), within(2_000)).await, Code::Unreachable);
     assert!(begun.elapsed() < Duration::from_secs(2), "nobody waits for a server that is gone");
 }
+
+#[tokio::test]
+async fn each_runtime_has_connections_of_its_own() {
+    let net = Net::start("127.0.0.1:0", 1 << 20).await;
+    let peers = net.peers();
+    let client = net.client(&peers);
+    for seq in [1, 2] {
+        client.execute(&ask(ECHO, seq, 0), within(5_000)).await.unwrap();
+    }
+    assert_eq!(peers.owed().connections, 1);
+    let there = {
+        let (client, peers) = (net.client(&peers), peers.clone());
+        move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let asked = ask(ECHO, 3, 0);
+            let answer = runtime.unwrap().block_on(client.execute(&asked, within(5_000)));
+            (answer.unwrap().0.session, peers.owed().connections)
+        }
+    };
+    assert_eq!(tokio::task::spawn_blocking(there).await.unwrap(), (3, 2));
+    client.execute(&ask(ECHO, 4, 0), within(5_000)).await.unwrap();
+    peers.stop();
+    refused(client.execute(&ask(ECHO, 5, 0), within(5_000)).await, Code::ShuttingDown);
+    net.stop().await;
+}

@@ -1,7 +1,7 @@
 //! What the kernel interface costs by itself: a file system of one file in memory, read and written
 //! directly by a few threads of this process, first over `/dev/fuse` and then over io_uring.
 //!
-//! `cargo run --release --example bench -- [SECONDS] [EXECUTORS] [THREADS]`, as root. EXECUTORS 0: one for
+//! `cargo run --release --example bench -- [SECONDS] [EXECUTORS] [THREADS]`. EXECUTORS 0: one for
 //! each CPU, pinned. Prints operations a second and CPU time of all threads (load and server, user and
 //! kernel) for each.
 
@@ -23,6 +23,7 @@ use ff2_fuse_kernel::{
     Attr, Entry, Errno, Executors, Filesystem, IoUring, MountOptions, Operation, Options, ROOT,
     Reply, Request, Wanted, Way, WriteMemory, flags, mount, open,
 };
+use rustix::process::{getegid, geteuid};
 
 const FILE: u64 = 2;
 const FILE_BYTES: usize = 16 << 20;
@@ -37,7 +38,8 @@ impl Memory {
     fn attr(inode: u64) -> Attr {
         let mode = if inode == ROOT { libc::S_IFDIR | 0o755 } else { libc::S_IFREG | 0o644 };
         let size = if inode == ROOT { 0 } else { FILE_BYTES as u64 };
-        Attr { inode, mode, size, nlink: 1, block_bytes: 4096, ..Attr::default() }
+        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+        Attr { inode, mode, size, nlink: 1, uid, gid, block_bytes: 4096, ..Attr::default() }
     }
 }
 

@@ -18,11 +18,11 @@ pub struct Executors {
 }
 
 impl Executors {
-    /// `count`: 0 for as many as there are CPUs for us; then each stays on one of them.
+    /// `count`: 0 for one for each CPU, which then stays on it; on large machines for several.
     pub fn start(name: &str, count: usize) -> io::Result<Self> {
         let cpus = thread::available_parallelism().map_or(1, usize::from);
-        let pinned = count == 0;
-        let count = if pinned { cpus } else { count };
+        let count = if count == 0 { cpus.min(limits::EXECUTORS_MAX) } else { count };
+        let pinned = count == cpus && count > 1;
         let (mut handles, mut threads) = (Vec::new(), Vec::new());
         let stop = CancellationToken::new();
         for number in 0..count {

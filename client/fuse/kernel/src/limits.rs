@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+/// Executors, unless more are asked for: each has connections of its own to every server.
+pub(crate) const EXECUTORS_MAX: usize = 8;
 /// Threads that read `/dev/fuse`: each message wakes all that wait.
 pub(crate) const READERS_MAX: usize = 4;
 /// Messages that are taken from one source before other work gets its turn.

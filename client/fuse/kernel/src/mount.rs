@@ -51,7 +51,8 @@ pub struct Unmounter {
 /// Mounts, and returns the kernel's side of the connection.
 pub(crate) fn mount(options: &MountOptions) -> io::Result<OwnedFd> {
     match by_system_call(options) {
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => by_helper(options),
+        // EPERM, or EACCES where the device is only root's.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => by_helper(options),
         outcome => outcome,
     }
 }

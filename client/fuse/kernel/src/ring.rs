@@ -115,6 +115,8 @@ impl Ring {
 
     /// Serves requests until the connection ends. In the context of the thread's runtime.
     pub(crate) async fn run<F: Filesystem>(mut self, session: &Session<F>) -> io::Result<()> {
+        // Whether the kernel may have deferred work: it signals only the first of what we did not fetch.
+        let mut signalled = true;
         loop {
             for answered in self.port.take() {
                 let entry = &mut self.entries[answered.entry];
@@ -124,7 +126,10 @@ impl Ring {
             for (entry, commit) in std::mem::take(&mut self.late) {
                 self.commit(entry, commit)?;
             }
-            self.turn()?;
+            if signalled || self.has_to_submit() {
+                self.turn()?;
+            }
+            signalled = false;
             let mut arrived = 0;
             while arrived < BATCH
                 && let Some(completion) = self.next_completion()
@@ -144,11 +149,20 @@ impl Ring {
             tokio::select! {
                 biased;
                 () = self.port.filled() => {}
-                ready = self.wake.readable() => ready?.clear_ready(),
+                ready = self.wake.readable() => {
+                    ready?.clear_ready();
+                    signalled = true;
+                }
                 () = tokio::time::sleep(LATE_PAUSE), if late => {}
                 () = session.ended() => return Ok(()),
             }
         }
+    }
+
+    /// Also when completions found no room, which the kernel then has to put there.
+    fn has_to_submit(&mut self) -> bool {
+        let submission = self.ring.submission();
+        !submission.is_empty() || submission.cq_overflow()
     }
 
     fn next_completion(&mut self) -> Option<cqueue::Entry> {

@@ -1,5 +1,6 @@
 //! Real mounts of the real binary, over a cluster inside the test. They need `/dev/fuse` and root,
-//! as the mount itself does; without them they fail, unless `FF2_TEST_ALLOW_SKIP=1` is set.
+//! as the mount itself does; without them they fail, unless `FF2_TEST_ALLOW_SKIP=1` is set. Requests come
+//! over io_uring where the kernel has it, or as `FF2_TEST_IO_URING` (`no`) says.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 #[path = "../../../tests/in_process/fake.rs"]
@@ -77,11 +78,15 @@ impl World {
         fs::create_dir_all(&path).unwrap();
         fs::create_dir_all(&data_dir).unwrap();
         let config = data_dir.join("mount.toml");
-        let text = format!(
+        let mut text = format!(
             "cluster_id = {CLUSTER_ID:?}\nmetads = {:?}\ntoken_file = {token_file:?}\n\
              mount_point = {path:?}\ndata_dir = {data_dir:?}\n{more}\n",
             self.fake.metads(),
         );
+        if !more.contains("io_uring") {
+            let over = std::env::var("FF2_TEST_IO_URING").unwrap_or_else(|_| "yes".into());
+            text.push_str(&format!("io_uring = {over:?}\n"));
+        }
         fs::write(&config, text).unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_ff2-fuse"))
             .arg("--config")
