@@ -433,7 +433,10 @@ impl Filesystem for Requests {
         let work = self.work("readdirplus", inode, request);
         self.spawn(async move {
             match work.run(list_plus(&work, inode, handle.0, offset, &mut reply)).await {
-                Ok(()) => reply.ok(),
+                Ok(()) => {
+                    reply.ok();
+                    work.at.answered(&work.trust, work.at.ttl);
+                }
                 Err(errno) => reply.error(errno),
             }
         });

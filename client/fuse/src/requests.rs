@@ -188,6 +188,7 @@ impl Requests {
                     let (told, [attr_ttl, entry_ttl]) = work.entry(&place, &attr);
                     let generation = Generation(attr.generation);
                     reply.entry_with_ttls(&attr_ttl, &entry_ttl, &told, generation);
+                    work.at.answered(&work.trust, attr_ttl.max(entry_ttl));
                 }
                 Ok(None) => {
                     work.at.coherence.told.note(place.parent, &place.name, false);
@@ -197,6 +198,7 @@ impl Requests {
                     }
                     // The kernel remembers for so long that there is no such name.
                     reply.entry(&ttl, &no_attr(), Generation(0));
+                    work.at.answered(&work.trust, ttl);
                 }
                 Err(errno) => reply.error(errno),
             }
@@ -217,6 +219,7 @@ impl Requests {
                 Ok(attr) => {
                     let (told, ttl) = work.at.tell(&attr, &work.trust);
                     reply.attr(&ttl, &told);
+                    work.at.answered(&work.trust, ttl);
                 }
                 Err(errno) => reply.error(errno),
             }
