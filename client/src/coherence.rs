@@ -176,6 +176,13 @@ impl Trust {
         }
         self.entries_of(inode)
     }
+
+    /// Whether the time of what was trusted is over for all, as after a pause of this process.
+    pub fn is_over(&self) -> bool {
+        let coherence = &self.shared.coherence;
+        let state = coherence.state.lock();
+        state.mode == Mode::ByCallbacks && state.held.is_over(coherence.now())
+    }
 }
 
 impl std::fmt::Debug for Trust {

@@ -104,6 +104,11 @@ impl HeldCallbacks {
         true
     }
 
+    /// Whether nothing may be shown without asking: there is no lease, or it has ended.
+    pub fn is_over(&self, now: Duration) -> bool {
+        self.lease_until.is_none_or(|until| until <= now)
+    }
+
     /// Whether the namespace has the inode still in this version.
     pub fn is_current(&self, now: Duration, inode: InodeId, version: u64) -> bool {
         self.lasts(now, inode) > Duration::ZERO && self.held.get(&inode) == Some(&version)
@@ -137,6 +142,7 @@ mod tests {
         assert_eq!(held.lasts(SECOND, FILE), 4 * SECOND);
         assert!(held.is_current(SECOND, FILE, 1) && !held.is_current(SECOND, FILE, 2));
         assert_eq!(held.lasts(5 * SECOND, FILE), Duration::ZERO);
+        assert!(held.is_over(5 * SECOND) && !held.is_over(SECOND));
         assert!(held.renewed(SECOND, 4 * SECOND));
         assert_eq!(held.lasts(SECOND, FILE), 4 * SECOND, "a late answer takes nothing away");
         assert!(!held.renewed(5 * SECOND, 9 * SECOND), "handled when the lease was over");

@@ -45,7 +45,25 @@ impl Mounted {
         if self.is_coherent && !self.coherence.has_epochs.load(Ordering::Acquire) {
             return Duration::ZERO;
         }
-        trust.entries_of(InodeId(directory)).min(self.ttl)
+        self.ttl_within(trust.entries_of(InodeId(directory)))
+    }
+
+    /// What the kernel is told of a time that was trusted.
+    pub(crate) fn ttl_within(&self, trusted: Duration) -> Duration {
+        let margin = if self.is_coherent { limits::TTL_MARGIN } else { Duration::ZERO };
+        trusted.saturating_sub(margin).min(self.ttl)
+    }
+
+    /// The kernel has an answer that it was to keep for a while. If this process stood still before it gave
+    /// it, the time was over by then.
+    pub(crate) fn answered(self: &Arc<Self>, trust: &Trust, ttl: Duration) {
+        if ttl.is_zero() || !trust.is_over() {
+            return;
+        }
+        tracing::info!("an answer was late: the kernel drops what it keeps");
+        self.drop_all_entries();
+        let at = self.clone();
+        self.requests.spawn(async move { drop_all(&at).await });
     }
 
     fn drop_all_entries(&self) -> bool {

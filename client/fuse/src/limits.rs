@@ -26,6 +26,9 @@ pub(crate) const NAMES_PATIENCE: Duration = Duration::from_millis(10);
 pub(crate) const PAGES_PATIENCE: Duration = Duration::from_millis(200);
 /// How long the kernel may take to make the inode of an answer that it has.
 pub(crate) const INSTANTIATION: Duration = Duration::from_millis(100);
+/// The kernel keeps what it is told for so much shorter than it may: it begins to count when it reads the
+/// answer, and counts in jiffies.
+pub(crate) const TTL_MARGIN: Duration = Duration::from_millis(500);
 /// What a namespace without callbacks said is trusted for no longer.
 pub(crate) const UNTOLD_CACHE: Duration = Duration::from_secs(1);
 /// How long a process is taken to have the groups that it had.

@@ -79,7 +79,7 @@ impl Mounted {
         let now = Instant::now();
         // Noted before the look at the trust: what is invalidated between is dropped here and there.
         self.known.told(attr.inode, attr.version, attr.extras, now + self.ttl);
-        let ttl = trust.attr_of(InodeId(attr.inode)).min(self.ttl);
+        let ttl = self.ttl_within(trust.attr_of(InodeId(attr.inode)));
         self.known.trusted_until(attr.inode, now + ttl);
         (Attr { inode: self.for_kernel(attr.inode), ..kernel_attr(attr) }, ttl)
     }

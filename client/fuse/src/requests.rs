@@ -69,6 +69,14 @@ impl Work {
         self.answer.send(outcome.unwrap_or_else(Reply::error));
     }
 
+    /// With what the kernel may keep for a while: for no longer than this.
+    pub(crate) fn reply_kept(self, outcome: std::result::Result<(Reply, Duration), Errno>) {
+        let Self { at, trust, answer, .. } = self;
+        let (reply, kept) = outcome.unwrap_or_else(|errno| (Reply::error(errno), Duration::ZERO));
+        answer.send(reply);
+        at.answered(&trust, kept);
+    }
+
     /// Answers with attributes, in this form, and for how long the kernel may keep them.
     pub(crate) fn reply_attr(
         self,
@@ -77,9 +85,9 @@ impl Work {
     ) {
         let outcome = outcome.map(|attr| {
             let (attr, ttl) = self.at.tell(&attr, &self.trust);
-            form(&attr, ttl)
+            (form(&attr, ttl), ttl)
         });
-        self.reply(outcome);
+        self.reply_kept(outcome);
     }
 
     /// Runs an operation that changes nothing, counts its outcome and turns a failure into the
@@ -201,9 +209,11 @@ impl Work {
         let change = run(self.at.clone(), self.caller(), place.clone());
         self.spawn(|work| async move {
             let outcome = work.run_to_the_end(change).await;
-            let tell = |attr| Reply::entry(&work.at.tell_entry(&work.trust, &place, &attr));
-            let outcome = outcome.map(tell);
-            work.reply(outcome);
+            let outcome = outcome.map(|attr| {
+                let entry = work.at.tell_entry(&work.trust, &place, &attr);
+                (Reply::entry(&entry), entry.kept())
+            });
+            work.reply_kept(outcome);
         });
     }
 }

@@ -31,6 +31,9 @@ use crate::{
 /// What leads the bytes of a write.
 const LEAD: usize = size_of::<InHeader>() + size_of::<abi::WriteIn>();
 
+/// The end of the connection is an error to be read.
+const WATCHED: Interest = Interest::READABLE.add(Interest::ERROR);
+
 /// One opening of the connection; a request is answered through the one that read it.
 #[derive(Debug)]
 pub(crate) struct Device {
@@ -134,10 +137,9 @@ impl Reader {
     pub(crate) async fn run<F: Filesystem>(mut self, session: &Session<F>) -> io::Result<()> {
         fcntl_setfl(&self.device, fcntl_getfl(&self.device)? | OFlags::NONBLOCK)?;
         // SAFETY: the device keeps its descriptor open, and the same, as long as anybody has the device.
-        let ready =
-            unsafe { AsyncFd::register_with_interest(self.device.clone(), Interest::READABLE) }?;
+        let ready = unsafe { AsyncFd::register_with_interest(self.device.clone(), WATCHED) }?;
         loop {
-            let mut guard = ready.readable().await?;
+            let mut guard = ready.ready(WATCHED).await?;
             for _ in 0..BATCH {
                 if self.place.is_none() {
                     self.place = Some(self.memory.place(self.bytes_max).await);

@@ -185,6 +185,11 @@ impl Reply {
 }
 
 impl Entry {
+    /// How long the kernel keeps anything of it.
+    pub fn kept(&self) -> Duration {
+        self.name_ttl.max(self.attr_ttl)
+    }
+
     pub(crate) fn record(&self) -> abi::EntryOut {
         abi::EntryOut {
             inode: self.attr.inode,

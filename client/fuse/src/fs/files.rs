@@ -1,5 +1,7 @@
 //! Requests whose replies are more than a success or an entry.
 
+use std::time::Duration;
+
 use ff2_client::InodeId;
 use ff2_fuse_kernel::{Errno, Listing, Read, Reply, SetAttr, Write};
 
@@ -15,15 +17,18 @@ pub(super) fn lookup(work: Work, name: Vec<u8>) {
         let caller = work.caller();
         let found = work.run(caller.find(InodeId(place.parent), &place.name)).await;
         let outcome = found.and_then(|found| match found {
-            Some(attr) => Ok(Reply::entry(&work.at.tell_entry(&work.trust, &place, &attr))),
+            Some(attr) => {
+                let entry = work.at.tell_entry(&work.trust, &place, &attr);
+                Ok((Reply::entry(&entry), entry.kept()))
+            }
             None => {
                 work.at.coherence.told.note(place.parent, &place.name, false);
                 let ttl = work.at.entry_ttl(&work.trust, place.parent);
                 // The kernel remembers for so long that there is no such name.
-                if ttl.is_zero() { Err(Errno::ENOENT) } else { Ok(Reply::no_entry(ttl)) }
+                if ttl.is_zero() { Err(Errno::ENOENT) } else { Ok((Reply::no_entry(ttl), ttl)) }
             }
         });
-        work.reply(outcome);
+        work.reply_kept(outcome);
     });
 }
 
@@ -92,9 +97,10 @@ pub(super) fn create(work: Work, name: Vec<u8>, flags: i32, (mode, umask): (u32,
         let outcome = made.map(|made| {
             let entry = work.at.tell_entry(&work.trust, &place, &made.attr);
             work.at.known.written(made.attr.inode);
-            Reply::created(&entry, work.at.files.insert(made.file), made.flags)
+            let handle = work.at.files.insert(made.file);
+            (Reply::created(&entry, handle, made.flags), entry.kept())
         });
-        work.reply(outcome);
+        work.reply_kept(outcome);
     });
 }
 
@@ -122,7 +128,8 @@ pub(super) fn read_dir(work: Work, (handle, offset): (u64, u64), size: u32, with
         } else {
             work.run(list(&work, work.inode, handle, offset, &mut listing)).await
         };
-        work.reply(outcome.map(|()| Reply::listing(listing)));
+        let kept = if with_attributes { work.at.ttl } else { Duration::ZERO };
+        work.reply_kept(outcome.map(|()| (Reply::listing(listing), kept)));
     });
 }
 

@@ -52,9 +52,11 @@ fn a_mount_in_use_can_be_stopped() {
 #[test]
 fn an_unmount_from_outside_ends_the_process() {
     let Some(world) = world() else { return };
-    let mut mount = world.mount("m");
-    crate::shell(world.folder.path(), &format!("umount {}", mount.path.display()));
-    assert!(mount.process.wait().unwrap().success());
+    for over in ["yes", "no"] {
+        let mut mount = world.mount_with(over, &format!("io_uring = {over:?}"));
+        crate::shell(world.folder.path(), &format!("umount {}", mount.path.display()));
+        assert!(mount.process.wait().unwrap().success());
+    }
 }
 
 #[test]

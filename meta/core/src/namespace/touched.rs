@@ -3,11 +3,7 @@
 
 use ff2_proto::pb::{self, ns_request::Op};
 
-use super::{
-    dir,
-    inode::{self, Inode},
-    open,
-};
+use super::{inode, keys, open};
 use crate::kv::KvRead;
 
 /// The inodes whose attributes, bytes or entries the request would change. A request that will be
@@ -22,12 +18,11 @@ pub fn touched(kv: &dyn KvRead, request: &pb::NsRequest) -> Vec<u64> {
 }
 
 fn of_op(kv: &dyn KvRead, op: &Op) -> Vec<u64> {
-    let named = |parent: u64, name: &[u8]| -> Option<Inode> {
-        let dir = inode::find(kv, parent).ok()??;
-        let entry = dir::lookup(kv, &dir, name).ok()??;
-        inode::find(kv, entry.inode).ok()?
+    // One key: this is asked for each request, at the leader and once more when it is applied.
+    let named = |parent: u64, name: &[u8]| -> Option<u64> {
+        let entry = kv.get(&keys::dentry(parent, name))?;
+        Some(inode::decode::<pb::DentryRecord>(&entry).ok()?.inode)
     };
-    let named = |parent: u64, name: &[u8]| named(parent, name).map(|inode| inode.id());
     match op {
         Op::Create(op) => match named(op.parent, &op.name) {
             Some(inode) if op.truncate && !op.exclusive => vec![inode],

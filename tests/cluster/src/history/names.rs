@@ -55,6 +55,14 @@ impl Model for TwoNames {
             // link(2) walks to the file first, and meets the name then.
             return names[*name].is_some().then_some(*names);
         }
+        if let (Action::RenameTo(name), Some(Outcome::Done)) = (action, outcome)
+            && names[1 - name].is_none()
+            && names[*name].is_some()
+        {
+            // rename(2) looks each name up by itself: a file that another client moves between the two
+            // looks has both names for it, and then nothing is to be done.
+            return Some(*names);
+        }
         let (expected, after) = apply(*names, action, outcome);
         match (outcome, expected) {
             // It did what it would do.

@@ -80,8 +80,9 @@ fn exclusive_creates_and_renames_have_one_winner() {
     let loser = did(1, 0, 10, Action::Create(0, 8), Outcome::Exists);
     check::<TwoNames>(&[create(0, 7), loser]).unwrap();
     let rename = |client, outcome| did(client, 20, 30, Action::RenameTo(1), outcome);
-    let both = [create(0, 7), rename(0, Outcome::Done), rename(1, Outcome::Done)];
-    assert!(is_refused_at::<TwoNames>(&both, 2));
+    // Of a rename and a removal one finds nothing.
+    let removal = did(1, 20, 30, Action::Unlink(0), Outcome::Done);
+    assert!(is_refused_at::<TwoNames>(&[create(0, 7), rename(0, Outcome::Done), removal], 2));
     let one = [create(0, 7), rename(0, Outcome::Done), rename(1, Outcome::NotFound)];
     check::<TwoNames>(&one).unwrap();
 }
