@@ -16,8 +16,8 @@ use super::{
     names::{self, TwoNames},
 };
 
-/// Pairs of names (every other one with renames, the rest with links), files with contents, and as many whose time of change is the value. Few, so that
-/// clients meet.
+/// Pairs of names (every other one with renames, the rest with links), files with contents, and as many
+/// whose time of change is the value. Few, so that clients meet.
 const PAIRS: usize = 4;
 const FILES: usize = 2;
 /// Bytes of a value in a file: its digits, filled up. A small file, which the namespace holds.
