@@ -78,11 +78,11 @@ fn a_dead_mount_is_not_waited_for_twice() {
 
 fn pid_of(cluster: &Cluster, mount: &Path) -> Pid {
     let name = cluster.process_of_mount(mount).unwrap();
-    let index = name.strip_prefix("fuse/").unwrap();
+    let index: u64 = name.strip_prefix("fuse/").unwrap().parse().unwrap();
     let processes = cluster.processes().unwrap();
     let process = processes
         .iter()
-        .find(|process| process["role"] == "fuse" && process["index"].to_string() == index)
+        .find(|process| process["role"] == "fuse" && process["index"] == index)
         .unwrap();
     Pid::from_raw(process["pid"].as_i64().unwrap() as i32).unwrap()
 }
