@@ -26,7 +26,7 @@ fn garbage() -> Vec<Vec<u8>> {
         noise(1 << 20),
         b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n".to_vec(),
         vec![0x16, 3, 1, 0xff, 0xff, 1, 0, 0xff, 0xff],
-        [&b"ff2\x01"[..], &[0xff; 60]].concat(),
+        [&b"ff2\x02"[..], &[0xff; 60]].concat(),
         [&b"ff2\x02"[..], &frame(HELLO, b"")[4..]].concat(),
     ]
 }

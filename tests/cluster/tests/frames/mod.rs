@@ -3,7 +3,7 @@
 
 use std::{io::Read, net::TcpStream};
 
-const HEADER_BYTES: usize = 44;
+const HEADER_BYTES: usize = 48;
 
 pub(crate) const HELLO: u8 = 1;
 pub(crate) const CHALLENGE: u8 = 2;
@@ -19,14 +19,14 @@ pub(crate) fn frame(kind: u8, message: &[u8]) -> Vec<u8> {
 /// A frame whose checksums hold, whatever lengths it tells.
 pub(crate) fn sealed(kind: u8, message: &[u8], message_bytes: u32, bulk_bytes: u32) -> Vec<u8> {
     let mut header = vec![0; HEADER_BYTES];
-    header[..4].copy_from_slice(b"ff2\x01");
+    header[..4].copy_from_slice(b"ff2\x02");
     header[4] = kind;
     header[24..28].copy_from_slice(&message_bytes.to_le_bytes());
     header[28..32].copy_from_slice(&bulk_bytes.to_le_bytes());
     header[32..36].copy_from_slice(&1_000_u32.to_le_bytes());
-    header[36..40].copy_from_slice(&crc32c(message).to_le_bytes());
-    let crc = crc32c(&header[..40]);
-    header[40..].copy_from_slice(&crc.to_le_bytes());
+    header[40..44].copy_from_slice(&crc32c(message).to_le_bytes());
+    let crc = crc32c(&header[..44]);
+    header[44..].copy_from_slice(&crc.to_le_bytes());
     header.extend_from_slice(message);
     header
 }
