@@ -178,6 +178,7 @@ impl Engine {
     /// Reads `len` bytes at `offset` into `buf`, whose capacity holds them; it comes back with
     /// exactly `len` bytes, zeros where the chunk has none. With `offset` on 4 KiB the disk writes
     /// straight into it. `CORRUPT` if a checksum does not match, `NOT_FOUND` without such a version.
+    #[expect(clippy::too_many_arguments, reason = "each says another thing of the read")]
     pub async fn read(
         &self,
         target: TargetId,

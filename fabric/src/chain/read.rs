@@ -20,6 +20,16 @@ use crate::{BufPool, Call, SharedBuf, StorageClient};
 /// reader does not take the whole pool.
 const READ_CALLS_MAX: usize = 8;
 
+/// How one batch is asked for.
+#[derive(Clone, Copy)]
+struct How<'a> {
+    /// Where its bytes land.
+    pool: &'a Arc<BufPool>,
+    grant: &'a Bytes,
+    /// The server looks whether its disk is damaged.
+    verify: bool,
+}
+
 /// What became of one span of a batch.
 type Outcome = (usize, Result<ReadPiece, Status>);
 
@@ -125,12 +135,14 @@ impl ChainClient {
         grant: &Bytes,
         pursuit: &Pursuit<'_>,
     ) -> Vec<Outcome> {
-        let mut outcomes = self.ask(pool, routing, spans, batch, grant, false, pursuit).await;
+        let mut how = How { pool, grant, verify: false };
+        let mut outcomes = self.ask(how, routing, spans, batch, pursuit).await;
         if outcomes.iter().any(|(_, outcome)| is_mismatch(outcome)) {
             // On the way or on the disk: the server looks, and repairs what is damaged there. First the
             // buffer goes back, or everybody who finds a difference could wait for one more.
             outcomes.clear();
-            outcomes = self.ask(pool, routing, spans, batch, grant, true, pursuit).await;
+            how.verify = true;
+            outcomes = self.ask(how, routing, spans, batch, pursuit).await;
         }
         self.judge(batch, &outcomes);
         self.counters.read_calls.fetch_add(1, Ordering::Relaxed);
@@ -139,15 +151,13 @@ impl ChainClient {
 
     async fn ask(
         &self,
-        pool: &Arc<BufPool>,
+        how: How<'_>,
         routing: &Routing,
         spans: &[ReadSpan],
         batch: &ReadBatch,
-        grant: &Bytes,
-        verify: bool,
         pursuit: &Pursuit<'_>,
     ) -> Vec<Outcome> {
-        match self.call_read(pool, routing, spans, batch, grant, verify, pursuit).await {
+        match self.call_read(how, routing, spans, batch, pursuit).await {
             Ok((reply, bytes)) => take_apart(spans, batch, &reply, &bytes),
             Err(failure) => {
                 batch.parts.iter().map(|part| (part.span, Err(failure.clone()))).collect()
@@ -157,12 +167,10 @@ impl ChainClient {
 
     async fn call_read(
         &self,
-        pool: &Arc<BufPool>,
+        how: How<'_>,
         routing: &Routing,
         spans: &[ReadSpan],
         batch: &ReadBatch,
-        grant: &Bytes,
-        verify: bool,
         pursuit: &Pursuit<'_>,
     ) -> Result<(pb::ReadReply, SharedBuf), Status> {
         let address = routing
@@ -184,11 +192,11 @@ impl ChainClient {
                     }
                 })
                 .collect(),
-            grant: grant.clone(),
-            verify,
+            grant: how.grant.clone(),
+            verify: how.verify,
         };
         let length = usize::try_from(batch.bytes).unwrap_or(usize::MAX);
-        let Some(into) = pursuit.before_deadline(pool.get(length)).await else {
+        let Some(into) = pursuit.before_deadline(how.pool.get(length)).await else {
             let detail = "all buffers of this client are in use: drop results of earlier reads";
             return Err(Status::new(Code::Busy, detail));
         };

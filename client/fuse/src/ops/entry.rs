@@ -50,7 +50,7 @@ const SPACE_BLOCK: u32 = 4096;
 
 pub(crate) async fn statfs(at: &Mounted, caller: &Caller) -> Result<Space> {
     let known = at.last.lock().space;
-    let space = unless_silent(ask_space(caller), known).await?;
+    let space = Box::pin(unless_silent(ask_space(caller), known)).await?;
     at.last.lock().space = Some(space);
     Ok(space)
 }
