@@ -91,8 +91,6 @@ fn many_that_wait_leave_room_for_others() {
     thread::scope(|scope| {
         for _ in 0..WAITING {
             scope.spawn(|| File::open(&path).unwrap().lock().unwrap());
-            // One after the other: a burst beyond a queue's entries waits for that queue's next answer.
-            thread::sleep(std::time::Duration::from_millis(5));
         }
         let waits = || {
             let asked = ff2_daemon::admin_get(&mount.data_dir, "/inflight");
