@@ -154,27 +154,27 @@ impl Trust {
         }
     }
 
-    /// For how long from now the entries of a directory are as they were answered, those that were not
-    /// there too.
-    pub fn entries_of(&self, directory: InodeId) -> Duration {
+    /// For how long from now nobody else changes what was answered of an inode: of a directory also its
+    /// entries, and which are not there.
+    pub fn lasts(&self, inode: InodeId) -> Duration {
         let coherence = &self.shared.coherence;
         let state = coherence.state.lock();
         match state.mode {
             Mode::ByAge => self.shared.options.cache,
-            Mode::ByCallbacks if self.promised.lock().contains(&directory) => {
-                state.held.lasts(coherence.now(), directory)
+            Mode::ByCallbacks if self.promised.lock().contains(&inode) => {
+                state.held.lasts(coherence.now(), inode)
             }
             Mode::ByCallbacks => Duration::ZERO,
         }
     }
 
-    /// The same for attributes. Those of a file that is written here change whenever its length and
+    /// The same for all attributes. Those of a file that is written here change whenever its length and
     /// times are reported.
     pub fn attr_of(&self, inode: InodeId) -> Duration {
         if self.shared.has_callbacks() && self.shared.inodes.is_written(inode) {
             return Duration::ZERO;
         }
-        self.entries_of(inode)
+        self.lasts(inode)
     }
 
     /// Whether the time of what was trusted is over for all, as after a pause of this process.

@@ -45,7 +45,7 @@ impl Mounted {
         if self.is_coherent && !self.coherence.has_epochs.load(Ordering::Acquire) {
             return Duration::ZERO;
         }
-        self.ttl_within(trust.entries_of(InodeId(directory)))
+        self.ttl_within(trust.lasts(InodeId(directory)))
     }
 
     /// What the kernel is told of a time that was trusted.

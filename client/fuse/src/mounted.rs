@@ -79,8 +79,10 @@ impl Mounted {
         let now = Instant::now();
         // Noted before the look at the trust: what is invalidated between is dropped here and there.
         self.known.told(attr.inode, attr.version, attr.extras, now + self.ttl);
-        let ttl = self.ttl_within(trust.attr_of(InodeId(attr.inode)));
-        self.known.trusted_until(attr.inode, now + ttl);
+        let inode = InodeId(attr.inode);
+        // Which extended attributes there are does not change by writing here.
+        self.known.trusted_until(attr.inode, now + self.ttl_within(trust.lasts(inode)));
+        let ttl = self.ttl_within(trust.attr_of(inode));
         (Attr { inode: self.for_kernel(attr.inode), ..kernel_attr(attr) }, ttl)
     }
 

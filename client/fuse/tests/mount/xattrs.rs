@@ -221,9 +221,12 @@ fn what_nobody_set_is_not_asked_for() {
     let mount = world.mount_with("m", "allow_other = true\ncache_ms = 60000");
     fs::create_dir(mount.at("d")).unwrap();
     fs::set_permissions(mount.at("d"), fs::Permissions::from_mode(0o775)).unwrap();
+    let before = asked(&world);
+    for number in 0..10 {
+        fs::write(mount.at(format!("d/{number}")), "made and written").unwrap();
+    }
     fs::write(mount.at("d/f"), "x").unwrap();
     let place = mount.at("d/f").display().to_string();
-    let before = asked(&world);
     let script =
         format!("for n in 1 2 3 4 5 6 7 8; do cat {place}; ls -l {place}; done > /dev/null");
     assert!(as_user(&script, "4242"));
