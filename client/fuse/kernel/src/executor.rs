@@ -6,7 +6,7 @@ use std::{io, thread};
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
-use crate::limits;
+use crate::{cpu, limits};
 
 /// A few threads, each with a runtime of its own. Dropped, they end: their tasks are dropped where
 /// they wait.
@@ -31,7 +31,7 @@ impl Executors {
             let stop = stop.clone();
             let run = move || {
                 if pinned {
-                    stay_on(number);
+                    cpu::stay_on(number);
                 }
                 runtime.block_on(stop.cancelled());
                 runtime.shutdown_timeout(limits::END);
@@ -58,20 +58,5 @@ impl Drop for Executors {
             // It fails only if it panicked, which has been reported.
             let _ = thread.join();
         }
-    }
-}
-
-/// Where that is refused (another set of CPUs is prescribed) the thread goes where the kernel likes.
-fn stay_on(cpu: usize) {
-    // SAFETY: a set of bits, for which zeros are valid; `CPU_SET` keeps within it.
-    let outcome = unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        if cpu < libc::CPU_SETSIZE as usize {
-            libc::CPU_SET(cpu, &mut set);
-        }
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
-    };
-    if outcome != 0 {
-        tracing::debug!(cpu, error = %io::Error::last_os_error(), "the thread is not pinned");
     }
 }

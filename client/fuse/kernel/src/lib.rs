@@ -14,6 +14,7 @@
 
 mod abi;
 mod answer;
+mod cpu;
 mod device;
 mod executor;
 mod init;

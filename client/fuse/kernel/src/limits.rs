@@ -18,6 +18,9 @@ pub(crate) const EARLY_INTERRUPTS_MAX: usize = 256;
 pub(crate) const ENTRIES_FIRST: usize = 32;
 pub(crate) const ENTRIES_LOW: usize = 8;
 pub(crate) const ENTRIES_MAX: usize = 1024;
+/// Entries of a CPU that may be away when a request to wait for a lock comes. The rest is for those who
+/// let locks go.
+pub(crate) const AWAY_MAX: usize = ENTRIES_MAX / 4;
 /// Entries of a ring's queues: commands to the kernel, and its answers.
 pub(crate) const SUBMISSIONS: u32 = 128;
 pub(crate) const COMPLETIONS: u32 = 4096;

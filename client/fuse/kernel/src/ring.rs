@@ -17,6 +17,7 @@
 
 mod entry;
 mod port;
+mod supply;
 
 use std::{
     io,
@@ -24,7 +25,7 @@ use std::{
     sync::Arc,
 };
 
-use io_uring::{IoUring, cqueue, opcode, squeue::Entry128, types};
+use io_uring::{IoUring, cqueue, squeue::Entry128, types};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use entry::{Commit, Entry};
@@ -32,12 +33,12 @@ pub(crate) use port::Place;
 use port::Port;
 
 use crate::{
-    abi::{RingCommand, uring},
+    abi::{RingCommand, opcode, uring},
     answer::Answer,
     device::Device,
-    limits::{
-        BATCH, COMPLETIONS, ENTRIES_FIRST, ENTRIES_LOW, ENTRIES_MAX, LATE_PAUSE, SUBMISSIONS,
-    },
+    limits::{BATCH, COMPLETIONS, ENTRIES_FIRST, LATE_PAUSE, SUBMISSIONS},
+    reply::{Errno, Reply},
+    request::{Decoded, Notice},
     session::{Filesystem, Session},
 };
 
@@ -110,7 +111,9 @@ impl Ring {
         for place in 0..self.queues.len() {
             self.add_entries(place, ENTRIES_FIRST)?;
         }
-        self.turn()
+        self.turn()?;
+        (0..self.queues.len()).for_each(|place| self.look_at_waiting(place));
+        Ok(())
     }
 
     /// Serves requests until the connection ends. In the context of the thread's runtime.
@@ -215,6 +218,13 @@ impl Ring {
         let place = Place::new(self.port.clone(), number, entry.room());
         let answer = Answer::by_ring(place, unique);
         match entry.take() {
+            Ok((_, Decoded::Notice(Notice::Asked))) => {
+                answer.waive();
+                self.answer_asked(number, unique)?;
+            }
+            Ok((header, _)) if header.opcode == opcode::SETLKW && self.is_crowded(queue) => {
+                answer.send(Reply::error(Errno(libc::ENOLCK)));
+            }
             Ok((header, decoded)) => session.hand_on(&header, decoded, answer),
             // Dropped, the answer is an error.
             Err(malformed) => tracing::error!(%malformed, "a request is not understood"),
@@ -232,29 +242,6 @@ impl Ring {
         self.push(queue, number, uring::COMMIT_AND_FETCH, commit_id, None)
     }
 
-    fn grow(&mut self) -> io::Result<()> {
-        for place in 0..self.queues.len() {
-            let Queue { with_kernel, entries, .. } = self.queues[place];
-            if with_kernel < ENTRIES_LOW && entries < ENTRIES_MAX {
-                tracing::debug!(queue = self.queues[place].number, entries, "more entries");
-                self.add_entries(place, ENTRIES_FIRST)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn add_entries(&mut self, place: usize, count: usize) -> io::Result<()> {
-        for _ in 0..count {
-            let entry = Entry::new(place, self.payload_bytes);
-            let parts = entry.parts();
-            let number = self.entries.len();
-            self.entries.push(entry);
-            self.queues[place].entries += 1;
-            self.push(place, number, uring::REGISTER, 0, Some(parts))?;
-        }
-        Ok(())
-    }
-
     /// Prepares a command; `parts`: the address of an array of header and payload.
     fn push(
         &mut self,
@@ -269,7 +256,7 @@ impl Ring {
         let mut bytes = [0; 80];
         bytes[..size_of::<RingCommand>()].copy_from_slice(zerocopy::IntoBytes::as_bytes(&said));
         let fd = types::Fd(self.device.as_raw_fd());
-        let built = opcode::UringCmd80::new(fd, command).cmd(bytes).addr(parts).build();
+        let built = io_uring::opcode::UringCmd80::new(fd, command).cmd(bytes).addr(parts).build();
         let mut built = built.user_data(number as u64);
         if parts.is_some() {
             set_parts(&mut built);

@@ -240,7 +240,7 @@ impl<F: Filesystem> Session<F> {
                 list.iter().for_each(|(inode, lookups)| self.filesystem.forget(*inode, *lookups));
             }
             Notice::Interrupt { unique } => self.interrupts.interrupt(unique),
-            Notice::Destroy => {}
+            Notice::Destroy | Notice::Asked => {}
         }
     }
 

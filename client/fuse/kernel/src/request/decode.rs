@@ -70,6 +70,7 @@ impl<'a> Message<'a> {
                 Notice::Interrupt { unique: self.args::<abi::InterruptIn>()?.unique }
             }
             opcode::DESTROY => Notice::Destroy,
+            opcode::NOTIFY_REPLY => Notice::Asked,
             _ => return Ok(None),
         }))
     }
