@@ -57,8 +57,7 @@ pub fn open(config: &StoragedConfig) -> Result<Vec<OpenDisk>> {
     let tuning = &config.storage;
     let options = EngineOptions {
         depth: tuning.disk_depth,
-        // A daemon that has one thread for everything has no second one to wake.
-        disk_thread: config.threads != 1,
+        disk_thread: tuning.disk_threads,
         sync_data: tuning.sync_data,
         shared: SharedIndex::default(),
     };

@@ -207,6 +207,9 @@ pub struct StorageTuning {
     pub resync_bytes_per_s: u64,
     /// Requests in progress on one disk.
     pub disk_depth: u32,
+    /// A thread for each disk's io_uring. False where a daemon has one thread for everything: it then
+    /// turns the rings itself, and wakes no other.
+    pub disk_threads: bool,
     /// False only for disks whose cache survives a power cut: data is then not synced before the index.
     pub sync_data: bool,
 }
@@ -217,6 +220,7 @@ impl Default for StorageTuning {
             buffer_bytes: 256 << 20,
             resync_bytes_per_s: 256 << 20,
             disk_depth: 128,
+            disk_threads: true,
             sync_data: true,
         }
     }

@@ -1,8 +1,9 @@
 //! Who turns a disk's ring: a thread of its own, or its callers.
 //!
 //! With a thread of its own a disk never waits for the daemon's other work, and costs two switches
-//! between threads for each request. Where the daemon has one thread anyway that is all price: there
-//! whoever asks submits, and completions come to the runtime by an eventfd.
+//! between threads for each request. Where the daemon has one thread for everything else that is all
+//! price: there (`disk_threads = false`) whoever asks submits, and completions come to the runtime by an
+//! eventfd.
 
 use std::{
     fmt,
