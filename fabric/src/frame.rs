@@ -47,6 +47,8 @@ pub enum Kind {
     /// The server will not have this connection; the message is a `Status`.
     Refused = 5,
     Request = 8,
+    /// A request without bulk bytes that is not answered.
+    Post = 11,
     /// The call was answered.
     Reply = 9,
     /// The call failed; the message is a `Status`.
@@ -67,6 +69,7 @@ impl TryFrom<u8> for Kind {
             4 => Self::Welcome,
             5 => Self::Refused,
             8 => Self::Request,
+            11 => Self::Post,
             9 => Self::Reply,
             10 => Self::Failure,
             16 => Self::Alive,

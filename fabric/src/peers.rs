@@ -14,6 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use connection::{Connection, Outcome, Outgoing};
@@ -204,6 +205,25 @@ impl Channel {
     }
 }
 
+impl Channel {
+    /// Sends a message that is not answered: whether the server got it is not told. Returns when it is on
+    /// its way. Fails with `UNREACHABLE` if it is not, with `TIMEOUT` if that took as long as `timeout`.
+    pub async fn post<Q: Message>(
+        &self,
+        method: Method,
+        message: &Q,
+        timeout: Duration,
+    ) -> Result<(), Status> {
+        let head = encode_message(message);
+        let counters = &self.link.shared.counters;
+        counters.begin(method);
+        let mut progress = InProgress { counters, method, failed: true };
+        self.link.post(method, head, timeout).await?;
+        progress.failed = false;
+        Ok(())
+    }
+}
+
 /// Counts the end of a call, also of one that was dropped.
 struct InProgress<'a> {
     counters: &'a Counters,
@@ -218,6 +238,29 @@ impl Drop for InProgress<'_> {
 }
 
 impl Link {
+    async fn post(&self, method: Method, head: Vec<u8>, timeout: Duration) -> Result<(), Status> {
+        let deadline = clock::now() + timeout;
+        let len = head.len() - HEADER_BYTES;
+        if len > MESSAGE_BYTES_MAX {
+            let detail = format!("a message of {} has {len} bytes: above the limit", method.name);
+            return Err(Status::new(Code::InvalidArgument, detail));
+        }
+        let connection = self.connection(0, deadline).await?;
+        let posted = connection.post(method.number, head, deadline);
+        match tokio::time::timeout_at(deadline.into(), posted).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let detail = format!("the connection to {} was lost", self.address);
+                Err(Status::new(Code::Unreachable, detail))
+            }
+            Err(_) => {
+                let detail =
+                    format!("{} did not take {} within {timeout:?}", self.address, method.name);
+                Err(Status::new(Code::Timeout, detail))
+            }
+        }
+    }
+
     async fn exchange(
         &self,
         method: Method,

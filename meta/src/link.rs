@@ -1,12 +1,12 @@
 //! How a group's raft messages reach the other metads.
 //!
 //! One queue and one task for each peer and group, so that a flooded namespace never delays the
-//! cluster group. A task has one call in progress; what gathers behind it travels together in the
-//! next. A full queue drops: raft sends again what matters.
+//! cluster group. A task posts one batch at a time; what gathers while it is being sent travels
+//! together in the next. A full queue drops: raft sends again what matters.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use ff2_fabric::{Call, Peers, RaftClient};
+use ff2_fabric::{Call, Channel, Peers, RaftClient, stubs::method::RAFT_STEP};
 use ff2_group::{PeerLink, Pending};
 use ff2_proto::pb;
 use parking_lot::Mutex;
@@ -33,8 +33,7 @@ impl Link {
         let mut queues = self.queues.lock();
         let queue = queues.entry((address.to_owned(), group)).or_insert_with(|| {
             let (sender, receiver) = mpsc::channel(limits::LINK_QUEUE);
-            let client = RaftClient::new(self.peers.channel(address));
-            self.tokio.spawn(deliver(client, receiver, address.to_owned()));
+            self.tokio.spawn(deliver(self.peers.channel(address), receiver));
             sender
         });
         queue.clone()
@@ -71,7 +70,7 @@ impl PeerLink for Link {
 }
 
 /// Ends when the link is dropped.
-async fn deliver(client: RaftClient, mut queue: mpsc::Receiver<pb::RaftBatch>, address: String) {
+async fn deliver(channel: Channel, mut queue: mpsc::Receiver<pb::RaftBatch>) {
     let mut failing = false;
     while let Some(mut batch) = queue.recv().await {
         let mut bytes: usize = batch.messages.iter().map(bytes::Bytes::len).sum();
@@ -80,11 +79,11 @@ async fn deliver(client: RaftClient, mut queue: mpsc::Receiver<pb::RaftBatch>, a
             bytes += next.messages.iter().map(bytes::Bytes::len).sum::<usize>();
             batch.messages.extend(next.messages);
         }
-        match client.step(&batch, Call::within(limits::LINK_CALL)).await {
-            Ok(_) => failing = false,
+        match channel.post(RAFT_STEP, &batch, limits::LINK_CALL).await {
+            Ok(()) => failing = false,
             Err(status) if !failing => {
                 failing = true;
-                tracing::info!(%address, %status, "a metad cannot be reached");
+                tracing::info!(address = channel.address(), %status, "a metad cannot be reached");
             }
             Err(_) => {}
         }

@@ -278,6 +278,8 @@ fn group_config(config: &MetadConfig, group: GroupId, metrics: &RaftMetrics) -> 
         election_ticks: raft.election_ticks,
         heartbeat_ticks: raft.heartbeat_ticks,
         log_keep_entries: raft.log_keep_entries,
+        // Routing is pushed from every metad; names are read from the leader, or after a round.
+        broadcast_commits: group == CLUSTER_GROUP,
         metrics: metrics.of(group.0),
         ..GroupConfig::new(group, config.node, &config.listen, &config.data_dir)
     }

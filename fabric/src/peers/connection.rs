@@ -67,7 +67,7 @@ pub(super) enum Outcome {
 #[derive(Debug)]
 pub(super) struct Connection {
     address: Arc<str>,
-    outbox: Outbox<u64>,
+    outbox: Outbox<Queued>,
     waiting: Mutex<HashMap<u64, Waiting>>,
     next_id: AtomicU64,
     /// Requests that may still be sent.
@@ -88,6 +88,15 @@ pub(super) struct Connection {
     end: CancellationToken,
     why: OnceLock<String>,
     broke: AtomicBool,
+}
+
+/// Whose frame waits to be sent.
+#[derive(Debug)]
+enum Queued {
+    /// The call with this id.
+    Call(u64),
+    /// Dropped when the frame was sent, or never will be.
+    Post(#[expect(dead_code, reason = "its drop is the news")] oneshot::Sender<()>),
 }
 
 /// The table's entry of one call.
@@ -189,7 +198,7 @@ impl Connection {
         }
         self.waiting.lock().insert(id, Waiting { credit, caller: Some(answer), lent });
         let guard = GiveUp { connection: self, id };
-        let pushed = self.outbox.push(frame, id);
+        let pushed = self.outbox.push(frame, Queued::Call(id));
         if pushed.is_err() {
             self.finish(id);
         }
@@ -201,6 +210,22 @@ impl Connection {
         };
         std::mem::forget(guard);
         outcome
+    }
+
+    /// Sends a request that the server does not answer, and returns when it is on its way: who waits for
+    /// that before the next is held back by a peer that is slow. False: it was not sent.
+    pub(super) async fn post(&self, method: u16, head: Vec<u8>, deadline: Instant) -> bool {
+        let (sent, is_sent) = oneshot::channel();
+        let mut header = Header::new(Kind::Post, 0, self.routing.version().0);
+        header.method = method;
+        header.timeout_ms = millis(deadline.saturating_duration_since(clock::now()));
+        let frame = Frame::new(header, head, Vec::new());
+        if self.outbox.push(frame, Queued::Post(sent)).is_err() {
+            return false;
+        }
+        // An error by its nature: nothing is ever said but the end.
+        let _ = is_sent.await;
+        self.is_open()
     }
 
     /// Takes an entry out and returns its slot and credit.
@@ -336,7 +361,8 @@ impl Connection {
         self.end.cancel();
         self.slots.close();
         self.credit.close();
-        for id in self.outbox.close() {
+        for queued in self.outbox.close() {
+            let Queued::Call(id) = queued else { continue };
             if let Some(caller) = self.finish(id).and_then(|waiting| waiting.caller) {
                 let _ = caller.send(Err(self.unreachable()));
             }
@@ -400,7 +426,11 @@ struct GiveUp<'a> {
 impl Drop for GiveUp<'_> {
     fn drop(&mut self) {
         let (connection, id) = (self.connection, self.id);
-        if connection.outbox.withdraw(|queued| *queued == id).is_some() {
+        if connection
+            .outbox
+            .withdraw(|queued| matches!(queued, Queued::Call(call) if *call == id))
+            .is_some()
+        {
             connection.finish(id);
         } else if let Some(waiting) = connection.waiting.lock().get_mut(&id) {
             // The reply will find nobody; the buffers go back now, if they are ours alone.

@@ -135,6 +135,7 @@ impl Connection {
             match head.header.kind {
                 Kind::Alive => continue,
                 Kind::Request => (),
+                Kind::Post if head.header.bulk_bytes == 0 => (),
                 other => return Err(FrameError::Unexpected(other).into()),
             }
             self.still_welcome(&mut checked).map_err(LinkError::Refused)?;
@@ -282,6 +283,12 @@ impl Connection {
     }
 
     fn answer(&self, header: &Header, held: Held, result: Result<Reply, Status>) {
+        if header.kind == Kind::Post {
+            if let Err(status) = result {
+                tracing::debug!(%status, method = header.method, "a posted request failed");
+            }
+            return;
+        }
         let (kind, reply) = match result.and_then(bounded) {
             Ok(reply) => (Kind::Reply, reply),
             Err(status) => {

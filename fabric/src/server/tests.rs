@@ -8,10 +8,11 @@ use futures::future::join_all;
 use prost::Message as _;
 
 use crate::{
-    Call, Peers, SharedBuf, Tuning,
+    Call, Owed, Peers, SharedBuf, Tuning,
     echo::{ECHO, FAIL, FILL, GATED, Net, SLOW, ask, refused, until, within},
     frame::{Header, Kind, encode_message},
     limits::{REQUESTS_MAX, USER_MESSAGE_BYTES_MAX, USER_MESSAGES_BYTES},
+    stubs::method::NAMESPACE_EXECUTE,
     transport::{Frame, Lane},
 };
 
@@ -45,7 +46,7 @@ async fn echo_all_sizes(address: &str, shared_memory: bool) {
         ..long
     };
     client.execute(&long, Call::default()).await.unwrap();
-    let sent = net.counters.method(crate::stubs::method::NAMESPACE_EXECUTE);
+    let sent = net.counters.method(NAMESPACE_EXECUTE);
     assert_eq!((sent.calls.load(Relaxed), sent.errors.load(Relaxed)), (15, 0));
     assert!(peers.counters().bytes_out.load(Relaxed) > 12 << 20);
     drop(client);
@@ -214,7 +215,7 @@ async fn a_full_pool_answers_busy_at_the_deadline() {
     let (mut sender, mut receiver) = net.link(Lane::Bulk).await;
     let bulk = payload(100_000, 1);
     let header = Header {
-        method: crate::stubs::method::NAMESPACE_EXECUTE.number,
+        method: NAMESPACE_EXECUTE.number,
         timeout_ms: 100,
         ..Header::new(Kind::Request, 8, 0)
     };
@@ -237,6 +238,48 @@ async fn a_full_pool_answers_busy_at_the_deadline() {
     let call = Call { bulk: vec![payload(5000, 1)], ..Call::default() };
     assert_eq!(client.execute(&ask(ECHO, 0, 0), call).await.unwrap().1.len(), 5000);
     net.stop().await;
+}
+
+#[tokio::test]
+async fn a_posted_request_is_done_and_not_answered() {
+    let net = Net::start("127.0.0.1:0", 8 << 20).await;
+    let peers = net.peers();
+    let channel = peers.channel(&net.address);
+    let patience = Duration::from_secs(5);
+    // More than a connection has places for requests: each is free again without an answer.
+    let posts = 2 * u64::from(REQUESTS_MAX);
+    for seq in 0..posts {
+        let what = if seq % 2 == 0 { ECHO } else { FAIL };
+        channel.post(NAMESPACE_EXECUTE, &ask(what, seq, 0), patience).await.unwrap();
+    }
+    until(|| net.echo.done.load(SeqCst) as u64 == posts).await;
+    let (reply, _) = net.client(&peers).execute(&ask(ECHO, 7, 0), Call::default()).await.unwrap();
+    assert_eq!(reply.session, 7, "the connection goes on");
+    assert_eq!(peers.owed(), Owed { connections: 1, ..Owed::default() });
+
+    // Its bytes would come by no credit.
+    let (mut sender, mut receiver) = net.link(Lane::Small).await;
+    let header = Header { method: NAMESPACE_EXECUTE.number, ..Header::new(Kind::Post, 0, 0) };
+    let post = Frame::new(header, encode_message(&ask(ECHO, 0, 0)), vec![payload(10, 1)]);
+    sender.send(&mut [post]).await.unwrap();
+    let ended = async { while receiver.head().await.is_ok() {} };
+    tokio::time::timeout(Duration::from_secs(20), ended).await.unwrap();
+
+    net.stop().await;
+    until_unreachable(&channel).await;
+}
+
+/// The end of a connection is noticed a little later than it happens.
+async fn until_unreachable(channel: &crate::Channel) {
+    for _ in 0..1000 {
+        let message = ask(ECHO, 0, 0);
+        let posted = channel.post(NAMESPACE_EXECUTE, &message, Duration::from_secs(5));
+        match posted.await {
+            Ok(()) => tokio::time::sleep(Duration::from_millis(5)).await,
+            outcome => return drop(refused(outcome, Code::Unreachable)),
+        }
+    }
+    panic!("posts to a server that is gone still leave");
 }
 
 #[tokio::test]

@@ -43,6 +43,8 @@ pub struct GroupConfig {
     pub election_ticks: usize,
     pub heartbeat_ticks: usize,
     pub log_keep_entries: u64,
+    /// Followers hear of each commit at once: for groups whose followers show what they know.
+    pub broadcast_commits: bool,
     /// RocksDB's block cache.
     pub cache_bytes: usize,
     pub metrics: GroupMetrics,
@@ -57,10 +59,11 @@ impl GroupConfig {
             address: address.into(),
             data_dir: data_dir.into(),
             peers: Vec::new(),
-            tick: Duration::from_millis(25),
-            election_ticks: 40,
-            heartbeat_ticks: 4,
+            tick: Duration::from_millis(100),
+            election_ticks: 10,
+            heartbeat_ticks: 2,
             log_keep_entries: 10_000,
+            broadcast_commits: true,
             cache_bytes: 64 << 20,
             metrics: GroupMetrics::default(),
         }
@@ -81,6 +84,7 @@ impl GroupConfig {
             election_ticks: self.election_ticks,
             heartbeat_ticks: self.heartbeat_ticks,
             log_keep_entries: self.log_keep_entries,
+            broadcast_commits: self.broadcast_commits,
             seed,
         }
     }

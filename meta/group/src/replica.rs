@@ -45,6 +45,9 @@ pub struct ReplicaConfig {
     pub election_ticks: usize,
     pub heartbeat_ticks: usize,
     pub log_keep_entries: u64,
+    /// Followers hear of a commit at once, by a message of its own. Otherwise with the next entries, read
+    /// or heartbeat, which spares half of the messages.
+    pub broadcast_commits: bool,
     /// Makes election timeouts and read contexts differ between replicas and runs.
     pub seed: u64,
 }
@@ -500,7 +503,9 @@ fn raft_config(config: &ReplicaConfig, applied: u64) -> raft::Config {
     raft::Config {
         id: config.raft_id,
         election_tick: config.election_ticks,
-        heartbeat_tick: config.heartbeat_ticks,
+        // Heartbeats are the rounds that renew the lease (`reads.rs`), and raft's own only a second net.
+        heartbeat_tick: config.election_ticks - 1,
+        skip_bcast_commit: !config.broadcast_commits,
         applied,
         max_size_per_msg: limits::MESSAGE_BYTES_MAX,
         max_inflight_msgs: limits::MESSAGES_INFLIGHT_MAX,

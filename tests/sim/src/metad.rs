@@ -166,6 +166,7 @@ impl Metad {
             heartbeat_ticks: raft.heartbeat_ticks,
             // Short, so that followers that were away are fed by snapshots.
             log_keep_entries: 200,
+            broadcast_commits: group == 0,
             seed: seed ^ u64::from(group),
         };
         let open = "the store was written by a replica";

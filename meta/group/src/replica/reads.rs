@@ -139,8 +139,11 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
         let leads = raft.state == StateRole::Leader;
         // In these states raft-rs would drop the question without a word.
         let able = if leads { raft.commit_to_current_term() } else { raft.leader_id != 0 };
-        if self.over || !able {
+        if self.over {
             return;
+        }
+        if !able {
+            return self.keep_followers();
         }
         let reads = &mut self.reads;
         if leads && reads.lease_until.is_some_and(|until| now < until) && !reads.asked.is_empty() {
@@ -154,7 +157,7 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
             Some(round) => round.retry,
         };
         if !again {
-            return;
+            return self.keep_followers();
         }
         reads.renew = false;
         reads.counter += 1;
@@ -171,6 +174,13 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
         }
         let context = self.reads.context(counter);
         self.raw.read_index(context);
+    }
+
+    /// A heartbeat where no round can be begun: before the term's first commit, and while one is under way.
+    fn keep_followers(&mut self) {
+        if self.raw.raft.state == StateRole::Leader && std::mem::take(&mut self.reads.renew) {
+            self.raw.ping();
+        }
     }
 
     /// Lets reads go whose index is applied, and fails those that waited too long.

@@ -130,6 +130,7 @@ impl Sim {
             election_ticks: 12,
             heartbeat_ticks: 2,
             log_keep_entries: 20,
+            broadcast_commits: self.seed.is_multiple_of(2),
             seed: self.seed ^ self.random.next(u64::MAX),
         };
         let mut replica = Replica::new(config, store, Counter::default(), self.now).unwrap();
