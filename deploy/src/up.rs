@@ -4,6 +4,7 @@
 mod chains;
 mod configs;
 mod execute;
+mod kernel;
 mod keys;
 mod plan;
 mod ports;
@@ -69,6 +70,9 @@ pub(crate) async fn run(around: &Surroundings, args: &Args) -> Result<()> {
     let world = plan::World::look(&around.folder, &file);
     let steps = plan::plan(&file, known.as_ref(), &world);
     let nothing = !steps.iter().any(plan::Step::starts);
+    if !file.tcp {
+        kernel::allow_huge_pages(&progress);
+    }
     if let Err(error) = execute::all(around, &file, steps, &progress).await {
         for mount in new.iter().filter(|name| name.role == Role::Fuse) {
             take_back(around, &mut file, *mount)

@@ -24,6 +24,7 @@ use block::Block;
 pub use pool::BufPool;
 pub use shared::SharedBuf;
 pub use slab::Slab;
+pub(crate) use slab::map_shared;
 
 /// Bytes with one owner. The capacity is a power of two pages, the address is page aligned.
 pub struct Buf {

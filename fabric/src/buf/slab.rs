@@ -36,7 +36,8 @@ unsafe impl Send for Slab {}
 unsafe impl Sync for Slab {}
 
 impl Slab {
-    /// Zeroed memory, in huge pages where the kernel gives such to shared memory. `len` is a power of two
+    /// Zeroed memory, in huge pages where the kernel gives such to shared memory (`advise` in
+    /// `/sys/kernel/mm/transparent_hugepage/shmem_enabled`). `len` is a power of two
     /// pages. They are taken when they are first touched: under strict overcommit
     /// (`vm.overcommit_memory=2`) a host that is out of memory ends the process then.
     pub(super) fn map(len: usize) -> io::Result<Self> {
@@ -46,9 +47,7 @@ impl Slab {
             memfd_create(c"ff2-slab", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         ftruncate(&descriptor, len as u64)?;
         fcntl_add_seals(&descriptor, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        let memory = map_aligned(len, HUGE_PAGE_BYTES.min(len), descriptor.as_fd())?;
-        // SAFETY: advice on a range that was just mapped; its content stays. Refused is as good.
-        let _ = unsafe { madvise(memory.as_ptr().cast(), len, Advice::LinuxHugepage) };
+        let memory = map_shared(len, descriptor.as_fd())?;
         Ok(Self { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), memory, len, descriptor })
     }
 
@@ -86,9 +85,20 @@ impl fmt::Debug for Slab {
     }
 }
 
+/// Maps all of a shared memory of `len` bytes. Each process that does must ask for huge pages: they are
+/// given to whoever touches a place first, and mapped only where addresses are aligned to them.
+pub(crate) fn map_shared(len: usize, memory: BorrowedFd<'_>) -> io::Result<NonNull<u8>> {
+    let align = HUGE_PAGE_BYTES.min(len.next_power_of_two()).max(PAGE_BYTES);
+    let mapped = map_aligned(len, align, memory)?;
+    // SAFETY: advice on a range that was just mapped; its content stays. Refused is as good.
+    let _ = unsafe { madvise(mapped.as_ptr().cast(), len, Advice::LinuxHugepage) };
+    Ok(mapped)
+}
+
 /// Reserves more than enough, gives back what lies before and behind the aligned range, and maps the
 /// memory there.
 fn map_aligned(len: usize, align: usize, memory: BorrowedFd<'_>) -> io::Result<NonNull<u8>> {
+    let len = len.next_multiple_of(PAGE_BYTES);
     let reserved = len + align - PAGE_BYTES;
     let (none, private) = (ProtFlags::empty(), MapFlags::PRIVATE);
     // SAFETY: a new range where the kernel likes.

@@ -13,11 +13,11 @@ use std::{
 use parking_lot::Mutex;
 use rustix::{
     fs::{SealFlags, fcntl_get_seals, fstat, fstatfs},
-    mm::{MapFlags, ProtFlags, mmap, munmap},
+    mm::munmap,
 };
 
 use super::annex::Span;
-use crate::{frame::FrameError, limits::SLAB_BYTES};
+use crate::{buf::map_shared, frame::FrameError, limits::SLAB_BYTES};
 
 /// The slabs that the other side of a connection has shared so far, in their order.
 #[derive(Debug, Default)]
@@ -90,13 +90,7 @@ impl Mapping {
         if len == 0 || len > SLAB_BYTES {
             return Err(refused("the memory that the peer shares has no slab's size"));
         }
-        let access = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new range where the kernel likes.
-        let mapped = unsafe {
-            mmap(std::ptr::null_mut(), len, access, MapFlags::SHARED, memory.as_fd(), 0)?
-        };
-        let memory = NonNull::new(mapped.cast()).expect("the kernel maps nothing at 0");
-        Ok(Self { memory, len })
+        Ok(Self { memory: map_shared(len, memory.as_fd())?, len })
     }
 
     fn pull(&self, offset: usize, into: &mut [u8]) {
