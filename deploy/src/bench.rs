@@ -22,12 +22,15 @@ use crate::{
 };
 
 mod all;
+mod checkpoint;
 mod cpu;
 mod disk;
 mod fs;
 mod host;
+mod idle;
 mod meta;
 mod raft;
+mod tree;
 
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(crate) enum Args {
@@ -37,6 +40,12 @@ pub(crate) enum Args {
     Fs(fs::Args),
     /// Creates, looks up, reads and removes small files on the mount.
     Meta(meta::Args),
+    /// Several programs save a checkpoint each, then several read one each that nobody has cached.
+    Checkpoint(checkpoint::Args),
+    /// Unpacks an archive of small files, and removes the tree.
+    Tree(tree::Args),
+    /// What the cluster uses while nobody uses it.
+    Idle(idle::Args),
     /// What the disk under the cluster does by itself (needs `fio`).
     Disk(disk::Args),
     /// A raft group alone: three replicas in this process.
@@ -126,6 +135,9 @@ pub(crate) fn run(dir: &Path, args: &Args, json: bool) -> Result<()> {
             Args::All(args) => return all::run(&dir, args, output, &work),
             Args::Fs(args) => fs::run(&Mounted::find(&dir, &work)?, args)?,
             Args::Meta(args) => meta::run(&Mounted::find(&dir, &work)?, args)?,
+            Args::Checkpoint(args) => checkpoint::run(&Mounted::find(&dir, &work)?, args)?,
+            Args::Tree(args) => tree::run(&Mounted::find(&dir, &work)?, args)?,
+            Args::Idle(args) => idle::run(&dir, args, &work)?,
             Args::Disk(args) => disk::run(&dir, args, &work)?,
             Args::Raft(args) => raft::run(&dir, args, &work)?,
         };
@@ -264,6 +276,9 @@ mod tests {
             "disk --seconds 0",
             "disk --size 0",
             "all --size 0",
+            "checkpoint --programs 0",
+            "tree --entries 0",
+            "idle --idle-seconds 0",
         ] {
             let words = std::iter::once("bench").chain(line.split(' '));
             assert!(Line::try_parse_from(words).is_err(), "{line}");
@@ -278,7 +293,7 @@ mod tests {
     #[test]
     fn costs_are_per_unit_of_work() {
         let cpu_s = BTreeMap::from([("fuse".to_owned(), 1.0), ("storaged".to_owned(), 3.0)]);
-        let cost = cpu::Cost { wall_s: 2.0, cpu_s };
+        let cost = cpu::Cost { wall_s: 2.0, cpu_s, written: 0 };
         let figure = Figure::moved("w", "work", 2 << 30, &cost);
         assert_eq!(figure.value_text(), "1024 MiB/s");
         assert_eq!(figure.cpu_text(), "2.00 s/GiB (fuse 0.50, storaged 1.50)");

@@ -8,7 +8,9 @@ use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Figure, Mounted, Place, disk, fs, host::Host, meta, raft, rounded};
+use super::{
+    Figure, Mounted, Place, checkpoint, disk, fs, host::Host, idle, meta, raft, rounded, tree,
+};
 use crate::{
     output::{Output, table},
     stop::Stop,
@@ -21,6 +23,12 @@ pub(crate) struct Args {
     fs: fs::Args,
     #[command(flatten)]
     meta: meta::Args,
+    #[command(flatten)]
+    checkpoint: checkpoint::Args,
+    #[command(flatten)]
+    tree: tree::Args,
+    #[command(flatten)]
+    idle: idle::Args,
     /// Print a table for docs/BENCHMARKS.md.
     #[arg(long)]
     markdown: bool,
@@ -43,9 +51,16 @@ pub(super) fn run(dir: &Path, args: &Args, output: Output, stop: &Stop) -> Resul
     let disk_args =
         disk::Args { size: args.fs.size, seconds: args.fs.seconds, depth: args.fs.depth };
     let mut disk = disk::run(dir, &disk_args, stop)?;
-    disk.extend(meta::on(&Place::beside(dir, stop)?, &args.meta)?);
-    let mut ff2 = fs::run(&mounted, &args.fs)?;
+    let beside = Place::beside(dir, stop)?;
+    disk.extend(meta::on(&beside, &args.meta)?);
+    disk.extend(checkpoint::on(&beside, &args.checkpoint)?);
+    disk.extend(tree::on(&beside, &args.tree)?);
+    drop(beside);
+    let mut ff2 = idle::run(dir, &args.idle, stop)?;
+    ff2.extend(fs::run(&mounted, &args.fs)?);
+    ff2.extend(checkpoint::run(&mounted, &args.checkpoint)?);
     ff2.extend(meta::run(&mounted, &args.meta)?);
+    ff2.extend(tree::run(&mounted, &args.tree)?);
     ff2.extend(raft::on(dir, stop)?);
     let rows: Vec<Row> = ff2.into_iter().map(|figure| Row::new(figure, &disk)).collect();
     let about = host.text();

@@ -1,4 +1,4 @@
-//! CPU seconds of the cluster's processes, its mounts, and this program.
+//! What the cluster's processes, its mounts, and this program use: CPU seconds, memory, writes to disks.
 
 use std::{collections::BTreeMap, fs, time::Instant};
 
@@ -31,16 +31,36 @@ impl Processes {
         Ok(all)
     }
 
-    fn cpu_s(&self) -> Result<BTreeMap<String, f64>> {
+    /// Bytes of memory; what several of them share is counted once.
+    pub(super) fn memory(&self) -> Result<BTreeMap<String, u64>> {
+        self.sums("smaps_rollup", |text| field(text, "Pss:")?.checked_mul(1024))
+    }
+
+    /// Bytes that were given to disks, or will be when the page cache is written back.
+    fn written(&self) -> Result<u64> {
+        Ok(self.sums("io", |text| field(text, "write_bytes:"))?.values().sum())
+    }
+
+    /// By role, of what each process's file in `/proc` says.
+    fn sums(
+        &self,
+        file: &str,
+        parse: impl Fn(&str) -> Option<u64>,
+    ) -> Result<BTreeMap<String, u64>> {
         let mut sums = BTreeMap::new();
         for (role, pid) in &self.0 {
+            let path = format!("/proc/{pid}/{file}");
             // A process that ended in between cannot be counted: the cluster must not change.
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
-                .with_context(|| format!("read the CPU time of process {pid}"))?;
-            let ticks = parse(&stat).with_context(|| format!("parse /proc/{pid}/stat"))?;
-            *sums.entry(role.clone()).or_insert(0.0) += ticks as f64 / TICKS_PER_S;
+            let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+            let value = parse(&text).with_context(|| format!("parse {path}"))?;
+            *sums.entry(role.clone()).or_insert(0) += value;
         }
         Ok(sums)
+    }
+
+    fn cpu_s(&self) -> Result<BTreeMap<String, f64>> {
+        let ticks = self.sums("stat", ticks)?;
+        Ok(ticks.into_iter().map(|(role, ticks)| (role, ticks as f64 / TICKS_PER_S)).collect())
     }
 }
 
@@ -48,19 +68,22 @@ impl Processes {
 pub(super) struct Meter<'a> {
     processes: &'a Processes,
     cpu_s: BTreeMap<String, f64>,
+    written: u64,
     started: Instant,
 }
 
-/// Wall time, and CPU time by role, of a piece of work.
-#[derive(Clone, Debug)]
+/// Wall time, CPU time by role, and bytes written to disks, of a piece of work.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Cost {
     pub(super) wall_s: f64,
     pub(super) cpu_s: BTreeMap<String, f64>,
+    pub(super) written: u64,
 }
 
 impl<'a> Meter<'a> {
     pub(super) fn start(processes: &'a Processes) -> Result<Self> {
-        Ok(Self { processes, cpu_s: processes.cpu_s()?, started: Instant::now() })
+        let (cpu_s, written) = (processes.cpu_s()?, processes.written()?);
+        Ok(Self { processes, cpu_s, written, started: Instant::now() })
     }
 
     pub(super) fn stop(self) -> Result<Cost> {
@@ -69,22 +92,36 @@ impl<'a> Meter<'a> {
         for (role, sum) in &mut cpu_s {
             *sum -= self.cpu_s.get(role).copied().unwrap_or_default();
         }
-        Ok(Cost { wall_s, cpu_s })
+        let written = self.processes.written()?.saturating_sub(self.written);
+        Ok(Cost { wall_s, cpu_s, written })
     }
 }
 
 /// User and system ticks: fields 14 and 15; the name in field 2 may hold spaces and parentheses.
-fn parse(stat: &str) -> Option<u64> {
+fn ticks(stat: &str) -> Option<u64> {
     let fields: Vec<&str> = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().collect();
     Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+}
+
+/// The number behind a name that begins a line.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
+    fn fields_are_found_by_name() {
+        let text = "a [rollup]\nRss:  99 kB\nPss:   42 kB\nPss_Dirty: 7 kB\n";
+        assert_eq!(super::field(text, "Pss:"), Some(42));
+        assert_eq!(super::field(text, "Swap:"), None);
+    }
+
+    #[test]
     fn names_may_be_odd() {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 0 0 0 30 12 0 0 20 0 5 0 100";
-        assert_eq!(super::parse(stat), Some(42));
-        assert_eq!(super::parse("nothing"), None);
+        assert_eq!(super::ticks(stat), Some(42));
+        assert_eq!(super::ticks("nothing"), None);
     }
 }

@@ -64,8 +64,8 @@ pub(super) fn run(mounted: &Mounted, args: &Args) -> Result<Vec<Figure>> {
     figures.push(bench.write(Access::Direct)?);
     figures.push(bench.read(Access::Cached)?);
     figures.push(bench.read(Access::Direct)?);
-    figures.push(bench.random("rand-read", "read")?);
-    figures.push(bench.random("rand-write", "write")?);
+    figures.extend(bench.random("rand-read", "read")?);
+    figures.extend(bench.random("rand-write", "write")?);
     Ok(figures)
 }
 
@@ -139,7 +139,8 @@ impl<'a> Bench<'a> {
         })
     }
 
-    fn random(&self, work: &'static str, what: &str) -> Result<Figure> {
+    /// Of writes also what they cost the disks.
+    fn random(&self, work: &'static str, what: &str) -> Result<Vec<Figure>> {
         let name = format!("random {what}, 4 KiB direct, depth {}", self.args.depth);
         tell(&name);
         let done = AtomicU64::new(0);
@@ -163,7 +164,13 @@ impl<'a> Bench<'a> {
                 Ok(())
             })
         })?;
-        Ok(Figure::done(work, name, done.into_inner(), &cost))
+        let done = done.into_inner();
+        let mut figures = vec![Figure::done(work, name, done, &cost)];
+        if what == "write" {
+            let each = cost.written as f64 / 1024.0 / done.max(1) as f64;
+            figures.push(Figure::new("write-cost", "each written to disks", each, "KiB"));
+        }
+        Ok(figures)
     }
 }
 
@@ -187,20 +194,20 @@ impl Places {
 }
 
 /// Memory that direct I/O accepts.
-struct Aligned {
+pub(super) struct Aligned {
     bytes: Vec<u8>,
     start: usize,
     length: usize,
 }
 
 impl Aligned {
-    fn new(length: usize) -> Self {
+    pub(super) fn new(length: usize) -> Self {
         let bytes = vec![0x5a; length + 4096];
         let start = bytes.as_ptr().align_offset(4096);
         Self { bytes, start, length }
     }
 
-    fn get(&mut self) -> &mut [u8] {
+    pub(super) fn get(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..self.start + self.length]
     }
 }

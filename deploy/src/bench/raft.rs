@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use ff2_group::probe;
+use ff2_group::probe::{self, Figures, Subject};
 
 use super::{Figure, tell};
 use crate::stop::Stop;
@@ -33,17 +33,13 @@ pub(super) fn on(below: &Path, stop: &Stop) -> Result<Vec<Figure>> {
         .prefix("bench-raft-")
         .tempdir_in(below)
         .with_context(|| format!("make a folder in {}", below.display()))?;
-    let mut rows = Vec::new();
+    let (mut rows, mut bare) = (Vec::new(), Vec::new());
+    let mut compared = Vec::new();
     let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let report = probe::report(folder.path(), |figures| {
-        // One client waits for one sync at a time, as a single thread on the disk does.
-        let work = if figures.clients == 1 { "sync" } else { "raft" };
-        let name = |what: &str| format!("raft, {} clients, 64-byte puts{what}", figures.clients);
-        rows.push(Figure::new(work, name(" on 3 replicas"), figures.puts_per_s, "1/s"));
-        let microseconds = |time: Duration| time.as_secs_f64() * 1e6;
-        rows.push(Figure::new("raft-time", name(", p50"), microseconds(figures.p50), "us"));
-        rows.push(Figure::new("raft-time", name(", p99"), microseconds(figures.p99), "us"));
-        rows.push(Figure::new("raft-cpu", name(", CPU"), figures.cpu_us_per_put, "us each"));
+    let report = probe::report(folder.path(), |subject, figures| match subject {
+        Subject::Group if figures.clients == probe::COMPARED_CLIENTS => compared.push(figures),
+        Subject::Group => rows.extend(described("raft", &figures)),
+        Subject::BareLoop => bare.push(figures),
     });
     tokio.block_on(async {
         tokio::select! {
@@ -51,7 +47,31 @@ pub(super) fn on(below: &Path, stop: &Stop) -> Result<Vec<Figure>> {
             problem = stopped(stop) => Err(problem),
         }
     })?;
+    // Of the turns that both took, each one's middle.
+    let (ours, bare) = (middle(compared), middle(bare));
+    rows.extend(described("raft", &ours));
+    rows.extend(described("raft-rs and RocksDB in a bare loop", &bare));
+    let ratio = ours.puts_per_s / bare.puts_per_s;
+    rows.push(Figure::new("raft-ratio", "raft, puts as a share of the bare loop's", ratio, ""));
     Ok(rows)
+}
+
+fn described(whose: &str, figures: &Figures) -> [Figure; 4] {
+    // One client waits for one sync at a time, as a single thread on the disk does.
+    let work = if figures.clients == 1 { "sync" } else { "raft" };
+    let name = |what: &str| format!("{whose}, {} clients, 64-byte puts{what}", figures.clients);
+    let microseconds = |time: Duration| time.as_secs_f64() * 1e6;
+    [
+        Figure::new(work, name(" on 3 replicas"), figures.puts_per_s, "1/s"),
+        Figure::new("raft-time", name(", p50"), microseconds(figures.p50), "us"),
+        Figure::new("raft-time", name(", p99"), microseconds(figures.p99), "us"),
+        Figure::new("raft-cpu", name(", CPU"), figures.cpu_us_per_put, "us each"),
+    ]
+}
+
+fn middle(mut turns: Vec<Figures>) -> Figures {
+    turns.sort_by(|a, b| a.puts_per_s.total_cmp(&b.puts_per_s));
+    turns[turns.len() / 2]
 }
 
 async fn stopped(stop: &Stop) -> anyhow::Error {

@@ -1,5 +1,7 @@
 //! How fast a group is on this machine: three replicas in one process, real folders, real syncs.
 
+mod bare;
+
 use std::{path::Path, sync::Arc, time::Duration, time::Instant};
 
 use bytes::Bytes;
@@ -75,6 +77,8 @@ pub enum ProbeError {
     NoLeader(Duration),
     #[error("put")]
     Put(#[source] Status),
+    #[error("the bare loop: {0}")]
+    Bare(String),
 }
 
 /// Three replicas in folders below `data_dir`, and the leader's place.
@@ -124,27 +128,12 @@ impl Probe {
     /// `clients` tasks that put 64-byte values one after the other, `puts` in all.
     pub async fn run(&self, clients: usize, puts: u64) -> Result<Figures, ProbeError> {
         let group = &self.groups[self.leader];
-        let each = puts.div_ceil(clients as u64);
-        let (begun, cpu_begun) = (Instant::now(), cpu_time());
-        let tasks: Vec<_> = (0..clients as u64)
-            .map(|client| tokio::spawn(put_all(group.clone(), client, each)))
-            .collect();
-        let mut times = Vec::with_capacity(puts as usize);
-        for task in tasks {
-            let done = task.await.map_err(|_| ProbeError::Put(pb::Code::Internal.into()))?;
-            times.extend(done.map_err(ProbeError::Put)?);
-        }
-        let (took, cpu) = (begun.elapsed(), cpu_time().saturating_sub(cpu_begun));
-        times.sort_unstable();
-        let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
-        Ok(Figures {
-            clients,
-            puts: times.len() as u64,
-            puts_per_s: times.len() as f64 / took.as_secs_f64(),
-            p50: at(0.50),
-            p99: at(0.99),
-            cpu_us_per_put: cpu.as_secs_f64() * 1e6 / times.len() as f64,
+        let group = group.clone();
+        measure(clients, puts, move |command| {
+            let group = group.clone();
+            async move { group.propose(command).await.map(drop).map_err(ProbeError::Put) }
         })
+        .await
     }
 
     /// Stops the replicas. The caller removes the folders.
@@ -155,28 +144,87 @@ impl Probe {
     }
 }
 
-async fn put_all(
-    group: Group<PutMachine>,
-    client: u64,
-    puts: u64,
-) -> Result<Vec<Duration>, Status> {
+/// `clients` tasks that put 64-byte values one after the other, `puts` in all.
+async fn measure<Put, Done>(clients: usize, puts: u64, one: Put) -> Result<Figures, ProbeError>
+where
+    Put: Fn(Bytes) -> Done + Clone + Send + 'static,
+    Done: Future<Output = Result<(), ProbeError>> + Send + 'static,
+{
+    let each = puts.div_ceil(clients as u64);
+    let (begun, cpu_begun) = (Instant::now(), cpu_time());
+    let tasks: Vec<_> = (0..clients as u64)
+        .map(|client| tokio::spawn(put_all(one.clone(), client, each)))
+        .collect();
+    let mut times = Vec::with_capacity(puts as usize);
+    for task in tasks {
+        times.extend(task.await.map_err(|_| ProbeError::Put(pb::Code::Internal.into()))??);
+    }
+    let (took, cpu) = (begun.elapsed(), cpu_time().saturating_sub(cpu_begun));
+    times.sort_unstable();
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+    Ok(Figures {
+        clients,
+        puts: times.len() as u64,
+        puts_per_s: times.len() as f64 / took.as_secs_f64(),
+        p50: at(0.50),
+        p99: at(0.99),
+        cpu_us_per_put: cpu.as_secs_f64() * 1e6 / times.len() as f64,
+    })
+}
+
+async fn put_all<Put, Done>(one: Put, client: u64, puts: u64) -> Result<Vec<Duration>, ProbeError>
+where
+    Put: Fn(Bytes) -> Done,
+    Done: Future<Output = Result<(), ProbeError>>,
+{
     let value = [7; 64];
     let mut times = Vec::with_capacity(puts as usize);
     for number in 0..puts {
         let key = [client.to_be_bytes(), number.to_be_bytes()].concat();
         let begun = Instant::now();
-        group.propose(put(&key, &value)).await?;
+        one(put(&key, &value)).await?;
         times.push(begun.elapsed());
     }
     Ok(times)
 }
 
-/// The loop of `ff2ctl bench raft`: one line for each number of clients.
-pub async fn report(data_dir: &Path, mut line: impl FnMut(Figures)) -> Result<(), ProbeError> {
+/// What a line of a report is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    Group,
+    /// raft-rs and RocksDB without all that makes a group of them.
+    BareLoop,
+}
+
+/// Clients of the runs that are held against the bare loop, in turns.
+pub const COMPARED_CLIENTS: usize = 256;
+const COMPARED_PUTS: u64 = 50_000;
+const TURNS: usize = 3;
+
+/// The loop of `ff2ctl bench raft`: one line for each number of clients, and of each turn against the
+/// bare loop.
+pub async fn report(
+    data_dir: &Path,
+    mut line: impl FnMut(Subject, Figures),
+) -> Result<(), ProbeError> {
     let probe = Arc::new(Probe::start(data_dir).await?);
-    for (clients, puts) in [(1, 1_000), (32, 20_000), (256, 50_000), (1_024, 100_000)] {
-        line(probe.run(clients, puts).await?);
+    for (clients, puts) in [(1, 1_000), (32, 20_000), (1_024, 100_000)] {
+        line(Subject::Group, probe.run(clients, puts).await?);
     }
+    let bare = bare::Bare::start(data_dir)?;
+    let client = bare.client();
+    let put_bare = move |command| {
+        let client = client.clone();
+        async move { client.put(command).await.ok_or_else(|| ProbeError::Bare("it ended".into())) }
+    };
+    // The first waits for a leader.
+    put_bare(put(b"first", b"")).await?;
+    let (clients, puts) = (COMPARED_CLIENTS, COMPARED_PUTS);
+    for _ in 0..TURNS {
+        line(Subject::Group, probe.run(clients, puts).await?);
+        line(Subject::BareLoop, measure(clients, puts, put_bare.clone()).await?);
+    }
+    bare.stop();
     if let Some(probe) = Arc::into_inner(probe) {
         probe.stop().await;
     }
