@@ -9,7 +9,7 @@ use std::{collections::VecDeque, pin::pin};
 use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
-    time::{Interval, MissedTickBehavior, interval},
+    time::{Interval, MissedTickBehavior, interval_at},
 };
 
 use crate::{
@@ -84,8 +84,8 @@ impl<T> Outbox<T> {
         pulse: &Pulse,
         version: impl Fn() -> u64,
     ) -> Result<(), LinkError> {
-        let mut tick = interval(pulse.tuning.keepalive);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = interval_at(pulse.first_tick().into(), pulse.tuning.keepalive);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let (mut frames, mut kept) = (Vec::new(), Vec::new());
         loop {
             self.take(&mut frames, &mut kept);

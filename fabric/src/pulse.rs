@@ -108,6 +108,14 @@ impl Pulse {
         idle >= millis(self.tuning.keepalive) * 3 / 4
     }
 
+    /// The next time to say that we live. All connections of a server, or to a process's peers, do it in
+    /// the same moment: an idle process then wakes once for all of them.
+    pub(crate) fn first_tick(&self) -> Instant {
+        let since = self.born.saturating_duration_since(self.counters.born).as_nanos();
+        let missing = self.tuning.keepalive.as_nanos() - since % self.tuning.keepalive.as_nanos();
+        self.born + Duration::from_nanos(u64::try_from(missing).unwrap_or(0))
+    }
+
     fn now_ms(&self) -> u64 {
         millis(clock::now().saturating_duration_since(self.born))
     }

@@ -18,7 +18,7 @@ use std::{
     collections::HashMap,
     fmt,
     pin::pin,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 
@@ -314,7 +314,7 @@ impl Task {
                     }
                 }
             }
-            let next = ticked + if self.is_idle() { limits::IDLE_TICK } else { limits::TICK };
+            let next = if self.is_idle() { next_idle_tick(ticked) } else { ticked + limits::TICK };
             if tick.deadline() != next {
                 tick.as_mut().reset(next);
             }
@@ -489,4 +489,13 @@ pub(crate) fn no_such_target(chain: ChainId, target: Option<TargetId>) -> Status
         None => format!("chain {chain} has no target on this node"),
     };
     Status::new(Code::NoSuchTarget, detail)
+}
+
+/// When a target ticks next that has nothing to do: all of the process in the same moment, so that it wakes
+/// once for all of them.
+fn next_idle_tick(after: tokio::time::Instant) -> tokio::time::Instant {
+    static FIRST: LazyLock<tokio::time::Instant> = LazyLock::new(tokio::time::Instant::now);
+    let since = after.saturating_duration_since(*FIRST).as_millis();
+    let ticks = since / limits::IDLE_TICK.as_millis() + 1;
+    *FIRST + limits::IDLE_TICK * u32::try_from(ticks).unwrap_or(u32::MAX)
 }

@@ -20,7 +20,7 @@ pub const PATCHES_PER_ROUND: usize = 256;
 /// How long a patch waits for company.
 pub const PATCH_AGE_MS: u64 = 500;
 /// An idle disk makes its last commits durable after this time.
-pub const IDLE_SYNC_MS: u64 = 100;
+pub const IDLE_SYNC_MS: u64 = 1_000;
 /// Memory that one disk's updates and unaligned reads copy through.
 pub const STAGING_BYTES: u64 = 32 << 20;
 /// Gap in sectors that a read bridges rather than split in two.

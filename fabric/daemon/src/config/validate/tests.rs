@@ -102,7 +102,7 @@ fn metad_problems() {
             ("peers[].node", |c| c.peers[0].node = 3),
             ("give both or neither", |c| c.security.tls_key_file = Some("/k".into())),
             ("raft.tick_ms", |c| c.raft.tick_ms = 0),
-            ("raft.election_ticks", |c| c.raft.election_ticks = 8),
+            ("raft.election_ticks", |c| c.raft.election_ticks = 4),
             ("lease.lease_ms", |c| c.lease.lease_ms = 1_000),
             ("lease.session_ms", |c| c.lease.session_ms = 1_000),
             ("log.filter", |c| c.log.filter = "loud=very".into()),
