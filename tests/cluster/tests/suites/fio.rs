@@ -47,7 +47,13 @@ fn command(
         .arg(format!("--size={}m", size * rounds()))
         .arg(format!("--direct={}", u8::from(direct)));
     command.arg(format!("--directory={}", mount.display()));
-    command.args(["--iodepth=8", "--verify=crc32c", "--verify_fatal=1", "--output-format=terse"]);
+    command.args([
+        "--iodepth=8",
+        "--verify=crc32c",
+        "--verify_fatal=1",
+        "--verify_state_save=0",
+        "--output-format=terse",
+    ]);
     if block.contains('-') {
         command.arg("--bs_unaligned");
     }

@@ -7,7 +7,7 @@ use ff2_cluster_tests::{
     suite::{SMALL, program, rounds, run},
 };
 
-const OPERATIONS: u32 = 400;
+const OPERATIONS: u32 = 300;
 
 /// File size and largest operation in bytes, and how often the file is mapped.
 const SHAPES: [(u64, u64, u32); 4] =

@@ -25,22 +25,15 @@ fn transactions_are_whole_and_those_told_are_there() {
     let beside = tempfile::tempdir().unwrap();
     for round in 0..rounds() {
         // What a log in shared memory says is for one host alone: two mounts need the other mode.
-        for (number, (mode, mounts, victim)) in [
-            ("wal", [&here, &here], None),
-            ("delete", [&here, &here], Some("storaged/1")),
-            ("wal", [&there, &there], Some("storaged/2")),
-            ("delete", [&here, &there], None),
-        ]
-        .into_iter()
-        .enumerate()
+        for (number, (mode, mounts, victim)) in
+            [("wal", [&here, &here], "storaged/1"), ("delete", [&here, &there], "storaged/2")]
+                .into_iter()
+                .enumerate()
         {
             let name = format!("{mode}-{round}-{number}.db");
             let bank = Bank { python: &python, told: beside.path().join("told"), name };
             fs::write(&bank.told, "").unwrap();
-            bank.trade(mode, mounts, || {
-                let Some(victim) = victim else { return };
-                cluster.ctl(&["kill", victim]).unwrap();
-            });
+            bank.trade(mode, mounts, || drop(cluster.ctl(&["kill", victim]).unwrap()));
             bank.check(mounts);
             fs::remove_file(mounts[0].join(&bank.name)).unwrap();
             cluster.up().unwrap();

@@ -7,7 +7,7 @@ use ff2_cluster_tests::{
     suite::{SMALL, inodes, program, rounds, run, wait_collected},
 };
 
-const SECONDS: u64 = 12;
+const SECONDS: u64 = 8;
 
 const NAMES: &[&str] = &[
     "dentry", "dir", "dirdeep", "rename", "link", "symlink", "xattr", "chmod", "chown", "utime",
