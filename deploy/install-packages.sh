@@ -10,6 +10,7 @@ set -eu
 # The version that the checks were last run with; another one that is there already is left alone.
 nextest_version=0.9.143
 pjdfstest_version=0.2.2
+fsx_version=0.3.2
 
 # Building RocksDB and its bindings: g++, libclang-dev. raft-rs generates its messages with protoc.
 # Mounting: fuse3.
@@ -22,7 +23,11 @@ case "${1-}" in
 test)
     # pjdfstest is built from its crate, and links to libacl.
     packages="$packages acl libacl1-dev"
-    command -v python3 >/dev/null || packages="$packages python3"
+    # Suites that are run on a mount, and what users run.
+    packages="$packages attr dbench fio rsync stress-ng"
+    for program in git python3; do
+        command -v "$program" >/dev/null || packages="$packages $program"
+    done
     ;;
 bench) packages="$packages fio" ;;
 *)
@@ -73,4 +78,9 @@ fi
 if [ "${1-}" = test ] && ! command -v pjdfstest >/dev/null; then
     echo "installing pjdfstest $pjdfstest_version"
     cargo install --locked --quiet --version "$pjdfstest_version" pjdfstest
+fi
+
+if [ "${1-}" = test ] && ! command -v fsx >/dev/null; then
+    echo "installing fsx $fsx_version"
+    cargo install --locked --quiet --version "$fsx_version" fsx
 fi

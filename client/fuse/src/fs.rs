@@ -38,12 +38,10 @@ impl Filesystem for Requests {
             // A change of the namespace is durable when it is answered.
             Operation::FsyncDir { .. } => return answer.send(Reply::empty()),
             Operation::Ioctl { .. } => return answer.send(Reply::error(Errno::ENOTTY)),
-            // The kernel does without, and does not ask again. O_TMPFILE: the namespace makes no inode
-            // without a name.
-            Operation::TempFile { .. }
-            | Operation::Seek { .. }
-            | Operation::CopyRange(_)
-            | Operation::Unknown { .. } => return answer.send(Reply::error(Errno::ENOSYS)),
+            // The kernel does without, and does not ask again.
+            Operation::Seek { .. } | Operation::CopyRange(_) | Operation::Unknown { .. } => {
+                return answer.send(Reply::error(Errno::ENOSYS));
+            }
             _ => {}
         }
         let op = operation.name();
@@ -111,6 +109,9 @@ impl Requests {
             Operation::Create { name, flags, mode, umask } => {
                 files::create(work, name, flags, (mode, umask));
             }
+            Operation::TempFile { flags, mode, umask } => {
+                files::create_unnamed(work, flags, (mode, umask));
+            }
             Operation::Read(asked) => files::read(work, asked),
             Operation::Write(asked) => files::write(work, asked),
             Operation::Flush { handle, lock_owner } => {
@@ -151,7 +152,6 @@ impl Requests {
             | Operation::ReleaseDir { .. }
             | Operation::FsyncDir { .. }
             | Operation::Ioctl { .. }
-            | Operation::TempFile { .. }
             | Operation::Seek { .. }
             | Operation::CopyRange(_)
             | Operation::Unknown { .. } => work.reply(Err(Errno::ENOSYS)),

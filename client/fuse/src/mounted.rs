@@ -88,12 +88,17 @@ impl Mounted {
 
     /// An entry for the kernel, which takes a reference to the inode by it.
     pub(crate) fn tell_entry(&self, trust: &Trust, place: &Place, attr: &pb::Attr) -> Entry {
-        self.known.looked_up(attr.inode);
         let is_directory = attr.kind() == pb::FileKind::Directory;
         self.coherence.told.note(place.parent, &place.name, is_directory);
+        Entry { name_ttl: self.entry_ttl(trust, place.parent), ..self.tell_unnamed(trust, attr) }
+    }
+
+    /// As [`Mounted::tell_entry`], of a file that has no name.
+    pub(crate) fn tell_unnamed(&self, trust: &Trust, attr: &pb::Attr) -> Entry {
+        self.known.looked_up(attr.inode);
         let generation = attr.generation;
         let (attr, attr_ttl) = self.tell(attr, trust);
-        Entry { attr, generation, name_ttl: self.entry_ttl(trust, place.parent), attr_ttl }
+        Entry { attr, generation, name_ttl: Duration::ZERO, attr_ttl }
     }
 
     /// Makes the kernel forget an inode's pages and attributes. It waits for pages that are being read,

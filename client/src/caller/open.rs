@@ -113,27 +113,46 @@ impl Caller {
         Ok(file)
     }
 
-    /// Makes and opens a file; opens the one that is there unless `how.exclusive`. The second value
-    /// tells whether it was made.
+    /// Makes and opens a file; opens the one that is there unless `how.exclusive`. The last value tells
+    /// whether it was made.
     pub async fn create(
         &self,
         parent: InodeId,
         name: &[u8],
         how: OpenHow,
     ) -> Result<(File, pb::Attr, bool)> {
-        let creating = self.shared.inodes.creating();
-        let create = pb::CreateOp {
+        let create = pb::CreateOp { name: name.to_vec().into(), ..self.create_op(parent, how) };
+        self.send_create(create, how).await
+    }
+
+    /// Makes and opens a file without a name, which goes with its last handle. As long as it is written
+    /// here it can get a name by [`Caller::link`], unless `how.exclusive`. It must be opened for writing.
+    pub async fn create_unnamed(&self, parent: InodeId, how: OpenHow) -> Result<(File, pb::Attr)> {
+        let create = pb::CreateOp { unnamed: true, ..self.create_op(parent, how) };
+        let (file, attr, _) = self.send_create(create, how).await?;
+        Ok((file, attr))
+    }
+
+    fn create_op(&self, parent: InodeId, how: OpenHow) -> pb::CreateOp {
+        pb::CreateOp {
             parent: parent.0,
-            name: name.to_vec().into(),
             mode: how.create.unwrap_or(0o644),
             exclusive: how.exclusive,
             truncate: how.truncate,
             read: how.read,
             write: how.write,
-            layout: None,
             inline: self.shared.options.inline,
             umask: self.umask,
-        };
+            ..pb::CreateOp::default()
+        }
+    }
+
+    async fn send_create(
+        &self,
+        create: pb::CreateOp,
+        how: OpenHow,
+    ) -> Result<(File, pb::Attr, bool)> {
+        let creating = self.shared.inodes.creating();
         let (reply, session) = self.mutate_in(Op::Create(create)).await?;
         let mut attr = reply.attr.ok_or_else(|| incomplete("attributes"))?;
         let inode = InodeId(attr.inode);

@@ -1,7 +1,8 @@
 //! What was read ahead for one handle: fetched in the background, shown only while it is fresh.
 //!
 //! A piece is void once this client changed the file, or after the cache time: reading ahead must
-//! not show a reader older bytes than the kernel's page cache would.
+//! not show a reader older bytes than the kernel's page cache would. It asks the chains, so nothing is
+//! read ahead while writes are on their way to them.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Instant};
 
@@ -59,7 +60,10 @@ impl File {
                 // Everything aged before it was read: the reader is slow, begin small again.
                 ahead.plan.reset();
             }
-            if let Some(wanted) = wanted {
+            // After the epoch: what is accepted between the two looks voids the pieces.
+            if self.inode.behind.end() > 0 {
+                wanted.iter().for_each(|wanted| ahead.plan.gave_up(wanted.offset));
+            } else if let Some(wanted) = wanted {
                 for range in cut(wanted.offset..wanted.end()) {
                     let Some(permit) = self.ahead_permit(&range) else {
                         ahead.plan.gave_up(range.start);

@@ -34,6 +34,29 @@ async fn many_small_writes_are_few_updates_and_are_read_at_once() {
 }
 
 #[tokio::test]
+async fn what_is_read_ahead_is_not_older_than_it() {
+    const CHUNKS: usize = 64;
+    let fake = Fake::start().await;
+    let client = connect(&fake).await;
+    let file = client.open("/ahead", OpenHow::read_write().create(0o644)).await.unwrap();
+    let mut bytes = pattern(CHUNKS * CHUNK, 4);
+    file.write_at(0, &bytes).await.unwrap();
+    file.fsync().await.unwrap();
+    // The second continues the first, and is gathered until somebody asks for its chunk: which the reader
+    // does long after the read-ahead.
+    let at = CHUNKS / 2 * CHUNK + 5;
+    assert!(file.write_behind(at as u64, b"new"));
+    file.fsync().await.unwrap();
+    assert!(file.write_behind(at as u64 + 3, b"er"));
+    bytes[at..at + 5].copy_from_slice(b"newer");
+    for (number, expected) in bytes.chunks(1000).enumerate() {
+        let seen = file.read_at(number as u64 * 1000, 1000).await.unwrap();
+        assert!(seen[..] == *expected, "from byte {}", number * 1000);
+    }
+    file.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn what_waits_longer_than_a_while_is_sent_without_being_asked() {
     let fake = Fake::start().await;
     let (writer, reader) = (connect(&fake).await, connect(&fake).await);

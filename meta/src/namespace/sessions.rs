@@ -107,7 +107,7 @@ impl SessionBook {
         of_volume.map(|(id, _)| id).collect()
     }
 
-    /// Orphans that every session has been told of and none has open.
+    /// Orphans that can get no name, that every session has been told of and none has open.
     pub(super) fn collectable(
         &self,
         volume: VolumeId,
@@ -116,7 +116,9 @@ impl SessionBook {
         let seen_by_all = self.seen_by_all(volume);
         let held: BTreeSet<u64> =
             self.of(volume).flat_map(|(_, entry)| entry.holds.iter().copied()).collect();
-        let free = |orphan: &pb::Orphan| orphan.seq <= seen_by_all && !held.contains(&orphan.inode);
+        let free = |orphan: &pb::Orphan| {
+            !orphan.nameable && orphan.seq <= seen_by_all && !held.contains(&orphan.inode)
+        };
         orphans.into_iter().filter(free).collect()
     }
 
@@ -153,6 +155,15 @@ mod tests {
     fn says(book: &mut SessionBook, now: Millis, session: u64, seen: u64, holds: &[u64]) {
         let said = pb::KeepaliveOp { seen_orphan_seq: seen, holds: holds.to_vec() };
         book.keepalive(now, VOLUME, session, Some(1000), said).unwrap();
+    }
+
+    #[test]
+    fn what_may_get_a_name_stays() {
+        let mut book = book(&[1]);
+        says(&mut book, 1_000, 1, 9, &[]);
+        let nameable = pb::Orphan { nameable: true, ..orphan(3, 30) };
+        let free = book.collectable(VOLUME, vec![nameable, orphan(4, 40)]);
+        assert_eq!(free, [orphan(4, 40)]);
     }
 
     fn orphan(seq: u64, inode: u64) -> pb::Orphan {

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 pub mod history;
 pub mod load;
+pub mod suite;
 
 /// The smallest cluster in which each role can lose a server.
 #[rustfmt::skip]

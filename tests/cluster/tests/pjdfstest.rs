@@ -9,11 +9,14 @@ use std::{
         fs::{PermissionsExt, chown},
         process::CommandExt,
     },
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
 };
 
-use ff2_cluster_tests::{Cluster, may_skip};
+use ff2_cluster_tests::{
+    Cluster,
+    suite::{SMALL, program},
+};
 
 /// Cases of pjdfstest 0.2.2: fewer would mean that some are not run.
 const CASES: u32 = 398;
@@ -34,23 +37,11 @@ struct Summary {
 
 #[test]
 fn a_mount_is_a_posix_file_system() {
-    let Some(program) = program() else { return };
+    let Some(program) = program("pjdfstest") else { return };
     // Before the cluster: it is removed after the mount in it is gone.
     let folder = tempfile::Builder::new().prefix("pjd").tempdir_in("/tmp").unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let cluster = Cluster::start_with(&[
-        "--metad",
-        "1",
-        "--storaged",
-        "1",
-        "--disks",
-        "1",
-        "--replicas",
-        "1",
-        "--disk-size",
-        "4GiB",
-    ])
-    .unwrap();
+    let cluster = Cluster::start_with(&SMALL).unwrap();
     let exceptions = exceptions();
     // A short path: names of sockets have 107 bytes at most.
     let mount = folder.path().join("m");
@@ -148,16 +139,6 @@ fn exceptions() -> Vec<String> {
     let text = fs::read_to_string(page).unwrap();
     let rows = text.lines().filter_map(|line| line.strip_prefix("| pjdfstest `"));
     rows.map(|row| row.split('`').next().unwrap_or_default().to_owned()).collect()
-}
-
-fn program() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|dir| dir.join("pjdfstest")).find(|p| p.exists());
-    if found.is_none() {
-        let missing = "pjdfstest is not installed: deploy/install-packages.sh test";
-        assert!(may_skip(missing), "{missing}; FF2_TEST_ALLOW_SKIP=pjdfstest leaves this out");
-    }
-    found
 }
 
 #[test]

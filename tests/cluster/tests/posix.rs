@@ -17,11 +17,14 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use ff2_cluster_tests::{Cluster, may_skip};
+use ff2_cluster_tests::{
+    Cluster, may_skip,
+    suite::{inodes, wait_collected},
+};
 use rustix::{
     fs::{
         AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RenameFlags, StatVfs, StatxFlags,
-        fallocate, makedev, mknodat, renameat_with, statvfs, statx,
+        fallocate, linkat, makedev, mknodat, renameat_with, statvfs, statx,
     },
     io::Errno,
 };
@@ -40,6 +43,7 @@ fn files_and_names() {
         ("not served", not_served),
         ("links", links),
         ("unlinked while open", unlinked_while_open),
+        ("without a name", without_a_name),
         ("sparse and truncate", sparse_and_truncate),
         ("allocate", allocate),
         ("append", append),
@@ -163,12 +167,49 @@ fn special_nodes(dir: &Path) {
     }
 }
 
+/// `O_TMPFILE`: a file that nobody sees until it is linked, and that goes with its last close.
+fn without_a_name(dir: &Path) {
+    let make = |flags| {
+        let how = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC | flags;
+        File::from(rustix::fs::open(dir, how, Mode::from_raw_mode(0o640)).unwrap())
+    };
+    let give_name = |file: &File, name: &str| {
+        let number = std::os::fd::AsRawFd::as_raw_fd(file);
+        let known_as = format!("/proc/self/fd/{number}");
+        linkat(CWD, &known_as, CWD, dir.join(name), AtFlags::SYMLINK_FOLLOW)
+    };
+    let body = vec![9; 3 << 20];
+    let mut file = make(OFlags::empty());
+    file.write_all(&body).unwrap();
+    assert_eq!(file.metadata().unwrap().nlink(), 0);
+    assert_eq!(fs::read_dir(dir).unwrap().count(), 0);
+    // Longer than the collector's rounds: what may get a name does not go.
+    std::thread::sleep(Duration::from_secs(3));
+    give_name(&file, "named").unwrap();
+    assert_eq!(file.metadata().unwrap().nlink(), 1);
+    drop(file);
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(fs::read(dir.join("named")).unwrap() == body);
+    assert_eq!(fs::metadata(dir.join("named")).unwrap().mode() & 0o7777, 0o640);
+    fs::remove_file(dir.join("named")).unwrap();
+
+    assert_eq!(give_name(&make(OFlags::EXCL), "exclusive"), Err(Errno::NOENT));
+    let before = inodes(dir).unwrap();
+    let mut small = make(OFlags::empty());
+    small.write_all(b"small").unwrap();
+    let mut text = String::new();
+    small.rewind().unwrap();
+    small.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "small");
+    drop(small);
+    wait_collected(dir, before).unwrap();
+    assert_eq!(fs::read_dir(dir).unwrap().count(), 0);
+}
+
 /// What Linux has and a mount has not, by the errors that programs are prepared for.
 fn not_served(dir: &Path) {
     fs::write(dir.join("a"), b"a").unwrap();
     let mode = Mode::from_raw_mode(0o600);
-    let nameless = rustix::fs::open(dir, OFlags::TMPFILE | OFlags::RDWR, mode);
-    assert_eq!(nameless.err(), Some(Errno::OPNOTSUPP));
     let whiteout = renameat_with(CWD, dir.join("a"), CWD, dir.join("b"), RenameFlags::WHITEOUT);
     assert_eq!(whiteout, Err(Errno::INVAL));
     assert!(dir.join("a").exists() && !dir.join("b").exists());
@@ -271,6 +312,9 @@ fn sparse_and_truncate(dir: &Path) {
     file.read_exact_at(&mut after, 4_050_000).unwrap();
     assert!(after[..50_000].iter().all(|b| *b == 9), "what was kept is kept");
     assert!(after[50_000..].iter().all(|b| *b == 0), "what was cut does not come back");
+    // Where holes are is not told.
+    assert_eq!(file.metadata().unwrap().blocks(), 8_000_000_u64.div_ceil(512));
+    assert_eq!(rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(0)), Ok(8_000_000));
 }
 
 fn allocate(dir: &Path) {

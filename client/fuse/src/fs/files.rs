@@ -104,6 +104,21 @@ pub(super) fn create(work: Work, name: Vec<u8>, flags: i32, (mode, umask): (u32,
     });
 }
 
+pub(super) fn create_unnamed(work: Work, flags: i32, (mode, umask): (u32, u32)) {
+    let (caller, parent) = (work.caller().umask(umask), work.inode);
+    work.spawn(move |work| async move {
+        let creating = async move { open::create_unnamed(&caller, parent, mode, flags).await };
+        let made = work.run_to_the_end(creating).await;
+        let outcome = made.map(|made| {
+            let entry = work.at.tell_unnamed(&work.trust, &made.attr);
+            work.at.known.written(made.attr.inode);
+            let handle = work.at.files.insert(made.file);
+            (Reply::created(&entry, handle, made.flags), entry.kept())
+        });
+        work.reply_kept(outcome);
+    });
+}
+
 pub(super) fn read(work: Work, asked: Read) {
     work.spawn(move |work| async move {
         let pieces = work.run(data::read(&work.at, asked, work.room())).await;

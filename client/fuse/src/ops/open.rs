@@ -84,6 +84,18 @@ pub(crate) async fn create(
     Ok(Created { attr, file, flags: fopen_flags(flags, false) })
 }
 
+/// O_TMPFILE.
+pub(crate) async fn create_unnamed(
+    caller: &Caller,
+    parent: u64,
+    mode: u32,
+    flags: i32,
+) -> Result<Created> {
+    let how = OpenHow { create: Some(mode & 0o7777), ..open_how(flags) };
+    let (file, attr) = caller.create_unnamed(InodeId(parent), how).await?;
+    Ok(Created { attr, file, flags: fopen_flags(flags, false) })
+}
+
 pub(crate) fn file(at: &Mounted, handle: u64) -> Result<Arc<File>> {
     at.files
         .get(handle)

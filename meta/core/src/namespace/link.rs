@@ -2,7 +2,7 @@
 
 use ff2_proto::{Status, limits as wire, pb, status::Code};
 
-use super::{dir, inode, perm, tx::Tx};
+use super::{dir, inode, orphans, perm, tx::Tx};
 
 pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::LinkOp) -> Result<pb::NsReply, Status> {
     let mut inode = inode::load(&tx.kv, op.inode)?;
@@ -16,7 +16,7 @@ pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::LinkOp) -> Result<pb::NsReply, Sta
     if inode.is_dir() {
         return Err(Status::new(Code::NotPermitted, "directories have one name"));
     }
-    if inode.attr.nlink == 0 {
+    if inode.attr.nlink == 0 && !orphans::gets_name(tx, &inode)? {
         return Err(Status::new(Code::NotFound, "the inode lost its last name"));
     }
     if inode.attr.nlink >= wire::LINKS_MAX {

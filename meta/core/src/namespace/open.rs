@@ -12,7 +12,7 @@ use super::{
     inline,
     inode::{self, Inode, decode},
     keys::{self, Tag},
-    limits, perm, truncate,
+    limits, orphans, perm, truncate,
     tx::Tx,
 };
 use crate::kv::{Kv, KvRead};
@@ -127,6 +127,7 @@ pub(super) fn writer(
 pub(super) fn end_write(tx: &mut Tx<'_>, inode: &mut Inode, session: u64) -> Result<(), Status> {
     assert!(inode.writers > 0, "an inode counts its writers");
     inode.writers -= 1;
+    orphans::writer_ended(tx, inode)?;
     tx.kv.delete(&keys::two(Tag::Writer, inode.id(), session));
     tx.kv.delete(&keys::two(Tag::WriterOfSession, session, inode.id()));
     if let Some(mut usage) = tx.session_use(session)? {

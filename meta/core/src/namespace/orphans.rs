@@ -1,5 +1,8 @@
 //! Inodes that lost their last name: they stay readable by number until the leader's driver knows
 //! that no session has them open and their chunks are gone, and then collects them.
+//!
+//! A file that is made without a name begins as an orphan. It can be given a name as long as it is written
+//! by whom made it, and nothing of it goes before that is over for ever.
 
 use bytes::Bytes;
 use ff2_proto::{Status, pb, status::Code};
@@ -20,15 +23,54 @@ pub(super) fn lose_name(tx: &mut Tx<'_>, inode: &mut Inode) {
     // A directory has one name; its `.` and the `..` of its children end with it.
     inode.attr.nlink = if inode.is_dir() { 0 } else { inode.attr.nlink - 1 };
     inode.changed(tx.now_ns);
-    if inode.attr.nlink > 0 {
-        return;
+    if inode.attr.nlink == 0 {
+        add(tx, inode, false);
     }
+}
+
+/// `inode` has no name, and may get one if it is `nameable`. The caller stores it.
+pub(super) fn add(tx: &mut Tx<'_>, inode: &Inode, nameable: bool) {
+    assert!(inode.attr.nlink == 0, "an orphan has no name");
+    assert!(!nameable || inode.writers > 0, "who made it writes it");
     let seq = tx.volume.next_orphan_seq;
     tx.volume.next_orphan_seq += 1;
-    let record = pb::OrphanRecord { seq };
+    let record = pb::OrphanRecord { seq, nameable };
     tx.kv.put(&keys::one(Tag::Orphan, inode.id()), Bytes::from(record.encode_to_vec()));
     let id = Bytes::copy_from_slice(&inode.id().to_be_bytes());
     tx.kv.put(&keys::one(Tag::OrphanOrder, seq), id);
+}
+
+/// An orphan is about to get its first name, if it may from this session: then it is none any more.
+pub(super) fn gets_name(tx: &mut Tx<'_>, inode: &Inode) -> Result<bool, Status> {
+    let record = record(&tx.kv, inode.id())?;
+    if !record.nameable || open::writer(&tx.kv, inode.id(), tx.session)?.is_none() {
+        return Ok(false);
+    }
+    tx.kv.delete(&keys::one(Tag::OrphanOrder, record.seq));
+    tx.kv.delete(&keys::one(Tag::Orphan, inode.id()));
+    Ok(true)
+}
+
+/// A write session of `inode` is over. If that has no name, it never gets one: from now on it may be that
+/// nobody has it open.
+pub(super) fn writer_ended(tx: &mut Tx<'_>, inode: &Inode) -> Result<(), Status> {
+    if inode.attr.nlink > 0 {
+        return Ok(());
+    }
+    let mut record = record(&tx.kv, inode.id())?;
+    if record.nameable {
+        record.nameable = false;
+        let key = keys::one(Tag::Orphan, inode.id());
+        tx.kv.put(&key, Bytes::from(record.encode_to_vec()));
+    }
+    Ok(())
+}
+
+fn record(kv: &dyn KvRead, inode: u64) -> Result<pb::OrphanRecord, Status> {
+    match kv.get(&keys::one(Tag::Orphan, inode)) {
+        Some(record) => decode(&record),
+        None => Err(Status::new(Code::Corrupt, "an orphan that is not listed")),
+    }
 }
 
 pub(super) fn list(kv: &dyn KvRead, op: &pb::ListOrphansOp) -> Result<pb::NsReply, Status> {
@@ -47,6 +89,7 @@ pub(super) fn list(kv: &dyn KvRead, op: &pb::ListOrphansOp) -> Result<pb::NsRepl
             layout: inode.attr.layout.filter(|_| has_chunks),
             size: inode.chunks_end(),
             uncertain,
+            nameable: record(kv, id)?.nameable,
         });
     }
     Ok(pb::NsReply { orphan_inodes, end, ..Default::default() })
@@ -67,6 +110,9 @@ pub(super) fn collect(tx: &mut Tx<'_>, op: &pb::CollectOp) -> Result<pb::NsReply
         if inode.attr.nlink > 0 {
             return Err(Status::new(Code::InvalidArgument, format!("inode {id} has a name")));
         }
+        if record(&tx.kv, id)?.nameable {
+            return Err(Status::new(Code::InvalidArgument, format!("inode {id} may get a name")));
+        }
         open::drop_writers(tx, &mut inode, |_| true)?;
         assert_eq!(inode.writers, 0, "every writer has its record");
         let xattrs = xattr::remove_all(tx, &inode);
@@ -79,10 +125,7 @@ pub(super) fn collect(tx: &mut Tx<'_>, op: &pb::CollectOp) -> Result<pb::NsReply
 
 fn remove(tx: &mut Tx<'_>, inode: &Inode) -> Result<(), Status> {
     let id = inode.id();
-    let Some(record) = tx.kv.get(&keys::one(Tag::Orphan, id)) else {
-        return Err(Status::new(Code::Corrupt, "an orphan that is not listed"));
-    };
-    let record: pb::OrphanRecord = decode(&record)?;
+    let record = record(&tx.kv, id)?;
     for key in [
         keys::one(Tag::OrphanOrder, record.seq),
         keys::one(Tag::Orphan, id),

@@ -8,7 +8,7 @@ use prost::Message;
 use super::{
     inode::{self, decode},
     keys::{self, Tag},
-    length, limits, locks, open,
+    length, limits, locks, open, orphans,
     request::Owner,
     tx::Tx,
 };
@@ -161,7 +161,7 @@ fn lose_writer(tx: &mut Tx<'_>, id: u64, session: u64) -> Result<(), Status> {
     let key = keys::two(Tag::Writer, id, session);
     tx.kv.put(&key, Bytes::from(writer.encode_to_vec()));
     length::raise_doubt(tx, id);
-    Ok(())
+    orphans::writer_ended(tx, &inode)
 }
 
 pub(super) fn list(kv: &dyn KvRead) -> Result<pb::NsReply, Status> {

@@ -24,6 +24,7 @@ fn of_op(kv: &dyn KvRead, op: &Op) -> Vec<u64> {
         Some(inode::decode::<pb::DentryRecord>(&entry).ok()?.inode)
     };
     match op {
+        Op::Create(op) if op.unnamed => Vec::new(),
         Op::Create(op) => match named(op.parent, &op.name) {
             Some(inode) if op.truncate && !op.exclusive => vec![inode],
             Some(_) => Vec::new(),

@@ -18,5 +18,6 @@ mod permissions;
 mod renames;
 mod sessions;
 mod truncation;
+mod unnamed;
 mod volume;
 mod xattrs;

@@ -201,6 +201,9 @@ fn check_orphans(
         if order.remove(&orphan.seq) != Some(inode) || orphan.seq >= volume.next_orphan_seq {
             problems.push(Problem::Inode { inode, what: "is out of the order of orphans" });
         }
+        if orphan.nameable && inodes.get(&inode).is_none_or(|inode| inode.writers == 0) {
+            problems.push(Problem::Inode { inode, what: "may get a name but nobody writes it" });
+        }
     }
     for inode in order.into_values() {
         problems.push(Problem::Inode { inode, what: "is twice in the order of orphans" });
