@@ -72,6 +72,7 @@ impl Neighbour {
             limit: request.limit,
             done_chunks: request.done_chunks,
             total_chunks: request.total_chunks,
+            gives_way: request.gives_way,
         };
         let call = Call::within(limits::ASK_TIMEOUT);
         let (reply, _) = self.client()?.sync_page(&request, call).await?;

@@ -168,6 +168,7 @@ pub fn page_request(request: &pb::SyncPageRequest) -> PageRequest {
         limit: request.limit,
         done_chunks: request.done_chunks,
         total_chunks: request.total_chunks,
+        gives_way: request.gives_way,
     }
 }
 

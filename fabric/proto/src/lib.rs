@@ -12,6 +12,7 @@ pub mod extras;
 pub mod ids;
 pub mod layout;
 pub mod limits;
+pub mod marks;
 pub mod routing;
 pub mod status;
 

@@ -12,6 +12,10 @@
 //! a live update brought it there, so a chunk that is written all the time is no obstacle. Nothing is
 //! remembered across chain versions: the next round finds what is still missing by comparing anew,
 //! which is what makes a resync resumable.
+//!
+//! What cannot be read on this side is tried again. If that is all that is left, and another member waits for
+//! its sync, the successor is asked to give way: the other one may hold what this side cannot read, and serve it
+//! to both.
 
 mod bucket;
 #[cfg(test)]
@@ -24,7 +28,11 @@ use std::{
 };
 
 pub use bucket::TokenBucket;
-use ff2_proto::{ChainVersion, ChunkId, Code, Status, pb};
+use ff2_proto::{
+    ChainVersion, ChunkId, Code, Status,
+    marks::{Mark, reached},
+    pb,
+};
 
 use crate::{
     limits,
@@ -35,7 +43,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Ask the successor for its chunks.
-    FetchPage { after: Option<ChunkId>, limit: u32 },
+    FetchPage { after: Option<ChunkId>, limit: u32, gives_way: bool },
     /// Send the committed chunk, if the successor's is still as `observed`.
     Copy { chunk: ChunkId, observed: Option<UpdateId> },
     /// Remove the successor's chunk, if it is still as `observed`.
@@ -50,6 +58,8 @@ pub struct Own<'a> {
     pub is_pending: &'a dyn Fn(ChunkId) -> bool,
     /// No update that an earlier head may have committed is still on its way.
     pub is_settled: bool,
+    /// Another member waits for its own sync.
+    pub others_wait: bool,
 }
 
 impl std::fmt::Debug for Own<'_> {
@@ -76,6 +86,8 @@ pub struct Resync {
     /// Chunks that cannot be read on this side, to be tried again at `unreadable_until`.
     unreadable: BTreeSet<ChunkId>,
     unreadable_until: Duration,
+    /// Something of `redo` could not be read before.
+    is_stuck: bool,
     /// Too many for `redo`: the pass is done again from the start.
     redo_all: bool,
     finish: Option<Attempt>,
@@ -123,6 +135,7 @@ impl Resync {
             redo: BTreeSet::new(),
             unreadable: BTreeSet::new(),
             unreadable_until: Duration::ZERO,
+            is_stuck: false,
             redo_all: false,
             finish: None,
             not_before: Duration::ZERO,
@@ -249,7 +262,8 @@ impl Resync {
     fn fetch_page(&mut self, out: &mut Vec<Step>) {
         if self.fetch.is_none() {
             self.fetch = Some(Fetch { attempt: None, only: None });
-            out.push(Step::FetchPage { after: self.cursor, limit: limits::PAGE_CHUNKS });
+            let (after, limit) = (self.cursor, limits::PAGE_CHUNKS);
+            out.push(Step::FetchPage { after, limit, gives_way: false });
         }
     }
 
@@ -276,6 +290,7 @@ impl Resync {
             return true;
         }
         if theirs == Some((record.id, record.length)) {
+            reached(Mark::ResyncResumes);
             record.synced_under = self.round;
             return true;
         }
@@ -312,13 +327,15 @@ impl Resync {
                 return;
             }
             self.fetch = Some(Fetch { attempt: None, only: Some(chunk) });
-            out.push(Step::FetchPage { after: before(chunk), limit: 1 });
+            let gives_way = self.is_stuck && own.others_wait;
+            out.push(Step::FetchPage { after: before(chunk), limit: 1, gives_way });
             return;
         }
         // Calling the successor complete would have it answer for chunks that it does not hold.
         if !self.unreadable.is_empty() {
             if now >= self.unreadable_until {
                 self.redo.append(&mut self.unreadable);
+                self.is_stuck = true;
             }
             return;
         }
@@ -334,6 +351,7 @@ impl Resync {
         self.fetched_all = false;
         self.redo.clear();
         self.unreadable.clear();
+        self.is_stuck = false;
         self.redo_all = false;
         self.compared = 0;
     }
@@ -398,6 +416,7 @@ impl Resync {
         let copy = self.copies.remove(&chunk).expect("just seen");
         match result {
             Ok(()) => {
+                self.is_stuck = false;
                 if let Some(record) = records.get_mut(&chunk)
                     && copy.id == Some(record.id)
                 {

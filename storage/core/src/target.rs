@@ -66,7 +66,10 @@ use std::{
 
 pub use event::{Input, Output, PageRequest, Reply, StoreOp};
 use ff2_proto::{
-    ChainVersion, ChunkId, ChunkVersion, Code, Status, TargetId, pb, routing::ChainExt,
+    ChainVersion, ChunkId, ChunkVersion, Code, Status, TargetId,
+    marks::{Mark, reached},
+    pb,
+    routing::ChainExt,
 };
 use live::{Live, Pending, Tombstone};
 use memory::Memory;
@@ -151,8 +154,14 @@ impl<P: Clone> Target<P> {
             if let Some(record) = committed {
                 target.records.insert(chunk, record);
             }
-            if let Some(pending) = pending {
-                let live = target.live.entry(chunk).or_default();
+            let Some(pending) = pending else { continue };
+            let live = target.live.entry(chunk).or_default();
+            if base.is_some_and(|base| pending.id <= base) {
+                // No update: a copy that was to take the place of a damaged chunk. The next sync, or the
+                // next who looks at the chunk, finds out anew.
+                reached(Mark::CopyLeftBehind);
+                live.store.push(StoreOp::Abort { id: pending.id });
+            } else {
                 live.pending = Some(Pending::from_disk(pending, base));
             }
         }
@@ -286,6 +295,7 @@ impl<P: Clone> Target<P> {
             return Err(self.stale("this target does not serve now"));
         }
         if !now.lease {
+            reached(Mark::FenceRefuses);
             return Err(Status::new(Code::Fenced, "the node's lease is not valid"));
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! A client that writes and reads cells of chunks, and remembers what it was told.
+//! A client that writes, reads and cuts chunks, and remembers what it was told.
 
 use std::time::Duration;
 
@@ -9,20 +9,26 @@ use ff2_proto::{
 use ff2_storage_core::target::{Change, ReadAnswer, Reply, Update};
 
 use crate::{
+    audit::Audit,
     disk::CELL,
-    history::{Action, Operation},
+    history::{Action, CELLS, Operation},
     message::{Answer, Call, ChunkCall, Message, RpcId},
     net::Place,
+    pace::Pace,
     world::{Context, Later},
 };
 
 /// Chunks that all clients share: few, so that they meet.
-const CHUNKS: u64 = 6;
-const CELLS: u64 = 2;
+pub(crate) const CHUNKS: u64 = 6;
 const TIMEOUT: Duration = Duration::from_millis(1_500);
 
-/// A register: one cell of one chunk.
-pub(crate) type Register = (ChunkId, u64);
+/// What was done to a chunk, and which place answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Done {
+    pub(crate) chunk: ChunkId,
+    pub(crate) operation: Operation,
+    pub(crate) by: Place,
+}
 
 #[derive(Debug)]
 pub(crate) struct ChunkClient {
@@ -31,23 +37,26 @@ pub(crate) struct ChunkClient {
     seq: u64,
     routing: Routing,
     current: Option<Current>,
-    /// What was done, in order of calls; an operation without a return was never answered.
-    pub(crate) history: Vec<(Register, Operation)>,
+    /// In order of calls; an operation without a return was never answered.
+    pub(crate) history: Vec<Done>,
     pub(crate) stopping: bool,
+    /// Of the client that looks at every replica when the load is over.
+    audit: Option<Audit>,
     metad: usize,
     waiting: Option<RpcId>,
     asked_routing: bool,
     /// The target the last attempt went to did not answer: try another.
     avoid: Option<u64>,
+    pace: Pace,
 }
 
 #[derive(Clone, Debug)]
 struct Current {
     chunk: ChunkId,
-    cell: u64,
-    /// `None`: a read.
-    write: Option<u64>,
+    action: Action,
     record: usize,
+    /// Only this target is asked.
+    only: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -57,7 +66,7 @@ pub(crate) enum Timer {
 }
 
 impl ChunkClient {
-    pub(crate) fn new(place: Place) -> Self {
+    pub(crate) fn new(place: Place, pace: Pace, audits: bool) -> Self {
         Self {
             place,
             session: u64::from(place),
@@ -66,10 +75,12 @@ impl ChunkClient {
             current: None,
             history: Vec::new(),
             stopping: false,
+            audit: audits.then(Audit::default),
             metad: 0,
             waiting: None,
             asked_routing: false,
             avoid: None,
+            pace,
         }
     }
 
@@ -78,7 +89,7 @@ impl ChunkClient {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.current.is_none()
+        self.current.is_none() && self.audit.as_ref().is_none_or(|audit| audit.is_over())
     }
 
     pub(crate) fn on_timer(&mut self, cx: &mut Context<'_>, timer: Timer) {
@@ -96,18 +107,21 @@ impl ChunkClient {
             return self.ask_routing(cx);
         }
         if self.current.is_none() {
-            if self.stopping {
+            if self.stopping && !self.begin_audit(cx) {
                 return;
             }
-            self.begin(cx);
+            if !self.stopping {
+                self.begin(cx);
+            }
         }
-        let current = self.current.clone().expect("begun above");
-        let chains: Vec<&pb::Chain> = self.routing.chains.values().collect();
-        let chain = chains[(current.chunk.inode.0 % chains.len() as u64) as usize];
-        let members: Vec<&pb::ChainMember> = match current.write {
-            Some(_) => chain.head().into_iter().collect(),
-            None => chain.serving().collect(),
+        let Some(current) = self.current.clone() else { return self.ask_routing(cx) };
+        let chain = chain_of(&self.routing, current.chunk);
+        let members: Vec<&pb::ChainMember> = match current.action {
+            Action::Read { .. } => chain.serving().collect(),
+            Action::Write { .. } | Action::Cut { .. } => chain.head().into_iter().collect(),
         };
+        let may = |m: &&pb::ChainMember| current.only.is_none_or(|only| m.target == only);
+        let members: Vec<_> = members.into_iter().filter(may).collect();
         let fresh: Vec<_> =
             members.iter().copied().filter(|m| Some(m.target) != self.avoid).collect();
         let choice = if fresh.is_empty() { &members } else { &fresh };
@@ -116,37 +130,63 @@ impl ChunkClient {
         };
         let address = self.routing.address(NodeId(member.node)).and_then(|a| a.parse().ok());
         let Some(to) = address else { return self.ask_routing(cx) };
-        let call = match current.write {
-            None => ChunkCall::Read(current.chunk),
-            Some(value) => ChunkCall::Update(Update {
-                chain_version: ChainVersion(chain.version),
-                chunk: current.chunk,
-                change: Change::Write {
-                    offset: current.cell as u32 * CELL,
-                    length: CELL,
-                    payload: vec![value],
-                },
-                chunk_size: limits::CHUNK_SIZE_MIN,
-                tag: Some(pb::UpdateTag { session: self.session, channel: 0, seq: self.seq }),
-            }),
-        };
+        let call = self.call(&current, chain.version);
         let target = TargetId(member.target);
         self.avoid = Some(member.target);
+        self.history[current.record].by = to;
         self.ask(cx, to, Call::Chunk { target, call });
     }
 
+    fn call(&self, current: &Current, chain_version: u64) -> ChunkCall {
+        let change = match current.action {
+            Action::Read { .. } => return ChunkCall::Read(current.chunk),
+            Action::Write { cell, value } => {
+                Change::Write { offset: cell as u32 * CELL, length: CELL, payload: vec![value] }
+            }
+            Action::Cut { from: 0 } => Change::Remove,
+            Action::Cut { from } => Change::Truncate { length: from as u32 * CELL },
+        };
+        ChunkCall::Update(Update {
+            chain_version: ChainVersion(chain_version),
+            chunk: current.chunk,
+            change,
+            chunk_size: limits::CHUNK_SIZE_MIN,
+            tag: Some(pb::UpdateTag { session: self.session, channel: 0, seq: self.seq }),
+        })
+    }
+
     fn begin(&mut self, cx: &mut Context<'_>) {
-        let chunk = ChunkId { inode: InodeId(100 + cx.rng.within(0..CHUNKS)), index: 0 };
-        let cell = cx.rng.within(0..CELLS);
-        let write = cx.rng.chance(55).then(|| {
+        let chunk = numbered(cx.rng.within(0..CHUNKS));
+        let cell = cx.rng.within(0..CELLS as u64) as usize;
+        let action = match cx.rng.within(0..100) {
+            0..45 => Action::Read { cell, value: 0 },
+            // Different from what every other write of any client writes, and never 0.
+            45..94 => Action::Write { cell, value: u64::from(self.place) << 32 | (self.seq + 1) },
+            _ => Action::Cut { from: cell },
+        };
+        if !matches!(action, Action::Read { .. }) {
             self.seq += 1;
-            // Different from every other write of any client, and never 0.
-            u64::from(self.place) << 32 | self.seq
-        });
-        let action = write.map_or(Action::Read(0), Action::Write);
-        self.history.push(((chunk, cell), Operation { action, called: cx.now, returned: None }));
-        self.current = Some(Current { chunk, cell, write, record: self.history.len() - 1 });
+        }
+        self.record(cx, chunk, action, None);
+    }
+
+    fn record(&mut self, cx: &Context<'_>, chunk: ChunkId, action: Action, only: Option<u64>) {
+        let operation = Operation { action, called: cx.now, returned: None };
+        self.history.push(Done { chunk, operation, by: 0 });
+        self.current = Some(Current { chunk, action, record: self.history.len() - 1, only });
         self.avoid = None;
+    }
+
+    /// The next look at a replica. False: there is none.
+    fn begin_audit(&mut self, cx: &Context<'_>) -> bool {
+        let Some(audit) = &mut self.audit else { return false };
+        if audit.is_over() {
+            return false;
+        }
+        if let Some((chunk, target)) = audit.next(&self.routing) {
+            self.record(cx, chunk, Action::Read { cell: 0, value: 0 }, Some(target));
+        }
+        self.audit.as_ref().is_some_and(|audit| !audit.is_over())
     }
 
     fn ask_routing(&mut self, cx: &mut Context<'_>) {
@@ -171,16 +211,12 @@ impl ChunkClient {
             Answer::Routing(Ok(delta)) => {
                 self.asked_routing = false;
                 self.routing.apply(delta);
-                cx.rng.within(1..20)
+                if self.stopping { 200 } else { cx.rng.within(1..20) }
             }
-            Answer::Chunk(Reply::Update(Ok(_)), _) => self.finish(cx, 0),
+            Answer::Chunk(Reply::Update(Ok(_)), _) => self.finish(cx, &Vec::new()),
             Answer::Chunk(Reply::Read(Ok(found)), content) => {
-                let cell = self.current.as_ref().map_or(0, |current| current.cell);
-                let value = match found {
-                    ReadAnswer::Absent => 0,
-                    ReadAnswer::Data => content.get(cell as usize).copied().unwrap_or(0),
-                };
-                self.finish(cx, value)
+                let content = if found == ReadAnswer::Data { content } else { Vec::new() };
+                self.finish(cx, &content)
             }
             Answer::Chunk(Reply::Update(Err(status)) | Reply::Read(Err(status)), _) => {
                 self.refused(cx, &status)
@@ -200,17 +236,34 @@ impl ChunkClient {
         if !newer && !matches!(status.code, Code::PendingVersion | Code::Busy) {
             self.asked_routing = true;
         }
+        if status.code == Code::Corrupt
+            && let Some(audit) = self.audit.as_mut().filter(|_| self.stopping)
+        {
+            // Its repair is under way; everything is looked at once more.
+            audit.found_damage();
+            self.current = None;
+        }
         cx.rng.within(5..80)
     }
 
-    fn finish(&mut self, cx: &mut Context<'_>, value: u64) -> u64 {
+    fn finish(&mut self, cx: &mut Context<'_>, content: &[u64]) -> u64 {
         let current = self.current.take().expect("an answer ends what was begun");
-        let operation = &mut self.history[current.record].1;
+        let operation = &mut self.history[current.record].operation;
         operation.returned = Some(cx.now);
-        if current.write.is_none() {
-            operation.action = Action::Read(value);
+        if let Action::Read { cell, value } = &mut operation.action {
+            *value = content.get(*cell).copied().unwrap_or(0);
         }
         self.avoid = None;
-        cx.rng.within(5..120)
+        if self.stopping { 1 } else { self.pace.pause_ms(cx.rng) }
     }
+}
+
+pub(crate) fn numbered(number: u64) -> ChunkId {
+    ChunkId { inode: InodeId(100 + number), index: 0 }
+}
+
+/// The chain that a chunk lies on.
+pub(crate) fn chain_of(routing: &Routing, chunk: ChunkId) -> &pb::Chain {
+    let place = (chunk.inode.0 % routing.chains.len() as u64) as usize;
+    routing.chains.values().nth(place).expect("a cluster that has chains")
 }

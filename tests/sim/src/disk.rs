@@ -10,14 +10,24 @@
 //! log, a prefix has, and of the batch behind it a part, with the checksum of the whole: whoever
 //! starts drops it by that, as RocksDB drops the torn end of its log.
 //!
+//! Blocks may also be damaged without a crash (`disk/damage.rs`). The index keeps the checksum of what it
+//! names, as the engine's does, and who reads looks at it.
+//!
 //! Left to the engine's own tests: the reuse of freed blocks, and patches that are written in place.
+
+mod damage;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
 };
 
-use ff2_proto::{ChainVersion, ChunkId};
+pub(crate) use damage::Damage;
+use ff2_proto::{
+    ChainVersion, ChunkId, Code, Status,
+    marks::{Mark, reached},
+};
+use ff2_storage_core::format::crc32c;
 use ff2_storage_core::target::{Change, Loaded, LoadedPending, Record, StoreOp, UpdateId};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -25,6 +35,9 @@ use crate::rng::Rng;
 
 /// Bytes of a chunk as cells of eight; cell `i` is what a register of the history holds.
 pub(crate) type Content = Vec<u64>;
+
+/// A version of a chunk, if there is one.
+pub(crate) type Found = Option<(UpdateId, Content)>;
 
 /// Bytes of a cell.
 pub(crate) const CELL: u32 = 8;
@@ -52,6 +65,10 @@ pub(crate) struct Disk {
     /// What the log's next sync makes durable.
     unsynced: Vec<Batch>,
     blocks_made: u64,
+    /// Blocks that damage was done to. Any other one with a wrong checksum is an error of this store.
+    hurt: BTreeSet<u64>,
+    /// Reads do not look at checksums.
+    is_blind: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -69,7 +86,7 @@ struct Stored {
 #[derive(Clone, Debug)]
 enum Place {
     Index(Content),
-    Block { number: u64, sum: u64 },
+    Block { number: u64, crc: u32 },
 }
 
 /// One atomic change of a chunk in the index.
@@ -90,11 +107,15 @@ enum Row {
 }
 
 impl Disk {
-    /// Takes an operation in; the caller then waits as told.
-    pub(crate) fn take(&mut self, chunk: ChunkId, op: StoreOp<Content>) -> Wait {
+    /// Takes an operation in; the caller then waits as told. Fails with CORRUPT if the operation builds on
+    /// bytes that cannot be read.
+    pub(crate) fn take(&mut self, chunk: ChunkId, op: StoreOp<Content>) -> Result<Wait, Status> {
         let (rows, block) = match op {
             StoreOp::Prepare { id, change, chunk_size, tags } => {
-                let before = self.committed(chunk).map(|(_, content)| content).unwrap_or_default();
+                let before = match change.needs_base() {
+                    true => self.committed(chunk)?.map(|(_, content)| content).unwrap_or_default(),
+                    false => Content::new(),
+                };
                 let content = changed(&before, &change);
                 let length = content.len() as u32 * CELL;
                 let removes = change.removes();
@@ -113,8 +134,8 @@ impl Disk {
                 (vec![Row::NoPending, row], None)
             }
             // A prepare that failed left nothing to drop.
-            StoreOp::Abort { id } if self.pending(chunk).is_none_or(|(known, _)| known != id) => {
-                return Wait::Nothing;
+            StoreOp::Abort { id } if self.pending_id(chunk) != Some(id) => {
+                return Ok(Wait::Nothing);
             }
             StoreOp::Abort { .. } => (vec![Row::NoPending], None),
         };
@@ -125,27 +146,27 @@ impl Disk {
             Some(number) => {
                 let other = self.writing.insert(chunk, (number, batch));
                 assert!(other.is_none(), "one store operation of a chunk at a time");
-                Wait::Blocks
+                Ok(Wait::Blocks)
             }
             None => {
                 self.unsynced.push(batch);
-                if prepares { Wait::Log } else { Wait::Nothing }
+                Ok(if prepares { Wait::Log } else { Wait::Nothing })
             }
         }
     }
 
     /// Puts a version's bytes somewhere. The engine goes by their number and alignment; here it is
     /// the bytes that decide about overwrites, so that both ways are gone often.
-    fn put(&mut self, before: &Content, content: Content) -> (Place, Option<u64>) {
+    fn put(&mut self, before: &[u64], content: Content) -> (Place, Option<u64>) {
         let overwrites = content.len() == before.len();
-        if content.is_empty() || (overwrites && checksum(&content).is_multiple_of(2)) {
+        if content.is_empty() || (overwrites && checksum_of(&content).is_multiple_of(2)) {
             return (Place::Index(content), None);
         }
         self.blocks_made += 1;
-        let (number, sum) = (self.blocks_made, checksum(&content));
+        let (number, crc) = (self.blocks_made, checksum_of(&content));
         self.blocks.insert(number, content);
         self.unsynced_blocks.insert(number);
-        (Place::Block { number, sum }, Some(number))
+        (Place::Block { number, crc }, Some(number))
     }
 
     /// The blocks of the chunk's new version are synced: its batch enters the log.
@@ -188,12 +209,14 @@ impl Disk {
     fn recover(&mut self, log: Vec<(u64, Batch)>) {
         for (sum, batch) in log {
             if checksum(&batch) != sum {
+                reached(Mark::TornLogCut);
                 break;
             }
             self.durable.apply(&batch);
         }
         let used = self.durable.blocks();
         self.blocks.retain(|number, _| used.contains(number));
+        self.hurt.retain(|number| used.contains(number));
         self.now = self.durable.clone();
     }
 
@@ -209,31 +232,56 @@ impl Disk {
             .collect()
     }
 
-    pub(crate) fn committed(&self, chunk: ChunkId) -> Option<(UpdateId, Content)> {
-        let (record, place) = self.now.chunks.get(&chunk)?.committed.as_ref()?;
-        Some((record.id, self.read(place)))
+    /// The committed version with its bytes. Fails with CORRUPT if they are not what was written.
+    pub(crate) fn committed(&self, chunk: ChunkId) -> Result<Found, Status> {
+        let stored = self.now.chunks.get(&chunk).and_then(|stored| stored.committed.as_ref());
+        let Some((record, place)) = stored else { return Ok(None) };
+        Ok(Some((record.id, self.read(chunk, place)?)))
     }
 
-    pub(crate) fn pending(&self, chunk: ChunkId) -> Option<(UpdateId, Content)> {
-        let (pending, place) = self.now.chunks.get(&chunk)?.pending.as_ref()?;
-        Some((pending.id, self.read(place)))
+    /// As [`Self::committed`], of the pending version.
+    pub(crate) fn pending(&self, chunk: ChunkId) -> Result<Found, Status> {
+        let stored = self.now.chunks.get(&chunk).and_then(|stored| stored.pending.as_ref());
+        let Some((pending, place)) = stored else { return Ok(None) };
+        Ok(Some((pending.id, self.read(chunk, place)?)))
     }
 
-    fn read(&self, place: &Place) -> Content {
+    /// Whether this version is here, durable, and what was written.
+    pub(crate) fn holds(&self, chunk: ChunkId, id: UpdateId) -> bool {
+        let Some(stored) = self.durable.chunks.get(&chunk) else { return false };
+        let committed = stored.committed.as_ref().map(|(record, place)| (record.id, place));
+        let pending = stored.pending.as_ref().map(|(pending, place)| (pending.id, place));
+        let mut versions = committed.into_iter().chain(pending);
+        versions.any(|(known, place)| known == id && self.read(chunk, place).is_ok())
+    }
+
+    fn pending_id(&self, chunk: ChunkId) -> Option<UpdateId> {
+        self.now.chunks.get(&chunk)?.pending.as_ref().map(|(pending, _)| pending.id)
+    }
+
+    fn read(&self, chunk: ChunkId, place: &Place) -> Result<Content, Status> {
         match place {
-            Place::Index(content) => content.clone(),
-            Place::Block { number, sum } => {
+            Place::Index(content) => Ok(content.clone()),
+            Place::Block { number, crc } => {
                 let content = &self.blocks[number];
-                assert_eq!(checksum(content), *sum, "the index names a block that was torn");
-                content.clone()
+                if self.is_blind || checksum_of(content) == *crc {
+                    return Ok(content.clone());
+                }
+                assert!(self.hurt.contains(number), "the index names a block that was torn");
+                Err(Status::new(Code::Corrupt, format!("{chunk}: the bytes are not those written")))
             }
         }
     }
 
-    /// Every committed chunk with its update and content.
-    pub(crate) fn contents(&self) -> BTreeMap<ChunkId, (UpdateId, Content)> {
-        let chunks = self.now.chunks.keys();
-        chunks.filter_map(|&chunk| Some((chunk, self.committed(chunk)?))).collect()
+    /// Every committed chunk with its update and content. Fails with CORRUPT if one cannot be read.
+    pub(crate) fn contents(&self) -> Result<BTreeMap<ChunkId, (UpdateId, Content)>, Status> {
+        let mut contents = BTreeMap::new();
+        for &chunk in self.now.chunks.keys() {
+            if let Some(found) = self.committed(chunk)? {
+                contents.insert(chunk, found);
+            }
+        }
+        Ok(contents)
     }
 }
 
@@ -294,6 +342,12 @@ impl Batch {
             _ => drop(self.rows.pop()),
         }
     }
+}
+
+/// Of the bytes, as the engine makes it.
+fn checksum_of(content: &[u64]) -> u32 {
+    let bytes: Vec<u8> = content.iter().flat_map(|cell| cell.to_le_bytes()).collect();
+    crc32c(&bytes)
 }
 
 /// The text stands for the encoding.

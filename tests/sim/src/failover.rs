@@ -5,6 +5,7 @@ use std::time::Duration;
 use ff2_proto::{ChainId, pb, routing::ChainExt};
 
 use crate::{
+    clock::Clocks,
     metad::Metad,
     net::Place,
     rng::Rng,
@@ -29,7 +30,7 @@ pub struct Failover {
 
 /// Crashes a storage node for good, and the leader of the cluster group with it if told so.
 pub fn failover(seed: u64, with_leader: bool) -> Failover {
-    let mut world = World::start(seed);
+    let mut world = World::start(seed, Clocks::all_true(seed), None);
     let mut rng = Rng::new(seed, "failover");
     let at = SETTLED + Duration::from_micros(rng.within(0..1_000_000));
     world.net.calm();
@@ -69,7 +70,7 @@ fn survivors_serve(world: &World, dead: Place) -> bool {
         let without_it = known.is_some_and(|chain| {
             chain.serving().any(|m| m.target == member.target) && !chain.serving().any(is_dead)
         });
-        without_it && survivor.is_some_and(|s| s.has_lease(world.now))
+        without_it && survivor.is_some_and(|s| world.has_lease(s))
     };
     let chains = routing.chains.values().filter(|chain| chain.members.iter().any(is_dead));
     chains
@@ -81,7 +82,7 @@ fn survivors_serve(world: &World, dead: Place) -> bool {
 fn all_answered(world: &World, died: Duration) -> bool {
     let chunks = world.chunk_clients.iter().flat_map(|client| &client.history);
     chunks
-        .map(|(_, operation)| operation)
+        .map(|done| &done.operation)
         .filter(|operation| operation.called < died)
         .all(|operation| operation.returned.is_some())
 }

@@ -9,16 +9,25 @@
 //! What moves messages there is the simulator's own. [`run_rpc`] is the other half: the real RPC layer
 //! and chain client of `ff2-fabric` in virtual time, over connections that break (see `rpc`).
 
+mod audit;
 mod chunk_client;
+mod clock;
 mod disk;
+mod events;
 mod failover;
 mod faults;
 mod history;
 mod joining;
 mod message;
 mod metad;
+mod mutation;
 mod name_client;
+mod names;
 mod net;
+mod operator;
+mod pace;
+mod panics;
+mod process;
 mod rng;
 mod rpc;
 mod storaged;
@@ -26,6 +35,8 @@ mod verdict;
 mod world;
 
 pub use failover::{Failover, failover};
+pub use ff2_proto::marks;
+pub use mutation::Mutation;
 pub use rpc::run_rpc;
 pub use verdict::Verdict;
-pub use world::run;
+pub use world::{run, run_mutated};

@@ -1,13 +1,15 @@
-//! Runs seeds of the simulator: `ff2-sim --seed 7`, `ff2-sim --seeds 1000 --from 0`; with `--rpc` those
-//! of the RPC layer.
+//! Runs seeds of the simulator: `ff2-sim --seed 7`, `--seeds 1000 --from 0`, `--hours 8`; `--rpc` runs those
+//! of the RPC layer, `--mutations` tells by which seed each planted error is found.
 
-use std::{
-    process::ExitCode,
-    sync::atomic::{AtomicU64, Ordering},
-};
+mod campaign;
+mod mutations;
 
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Result;
+use campaign::{Campaign, Seeds, Simulation};
 use clap::Parser;
-use ff2_sim::{Verdict, run, run_rpc};
+use ff2_sim::Mutation;
 
 #[derive(Parser)]
 #[command(about = "Simulates the whole cluster from a seed")]
@@ -16,80 +18,53 @@ struct Cli {
     #[arg(long)]
     seed: Option<u64>,
     /// How many seeds.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, conflicts_with = "hours")]
     seeds: u64,
-    /// The first of them.
-    #[arg(long, default_value_t = 0)]
-    from: u64,
+    /// New seeds until so many hours have passed.
+    #[arg(long)]
+    hours: Option<f64>,
+    /// The first seed; with --hours, the time in seconds is the default, so that each night has its own.
+    #[arg(long)]
+    from: Option<u64>,
+    /// Where --hours adds the seeds that failed, each with the command that shows it again.
+    #[arg(long, default_value = "target/sim-failures.txt")]
+    failures: PathBuf,
     /// The RPC layer and the chain client in virtual time, instead of the machines.
     #[arg(long)]
     rpc: bool,
+    /// Plants this error into the nodes.
+    #[arg(long, conflicts_with = "rpc")]
+    mutation: Option<Mutation>,
+    /// Looks for the first seed that finds each planted error, within --seeds (1000 is the promise).
+    #[arg(long, conflicts_with_all = ["seed", "hours", "rpc", "mutation"])]
+    mutations: bool,
 }
 
-/// Which of the two simulations.
-#[derive(Clone, Copy)]
-enum Simulation {
-    Machines,
-    Rpc,
-}
-
-impl Simulation {
-    fn run(self, seed: u64) -> Verdict {
-        match self {
-            Self::Machines => run(seed),
-            Self::Rpc => run_rpc(seed),
-        }
-    }
-
-    /// Shows the verdict, and how to see a failure again.
-    fn report(self, verdict: &Verdict) {
-        println!("{verdict}");
-        if !verdict.problems.is_empty() {
-            verdict.problems.iter().for_each(|problem| println!("  {problem}"));
-            let flag = match self {
-                Self::Machines => "",
-                Self::Rpc => "--rpc ",
-            };
-            println!("  replay: cargo xtask sim {flag}--seed {}", verdict.seed);
-        }
-    }
-}
-
-fn main() -> ExitCode {
+fn main() -> Result<ExitCode> {
     let cli = Cli::parse();
-    let simulation = if cli.rpc { Simulation::Rpc } else { Simulation::Machines };
-    let failed = match cli.seed {
-        Some(seed) => {
-            let verdict = simulation.run(seed);
-            verdict.log.iter().for_each(|line| println!("{line}"));
-            simulation.report(&verdict);
-            u64::from(!verdict.problems.is_empty())
+    let from = cli.from.unwrap_or(0);
+    if cli.mutations {
+        return Ok(code(mutations::all_found(from, cli.seeds)));
+    }
+    let simulation = if cli.rpc { Simulation::Rpc } else { Simulation::Machines(cli.mutation) };
+    if let Some(seed) = cli.seed {
+        let verdict = simulation.run(seed);
+        verdict.log.iter().for_each(|line| println!("{line}"));
+        campaign::show_marks(&verdict.marks);
+        simulation.report(&verdict);
+        return Ok(code(verdict.problems.is_empty()));
+    }
+    let seeds = match cli.hours {
+        None => Seeds::Count { from, count: cli.seeds },
+        Some(hours) => {
+            let time = || std::time::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs());
+            let limit = Duration::try_from_secs_f64(hours * 3600.0)?;
+            Seeds::Until { from: cli.from.unwrap_or_else(time), limit, failures: cli.failures }
         }
-        None => many(simulation, cli.from, cli.seeds),
     };
-    ExitCode::from(u8::from(failed > 0))
+    Campaign::new(simulation, seeds).run().map(code)
 }
 
-/// Runs the seeds on all processors; returns how many failed.
-fn many(simulation: Simulation, from: u64, seeds: u64) -> u64 {
-    let (next, failed) = (AtomicU64::new(from), AtomicU64::new(0));
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= from + seeds {
-                        break;
-                    }
-                    let verdict = simulation.run(seed);
-                    simulation.report(&verdict);
-                    failed.fetch_add(u64::from(!verdict.problems.is_empty()), Ordering::Relaxed);
-                }
-            });
-        }
-    });
-    let failed = failed.into_inner();
-    println!("{} seeds, {failed} failed", seeds);
-    failed
+fn code(held: bool) -> ExitCode {
+    if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -53,9 +53,24 @@ pub(crate) enum Message {
 pub(crate) enum Call {
     Join(pb::JoinRequest),
     Heartbeat(pb::HeartbeatRequest),
-    Routing { since: u64 },
+    Routing {
+        since: u64,
+    },
+    /// Whether a node votes in a group, as its leader sees it.
+    Votes {
+        group: u32,
+        node: Place,
+    },
+    /// A metad is to leave a group.
+    Remove {
+        group: u32,
+        node: Place,
+    },
     Namespace(pb::NsRequest),
-    Chunk { target: TargetId, call: ChunkCall },
+    Chunk {
+        target: TargetId,
+        call: ChunkCall,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -74,6 +89,8 @@ pub(crate) enum Answer {
     Joined(Result<pb::JoinReply, Status>),
     Heartbeat(Result<pb::HeartbeatReply, Status>),
     Routing(Result<pb::RoutingDelta, Status>),
+    Votes(Result<bool, Status>),
+    Removed(Result<(), Status>),
     Namespace(Result<pb::NsReply, Status>),
     /// With what the disk read found.
     Chunk(Reply, Content),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use ff2_daemon::config::{LeaseConfig, RaftConfig};
+use ff2_daemon::config::LeaseConfig;
 use ff2_group::{
     LogStore, MemStore,
     replica::{Input, Output, Replica, ReplicaConfig},
@@ -11,7 +11,7 @@ use ff2_group::{
 use ff2_meta_core::{
     MemKv,
     cluster::{self, ClusterMachine, Heard, JoinTurn, LeaseBook, LeaseTimes},
-    namespace::{self, Namespace},
+    namespace,
 };
 use ff2_proto::{Code, GroupId, RoutingVersion, Status, pb};
 use pb::cluster_command::Fact;
@@ -20,10 +20,16 @@ use prost::Message as _;
 use crate::{
     joining::{Disk, Joining},
     message::{Answer, Call, Message, RpcId},
+    mutation::Mutation,
+    names::Names,
     net::Place,
-    world::{Context, Later},
+    world::{Context, FOUNDERS, Later},
 };
 
+/// Fewer ticks and heartbeats than a real metad's, for the same second without a leader before an election.
+const RAFT_TICK: Duration = Duration::from_millis(100);
+const ELECTION_TICKS: usize = 10;
+const HEARTBEAT_TICKS: usize = 2;
 const PAGE_TIMEOUT: Duration = Duration::from_millis(400);
 /// Storage nodes that the test's one table is laid over.
 const STORAGE_NODES: usize = 4;
@@ -37,12 +43,15 @@ pub(crate) struct Metad {
     disks: Option<[Disk; 2]>,
     joining: Option<Joining>,
     running: Option<Running>,
+    /// The operator took it out, or did not yet bring it in.
+    is_out: bool,
+    mutation: Option<Mutation>,
 }
 
 #[derive(Debug)]
 struct Running {
     cluster: Replica<MemStore, ClusterMachine>,
-    namespace: Replica<MemStore, Namespace>,
+    namespace: Replica<MemStore, Names>,
     /// The book of the term in which this replica leads group 0.
     book: Option<(u64, LeaseBook)>,
     next_ticket: u64,
@@ -60,6 +69,10 @@ enum Ticket {
     Setup,
     LetIn {
         to: Place,
+    },
+    Remove {
+        to: Place,
+        rpc: RpcId,
     },
     Join {
         to: Place,
@@ -97,18 +110,35 @@ pub(crate) enum Timer {
 }
 
 impl Metad {
-    pub(crate) fn new(place: Place, seed: u64, metads: &[Place]) -> Self {
-        let members: Vec<pb::Member> = metads
-            .iter()
-            .map(|&m| pb::Member {
-                raft_id: u64::from(m),
-                node: m,
-                address: m.to_string(),
-                incarnation: 0,
-            })
-            .collect();
+    pub(crate) fn new(place: Place, seed: u64, mutation: Option<Mutation>) -> Self {
+        let member = |m: Place| pb::Member {
+            raft_id: u64::from(m),
+            node: m,
+            address: m.to_string(),
+            incarnation: 0,
+        };
+        let members = FOUNDERS.map(member);
+        let is_out = !FOUNDERS.contains(&place);
         let formed = |group: u64| Disk::formed(place, seed ^ group, &members);
-        Self { place, disks: Some([formed(0), formed(1)]), joining: None, running: None }
+        let disks = (!is_out).then(|| [formed(0), formed(1)]);
+        Self { place, disks, joining: None, running: None, is_out, mutation }
+    }
+
+    /// It is no part of the cluster and is not started.
+    pub(crate) fn is_out(&self) -> bool {
+        self.is_out
+    }
+
+    /// From now on it may be started, with empty disks.
+    pub(crate) fn come_in(&mut self, seeds: [u64; 2]) {
+        self.is_out = false;
+        self.wipe(seeds);
+    }
+
+    pub(crate) fn go_out(&mut self) {
+        assert!(!self.is_running(), "who is taken out is stopped first");
+        self.is_out = true;
+        self.disks = None;
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -155,15 +185,14 @@ impl Metad {
     fn run(&mut self, cx: &mut Context<'_>, joined: Joining) {
         let seed = cx.rng.next();
         let Joining { disks: [zero, one], members: [zeros, ones] } = joined;
-        let raft = RaftConfig::default();
         let config = |group: u32, raft_id| ReplicaConfig {
             group: GroupId(group),
             node: self.place,
             raft_id,
             address: self.place.to_string(),
-            tick: Duration::from_millis(raft.tick_ms),
-            election_ticks: raft.election_ticks,
-            heartbeat_ticks: raft.heartbeat_ticks,
+            tick: RAFT_TICK,
+            election_ticks: ELECTION_TICKS,
+            heartbeat_ticks: HEARTBEAT_TICKS,
             // Short, so that followers that were away are fed by snapshots.
             log_keep_entries: 200,
             broadcast_commits: group == 0,
@@ -173,7 +202,7 @@ impl Metad {
         let zero_config = config(0, zero.raft_id);
         let one_config = config(1, one.raft_id);
         let cluster = Replica::new(zero_config, zero.store, ClusterMachine::new(), cx.now);
-        let namespace = Replica::new(one_config, one.store, Namespace::new(), cx.now);
+        let namespace = Replica::new(one_config, one.store, Names::new(self.mutation), cx.now);
         let (mut cluster, mut namespace) = (cluster.expect(open), namespace.expect(open));
         cluster.introduce(zeros);
         namespace.introduce(ones);
@@ -187,7 +216,7 @@ impl Metad {
             last_stamp_ns: 0,
             pages: [None, None],
         });
-        cx.after(Duration::from_millis(raft.tick_ms), Later::Metad(Timer::Tick));
+        cx.after(RAFT_TICK, Later::Metad(Timer::Tick));
     }
 
     pub(crate) fn crash(&mut self, cx: &mut Context<'_>) {
@@ -206,10 +235,9 @@ impl Metad {
     }
 
     /// The disk of a process that is down is replaced by an empty one.
-    pub(crate) fn wipe(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn wipe(&mut self, seeds: [u64; 2]) {
         assert!(!self.is_running(), "disks are replaced while the process is down");
-        let mut empty = || Disk::empty(self.place, cx.rng.next());
-        self.disks = Some([empty(), empty()]);
+        self.disks = Some(seeds.map(|seed| Disk::empty(self.place, seed)));
     }
 
     /// Index and content of both groups, for the final comparison.
@@ -232,8 +260,7 @@ impl Metad {
                 }
             }
             Timer::Tick => {
-                let tick = self.running().cluster.config().tick;
-                cx.after(tick, Later::Metad(Timer::Tick));
+                cx.after(RAFT_TICK, Later::Metad(Timer::Tick));
                 let running = self.running();
                 let mut out = Vec::new();
                 running.cluster.tick(cx.now, &mut out);
@@ -366,9 +393,15 @@ impl Metad {
                     };
                     cx.send(to, Message::LetIn { group, reply });
                 }
-                Output::Done { .. } | Output::Removed => {
-                    panic!("nobody is taken out of a group here but one whose disk is gone")
+                Output::Done { ticket, done } => {
+                    let Some(Ticket::Remove { to, rpc }) = self.running().tickets.remove(&ticket)
+                    else {
+                        panic!("a removal was asked for");
+                    };
+                    cx.send(to, Message::Answer { rpc, answer: Answer::Removed(done) });
                 }
+                // It takes part in nothing any more; the operator stops it.
+                Output::Removed => {}
                 Output::Stop(reason) => panic!("a replica stops: {reason}"),
             }
         }
@@ -386,6 +419,14 @@ impl Metad {
                 let ticket = self.ticket(Ticket::Routing { to: from, rpc, since });
                 self.step(cx, 0, Input::Read { ticket });
             }
+            Call::Votes { group, node } => {
+                let votes = self.votes(group, node);
+                cx.send(from, Message::Answer { rpc, answer: Answer::Votes(votes) });
+            }
+            Call::Remove { group, node } => {
+                let ticket = self.ticket(Ticket::Remove { to: from, rpc });
+                self.step(cx, group, Input::Remove { ticket, node });
+            }
             Call::Namespace(request) if namespace::is_mutation(&request) => {
                 self.propose_mutation(cx, from, rpc, request);
             }
@@ -395,6 +436,18 @@ impl Metad {
             }
             Call::Chunk { .. } => panic!("a metad holds no chunks"),
         }
+    }
+
+    fn votes(&mut self, group: u32, node: Place) -> Result<bool, Status> {
+        let running = self.running();
+        let (leads, status) = match group {
+            0 => (running.cluster.leadership().is_leader, running.cluster.status()),
+            _ => (running.namespace.leadership().is_leader, running.namespace.status()),
+        };
+        if !leads {
+            return Err(Status::not_leader(None));
+        }
+        Ok(status.members.iter().any(|member| member.node == node && member.voter))
     }
 
     fn propose_mutation(

@@ -11,10 +11,13 @@ use crate::{
     history::{Action, Operation},
     message::{Answer, Call, Message, RpcId},
     net::Place,
+    pace::Pace,
     world::{Context, Later},
 };
 
 const TIMEOUT: Duration = Duration::from_millis(1_500);
+/// In every time that a client sets, and beyond what the clock reaches, in ns.
+const WRITTEN: u64 = 1 << 62;
 /// The shared file.
 const SHARED: &[u8] = b"shared";
 
@@ -34,6 +37,9 @@ pub(crate) struct NameClient {
     waiting: Option<RpcId>,
     metad: usize,
     counter: u64,
+    pace: Pace,
+    /// The last operation of all reads the register in peace.
+    read_last: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -56,7 +62,7 @@ pub(crate) enum Timer {
 }
 
 impl NameClient {
-    pub(crate) fn new(place: Place) -> Self {
+    pub(crate) fn new(place: Place, pace: Pace) -> Self {
         Self {
             place,
             session: 0,
@@ -71,6 +77,8 @@ impl NameClient {
             waiting: None,
             metad: 0,
             counter: 0,
+            pace,
+            read_last: false,
         }
     }
 
@@ -79,7 +87,7 @@ impl NameClient {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.current.is_none()
+        self.current.is_none() && (!self.stopping || self.read_last)
     }
 
     pub(crate) fn folder_name(&self) -> Bytes {
@@ -98,10 +106,18 @@ impl NameClient {
             return;
         }
         if self.current.is_none() {
-            if self.stopping {
-                return;
-            }
-            self.current = Some(self.begin(cx));
+            let next = match (self.stopping, self.read_last) {
+                (false, _) => self.begin(cx),
+                (true, false) if self.shared != 0 => {
+                    self.read_last = true;
+                    self.read_shared(cx)
+                }
+                (true, _) => {
+                    self.read_last = true;
+                    return;
+                }
+            };
+            self.current = Some(next);
         }
         let (request, _) = self.current.clone().expect("begun above");
         let rpc = cx.next_rpc();
@@ -153,8 +169,8 @@ impl NameClient {
                 (self.request(Op::Rename(op), true), Goal::Renamed(name, fresh))
             }
             (3..=5, _) => {
-                let value = u64::from(self.place) << 32 | self.counter;
-                self.record(cx, Action::Write(value));
+                let value = WRITTEN | u64::from(self.place) << 32 | self.counter;
+                self.record(cx, Action::Write { cell: 0, value });
                 let op = pb::SetAttrOp {
                     inode: self.shared,
                     mtime_ns: Some(value as i64),
@@ -162,16 +178,18 @@ impl NameClient {
                 };
                 (self.request(Op::SetAttr(op), true), Goal::Register(self.history.len() - 1))
             }
-            (6..=8, _) => {
-                self.record(cx, Action::Read(0));
-                let op = Op::GetAttr(pb::GetAttrOp { inode: self.shared });
-                (self.request(op, false), Goal::Register(self.history.len() - 1))
-            }
+            (6..=8, _) => self.read_shared(cx),
             _ => {
                 let op = make(parent, fresh.clone(), pb::FileKind::Regular);
                 (self.request(op, true), Goal::Added(fresh))
             }
         }
+    }
+
+    fn read_shared(&mut self, cx: &Context<'_>) -> (pb::NsRequest, Goal) {
+        self.record(cx, Action::Read { cell: 0, value: 0 });
+        let op = Op::GetAttr(pb::GetAttrOp { inode: self.shared });
+        (self.request(op, false), Goal::Register(self.history.len() - 1))
     }
 
     fn record(&mut self, cx: &Context<'_>, action: Action) {
@@ -251,19 +269,18 @@ impl NameClient {
             Goal::Register(record) => {
                 let operation = &mut self.history[record];
                 operation.returned = Some(cx.now);
-                if let Action::Read(seen) = &mut operation.action {
+                if let Action::Read { value: seen, .. } = &mut operation.action {
                     let mtime = reply.attr.map_or(0, |attr| attr.mtime_ns) as u64;
                     // Before the first write the file has the time of its creation.
-                    // Client numbers are above what the clock reaches, in units of 2^32 ns.
-                    *seen = if mtime >> 32 < 25 { 0 } else { mtime };
+                    *seen = if mtime < WRITTEN { 0 } else { mtime };
                 }
             }
         }
         // Reads go to any replica, mutations stay with who answered.
         if cx.rng.chance(30) {
-            self.metad = cx.rng.within(0..3) as usize;
+            self.metad = cx.rng.within(0..cx.metads.len() as u64) as usize;
         }
-        cx.rng.within(5..120)
+        self.pace.pause_ms(cx.rng)
     }
 }
 

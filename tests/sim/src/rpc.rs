@@ -20,7 +20,6 @@ mod cluster;
 mod driver;
 mod ledger;
 mod node;
-mod panics;
 mod peer;
 mod service;
 mod session;
@@ -37,7 +36,7 @@ use chaos::Chaos;
 use chronicle::Chronicle;
 use cluster::Cluster;
 use ff2_fabric::{ClusterKey, Identity, mem};
-use ff2_proto::pb;
+use ff2_proto::{marks, pb};
 use ledger::Ledger;
 use node::Node;
 use session::Session;
@@ -47,7 +46,7 @@ use tokio::{
     time::{Duration, Instant, sleep, timeout},
 };
 
-use crate::{rng::Rng, verdict::Verdict};
+use crate::{panics, rng::Rng, verdict::Verdict};
 
 /// A process of the run: a storage node, or a client.
 type Process = u32;
@@ -136,6 +135,7 @@ pub fn run_rpc(seed: u64) -> Verdict {
         .build()
         .expect("a runtime without I/O needs nothing of the system");
     panics::watch();
+    marks::take();
     let mut verdict = runtime.block_on(simulate(seed));
     verdict.problems.extend(panics::seen());
     verdict

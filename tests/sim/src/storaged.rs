@@ -1,14 +1,18 @@
 //! A simulated storage node: the driver around the CRAQ machines of its targets, as `ff2-storaged` is
 //! around real disks and connections.
 
+mod perform;
+mod report;
+
 use std::{collections::BTreeMap, time::Duration};
 
-use ff2_proto::{ChainId, ChainVersion, Code, NodeId, Routing, Status, TargetId, pb};
-use ff2_storage_core::target::{Attempt, CallId, Forward, Input, Now, Output, Reply, Target};
+use ff2_proto::{ChainId, ChainVersion, ChunkId, Code, Routing, Status, TargetId, pb};
+use ff2_storage_core::target::{Attempt, CallId, Input, Now, Reply, Target};
 
 use crate::{
-    disk::{Content, Disk, Wait},
+    disk::{Content, Disk},
     message::{Answer, Call, ChunkCall, Message, RpcId},
+    mutation::Mutation,
     net::Place,
     world::{Context, Later},
 };
@@ -16,6 +20,8 @@ use crate::{
 /// Until the first join says how often to report.
 const JOIN_PAUSE: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_millis(50);
+/// While nothing is in progress.
+const IDLE_TICK: Duration = Duration::from_millis(200);
 const CALL_TIMEOUT: Duration = Duration::from_millis(800);
 /// A forward waits for the disks of everybody behind.
 const FORWARD_TIMEOUT: Duration = Duration::from_millis(2_500);
@@ -26,7 +32,10 @@ pub(crate) struct Storaged {
     pub(crate) place: Place,
     pub(crate) node: u32,
     generations: BTreeMap<TargetId, u64>,
+    /// The chain version that each store last took part in.
+    versions: BTreeMap<TargetId, u64>,
     pub(crate) disks: BTreeMap<TargetId, Disk>,
+    mutation: Option<Mutation>,
     running: Option<Running>,
 }
 
@@ -39,6 +48,10 @@ struct Running {
     lease_ms: u32,
     heartbeat: Duration,
     targets: BTreeMap<TargetId, Target<Content>>,
+    /// Which machine of its store each target is: one that left its chain is made anew.
+    runs: BTreeMap<TargetId, u64>,
+    /// Store operations in progress.
+    storing: BTreeMap<TargetId, usize>,
     next_call: u64,
     callers: BTreeMap<CallId, (Place, RpcId)>,
     /// What the disk read of a call found.
@@ -55,10 +68,22 @@ struct Running {
 enum Asked {
     Join { sent: Duration },
     Heartbeat { sent: Duration },
-    Forward { target: TargetId, chunk: ff2_proto::ChunkId, attempt: Attempt, copy: bool },
-    Query { target: TargetId, chunk: ff2_proto::ChunkId, attempt: Attempt },
+    Forward { target: TargetId, chunk: ChunkId, attempt: Attempt, copy: bool },
+    Query { target: TargetId, chunk: ChunkId, attempt: Attempt },
     Page { target: TargetId, attempt: Attempt },
     Done { target: TargetId, attempt: Attempt },
+}
+
+impl Asked {
+    fn target(&self) -> Option<TargetId> {
+        match self {
+            Self::Join { .. } | Self::Heartbeat { .. } => None,
+            Self::Forward { target, .. }
+            | Self::Query { target, .. }
+            | Self::Page { target, .. }
+            | Self::Done { target, .. } => Some(*target),
+        }
+    }
 }
 
 /// What a node scheduled for itself.
@@ -68,24 +93,34 @@ pub(crate) enum Timer {
     /// The blocks of a new version are synced.
     Written {
         target: TargetId,
-        chunk: ff2_proto::ChunkId,
+        chunk: ChunkId,
     },
     Stored {
         target: TargetId,
-        chunk: ff2_proto::ChunkId,
+        chunk: ChunkId,
         sync: bool,
+        result: Result<(), Status>,
     },
     Read {
         target: TargetId,
+        run: u64,
         call: CallId,
-        content: Content,
+        found: Result<Content, Status>,
     },
     Timeout(RpcId),
 }
 
 impl Storaged {
-    pub(crate) fn new(place: Place) -> Self {
-        Self { place, node: 0, generations: BTreeMap::new(), disks: BTreeMap::new(), running: None }
+    pub(crate) fn new(place: Place, mutation: Option<Mutation>) -> Self {
+        Self {
+            place,
+            node: 0,
+            generations: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            mutation,
+            running: None,
+        }
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -101,11 +136,13 @@ impl Storaged {
             lease_ms: 0,
             heartbeat: JOIN_PAUSE,
             targets: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            storing: BTreeMap::new(),
             next_call: 0,
             callers: BTreeMap::new(),
             found: BTreeMap::new(),
             asked: BTreeMap::new(),
-            metad: cx.rng.within(0..3) as usize,
+            metad: cx.rng.within(0..cx.metads.len() as u64) as usize,
             heartbeat_at: cx.now,
             reporting: false,
         });
@@ -119,15 +156,30 @@ impl Storaged {
         }
     }
 
-    /// As [`Storaged::crash`], and the disks are replaced by empty ones.
-    pub(crate) fn wipe(&mut self) {
+    /// The disks of a node that is down are replaced by empty ones: all of them, or the one of a target
+    /// (whose index is damaged, so that a start would refuse it).
+    pub(crate) fn wipe(&mut self, only: Option<TargetId>) {
         assert!(self.running.is_none(), "disks are replaced while the process is down");
-        self.disks.clear();
-        self.generations.clear();
+        let stays = |target: &TargetId| only.is_some_and(|only| only != *target);
+        self.disks.retain(|target, _| stays(target));
+        self.generations.retain(|target, _| stays(target));
+        self.versions.retain(|target, _| stays(target));
     }
 
     pub(crate) fn has_lease(&self, at: Duration) -> bool {
         self.running.as_ref().is_some_and(|running| at < running.lease_until)
+    }
+
+    /// Whether this target answers clients, but for the lease: one that found damage does not, although the
+    /// cluster has not heard of it yet.
+    pub(crate) fn serves(&self, target: TargetId) -> bool {
+        let machine = self.running.as_ref().and_then(|running| running.targets.get(&target));
+        machine.is_some_and(|machine| machine.role().serves())
+    }
+
+    /// Whether a version on one of its disks is not what was written.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.disks.values().any(Disk::is_damaged)
     }
 
     /// The newest routing that it was told.
@@ -156,35 +208,60 @@ impl Storaged {
             Timer::Written { target, chunk } => {
                 self.disks.get_mut(&target).expect("it was written to").written(chunk);
                 let delay = cx.disk_delay();
-                let stored = Timer::Stored { target, chunk, sync: true };
+                let stored = Timer::Stored { target, chunk, sync: true, result: Ok(()) };
                 cx.after(delay, Later::Storaged(stored));
             }
-            Timer::Stored { target, chunk, sync } => {
+            Timer::Stored { target, chunk, sync, result } => {
                 if sync {
                     self.disks.get_mut(&target).expect("it was written to").sync();
                 }
-                self.step(cx, target, Input::Stored { chunk, result: Ok(()) });
+                *self.running().storing.get_mut(&target).expect("counted when it began") -= 1;
+                self.step(cx, target, Input::Stored { chunk, result });
             }
-            Timer::Read { target, call, content } => {
-                if let Some(running) = &mut self.running {
-                    running.found.insert(call, content);
+            Timer::Read { target, run, call, found } => {
+                if self.running().runs[&target] != run {
+                    return;
                 }
-                self.step(cx, target, Input::ReadDone { call, result: Ok(()) });
+                let result = found.map(|content| {
+                    self.running().found.insert(call, content);
+                });
+                self.step(cx, target, Input::ReadDone { call, result });
             }
             Timer::Timeout(rpc) => self.on_answer(cx, rpc, Answer::Silence),
         }
     }
 
     fn tick(&mut self, cx: &mut Context<'_>) {
-        cx.after(TICK, Later::Storaged(Timer::Tick));
         self.report(cx);
         let targets: Vec<TargetId> = self.running().targets.keys().copied().collect();
+        let mut is_idle = true;
         for id in targets {
             let now = self.now(cx);
             let mut out = Vec::new();
-            self.running().targets.get_mut(&id).expect("listed").tick(now, &mut out);
+            let target = self.running().targets.get_mut(&id).expect("listed");
+            target.tick(now, &mut out);
+            is_idle &= target.live_chunks() == 0 && !target.is_source();
             self.perform(cx, id, out);
+            self.bring_back(cx, id);
         }
+        cx.after(if is_idle { IDLE_TICK } else { TICK }, Later::Storaged(Timer::Tick));
+    }
+
+    /// A target that left its chain to have a chunk repaired starts anew, once nothing of it is in
+    /// progress any more.
+    fn bring_back(&mut self, cx: &mut Context<'_>, id: TargetId) {
+        let running = self.running();
+        let is_storing = running.storing.get(&id).is_some_and(|count| *count > 0);
+        if is_storing || !running.targets[&id].may_return() {
+            return;
+        }
+        let old = running.targets.remove(&id).expect("looked at above");
+        running.asked.retain(|_, asked| asked.target() != Some(id));
+        running.heartbeat_at = cx.now;
+        let record = running.routing.targets[&id].clone();
+        self.open(&record, old.suspects().collect());
+        let chain = self.running().routing.chains[&ChainId(record.chain)].clone();
+        self.step(cx, id, Input::Chain(chain));
     }
 
     fn running(&mut self) -> &mut Running {
@@ -192,63 +269,8 @@ impl Storaged {
     }
 
     fn now(&mut self, cx: &Context<'_>) -> Now {
-        Now { at: cx.now, lease: cx.now < self.running().lease_until }
-    }
-
-    /// Joins, or sends the heartbeat that is due.
-    fn report(&mut self, cx: &mut Context<'_>) {
-        let node = self.node;
-        let generations = self.generations.clone();
-        let disk = self.disk_record();
-        let running = self.running();
-        if running.reporting || cx.now < running.heartbeat_at {
-            return;
-        }
-        running.reporting = true;
-        running.heartbeat_at = cx.now + running.heartbeat;
-        let sent = cx.now;
-        let (asked, call) = if running.joined {
-            let targets = running
-                .targets
-                .values()
-                .map(|target| {
-                    let report = target.report();
-                    pb::TargetReport {
-                        target: target.id().0,
-                        local_state: report.local_state.into(),
-                        generation: generations[&target.id()],
-                        chain_version: report.chain_version,
-                        ..Default::default()
-                    }
-                })
-                .collect();
-            let request = pb::HeartbeatRequest {
-                node_id: node,
-                incarnation: running.incarnation,
-                targets,
-                disks: vec![disk],
-                routing_version: running.routing.version.0,
-                ..Default::default()
-            };
-            (Asked::Heartbeat { sent }, Call::Heartbeat(request))
-        } else {
-            let request = pb::JoinRequest {
-                node_id: node,
-                role: pb::NodeRole::Storaged.into(),
-                address: cx.place.to_string(),
-                disks: vec![disk],
-                incarnation: running.incarnation,
-                ..Default::default()
-            };
-            (Asked::Join { sent }, Call::Join(request))
-        };
-        let metad = cx.metads[running.metad];
-        self.ask(cx, metad, call, CALL_TIMEOUT, asked);
-    }
-
-    fn disk_record(&self) -> pb::Disk {
-        let uuid = bytes::Bytes::from(vec![self.place as u8; 16]);
-        pb::Disk { uuid, capacity_bytes: 1 << 30, ..Default::default() }
+        let is_unfenced = self.mutation == Some(Mutation::Fence);
+        Now { at: cx.now, lease: is_unfenced || cx.now < self.running().lease_until }
     }
 
     fn ask(&mut self, cx: &mut Context<'_>, to: Place, call: Call, limit: Duration, asked: Asked) {
@@ -259,16 +281,17 @@ impl Storaged {
     }
 
     pub(crate) fn on_call(&mut self, cx: &mut Context<'_>, from: Place, rpc: RpcId, call: Call) {
-        let Call::Chunk { target, call } = call else {
+        let Call::Chunk { target, mut call } = call else {
             panic!("a storage node is asked about chunks");
         };
-        let running = self.running();
-        if !running.targets.contains_key(&target) {
+        if !self.running().targets.contains_key(&target) {
             let status = Status::new(Code::NoSuchTarget, "not created here yet");
             let reply = Reply::Update(Err(status));
             return cx
                 .send(from, Message::Answer { rpc, answer: Answer::Chunk(reply, Vec::new()) });
         }
+        self.mutate(target, &mut call);
+        let running = self.running();
         running.next_call += 1;
         let id = CallId(running.next_call);
         running.callers.insert(id, (from, rpc));
@@ -285,15 +308,43 @@ impl Storaged {
         self.step(cx, target, input);
     }
 
+    /// Breaks a call as planted.
+    fn mutate(&mut self, target: TargetId, call: &mut ChunkCall) {
+        match self.mutation {
+            Some(Mutation::VersionCheck) => {
+                let present = self.chain_version(target);
+                match call {
+                    ChunkCall::Update(update) => update.chain_version = present,
+                    ChunkCall::Forward(forward) => forward.chain_version = present,
+                    ChunkCall::Query { chain_version, .. }
+                    | ChunkCall::SyncDone { chain_version } => *chain_version = present,
+                    ChunkCall::SyncPage(request) => request.chain_version = present,
+                    ChunkCall::Read(_) => {}
+                }
+            }
+            Some(Mutation::OnceChunks) => {
+                if let ChunkCall::Update(update) = call {
+                    update.tag = None;
+                }
+            }
+            _ => {}
+        }
+    }
+
     pub(crate) fn on_settle(
         &mut self,
         cx: &mut Context<'_>,
         target: TargetId,
-        input: Input<Content>,
+        mut chain_version: ChainVersion,
+        (from, outcomes): (TargetId, Vec<ff2_storage_core::target::Outcome>),
     ) {
-        if self.running().targets.contains_key(&target) {
-            self.step(cx, target, input);
+        if !self.running().targets.contains_key(&target) {
+            return;
         }
+        if self.mutation == Some(Mutation::VersionCheck) {
+            chain_version = self.chain_version(target);
+        }
+        self.step(cx, target, Input::Settle { chain_version, from, outcomes });
     }
 
     fn step(&mut self, cx: &mut Context<'_>, id: TargetId, input: Input<Content>) {
@@ -301,248 +352,15 @@ impl Storaged {
         let mut out = Vec::new();
         let target = self.running().targets.get_mut(&id).expect("the target runs here");
         target.step(now, input, &mut out);
-        self.perform(cx, id, out);
-    }
-
-    fn perform(&mut self, cx: &mut Context<'_>, id: TargetId, outputs: Vec<Output<Content>>) {
-        for output in outputs {
-            match output {
-                Output::Store { chunk, op } => {
-                    let disk = self.disks.get_mut(&id).expect("every target has a disk");
-                    let stored = |sync| Timer::Stored { target: id, chunk, sync };
-                    let (delay, timer) = match disk.take(chunk, op) {
-                        Wait::Blocks => (cx.disk_delay(), Timer::Written { target: id, chunk }),
-                        Wait::Log => (cx.disk_delay(), stored(true)),
-                        Wait::Nothing => (Duration::from_micros(20), stored(false)),
-                    };
-                    cx.after(delay, Later::Storaged(timer));
-                }
-                Output::Forward { to, attempt, forward } => {
-                    self.forward(cx, id, &to, attempt, forward, false);
-                }
-                Output::ForwardFull { to, attempt, copy } => {
-                    let found = self.disks[&id].pending(copy.chunk);
-                    self.send_copy(cx, id, &to, attempt, copy, found, false);
-                }
-                Output::Copy { to, attempt, copy } => {
-                    let found = self.disks[&id].committed(copy.chunk);
-                    self.send_copy(cx, id, &to, attempt, copy, found, true);
-                }
-                Output::CopyRemoval { to, attempt, forward } => {
-                    self.forward(cx, id, &to, attempt, forward, true);
-                }
-                Output::Settle { to, outcome } => {
-                    let chain_version = self.chain_version(id);
-                    let target = TargetId(to.target);
-                    let message = Message::Settle { target, chain_version, from: id, outcome };
-                    if let Some(place) = self.place_of(&to) {
-                        cx.send(place, message);
-                    }
-                }
-                Output::Query { to, attempt, chunk } => {
-                    let chain_version = self.chain_version(id);
-                    let call = ChunkCall::Query { chain_version, chunk };
-                    self.ask_target(cx, &to, call, Asked::Query { target: id, chunk, attempt });
-                }
-                Output::Read { call, chunk } => {
-                    let content = self.disks[&id].committed(chunk);
-                    let content = content.map_or_else(Vec::new, |(_, content)| content);
-                    let timer = Timer::Read { target: id, call, content };
-                    let delay = cx.read_delay();
-                    cx.after(delay, Later::Storaged(timer));
-                }
-                Output::SyncPage { to, attempt, request } => {
-                    let call = ChunkCall::SyncPage(request);
-                    self.ask_target(cx, &to, call, Asked::Page { target: id, attempt });
-                }
-                Output::SyncDone { to, attempt } => {
-                    let chain_version = self.chain_version(id);
-                    let call = ChunkCall::SyncDone { chain_version };
-                    self.ask_target(cx, &to, call, Asked::Done { target: id, attempt });
-                }
-                Output::Reply { call, reply } => {
-                    let running = self.running();
-                    let content = running.found.remove(&call).unwrap_or_default();
-                    if let Some((to, rpc)) = running.callers.remove(&call) {
-                        let answer = Answer::Chunk(reply, content);
-                        cx.send(to, Message::Answer { rpc, answer });
-                    }
-                }
-                Output::Changed => self.running().heartbeat_at = cx.now,
-            }
+        if target.role().takes_updates() {
+            let version = target.chain().version;
+            self.versions.insert(id, version);
         }
+        self.perform(cx, id, out);
     }
 
     fn chain_version(&mut self, id: TargetId) -> ChainVersion {
         ChainVersion(self.running().targets[&id].chain().version)
-    }
-
-    fn place_of(&mut self, member: &pb::ChainMember) -> Option<Place> {
-        self.running().routing.address(NodeId(member.node)).and_then(|a| a.parse().ok())
-    }
-
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one use for each of two outputs, alike but for the source"
-    )]
-    fn send_copy(
-        &mut self,
-        cx: &mut Context<'_>,
-        id: TargetId,
-        to: &pb::ChainMember,
-        attempt: Attempt,
-        copy: ff2_storage_core::target::FullCopy,
-        found: Option<(ff2_storage_core::target::UpdateId, Content)>,
-        committed: bool,
-    ) {
-        let chunk = copy.chunk;
-        match found.filter(|(update, _)| *update == copy.id) {
-            Some((_, content)) => {
-                let forward = copy.with_payload(content);
-                self.forward(cx, id, to, attempt, forward, committed);
-            }
-            None => {
-                let status = Status::new(Code::Busy, "the store is at another version");
-                let asked = Asked::Forward { target: id, chunk, attempt, copy: committed };
-                self.conclude(cx, asked, Answer::Chunk(Reply::Update(Err(status)), Vec::new()));
-            }
-        }
-    }
-
-    fn forward(
-        &mut self,
-        cx: &mut Context<'_>,
-        id: TargetId,
-        to: &pb::ChainMember,
-        attempt: Attempt,
-        forward: Forward<Content>,
-        copy: bool,
-    ) {
-        let asked = Asked::Forward { target: id, chunk: forward.chunk, attempt, copy };
-        self.ask_target(cx, to, ChunkCall::Forward(forward), asked);
-    }
-
-    fn ask_target(
-        &mut self,
-        cx: &mut Context<'_>,
-        to: &pb::ChainMember,
-        call: ChunkCall,
-        asked: Asked,
-    ) {
-        let target = TargetId(to.target);
-        let limit = match asked {
-            Asked::Forward { .. } => FORWARD_TIMEOUT,
-            _ => CALL_TIMEOUT,
-        };
-        match self.place_of(to) {
-            Some(place) => self.ask(cx, place, Call::Chunk { target, call }, limit, asked),
-            None => self.conclude(cx, asked, Answer::Silence),
-        }
-    }
-
-    pub(crate) fn on_answer(&mut self, cx: &mut Context<'_>, rpc: RpcId, answer: Answer) {
-        if let Some(asked) = self.running().asked.remove(&rpc) {
-            self.conclude(cx, asked, answer);
-        }
-    }
-
-    fn conclude(&mut self, cx: &mut Context<'_>, asked: Asked, answer: Answer) {
-        let silence = || Status::new(Code::Unreachable, "no answer");
-        match asked {
-            Asked::Join { sent } => self.on_joined(cx, sent, answer),
-            Asked::Heartbeat { sent } => self.on_heartbeat(cx, sent, answer),
-            Asked::Forward { target, chunk, attempt, copy } => {
-                let result = match answer {
-                    Answer::Chunk(Reply::Update(result), _) => result.map(drop),
-                    _ => Err(silence()),
-                };
-                let input = match copy {
-                    true => Input::Copied { chunk, attempt, result },
-                    false => Input::Forwarded { chunk, attempt, result },
-                };
-                self.step(cx, target, input);
-            }
-            Asked::Query { target, chunk, attempt } => {
-                let result = match answer {
-                    Answer::Chunk(Reply::Query(result), _) => result,
-                    Answer::Chunk(Reply::Update(Err(status)), _) => Err(status),
-                    _ => Err(silence()),
-                };
-                self.step(cx, target, Input::Queried { chunk, attempt, result });
-            }
-            Asked::Page { target, attempt } => {
-                let result = match answer {
-                    Answer::Chunk(Reply::SyncPage(result), _) => result,
-                    Answer::Chunk(Reply::Update(Err(status)), _) => Err(status),
-                    _ => Err(silence()),
-                };
-                self.step(cx, target, Input::Paged { attempt, result });
-            }
-            Asked::Done { target, attempt } => {
-                let result = match answer {
-                    Answer::Chunk(Reply::SyncDone(result), _) => result,
-                    Answer::Chunk(Reply::Update(Err(status)), _) => Err(status),
-                    _ => Err(silence()),
-                };
-                self.step(cx, target, Input::SyncEnded { attempt, result });
-            }
-        }
-    }
-
-    fn on_joined(&mut self, cx: &mut Context<'_>, sent: Duration, answer: Answer) {
-        self.running().reporting = false;
-        let reply = match answer {
-            Answer::Joined(Ok(reply)) => reply,
-            Answer::Joined(Err(status)) => return self.other_metad(cx, &status),
-            _ => return self.other_metad(cx, &Code::Unreachable.into()),
-        };
-        self.node = reply.node_id;
-        let running = self.running();
-        running.joined = true;
-        running.lease_ms = reply.lease_ms;
-        running.heartbeat = Duration::from_millis(reply.heartbeat_ms.into());
-        running.lease_until = sent + Duration::from_millis(u64::from(reply.lease_ms) / 2);
-        running.heartbeat_at = cx.now;
-        let routing = reply.routing.expect("a join is answered with the routing");
-        running.routing.apply(routing);
-        let node = self.node;
-        let known: Vec<TargetId> = self.disks.keys().copied().collect();
-        for id in known {
-            let Some(target) = self.running().routing.targets.get(&id).cloned() else { continue };
-            assert_eq!(target.node, node, "targets do not move between nodes");
-            self.open(&target);
-        }
-        self.follow_routing(cx);
-    }
-
-    fn on_heartbeat(&mut self, cx: &mut Context<'_>, sent: Duration, answer: Answer) {
-        let running = self.running();
-        running.reporting = false;
-        match answer {
-            Answer::Heartbeat(Ok(reply)) => {
-                let half = Duration::from_millis(u64::from(running.lease_ms) / 2);
-                running.lease_until = running.lease_until.max(sent + half);
-                if running.routing.apply(reply.routing.unwrap_or_default()) {
-                    self.follow_routing(cx);
-                }
-            }
-            Answer::Heartbeat(Err(status)) if status.code == Code::NotServing => {
-                // The cluster does not know this incarnation (any more).
-                running.joined = false;
-                running.heartbeat_at = cx.now + running.heartbeat / 4;
-            }
-            Answer::Heartbeat(Err(status)) => self.other_metad(cx, &status),
-            _ => self.other_metad(cx, &Code::Unreachable.into()),
-        }
-    }
-
-    fn other_metad(&mut self, cx: &mut Context<'_>, status: &Status) {
-        let hint = status.leader_address.as_ref().and_then(|address| address.parse().ok());
-        let hinted = hint.and_then(|place: Place| cx.metads.iter().position(|&m| m == place));
-        let pause = Duration::from_millis(cx.rng.within(20..150));
-        let running = self.running();
-        running.metad = hinted.unwrap_or((running.metad + 1) % cx.metads.len());
-        running.heartbeat_at = cx.now + pause;
     }
 
     /// Creates new targets and tells all of them their chains.
@@ -555,7 +373,7 @@ impl Storaged {
             if !self.running().targets.contains_key(&id) {
                 self.disks.entry(id).or_default();
                 self.generations.entry(id).or_insert_with(|| cx.rng.next() | 1);
-                self.open(&target);
+                self.open(&target, Vec::new());
                 self.running().heartbeat_at = cx.now;
             }
             let chain = self.running().routing.chains[&ChainId(target.chain)].clone();
@@ -565,15 +383,22 @@ impl Storaged {
 
     /// A store serves only under a version made from now on: what it missed, or whether another store
     /// was here before it, is for the cluster to judge first.
-    fn open(&mut self, target: &pb::Target) {
+    fn open(&mut self, target: &pb::Target, suspects: Vec<ChunkId>) {
         let id = TargetId(target.id);
+        let mutation = self.mutation;
         if self.running().targets.contains_key(&id) {
             return;
         }
-        let loaded = self.disks[&id].load();
+        let disk = self.disks.get_mut(&id).expect("a target that is opened has a disk");
+        if mutation == Some(Mutation::Checksum) {
+            disk.blind();
+        }
+        let loaded = disk.load();
+        let noted = self.versions.get(&id).copied().unwrap_or(0);
         let chain = self.running().routing.chains[&ChainId(target.chain)].version;
-        let serve_after = ChainVersion(chain);
+        let serve_after = ChainVersion(chain.max(noted));
         let machine = Target::new(id, ChainId(target.chain), serve_after, loaded);
-        self.running().targets.insert(id, machine);
+        self.running().targets.insert(id, machine.with_suspects(suspects));
+        *self.running().runs.entry(id).or_default() += 1;
     }
 }

@@ -3,14 +3,13 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use ff2_meta_core::namespace;
-use ff2_proto::{ROOT_INODE, TargetId, pb};
+use ff2_proto::{ChunkId, ROOT_INODE, TargetId, marks, pb};
 
 use crate::{
-    chunk_client::Register,
     history::{Operation, linearizable},
     metad::Metad,
     storaged::Storaged,
-    world::World,
+    world::{LOAD_END, METADS, World},
 };
 
 /// The end of a run.
@@ -26,6 +25,8 @@ pub struct Verdict {
     pub operations: usize,
     /// The faults, in order.
     pub log: Vec<String>,
+    /// The rare paths that it took.
+    pub marks: marks::Reached,
 }
 
 impl fmt::Display for Verdict {
@@ -47,7 +48,7 @@ impl fmt::Display for Verdict {
 pub(crate) fn converged(world: &World) -> bool {
     world.chunk_clients.iter().all(|client| client.is_idle())
         && world.name_clients.iter().all(|client| client.is_idle())
-        && world.metads.iter().all(Metad::has_replicas)
+        && world.members().all(Metad::has_replicas)
         && world.all_vote()
         && world.storageds.iter().all(Storaged::is_quiet)
         && world.everything_serves()
@@ -56,13 +57,26 @@ pub(crate) fn converged(world: &World) -> bool {
 
 fn same_index(world: &World) -> bool {
     let indexes: Vec<[u64; 2]> =
-        world.metads.iter().map(|metad| metad.states().map(|(index, _)| index)).collect();
+        world.members().map(|metad| metad.states().map(|(index, _)| index)).collect();
     indexes.windows(2).all(|pair| pair[0] == pair[1])
 }
 
-pub(crate) fn judge(seed: u64, world: &World, converged: Option<Duration>, hash: u64) -> Verdict {
-    let mut problems = Vec::new();
-    if converged.is_none() {
+fn first(world: &World) -> &Metad {
+    world.members().next().expect("a cluster has metads")
+}
+
+pub(crate) fn judge(
+    seed: u64,
+    world: &World,
+    converged: Option<Duration>,
+    hash: u64,
+    panics: Vec<String>,
+) -> Verdict {
+    let panicked = !panics.is_empty();
+    let mut problems = panics;
+    if panicked {
+        // The world is as it was in the middle of a step.
+    } else if converged.is_none() {
         problems.push(format!("not converged at {:.0} s", world.now.as_secs_f64()));
         explain(world, &mut problems);
     } else {
@@ -70,29 +84,48 @@ pub(crate) fn judge(seed: u64, world: &World, converged: Option<Duration>, hash:
         metads_are_equal(world, &mut problems);
         names_are_there(world, &mut problems);
     }
-    let mut registers: BTreeMap<Register, Vec<Operation>> = BTreeMap::new();
-    for (register, operation) in world.chunk_clients.iter().flat_map(|client| &client.history) {
-        registers.entry(*register).or_default().push(operation.clone());
-    }
     let mut operations = 0;
-    for ((chunk, cell), history) in &registers {
+    for (chunk, history) in &chunk_histories(world) {
         operations += history.len();
         if !linearizable(history) {
-            problems.push(format!("{chunk}, cell {cell}: the reads have no order: {history:#?}"));
+            problems.push(format!("{chunk}: the reads have no order: {history:#?}"));
         }
     }
-    let shared: Vec<Operation> =
-        world.name_clients.iter().flat_map(|client| client.history.clone()).collect();
+    let shared = shared_history(world);
     operations += shared.len();
     if !linearizable(&shared) {
         problems.push(format!("the shared file's times have no order: {shared:#?}"));
     }
     problems.extend(world.name_clients.iter().flat_map(|client| client.problems.clone()));
-    if operations < 50 {
+    if operations < 50 && !panicked {
         problems.push(format!("only {operations} operations were made: the run proves little"));
     }
     let (simulated, events, log) = (world.now, world.handled, world.log.clone());
-    Verdict { seed, problems, hash, simulated, events, operations, log }
+    Verdict { seed, problems, hash, simulated, events, operations, log, marks: marks::take() }
+}
+
+/// What was done to each chunk. Reads count only if the clocks let them: a server whose clock has left
+/// the bound may serve what is no longer so, and if it is a metad's, its leases are not worth anything.
+fn chunk_histories(world: &World) -> BTreeMap<ChunkId, Vec<Operation>> {
+    let mut chunks: BTreeMap<ChunkId, Vec<Operation>> = BTreeMap::new();
+    for done in world.chunk_clients.iter().flat_map(|client| &client.history) {
+        let doubtful = world.clocks.stray.is_some_and(|p| p == done.by || METADS.contains(&p));
+        if !doubtful || counts(&done.operation) {
+            chunks.entry(done.chunk).or_default().push(done.operation.clone());
+        }
+    }
+    chunks
+}
+
+fn shared_history(world: &World) -> Vec<Operation> {
+    let all = world.name_clients.iter().flat_map(|client| &client.history);
+    let doubtful = world.clocks.stray.is_some_and(|place| METADS.contains(&place));
+    all.filter(|operation| !doubtful || counts(operation)).cloned().collect()
+}
+
+/// Changes always do, and so does what was read when no clock had been outside of the bound for long.
+fn counts(operation: &Operation) -> bool {
+    !operation.is_read() || operation.called >= LOAD_END
 }
 
 fn explain(world: &World, problems: &mut Vec<String>) {
@@ -126,7 +159,10 @@ fn replicas_are_equal(world: &World, problems: &mut Vec<String>) {
                 world.storageds.iter().find_map(|s| s.disks.get(&target)).map(|d| d.contents())
             })
             .collect();
-        if contents.len() != chain.members.len() || contents.windows(2).any(|p| p[0] != p[1]) {
+        if contents.len() != chain.members.len()
+            || contents.windows(2).any(|p| p[0] != p[1])
+            || contents.iter().any(Result::is_err)
+        {
             problems.push(format!("chain {}: the replicas differ: {contents:#?}", chain.id));
         }
     }
@@ -135,18 +171,18 @@ fn replicas_are_equal(world: &World, problems: &mut Vec<String>) {
 fn metads_are_equal(world: &World, problems: &mut Vec<String>) {
     for group in 0..2 {
         let hashes: Vec<u64> =
-            world.metads.iter().map(|metad| metad.states()[group].1.hash()).collect();
+            world.members().map(|metad| metad.states()[group].1.hash()).collect();
         if hashes.windows(2).any(|pair| pair[0] != pair[1]) {
             problems.push(format!("group {group}: the replicas differ: {hashes:x?}"));
         }
     }
-    let [_, (_, names)] = world.metads[0].states();
+    let [_, (_, names)] = first(world).states();
     problems.extend(namespace::fsck(names).into_iter().map(|problem| format!("fsck: {problem}")));
 }
 
 /// Each client's folder holds exactly what its answers said.
 fn names_are_there(world: &World, problems: &mut Vec<String>) {
-    let [_, (_, kv)] = world.metads[0].states();
+    let [_, (_, kv)] = first(world).states();
     let ask = |op| {
         let cred = Some(pb::Credentials::default());
         let request = pb::NsRequest { volume: 1, cred, op: Some(op), ..Default::default() };

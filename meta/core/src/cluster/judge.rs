@@ -2,7 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ff2_proto::{ChainId, NodeId, Routing, TargetId, pb};
+use ff2_proto::{
+    ChainId, NodeId, Routing, TargetId,
+    marks::{Mark, reached},
+    pb,
+    routing::ChainExt,
+};
 use pb::{LocalState, PublicState};
 
 use super::{
@@ -102,6 +107,15 @@ fn decide(
     let next = next_chain(chain, &observations);
     if next == *chain {
         return false;
+    }
+    let serves = |chain: &pb::Chain| chain.serving().next().is_some();
+    match (serves(chain), serves(&next)) {
+        (true, false) => reached(Mark::ChainWaits),
+        (false, true) if chain.version != NEWBORN_VERSION => reached(Mark::LastServes),
+        _ => {}
+    }
+    if observations.contains(&Observation::Lost) {
+        reached(Mark::StoreLost);
     }
     for member in &next.members {
         let Some(target) = edit.routing().targets.get(&TargetId(member.target)) else { continue };

@@ -18,7 +18,12 @@ mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ff2_proto::{NodeId, Routing, TargetId, pb, routing::ChainExt};
+use ff2_proto::{
+    NodeId, Routing, TargetId,
+    marks::{Mark, reached},
+    pb,
+    routing::ChainExt,
+};
 use pb::{NodeRole, cluster_command::Fact};
 
 /// Milliseconds on the leader's monotonic clock.
@@ -107,6 +112,7 @@ impl LeaseBook {
         let Some(node) = routing.nodes.get(&id) else { return JoinTurn::Now };
         let restarted = node.alive && node.incarnation != request.incarnation;
         if restarted && node.role() == NodeRole::Storaged {
+            reached(Mark::RestartJudged);
             self.entry(id).restarted_at.get_or_insert(now);
             return JoinTurn::AfterJudgement;
         }
@@ -140,6 +146,7 @@ impl LeaseBook {
         }
         let entry = self.entry(id);
         if entry.dying {
+            reached(Mark::DyingUnheard);
             return Heard::Dying;
         }
         if entry.restarted_at.is_some() {
@@ -238,7 +245,9 @@ impl LeaseBook {
         let undecided = living()
             .filter(|node| node.role() == NodeRole::Storaged && !dead.contains(&NodeId(node.id)))
             .any(|node| latest.is_some_and(|at| self.heard_at(NodeId(node.id)) <= at));
-        if undecided || self.leaves_a_silent_chain(now, routing, &dead) {
+        let leaves_silence = !undecided && self.leaves_a_silent_chain(now, routing, &dead);
+        if undecided || leaves_silence {
+            reached(if undecided { Mark::DeathWaits } else { Mark::SilentChainWaits });
             // The metads hold no data: their deaths need not wait.
             dead.retain(|id| routing.nodes[id].role() != NodeRole::Storaged);
         }

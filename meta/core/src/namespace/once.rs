@@ -3,7 +3,9 @@
 
 use bytes::Bytes;
 use ff2_proto::{
-    Status, pb,
+    Status,
+    marks::{Mark, reached},
+    pb,
     status::{Code, Retry},
 };
 
@@ -30,6 +32,7 @@ pub(super) fn admit(
     }
     sessions::check(kv, request.session, owner)?;
     if let Some(answer) = kv.get(&keys::two(Tag::Answer, request.session, request.seq)) {
+        reached(Mark::AnswerRemembered);
         return Ok(Some(answer));
     }
     let mut usage = tx::session_use(kv, request.session)?.unwrap_or_default();

@@ -2,7 +2,11 @@
 //! proposes one configuration change at a time, and carries on what an earlier leader left half done.
 
 use ff2_meta_core::StateMachine;
-use ff2_proto::{Status, pb};
+use ff2_proto::{
+    Status,
+    marks::{Mark, reached},
+    pb,
+};
 use raft::{
     ProgressState, SnapshotStatus, StateRole,
     eraftpb::{ConfChangeV2, Message, MessageType},
@@ -83,6 +87,7 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
                 let why = "this node is the only one that can lead";
                 return Err(Status::new(pb::Code::NotPermitted, why));
             };
+            reached(Mark::RemovalHandsOver);
             self.begin_transfer(heir);
             return Err(Status::not_leader(self.address_of(heir)));
         }
@@ -142,6 +147,7 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
         if !leads || raft.lead_transferee.is_some() {
             return;
         }
+        reached(Mark::TermRenewed);
         tracing::info!(group = %self.config.group, "nobody took over: leading on in a new term");
         let (id, term) = (raft.id, raft.term);
         // A leader would not campaign.
@@ -199,6 +205,7 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
         if joint {
             // raft-rs leaves a joint configuration only if the leader that entered it still leads.
             if !raft.has_pending_conf() && raft.lead_transferee.is_none() {
+                reached(Mark::JointLeft);
                 tracing::info!(group = %self.config.group, "leaving a joint configuration");
                 self.change(&ConfChangeV2::default());
             }
@@ -210,6 +217,7 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
         let conf = self.raw.store().conf();
         let ready = conf.learners.iter().copied().find(|id| self.may_promote(*id));
         if let Some(raft_id) = ready {
+            reached(Mark::LearnerPromoted);
             tracing::info!(group = %self.config.group, raft_id, "a learner has caught up and votes");
             let change = self.raw.store().membership().promote(raft_id);
             self.change(&change);

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use ff2_meta_core::StateMachine;
-use ff2_proto::pb;
+use ff2_proto::{
+    marks::{Mark, reached},
+    pb,
+};
 use prost011::Message as _;
 use raft::eraftpb::{EntryType, Message, MessageType};
 
@@ -53,6 +56,7 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
                     && message.context != raft::CAMPAIGN_TRANSFER =>
             {
                 // A leader may be reading under a lease that this replica confirmed.
+                reached(Mark::VoteWithheld);
                 return;
             }
             MessageType::MsgHeartbeat

@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ff2_meta_core::{Overlay, StateMachine};
-use ff2_proto::{Status, pb};
+use ff2_proto::{
+    Status,
+    marks::{Mark, reached},
+    pb,
+};
 use prost011::Message as _;
 use raft::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, Message, MessageType};
 
@@ -62,6 +66,7 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
             self.raw.mut_store().write(batch, ready.must_sync());
         }
         if installed {
+            reached(Mark::SnapshotInstalled);
             let machine = &mut self.machine;
             self.raw.store().with_state(|kv| machine.restore(kv));
             self.notice_removal(out);
@@ -211,6 +216,7 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
     fn notice_removal(&mut self, out: &mut Vec<Output>) {
         let conf = self.raw.store().conf();
         if !self.over && !membership::contains(conf, self.raw.raft.id) {
+            reached(Mark::Removed);
             self.over = true;
             out.push(Output::Removed);
         }

@@ -3,7 +3,11 @@
 
 use bytes::Bytes;
 use ff2_meta_core::StateMachine;
-use ff2_proto::{Status, pb, status};
+use ff2_proto::{
+    Status,
+    marks::{Mark, reached},
+    pb, status,
+};
 use prost::Message as _;
 use raft::{ProgressState, SnapshotStatus, eraftpb::Message};
 
@@ -154,6 +158,7 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
                 let hopeless = error.code == pb::Code::NotFound;
                 if hopeless || fetching.tries >= limits::PAGE_TRIES {
                     // The leader notices that nobody fetches, and makes another.
+                    reached(Mark::SnapshotGivenUp);
                     tracing::info!(group = %self.config.group, %error, "gave a snapshot up");
                     self.fetching = None;
                 } else {

@@ -4,7 +4,10 @@
 use std::{cell::RefCell, collections::BTreeMap};
 
 use ff2_meta_core::{Kv, KvRead, MemKv};
-use ff2_proto::pb;
+use ff2_proto::{
+    marks::{Mark, reached},
+    pb,
+};
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState};
 
@@ -82,14 +85,15 @@ impl MemStore {
     /// a part of the next one, which a start drops by the checksum of the whole.
     #[must_use]
     pub fn crash(mut self, kept: usize, seed: u64) -> Self {
-        let reached = self.unsynced.drain(..).take(kept + 1);
-        let mut log: Vec<_> = reached.map(|batch| (checksum(&batch), batch)).collect();
+        let written = self.unsynced.drain(..).take(kept + 1);
+        let mut log: Vec<_> = written.map(|batch| (checksum(&batch), batch)).collect();
         if let Some((_, torn)) = log.get_mut(kept) {
             tear(torn);
         }
         for (sum, batch) in log {
             // As RocksDB does with the torn end of its log: all of the batch or nothing.
             if checksum(&batch) != sum {
+                reached(Mark::TornLogCut);
                 break;
             }
             // An install is always synced, so no state in the making has to survive.

@@ -41,17 +41,23 @@ fn run(
     for _ in 0..10_000 {
         now += Duration::from_millis(10);
         let mut steps = Vec::new();
-        let own = Own { records: mine, is_pending: &|_| false, is_settled: true };
+        let own =
+            Own { records: mine, is_pending: &|_| false, is_settled: true, others_wait: false };
         resync.plan(now, own, &mut steps);
         while !steps.is_empty() {
             let step = steps.remove(0);
             attempt += 1;
             let number = Attempt(attempt);
             match step {
-                Step::FetchPage { after, limit } => {
+                Step::FetchPage { after, limit, .. } => {
                     resync.fetching(number);
                     let result = Ok(page_of(theirs, after, page.min(limit as usize)));
-                    let own = Own { records: mine, is_pending: &|_| false, is_settled: true };
+                    let own = Own {
+                        records: mine,
+                        is_pending: &|_| false,
+                        is_settled: true,
+                        others_wait: false,
+                    };
                     resync.paged(now, number, result, own, &mut steps);
                 }
                 Step::Copy { chunk, observed } => {
@@ -136,14 +142,17 @@ fn a_pending_chunk_is_looked_at_again_and_a_busy_answer_too() {
     let now = Duration::from_secs(1);
     let pending = |busy| move |chunk_: ChunkId| busy && chunk_ == chunk(1);
     let held = pending(true);
-    let own = Own { records: &mut mine, is_pending: &held, is_settled: true };
+    let own = Own { records: &mut mine, is_pending: &held, is_settled: true, others_wait: false };
     resync.plan(now, own, &mut steps);
-    assert_eq!(steps, [Step::FetchPage { after: None, limit: limits::PAGE_CHUNKS }]);
+    assert_eq!(
+        steps,
+        [Step::FetchPage { after: None, limit: limits::PAGE_CHUNKS, gives_way: false }]
+    );
     resync.fetching(Attempt(1));
     steps.clear();
-    let own = Own { records: &mut mine, is_pending: &held, is_settled: true };
+    let own = Own { records: &mut mine, is_pending: &held, is_settled: true, others_wait: false };
     resync.paged(now, Attempt(1), Ok(Page { chunks: vec![], end: true }), own, &mut steps);
-    let own = Own { records: &mut mine, is_pending: &held, is_settled: true };
+    let own = Own { records: &mut mine, is_pending: &held, is_settled: true, others_wait: false };
     resync.plan(now, own, &mut steps);
     assert_eq!(steps, [Step::Copy { chunk: chunk(2), observed: None }]);
     resync.sending(chunk(2), Attempt(2), Some(id(1)));
@@ -161,12 +170,22 @@ fn it_is_not_finished_while_an_inherited_update_is_on_its_way() {
     let mut steps = Vec::new();
     let now = Duration::from_secs(1);
     for settled in [false, false, true] {
-        let own = Own { records: &mut mine, is_pending: &|_| false, is_settled: settled };
+        let own = Own {
+            records: &mut mine,
+            is_pending: &|_| false,
+            is_settled: settled,
+            others_wait: false,
+        };
         resync.plan(now, own, &mut steps);
         if steps.iter().any(|step| matches!(step, Step::FetchPage { .. })) {
             steps.clear();
             resync.fetching(Attempt(1));
-            let own = Own { records: &mut mine, is_pending: &|_| false, is_settled: settled };
+            let own = Own {
+                records: &mut mine,
+                is_pending: &|_| false,
+                is_settled: settled,
+                others_wait: false,
+            };
             resync.paged(now, Attempt(1), Ok(Page { chunks: vec![], end: true }), own, &mut steps);
         }
         assert_eq!(steps.contains(&Step::Finish), settled, "{steps:?}");
@@ -189,12 +208,17 @@ fn a_chunk_that_cannot_be_read_holds_up_nothing_but_the_end() {
     let mut steps = Vec::new();
     let now = Duration::from_secs(1);
     let plan = |resync: &mut Resync, now, mine: &mut _, steps: &mut _| {
-        resync.plan(now, Own { records: mine, is_pending: &|_| false, is_settled: true }, steps);
+        resync.plan(
+            now,
+            Own { records: mine, is_pending: &|_| false, is_settled: true, others_wait: false },
+            steps,
+        );
     };
     plan(&mut resync, now, &mut mine, &mut steps);
     resync.fetching(Attempt(1));
     steps.clear();
-    let own = Own { records: &mut mine, is_pending: &|_| false, is_settled: true };
+    let own =
+        Own { records: &mut mine, is_pending: &|_| false, is_settled: true, others_wait: false };
     resync.paged(now, Attempt(1), Ok(Page { chunks: vec![], end: true }), own, &mut steps);
     plan(&mut resync, now, &mut mine, &mut steps);
     assert_eq!(steps.len(), 2, "{steps:?}");
@@ -205,6 +229,13 @@ fn a_chunk_that_cannot_be_read_holds_up_nothing_but_the_end() {
     steps.clear();
     plan(&mut resync, now, &mut mine, &mut steps);
     assert!(steps.is_empty(), "neither a tight loop nor the end: {steps:?}");
+    // Another member that waits may hold it.
+    let mut other = resync.clone();
+    other.unreadable_until = Duration::ZERO;
+    let own =
+        Own { records: &mut mine, is_pending: &|_| false, is_settled: true, others_wait: true };
+    other.plan(now, own, &mut steps);
+    assert!(matches!(steps[..], [Step::FetchPage { gives_way: true, .. }]), "{steps:?}");
     // Later it can be read, or was overwritten.
     let mut theirs = BTreeMap::from([(chunk(2), id(1))]);
     resync.unreadable_until = Duration::ZERO;

@@ -105,6 +105,8 @@ pub struct PageRequest {
     pub limit: u32,
     pub done_chunks: u64,
     pub total_chunks: u64,
+    /// The syncing target is to leave its sync: see [`crate::resync`].
+    pub gives_way: bool,
 }
 
 /// Something to do. Every output but `Settle`, `Reply` and `Changed` is answered by one input.

@@ -1,6 +1,9 @@
 //! Updates from the predecessor.
 
-use ff2_proto::{ChunkId, Code, Status};
+use ff2_proto::{
+    ChunkId, Code, Status,
+    marks::{Mark, reached},
+};
 
 use super::{
     Now, Outputs, Target,
@@ -49,6 +52,7 @@ impl<P: Clone> Target<P> {
         }
         let is_from_predecessor = self.predecessor().is_some_and(|p| p.target == forward.from.0);
         if forward.chain_version != self.version() || !self.role.takes_updates() {
+            reached(Mark::StaleForwardRefused);
             return Err(self.stale("forwards are under the present chain version"));
         }
         if forward.to != self.id || !is_from_predecessor {
@@ -90,6 +94,7 @@ impl<P: Clone> Target<P> {
         let record = self.records.get(&chunk);
         if forward.change.needs_base() {
             if record.map(|record| record.id) != forward.base {
+                reached(Mark::BaseMissing);
                 return Verdict::Refused(Status::new(Code::MissingUpdate, "the base is not here"));
             }
             if record.is_some_and(|record| record.chunk_size != forward.chunk_size) {
@@ -136,6 +141,7 @@ impl<P: Clone> Target<P> {
             None => pending.removes(),
         };
         if !was_committed {
+            reached(Mark::NextTellsDrop);
             let status = if pending.resync {
                 Status::new(Code::Busy, "a live update overtook the copy")
             } else {
@@ -147,6 +153,7 @@ impl<P: Clone> Target<P> {
         if !pending.persisted && !pending.resync {
             return Err(Status::new(Code::Busy, "the update before is not durable yet"));
         }
+        reached(Mark::NextTellsCommit);
         self.commit(now, chunk, out);
         Ok(())
     }
@@ -210,6 +217,7 @@ impl<P: Clone> Target<P> {
         // A version 0 does not travel: what is suspect looks like what is absent.
         let named = |id: Option<UpdateId>| id.filter(|id| id.version.0 > 0);
         if named(self.shown(chunk)) != named(forward.base) {
+            reached(Mark::CopyOvertaken);
             return Verdict::Refused(Status::new(
                 Code::Busy,
                 "the chunk changed since it was shown",

@@ -1,6 +1,11 @@
 //! The way of a pending update to the successor, until it is answered or the chain changes.
 
-use ff2_proto::{ChunkId, Code, Status, pb, routing::ChainExt};
+use ff2_proto::{
+    ChunkId, Code, Status,
+    marks::{Mark, reached},
+    pb,
+    routing::ChainExt,
+};
 use pb::PublicState;
 
 use super::{
@@ -29,6 +34,9 @@ impl<P: Clone> Target<P> {
             Some(_) => None,
         };
         if let Some(hop) = hop {
+            if hop == Hop::Last && pending.inherited {
+                reached(Mark::LastSettles);
+            }
             self.set_hop(chunk, hop);
             return;
         }
@@ -84,6 +92,7 @@ impl<P: Clone> Target<P> {
             Body::Change(change) if !full => change.clone(),
             Body::OnDisk { removes: true } => Change::Remove,
             Body::Change(_) | Body::OnDisk { removes: false } => {
+                reached(Mark::WholeSent);
                 out.push(Output::ForwardFull { to, attempt, copy });
                 return;
             }

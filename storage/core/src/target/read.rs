@@ -6,7 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use ff2_proto::{ChainVersion, ChunkId, Code, Status, pb, routing::ChainExt};
+use ff2_proto::{
+    ChainVersion, ChunkId, Code, Status,
+    marks::{Mark, reached},
+    pb,
+    routing::ChainExt,
+};
 
 use super::{
     Now, Outputs, Target,
@@ -88,6 +93,7 @@ impl<P: Clone> Target<P> {
         if is_open {
             self.answer_asks(chunk, u64::MAX, out);
         } else if !self.role.is_head() {
+            reached(Mark::ReadAsksHead);
             self.ask_head(now, chunk, out);
         }
     }
@@ -135,6 +141,9 @@ impl<P: Clone> Target<P> {
         let mut checked = self.may_serve(now);
         if checked.is_ok() && since != self.serving_since {
             checked = Err(self.stale("the target left the chain during the read"));
+        }
+        if checked.is_err() {
+            reached(Mark::ReadTooLate);
         }
         let damage = result.as_ref().err().filter(|status| status.code == Code::Corrupt).cloned();
         reply_read(call, checked.and(result).map(|()| ReadAnswer::Data), out);
@@ -213,7 +222,10 @@ impl<P: Clone> Target<P> {
         let pending = self.live.get(&chunk).and_then(|live| live.pending.as_ref());
         if let Some(pending) = pending.filter(|pending| pending.id == query.about) {
             match verdict(pending.id, pending.removes(), standing, self.role) {
-                Some(committed) => self.settle(now, chunk, query.about, committed, out),
+                Some(committed) => {
+                    reached(Mark::OutcomeFound);
+                    self.settle(now, chunk, query.about, committed, out);
+                }
                 None => {
                     if let Some(pending) = self.pending_mut(chunk, query.about) {
                         // Not lost, only slow: ask again in a while.

@@ -1,6 +1,11 @@
 //! How an update ends: committed, or dropped.
 
-use ff2_proto::{ChainVersion, ChunkId, Code, Status, TargetId, pb, routing::ChainExt};
+use ff2_proto::{
+    ChainVersion, ChunkId, Code, Status, TargetId,
+    marks::{Mark, reached},
+    pb,
+    routing::ChainExt,
+};
 
 use super::{
     Now, Outputs, Target,
@@ -40,6 +45,9 @@ impl<P: Clone> Target<P> {
         let pending = live.pending.take().expect("there is an update to commit");
         if self.role.is_head() {
             assert!(pending.is_complete(), "the head commits what every member holds");
+            if pending.inherited {
+                reached(Mark::InheritedCommitted);
+            }
         }
         let is_ahead = self.records.get(&chunk).is_none_or(|record| record.id < pending.id);
         assert!(is_ahead || pending.resync, "versions grow");
@@ -53,8 +61,8 @@ impl<P: Clone> Target<P> {
     }
 
     fn record(&mut self, now: Now, chunk: ChunkId, pending: Pending<P>) {
-        if pending.heals {
-            self.suspects.remove(&chunk);
+        if pending.heals && self.suspects.remove(&chunk) {
+            reached(Mark::DamageHealed);
         }
         let synced_under = self.synced_by(&pending);
         let is_synced = synced_under == self.version();

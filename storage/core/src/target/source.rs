@@ -1,6 +1,10 @@
 //! The sending side of a resync: performs what the planner ([`crate::resync`]) decides.
 
-use ff2_proto::{ChunkId, Code, Status, limits as shared, pb};
+use ff2_proto::{
+    ChunkId, Code, Status, limits as shared,
+    marks::{Mark, reached},
+    pb,
+};
 
 use super::{
     Now, Outputs, Target,
@@ -35,7 +39,10 @@ impl<P: Clone> Target<P> {
             .values()
             .filter_map(|live| live.pending.as_ref())
             .all(|pending| !pending.inherited || pending.hop == Hop::Done);
-        let own = Own { records: &mut self.records, is_pending: &is_pending, is_settled };
+        let waits = |member: &pb::ChainMember| member.state() == pb::PublicState::Waiting;
+        let others_wait = self.chain.members.iter().any(waits);
+        let own =
+            Own { records: &mut self.records, is_pending: &is_pending, is_settled, others_wait };
         decide(&mut source, own, &mut steps);
         for step in steps {
             self.perform(&mut source, step, out);
@@ -47,12 +54,18 @@ impl<P: Clone> Target<P> {
         let attempt = self.next_attempt();
         let to = source.successor();
         match step {
-            Step::FetchPage { after, limit } => {
+            Step::FetchPage { after, limit, gives_way } => {
                 source.fetching(attempt);
                 let (done_chunks, total_chunks) = source.progress();
                 let chain_version = self.version();
-                let request =
-                    PageRequest { chain_version, after, limit, done_chunks, total_chunks };
+                let request = PageRequest {
+                    chain_version,
+                    after,
+                    limit,
+                    done_chunks,
+                    total_chunks,
+                    gives_way,
+                };
                 out.push(Output::SyncPage { to, attempt, request });
             }
             Step::Copy { chunk, observed } => {
@@ -64,6 +77,7 @@ impl<P: Clone> Target<P> {
                     tags: record.tags.clone(),
                     ..self.copy_head(to, chunk, record.id, observed)
                 };
+                reached(Mark::CopySent);
                 out.push(Output::Copy { to, attempt, copy });
             }
             Step::Remove { chunk, observed } => {
@@ -74,6 +88,7 @@ impl<P: Clone> Target<P> {
                 let id = UpdateId { made_under: observed.made_under, version };
                 let head = self.copy_head(to, chunk, id, Some(observed));
                 let forward = with_change(head, Change::Remove);
+                reached(Mark::CopyRemoves);
                 out.push(Output::CopyRemoval { to, attempt, forward });
             }
             Step::Finish => {
@@ -133,6 +148,7 @@ impl<P: Clone> Target<P> {
         if let Err(status) = result
             && status.code == Code::Corrupt
         {
+            reached(Mark::SourceDamaged);
             self.on_unreadable(chunk, &status, out);
         }
         self.run_source(now, out);

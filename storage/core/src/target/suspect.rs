@@ -10,7 +10,11 @@
 //!
 //! A target that nobody can stand in for stays: the one chunk cannot be read, everything else can.
 
-use ff2_proto::{ChunkId, ChunkVersion, Code, Status, routing::ChainExt};
+use ff2_proto::{
+    ChunkId, ChunkVersion, Code, Status,
+    marks::{Mark, reached},
+    routing::ChainExt,
+};
 
 use super::{
     Outputs, Target,
@@ -38,7 +42,10 @@ impl<P: Clone> Target<P> {
         }
         self.suspects.insert(chunk);
         if self.role.serves() && self.others_serve() {
+            reached(Mark::DamagedLeaves);
             self.fail(Status { code: Code::Corrupt, ..status.clone() }, out);
+        } else {
+            reached(Mark::DamagedStays);
         }
     }
 
@@ -50,6 +57,7 @@ impl<P: Clone> Target<P> {
         status: Status,
         out: &mut Outputs<P>,
     ) {
+        reached(Mark::BaseDamaged);
         if self.role.is_head() {
             self.on_unreadable(chunk, &status, out);
             if self.failed.is_none() && self.pending_mut(chunk, id).is_some() {

@@ -2,7 +2,11 @@
 
 use std::ops::Bound;
 
-use ff2_proto::{ChainVersion, Code, Status, pb};
+use ff2_proto::{
+    ChainVersion, Code, Status,
+    marks::{Mark, reached},
+    pb,
+};
 
 use super::{
     Outputs, Target,
@@ -18,7 +22,14 @@ impl<P: Clone> Target<P> {
         request: &PageRequest,
         out: &mut Outputs<P>,
     ) {
-        let result = self.check_syncing(request.chain_version).map(|()| self.page(request));
+        let mut result = self.check_syncing(request.chain_version).map(|()| self.page(request));
+        if result.is_ok() && request.gives_way {
+            // Behind those that wait, as whoever fails; it is told to sync again when its turn comes.
+            reached(Mark::ResyncGivesWay);
+            let detail = "the predecessor cannot read what this target lacks";
+            self.fail(Status::new(Code::Corrupt, detail), out);
+            result = Err(Status::new(Code::NotServing, detail));
+        }
         if result.is_ok() {
             self.sync_done_chunks = self.sync_done_chunks.max(request.done_chunks);
             self.sync_total_chunks = request.total_chunks;
@@ -67,6 +78,7 @@ impl<P: Clone> Target<P> {
         let pendings = self.live.values().filter_map(|live| live.pending.as_ref());
         let is_open = pendings.into_iter().any(|pending| pending.id.made_under < chain_version);
         if result.is_ok() && is_open {
+            reached(Mark::SyncNotSettled);
             result = Err(Status::new(Code::Busy, "updates from before the sync are not settled"));
         }
         if result.is_ok() {

@@ -1,6 +1,9 @@
 //! Clients' updates, at the head.
 
-use ff2_proto::{ChunkId, ChunkVersion, Code, Status, limits as shared};
+use ff2_proto::{
+    ChunkId, ChunkVersion, Code, Status, limits as shared,
+    marks::{Mark, reached},
+};
 
 use super::{
     Now, Outputs, Target,
@@ -38,6 +41,7 @@ impl<P: Clone> Target<P> {
     ) -> Result<Option<Done>, Status> {
         self.may_serve(now)?;
         if !self.role.is_head() || update.chain_version != self.version() {
+            reached(Mark::StaleUpdateRefused);
             return Err(self.stale("updates go to the head, under the present chain version"));
         }
         if matches!(update.change, Change::Replace { .. }) {
@@ -48,9 +52,11 @@ impl<P: Clone> Target<P> {
         self.check_chunk_size(&update)?;
         if let Some(tag) = &update.tag {
             if let Some(done) = self.applied(chunk, tag)? {
+                reached(Mark::DoubleAnswered);
                 return Ok(Some(done));
             }
             if self.attach(chunk, tag, call)? {
+                reached(Mark::DoubleAttached);
                 return Ok(None);
             }
         }

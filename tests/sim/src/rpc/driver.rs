@@ -36,6 +36,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(40);
 /// Calls that wait for the task, and things done that it has not heard of.
 const MAILBOX: usize = 4_096;
+/// Why a disk gives back what was written.
+const WELL: &str = "no block is damaged in this simulation";
 
 /// What all targets of one start of a node share.
 #[derive(Clone, Debug)]
@@ -268,11 +270,11 @@ impl Task {
                     self.ask(&to, Question::Forward { attempt, forward, copy: true });
                 }
                 Output::ForwardFull { to, attempt, copy } => {
-                    let found = self.disk.lock().pending(copy.chunk);
+                    let found = self.disk.lock().pending(copy.chunk).expect(WELL);
                     self.send_whole(&to, (attempt, false), copy, found);
                 }
                 Output::Copy { to, attempt, copy } => {
-                    let found = self.disk.lock().committed(copy.chunk);
+                    let found = self.disk.lock().committed(copy.chunk).expect(WELL);
                     self.send_whole(&to, (attempt, true), copy, found);
                 }
                 Output::Settle { to, outcome } => {
@@ -351,7 +353,7 @@ impl Task {
             StoreOp::Commit { id } => ledger.committed(chunk, *id),
             StoreOp::Abort { .. } => {}
         }
-        let wait = self.disk.lock().take(chunk, op);
+        let wait = self.disk.lock().take(chunk, op).expect(WELL);
         let delays = [self.disk_delay(), self.disk_delay()];
         let (disk, alive, done) = (self.disk.clone(), self.around.alive.clone(), self.done.clone());
         self.work.spawn(async move {
@@ -374,7 +376,7 @@ impl Task {
     }
 
     fn read(&mut self, call: CallId, chunk: ChunkId) {
-        let found = self.disk.lock().committed(chunk);
+        let found = self.disk.lock().committed(chunk).expect(WELL);
         let (delay, done) = (self.disk_delay(), self.done.clone());
         self.work.spawn(async move {
             sleep(delay).await;

@@ -107,7 +107,7 @@ impl Session {
     async fn write(&self, world: &World, (chunk, cell): Register, limit: Duration) {
         // Unlike that of every other write of any client, and never 0.
         let value = u64::from(self.process) << 32 | (self.values.fetch_add(1, Relaxed) + 1);
-        let record = self.call((chunk, cell), Action::Write(value), world);
+        let record = self.call((chunk, cell), Action::Write { cell: 0, value }, world);
         let update = ChunkUpdate {
             chain: chain_of(chunk),
             chunk,
@@ -123,7 +123,7 @@ impl Session {
         match &outcome {
             Ok(updated) => {
                 world.ledger.acknowledged(chunk, value, updated.version);
-                self.returned(record, Action::Write(value), world);
+                self.returned(record, Action::Write { cell: 0, value }, world);
             }
             Err(status) => self.failed(world, "a write", status, deadline),
         }
@@ -133,8 +133,10 @@ impl Session {
     async fn read(&self, world: &World, chunks: Vec<ChunkId>, limit: Duration) {
         let registers = chunks.iter().flat_map(|&chunk| (0..CELLS).map(move |cell| (chunk, cell)));
         let registers: Vec<Register> = registers.collect();
-        let records: Vec<usize> =
-            registers.iter().map(|&register| self.call(register, Action::Read(0), world)).collect();
+        let records: Vec<usize> = registers
+            .iter()
+            .map(|&register| self.call(register, Action::Read { cell: 0, value: 0 }, world))
+            .collect();
         let length = CELLS * CELL;
         let span = |&chunk: &ChunkId| ReadSpan { chain: chain_of(chunk), chunk, offset: 0, length };
         let spans: Vec<ReadSpan> = chunks.iter().map(span).collect();
@@ -145,7 +147,7 @@ impl Session {
             Ok(pieces) => {
                 let found = pieces.iter().flat_map(|piece| cells::from_bytes(&piece.bytes));
                 for (record, value) in records.into_iter().zip(found) {
-                    self.returned(record, Action::Read(value), world);
+                    self.returned(record, Action::Read { cell: 0, value }, world);
                 }
             }
             Err(status) => self.failed(world, "a read", status, deadline),

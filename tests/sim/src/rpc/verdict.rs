@@ -1,6 +1,7 @@
 //! Whether a run kept what the RPC layer and the chain client promise.
 
 use ff2_fabric::{Owed, Peers};
+use ff2_proto::marks;
 use tokio::{
     runtime::Handle,
     time::{Duration, sleep},
@@ -49,6 +50,7 @@ pub(super) async fn judge(seed: u64, world: &World, cast: &Cast) -> Verdict {
         events: summary.events,
         operations: operations + calls,
         log: summary.log,
+        marks: marks::take(),
     }
 }
 
@@ -91,7 +93,7 @@ fn members_are_equal(world: &World, cast: &Cast) {
     for node in &*cast.nodes {
         for (target, chain) in targets_of(node.id) {
             let disk = node.disk(target).expect("a node has the disks of its targets");
-            let contents = disk.lock().contents();
+            let contents = disk.lock().contents().expect("no block is damaged in this simulation");
             let expected = first.entry(chain).or_insert_with(|| contents.clone());
             if *expected != contents {
                 let problem = format!("chain {chain}: {contents:?} instead of {expected:?}");

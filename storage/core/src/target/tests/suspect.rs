@@ -1,10 +1,12 @@
 //! Chunks that the disk does not give back: who stays, who leaves, and how they are repaired.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use ff2_proto::{Code, TargetId, pb};
+use ff2_proto::{ChainId, Code, TargetId, pb};
 use pb::{
     LocalState,
-    PublicState::{Offline, Serving, Syncing},
+    PublicState::{Offline, Serving, Syncing, Waiting},
 };
 
 use super::{
@@ -17,7 +19,8 @@ use super::{
 use crate::{
     tags::Tags,
     target::{
-        CallId, Change, Input, Loaded, Outcome, Output, PageRequest, Record, Reply, UpdateId,
+        CallId, Change, Input, Loaded, LoadedPending, Now, Outcome, Output, PageRequest, Record,
+        Reply, Target, UpdateId,
     },
 };
 
@@ -110,6 +113,7 @@ fn a_suspect_chunk_is_copied_although_its_version_is_the_right_one() {
             limit: 10,
             done_chunks: 0,
             total_chunks: 1,
+            gives_way: false,
         };
         match bench.step(Input::SyncPage { call, request }).pop() {
             Some(Output::Reply { reply: Reply::SyncPage(Ok(page)), .. }) => {
@@ -142,4 +146,48 @@ fn a_whole_chunk_that_cannot_be_read_is_not_waited_for() {
     let out = head.forwarded(attempt, DAMAGED);
     assert_eq!((refusals(&out), stores(&out)), (vec![Code::Corrupt], vec!["abort"]));
     assert!(head.target.failure().is_none());
+}
+
+#[test]
+fn a_copy_that_was_to_repair_a_chunk_is_dropped_at_a_start() {
+    let record = Record {
+        id: id(3, 7),
+        length: 5,
+        chunk_size: SIZE,
+        tags: Tags::default(),
+        synced_under: 0.into(),
+    };
+    let copy = LoadedPending {
+        id: id(3, 7),
+        removes: false,
+        length: 5,
+        chunk_size: SIZE,
+        tags: Tags::default(),
+    };
+    let loaded = Loaded { chunk: place(), committed: Some(record), pending: Some(copy) };
+    let mut target: Target<Bytes> = Target::new(TargetId(2), ChainId(1), cv(5), [loaded]);
+    assert_eq!(target.pending(place()), None, "it follows nothing");
+    let (now, mut out) = (Now { at: Duration::ZERO, lease: true }, Vec::new());
+    target.step(now, Input::Chain(chain(6, &[(1, Serving), (2, Syncing)])), &mut out);
+    assert_eq!(stores(&out), ["abort"]);
+    target.check();
+}
+
+#[test]
+fn a_syncing_target_gives_way_when_it_is_told_to() {
+    let mut bench = Bench::new(2, chain(6, &[(1, Serving), (2, Syncing), (3, Waiting)]));
+    let call = bench.call();
+    let request = PageRequest {
+        chain_version: cv(6),
+        after: None,
+        limit: 1,
+        done_chunks: 1,
+        total_chunks: 1,
+        gives_way: true,
+    };
+    let out = bench.step(Input::SyncPage { call, request });
+    assert!(out.iter().any(|output| matches!(output, Output::Changed)));
+    assert_eq!(bench.target.report().local_state, LocalState::LocalOffline);
+    bench.step(Input::Chain(chain(7, &[(1, Serving), (3, Syncing), (2, Offline)])));
+    assert!(bench.target.may_return(), "its turn comes again");
 }

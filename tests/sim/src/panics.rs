@@ -1,5 +1,5 @@
-//! Panics of tasks. A runtime keeps them to itself, and what the task was for would look like a
-//! server that fell silent: here each is a failure of the run.
+//! Panics in a run: each is a failure of it. A runtime would keep those of its tasks to itself, and what
+//! such a task was for would look like a server that fell silent.
 
 use std::{cell::RefCell, panic, sync::Once};
 
@@ -9,7 +9,7 @@ thread_local! {
 }
 
 /// From now on the panics of this thread are kept, and shown as before.
-pub(super) fn watch() {
+pub(crate) fn watch() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = panic::take_hook();
@@ -22,6 +22,6 @@ pub(super) fn watch() {
 }
 
 /// Those of this thread since [`watch`].
-pub(super) fn seen() -> Vec<String> {
+pub(crate) fn seen() -> Vec<String> {
     SEEN.take()
 }

@@ -1,0 +1,21 @@
+//! Errors that are planted into simulated nodes, to see whether the simulator would find them. They are
+//! in the simulator's drivers, never in the machines: no daemon can have them.
+
+use clap::ValueEnum;
+
+/// What is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mutation {
+    /// A storage node answers clients although its lease is over.
+    Fence,
+    /// Calls between targets, and of clients, count under whatever chain version the target is at.
+    VersionCheck,
+    /// A store says that an update is durable before anything was synced.
+    Sync,
+    /// A doubled update of a chunk is carried out twice.
+    OnceChunks,
+    /// A doubled mutation of the namespace is carried out twice.
+    OnceNames,
+    /// A read returns what the disk gives, whatever its checksum.
+    Checksum,
+}

@@ -1,0 +1,25 @@
+//! Seeds that go where something was found, each with what went wrong there before it was mended. A seed is
+//! another run once the simulator draws differently: then it fails here, and one that takes the same path is
+//! looked for (`cargo xtask sim --seed N` shows which it takes).
+
+use ff2_sim::{
+    marks::{COUNTED, Mark},
+    run,
+};
+
+/// Seed, path, and what was found on it.
+const FOUND: [(u64, Mark, &str); 1] = [(
+    70,
+    Mark::CopyLeftBehind,
+    "a server that crashed while a damaged chunk was repaired panicked",
+)];
+
+#[test]
+fn what_was_found_once_stays_mended() {
+    for (seed, mark, what) in FOUND {
+        let verdict = run(seed);
+        assert!(verdict.problems.is_empty(), "{what}: {verdict}\n{}", verdict.problems.join("\n"));
+        let is_there = !COUNTED || verdict.marks.count(mark) > 0;
+        assert!(is_there, "seed {seed} does not take {mark:?} any more");
+    }
+}
