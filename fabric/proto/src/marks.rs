@@ -164,19 +164,4 @@ pub fn take() -> Reached {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn marks_are_counted_until_they_are_taken() {
-        take();
-        reached(Mark::FenceRefuses);
-        reached(Mark::FenceRefuses);
-        let mut sum = take();
-        assert_eq!(sum.count(Mark::FenceRefuses), 2);
-        assert_eq!(sum.never().len(), Mark::ALL.len() - 1);
-        assert_eq!(take(), Reached::default(), "they begin anew");
-        sum.add(&sum.clone());
-        assert_eq!(sum.count(Mark::FenceRefuses), 4);
-    }
-}
+mod tests;
