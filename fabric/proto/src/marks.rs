@@ -80,6 +80,8 @@ marks! {
     DeathWaits,
     /// A death waits because it would leave a chain to members that fenced themselves.
     SilentChainWaits,
+    /// A daemon that does not know its node is known by its address and a disk.
+    KnownByDisk,
     /// A restart is judged as a death before the node joins.
     RestartJudged,
     /// A node whose death is being logged is not heard.

@@ -13,6 +13,7 @@ mod chain;
 mod delta;
 mod edit;
 mod facts;
+mod identity;
 mod judge;
 mod lease;
 pub mod limits;

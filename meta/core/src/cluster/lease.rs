@@ -26,6 +26,8 @@ use ff2_proto::{
 };
 use pb::{NodeRole, cluster_command::Fact};
 
+use super::identity::known_as;
+
 /// Milliseconds on the leader's monotonic clock.
 type Millis = u64;
 
@@ -108,8 +110,8 @@ impl LeaseBook {
 
     /// A node asks to join. A restart that nobody judged yet counts as a death first.
     pub fn join(&mut self, now: Millis, routing: &Routing, request: &pb::JoinRequest) -> JoinTurn {
-        let id = NodeId(request.node_id);
-        let Some(node) = routing.nodes.get(&id) else { return JoinTurn::Now };
+        let Some(id) = known_as(routing, request) else { return JoinTurn::Now };
+        let node = &routing.nodes[&id];
         let restarted = node.alive && node.incarnation != request.incarnation;
         if restarted && node.role() == NodeRole::Storaged {
             reached(Mark::RestartJudged);

@@ -492,6 +492,12 @@ fn joins_are_checked() {
     // A first join whose answer was lost finds its id again.
     let first = cluster.ok(Fact::Join(new_node(9))).node_id;
     assert_eq!(cluster.ok(Fact::Join(new_node(9))).node_id, first);
+    // So does one that crashed before it could write its id down, but not a new machine at the address.
+    let again = pb::JoinRequest { incarnation: 77, ..new_node(9) };
+    assert_eq!(cluster.ok(Fact::Join(again.clone())).node_id, first);
+    let disk = pb::Disk { uuid: vec![0xee; 16].into(), ..Default::default() };
+    let other = pb::JoinRequest { incarnation: 78, disks: vec![disk], ..again };
+    assert_ne!(cluster.ok(Fact::Join(other)).node_id, first);
     let metad = pb::JoinRequest {
         node_id: 1,
         role: NodeRole::Metad.into(),

@@ -9,6 +9,7 @@ use super::{Answer, check_text, invalid, not_found, targets::give_up};
 use crate::cluster::{
     chain::Observation,
     edit::Edit,
+    identity::known_as,
     judge::{judge, local_state, observe_report},
     limits,
 };
@@ -17,12 +18,10 @@ use crate::cluster::{
 /// was gone, so it is a death too, unless that was judged already.
 pub(super) fn join(fact: pb::JoinRequest, edit: &mut Edit<'_>) -> Answer {
     check_join(&fact, edit)?;
-    let id = match fact.node_id {
-        0 => match joined_before(&fact, edit) {
-            Some(id) => id,
-            None => allocate(edit)?,
-        },
-        id => id,
+    let id = match known_as(edit.routing(), &fact) {
+        Some(known) => known.0,
+        None if fact.node_id == 0 => allocate(edit)?,
+        None => fact.node_id,
     };
     if let Some(known) = edit.routing().nodes.get(&NodeId(id)).cloned()
         && known.alive
@@ -78,16 +77,6 @@ fn check_join(fact: &pb::JoinRequest, edit: &Edit<'_>) -> Result<(), Status> {
         ))),
         NodeRole::Client | NodeRole::RoleUnknown => Err(invalid("only daemons join")),
     }
-}
-
-/// The node of a first join whose answer was lost.
-fn joined_before(fact: &pb::JoinRequest, edit: &Edit<'_>) -> Option<u32> {
-    let same = |node: &&pb::Node| {
-        node.role() == fact.role()
-            && node.address == fact.address
-            && node.incarnation == fact.incarnation
-    };
-    edit.routing().nodes.values().find(same).map(|node| node.id)
 }
 
 fn allocate(edit: &mut Edit<'_>) -> Result<u32, Status> {

@@ -92,6 +92,22 @@ fn a_silent_node_dies_after_its_lease_and_revives_when_heard() {
     assert_eq!(leader.states()[2], PublicState::Syncing);
 }
 
+/// It lost its id, not its disks: it is the node that served until now, and is no second one.
+#[test]
+fn a_restart_without_an_id_is_judged_like_any_other() {
+    let mut leader = Leader::new();
+    leader.pass(1_000, &[101, 102, 103]);
+    let routing = leader.cluster.routing();
+    let known = Cluster::join_request(&routing, 103);
+    let request = pb::JoinRequest { node_id: 0, incarnation: 9, ..known };
+    assert_eq!(leader.book.join(leader.now, &routing, &request), JoinTurn::AfterJudgement);
+    leader.pass(600, &[101, 102]);
+    assert_eq!(leader.alive(), [101, 102]);
+    let routing = leader.cluster.routing();
+    assert_eq!(leader.book.join(leader.now, &routing, &request), JoinTurn::Now);
+    assert_eq!(leader.cluster.ok(Fact::Join(request)).node_id, 103);
+}
+
 #[test]
 fn an_unchanged_report_is_not_logged() {
     let mut leader = Leader::new();
