@@ -36,8 +36,8 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
         self.finish_reads(now, out);
     }
 
-    /// Second part: applies what is committed. Nothing here waits for the disk: what is applied is in
-    /// the log already, and a crash only repeats it.
+    /// Second part: applies what is committed. Nothing here but a change of members waits for the disk:
+    /// what is applied is in the log already, and a crash only repeats it.
     pub fn apply_ready(&mut self, now: Duration, out: &mut Vec<Output>) {
         assert_eq!(self.stage, Stage::Taken, "take_ready comes first");
         let ready = self.ready.as_mut().expect("taken");
@@ -102,7 +102,7 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
         }
     }
 
-    /// Applies committed entries and writes their effects, without a sync.
+    /// Applies committed entries and writes their effects, without a sync unless members changed.
     fn apply(&mut self, entries: Vec<Entry>, commit: Option<u64>, out: &mut Vec<Output>) {
         let Some(last) = entries.last().map(|entry| entry.index) else {
             if let Some(commit) = commit {
@@ -121,8 +121,10 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
         for entry in changes {
             self.run_change(&entry, &mut batch, &mut answers);
         }
+        // Votes are counted by the configuration that is applied. One that a crash takes back needs votes
+        // of members that may be gone for good by then, because they were seen to be no members any more.
         let reconfigured = batch.conf.is_some();
-        self.raw.mut_store().write(batch, false);
+        self.raw.mut_store().write(batch, reconfigured);
         if ran {
             // The view first: whoever sees the answer finds its effect in the view.
             out.push(Output::Applied);
