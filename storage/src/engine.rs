@@ -170,9 +170,12 @@ impl Engine {
         self.core().commit(LocalChunk { target, chunk }, version, chain_version)
     }
 
-    /// Forgets the pending version, if there is one.
+    /// Forgets the pending version, if there is one; durable when it returns.
     pub async fn abort(&self, target: TargetId, chunk: ChunkId) -> Result<(), Status> {
-        self.core().abort(LocalChunk { target, chunk })
+        if self.core().abort(LocalChunk { target, chunk })? {
+            self.core().sync_index().await?;
+        }
+        Ok(())
     }
 
     /// Reads `len` bytes at `offset` into `buf`, whose capacity holds them; it comes back with

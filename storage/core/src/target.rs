@@ -71,7 +71,7 @@ use ff2_proto::{
     pb,
     routing::ChainExt,
 };
-use live::{Live, Pending, Tombstone};
+use live::{Dropped, Live, Pending, Tombstone};
 use memory::Memory;
 pub use types::{
     Attempt, CallId, Change, Done, Forward, FullCopy, Loaded, LoadedPending, Now, Outcome, Page,
@@ -97,8 +97,8 @@ pub struct Target<P> {
     records: BTreeMap<ChunkId, Record>,
     live: BTreeMap<ChunkId, Live<P>>,
     tombstones: Memory<Tombstone>,
-    /// Updates dropped under the present chain version, and why.
-    dropped: Memory<(UpdateId, Status)>,
+    /// Updates that were dropped here.
+    dropped: Memory<Dropped>,
     version_floor: ChunkVersion,
     /// Committed chunks that the disk does not give back as they were written.
     suspects: BTreeSet<ChunkId>,
@@ -157,10 +157,15 @@ impl<P: Clone> Target<P> {
             let Some(pending) = pending else { continue };
             let live = target.live.entry(chunk).or_default();
             if base.is_some_and(|base| pending.id <= base) {
-                // No update: a copy that was to take the place of a damaged chunk. The next sync, or the
-                // next who looks at the chunk, finds out anew.
+                // No update: what was to take the place of a damaged chunk. It may have done so, and its
+                // commit was not synced: then the chain counts on it. If not, the next sync sees to it.
                 reached(Mark::CopyLeftBehind);
-                live.store.push(StoreOp::Abort { id: pending.id });
+                live.store.push(StoreOp::Commit { id: pending.id });
+                if pending.removes {
+                    target.records.remove(&chunk);
+                } else {
+                    target.records.insert(chunk, pending.into_record());
+                }
             } else {
                 live.pending = Some(Pending::from_disk(pending, base));
             }

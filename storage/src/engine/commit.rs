@@ -80,11 +80,12 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn abort(&self, of: LocalChunk) -> Result<(), Status> {
+    /// Returns whether there was a version to forget. The next sync of the index makes it durable.
+    pub(super) fn abort(&self, of: LocalChunk) -> Result<bool, Status> {
         let mut shard = self.shards.lock(of);
-        let Some(chunk) = shard.known(of) else { return Ok(()) };
+        let Some(chunk) = shard.known(of) else { return Ok(false) };
         let pending = match &chunk.slot {
-            Slot::Free => return Ok(()),
+            Slot::Free => return Ok(false),
             Slot::Preparing => {
                 return Err(Status::new(Code::Busy, format!("{of} has an update in progress")));
             }
@@ -111,7 +112,7 @@ impl Core {
         drop(ledger);
         drop(shard);
         count(&self.counters.aborts);
-        Ok(())
+        Ok(true)
     }
 }
 

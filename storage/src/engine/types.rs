@@ -13,7 +13,7 @@
 //! engine.load(TargetId).await -> Result<Vec<LoadedChunk>, Status>    every chunk, in key order
 //! engine.prepare(TargetId, ChunkId, Pending).await -> Result<Prepared, Status>   durable when it returns
 //! engine.commit(TargetId, ChunkId, ChunkVersion, ChainVersion).await -> Result<(), Status>
-//! engine.abort(TargetId, ChunkId).await -> Result<(), Status>        no pending: nothing happens
+//! engine.abort(TargetId, ChunkId).await -> Result<(), Status>        durable; no pending: nothing happens
 //! engine.read(TargetId, ChunkId, Which, offset, len, Check, Buf).await -> Result<(Buf, Readout), Status>
 //! engine.space() -> Space
 //! engine.stats() -> EngineStats

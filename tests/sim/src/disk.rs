@@ -24,7 +24,7 @@ use std::{
 
 pub(crate) use damage::Damage;
 use ff2_proto::{
-    ChainVersion, ChunkId, Code, Status,
+    ChunkId, Code, Status,
     marks::{Mark, reached},
 };
 use ff2_storage_core::format::crc32c;
@@ -129,7 +129,7 @@ impl Disk {
                 assert_eq!(pending.id, id, "the pending update is the one that is committed");
                 let row = match pending.removes {
                     true => Row::NoCommitted,
-                    false => Row::Committed(record(pending), place),
+                    false => Row::Committed(pending.into_record(), place),
                 };
                 (vec![Row::NoPending, row], None)
             }
@@ -139,7 +139,7 @@ impl Disk {
             }
             StoreOp::Abort { .. } => (vec![Row::NoPending], None),
         };
-        let prepares = matches!(rows[0], Row::Pending(_));
+        let is_told = !matches!(rows.last(), Some(Row::Committed(..) | Row::NoCommitted));
         let batch = Batch { chunk, rows };
         self.now.apply(&batch);
         match block {
@@ -150,7 +150,7 @@ impl Disk {
             }
             None => {
                 self.unsynced.push(batch);
-                Ok(if prepares { Wait::Log } else { Wait::Nothing })
+                Ok(if is_told { Wait::Log } else { Wait::Nothing })
             }
         }
     }
@@ -353,11 +353,6 @@ fn checksum_of(content: &[u64]) -> u32 {
 /// The text stands for the encoding.
 fn checksum(of: &impl std::fmt::Debug) -> u64 {
     xxh3_64(format!("{of:?}").as_bytes())
-}
-
-fn record(pending: LoadedPending) -> Record {
-    let LoadedPending { id, length, chunk_size, tags, .. } = pending;
-    Record { id, length, chunk_size, tags, synced_under: ChainVersion(0) }
 }
 
 fn changed(before: &[u64], change: &Change<Content>) -> Content {

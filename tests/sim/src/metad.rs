@@ -172,6 +172,16 @@ impl Metad {
         })
     }
 
+    /// How each group stands, as this replica sees it.
+    pub(crate) fn explain(&self) -> Vec<String> {
+        let Some(running) = &self.running else { return Vec::new() };
+        let groups = [
+            (running.cluster.status(), running.cluster.store().conf()),
+            (running.namespace.status(), running.namespace.store().conf()),
+        ];
+        groups.iter().map(|(status, conf)| format!("{status:?}, configuration {conf:?}")).collect()
+    }
+
     pub(crate) fn start(&mut self, cx: &mut Context<'_>) {
         let disks = self.disks.take().expect("a process that is down left its disks");
         let joining = Joining::new(disks);

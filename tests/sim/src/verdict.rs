@@ -136,6 +136,9 @@ fn explain(world: &World, problems: &mut Vec<String>) {
             problems.push(format!("chain {} version {}: {states:?}", chain.id, chain.version));
         }
     }
+    for metad in &world.metads {
+        problems.push(format!("metad at {}: {:#?}", metad.place, metad.explain()));
+    }
     for storaged in &world.storageds {
         problems.push(format!("storaged at {}: {:#?}", storaged.place, storaged.explain()));
     }

@@ -8,11 +8,20 @@ use ff2_sim::{
 };
 
 /// Seed, path, and what was found on it.
-const FOUND: [(u64, Mark, &str); 1] = [(
-    70,
-    Mark::CopyLeftBehind,
-    "a server that crashed while a damaged chunk was repaired panicked",
-)];
+const FOUND: [(u64, Mark, &str); 4] = [
+    (
+        13,
+        Mark::LearnerPromoted,
+        "a crash took back who votes, and a group had no majority any more",
+    ),
+    (230, Mark::KnownByDisk, "a server that crashed before it knew its id was another one after"),
+    (
+        1463,
+        Mark::CopyLeftBehind,
+        "a server that crashed after a damaged chunk's repair panicked, and another dropped the repair",
+    ),
+    (1715, Mark::OutcomeFound, "a crash brought back what the chain had dropped and removed since"),
+];
 
 #[test]
 fn what_was_found_once_stays_mended() {

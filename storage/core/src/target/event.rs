@@ -176,20 +176,13 @@ pub enum Output<P> {
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoreOp<P> {
     /// Durable when it is answered.
-    Prepare {
-        id: UpdateId,
-        change: Change<P>,
-        chunk_size: u32,
-        tags: Tags,
-    },
+    Prepare { id: UpdateId, change: Change<P>, chunk_size: u32, tags: Tags },
     /// Needs no sync: the pending version is durable, and whoever starts without the commit is told
     /// the outcome by the chain.
-    Commit {
-        id: UpdateId,
-    },
-    Abort {
-        id: UpdateId,
-    },
+    Commit { id: UpdateId },
+    /// Durable when it is answered: whoever started without it would, as the first of its chain to
+    /// come back, commit what the chain had dropped.
+    Abort { id: UpdateId },
 }
 
 impl<P> StoreOp<P> {

@@ -121,8 +121,9 @@ impl<P: Clone> Target<P> {
             }
             None => {}
         }
-        let (dropped, status) = self.dropped.get(chunk)?;
-        (*dropped == id).then(|| Verdict::Refused(status.clone()))
+        let dropped = self.dropped.get(chunk)?;
+        let is_same = dropped.id == id && dropped.under == self.version();
+        is_same.then(|| Verdict::Refused(dropped.status.clone()))
     }
 
     /// A later update arrived, which says how the pending one ended: if it is the base (or removed

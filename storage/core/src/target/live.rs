@@ -4,7 +4,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use ff2_proto::{ChainVersion, ChunkVersion, pb};
+use ff2_proto::{ChainVersion, ChunkVersion, Status, pb};
 
 use super::{
     event::StoreOp,
@@ -263,6 +263,12 @@ impl<P> StoreQueue<P> {
             || self.queue.iter().any(|op| matches!(op, StoreOp::Commit { .. }))
     }
 
+    /// An update was dropped, and a start could still find it.
+    pub(super) fn is_aborting(&self) -> bool {
+        matches!(self.busy, Some(Busy::Abort(_)))
+            || self.queue.iter().any(|op| matches!(op, StoreOp::Abort { .. }))
+    }
+
     /// Takes back a prepare that has not begun. False: it has, or was never asked for.
     pub(super) fn cancel_prepare(&mut self, id: UpdateId) -> bool {
         let before = self.queue.len();
@@ -287,6 +293,15 @@ impl<P> StoreQueue<P> {
     pub(super) fn len(&self) -> usize {
         self.queue.len() + usize::from(self.busy.is_some())
     }
+}
+
+/// An update that this member dropped, and why.
+#[derive(Clone, Debug)]
+pub(super) struct Dropped {
+    pub(super) id: UpdateId,
+    /// Under a later chain version it may be sent again, and is taken.
+    pub(super) under: ChainVersion,
+    pub(super) status: Status,
 }
 
 /// A removed chunk: which update removed it, and its tags.

@@ -21,7 +21,6 @@ impl<P: Clone> Target<P> {
             return;
         }
         self.chain = chain;
-        self.dropped.clear();
         self.complete_under = None;
         self.set_role();
         self.start_source();

@@ -44,11 +44,6 @@ impl<T> Memory<T> {
         removed
     }
 
-    pub(super) fn clear(&mut self) {
-        self.entries.clear();
-        self.order.clear();
-    }
-
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }

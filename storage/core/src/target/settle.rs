@@ -10,7 +10,7 @@ use ff2_proto::{
 use super::{
     Now, Outputs, Target,
     event::{Output, Reply, StoreOp},
-    live::{Hop, Pending, Tombstone, raise},
+    live::{Dropped, Hop, Pending, Tombstone, raise},
     types::{Done, Outcome, Record, UpdateId},
 };
 
@@ -127,8 +127,9 @@ impl<P: Clone> Target<P> {
             return;
         }
         self.tell_successor(chunk, &pending, false, out);
-        if let Some((forgotten, _)) = self.dropped.insert(chunk, (pending.id, status)) {
-            raise(&mut self.version_floor, forgotten.version);
+        let dropped = Dropped { id: pending.id, under: self.version(), status };
+        if let Some(forgotten) = self.dropped.insert(chunk, dropped) {
+            raise(&mut self.version_floor, forgotten.id.version);
         }
     }
 

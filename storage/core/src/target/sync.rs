@@ -11,6 +11,7 @@ use ff2_proto::{
 use super::{
     Outputs, Target,
     event::{Output, PageRequest, Reply},
+    live::Pending,
     types::{CallId, Page, Role},
 };
 use crate::limits;
@@ -75,8 +76,11 @@ impl<P: Clone> Target<P> {
         out: &mut Outputs<P>,
     ) {
         let mut result = self.check_syncing(chain_version);
-        let pendings = self.live.values().filter_map(|live| live.pending.as_ref());
-        let is_open = pendings.into_iter().any(|pending| pending.id.made_under < chain_version);
+        let is_old = |pending: &Pending<P>| pending.id.made_under < chain_version;
+        let is_open = self
+            .live
+            .values()
+            .any(|live| live.pending.as_ref().is_some_and(is_old) || live.store.is_aborting());
         if result.is_ok() && is_open {
             reached(Mark::SyncNotSettled);
             result = Err(Status::new(Code::Busy, "updates from before the sync are not settled"));

@@ -223,6 +223,14 @@ pub struct LoadedPending {
     pub tags: Tags,
 }
 
+impl LoadedPending {
+    /// As it is once it is committed.
+    pub fn into_record(self) -> Record {
+        let Self { id, length, chunk_size, tags, .. } = self;
+        Record { id, length, chunk_size, tags, synced_under: ChainVersion(0) }
+    }
+}
+
 /// What the machine says of itself to the cluster.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {

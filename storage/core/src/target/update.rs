@@ -169,9 +169,13 @@ impl<P: Clone> Target<P> {
     }
 
     /// Removing what is not there, or cutting it to nothing, changes nothing: all serving members
-    /// lack the chunk as the head does, and a syncing one is told by the resync.
+    /// lack the chunk as the head does, and a syncing one is told by the resync. Unless an update of it
+    /// was dropped: a member may not know that yet, and would bring the chunk back. That one must
+    /// answer for the removal.
     fn without_effect(&self, update: &Update<P>) -> Option<Done> {
-        if self.records.contains_key(&update.chunk) {
+        let removed = self.tombstones.get(update.chunk).map(|tombstone| tombstone.id);
+        let dropped = self.dropped.get(update.chunk).map(|dropped| dropped.id);
+        if self.records.contains_key(&update.chunk) || dropped > removed {
             return None;
         }
         match update.change {
@@ -208,7 +212,7 @@ impl<P: Clone> Target<P> {
         let mut last = self.version_floor;
         last = last.max(self.records.get(&chunk).map_or(ChunkVersion(0), |r| r.id.version));
         last = last.max(self.tombstones.get(chunk).map_or(ChunkVersion(0), |t| t.id.version));
-        last = last.max(self.dropped.get(chunk).map_or(ChunkVersion(0), |(id, _)| id.version));
+        last = last.max(self.dropped.get(chunk).map_or(ChunkVersion(0), |d| d.id.version));
         ChunkVersion(last.0 + 1)
     }
 

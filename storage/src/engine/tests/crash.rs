@@ -233,3 +233,22 @@ async fn a_copy_taken_at_any_point_is_whole() {
     }
     assert!(told.lock().values().sum::<u64>() > 50, "{told:?}");
 }
+
+/// Else a member that comes back first commits what its chain had dropped, and that was removed since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_aborted_version_is_gone_after_a_power_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = fresh(&dir.path().join("live"), 48 << 20).await;
+    engine.core().disk.unsynced.watch();
+    for index in [0, 1] {
+        engine.prepare(TARGET, chunk(index), step(index, 1)).await.unwrap();
+    }
+    engine.abort(TARGET, chunk(0)).await.unwrap();
+    let to = dir.path().join("copy");
+    tokio::task::block_in_place(|| copy(&engine, &dir.path().join("live"), &to, 0));
+    let copied = open(&to);
+    let found = copied.load(TARGET).await.unwrap();
+    assert_eq!(found.iter().map(|found| found.chunk).collect::<Vec<_>>(), [chunk(1)]);
+    drop_without_stop(copied).await;
+    engine.shutdown().await;
+}

@@ -51,8 +51,8 @@ impl Disk {
                 stored.committed = (!removes).then_some(content);
             }
             StoreOp::Abort { .. } => {
-                self.unsynced.push((chunk, stored.clone()));
                 stored.pending = None;
+                self.unsynced.clear();
             }
         }
     }

@@ -148,6 +148,7 @@ fn it_is_complete_only_when_nothing_old_is_unsettled() {
         result: Ok(standing),
     };
     assert_eq!(stores(&bench.step(queried)), ["abort"], "the head does not know it");
+    assert_eq!(done(&mut bench), [Code::Busy], "a crash now would bring it back");
     bench.stored();
     assert!(done(&mut bench).is_empty());
     let report = bench.target.report();

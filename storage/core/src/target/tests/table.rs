@@ -142,6 +142,32 @@ fn removing_nothing_changes_nothing_and_a_late_duplicate_of_it_neither() {
     assert_eq!(head.target.records().len(), 1);
 }
 
+/// Whoever is behind may hold it still, and could be the first to come back after a crash of all.
+#[test]
+fn a_removal_after_a_dropped_update_reaches_every_member() {
+    let mut head = head_of_two();
+    let attempt = sent(&head.write(1)).unwrap();
+    head.stored();
+    head.forwarded(attempt, Err(Code::NoSpace));
+    head.stored();
+    // Under the next chain version too.
+    head.step(Input::Chain(chain(3, &[(1, Serving), (2, Serving)])));
+    let attempt = sent(&head.update(2, Change::Remove)).expect("it is sent on");
+    head.stored();
+    assert_eq!(versions_done(&head.forwarded(attempt, Ok(()))), [2]);
+    head.stored();
+    assert!(sent(&head.update(3, Change::Remove)).is_none(), "now all of them know");
+
+    // Behind it: the update that is pending makes way.
+    let mut tail = tail_of_two();
+    tail.forward(1, id(2, 1), None);
+    tail.stored();
+    let forward = tail.forward_of(1, id(2, 2), None, Change::Remove);
+    let call = tail.call();
+    assert_eq!(stores(&tail.step(Input::Forward { call, forward })), ["abort"]);
+    assert_eq!(stores(&tail.stored()), ["prepare"]);
+}
+
 #[test]
 fn a_full_disk_anywhere_leaves_the_version_before() {
     // At the head itself: the successor is told to drop what it was sent.
