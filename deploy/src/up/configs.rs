@@ -66,7 +66,7 @@ fn storaged(folder: &Folder, file: &ClusterFile, process: &Process) -> StoragedC
         },
         metads: file.metads(),
         disks: (0..process.disks).map(disk).collect(),
-        storage: StorageTuning { disk_threads: threads(file) > 1, ..StorageTuning::default() },
+        storage: StorageTuning::default(),
         shared_memory: !file.tcp,
         threads: threads(file),
         log: LogConfig::default(),
