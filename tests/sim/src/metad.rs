@@ -154,6 +154,15 @@ impl Metad {
         self.running.as_ref().is_some_and(|r| r.cluster.leadership().is_leader)
     }
 
+    /// Whether it leads a group that is in a joint configuration.
+    pub(crate) fn leads_between(&self) -> bool {
+        let Some(running) = &self.running else { return false };
+        let Running { cluster, namespace, .. } = running;
+        (cluster.leadership().is_leader && !cluster.store().conf().voters_outgoing.is_empty())
+            || (namespace.leadership().is_leader
+                && !namespace.store().conf().voters_outgoing.is_empty())
+    }
+
     /// The raft ids of its replicas.
     pub(crate) fn raft_ids(&self) -> Option<[u64; 2]> {
         let ids = |r: &Running| [r.cluster.config().raft_id, r.namespace.config().raft_id];

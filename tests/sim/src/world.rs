@@ -250,6 +250,7 @@ impl World {
         self.carry_out(place, what);
         if let Some(metad) = index_of(&METADS, place) {
             self.note_chains(metad);
+            self.strike_between(metad);
         }
     }
 

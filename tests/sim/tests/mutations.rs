@@ -7,7 +7,7 @@ const FOUND_BY: [(Mutation, u64); 6] = [
     (Mutation::Fence, 14),
     (Mutation::VersionCheck, 0),
     (Mutation::Sync, 0),
-    (Mutation::OnceChunks, 10),
+    (Mutation::OnceChunks, 17),
     (Mutation::OnceNames, 0),
     (Mutation::Checksum, 0),
 ];

@@ -16,7 +16,7 @@ const FOUND: [(u64, Mark, &str); 4] = [
     ),
     (230, Mark::KnownByDisk, "a server that crashed before it knew its id was another one after"),
     (
-        1463,
+        152,
         Mark::CopyLeftBehind,
         "a server that crashed after a damaged chunk's repair panicked, and another dropped the repair",
     ),

@@ -69,6 +69,17 @@ impl World {
         }
     }
 
+    /// At times a leader crashes between the two halves of a change of members: a moment that faults at
+    /// random times do not meet.
+    pub(super) fn strike_between(&mut self, metad: usize) {
+        let is_time = CHAOS.contains(&self.now) && self.metads[metad].leads_between();
+        if is_time && self.faults.rng().chance(30) {
+            let back_after = Duration::from_millis(self.faults.rng().within(100..9_000));
+            self.note(&format!("metad {} crashes between two configurations", METADS[metad]));
+            self.crash(METADS[metad], back_after);
+        }
+    }
+
     /// A crash, after which disks are empty.
     fn lose(&mut self, place: Place, only_one: bool, back_after: Duration) {
         if let Some(metad) = index_of(&METADS, place) {
