@@ -23,6 +23,8 @@ case "${1-}" in
 test)
     # pjdfstest is built from its crate, and links to libacl.
     packages="$packages acl libacl1-dev"
+    # Cutting links between processes in a network namespace.
+    packages="$packages iproute2 nftables"
     # Suites that are run on a mount, and what users run.
     packages="$packages attr dbench fio rsync stress-ng"
     for program in git python3; do

@@ -57,10 +57,21 @@ pub(crate) async fn is_killed(pid: u32, signal: impl Future<Output = ()>) {
     // A signal in time is looked at now; any other, and a later one, is found by looking.
     let _ = tokio::time::timeout(limits::KILL_CHECK_AFTER, signal).await;
     // A request of a process that is gone is nobody's: its end harms nobody.
-    let read = |what| fs::read_to_string(format!("/proc/{pid}/{what}")).unwrap_or_default();
-    while !has_kill_pending(&read("status")) && !is_dying_of_a_signal(&read("stat")) {
+    let status = format!("/proc/{pid}/status");
+    while !has_kill_pending(&fs::read_to_string(&status).unwrap_or_default())
+        && !is_dying(pid).await
+    {
         tokio::time::sleep(limits::KILL_CHECK_EVERY).await;
     }
+}
+
+/// Looks at `/proc/PID/stat`, on a thread that nobody else needs: the kernel has that file wait for an
+/// exec of the process, which closes files on the way and so waits for the answers of this mount.
+async fn is_dying(pid: u32) -> bool {
+    let stat = tokio::task::spawn_blocking(move || fs::read_to_string(format!("/proc/{pid}/stat")));
+    // No answer, as the runtime ends, or no process: nobody is known to die.
+    let Ok(Ok(stat)) = stat.await else { return false };
+    is_dying_of_a_signal(&stat)
 }
 
 /// The kernel turns each signal that ends a process into a pending SIGKILL of all its threads.

@@ -11,10 +11,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
 pub mod history;
+pub mod image;
 pub mod load;
+pub mod network;
 pub mod suite;
 
 /// The smallest cluster in which each role can lose a server.
@@ -27,9 +30,20 @@ pub const SMALLEST: [&str; 10] = [
 #[derive(Debug)]
 pub struct Cluster {
     folder: tempfile::TempDir,
+    dir: PathBuf,
+    /// The network namespace that everything runs in.
+    network: Option<String>,
     program: PathBuf,
     /// Of `ff2ctl up`.
     shape: Vec<String>,
+}
+
+/// Where a cluster is put. By default in a folder of its own, on the host's loopback network.
+#[derive(Debug, Default)]
+pub struct Site<'a> {
+    /// The folder that it keeps everything in.
+    pub dir: Option<&'a Path>,
+    pub network: Option<&'a network::Network>,
 }
 
 impl Cluster {
@@ -40,19 +54,22 @@ impl Cluster {
 
     /// As [`Cluster::start`], of another shape: arguments of `ff2ctl up`.
     pub fn start_with(shape: &[&str]) -> Result<Self> {
-        // Not in /tmp: it may be a tmpfs, which has no direct I/O.
-        let target = target_folder()?;
-        let below = target.join("tmp");
-        fs::create_dir_all(&below).context("create the folder of test clusters")?;
-        let folder = tempfile::Builder::new().prefix("cluster-").tempdir_in(below)?;
-        let program = target.join("debug/ff2ctl");
+        Self::start_at(&Site::default(), shape)
+    }
+
+    /// As [`Cluster::start_with`], somewhere else.
+    pub fn start_at(site: &Site<'_>, shape: &[&str]) -> Result<Self> {
+        let folder = scratch_folder("cluster-")?;
+        let program = target_folder()?.join("debug/ff2ctl");
         ensure!(
             program.exists(),
             "{} is missing: run `cargo build --workspace --bins` first",
             program.display()
         );
         let shape = shape.iter().map(|&part| part.to_owned()).collect();
-        let cluster = Self { folder, program, shape };
+        let dir = site.dir.map_or_else(|| folder.path().join("cluster"), Path::to_path_buf);
+        let network = site.network.map(|network| network.path());
+        let cluster = Self { folder, dir, network, program, shape };
         cluster.up()?;
         Ok(cluster)
     }
@@ -65,7 +82,7 @@ impl Cluster {
     }
 
     pub fn dir(&self) -> PathBuf {
-        self.folder.path().join("cluster")
+        self.dir.clone()
     }
 
     pub fn mount(&self) -> PathBuf {
@@ -86,9 +103,17 @@ impl Cluster {
     }
 
     pub fn ctl_output(&self, args: &[&str]) -> Result<Output> {
-        Command::new(&self.program)
+        let mut command = match &self.network {
+            None => Command::new(&self.program),
+            Some(network) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={network}")).arg(&self.program);
+                command
+            }
+        };
+        command
             .arg("--dir")
-            .arg(self.dir())
+            .arg(&self.dir)
             .args(args)
             .output()
             .with_context(|| format!("start {}", self.program.display()))
@@ -109,6 +134,35 @@ impl Cluster {
         let ps = self.json(&["ps"])?;
         let list = ps.as_array().or_else(|| ps["processes"].as_array());
         Ok(list.context("ps prints a list")?.clone())
+    }
+
+    /// What `ps` says of a process that is named `role/index`.
+    fn process(&self, name: &str) -> Result<Value> {
+        let is_it = |known: &Value| {
+            let role = known["role"].as_str().unwrap_or("");
+            format!("{role}/{}", known["index"]) == name
+        };
+        self.processes()?.into_iter().find(is_it).with_context(|| format!("there is no {name}"))
+    }
+
+    /// The ports that a process listens on.
+    pub fn ports(&self, name: &str) -> Result<Vec<u64>> {
+        let process = self.process(name)?;
+        let addresses = process["addresses"].as_object().context("ps shows addresses")?;
+        let ports =
+            addresses.values().filter_map(|at| at.as_str()?.rsplit(':').next()?.parse().ok());
+        Ok(ports.collect())
+    }
+
+    /// Sends a signal to a process that is named `role/index`.
+    pub fn signal(&self, name: &str, signal: Signal) -> Result<()> {
+        let pid = pid_of(&self.process(name)?).with_context(|| format!("{name} does not run"))?;
+        kill_process(pid, signal).with_context(|| format!("signal {name}"))
+    }
+
+    /// All servers and mounts that run.
+    pub fn pids(&self) -> Result<Vec<Pid>> {
+        Ok(self.processes()?.iter().filter_map(pid_of).collect())
     }
 
     /// `role/index` of the metad that leads `group`.
@@ -193,6 +247,14 @@ pub fn may_skip(missing: &str) -> bool {
     allowed
 }
 
+/// Whether the test runs as root. If not it fails, unless what needs root may be left out.
+pub fn is_root() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    let missing = "changing users, mounts or networks needs root";
+    assert!(is_root || may_skip(missing), "{missing}; FF2_TEST_ALLOW_SKIP=1 leaves this out");
+    is_root
+}
+
 /// The last lines of each daemon's log, for a failed test.
 fn print_logs(dir: &Path) {
     let Ok(entries) = fs::read_dir(dir) else { return };
@@ -204,6 +266,30 @@ fn print_logs(dir: &Path) {
             eprintln!("{line}");
         }
     }
+}
+
+/// Kills these processes in one moment, and waits for their end. Starts no program: see [`load`].
+pub fn kill_at_once(pids: &[Pid]) -> Result<()> {
+    for pid in pids {
+        kill_process(*pid, Signal::KILL).context("kill")?;
+    }
+    for pid in pids {
+        while test_kill_process(*pid).is_ok() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    Ok(())
+}
+
+fn pid_of(process: &Value) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(process["pid"].as_u64()?).ok()?)
+}
+
+/// A folder that goes when it is dropped. Not in /tmp: that may be a tmpfs, which has no direct I/O.
+pub fn scratch_folder(prefix: &str) -> Result<tempfile::TempDir> {
+    let below = target_folder()?.join("tmp");
+    fs::create_dir_all(&below).context("create the folder of tests")?;
+    Ok(tempfile::Builder::new().prefix(prefix).tempdir_in(below)?)
 }
 
 /// The folder that cargo builds into: tests run from `target/debug/deps`.

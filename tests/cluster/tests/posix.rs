@@ -18,7 +18,7 @@ use std::{
 };
 
 use ff2_cluster_tests::{
-    Cluster, may_skip,
+    Cluster, is_root, may_skip,
     suite::{inodes, wait_collected},
 };
 use rustix::{
@@ -396,14 +396,6 @@ fn as_user(uid: u32, gid: u32, line: &str, dir: &Path) -> bool {
     let mut shell = Command::new("sh");
     shell.args(["-c", line]).current_dir(dir).uid(uid).gid(gid);
     shell.output().unwrap().status.success()
-}
-
-/// Without root there is no other user; then the test fails, unless it may be left out.
-fn is_root() -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    let missing = "changing the user needs root";
-    assert!(is_root || may_skip(missing), "{missing}; FF2_TEST_ALLOW_SKIP=1 leaves this out");
-    is_root
 }
 
 fn permissions(dir: &Path) {

@@ -1,0 +1,40 @@
+//! Links that are cut: to a server that still reaches everybody, and between servers that all run.
+
+use std::{thread, time::Duration};
+
+use ff2_cluster_tests::{Cluster, SMALLEST, Site, is_root, load::Load, network::Network};
+
+const CUT: Duration = Duration::from_secs(8);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Half-open: what the victim sends arrives, so it counts as alive; nothing reaches it.
+#[test]
+fn servers_that_nobody_reaches_are_waited_for_or_replaced() {
+    if !is_root() {
+        return;
+    }
+    let network = Network::make().unwrap();
+    let site = Site { network: Some(&network), ..Site::default() };
+    // By TCP: what goes through shared memory cannot be cut.
+    let shape = [&SMALLEST[..], &["--tcp"]].concat();
+    let cluster = Cluster::start_at(&site, &shape).unwrap();
+    let load = Load::start(&cluster.mount().join("load"), 4).unwrap();
+    thread::sleep(Duration::from_secs(2));
+    let mut victims = vec![vec!["storaged/1".to_owned()]];
+    victims.push(vec![cluster.leader(1).unwrap()]);
+    victims.push(vec![cluster.leader(0).unwrap(), "storaged/2".to_owned()]);
+    for victims in victims {
+        let ports: Vec<u64> =
+            victims.iter().flat_map(|victim| cluster.ports(victim).unwrap()).collect();
+        network.cut(&ports).unwrap();
+        thread::sleep(CUT);
+        network.heal().unwrap();
+        cluster.wait_healthy(Duration::from_secs(90)).unwrap();
+    }
+    let writers = load.stop().unwrap();
+    cluster.remount().unwrap();
+    for writer in &writers {
+        writer.check().unwrap();
+        assert!(writer.pause_max < PAUSE_MAX, "{writer:?} waited too long");
+    }
+}

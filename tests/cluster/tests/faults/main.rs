@@ -1,0 +1,11 @@
+//! What befalls machines, on real processes: power cuts, disks that fail, servers that stop, links that are
+//! cut, indexes that are destroyed. The load sees a pause and no error; nothing acknowledged is lost.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod cut_links;
+mod destroyed;
+mod failing_disk;
+mod power_cut;
+mod programs;
+mod stopped;
