@@ -12,6 +12,7 @@ mod life;
 mod locks;
 mod many;
 mod mapped;
+mod rings;
 mod subtrees;
 mod users;
 mod ways;
