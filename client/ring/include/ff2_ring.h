@@ -3,7 +3,8 @@
  * each and without the kernel's page cache. Link with -lff2_ring.
  *
  * Functions return 0 (or a count, where they say so) or a negative errno; ff2_ring_error() then has
- * a sentence. A ring belongs to one thread at a time; a program may have several.
+ * a sentence. A ring belongs to one thread at a time, and to the process that made it; a program may
+ * have several.
  */
 #ifndef FF2_RING_H
 #define FF2_RING_H

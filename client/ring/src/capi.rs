@@ -244,11 +244,7 @@ pub unsafe extern "C" fn ff2_ring_reap(
         // SAFETY: no more than `max` are found, for which the caller says there is room.
         unsafe { ptr::write(completions.add(place), CCompletion { user_data, result }) };
     }
-    match outcome {
-        // What came before the end is not lost; the next call tells of it.
-        Err(_) if !found.is_empty() => number(found.len()),
-        outcome => told(outcome, number),
-    }
+    told(outcome, number)
 }
 
 /// # Safety

@@ -38,7 +38,7 @@ impl Default for Options {
     }
 }
 
-/// A ring belongs to one thread at a time; a program may have several. Dropped, the mount forgets its
+/// A ring belongs to one thread at a time, and to the process that made it; a program may have several. Dropped, the mount forgets its
 /// files and regions; reads under way are given up, writes go on to their end.
 #[derive(Debug)]
 pub struct Ring {
@@ -126,7 +126,8 @@ impl Ring {
     }
 
     /// Submits what was pushed, waits for at least `min` completions (as many as are outstanding, if that
-    /// is less) and returns all that there are. Fewer only when the time is over; `None` waits for ever.
+    /// is less) and returns all that there are. Fewer only when the time is over (`None` waits for ever) or the
+    /// mount is gone.
     pub fn reap(&mut self, min: usize, timeout: Option<Duration>) -> Result<Vec<Completion>> {
         let mut found = Vec::new();
         self.reap_into(&mut found, usize::MAX, min, timeout)?;
@@ -154,8 +155,15 @@ impl Ring {
                 }
             }
             let count = found.len() - before;
-            if count >= min || !self.wait(min - count, deadline)? {
+            if count >= min {
                 return Ok(count);
+            }
+            match self.wait(min - count, deadline) {
+                Ok(true) => {}
+                Ok(false) => return Ok(count),
+                // What came before the end is not lost; the next call tells of it.
+                Err(_) if count > 0 => return Ok(count),
+                Err(gone) => return Err(gone),
             }
         }
     }
@@ -184,7 +192,7 @@ impl Ring {
         match heard {
             Ok(heard) => Ok(heard),
             // Its last completions may have come before it went.
-            Err(_) if !self.side.waits(wanted) => Ok(true),
+            Err(_) if !self.side.waits(1) => Ok(true),
             Err(gone) => {
                 self.side.wakes();
                 let why = self.side.memory().line(Line::ClosedBy).load(Ordering::Acquire);

@@ -19,6 +19,8 @@ pub(super) struct RingFile {
     pub(super) may_write: bool,
     /// Writes go to the end.
     pub(super) appends: bool,
+    /// Writes are followed by an fsync.
+    pub(super) syncs: bool,
 }
 
 /// Who has a descriptor has the right that it was opened with. While the program has it open, the kernel
@@ -61,6 +63,6 @@ pub(super) fn find(
         let why = "the mount does not know the file as open: open it again";
         return Err(Answer::refusal(libc::ESTALE, why));
     };
-    let appends = flags.contains(OFlags::APPEND);
-    Ok(RingFile { file, handle, may_read, may_write, appends })
+    let (appends, syncs) = (flags.contains(OFlags::APPEND), flags.contains(OFlags::DSYNC));
+    Ok(RingFile { file, handle, may_read, may_write, appends, syncs })
 }

@@ -151,6 +151,9 @@ async fn write(at: &Arc<Mounted>, file: &RingFile, asked: &Transfer) -> Result<u
     let (offset, length) = if file.appends { (0, 0) } else { (asked.file_offset, asked.length) };
     at.drop_some_pages(inode, offset, length).await;
     let written = written? as u64;
+    if file.syncs {
+        file.file.fsync().await?;
+    }
     at.traffic.written_bytes.inc_by(written);
     Ok(written)
 }

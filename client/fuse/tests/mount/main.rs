@@ -13,6 +13,7 @@ mod locks;
 mod many;
 mod mapped;
 mod rings;
+mod rings_c;
 mod subtrees;
 mod users;
 mod ways;

@@ -190,6 +190,26 @@ fn two_mounts_see_what_rings_wrote_and_synced() {
     there.stop();
 }
 
+/// As the kernel does for `write(2)`: else a small file would be with the namespace after an fsync only.
+#[test]
+fn writes_of_a_synced_file_are_seen_by_others_at_once() {
+    let Some(world) = world() else { return };
+    let (here, there) = (world.mount("here"), world.mount("there"));
+    let mut synced = OpenOptions::new();
+    let file = synced.write(true).create(true).truncate(false).custom_flags(libc::O_DSYNC);
+    let file = file.open(here.at("f")).unwrap();
+    let mut ring = ring(&here);
+    let region = ring.region(4096).unwrap();
+    let registered = ring.file(&file).unwrap();
+    for length in (100..4000).step_by(100) {
+        let op = Op::write(registered, 0, &region, 0..length).unwrap();
+        assert_eq!(one(&mut ring, op).unwrap(), length);
+        assert_eq!(fs::metadata(there.at("f")).unwrap().len(), length as u64);
+    }
+    here.stop();
+    there.stop();
+}
+
 /// Runs something on a thread that has the rights of user 4242 only.
 fn as_stranger<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let run = move || {
