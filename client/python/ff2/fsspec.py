@@ -53,9 +53,9 @@ def _range(descriptor, start, end):
 class Ff2File(AbstractBufferedFile):
     """A file that is open for reading."""
 
-    def __init__(self, fs, path, **kwargs):
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        kwargs.setdefault("size", os.fstat(self._descriptor).st_size)
+    def __init__(self, fs, path, descriptor, **kwargs):
+        self._descriptor = descriptor
+        kwargs.setdefault("size", os.fstat(descriptor).st_size)
         super().__init__(fs, path, "rb", **kwargs)
 
     def fileno(self):
@@ -91,7 +91,9 @@ class Ff2FileSystem(LocalFileSystem):
             return super()._open(path, mode, block_size=block_size, **kwargs)
         kwargs.pop("autocommit", None)
         kwargs.pop("compression", None)
-        return Ff2File(self, self._strip_protocol(path), block_size=block_size or 4 << 20, **kwargs)
+        path = self._strip_protocol(path)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return Ff2File(self, path, descriptor, block_size=block_size or 4 << 20, **kwargs)
 
     def cat_file(self, path, start=None, end=None, **_):
         """The bytes of a file, or a part of them; negative places count from its end."""

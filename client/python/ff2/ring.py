@@ -83,7 +83,8 @@ class Ring:
         pointer = ctypes.c_void_p()
         _check(self._functions.ff2_ring_connect(os.fsencode(path), entries, ctypes.byref(pointer)))
         self._ring = pointer
-        self._completed = (Completed * min(entries, 4096))()
+        # As many as a ring has that was rounded up.
+        self._completed = (Completed * (1 << (entries - 1).bit_length()))()
         self._pieces = None
         self._process = os.getpid()
 

@@ -47,6 +47,14 @@ def test_the_ring_reads_and_writes_what_the_mount_does(ring):
     ring.fsync(number, 78)
     assert ring.reap() == [(78, 0)]
     assert path.read_bytes()[8:17] == data[8:10].tobytes() + b"first" + data[15:17].tobytes()
+    with ff2.Ring(FOLDER, entries=3) as small:
+        with open(path, "rb") as file:
+            number = small.file(file)
+        for _ in range(4):
+            small.fsync(number)
+        with pytest.raises(ff2.RingError, match="full"):
+            small.fsync(number)
+        assert len(small.reap(4)) == 4
     assert ring.reap(1, timeout=5) == [], "nothing is outstanding, so nothing is waited for"
 
 
@@ -240,6 +248,8 @@ def test_fsspec():
     assert not fs.exists(base)
     with pytest.raises(FileNotFoundError):
         fs.cat_file(f"{base}/f")
+    with pytest.raises(FileNotFoundError):
+        fs.open(f"{base}/f")
 
 
 def test_numpy_is_not_needed_to_read():

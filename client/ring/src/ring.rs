@@ -38,8 +38,9 @@ impl Default for Options {
     }
 }
 
-/// A ring belongs to one thread at a time, and to the process that made it; a program may have several. Dropped, the mount forgets its
-/// files and regions; reads under way are given up, writes go on to their end.
+/// A ring belongs to one thread at a time, and to the process that made it; a program may have several.
+/// Dropped, the mount forgets its files and regions; reads under way are given up, writes go on to their
+/// end.
 #[derive(Debug)]
 pub struct Ring {
     socket: OwnedFd,

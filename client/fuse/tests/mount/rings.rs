@@ -132,7 +132,7 @@ fn small_files_and_appends_are_written_as_by_the_kernel() {
     let region = ring.region(4096).unwrap();
     region.write(0, b"0123456789");
     let path = mount.at("small");
-    let small = ring.file(&both(&path)).unwrap();
+    let small = ring.file(both(&path)).unwrap();
     assert_eq!(one(&mut ring, Op::write(small, 2, &region, 0..5).unwrap()).unwrap(), 5);
     assert_eq!(fs::read(&path).unwrap(), b"\0\x0001234");
     let log = OpenOptions::new().append(true).create(true).open(mount.at("log")).unwrap();
