@@ -42,6 +42,11 @@ pub(crate) const RING_REGION_BYTES_PER_USER_MAX: u64 = 256 << 30;
 /// What one ring has in progress: as much as keeps the servers busy, so that a class can go first.
 pub(crate) const RING_OPERATIONS_RUNNING_MAX: usize = 64;
 pub(crate) const RING_BYTES_RUNNING_MAX: u64 = 32 << 20;
+/// Reads of one file that go to the servers together: so many, each of at most so many bytes.
+pub(crate) const RING_READS_TOGETHER_MAX: usize = 16;
+pub(crate) const RING_SMALL_READ_BYTES_MAX: u64 = 64 << 10;
+/// Then each goes on alone: one may be waiting for a chain that is down.
+pub(crate) const RING_READS_TOGETHER_PATIENCE: Duration = Duration::from_millis(500);
 /// Copies of what rings write, of 4 KiB each.
 pub(crate) const RING_WRITE_PAGES: u32 = 16_384;
 /// How long a process is taken to have the groups that it had.

@@ -63,6 +63,8 @@ pub(super) fn find(
         let why = "the mount does not know the file as open: open it again";
         return Err(Answer::refusal(libc::ESTALE, why));
     };
-    let (appends, syncs) = (flags.contains(OFlags::APPEND), flags.contains(OFlags::DSYNC));
+    let appends = flags.contains(OFlags::APPEND);
+    // rustix means O_SYNC by its DSYNC, of which this is one of two bits.
+    let syncs = flags.bits() & libc::O_DSYNC.cast_unsigned() != 0;
     Ok(RingFile { file, handle, may_read, may_write, appends, syncs })
 }

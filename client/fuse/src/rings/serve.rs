@@ -12,10 +12,14 @@ use ff2_ring::{
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::net::UnixStream;
 
-use super::{asks::Ring, work::Work};
+use super::{
+    asks::Ring,
+    work::{self, Work},
+};
 use crate::{limits, mounted::Mounted};
 
-type Running = Pin<Box<dyn Future<Output = (u64, Completed)> + Send>>;
+/// Bytes that they were to move, and what came of them.
+type Running = Pin<Box<dyn Future<Output = (u64, Vec<Completed>)> + Send>>;
 
 /// Serves until the program is gone, breaks the rules, or the mount ends.
 pub(super) async fn serve(at: Arc<Mounted>, ring: Arc<Ring>, memory: RingMemory, bell: StdStream) {
@@ -112,17 +116,29 @@ impl Served<'_> {
             if !may_run || running.len() >= limits::RING_OPERATIONS_RUNNING_MAX {
                 return;
             }
-            let Some(work) = self.waiting.pop() else { return };
-            let bytes = work.bytes();
+            let works = self.pop_together();
+            let bytes = works.iter().map(Work::bytes).sum();
             self.bytes += bytes;
             let at = self.at.clone();
-            running.push(Box::pin(async move { (bytes, work.run(at).await) }));
+            running.push(Box::pin(async move { (bytes, work::run(at, works).await) }));
         }
     }
 
-    fn post(&mut self, bytes: u64, completed: Completed) {
+    /// The next operation, with those behind it that can go to the servers together with it.
+    fn pop_together(&mut self) -> Vec<Work> {
+        let mut works: Vec<Work> = self.waiting.pop().into_iter().collect();
+        while works.len() < limits::RING_READS_TOGETHER_MAX
+            && let (Some(first), Some(next)) = (works.first(), self.waiting.peek())
+            && first.goes_with(next)
+        {
+            works.extend(self.waiting.pop());
+        }
+        works
+    }
+
+    fn post(&mut self, bytes: u64, completed: Vec<Completed>) {
         self.bytes -= bytes;
-        self.side.post(completed);
+        completed.into_iter().for_each(|completed| self.side.post(completed));
     }
 
     fn publish(&mut self, bell: &UnixStream) {

@@ -1,6 +1,6 @@
 //! One operation of a ring, as the mount does it for the kernel.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use ff2_client::{Code, Result, SharedBuf, Status};
 use ff2_ring::{
@@ -77,8 +77,21 @@ impl Work {
         }
     }
 
-    /// Dropped in the middle, a read ends and anything else goes on.
-    pub(super) async fn run(self, at: Arc<Mounted>) -> Completed {
+    /// Whether another one is a small read of the same file as this one.
+    pub(super) fn goes_with(&self, other: &Self) -> bool {
+        let is_small = |work: &Self| {
+            work.range().is_some() && work.bytes() <= limits::RING_SMALL_READ_BYTES_MAX
+        };
+        Arc::ptr_eq(&self.file, &other.file) && is_small(self) && is_small(other)
+    }
+
+    /// What a read reads.
+    fn range(&self) -> Option<Range<u64>> {
+        let Kind::Read(transfer) = &self.kind else { return None };
+        Some(transfer.file_offset..transfer.file_offset + transfer.length)
+    }
+
+    async fn run(self, at: Arc<Mounted>) -> Completed {
         let Self { file, user_data, kind } = self;
         let inode = file.file.inode().0;
         let name = match &kind {
@@ -112,18 +125,59 @@ impl Work {
     }
 }
 
+/// Runs operations that go together, or one. Dropped in the middle, reads end and anything else goes on.
+pub(super) async fn run(at: Arc<Mounted>, mut works: Vec<Work>) -> Vec<Completed> {
+    if works.len() > 1 {
+        let together =
+            tokio::time::timeout(limits::RING_READS_TOGETHER_PATIENCE, read_together(&at, &works));
+        // Each has its own outcome then.
+        if let Ok(Ok(completed)) = together.await {
+            return completed;
+        }
+    } else if let Some(work) = works.pop() {
+        return vec![work.run(at).await];
+    }
+    futures::future::join_all(works.into_iter().map(|work| work.run(at.clone()))).await
+}
+
+/// Small reads of one file, with a call for each server.
+async fn read_together(at: &Mounted, works: &[Work]) -> Result<Vec<Completed>> {
+    let file = &works[0].file;
+    let inode = file.file.inode().0;
+    let detail = format!("inode {inode}, {} reads", works.len());
+    let _operation = at.operations.begin("ring_reads", detail);
+    at.lock_owners.check(&at.client, file.handle).await?;
+    let ranges: Vec<Range<u64>> = works.iter().filter_map(Work::range).collect();
+    let found = file.file.read_ranges(&ranges).await?;
+    let done = works.iter().zip(found).map(|(work, pieces)| {
+        let moved = match &work.kind {
+            Kind::Read(transfer) => transfer.fill(at, &pieces),
+            Kind::Write(_) | Kind::Fsync => 0,
+        };
+        Completed { user_data: work.user_data, result: i64::try_from(moved).unwrap_or(i64::MAX) }
+    });
+    Ok(done.collect())
+}
+
 /// Fewer bytes than asked for only at the end of the file.
 async fn read(at: &Mounted, file: &RingFile, asked: &Transfer) -> Result<u64> {
     at.lock_owners.check(&at.client, file.handle).await?;
     let pieces = file.file.read_pieces(asked.file_offset, asked.length).await?;
-    let mut moved = 0;
-    for piece in &pieces {
-        // The one copy: programs may not see the memory that is shared with servers.
-        asked.region.memory.write(asked.region_offset + moved, piece);
-        moved += piece.len();
+    Ok(asked.fill(at, &pieces))
+}
+
+impl Transfer {
+    /// Puts bytes that were read into the region, and counts them.
+    fn fill(&self, at: &Mounted, pieces: &[SharedBuf]) -> u64 {
+        let mut moved = 0;
+        for piece in pieces {
+            // The one copy: programs may not see the memory that is shared with servers.
+            self.region.memory.write(self.region_offset + moved, piece);
+            moved += piece.len();
+        }
+        at.traffic.read_bytes.inc_by(moved as u64);
+        moved as u64
     }
-    at.traffic.read_bytes.inc_by(moved as u64);
-    Ok(moved as u64)
 }
 
 /// Durable on the chains when it returns, or, of a small file, with the fsync.
