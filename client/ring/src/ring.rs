@@ -147,6 +147,7 @@ impl Ring {
         let min = min.min(max).min(self.side.outstanding() as usize);
         let before = found.len();
         let deadline = timeout.and_then(|time| Instant::now().checked_add(time));
+        let mut is_over = false;
         loop {
             while found.len() - before < max {
                 match self.side.reap() {
@@ -156,12 +157,12 @@ impl Ring {
                 }
             }
             let count = found.len() - before;
-            if count >= min {
+            if count >= min || is_over {
                 return Ok(count);
             }
             match self.wait(min - count, deadline) {
-                Ok(true) => {}
-                Ok(false) => return Ok(count),
+                // Also of a time that is over: some may have come, though fewer than were waited for.
+                Ok(heard) => is_over = !heard,
                 // What came before the end is not lost; the next call tells of it.
                 Err(_) if count > 0 => return Ok(count),
                 Err(gone) => return Err(gone),

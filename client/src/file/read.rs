@@ -75,8 +75,8 @@ impl File {
     }
 
     /// Several ranges at once, with one call for each server that has some of them; each as by
-    /// [`File::read_pieces`]. For small reads at random places: nothing is read ahead. All of them fail
-    /// together, and wait for each other.
+    /// [`File::read_pieces`], of any length. Nothing is read ahead. All of them fail together, and wait for
+    /// each other.
     pub async fn read_ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<Vec<SharedBuf>>> {
         if !self.how.read && !self.how.execute {
             return Err(Status::new(Code::BadHandle, "the file is not open for reading"));

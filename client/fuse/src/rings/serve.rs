@@ -18,8 +18,14 @@ use super::{
 };
 use crate::{limits, mounted::Mounted};
 
-/// Bytes that they were to move, and what came of them.
-type Running = Pin<Box<dyn Future<Output = (u64, Vec<Completed>)> + Send>>;
+/// What came of operations that ran, and the bytes that they were to move.
+enum Came {
+    Done(u64, Vec<Completed>),
+    /// Nothing yet: they must run each by itself.
+    Apart(Vec<Work>),
+}
+
+type Running = FuturesUnordered<Pin<Box<dyn Future<Output = Came> + Send>>>;
 
 /// Serves until the program is gone, breaks the rules, or the mount ends.
 pub(super) async fn serve(at: Arc<Mounted>, ring: Arc<Ring>, memory: RingMemory, bell: StdStream) {
@@ -59,12 +65,12 @@ struct Served<'a> {
 
 impl Served<'_> {
     async fn run(&mut self, bell: &UnixStream) -> Result<(), Broken> {
-        let mut running: FuturesUnordered<Running> = FuturesUnordered::new();
+        let mut running = Running::new();
         loop {
             let mut moved = self.take()?;
             self.start(&running);
-            while let Some(Some((bytes, completed))) = running.next().now_or_never() {
-                self.post(bytes, completed);
+            while let Some(Some(came)) = running.next().now_or_never() {
+                self.end(came, &running);
                 moved = true;
             }
             self.publish(bell);
@@ -82,8 +88,8 @@ impl Served<'_> {
             let woken = tokio::select! {
                 () = self.ring.stop.cancelled() => false,
                 readable = bell.readable() => readable.is_ok() && silence(bell),
-                Some((bytes, completed)) = running.next(), if !running.is_empty() => {
-                    self.post(bytes, completed);
+                Some(came) = running.next(), if !running.is_empty() => {
+                    self.end(came, &running);
                     true
                 }
             };
@@ -109,7 +115,7 @@ impl Served<'_> {
     }
 
     /// As many as may run beside each other; one that is larger than the bound runs alone.
-    fn start(&mut self, running: &FuturesUnordered<Running>) {
+    fn start(&mut self, running: &Running) {
         while let Some(next) = self.waiting.peek() {
             let is_room = self.bytes + next.bytes() <= limits::RING_BYTES_RUNNING_MAX;
             let may_run = running.is_empty() || is_room;
@@ -117,10 +123,26 @@ impl Served<'_> {
                 return;
             }
             let works = self.pop_together();
-            let bytes = works.iter().map(Work::bytes).sum();
+            let bytes: u64 = works.iter().map(Work::bytes).sum();
             self.bytes += bytes;
+            if works.len() == 1 {
+                self.run_apart(works, running);
+                continue;
+            }
             let at = self.at.clone();
-            running.push(Box::pin(async move { (bytes, work::run(at, works).await) }));
+            running.push(Box::pin(async move {
+                match work::run_together(&at, works).await {
+                    Ok(completed) => Came::Done(bytes, completed),
+                    Err(works) => Came::Apart(works),
+                }
+            }));
+        }
+    }
+
+    fn run_apart(&self, works: Vec<Work>, running: &Running) {
+        for work in works {
+            let (at, bytes) = (self.at.clone(), work.bytes());
+            running.push(Box::pin(async move { Came::Done(bytes, vec![work.run(at).await]) }));
         }
     }
 
@@ -136,9 +158,14 @@ impl Served<'_> {
         works
     }
 
-    fn post(&mut self, bytes: u64, completed: Vec<Completed>) {
-        self.bytes -= bytes;
-        completed.into_iter().for_each(|completed| self.side.post(completed));
+    fn end(&mut self, came: Came, running: &Running) {
+        match came {
+            Came::Done(bytes, completed) => {
+                self.bytes -= bytes;
+                completed.into_iter().for_each(|completed| self.side.post(completed));
+            }
+            Came::Apart(works) => self.run_apart(works, running),
+        }
     }
 
     fn publish(&mut self, bell: &UnixStream) {

@@ -88,10 +88,11 @@ impl Work {
     /// What a read reads.
     fn range(&self) -> Option<Range<u64>> {
         let Kind::Read(transfer) = &self.kind else { return None };
-        Some(transfer.file_offset..transfer.file_offset + transfer.length)
+        Some(transfer.range())
     }
 
-    async fn run(self, at: Arc<Mounted>) -> Completed {
+    /// Dropped in the middle, a read ends and anything else goes on.
+    pub(super) async fn run(self, at: Arc<Mounted>) -> Completed {
         let Self { file, user_data, kind } = self;
         let inode = file.file.inode().0;
         let name = match &kind {
@@ -125,19 +126,16 @@ impl Work {
     }
 }
 
-/// Runs operations that go together, or one. Dropped in the middle, reads end and anything else goes on.
-pub(super) async fn run(at: Arc<Mounted>, mut works: Vec<Work>) -> Vec<Completed> {
-    if works.len() > 1 {
-        let together =
-            tokio::time::timeout(limits::RING_READS_TOGETHER_PATIENCE, read_together(&at, &works));
-        // Each has its own outcome then.
-        if let Ok(Ok(completed)) = together.await {
-            return completed;
-        }
-    } else if let Some(work) = works.pop() {
-        return vec![work.run(at).await];
+/// Runs reads that go together. `Err`: each must be run by itself, and has its own outcome.
+pub(super) async fn run_together(
+    at: &Mounted,
+    works: Vec<Work>,
+) -> std::result::Result<Vec<Completed>, Vec<Work>> {
+    let patience = limits::RING_READS_TOGETHER_PATIENCE;
+    match tokio::time::timeout(patience, read_together(at, &works)).await {
+        Ok(Ok(completed)) => Ok(completed),
+        Ok(Err(_)) | Err(_) => Err(works),
     }
-    futures::future::join_all(works.into_iter().map(|work| work.run(at.clone()))).await
 }
 
 /// Small reads of one file, with a call for each server.
@@ -159,14 +157,21 @@ async fn read_together(at: &Mounted, works: &[Work]) -> Result<Vec<Completed>> {
     Ok(done.collect())
 }
 
-/// Fewer bytes than asked for only at the end of the file.
+/// Fewer bytes than asked for only at the end of the file. Nothing is read ahead: how much is in flight is
+/// for the program to say, and what it asked for must not wait for what it did not.
 async fn read(at: &Mounted, file: &RingFile, asked: &Transfer) -> Result<u64> {
     at.lock_owners.check(&at.client, file.handle).await?;
-    let pieces = file.file.read_pieces(asked.file_offset, asked.length).await?;
-    Ok(asked.fill(at, &pieces))
+    let range = asked.range();
+    let found = file.file.read_ranges(std::slice::from_ref(&range)).await?;
+    Ok(found.iter().map(|pieces| asked.fill(at, pieces)).sum())
 }
 
 impl Transfer {
+    /// Of the file; its end was found to be a number.
+    fn range(&self) -> Range<u64> {
+        self.file_offset..self.file_offset + self.length
+    }
+
     /// Puts bytes that were read into the region, and counts them.
     fn fill(&self, at: &Mounted, pieces: &[SharedBuf]) -> u64 {
         let mut moved = 0;

@@ -8,7 +8,7 @@ use std::{
         unix::fs::{FileExt, OpenOptionsExt, PermissionsExt},
     },
     path::Path,
-    sync::atomic::Ordering::Relaxed,
+    sync::atomic::Ordering::{Relaxed, SeqCst},
     thread,
     time::Duration,
 };
@@ -23,7 +23,7 @@ use ff2_ring::{
 };
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::{Mount, pattern, until, world};
+use crate::{Mount, fake::CHUNK_SIZE, pattern, until, world};
 
 /// Nothing here takes that long: who waits so long waits for ever.
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
@@ -642,4 +642,67 @@ fn small_reads_in_one_batch_have_each_their_bytes() {
         }
     }
     mount.stop();
+}
+
+/// Reads that went together do not wait for one of a chain that is down.
+#[test]
+fn reads_of_other_chains_go_on() {
+    let Some(world) = world() else { return };
+    let mount = world.mount("m");
+    let chunk = CHUNK_SIZE as usize;
+    let body = pattern(9 * chunk, 6);
+    fs::write(mount.at("f"), &body).unwrap();
+    let mut ring = ring(&mount);
+    let region = ring.region(9 * 100).unwrap();
+    let file = ring.file(File::open(mount.at("f")).unwrap()).unwrap();
+    let mut waited = 0;
+    for chain in 1..=4 {
+        world.fake.state.stuck_chain.store(chain, SeqCst);
+        for place in 0..9 {
+            let range = place * 100..(place + 1) * 100;
+            ring.push(Op::read(file, (place * chunk) as u64, &region, range).unwrap()).unwrap();
+        }
+        // The file lies on three of the four chains in turn, so at most three of them wait.
+        let found = ring.reap(6, PATIENCE).unwrap().len();
+        assert!(found >= 6, "only {found} of 9 went on");
+        if waited == 0 && found < 9 {
+            // Those that wait are no reason to keep back what there is when the time is over.
+            ring.push(Op::fsync(file)).unwrap();
+            let some = ring.reap(10 - found, Some(Duration::from_secs(2))).unwrap();
+            assert_eq!(some.len(), 1, "the fsync");
+        }
+        waited += 9 - found;
+        world.fake.state.stuck_chain.store(0, SeqCst);
+        assert_eq!(found + ring.reap(9 - found, PATIENCE).unwrap().len(), 9);
+        for place in 0..9 {
+            let mut bytes = [0; 100];
+            region.read(place * 100, &mut bytes);
+            assert!(bytes == body[place * chunk..][..100], "chain {chain}, chunk {place}");
+        }
+    }
+    assert!(waited > 0, "no chain of the file was ever down");
+    mount.stop();
+}
+
+#[test]
+fn a_killed_mount_is_told_to_its_rings() {
+    let Some(world) = world() else { return };
+    let mount = world.mount("m");
+    let mut ring = ring(&mount);
+    let file = ring.file(both(&mount.at("f"))).unwrap();
+    world.fake.state.silent.store(true, SeqCst);
+    let region = ring.region(100).unwrap();
+    ring.push(Op::write(file, 0, &region, 0..100).unwrap()).unwrap();
+    ring.push(Op::fsync(file)).unwrap();
+    ring.submit();
+    mount.signal(libc::SIGKILL);
+    // The outcome of neither is known, unless it came before the end.
+    let closed = loop {
+        match ring.reap(2, PATIENCE) {
+            Ok(found) => assert!(!found.is_empty(), "a ring waits for a mount that is gone"),
+            Err(closed) => break closed,
+        }
+    };
+    assert!(matches!(closed, Error::Closed { .. }), "{closed}");
+    world.fake.state.silent.store(false, SeqCst);
 }
