@@ -24,11 +24,11 @@ bench: build
 
 build:
 	@deploy/install-packages.sh
-	cargo build --locked --workspace --bins
+	cargo build --locked --workspace --lib --bins
 
 release:
 	@deploy/install-packages.sh
-	cargo build --locked --workspace --bins --release
+	cargo build --locked --workspace --lib --bins --release
 
 check: test
 

@@ -30,6 +30,8 @@ test)
     for program in git python3; do
         command -v "$program" >/dev/null || packages="$packages $program"
     done
+    # The Python package is tested in an environment of its own, which pip fills.
+    python3 -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
     ;;
 bench) packages="$packages fio" ;;
 *)

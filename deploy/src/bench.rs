@@ -30,6 +30,7 @@ mod host;
 mod idle;
 mod meta;
 mod raft;
+mod ring;
 mod tree;
 
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -48,6 +49,8 @@ pub(crate) enum Args {
     Idle(idle::Args),
     /// What the disk under the cluster does by itself (needs `fio`).
     Disk(disk::Args),
+    /// Reads by a user ring, and the disk's own (needs `fio`).
+    Ring(ring::Args),
     /// A raft group alone: three replicas in this process.
     Raft(raft::Args),
 }
@@ -139,6 +142,7 @@ pub(crate) fn run(dir: &Path, args: &Args, json: bool) -> Result<()> {
             Args::Tree(args) => tree::run(&Mounted::find(&dir, &work)?, args)?,
             Args::Idle(args) => idle::run(&dir, args, &work)?,
             Args::Disk(args) => disk::run(&dir, args, &work)?,
+            Args::Ring(args) => ring::run(&Mounted::find(&dir, &work)?, &dir, args)?,
             Args::Raft(args) => raft::run(&dir, args, &work)?,
         };
         output.print(&json!(figures), || {
@@ -274,6 +278,8 @@ mod tests {
             "meta --files 0",
             "meta --threads 0",
             "disk --seconds 0",
+            "ring --depth 0",
+            "ring --size 0",
             "disk --size 0",
             "all --size 0",
             "checkpoint --programs 0",

@@ -14,6 +14,7 @@
 //! - [`inline`]: what it wrote into small files, and the namespace does not know yet
 //! - [`sequence`]: exactly-once numbers, of namespace mutations and of chunk updates
 //! - [`holds`]: which unlinked inodes must live because they are open here
+//! - [`two_classes`]: which waiting operation of a user ring goes next
 #![forbid(unsafe_code)]
 
 pub mod callbacks;
@@ -26,6 +27,7 @@ pub mod prefetch;
 pub mod read_plan;
 pub mod retry;
 pub mod sequence;
+pub mod two_classes;
 pub mod write_plan;
 
 pub use callbacks::HeldCallbacks;
@@ -37,6 +39,7 @@ pub use prefetch::Prefetch;
 pub use read_plan::{ReadBatch, ReadPlan, ReadSpan, plan_read, read_spans};
 pub use retry::{Attempts, Failure, GiveUp, RetryPolicy, Step};
 pub use sequence::{Channels, Mutations};
+pub use two_classes::TwoClasses;
 pub use write_plan::{WriteOrder, WriteSpan, write_spans};
 
 /// The next value of a SplitMix64 generator: jitter and spreading, nothing that must be secret.

@@ -34,5 +34,8 @@ pub const CHANNELS_MAX: u32 = 256;
 /// Namespace mutations of one session in flight. The leader keeps an answer for each.
 pub const MUTATIONS_MAX: usize = 256;
 
+/// Operations of the high class that go while one of the low class waits, before that one goes.
+pub const HIGH_BEFORE_LOW_MAX: u32 = 8;
+
 const _: () = assert!(PREFETCH_MIN.is_power_of_two() && PREFETCH_MAX >= PREFETCH_MIN);
 const _: () = assert!(READ_BATCH_BYTES_MAX <= ff2_proto::limits::BULK_BYTES_MAX as u64);

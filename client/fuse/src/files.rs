@@ -37,6 +37,13 @@ impl<T> Handles<T> {
         self.open.read().get(&number).cloned()
     }
 
+    /// The first one that is so.
+    pub(crate) fn find(&self, is_it: impl Fn(&T) -> bool) -> Option<(u64, Arc<T>)> {
+        let open = self.open.read();
+        let found = open.iter().find(|(_, handle)| is_it(handle));
+        found.map(|(number, handle)| (*number, handle.clone()))
+    }
+
     pub(crate) fn remove(&self, number: u64) -> Option<Arc<T>> {
         self.open.write().remove(&number)
     }

@@ -30,6 +30,7 @@ mod mount;
 mod mounted;
 mod ops;
 mod requests;
+mod rings;
 mod told;
 mod tune;
 mod who;

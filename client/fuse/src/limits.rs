@@ -31,6 +31,24 @@ pub(crate) const INSTANTIATION: Duration = Duration::from_millis(100);
 pub(crate) const TTL_MARGIN: Duration = Duration::from_millis(500);
 /// What a namespace without callbacks said is trusted for no longer.
 pub(crate) const UNTOLD_CACHE: Duration = Duration::from_secs(1);
+/// Connections for rings that wait to be accepted, and the pause when none can be.
+pub(crate) const RINGS_WAITING_MAX: i32 = 128;
+pub(crate) const RINGS_PAUSE: Duration = Duration::from_millis(100);
+/// Rings of a mount, and of one user; each has a thread, which mostly sleeps.
+pub(crate) const RINGS_MAX: usize = 1024;
+pub(crate) const RINGS_PER_USER_MAX: usize = 128;
+/// What the regions of one user's rings have together: room in the mount's address space.
+pub(crate) const RING_REGION_BYTES_PER_USER_MAX: u64 = 256 << 30;
+/// What one ring has in progress: as much as keeps the servers busy, so that a class can go first.
+pub(crate) const RING_OPERATIONS_RUNNING_MAX: usize = 64;
+pub(crate) const RING_BYTES_RUNNING_MAX: u64 = 32 << 20;
+/// Reads of one file that go to the servers together: so many, each of at most so many bytes.
+pub(crate) const RING_READS_TOGETHER_MAX: usize = 16;
+pub(crate) const RING_SMALL_READ_BYTES_MAX: u64 = 64 << 10;
+/// Then each goes on alone: one may be waiting for a chain that is down.
+pub(crate) const RING_READS_TOGETHER_PATIENCE: Duration = Duration::from_millis(500);
+/// Copies of what rings write, of 4 KiB each.
+pub(crate) const RING_WRITE_PAGES: u32 = 16_384;
 /// How long a process is taken to have the groups that it had.
 pub(crate) const GROUPS_AGE: Duration = Duration::from_secs(1);
 pub(crate) const GROUPS_CACHED_MAX: usize = 4096;

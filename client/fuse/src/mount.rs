@@ -27,6 +27,7 @@ use crate::{
     lock_owners::LockOwners,
     mounted::{Mounted, Traffic},
     requests::Requests,
+    rings::{self, Rings},
     tune,
     who::Groups,
 };
@@ -57,6 +58,9 @@ pub async fn serve(config: Arc<MountConfig>, runtime: Runtime) -> Result<()> {
     .with_context(|| format!("mount at {}", mount_point.display()))?;
     if let Some(invalidations) = invalidations {
         runtime.tasks.spawn(coherence::serve(at.clone(), invalidations));
+    }
+    if let Err(error) = serve_rings(&at, &mount_point, &executors) {
+        tracing::warn!(%error, "no user rings");
     }
     show(&runtime, &at, &config, mounted.way);
     // Kept to the end: its pipe is what the guard waits on.
@@ -150,9 +154,17 @@ fn mounted(
         operations: runtime.operations.clone(),
         traffic,
         requests: TaskTracker::new(),
+        rings: Rings::default(),
         last: Mutex::default(),
         notifier: OnceLock::new(),
     })
+}
+
+fn serve_rings(at: &Arc<Mounted>, mount_point: &Path, executors: &Executors) -> Result<()> {
+    let device = tune::device_of(mount_point)?.context("the mount is not listed")?;
+    let (major, minor) = device.split_once(':').context("a device has two numbers")?;
+    let device = (major.parse()?, minor.parse()?);
+    Ok(rings::start(at, device, executors.handles().to_vec())?)
 }
 
 /// What the admin socket shows of the mount.
@@ -169,6 +181,7 @@ fn show(runtime: &Runtime, at: &Arc<Mounted>, config: &MountConfig, by: Way) {
             "open_directories": at.directories.count(),
             "known_inodes": at.known.count(),
             "callbacks": at.client.callbacks(),
+            "user_rings": at.rings.shown(),
             "told_names": at.coherence.told.count(),
             "chain_read_bytes": totals.read_bytes,
             "chain_written_bytes": totals.written_bytes,
@@ -255,6 +268,7 @@ fn take_away(unmounter: &Unmounter, place: &Path) -> io::Result<()> {
 
 /// Closes what is open, reports what was written, ends the session.
 async fn finish(at: &Mounted) {
+    at.rings.stop().await;
     at.requests.close();
     if tokio::time::timeout(limits::DRAIN, at.requests.wait()).await.is_err() {
         tracing::warn!(requests = at.requests.len(), "requests in progress are given up");

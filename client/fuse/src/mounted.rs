@@ -19,6 +19,7 @@ use crate::{
     known::Known,
     lock_owners::LockOwners,
     requests::Place,
+    rings::Rings,
     who::Groups,
 };
 
@@ -50,6 +51,7 @@ pub(crate) struct Mounted {
     pub(crate) operations: Operations,
     pub(crate) traffic: Traffic,
     pub(crate) requests: TaskTracker,
+    pub(crate) rings: Rings,
     /// What the namespace said last, for when it says nothing.
     pub(crate) last: Mutex<Last>,
     /// To the kernel, once the mount stands.
@@ -104,9 +106,14 @@ impl Mounted {
     /// Makes the kernel forget an inode's pages and attributes. It waits for pages that are being read,
     /// so it must not hold up the tasks that read them.
     pub(crate) async fn drop_pages(&self, inode: u64) {
+        self.drop_some_pages(inode, 0, 0).await;
+    }
+
+    /// As [`Mounted::drop_pages`], of a range; of no length: to the end.
+    pub(crate) async fn drop_some_pages(&self, inode: u64, offset: u64, length: u64) {
         let Some(notifier) = self.notifier.get().cloned() else { return };
         let known_as = self.for_kernel(inode);
-        let drop = move || notifier.forget_pages(known_as, 0, 0);
+        let drop = move || notifier.forget_pages(known_as, offset, length);
         match tokio::task::spawn_blocking(drop).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(inode, %error, "the kernel keeps its pages"),

@@ -50,7 +50,7 @@ pub(crate) fn raise_read_ahead(mount_point: &Path) -> io::Result<()> {
 
 /// `major:minor` of what is mounted on top at this path. Read from the list of mounts: a `stat`
 /// would be a request to ourselves.
-fn device_of(mount_point: &Path) -> io::Result<Option<String>> {
+pub(crate) fn device_of(mount_point: &Path) -> io::Result<Option<String>> {
     let path = fs::canonicalize(mount_point.parent().unwrap_or(Path::new("/")))?
         .join(mount_point.file_name().unwrap_or_default());
     let list = fs::read_to_string("/proc/self/mountinfo")?;

@@ -74,6 +74,43 @@ impl File {
         self.read_range(room, range).await
     }
 
+    /// Several ranges at once, with one call for each server that has some of them; each as by
+    /// [`File::read_pieces`], of any length. Nothing is read ahead. All of them fail together, and wait for
+    /// each other.
+    pub async fn read_ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<Vec<SharedBuf>>> {
+        if !self.how.read && !self.how.execute {
+            return Err(Status::new(Code::BadHandle, "the file is not open for reading"));
+        }
+        self.inode.check_alive()?;
+        let end = ranges.iter().map(|range| range.end).max().unwrap_or_default();
+        let size = self.size_for(end).await?;
+        let within = |range: &Range<u64>| range.start..range.end.min(size);
+        let ranges: Vec<Range<u64>> = ranges.iter().map(within).collect();
+        let mut found = vec![Vec::new(); ranges.len()];
+        let mut in_chunks = Vec::new();
+        for (place, range) in ranges.iter().enumerate().filter(|(_, range)| !range.is_empty()) {
+            if let Some(bytes) = self.read_inline(range).await? {
+                found[place].push(bytes);
+                continue;
+            }
+            self.shared().settle_range(&self.inode, range).await;
+            in_chunks.push((place, range));
+        }
+        let (layout, chains) = self.inode.layout();
+        let (mut spans, mut places) = (Vec::new(), Vec::new());
+        for (place, range) in in_chunks {
+            let length = range.end - range.start;
+            let own = read_spans(self.inode.id, &layout, &chains, range.start, length);
+            places.extend(own.iter().map(|_| place));
+            spans.extend(own);
+        }
+        if !spans.is_empty() {
+            let pieces = self.read_spans(&self.shared().pool, &spans).await?;
+            places.into_iter().zip(pieces).for_each(|(place, piece)| found[place].push(piece));
+        }
+        Ok(found)
+    }
+
     /// The file's size. If it is not certain that what is known is fresh the namespace is asked; if only
     /// its age is known, not for a read that ends within.
     async fn size_for(&self, end: u64) -> Result<u64> {
@@ -125,12 +162,18 @@ impl File {
         let spans = read_spans(self.inode.id, &layout, &chains, range.start, length);
         // Of several pieces, each with a buffer of its own, some might find no room.
         let pool = room.filter(|_| spans.len() == 1).unwrap_or(&shared.pool);
-        let _budget = take_budget(shared, &spans).await;
+        self.read_spans(pool, &spans).await
+    }
+
+    /// The bytes of spans within the file, one piece for each.
+    async fn read_spans(&self, pool: &Arc<BufPool>, spans: &[ReadSpan]) -> Result<Vec<SharedBuf>> {
+        let shared = self.shared();
+        let _budget = take_budget(shared, spans).await;
         let deadline = shared.deadline();
         // A grant is renewed as needed.
         for _ in 0..limits::GRANT_RENEWALS_MAX {
             let grant = self.inode.read_grant();
-            match shared.chains.read_into(pool, &spans, &grant, deadline).await {
+            match shared.chains.read_into(pool, spans, &grant, deadline).await {
                 Ok(pieces) => return Ok(pieces.into_iter().map(|piece| piece.bytes).collect()),
                 Err(failure) if failure.code == Code::GrantExpired => self.renew_grant().await?,
                 Err(failure) => return Err(failure),

@@ -64,6 +64,8 @@ pub(crate) struct State {
     pub(crate) down: AtomicU32,
     /// The index of chunks for which there is no space; `u32::MAX`: none.
     pub(crate) full_chunk: AtomicU32,
+    /// The chain that serves no reads for a while; 0: none.
+    pub(crate) stuck_chain: AtomicU32,
     /// The metad answers nothing about names.
     pub(crate) silent: AtomicBool,
     /// The next writing opens that are held as long as `holding`.
@@ -110,6 +112,7 @@ impl Fake {
             lose_updates: AtomicU32::new(0),
             down: AtomicU32::new(0),
             full_chunk: AtomicU32::new(u32::MAX),
+            stuck_chain: AtomicU32::new(0),
             silent: AtomicBool::new(false),
             hold_opens: AtomicU32::new(0),
             holding: AtomicBool::new(false),
@@ -528,6 +531,9 @@ impl Node {
         grant: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<pb::ReadPartReply, Status> {
+        if part.chain == self.0.stuck_chain.load(SeqCst) {
+            return Err(Code::Fenced.into());
+        }
         let grant = self.check(part.chain, part.chain_version, grant)?;
         let key = part.chunk.ok_or(Code::InvalidArgument)?;
         if grant.inode != key.inode || !(grant.read || grant.write) {

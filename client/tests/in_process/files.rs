@@ -33,6 +33,32 @@ async fn what_is_written_is_read() {
 }
 
 #[tokio::test]
+async fn ranges_are_read_as_one_by_one() {
+    let fake = Fake::start().await;
+    let client = connect(&fake).await;
+    for length in [5 * CHUNK + 777, 3000] {
+        let file = client.open("/many", OpenHow::read_write().create(0o644)).await.unwrap();
+        file.truncate(0).await.unwrap();
+        let bytes = pattern(length as usize, length);
+        assert_eq!(file.write_at(0, &bytes).await.unwrap(), bytes.len());
+        let ends = [(7, 8), (0, 0), (CHUNK - 3, CHUNK + 5), (2 * CHUNK, 4 * CHUNK), (10, 3000)];
+        let mut ranges: Vec<_> = ends.iter().map(|(start, end)| *start..*end).collect();
+        ranges.extend([length - 1..length + 9, length..length + 1, length + 5..length + 6]);
+        let found = file.read_ranges(&ranges).await.unwrap();
+        assert_eq!(found.len(), ranges.len());
+        for (range, pieces) in ranges.iter().zip(found) {
+            let (start, end) = (range.start.min(length) as usize, range.end.min(length) as usize);
+            let found: Vec<u8> = pieces.iter().flat_map(|piece| piece.to_vec()).collect();
+            assert!(found == bytes[start..end.max(start)], "{range:?} of {length}");
+        }
+        assert!(file.read_ranges(&[]).await.unwrap().is_empty());
+        file.close().await.unwrap();
+    }
+    let file = client.open("/many", OpenHow::write()).await.unwrap();
+    assert_eq!(file.read_ranges(&[]).await.unwrap_err().code, Code::BadHandle);
+}
+
+#[tokio::test]
 async fn holes_read_as_zeros() {
     let fake = Fake::start().await;
     let client = connect(&fake).await;

@@ -27,7 +27,7 @@ pub(crate) struct Args {
 }
 
 /// Enough to keep a disk busy with 1 MiB each.
-const STREAM_DEPTH: usize = 8;
+pub(super) const STREAM_DEPTH: usize = 8;
 
 struct Run {
     work: &'static str,
@@ -75,9 +75,24 @@ fn runs(depth: usize) -> [Run; 5] {
 
 /// Runs on the disk that holds `dir`.
 pub(super) fn run(dir: &Path, args: &Args, stop: &Stop) -> Result<Vec<Figure>> {
+    run_some(dir, args, stop, |_| true)
+}
+
+/// As [`run`], the reads only.
+pub(super) fn reads(dir: &Path, args: &Args, stop: &Stop) -> Result<Vec<Figure>> {
+    run_some(dir, args, stop, |run| run.mode.ends_with("read"))
+}
+
+fn run_some(
+    dir: &Path,
+    args: &Args,
+    stop: &Stop,
+    is_wanted: impl Fn(&&Run) -> bool,
+) -> Result<Vec<Figure>> {
     std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     let file = dir.join(format!("bench-disk-{}", std::process::id()));
-    let figures = runs(args.depth).iter().map(|run| fio(&file, run, args, stop)).collect();
+    let runs = runs(args.depth);
+    let figures = runs.iter().filter(is_wanted).map(|run| fio(&file, run, args, stop)).collect();
     // The file may not exist if fio could not start.
     let _ = std::fs::remove_file(&file);
     figures

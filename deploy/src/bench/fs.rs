@@ -175,17 +175,17 @@ impl<'a> Bench<'a> {
 }
 
 /// Random places: xorshift, since quality does not matter here, and the same places in every run do.
-struct Places {
+pub(super) struct Places {
     state: u64,
     count: u64,
 }
 
 impl Places {
-    fn new(seed: u64, count: u64) -> Self {
+    pub(super) fn new(seed: u64, count: u64) -> Self {
         Self { state: 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed + 1), count }
     }
 
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.state ^= self.state << 13;
         self.state ^= self.state >> 7;
         self.state ^= self.state << 17;

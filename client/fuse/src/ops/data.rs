@@ -85,7 +85,7 @@ pub(crate) async fn write(at: Arc<Mounted>, caller: &Caller, asked: Write) -> Re
 
 /// A program that somebody without privileges writes to lends its own to nobody any more. The kernel
 /// leaves that to us, and says when.
-async fn drop_privileges(at: &Mounted, caller: &Caller, file: &File) -> Result<()> {
+pub(crate) async fn drop_privileges(at: &Mounted, caller: &Caller, file: &File) -> Result<()> {
     let known = file.known_attr();
     let lends = known.mode & (libc::S_ISUID | libc::S_ISGID) != 0;
     if !lends && known.extras & extras::CAPABILITY == 0 {

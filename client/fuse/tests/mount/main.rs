@@ -12,6 +12,8 @@ mod life;
 mod locks;
 mod many;
 mod mapped;
+mod rings;
+mod rings_c;
 mod subtrees;
 mod users;
 mod ways;
