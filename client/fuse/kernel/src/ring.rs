@@ -60,6 +60,8 @@ pub(crate) struct Ring {
     port: Arc<Port>,
     /// Answers whose payload some operation still uses.
     late: Vec<(usize, Commit)>,
+    /// A file that the kernel knows: the last that somebody wanted to lock.
+    locked: u64,
 }
 
 /// A queue of the kernel's.
@@ -102,6 +104,7 @@ impl Ring {
             queues: queues.iter().map(queue).collect(),
             port: Arc::default(),
             late: Vec::new(),
+            locked: crate::abi::ROOT,
         })
     }
 
@@ -126,12 +129,16 @@ impl Ring {
                 let commit = entry.prepare(answered.reply);
                 self.commit(answered.entry, commit)?;
             }
+            let mut late_queues = Vec::new();
             for (entry, commit) in std::mem::take(&mut self.late) {
+                late_queues.push(self.entries[entry].queue);
                 self.commit(entry, commit)?;
             }
             if signalled || self.has_to_submit() {
                 self.turn()?;
             }
+            // One of them may have been to show whether requests wait, which nobody looked at then.
+            late_queues.into_iter().for_each(|queue| self.look_at_waiting(queue));
             signalled = false;
             let mut arrived = 0;
             while arrived < BATCH
@@ -225,7 +232,12 @@ impl Ring {
             Ok((header, _)) if header.opcode == opcode::SETLKW && self.is_crowded(queue) => {
                 answer.send(Reply::error(Errno(libc::ENOLCK)));
             }
-            Ok((header, decoded)) => session.hand_on(&header, decoded, answer),
+            Ok((header, decoded)) => {
+                if header.opcode == opcode::SETLKW {
+                    self.locked = header.inode;
+                }
+                session.hand_on(&header, decoded, answer);
+            }
             // Dropped, the answer is an error.
             Err(malformed) => tracing::error!(%malformed, "a request is not understood"),
         }

@@ -252,6 +252,13 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
             id => self.member(id),
         };
         let leads = raft.state == StateRole::Leader;
+        // Who has just come in counts for little until the old configuration, whose votes are needed as
+        // well, is left: nobody who reads this should stop another one before.
+        let conf = store.conf();
+        let votes = |id: &u64| {
+            let is_joint = !conf.voters_outgoing.is_empty();
+            conf.voters.contains(id) && (!is_joint || conf.voters_outgoing.contains(id))
+        };
         let members = store.membership().members.keys().map(|id| {
             let member = self.member(*id);
             let progress = raft.prs().get(*id).filter(|_| leads);
@@ -260,7 +267,7 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
                 raft_id: *id,
                 address: member.address,
                 match_index: progress.map_or(0, |peer| peer.matched),
-                voter: store.conf().voters.contains(id),
+                voter: votes(id),
                 recently_active: *id == raft.id || progress.is_some_and(|p| p.recent_active),
             }
         });

@@ -58,7 +58,8 @@ impl Ring {
     /// Has the kernel look whether requests of a queue wait for an entry, when one is there.
     pub(super) fn look_at_waiting(&self, place: usize) {
         let Queue { number, .. } = self.queues[place];
-        let asked = cpu::visit(number.into(), || self.device.ask_for_a_message()).flatten();
+        let asked =
+            cpu::visit(number.into(), || self.device.ask_for_a_message(self.locked)).flatten();
         if let Err(error) = asked {
             // Of a CPU that is not there, nothing comes either.
             tracing::debug!(queue = number, %error, "whether requests wait is not known");
