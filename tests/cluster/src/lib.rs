@@ -188,6 +188,26 @@ impl Cluster {
         Ok(format!("fuse/{}", process["index"]))
     }
 
+    /// The targets on the disk in this folder.
+    pub fn targets_on(&self, disk: &Path) -> Result<Vec<u64>> {
+        let list = self.json(&["target", "list"])?;
+        let list = list.as_array().context("targets are listed")?;
+        let is_here = |target: &&Value| target["disk"].as_str().map(Path::new) == Some(disk);
+        let here = list.iter().filter(is_here).filter_map(|target| target["id"].as_u64());
+        Ok(here.collect())
+    }
+
+    /// Puts an empty disk in the place of disk 0 of a storage server that is down, and formats it.
+    pub fn renew_disk(&self, storaged: u32) -> Result<()> {
+        let own = self.dir.join(format!("storaged-{storaged}"));
+        let disk = own.join("disk-0");
+        fs::remove_dir_all(&disk).context("take the disk out")?;
+        fs::create_dir(&disk).context("put a disk in")?;
+        let mut format = Command::new(self.program("ff2-storaged"));
+        format.arg("--config").arg(own.join("storaged.toml")).arg("format");
+        suite::run(&mut format).map(drop)
+    }
+
     /// Waits until nothing is dead, missing or catching up.
     pub fn wait_healthy(&self, at_most: Duration) -> Result<()> {
         let started = Instant::now();

@@ -6,12 +6,10 @@ use std::{
     fs::{self, File},
     io::Write,
     path::Path,
-    process::Command,
     time::Duration,
 };
 
 use ff2_cluster_tests::Cluster;
-use serde_json::Value;
 
 const WHOLE: Duration = Duration::from_secs(120);
 
@@ -25,36 +23,19 @@ fn write(path: &Path, bytes: &[u8]) {
     file.sync_all().unwrap();
 }
 
-/// The targets on the disk in this folder.
-fn targets_on(cluster: &Cluster, disk: &Path) -> Vec<u64> {
-    let list = cluster.json(&["target", "list"]).unwrap();
-    let is_here = |target: &&Value| target["disk"].as_str().map(Path::new) == Some(disk);
-    let here = list.as_array().unwrap().iter().filter(is_here);
-    here.map(|target| target["id"].as_u64().unwrap()).collect()
-}
-
 #[test]
 fn a_lost_disk_is_replaced() {
     let cluster = Cluster::start().unwrap();
     let root = cluster.mount();
     write(&root.join("before"), &body(1));
-    let own = cluster.dir().join("storaged-0");
-    let disk = own.join("disk-0");
-    let lost = targets_on(&cluster, &disk);
+    let disk = cluster.dir().join("storaged-0/disk-0");
+    let lost = cluster.targets_on(&disk).unwrap();
     assert!(!lost.is_empty(), "no target lies on {}", disk.display());
 
     cluster.ctl(&["kill", "storaged/0"]).unwrap();
-    fs::remove_dir_all(&disk).unwrap();
-    fs::create_dir(&disk).unwrap();
     // The others go on.
     write(&root.join("meanwhile"), &body(2));
-    let format = Command::new(cluster.program("ff2-storaged"))
-        .arg("--config")
-        .arg(own.join("storaged.toml"))
-        .arg("format")
-        .output()
-        .unwrap();
-    assert!(format.status.success(), "{}", String::from_utf8_lossy(&format.stderr));
+    cluster.renew_disk(0).unwrap();
     cluster.up().unwrap();
     let first = lost[0].to_string();
     let why = cluster.json(&["why", &first]).unwrap()["reasons"].to_string();
@@ -70,7 +51,7 @@ fn a_lost_disk_is_replaced() {
     }
     write(&root.join("after"), &body(3));
     cluster.wait_healthy(WHOLE).unwrap();
-    let mut here = targets_on(&cluster, &disk);
+    let mut here = cluster.targets_on(&disk).unwrap();
     here.sort_unstable();
     made.sort_unstable();
     assert_eq!(here, made);

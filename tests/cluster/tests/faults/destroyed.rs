@@ -1,7 +1,7 @@
 //! Databases that are destroyed where they were synced: whoever owns one refuses to serve from it, says
 //! so, and gets its data back from the others.
 
-use std::{fs, path::Path, process::Command, thread, time::Duration};
+use std::{fs, path::Path, thread, time::Duration};
 
 use ff2_cluster_tests::{Cluster, load::Load};
 
@@ -33,36 +33,19 @@ fn a_destroyed_index_is_refused_and_its_targets_are_made_anew() {
     let cluster = Cluster::start().unwrap();
     let load = Load::start(&cluster.mount().join("load"), 4).unwrap();
     thread::sleep(Duration::from_secs(2));
-    let own = cluster.dir().join("storaged-3");
-    let disk = own.join("disk-0");
+    let disk = cluster.dir().join("storaged-3/disk-0");
     cluster.ctl(&["kill", "storaged/3"]).unwrap();
     destroy(&disk.join("index"));
     let refused = cluster.up().unwrap_err();
     let said = format!("{refused:#}\n{}", last_lines(&cluster, "storaged-3"));
     assert!(said.contains("disk-0"), "it does not say which disk: {said}");
 
-    let list = cluster.json(&["target", "list"]).unwrap();
-    let here = |target: &&serde_json::Value| target["disk"].as_str().map(Path::new) == Some(&disk);
-    let lost: Vec<String> = list
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(here)
-        .map(|target| target["id"].to_string())
-        .collect();
+    let lost = cluster.targets_on(&disk).unwrap();
     assert!(!lost.is_empty(), "no target lies on {}", disk.display());
-    fs::remove_dir_all(&disk).unwrap();
-    fs::create_dir(&disk).unwrap();
-    let format = Command::new(cluster.program("ff2-storaged"))
-        .arg("--config")
-        .arg(own.join("storaged.toml"))
-        .arg("format")
-        .output()
-        .unwrap();
-    assert!(format.status.success(), "{}", String::from_utf8_lossy(&format.stderr));
+    cluster.renew_disk(3).unwrap();
     cluster.up().unwrap();
     for target in &lost {
-        cluster.ctl(&["target", "replace", target, "--disk", "0"]).unwrap();
+        cluster.ctl(&["target", "replace", &target.to_string(), "--disk", "0"]).unwrap();
     }
     cluster.wait_healthy(WHOLE).unwrap();
     let writers = load.stop().unwrap();
