@@ -73,13 +73,6 @@ impl Device {
         Ok(self.send(code, 0, &[], parts)?)
     }
 
-    /// Makes the kernel send a message that says nothing: the bytes 0 to 0 of a file, which must be a regular
-    /// one for some kernels. It goes the way of the requests made on this CPU.
-    pub(crate) fn ask_for_a_message(&self, inode: u64) -> io::Result<()> {
-        let nothing = abi::RetrieveOut { unique: 0, inode, offset: 0, size: 0, padding: 0 };
-        self.notify(abi::notify::RETRIEVE, &[nothing.as_bytes()])
-    }
-
     fn send(
         &self,
         error: i32,

@@ -228,8 +228,6 @@ pub(crate) enum Notice {
         unique: u64,
     },
     Destroy,
-    /// What [`crate::device::Device::ask_for_a_message`] asked for.
-    Asked,
 }
 
 /// What a message turned out to be.

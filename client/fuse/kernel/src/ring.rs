@@ -3,8 +3,10 @@
 //! The kernel has a queue of requests for each CPU, and each queue has entries: a header and a payload
 //! that the kernel was told of when the entry was registered. A request arrives as the completion of
 //! the entry's command, its parts lying in header and payload; the answer is put in their place and the
-//! command is given again. An entry that is with us takes no other request, so a queue whose entries
-//! run short gets more.
+//! command is given again. An entry that is with us takes no other request. The kernel looks at the
+//! requests for which it found no entry only when an answer arrives, not when an entry is added: so a
+//! queue has all its entries from the start, and those that may stay long (waits for locks) are kept
+//! from taking the last.
 //!
 //! The addresses never change, so the payload is the kernel's interface to the bytes of reads and
 //! writes. It is a pool of exactly one buffer: an operation may keep a write's bytes, or read into the
@@ -17,7 +19,6 @@
 
 mod entry;
 mod port;
-mod supply;
 
 use std::{
     io,
@@ -36,9 +37,8 @@ use crate::{
     abi::{RingCommand, opcode, uring},
     answer::Answer,
     device::Device,
-    limits::{BATCH, COMPLETIONS, ENTRIES_FIRST, LATE_PAUSE, SUBMISSIONS},
+    limits::{BATCH, LATE_PAUSE, SUBMISSIONS, away_max},
     reply::{Errno, Reply},
-    request::{Decoded, Notice},
     session::{Filesystem, Session},
 };
 
@@ -55,22 +55,20 @@ pub(crate) struct Ring {
     wake: AsyncFd<OwnedFd>,
     device: Arc<Device>,
     payload_bytes: usize,
+    entries_of_queue: usize,
     entries: Vec<Entry>,
     queues: Vec<Queue>,
     port: Arc<Port>,
     /// Answers whose payload some operation still uses.
     late: Vec<(usize, Commit)>,
-    /// A file that the kernel knows: the last that somebody wanted to lock.
-    locked: u64,
 }
 
 /// A queue of the kernel's.
 #[derive(Debug)]
 struct Queue {
     number: u16,
-    /// Entries, and those of them that the kernel has.
-    entries: usize,
-    with_kernel: usize,
+    /// Entries that the kernel does not have.
+    away: usize,
 }
 
 impl Ring {
@@ -78,12 +76,15 @@ impl Ring {
     pub(crate) fn new(
         device: Arc<Device>,
         queues: &[u16],
+        entries_of_queue: usize,
         payload_bytes: usize,
     ) -> io::Result<Self> {
+        let entries = queues.len() * entries_of_queue;
+        let completions = u32::try_from(entries).map_err(io::Error::other)?;
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
-            .setup_cqsize(COMPLETIONS)
+            .setup_cqsize(completions.max(2 * SUBMISSIONS))
             .build(SUBMISSIONS)?;
         // SAFETY: makes a descriptor, which is ours alone.
         let wake = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
@@ -93,30 +94,34 @@ impl Ring {
         // SAFETY: just made, and owned by nobody else.
         let wake = unsafe { OwnedFd::from_raw_fd(wake) };
         ring.submitter().register_eventfd(wake.as_raw_fd())?;
-        let queue = |number: &u16| Queue { number: *number, entries: 0, with_kernel: 0 };
+        let queue = |number: &u16| Queue { number: *number, away: 0 };
         Ok(Self {
             ring,
             // SAFETY: owned, so that it stays open and the same.
             wake: unsafe { AsyncFd::register_with_interest(wake, Interest::READABLE) }?,
             device,
             payload_bytes,
-            entries: Vec::new(),
+            entries_of_queue,
+            entries: Vec::with_capacity(entries),
             queues: queues.iter().map(queue).collect(),
             port: Arc::default(),
             late: Vec::new(),
-            locked: crate::abi::ROOT,
         })
     }
 
-    /// Gives the kernel the first entries of each queue. When all queues of all rings have some, requests
-    /// come here.
+    /// Gives the kernel the entries of each queue. When all queues of all rings have some, requests come
+    /// here; so the first of each go first.
     pub(crate) fn register(&mut self) -> io::Result<()> {
-        for place in 0..self.queues.len() {
-            self.add_entries(place, ENTRIES_FIRST)?;
+        for _ in 0..self.entries_of_queue {
+            for place in 0..self.queues.len() {
+                let entry = Entry::new(place, self.payload_bytes);
+                let parts = entry.parts();
+                let number = self.entries.len();
+                self.entries.push(entry);
+                self.push(number, uring::REGISTER, 0, Some(parts))?;
+            }
         }
-        self.turn()?;
-        (0..self.queues.len()).for_each(|place| self.look_at_waiting(place));
-        Ok(())
+        self.turn()
     }
 
     /// Serves requests until the connection ends. In the context of the thread's runtime.
@@ -129,16 +134,12 @@ impl Ring {
                 let commit = entry.prepare(answered.reply);
                 self.commit(answered.entry, commit)?;
             }
-            let mut late_queues = Vec::new();
             for (entry, commit) in std::mem::take(&mut self.late) {
-                late_queues.push(self.entries[entry].queue);
                 self.commit(entry, commit)?;
             }
             if signalled || self.has_to_submit() {
                 self.turn()?;
             }
-            // One of them may have been to show whether requests wait, which nobody looked at then.
-            late_queues.into_iter().for_each(|queue| self.look_at_waiting(queue));
             signalled = false;
             let mut arrived = 0;
             while arrived < BATCH
@@ -150,7 +151,6 @@ impl Ring {
                 }
             }
             if arrived > 0 {
-                self.grow()?;
                 // What was handed on gets its turn; its answers go out together.
                 tokio::task::yield_now().await;
                 continue;
@@ -207,7 +207,7 @@ impl Ring {
     ) -> io::Result<bool> {
         let number = usize::try_from(completion.user_data()).expect("an index of ours");
         let queue = self.entries[number].queue;
-        self.queues[queue].with_kernel -= 1;
+        self.queues[queue].away += 1;
         match completion.result() {
             0 => {}
             error if [-libc::ENOTCONN, -libc::ECONNABORTED, -libc::ECANCELED].contains(&error) => {
@@ -225,23 +225,19 @@ impl Ring {
         let place = Place::new(self.port.clone(), number, entry.room());
         let answer = Answer::by_ring(place, unique);
         match entry.take() {
-            Ok((_, Decoded::Notice(Notice::Asked))) => {
-                answer.waive();
-                self.answer_asked(number, unique)?;
-            }
             Ok((header, _)) if header.opcode == opcode::SETLKW && self.is_crowded(queue) => {
                 answer.send(Reply::error(Errno(libc::ENOLCK)));
             }
-            Ok((header, decoded)) => {
-                if header.opcode == opcode::SETLKW {
-                    self.locked = header.inode;
-                }
-                session.hand_on(&header, decoded, answer);
-            }
+            Ok((header, decoded)) => session.hand_on(&header, decoded, answer),
             // Dropped, the answer is an error.
             Err(malformed) => tracing::error!(%malformed, "a request is not understood"),
         }
         Ok(true)
+    }
+
+    /// Whether so many requests are here that no more should come to stay.
+    fn is_crowded(&self, place: usize) -> bool {
+        self.queues[place].away > away_max(self.entries_of_queue)
     }
 
     fn commit(&mut self, number: usize, commit: Commit) -> io::Result<()> {
@@ -250,21 +246,21 @@ impl Ring {
             self.late.push((number, commit));
             return Ok(());
         }
-        let (queue, commit_id) = (entry.queue, entry.commit_id());
-        self.push(queue, number, uring::COMMIT_AND_FETCH, commit_id, None)
+        let commit_id = entry.commit_id();
+        self.queues[entry.queue].away -= 1;
+        self.push(number, uring::COMMIT_AND_FETCH, commit_id, None)
     }
 
     /// Prepares a command; `parts`: the address of an array of header and payload.
     fn push(
         &mut self,
-        queue: usize,
         number: usize,
         command: u32,
         commit_id: u64,
         parts: Option<u64>,
     ) -> io::Result<()> {
-        let said =
-            RingCommand { flags: 0, commit_id, queue: self.queues[queue].number, padding: [0; 6] };
+        let queue = self.queues[self.entries[number].queue].number;
+        let said = RingCommand { flags: 0, commit_id, queue, padding: [0; 6] };
         let mut bytes = [0; 80];
         bytes[..size_of::<RingCommand>()].copy_from_slice(zerocopy::IntoBytes::as_bytes(&said));
         let fd = types::Fd(self.device.as_raw_fd());
@@ -279,9 +275,7 @@ impl Ring {
         // SAFETY: the command points to the entry's array, header and payload, which live as long as the
         // ring does, and which the entry leaves alone until the command completes.
         let pushed = unsafe { self.ring.submission().push(&built) };
-        pushed.map_err(|_| io::Error::other("the submission queue stays full"))?;
-        self.queues[queue].with_kernel += 1;
-        Ok(())
+        pushed.map_err(|_| io::Error::other("the submission queue stays full"))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     executor::Executors,
     init::{Agreed, Offer, Wanted},
     interrupts::Interrupts,
-    limits::READERS_MAX,
+    limits::{READERS_MAX, entries_of_cpu},
     memory::WriteMemory,
     mount::{self, MountOptions, Unmounter},
     notify::Notifier,
@@ -170,6 +170,7 @@ fn rings<F: Filesystem>(
         return Ok(Vec::new());
     }
     let queues = possible_cpus()?;
+    let entries = entries_of_cpu(queues.into());
     let count = executors.handles().len();
     let mut starts = Vec::new();
     for (number, executor) in executors.handles().iter().enumerate() {
@@ -182,7 +183,7 @@ fn rings<F: Filesystem>(
         let (start, begin) = oneshot::channel();
         let (session, device) = (session.clone(), device.clone());
         executor.spawn(async move {
-            let mut ring = match Ring::new(device, &own, payload_bytes) {
+            let mut ring = match Ring::new(device, &own, entries, payload_bytes) {
                 Ok(ring) => ring,
                 // Who asked waits below.
                 Err(error) => return made.send(Err(error)).unwrap_or(()),
@@ -240,7 +241,7 @@ impl<F: Filesystem> Session<F> {
                 list.iter().for_each(|(inode, lookups)| self.filesystem.forget(*inode, *lookups));
             }
             Notice::Interrupt { unique } => self.interrupts.interrupt(unique),
-            Notice::Destroy | Notice::Asked => {}
+            Notice::Destroy => {}
         }
     }
 

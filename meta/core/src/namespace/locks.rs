@@ -6,7 +6,7 @@
 
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use ff2_proto::{Status, pb, status::Code};
@@ -72,11 +72,11 @@ pub(super) fn store(
     for (session, (old, new)) in change {
         count(tx, session, inode, old, new)?;
     }
-    for lock in before.waiting() {
-        tx.kv.delete(&waiting(lock));
-    }
-    for lock in after.waiting() {
-        tx.kv.put(&waiting(lock), Bytes::copy_from_slice(&inode.to_be_bytes()));
+    let waited: BTreeSet<_> = before.waiting().iter().map(waiting).collect();
+    let waits: BTreeSet<_> = after.waiting().iter().map(waiting).collect();
+    waited.difference(&waits).for_each(|key| tx.kv.delete(key));
+    for key in waits.difference(&waited) {
+        tx.kv.put(key, Bytes::copy_from_slice(&inode.to_be_bytes()));
     }
     let key = keys::one(Tag::Locks, inode);
     if after.is_empty() {

@@ -46,7 +46,6 @@ wire! {
     InvalEntryOut { parent: u64, name_bytes: u32, flags: u32, } 16
     DeleteOut { parent: u64, child: u64, name_bytes: u32, padding: u32, } 24
     StoreOut { inode: u64, offset: u64, size: u32, padding: u32, } 24
-    RetrieveOut { unique: u64, inode: u64, offset: u64, size: u32, padding: u32, } 32
     /// What a ring entry's header says of itself.
     RingEntry { flags: u64, commit_id: u64, payload_bytes: u32, padding: u32, reserved: u64, } 32
     /// What a command on the ring says, in its second half.

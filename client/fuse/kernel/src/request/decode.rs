@@ -70,7 +70,6 @@ impl<'a> Message<'a> {
                 Notice::Interrupt { unique: self.args::<abi::InterruptIn>()?.unique }
             }
             opcode::DESTROY => Notice::Destroy,
-            opcode::NOTIFY_REPLY => Notice::Asked,
             _ => return Ok(None),
         }))
     }
