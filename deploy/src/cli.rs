@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     bench, chain, cluster::Folder, completion, config, connect::Access, demo, down, dump, folder,
-    fs, kill, metad, mount, node, output::Output, ps, restart, security, session, status, table,
-    target, up, user, volume, why,
+    fs, kill, metad, mount, node, output::Output, ps, restart, scrub, security, session, status,
+    table, target, up, user, volume, why,
 };
 
 /// Starts, inspects and exercises an ff2 cluster.
@@ -85,6 +85,9 @@ enum Command {
     /// Volumes: what is mounted.
     #[command(subcommand)]
     Volume(volume::Command),
+    /// Reads all that is stored, and repairs what disks lost.
+    #[command(subcommand)]
+    Scrub(scrub::Command),
     /// Sessions: mounts and library users.
     #[command(subcommand)]
     Session(session::Command),
@@ -155,6 +158,7 @@ impl Command {
             Self::Chain(command) => chain::run(around, &command).await,
             Self::Table(command) => table::run(around, &command).await,
             Self::Volume(command) => volume::run(around, &command).await,
+            Self::Scrub(command) => scrub::run(around, &command).await,
             Self::Session(command) => session::run(around, command).await,
             Self::User(command) => user::run(around, &command).await,
             Self::Why(args) => why::run(around, &args).await,
@@ -216,6 +220,7 @@ mod tests {
             "umount /m",
             "node list",
             "node show 3",
+            "node remove 101",
             "target list",
             "target show 7",
             "chain list",
@@ -230,6 +235,8 @@ mod tests {
             "volume create data",
             "volume list",
             "volume show data",
+            "scrub start --wait",
+            "scrub status",
             "session list --json",
             "metad list",
             "metad add 4 --wait 10",

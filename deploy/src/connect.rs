@@ -148,9 +148,11 @@ impl Admin {
         list_sessions(ListSessionsRequest) -> ListSessionsReply;
         add_member(AddMemberRequest) -> AddMemberReply;
         remove_member(RemoveMemberRequest) -> RemoveMemberReply;
+        remove_node(RemoveNodeRequest) -> RemoveNodeReply;
         set_draining(SetDrainingRequest) -> SetDrainingReply;
         replace_target(ReplaceTargetRequest) -> ReplaceTargetReply;
         revive_chain(ReviveChainRequest) -> ReviveChainReply;
+        start_scrub(StartScrubRequest) -> StartScrubReply;
     }
 
     pub(crate) fn patience(self, patience: Duration) -> Self {

@@ -27,6 +27,7 @@ mod own;
 mod process;
 mod ps;
 mod restart;
+mod scrub;
 mod security;
 mod session;
 mod show;

@@ -1,4 +1,4 @@
-//! `ff2ctl node list|show|drain|undrain`.
+//! `ff2ctl node list|show|drain|undrain|remove`.
 
 use anyhow::{Context, Result};
 use ff2_proto::pb;
@@ -22,6 +22,16 @@ pub(crate) enum Command {
     Drain { node: u32 },
     /// Place new chains on it again.
     Undrain { node: u32 },
+    /// Forget a storage node that is stopped for good.
+    ///
+    /// Stop it, and wait until what was on it is made anew on other nodes (`ff2ctl status`); that begins
+    /// after the metads' `replace_after_s`.
+    Remove {
+        node: u32,
+        /// Do it although chains have members there, which are then not made anew.
+        #[arg(long)]
+        shrink: bool,
+    },
 }
 
 pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> {
@@ -31,6 +41,10 @@ pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> 
         Command::Show { node } => one(around, &Picture::of(admin.status().await?), *node),
         Command::Drain { node } => drain(around, &admin, *node, true).await,
         Command::Undrain { node } => drain(around, &admin, *node, false).await,
+        Command::Remove { node, shrink } => {
+            admin.remove_node(pb::RemoveNodeRequest { node: *node, shrink: *shrink }).await?;
+            around.output.print(&json!({ "removed": node }), || format!("removed node {node}"))
+        }
     }
 }
 

@@ -381,6 +381,18 @@ impl Admin for AdminService {
         Ok(Response::new(pb::RemoveMemberReply {}))
     }
 
+    async fn remove_node(
+        &self,
+        request: Request<pb::RemoveNodeRequest>,
+    ) -> Reply<pb::RemoveNodeReply> {
+        let pb::RemoveNodeRequest { node, shrink } = request.into_inner();
+        self.state.leading()?;
+        self.state.check_removal(node, shrink).map_err(|status| self.state.refuse(status))?;
+        self.state.propose(Fact::RemoveNode(pb::RemoveNode { node })).await?;
+        tracing::info!(node, "a storage node was removed");
+        Ok(Response::new(pb::RemoveNodeReply {}))
+    }
+
     async fn set_draining(
         &self,
         request: Request<pb::SetDrainingRequest>,
@@ -411,6 +423,15 @@ impl Admin for AdminService {
         let new = self.state.propose(fact).await?.target;
         tracing::info!(target_id = target, new, node, "a target is replaced");
         Ok(Response::new(pb::ReplaceTargetReply { target: new }))
+    }
+
+    async fn start_scrub(
+        &self,
+        _request: Request<pb::StartScrubRequest>,
+    ) -> Reply<pb::StartScrubReply> {
+        let round = self.state.propose(Fact::StartScrub(pb::StartScrub {})).await?.scrub_round;
+        tracing::info!(round, "a scrub is asked for");
+        Ok(Response::new(pb::StartScrubReply { round }))
     }
 
     async fn revive_chain(

@@ -35,6 +35,8 @@ pub(crate) struct ClusterGroup {
     pub(crate) group: Group<ClusterMachine>,
     pub(crate) lead: Lead,
     pub(crate) lease: ff2_daemon::config::LeaseConfig,
+    /// After which a target that stays away is made anew elsewhere; zero: never.
+    pub(crate) replace_after: Duration,
     pub(crate) cluster_id: String,
 }
 

@@ -84,6 +84,7 @@ impl Metad {
             .context("open the cluster group")?,
             lead: Lead::default(),
             lease: config.lease.clone(),
+            replace_after: Duration::from_secs(config.replace_after_s),
             cluster_id,
         };
         let group = group_config(&config, NAMESPACE_GROUP, &raft);

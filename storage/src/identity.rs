@@ -1,13 +1,14 @@
 //! Who this node is, kept in its data folder: the id that the cluster gave it at its first join.
 
 use std::{
-    fs::{self, File},
-    io::Write,
+    fs,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+
+use crate::replace::replace;
 
 /// `node.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,16 +35,8 @@ impl NodeIdentity {
     /// Replaces what the folder says, durably.
     pub fn save(&self, data_dir: &Path) -> Result<()> {
         let path = file(data_dir);
-        let new = path.with_extension("new");
         let text = serde_json::to_vec_pretty(self).context("print the node's identity")?;
-        let write = || {
-            let mut file = File::create(&new)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            File::open(data_dir)?.sync_all()
-        };
-        write().with_context(|| format!("write {}", path.display()))
+        replace(&path, &text).with_context(|| format!("write {}", path.display()))
     }
 }
 

@@ -19,6 +19,8 @@ pub mod metrics;
 pub mod neighbour;
 pub mod node;
 pub mod payload;
+mod replace;
+pub mod scrub;
 pub mod service;
 pub mod target_driver;
 pub mod targets;

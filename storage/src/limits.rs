@@ -42,6 +42,14 @@ pub const READ_BYTES_MIN: u64 = (2 * shared::BULK_BYTES_MAX + READ_PARTS * (4 <<
 pub const GRANTS: usize = 1_024;
 /// Time between two looks at the whole node: resync shares, failed disks, space.
 pub const HOUSEKEEPING: Duration = Duration::from_millis(200);
+/// Chunks that a scrub takes note of at once.
+pub const SCRUB_PAGE: usize = 256;
+/// What it reads at once.
+pub const SCRUB_BYTES: u32 = 1 << 20;
+/// Time until it looks again at a target that does not serve, or did not answer.
+pub const SCRUB_PAUSE: Duration = Duration::from_secs(1);
+/// Time between two looks whether it is time for a scrub, when nobody asks for one.
+pub const SCRUB_LOOK: Duration = Duration::from_secs(60);
 /// Chunks of one target shown by `/dump`.
 pub const DUMP_LINES: usize = 256;
 

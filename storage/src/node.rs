@@ -19,6 +19,7 @@ use crate::{
     identity::NodeIdentity,
     limits,
     metrics::StorageMetrics,
+    scrub::{Pace, Scrubber, Scrubs},
     service::StorageService,
     target_driver::{CopyBudget, Shared},
     targets::Targets,
@@ -45,7 +46,12 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
     let peers = peers_with(pool.clone());
     let metrics = Arc::new(StorageMetrics::new(&runtime.metrics));
     let rate = config.storage.resync_bytes_per_s;
-    let targets = Targets::new(opened, rate, runtime.stop.child_token());
+    let pace = Pace {
+        bytes_per_s: config.storage.scrub_bytes_per_s,
+        every: Duration::from_secs(config.storage.scrub_every_s),
+    };
+    let scrubs = Scrubs::load(&config.data_dir)?;
+    let targets = Targets::new(opened, rate, scrubs, runtime.stop.child_token());
 
     let mut server =
         ServerConfig::new(&config.cluster_id, key.clone(), pool.clone(), routing.clone());
@@ -81,6 +87,17 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
     targets.start_existing(&shared).await.context("load the targets")?;
     targets.match_routing(node_id, &routing.get(), &shared).await;
     let operations = runtime.operations.clone();
+    let scrubber = Scrubber {
+        targets: targets.clone(),
+        routing: routing.clone(),
+        pool: read_pool.clone(),
+        metrics: metrics.clone(),
+        pace,
+        stop: runtime.stop.child_token(),
+    };
+    for disk in targets.disk_uuids() {
+        runtime.tasks.spawn(scrubber.clone().run(disk));
+    }
     let service = StorageService::new(targets.clone(), key, read_pool, metrics, operations);
     let router = Router::new().add(StorageServer::new(Arc::new(service)));
     show(&runtime, &targets, node_id.0);

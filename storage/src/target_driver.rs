@@ -17,6 +17,7 @@ mod settle;
 use std::{
     collections::HashMap,
     fmt,
+    ops::Bound,
     pin::pin,
     sync::{Arc, LazyLock},
     time::{Duration, Instant},
@@ -101,6 +102,10 @@ pub(crate) enum Mail {
     /// Something without a caller.
     Tell(Input<Payload>),
     Explain(oneshot::Sender<Vec<String>>),
+    Chunks {
+        after: Option<ChunkId>,
+        reply: oneshot::Sender<Vec<(ChunkId, u32)>>,
+    },
 }
 
 /// A part of a chunk to be read into a buffer.
@@ -203,6 +208,16 @@ impl TargetHandle {
         self.seen.lock().clone()
     }
 
+    /// The next committed chunks in the order of their ids, with their lengths in bytes.
+    pub(crate) async fn chunks(
+        &self,
+        after: Option<ChunkId>,
+    ) -> Result<Vec<(ChunkId, u32)>, Status> {
+        let (reply, answer) = oneshot::channel();
+        self.post(Mail::Chunks { after, reply })?;
+        answer.await.map_err(|_| stopping())
+    }
+
     /// Why things of this target wait, for people.
     pub async fn explain(&self) -> Vec<String> {
         let (reply, answer) = oneshot::channel();
@@ -224,6 +239,7 @@ impl TargetHandle {
             sync_done_chunks: report.sync_done_chunks,
             sync_total_chunks: report.sync_total_chunks,
             waiting_for: report.waiting_for,
+            scrub: None,
         }
     }
 
@@ -342,6 +358,13 @@ impl Task {
                 self.step(Input::Read { call, chunk });
             }
             Mail::Tell(input) => self.step(input),
+            Mail::Chunks { after, reply } => {
+                let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+                let records = self.machine.records().range((from, Bound::Unbounded));
+                let chunks = records.map(|(chunk, record)| (*chunk, record.length));
+                // Whoever asked may have gone.
+                let _ = reply.send(chunks.take(limits::SCRUB_PAGE).collect());
+            }
             Mail::Explain(reply) => {
                 let mut lines = self.machine.explain();
                 lines.truncate(limits::DUMP_LINES);

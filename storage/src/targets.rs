@@ -16,6 +16,7 @@ use crate::{
     disks::OpenDisk,
     engine::{LoadedChunk, PendingKind, TargetMeta},
     limits,
+    scrub::Scrubs,
     target_driver::{Shared, TargetHandle},
 };
 
@@ -25,6 +26,7 @@ pub struct Targets {
     disks: Vec<OpenDisk>,
     running: RwLock<BTreeMap<ChainId, TargetHandle>>,
     resync_bytes_per_s: u64,
+    scrubs: Scrubs,
     stop: CancellationToken,
 }
 
@@ -32,17 +34,26 @@ impl Targets {
     pub fn new(
         disks: Vec<OpenDisk>,
         resync_bytes_per_s: u64,
+        scrubs: Scrubs,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self { disks, running: RwLock::default(), resync_bytes_per_s, stop })
+        Arc::new(Self { disks, running: RwLock::default(), resync_bytes_per_s, scrubs, stop })
     }
 
     pub fn of_chain(&self, chain: ChainId) -> Option<TargetHandle> {
         self.running.read().get(&chain).cloned()
     }
 
+    pub(crate) fn scrubs(&self) -> &Scrubs {
+        &self.scrubs
+    }
+
     pub fn all(&self) -> Vec<TargetHandle> {
         self.running.read().values().cloned().collect()
+    }
+
+    pub(crate) fn disk_uuids(&self) -> Vec<[u8; 16]> {
+        self.disks.iter().map(|disk| disk.uuid).collect()
     }
 
     /// (capacity, used) of all disks, in bytes.
@@ -65,7 +76,11 @@ impl Targets {
             // Blocks are not counted by target: the disk's use is shared out evenly.
             disk.map_or(0, |disk| disk.engine.space().used_bytes / targets.max(1) as u64)
         };
-        let targets = self.all().iter().map(|handle| handle.report(used(handle))).collect();
+        let report = |handle: &TargetHandle| pb::TargetReport {
+            scrub: Some(self.scrubs.report(handle)),
+            ..handle.report(used(handle))
+        };
+        let targets = self.all().iter().map(report).collect();
         Report { targets, disks: self.disks(), ..Default::default() }
     }
 

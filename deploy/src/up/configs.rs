@@ -43,6 +43,7 @@ fn metad(folder: &Folder, file: &ClusterFile, process: &Process) -> MetadConfig 
         peers: file.of(Role::Metad).map(peer).collect(),
         raft: RaftConfig::default(),
         lease: LeaseConfig::default(),
+        replace_after_s: 600,
         shared_memory: !file.tcp,
         threads: threads(file),
         log: LogConfig::default(),

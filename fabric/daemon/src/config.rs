@@ -89,6 +89,9 @@ pub struct MetadConfig {
     pub raft: RaftConfig,
     #[serde(default)]
     pub lease: LeaseConfig,
+    /// A target that is away for so many seconds is made anew on another disk; 0: only `ff2ctl` does that.
+    #[serde(default = "replace_after_s")]
+    pub replace_after_s: u64,
     /// Peers on this host may come by a local socket, and bulk bytes then go through shared memory; false:
     /// all by the network.
     #[serde(default = "yes")]
@@ -205,6 +208,10 @@ pub struct StorageTuning {
     pub buffer_bytes: u64,
     /// Resync traffic that this node sends, bytes a second; hot.
     pub resync_bytes_per_s: u64,
+    /// What a scrub reads of each disk in a second.
+    pub scrub_bytes_per_s: u64,
+    /// Time from the end of a target's scrub to its next, seconds. 0: only when somebody asks for it.
+    pub scrub_every_s: u64,
     /// Requests in progress on one disk.
     pub disk_depth: u32,
     /// A thread for each disk's io_uring. False where a daemon has one thread for everything: it then
@@ -219,6 +226,8 @@ impl Default for StorageTuning {
         Self {
             buffer_bytes: 256 << 20,
             resync_bytes_per_s: 256 << 20,
+            scrub_bytes_per_s: 32 << 20,
+            scrub_every_s: 7 * 24 * 3_600,
             disk_depth: 128,
             disk_threads: true,
             sync_data: true,
@@ -298,6 +307,10 @@ impl std::str::FromStr for OverIoUring {
             other => Err(format!("{other}: neither auto, yes nor no")),
         }
     }
+}
+
+fn replace_after_s() -> u64 {
+    600
 }
 
 fn yes() -> bool {

@@ -15,6 +15,8 @@ pub struct Routing {
     pub tables: BTreeMap<TableId, pb::ChainTable>,
     pub volumes: BTreeMap<VolumeId, pb::Volume>,
     pub revoked_tokens: Vec<u64>,
+    /// How often somebody asked for a scrub of all that is stored.
+    pub scrub_round: u64,
 }
 
 impl Routing {
@@ -31,6 +33,7 @@ impl Routing {
         if !delta.cluster_id.is_empty() {
             self.cluster_id = delta.cluster_id;
         }
+        self.scrub_round = delta.scrub_round;
         self.nodes.extend(delta.nodes.into_iter().map(|n| (NodeId(n.id), n)));
         self.targets.extend(delta.targets.into_iter().map(|t| (TargetId(t.id), t)));
         self.chains.extend(delta.chains.into_iter().map(|c| (ChainId(c.id), c)));

@@ -19,6 +19,7 @@ mod lease;
 pub mod limits;
 mod place;
 mod records;
+mod spares;
 
 use std::sync::Arc;
 
@@ -37,6 +38,7 @@ pub use delta::delta;
 pub use lease::{Heard, JoinTurn, LeaseBook, LeaseTimes, NodeVitals};
 pub use place::{PlaceError, PlaceableDisk, default_chains, place, placeable_disks};
 pub use records::{bootstrap, user, users};
+pub use spares::Spares;
 
 /// State of group 0.
 #[derive(Debug, Default)]

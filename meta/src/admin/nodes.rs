@@ -58,6 +58,25 @@ impl AdminState {
         Ok(pb::ReviveChain { chain, target, generation, force })
     }
 
+    /// Whether a storage node may go: chains would lose a member that nobody makes anew.
+    pub(super) fn check_removal(&self, node: u32, shrink: bool) -> Result<(), Status> {
+        let routing = self.cluster.routing();
+        let known = routing.nodes.get(&NodeId(node));
+        if known.is_some_and(|known| known.role() == pb::NodeRole::Metad) {
+            let detail = format!("node {node} is a metad: `ff2ctl metad remove {node}`");
+            return Err(Status::new(Code::InvalidArgument, detail));
+        }
+        let targets = routing.targets.values().filter(|target| target.node == node).count();
+        if targets == 0 || shrink {
+            return Ok(());
+        }
+        let detail = format!(
+            "node {node} has {targets} targets: stop it and wait until they are made anew elsewhere \
+             (metad's replace_after_s), or say --shrink, and their chains keep fewer replicas"
+        );
+        Err(Status::new(Code::InvalidArgument, detail))
+    }
+
     pub(super) async fn remove_member(&self, node: u32) -> Result<(), Status> {
         let members = self.cluster.group.status().members;
         if members.iter().any(|member| member.node == node) && members.len() <= 1 {

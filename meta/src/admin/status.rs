@@ -18,7 +18,7 @@ impl AdminState {
     pub(crate) async fn status(&self, lead: &ClusterLead) -> pb::ClusterStatusReply {
         let routing = self.cluster.routing();
         let mut shown = Routing::clone(&routing);
-        let (mut loads, mut syncs) = (Vec::new(), Vec::new());
+        let (mut loads, mut syncs, mut scrubs) = (Vec::new(), Vec::new(), Vec::new());
         for (id, node) in &mut shown.nodes {
             let vitals = lead.vitals(*id);
             if node.alive && node.role() == NodeRole::Storaged {
@@ -28,6 +28,9 @@ impl AdminState {
             for (target, report) in vitals.reports {
                 let Some(target) = shown.targets.get_mut(&target) else { continue };
                 target.used_bytes = report.used_bytes;
+                if node.alive {
+                    scrubs.push(pb::TargetScrub { target: target.id, scrub: report.scrub });
+                }
                 if target.public_state() == PublicState::Serving {
                     continue;
                 }
@@ -41,7 +44,8 @@ impl AdminState {
         }
         let groups = self.groups(&shown);
         let (sessions, statfs) = self.namespace_figures().await;
-        let problems = problems(&shown, &groups, &syncs);
+        let mut problems = problems(&shown, &groups, &syncs);
+        problems.extend(scrubs.iter().filter_map(|scrub| unrepaired(&shown, scrub)));
         pb::ClusterStatusReply {
             cluster_id: shown.cluster_id.clone(),
             healthy: problems.is_empty(),
@@ -52,6 +56,7 @@ impl AdminState {
             syncs,
             sessions,
             statfs,
+            scrubs,
         }
     }
 
@@ -194,6 +199,18 @@ fn chain_problems(routing: &Routing, syncs: &[pb::TargetSync], problems: &mut Ve
     if more > 0 {
         problems.push(format!("{more} more chains lack replicas"));
     }
+}
+
+/// Damage that stays: a target leaves its chain to have a chunk repaired only while others serve.
+fn unrepaired(routing: &Routing, scrub: &pb::TargetScrub) -> Option<String> {
+    let count = scrub.scrub.as_ref()?.unrepaired_chunks;
+    let target = routing.targets.get(&TargetId(scrub.target)).filter(|_| count > 0)?;
+    let id = target.id;
+    Some(format!(
+        "target {id} on node {} has {count} damaged chunks: they are repaired once another replica of \
+         chain {} serves (`ff2ctl why {id}`)",
+        target.node, target.chain
+    ))
 }
 
 fn no_server(routing: &Routing, chain: &pb::Chain) -> String {

@@ -11,7 +11,7 @@ use ff2_daemon::Operations;
 use tonic::{Code, body::Body, codegen::Service, server::NamedService};
 
 /// gRPC's method names, and the same in the words of metrics.
-const CALLS: [(&str, &str); 15] = [
+const CALLS: [(&str, &str); 17] = [
     ("ClusterStatus", "admin_cluster_status"),
     ("CreateTable", "admin_create_table"),
     ("ExtendTable", "admin_extend_table"),
@@ -24,9 +24,11 @@ const CALLS: [(&str, &str); 15] = [
     ("ListSessions", "admin_list_sessions"),
     ("AddMember", "admin_add_member"),
     ("RemoveMember", "admin_remove_member"),
+    ("RemoveNode", "admin_remove_node"),
     ("SetDraining", "admin_set_draining"),
     ("ReplaceTarget", "admin_replace_target"),
     ("ReviveChain", "admin_revive_chain"),
+    ("StartScrub", "admin_start_scrub"),
 ];
 
 /// The service `S` with its calls timed.

@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use ff2_meta_core::cluster::{Heard, JoinTurn, LeaseBook, LeaseTimes, NodeVitals};
+use ff2_meta_core::cluster::{Heard, JoinTurn, LeaseBook, LeaseTimes, NodeVitals, Spares};
 use ff2_proto::{NodeId, Routing, Status, pb, status::Code};
 use parking_lot::Mutex;
 use pb::cluster_command::Fact;
@@ -28,6 +28,7 @@ impl Lead {
 pub(crate) struct ClusterLead {
     term: Term,
     book: Mutex<LeaseBook>,
+    spares: Mutex<Spares>,
     history: Mutex<VecDeque<Throughput>>,
 }
 
@@ -73,6 +74,13 @@ impl ClusterLead {
         facts
     }
 
+    /// What was away for so long that it is made anew elsewhere.
+    fn spare(&self, routing: &Routing, after: Duration) -> Option<Fact> {
+        let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        let now = self.term.now_ms();
+        self.spares.lock().tick(now, after_ms, routing).map(Fact::ReplaceTarget)
+    }
+
     fn sample(&self, routing: &Routing) {
         let mut sum = Throughput::default();
         for node in routing.nodes.keys() {
@@ -95,7 +103,12 @@ impl ClusterGroup {
         let times =
             LeaseTimes { lease_ms: self.lease.lease_ms, heartbeat_ms: self.lease.heartbeat_ms };
         let book = Mutex::new(LeaseBook::new(times, term.now_ms()));
-        let lead = Arc::new(ClusterLead { term: term.clone(), book, history: Mutex::default() });
+        let lead = Arc::new(ClusterLead {
+            term: term.clone(),
+            book,
+            spares: Mutex::default(),
+            history: Mutex::default(),
+        });
         *self.lead.now.lock() = Some(lead.clone());
         let mut tick = tokio::time::interval(self.tick_interval());
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -137,6 +150,12 @@ impl ClusterGroup {
             tell(&fact);
             self.propose_own(lead, fact).await?;
         }
+        if !self.replace_after.is_zero()
+            && let Some(fact) = lead.spare(&routing, self.replace_after)
+        {
+            tell(&fact);
+            self.propose_own(lead, fact).await?;
+        }
         Ok(())
     }
 
@@ -161,6 +180,10 @@ fn tell(fact: &Fact) {
         }
         Fact::TargetsReported(fact) => {
             tracing::info!(node = fact.node_id, targets = fact.targets.len(), "targets changed");
+        }
+        Fact::ReplaceTarget(fact) => {
+            let (target_id, node) = (fact.target, fact.node);
+            tracing::warn!(target_id, node, "away for too long: made anew on that node");
         }
         _ => {}
     }

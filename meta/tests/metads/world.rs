@@ -101,6 +101,7 @@ impl World {
                 ..RaftConfig::default()
             },
             lease: LeaseConfig { lease_ms: 1_000, heartbeat_ms: 100, session_ms },
+            replace_after_s: 0,
             shared_memory: true,
             threads: 0,
             log: LogConfig::default(),

@@ -56,3 +56,30 @@ fn damage(path: &Path) -> usize {
     file.sync_all().unwrap();
     changed
 }
+
+#[test]
+fn a_scrub_finds_damage_and_has_it_repaired() {
+    let cluster = Cluster::start().unwrap();
+    let body: Vec<u8> = (0..24_usize << 20).map(|at| (at / 4096 + at * 5) as u8).collect();
+    fs::write(cluster.mount().join("file"), &body).unwrap();
+    cluster.ctl(&["scrub", "start", "--wait"]).unwrap();
+    let disks = data_files(&cluster.dir().join("storaged-0"));
+    let changed: usize = disks.iter().map(|data| damage(data)).sum();
+    assert!(changed > 0, "the disk is not in use");
+    let found = cluster.ctl(&["scrub", "start", "--wait"]).unwrap_err();
+    assert!(format!("{found:#}").contains("damaged chunks"), "{found:#}");
+    until_whole(&cluster);
+    // Nothing of what it found is left.
+    cluster.ctl(&["scrub", "start", "--wait"]).unwrap();
+    cluster.remount().unwrap();
+    assert!(fs::read(cluster.mount().join("file")).unwrap() == body);
+}
+
+/// Until each chain has all replicas again.
+fn until_whole(cluster: &Cluster) {
+    let begun = std::time::Instant::now();
+    while cluster.ctl(&["status", "--check"]).is_err() {
+        assert!(begun.elapsed().as_secs() < 60, "{:?}", cluster.ctl(&["status"]));
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+}

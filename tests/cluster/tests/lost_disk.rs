@@ -6,7 +6,8 @@ use std::{
     fs::{self, File},
     io::Write,
     path::Path,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use ff2_cluster_tests::Cluster;
@@ -65,4 +66,63 @@ fn a_lost_disk_is_replaced() {
     for (seed, name) in [(1, "before"), (2, "meanwhile"), (3, "after")] {
         assert!(fs::read(root.join(name)).unwrap() == body(seed), "{name} changed");
     }
+}
+
+#[test]
+fn what_a_lost_server_held_is_made_anew_on_the_others() {
+    let cluster = Cluster::start().unwrap();
+    replace_after(&cluster, 5);
+    let root = cluster.mount();
+    write(&root.join("before"), &body(4));
+    let lost = node_of(&cluster, "storaged-0");
+    let number = lost.to_string();
+    let early = cluster.ctl_output(&["node", "remove", &number]).unwrap();
+    let told = String::from_utf8_lossy(&early.stderr).into_owned();
+    assert!(!early.status.success() && told.contains("made anew elsewhere"), "{told}");
+
+    cluster.ctl(&["kill", "storaged/0"]).unwrap();
+    write(&root.join("meanwhile"), &body(5));
+    let begun = Instant::now();
+    while !all_serve_without(&cluster, lost) {
+        assert!(begun.elapsed() < WHOLE, "{:?}", cluster.ctl(&["status"]));
+        thread::sleep(Duration::from_millis(300));
+    }
+    cluster.ctl(&["node", "remove", &number]).unwrap();
+    cluster.ctl(&["status", "--check"]).unwrap();
+    cluster.remount().unwrap();
+    assert!(fs::read(root.join("before")).unwrap() == body(4));
+    assert!(fs::read(root.join("meanwhile")).unwrap() == body(5));
+}
+
+/// Has the metads wait so many seconds for what is away.
+fn replace_after(cluster: &Cluster, seconds: u32) {
+    for index in 0..3 {
+        let path = cluster.dir().join(format!("metad-{index}/metad.toml"));
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains("replace_after_s = 600"), "{text}");
+        let text = text.replace("replace_after_s = 600", &format!("replace_after_s = {seconds}"));
+        fs::write(&path, text).unwrap();
+        cluster.ctl(&["restart", &format!("metad/{index}")]).unwrap();
+    }
+}
+
+/// The storage node whose disks lie in a folder of the cluster.
+fn node_of(cluster: &Cluster, folder: &str) -> u64 {
+    let nodes = cluster.json(&["node", "list"]).unwrap();
+    let path = cluster.dir().join(folder).display().to_string();
+    let has_it = |node: &&serde_json::Value| {
+        let disks = node["disks"].as_array().unwrap();
+        disks.iter().any(|disk| disk["path"].as_str().unwrap().starts_with(&path))
+    };
+    nodes.as_array().unwrap().iter().find(has_it).unwrap()["id"].as_u64().unwrap()
+}
+
+/// Each chain has its three replicas, none of them there.
+fn all_serve_without(cluster: &Cluster, node: u64) -> bool {
+    let chains = cluster.json(&["chain", "list"]).unwrap();
+    chains.as_array().unwrap().iter().all(|chain| {
+        let members = chain["members"].as_array().unwrap();
+        members.len() == 3
+            && members.iter().all(|member| member["state"] == "serving" && member["node"] != node)
+    })
 }

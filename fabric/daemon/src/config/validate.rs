@@ -182,6 +182,11 @@ impl Validate for StorageTuning {
             "at least 1 MiB a second, else a returning target never catches up",
         );
         problems.require(
+            self.scrub_bytes_per_s >= 1 << 20,
+            "storage.scrub_bytes_per_s",
+            "at least 1 MiB a second; `scrub_every_s = 0` scrubs only when asked",
+        );
+        problems.require(
             (1..=4_096).contains(&self.disk_depth),
             "storage.disk_depth",
             "between 1 and 4096",

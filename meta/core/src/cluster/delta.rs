@@ -11,6 +11,7 @@ pub fn delta(routing: &Routing, since: RoutingVersion) -> pb::RoutingDelta {
         since,
         version,
         cluster_id: routing.cluster_id.clone(),
+        scrub_round: routing.scrub_round,
         ..Default::default()
     };
     if since == version {

@@ -81,6 +81,13 @@ impl<'a> Edit<'a> {
         self.changing().revoked_tokens.push(token);
     }
 
+    pub(super) fn start_scrub(&mut self) -> u64 {
+        self.record.scrub_round += 1;
+        let round = self.record.scrub_round;
+        self.changing().scrub_round = round;
+        round
+    }
+
     pub(super) fn bootstrap(&mut self, bootstrap: pb::Bootstrap) {
         self.changing().cluster_id.clone_from(&bootstrap.cluster_id);
         self.record.bootstrap = Some(bootstrap);

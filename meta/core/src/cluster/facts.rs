@@ -30,6 +30,9 @@ pub(super) fn apply(fact: Fact, edit: &mut Edit<'_>, kv: &mut dyn Kv) -> Answer 
         Fact::ExtendTable(fact) => tables::extend_table(fact, edit),
         Fact::ReplaceTarget(fact) => targets::replace(fact, edit),
         Fact::ReviveChain(fact) => chains::revive(&fact, edit),
+        Fact::StartScrub(pb::StartScrub {}) => {
+            Ok(pb::ClusterReply { scrub_round: edit.start_scrub(), ..Default::default() })
+        }
         Fact::CreateVolume(fact) => tables::create_volume(fact, edit),
         Fact::PutUser(fact) => users::put(fact, edit, kv),
         Fact::IssueToken(fact) => users::issue_token(&fact, edit, kv),

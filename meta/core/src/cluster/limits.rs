@@ -20,5 +20,7 @@ pub const USER_GROUPS_MAX: usize = 256;
 pub const REVOKED_TOKENS_MAX: usize = 65_536;
 /// Bytes of a name, an address or a description.
 pub const TEXT_BYTES_MAX: usize = 255;
+/// Targets that are made anew at the same time, so that what is left of the cluster can also serve.
+pub const SPARES_AT_ONCE: usize = 16;
 /// A chain settles within a few decisions; more would be an oscillation, which is a bug.
 pub(super) const DECISIONS_MAX: u32 = 8;

@@ -97,7 +97,7 @@ impl Cluster {
         .collect()
     }
 
-    fn report(&mut self, node: u32) {
+    pub(super) fn report(&mut self, node: u32) {
         let targets = self.report_of(node);
         self.ok(Fact::TargetsReported(pb::TargetsReported {
             node_id: node,
@@ -106,7 +106,7 @@ impl Cluster {
         }));
     }
 
-    fn report_complete(&mut self, node: u32) {
+    pub(super) fn report_complete(&mut self, node: u32) {
         let mut targets = self.report_of(node);
         targets.iter_mut().for_each(|target| target.set_local_state(LocalState::UpToDate));
         self.ok(Fact::TargetsReported(pb::TargetsReported {
@@ -116,7 +116,7 @@ impl Cluster {
         }));
     }
 
-    fn nodes_changed(&mut self, dead: &[u32], alive: &[u32]) {
+    pub(super) fn nodes_changed(&mut self, dead: &[u32], alive: &[u32]) {
         let fact = pb::NodesChanged { dead: dead.to_vec(), alive: alive.to_vec() };
         self.ok(Fact::NodesChanged(fact));
     }

@@ -23,6 +23,7 @@ fn metad() -> MetadConfig {
         peers: vec![peer(1), peer(2), peer(3)],
         raft: RaftConfig::default(),
         lease: LeaseConfig::default(),
+        replace_after_s: 600,
         shared_memory: true,
         threads: 0,
         log: LogConfig::default(),
@@ -123,6 +124,7 @@ fn storaged_problems() {
             ("disks[].path", |c| c.disks.push(c.disks[0].clone())),
             ("storage.buffer_bytes", |c| c.storage.buffer_bytes = 1 << 20),
             ("storage.resync_bytes_per_s", |c| c.storage.resync_bytes_per_s = 0),
+            ("storage.scrub_bytes_per_s", |c| c.storage.scrub_bytes_per_s = 0),
             ("storage.disk_depth", |c| c.storage.disk_depth = 0),
         ],
     );

@@ -1,0 +1,177 @@
+//! Spares: what was on a disk that stays away is made anew on another, without anybody asking.
+//!
+//! The leader of group 0 remembers since when a member of a chain is offline, and after a while gives it
+//! up for a new target elsewhere, one at a time. A new leader begins to count anew. A chain that serves
+//! nothing has nothing to copy from and waits for its old members; and when many nodes are away at once,
+//! it is the network or the power rather than their disks, and they come back with all they have.
+
+use std::collections::BTreeMap;
+
+use ff2_proto::{NodeId, Routing, TargetId, pb, routing::ChainExt};
+use pb::{NodeRole, PublicState};
+
+use super::{PlaceableDisk, limits, placeable_disks};
+
+/// Since when members are away, by a leader's clock in milliseconds.
+#[derive(Debug, Default)]
+pub struct Spares {
+    away_since: BTreeMap<TargetId, u64>,
+}
+
+impl Spares {
+    /// The next target to replace, if one was away for `after_ms` and another disk may have it. Called from
+    /// time to time; the same answer until the routing says that it was done.
+    pub fn tick(
+        &mut self,
+        now: u64,
+        after_ms: u64,
+        routing: &Routing,
+    ) -> Option<pb::ReplaceTarget> {
+        let away = |id: &TargetId| {
+            let target = routing.targets.get(id);
+            target.is_some_and(|t| t.chain != 0 && t.public_state() == PublicState::Offline)
+        };
+        self.away_since.retain(|id, _| away(id));
+        for id in routing.targets.keys().filter(|id| away(id)) {
+            self.away_since.entry(*id).or_insert(now);
+        }
+        if is_outage(routing) || copies(routing) >= limits::SPARES_AT_ONCE {
+            return None;
+        }
+        let overdue = |since: &u64| now.saturating_sub(*since) >= after_ms;
+        let mut overdue = self.away_since.iter().filter(|(_, since)| overdue(since));
+        overdue.find_map(|(id, _)| replacement(routing, *id))
+    }
+}
+
+/// More than a quarter of the storage nodes are away.
+fn is_outage(routing: &Routing) -> bool {
+    let nodes = || routing.nodes.values().filter(|node| node.role() == NodeRole::Storaged);
+    nodes().filter(|node| !node.alive).count() * 4 > nodes().count()
+}
+
+/// Targets that are, or will be, copied.
+fn copies(routing: &Routing) -> usize {
+    let states = routing.chains.values().flat_map(|chain| &chain.members);
+    let is_new = |member: &pb::ChainMember| {
+        let target = routing.targets.get(&TargetId(member.target));
+        let alive = routing.nodes.get(&NodeId(member.node)).is_some_and(|node| node.alive);
+        match member.state() {
+            PublicState::Syncing | PublicState::Waiting => true,
+            // Not made yet.
+            PublicState::Offline => alive && target.is_some_and(|target| target.generation == 0),
+            _ => false,
+        }
+    };
+    states.filter(|member| is_new(member)).count()
+}
+
+/// A disk for it on a node that has no other member of the chain: that with the fewest targets.
+fn replacement(routing: &Routing, id: TargetId) -> Option<pb::ReplaceTarget> {
+    let target = routing.targets.get(&id)?;
+    let chain = routing.chains.get(&target.chain.into())?;
+    chain.serving().next()?;
+    let others = || chain.members.iter().filter(|member| member.target != id.0);
+    let is_free = |disk: &PlaceableDisk| {
+        let is_its_own = disk.uuid[..] == target.disk_uuid[..];
+        !is_its_own && others().all(|member| member.node != disk.node.0)
+    };
+    let disks = placeable_disks(routing).into_iter().filter(is_free);
+    let disk = disks.min_by_key(|disk| (disk.targets, disk.node))?;
+    Some(pb::ReplaceTarget { target: id.0, node: disk.node.0, disk_uuid: disk.uuid.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use pb::cluster_command::Fact;
+
+    use super::{super::tests::Cluster, *};
+
+    const AFTER: u64 = 60_000;
+
+    fn offline(routing: &Routing) -> usize {
+        let is_away = |target: &&pb::Target| {
+            target.chain != 0 && target.public_state() == PublicState::Offline
+        };
+        routing.targets.values().filter(is_away).count()
+    }
+
+    #[test]
+    fn what_a_dead_node_held_is_made_anew_on_others() {
+        let mut cluster = Cluster::serving(5, 3, 10);
+        let mut spares = Spares::default();
+        assert_eq!(spares.tick(0, AFTER, &cluster.routing()), None);
+        cluster.nodes_changed(&[101], &[]);
+        assert_eq!(spares.tick(1_000, AFTER, &cluster.routing()), None);
+        assert_eq!(spares.tick(60_999, AFTER, &cluster.routing()), None);
+        let lost = offline(&cluster.routing());
+        assert!(lost > 0);
+        for _ in 0..lost {
+            let fact = spares.tick(61_000, AFTER, &cluster.routing()).expect("one is left");
+            let node = fact.node;
+            cluster.ok(Fact::ReplaceTarget(fact));
+            cluster.report(node);
+            cluster.report_complete(node);
+        }
+        assert_eq!(spares.tick(900_000, AFTER, &cluster.routing()), None);
+        let routing = cluster.routing();
+        assert_eq!(offline(&routing), 0);
+        for chain in routing.chains.values() {
+            let mut nodes: Vec<_> = chain.serving().map(|member| member.node).collect();
+            nodes.sort_unstable();
+            nodes.dedup();
+            assert_eq!(nodes.len(), 3, "{chain:?}");
+            assert!(!nodes.contains(&101));
+        }
+    }
+
+    #[test]
+    fn who_returns_in_time_keeps_its_place_and_begins_to_count_anew() {
+        let mut cluster = Cluster::serving(5, 3, 10);
+        let mut spares = Spares::default();
+        cluster.nodes_changed(&[101], &[]);
+        assert_eq!(spares.tick(0, AFTER, &cluster.routing()), None);
+        cluster.nodes_changed(&[], &[101]);
+        cluster.report(101);
+        // One chain after the other, as its member is complete as of the newest version.
+        cluster.report_complete(101);
+        assert_eq!(offline(&cluster.routing()), 0);
+        assert_eq!(spares.tick(59_000, AFTER, &cluster.routing()), None);
+        cluster.nodes_changed(&[101], &[]);
+        assert_eq!(spares.tick(61_000, AFTER, &cluster.routing()), None);
+        assert!(spares.tick(121_000, AFTER, &cluster.routing()).is_some());
+    }
+
+    #[test]
+    fn nothing_is_moved_in_an_outage_or_without_a_source_or_a_place() {
+        let mut spares = Spares::default();
+        let mut cluster = Cluster::serving(5, 3, 10);
+        cluster.nodes_changed(&[101, 102], &[]);
+        spares.tick(0, AFTER, &cluster.routing());
+        assert_eq!(spares.tick(AFTER, AFTER, &cluster.routing()), None, "two of five are away");
+        let mut cluster = Cluster::serving(4, 1, 4);
+        cluster.nodes_changed(&[101], &[]);
+        spares.tick(0, AFTER, &cluster.routing());
+        assert_eq!(spares.tick(AFTER, AFTER, &cluster.routing()), None, "nobody else has it");
+        let mut cluster = Cluster::serving(4, 4, 4);
+        cluster.nodes_changed(&[101], &[]);
+        spares.tick(0, AFTER, &cluster.routing());
+        assert_eq!(spares.tick(AFTER, AFTER, &cluster.routing()), None, "each node has one");
+    }
+
+    #[test]
+    fn only_so_many_are_copied_at_once() {
+        let mut cluster = Cluster::serving(5, 3, 40);
+        let mut spares = Spares::default();
+        cluster.nodes_changed(&[101], &[]);
+        spares.tick(0, AFTER, &cluster.routing());
+        let lost = offline(&cluster.routing());
+        assert!(lost > limits::SPARES_AT_ONCE);
+        let mut replaced = 0;
+        while let Some(fact) = spares.tick(AFTER, AFTER, &cluster.routing()) {
+            cluster.ok(Fact::ReplaceTarget(fact));
+            replaced += 1;
+        }
+        assert_eq!(replaced, limits::SPARES_AT_ONCE);
+    }
+}
