@@ -62,8 +62,13 @@ impl Scrubber {
         let mut routing = self.routing.subscribe();
         loop {
             let round = self.routing.get().scrub_round;
-            let of_disk = |handle: &TargetHandle| handle.disk_uuid == disk_uuid;
-            for handle in self.targets.all().into_iter().filter(of_disk) {
+            let mut handles = self.targets.all();
+            handles.retain(|handle| handle.disk_uuid == disk_uuid);
+            let ids: Vec<_> = handles.iter().map(|handle| handle.meta.id).collect();
+            if let Err(error) = self.targets.scrubs().meets(&ids, now_s()) {
+                tracing::warn!(%error, "cannot note since when targets are here");
+            }
+            for handle in handles {
                 if self.targets.scrubs().is_due(handle.meta.id, round, now_s(), self.pace.every) {
                     self.walk(&handle, round).await;
                 }
@@ -99,7 +104,7 @@ impl Scrubber {
         }
         let Tally { done, damaged, .. } = tally;
         tracing::info!(target_id = meta.id.0, round, chunks = done, damaged, "scrubbed");
-        let walked = Walked { round, at_s: now_s(), chunks: done, damaged };
+        let walked = Walked { round, at_s: now_s(), chunks: done, damaged, is_scrubbed: true };
         let known: Vec<_> = self.targets.all().iter().map(|handle| handle.meta.id).collect();
         if let Err(error) = self.targets.scrubs().finished(meta.id, walked, &known) {
             // It is scrubbed again sooner than it has to be.

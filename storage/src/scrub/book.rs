@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{replace::replace, target_driver::TargetHandle};
 
-/// A walk that has ended.
+/// A walk that has ended, or, before the first, when the target was met.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Walked {
@@ -26,6 +26,8 @@ pub(super) struct Walked {
     pub(super) at_s: u64,
     pub(super) chunks: u64,
     pub(super) damaged: u64,
+    /// False: there was none yet.
+    pub(super) is_scrubbed: bool,
 }
 
 /// A walk that is under way.
@@ -62,15 +64,22 @@ impl Scrubs {
         Ok(Self { path, walked: Mutex::new(walked), walking: Mutex::default() })
     }
 
+    /// Takes note of targets that are new: they are young, and their turn comes as if they had just had one.
+    pub(super) fn meets(&self, ids: &[TargetId], now_s: u64) -> io::Result<()> {
+        let mut all = self.walked.lock();
+        let known = all.len();
+        for id in ids {
+            all.entry(*id).or_insert(Walked { at_s: now_s, ..Walked::default() });
+        }
+        if all.len() == known { Ok(()) } else { self.save(&all) }
+    }
+
     /// Whether a target was asked for a scrub that it has not done, or had its last one long ago.
     pub(super) fn is_due(&self, id: TargetId, round: u64, now_s: u64, every: Duration) -> bool {
-        match self.walked.lock().get(&id) {
-            Some(walked) if walked.round >= round => {
-                !every.is_zero() && now_s.saturating_sub(walked.at_s) >= every.as_secs()
-            }
-            Some(_) => true,
-            None => round > 0 || !every.is_zero(),
-        }
+        self.walked.lock().get(&id).is_some_and(|walked| {
+            let is_time = now_s.saturating_sub(walked.at_s) >= every.as_secs();
+            walked.round < round || (is_time && !every.is_zero())
+        })
     }
 
     pub(super) fn walks(&self, id: TargetId, tally: Tally) {
@@ -92,8 +101,12 @@ impl Scrubs {
         let mut all = self.walked.lock();
         all.insert(id, walked);
         all.retain(|id, _| known.contains(id));
+        self.save(&all)
+    }
+
+    /// Under the lock: another disk's must not replace it with an older list.
+    fn save(&self, all: &BTreeMap<TargetId, Walked>) -> io::Result<()> {
         let named: BTreeMap<u64, Walked> = all.iter().map(|(id, walked)| (id.0, *walked)).collect();
-        // Under the lock: another disk's must not replace it with an older list.
         replace(&self.path, &serde_json::to_vec_pretty(&named)?)
     }
 
@@ -105,7 +118,7 @@ impl Scrubs {
         let tally = walking.unwrap_or(ended);
         pb::ScrubReport {
             round: last.round,
-            finished_at_s: last.at_s,
+            finished_at_s: if last.is_scrubbed { last.at_s } else { 0 },
             done_chunks: tally.done,
             total_chunks: tally.total.max(tally.done),
             damaged_chunks: tally.damaged,
@@ -126,10 +139,13 @@ mod tests {
     fn a_scrub_is_due_when_asked_for_and_when_it_is_time() {
         let dir = tempfile::tempdir().unwrap();
         let scrubs = Scrubs::load(dir.path()).unwrap();
-        assert!(scrubs.is_due(ID, 0, 5, DAY), "never scrubbed");
-        assert!(!scrubs.is_due(ID, 0, 5, Duration::ZERO), "nobody asked");
+        scrubs.meets(&[ID], 5).unwrap();
+        scrubs.meets(&[ID], 100).unwrap();
+        assert!(!scrubs.is_due(ID, 0, 86_404, DAY), "it is new");
+        assert!(scrubs.is_due(ID, 0, 86_405, DAY), "a day since it was met first");
+        assert!(!scrubs.is_due(ID, 0, 86_405, Duration::ZERO), "nobody asked");
         assert!(scrubs.is_due(ID, 1, 5, Duration::ZERO));
-        let walked = Walked { round: 1, at_s: 1_000, chunks: 3, damaged: 1 };
+        let walked = Walked { round: 1, at_s: 1_000, chunks: 3, damaged: 1, is_scrubbed: true };
         scrubs.finished(ID, walked, &[ID]).unwrap();
         // As after a restart.
         let scrubs = Scrubs::load(dir.path()).unwrap();
