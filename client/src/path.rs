@@ -178,4 +178,15 @@ mod tests {
         assert_eq!(names, [&b"a"[..], b"b c", b"d"]);
         assert_eq!(components(b"/").count(), 0);
     }
+
+    #[test]
+    fn damaged_paths() {
+        let seeds = vec![b"//a/b c///d/".to_vec(), b"/".to_vec(), b"a/../\xff/.".to_vec()];
+        ff2_fuzz::target!(seeds, |bytes| {
+            let names: Vec<_> = ff2_fuzz::bounded(bytes, || components(bytes).collect());
+            assert!(names.iter().all(|name| !name.is_empty() && !name.contains(&b'/')));
+            let letters = bytes.iter().filter(|byte| **byte != b'/').count();
+            assert_eq!(names.concat().len(), letters, "nothing is lost");
+        });
+    }
 }

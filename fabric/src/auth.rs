@@ -9,6 +9,8 @@ mod key;
 mod token;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 use std::{

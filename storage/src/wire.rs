@@ -202,6 +202,7 @@ const _: () = assert!(limits::CHUNK_SIZE_MAX as usize <= limits::BULK_BYTES_MAX)
 #[cfg(test)]
 mod tests {
     use ff2_proto::{ChainVersion, InodeId, TargetId};
+    use prost::Message;
 
     use super::*;
 
@@ -280,5 +281,73 @@ mod tests {
             let refusal = update(&request, Buf::unpooled(length as usize)).unwrap_err();
             assert_eq!(refusal.code, code, "{kind:?}");
         }
+    }
+
+    fn forwards() -> Vec<Vec<u8>> {
+        let payload = || Payload::from(SharedBuf::from(b"some bytes".to_vec()));
+        let changes = [
+            Change::Write { offset: 3, length: 10, payload: payload() },
+            Change::Truncate { length: 77 },
+            Change::Remove,
+            Change::Replace { length: 99, payload: payload() },
+        ];
+        let sent = changes.into_iter().flat_map(|change| {
+            [false, true].map(|resync| forward_request(1, &sample(change.clone(), resync)).0)
+        });
+        sent.map(|request| request.encode_to_vec()).collect()
+    }
+
+    /// What came, as its sender would put it.
+    fn sent_again(came: &Forward<Payload>) -> Forward<Payload> {
+        let (request, bulk) = forward_request(1, came);
+        let mut buf = Buf::unpooled(bulk.iter().map(|part| part.len()).sum());
+        bulk.iter().for_each(|part| buf.copy_from_slice(part));
+        forward(request, buf).unwrap()
+    }
+
+    #[test]
+    fn damaged_forwards() {
+        ff2_fuzz::target!(10_000, forwards(), |bytes| {
+            let Ok(mut request) = pb::ForwardRequest::decode(bytes) else { return };
+            let Some(update) = &mut request.update else {
+                return assert!(forward(request, Buf::unpooled(0)).is_err());
+            };
+            // As many bulk bytes as the message says, if these are few.
+            let length = if update.length > 64 { 10 } else { update.length };
+            let bulk = || {
+                let mut bulk = Buf::unpooled(length as usize);
+                bulk.fill(7);
+                bulk
+            };
+            assert!(forward(request_of(update), bulk()).is_err(), "no version");
+            update.crc32c = Payload::from(bulk().freeze()).crc32c();
+            let _ = super::update(update, bulk());
+            if let Ok(came) = forward(request, bulk()) {
+                assert_eq!(format!("{:?}", sent_again(&came)), format!("{came:?}"));
+            }
+        });
+    }
+
+    fn request_of(update: &pb::UpdateRequest) -> pb::ForwardRequest {
+        pb::ForwardRequest { update: Some(update.clone()), ..Default::default() }
+    }
+
+    fn settlements() -> Vec<Vec<u8>> {
+        let id = UpdateId { made_under: ChainVersion(4), version: version_of(8) };
+        let chunk = ChunkId { inode: InodeId(7), index: 9 };
+        let outcome = Outcome { chunk, id, committed: true };
+        let updates = vec![settled(&outcome); 3];
+        vec![pb::SettleRequest { updates, ..Default::default() }.encode_to_vec()]
+    }
+
+    #[test]
+    fn damaged_settlements() {
+        ff2_fuzz::target!(settlements(), |bytes| {
+            let Ok(request) = pb::SettleRequest::decode(bytes) else { return };
+            if let Ok(outcomes) = ff2_fuzz::bounded(bytes, || outcomes(&request)) {
+                let again: Vec<_> = outcomes.iter().map(settled).collect();
+                assert_eq!(again, request.updates);
+            }
+        });
     }
 }

@@ -230,6 +230,8 @@ fn mounts_at(mount_point: &Path) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
     fn parsed(line: &str) -> Result<Request, String> {
@@ -275,5 +277,25 @@ mod tests {
             assert!(parsed(line).is_err(), "{line}");
         }
         assert!(parsed("a b -s -o whatever=1").is_ok(), "unless it is told not to mind");
+    }
+
+    fn lines() -> Vec<Vec<u8>> {
+        vec![
+            b"/etc/ff2/data.toml /mnt -n -o rw,noauto,_netdev,x-systemd.automount".to_vec(),
+            b"a b -v -o ro,allow_other -o subdir=/x/y,cache_ms=0,io_uring=no -t ff2".to_vec(),
+            b"a b -fsnvrw".to_vec(),
+        ]
+    }
+
+    #[test]
+    fn damaged_command_lines() {
+        ff2_fuzz::target!(lines(), |bytes| {
+            let words = bytes.split(|byte| *byte == b' ');
+            let words: Vec<_> = words.map(|word| OsString::from_vec(word.to_vec())).collect();
+            match ff2_fuzz::bounded(bytes, || parse(words)) {
+                Ok(request) => assert!(request.changes.mount_point.is_some()),
+                Err(why) => assert!(!why.is_empty()),
+            }
+        });
     }
 }

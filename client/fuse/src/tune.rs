@@ -110,4 +110,15 @@ mod tests {
         let bytes = write_bytes();
         assert!((limits::WRITE_BYTES_MIN..=limits::WRITE_BYTES_MAX).contains(&bytes));
     }
+
+    #[test]
+    fn damaged_mount_points() {
+        let seeds = vec![b"/a\\040b\\134c".to_vec(), "/é\\011".into(), b"\\377\\400\\+7x".to_vec()];
+        ff2_fuzz::target!(seeds, |bytes| {
+            let field = String::from_utf8_lossy(bytes);
+            let shown = ff2_fuzz::bounded(bytes, || unescape(&field));
+            assert!(shown.chars().count() <= field.chars().count());
+            assert!(field.contains('\\') || shown == field);
+        });
+    }
 }

@@ -148,4 +148,17 @@ mod tests {
         assert_eq!((credentials.uid, credentials.gid), (7, 8));
         assert_eq!(groups.credentials(who), credentials, "the second answer is remembered");
     }
+
+    #[test]
+    fn damaged_status_files() {
+        let status = b"Name:\tsh\nGroups:\t4 24 1000 \nSigPnd:\t0000000000000100\n".to_vec();
+        let stat = format!("7 (a) b) R 1 2 3 4 5 {} 9", "4 ".repeat(45)).into_bytes();
+        ff2_fuzz::target!(vec![status, stat], |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let groups = ff2_fuzz::bounded(bytes, || parse_groups(&text));
+            assert!(groups.iter().all(|group| text.contains(&group.to_string())));
+            assert!(!has_kill_pending(&text) || text.contains("Pnd:"));
+            assert!(!is_dying_of_a_signal(&text) || text.contains(')'));
+        });
+    }
 }

@@ -259,4 +259,43 @@ mod tests {
         let (question, _) = next_question(mount.as_fd()).unwrap().unwrap();
         assert!(question.is_err(), "longer than any");
     }
+
+    fn questions() -> Vec<Vec<u8>> {
+        [
+            Question::Serve { entries: 64 },
+            Question::AddRegion { bytes: 1 << 40 },
+            Question::RemoveRegion { region: 3 },
+            Question::AddFile,
+            Question::RemoveFile { file: 7 },
+        ]
+        .map(|question| question.to_bytes().to_vec())
+        .to_vec()
+    }
+
+    #[test]
+    fn damaged_questions() {
+        ff2_fuzz::target!(questions(), |bytes| {
+            match ff2_fuzz::bounded(bytes, || Question::parse(bytes)) {
+                Ok(question) => assert_eq!(Question::parse(&question.to_bytes()), Ok(question)),
+                Err(why) => assert!(!why.is_empty()),
+            }
+        });
+    }
+
+    fn answers() -> Vec<Vec<u8>> {
+        let refusal = Answer::refusal(libc::ENOENT, "é".repeat(20));
+        vec![Answer::done(5).to_bytes(), refusal.to_bytes()]
+    }
+
+    #[test]
+    fn damaged_answers() {
+        ff2_fuzz::target!(answers(), |bytes| {
+            let answer = ff2_fuzz::bounded(bytes, || Answer::parse(bytes));
+            assert_eq!(answer.is_some(), bytes.len() >= ANSWER_BYTES);
+            if let Some(answer) = answer {
+                let again = Answer::parse(&answer.to_bytes()).unwrap();
+                assert_eq!((again.errno, again.number), (answer.errno, answer.number));
+            }
+        });
+    }
 }

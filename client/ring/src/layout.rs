@@ -157,4 +157,24 @@ mod tests {
         let wild = Submission::from_words([u64::MAX; SUBMISSION_WORDS]);
         assert_eq!((wild.op, wild.class, wild.file, wild.length), (255, 255, u32::MAX, u64::MAX));
     }
+
+    fn slots() -> Vec<Vec<u8>> {
+        let submission = Submission { op: READ, file: 3, length: 4096, ..Submission::default() };
+        let far = Submission { region_offset: u64::MAX, length: u64::MAX, ..submission };
+        [submission, far].map(|one| one.to_words().map(u64::to_ne_bytes).concat()).to_vec()
+    }
+
+    /// A slot may hold anything; what is taken out of it lies inside of memory only if all of it does.
+    #[test]
+    fn damaged_slots() {
+        ff2_fuzz::target!(slots(), |bytes| {
+            let (words, _) = bytes.as_chunks::<8>();
+            let Some(words) = words.first_chunk::<SUBMISSION_WORDS>() else { return };
+            let words = words.map(u64::from_ne_bytes);
+            let submission = Submission::from_words(words);
+            assert_eq!(Submission::from_words(submission.to_words()), submission);
+            let completed = Completed::from_words([words[0], words[1]]);
+            assert_eq!(completed.to_words(), [words[0], words[1]]);
+        });
+    }
 }

@@ -261,4 +261,23 @@ mod tests {
         ours.line(Line::ClosedBy).store(71, Relaxed);
         assert_eq!(theirs.line(Line::ClosedBy).load(Relaxed), 71);
     }
+
+    fn ranges() -> Vec<Vec<u8>> {
+        let range = |at: u64, len: u64| [at, len].map(u64::to_le_bytes).concat();
+        vec![range(0, 4096), range(4096, 0), range(4095, 2), range(u64::MAX, 2)]
+    }
+
+    #[test]
+    fn damaged_ranges() {
+        let (memory, _) = Mapping::create("test", 4096).unwrap();
+        assert!(memory.has(0, 4096) && !memory.has(0, 4097));
+        ff2_fuzz::target!(2_000, ranges(), |bytes| {
+            let (numbers, _) = bytes.as_chunks::<8>();
+            let [at, len, ..] = numbers else { return };
+            let (at, len) = (u64::from_le_bytes(*at), u64::from_le_bytes(*len));
+            let (memory, _) = Mapping::create("test", 4096).unwrap();
+            let is_inside = u128::from(at) + u128::from(len) <= 4096;
+            assert_eq!(memory.has(at, len), is_inside, "{len} bytes at {at}");
+        });
+    }
 }

@@ -175,9 +175,11 @@ fn parse(text: &str) -> Result<(String, Point), FaultSyntax> {
     };
     let action = match (word, argument) {
         ("error", None) => Action::Error(Code::Internal),
-        ("error", Some(code)) => {
-            Action::Error(Code::from_str_name(code).ok_or_else(|| bad("no such code"))?)
-        }
+        ("error", Some(code)) => match Code::from_str_name(code) {
+            Some(Code::Ok) => return Err(bad("OK is no error")),
+            Some(code) => Action::Error(code),
+            None => return Err(bad("no such code")),
+        },
         ("delay", Some(ms)) => {
             let ms = ms.parse().map_err(|_| bad("the delay is not a number"))?;
             Action::Delay(Duration::from_millis(ms))
@@ -229,6 +231,7 @@ mod tests {
             "x=delay(a)",
             "x=delay(1",
             "x=error(NO)",
+            "x=error(OK)",
             "x=kill:y",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
@@ -252,5 +255,21 @@ mod tests {
         disarm_all();
         assert!(!armed());
         assert!(arm("nonsense").is_err());
+    }
+
+    fn points() -> Vec<Vec<u8>> {
+        ["a.b=kill:2", "x=error(BUSY)", "y=error:3", "z=delay(20):1"].map(|one| one.into()).to_vec()
+    }
+
+    #[test]
+    fn damaged_points() {
+        ff2_fuzz::target!(points(), |bytes| {
+            let Ok(text) = str::from_utf8(bytes) else { return };
+            if let Ok((name, point)) = ff2_fuzz::bounded(bytes, || parse(text)) {
+                let left = point.left.map(|left| format!(":{left}")).unwrap_or_default();
+                let shown = format!("{name}={}{left}", point.action);
+                assert_eq!(parse(&shown).unwrap(), (name, point));
+            }
+        });
     }
 }

@@ -46,7 +46,10 @@ impl ClusterKey {
 
     /// Reads a key file; refuses one that others may read.
     pub fn load(path: &Path) -> Result<Self, AuthError> {
-        let text = read_secret(path)?;
+        Self::parse(&read_secret(path)?)
+    }
+
+    pub(super) fn parse(text: &str) -> Result<Self, AuthError> {
         let bytes = STANDARD.decode(text.trim()).map_err(|_| AuthError::NotAKey)?;
         let secret = bytes.try_into().map_err(|_| AuthError::NotAKey)?;
         Ok(Self { secret })

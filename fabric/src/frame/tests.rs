@@ -97,3 +97,47 @@ proptest! {
         let _ = Header::decode(&header, Limits::AUTHENTICATED);
     }
 }
+
+fn frames() -> Vec<Vec<u8>> {
+    let claims =
+        ff2_proto::pb::UserClaims { uid: 7, name: "somebody".into(), ..Default::default() };
+    let frame = |kind, annex: &[u8], bulk| {
+        let mut head = encode_message(&claims);
+        seal(&mut head, Header::new(kind, 9, 1), annex, bulk);
+        head
+    };
+    vec![
+        frame(Kind::Request, b"annex", 4096),
+        frame(Kind::Reply, b"", 0),
+        frame(Kind::Hello, b"", 0),
+        header().encode().to_vec(),
+    ]
+}
+
+/// A frame that is accepted is one that was sent, unless somebody made the checksums fit; and then its
+/// lengths are within the bounds, and its body is taken apart as they say.
+#[test]
+fn damaged_frames() {
+    ff2_fuzz::target!(frames(), |bytes| {
+        let Some((head, body)) = bytes.split_first_chunk::<HEADER_BYTES>() else { return };
+        if Header::decode(head, Limits::AUTHENTICATED).is_ok() {
+            assert!(frames().iter().any(|sent| sent[..HEADER_BYTES] == *head));
+        }
+        let mut head = *head;
+        head[..4].copy_from_slice(&MAGIC.to_le_bytes());
+        head[40..44].copy_from_slice(&crc32c(body).to_le_bytes());
+        let crc = crc32c(&head[..44]);
+        head[44..].copy_from_slice(&crc.to_le_bytes());
+        for limits in [Limits::AUTHENTICATED, Limits::USER, Limits::HANDSHAKE] {
+            let decoded = ff2_fuzz::bounded(bytes, || Header::decode(&head, limits));
+            let Ok(header) = decoded else { continue };
+            assert!(header.message_bytes as usize <= limits.message_bytes);
+            assert!(header.bulk_bytes as usize <= limits.bulk_bytes);
+            assert_eq!(Header::decode(&header.encode(), limits).as_ref(), Ok(&header));
+            if let Ok((message, annex)) = header.open(Bytes::copy_from_slice(body)) {
+                assert_eq!([&message[..], &annex[..]].concat(), body);
+                assert_eq!(message.len(), header.message_bytes as usize);
+            }
+        }
+    });
+}

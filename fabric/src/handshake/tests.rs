@@ -322,3 +322,39 @@ fn tokens_parse_before_they_travel() {
     let parsed: UserToken = token.to_string().parse().unwrap();
     assert_eq!(parsed.secret(), &key.token_mac(parsed.encoded_claims()));
 }
+
+fn greetings() -> Vec<Vec<u8>> {
+    let nonce = || Bytes::from_static(&[7; 32]);
+    let hello = Hello {
+        protocol: PROTOCOL_VERSION,
+        cluster_id: "c".into(),
+        nonce: nonce(),
+        claims: Bytes::from_static(b"claims"),
+        bulk: true,
+        ..Default::default()
+    };
+    let welcome = Welcome { credit_bytes: 1 << 20, requests: 64, ..Default::default() };
+    vec![
+        hello.encode_to_vec(),
+        Challenge { nonce: nonce(), proof: nonce() }.encode_to_vec(),
+        Proof { proof: nonce() }.encode_to_vec(),
+        welcome.encode_to_vec(),
+    ]
+}
+
+fn survives<M: Message + Default + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+    if let Ok(message) = ff2_fuzz::bounded(bytes, || M::decode(bytes)) {
+        assert_eq!(M::decode(message.encode_to_vec().as_slice()), Ok(message));
+    }
+}
+
+#[test]
+fn damaged_greetings() {
+    ff2_fuzz::target!(greetings(), |bytes| {
+        survives::<Hello>(bytes);
+        survives::<Challenge>(bytes);
+        survives::<Proof>(bytes);
+        survives::<Welcome>(bytes);
+        assert_eq!(nonce_of(bytes).is_ok(), bytes.len() == 32);
+    });
+}

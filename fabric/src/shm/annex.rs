@@ -111,6 +111,24 @@ mod tests {
         }
     }
 
+    fn annexes() -> Vec<Vec<u8>> {
+        let at = |slab| Span { slab, offset: 4096, len: 77 };
+        let parts = vec![at(0), at(3), at(Span::IN_STREAM)];
+        let said = Annex { landed: false, landing: Some(at(1)), parts: parts.clone() };
+        let plain = Annex { landed: true, landing: None, parts };
+        vec![said.encode(), plain.encode(), Annex::default().encode()]
+    }
+
+    #[test]
+    fn damaged_annexes() {
+        ff2_fuzz::target!(annexes(), |bytes| {
+            if let Ok(annex) = ff2_fuzz::bounded(bytes, || Annex::decode(bytes)) {
+                assert!(annex.parts.len() <= bytes.len() / SPAN, "no span that is not there");
+                assert_eq!(Annex::decode(&annex.encode()), Ok(annex));
+            }
+        });
+    }
+
     #[test]
     fn spans_that_are_not_there_are_refused() {
         assert_eq!(Annex::decode(&[0, 0, 1, 0]), Err(FrameError::BulkMisplaced));

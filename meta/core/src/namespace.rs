@@ -17,6 +17,8 @@ mod confine;
 mod create;
 mod dir;
 mod fsck;
+#[cfg(test)]
+mod fuzz;
 mod get_lock;
 mod get_xattr;
 mod inline;

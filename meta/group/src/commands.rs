@@ -71,4 +71,20 @@ mod tests {
         assert_eq!(unpack(vec![1, 0]).count(), 0);
         assert_eq!(unpack(vec![1, 0, 0, 0, 9, 255, 255, 255, 255, 1]).count(), 1);
     }
+
+    fn entries() -> Vec<Vec<u8>> {
+        let commands = [Bytes::from_static(b"one"), Bytes::new(), Bytes::from_static(b"the third")];
+        vec![pack(&commands).0, pack(&commands[..1]).0]
+    }
+
+    #[test]
+    fn damaged_entries() {
+        ff2_fuzz::target!(entries(), |bytes| {
+            let commands: Vec<Bytes> =
+                ff2_fuzz::bounded(bytes, || unpack(bytes.to_vec()).collect());
+            if let Some(all) = (!commands.is_empty()).then(|| pack(&commands).0) {
+                assert!(bytes.starts_with(&all), "only what is there");
+            }
+        });
+    }
 }

@@ -92,4 +92,22 @@ mod tests {
         let identity = Identity { format: 1, group: 2, node: 3, raft_id: 4, incarnation: 5 };
         assert_eq!(identity.encode_to_vec(), [8, 1, 16, 2, 24, 3, 32, 4, 40, 5]);
     }
+
+    fn values() -> Vec<Vec<u8>> {
+        let identity = Identity { format: 1, group: 2, node: 3, raft_id: 4, incarnation: 5 };
+        vec![pair(7, 9).to_vec(), identity.encode_to_vec(), log_key(3).to_vec()]
+    }
+
+    #[test]
+    fn damaged_values() {
+        ff2_fuzz::target!(values(), |bytes| {
+            match ff2_fuzz::bounded(bytes, || parse_pair(bytes)) {
+                Some((first, second)) => assert_eq!(pair(first, second), bytes),
+                None => assert_ne!(bytes.len(), 16),
+            }
+            if let Ok(identity) = ff2_fuzz::bounded(bytes, || Identity::decode(bytes)) {
+                assert_eq!(Identity::decode(identity.encode_to_vec().as_slice()), Ok(identity));
+            }
+        });
+    }
 }

@@ -40,7 +40,7 @@ impl Membership {
     /// The founding members.
     pub fn new(members: impl IntoIterator<Item = pb::Member>) -> Self {
         let members: BTreeMap<_, _> = members.into_iter().map(|m| (m.raft_id, m)).collect();
-        let next_raft_id = members.keys().last().map_or(1, |last| last + 1);
+        let next_raft_id = members.keys().last().map_or(1, |last| last.saturating_add(1));
         Self { members, next_raft_id }
     }
 
@@ -81,7 +81,7 @@ impl Membership {
             if added.raft_id < self.next_raft_id {
                 return None;
             }
-            next.next_raft_id = added.raft_id + 1;
+            next.next_raft_id = added.raft_id.checked_add(1)?;
             next.members.insert(added.raft_id, added.into());
         }
         for single in &change.changes {
@@ -175,5 +175,56 @@ mod tests {
         let removed = added.changed(&Membership::remove([4])).expect("removal");
         assert!(removed.changed(&add).is_none(), "the id was given before");
         assert!(start.changed(&start.promote(9)).is_none(), "not a member");
+    }
+
+    #[test]
+    fn the_last_raft_id_is_given_to_nobody() {
+        let start = Membership::new((1..=3).map(|id| member(id, id as u32, 0)));
+        let last = Membership { next_raft_id: u64::MAX, ..start.clone() };
+        assert!(start.changed(&last.add(member(u64::MAX, 4, 1))).is_none(), "none comes after it");
+        assert_eq!(Membership::new([member(u64::MAX, 4, 1)]).next_raft_id, u64::MAX);
+    }
+
+    fn start() -> Membership {
+        Membership::new((1..=3).map(|id| member(id, id as u32, 0)))
+    }
+
+    fn records() -> Vec<Vec<u8>> {
+        let manifest = pb::SnapshotManifest {
+            members: vec![member(3, 3, 7)],
+            next_raft_id: 9,
+            ..Default::default()
+        };
+        vec![start().encode(), manifest.encode_to_vec(), Membership::default().encode()]
+    }
+
+    #[test]
+    fn damaged_memberships() {
+        ff2_fuzz::target!(records(), |bytes| {
+            if let Ok(membership) = ff2_fuzz::bounded(bytes, || Membership::decode(bytes)) {
+                assert_eq!(Membership::decode(&membership.encode()), Ok(membership));
+            }
+            if let Ok(manifest) = pb::SnapshotManifest::decode(bytes) {
+                let known = ff2_fuzz::bounded(bytes, || Membership::from_manifest(&manifest));
+                assert!(known.members.len() <= manifest.members.len());
+                assert!(known.members.keys().all(|id| *id <= known.next_raft_id));
+            }
+        });
+    }
+
+    fn changes() -> Vec<Vec<u8>> {
+        let all = [start().add(member(4, 4, 1)), start().promote(3), Membership::remove([1, 2])];
+        all.iter().map(prost011::Message::encode_to_vec).collect()
+    }
+
+    #[test]
+    fn damaged_changes() {
+        ff2_fuzz::target!(changes(), |bytes| {
+            let Ok(change) = <ConfChangeV2 as prost011::Message>::decode(bytes) else { return };
+            if let Some(next) = ff2_fuzz::bounded(bytes, || start().changed(&change)) {
+                assert!(next.next_raft_id >= start().next_raft_id, "no id is given twice");
+                assert!(next.members.keys().all(|id| *id < next.next_raft_id));
+            }
+        });
     }
 }

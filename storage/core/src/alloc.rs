@@ -159,7 +159,9 @@ impl Allocator {
         if !block.size.is_power_of_two() || !block.position.is_multiple_of(block.size.into()) {
             return Err(bad("off the grid"));
         }
-        if !(BLOCK_SIZE_MIN..=BLOCK_SIZE_MAX).contains(&block.size) || block.end() > limit {
+        // A position from a damaged index may be so far out that its end is no number.
+        let fits = limit.checked_sub(block.size.into()).is_some_and(|last| block.position <= last);
+        if !(BLOCK_SIZE_MIN..=BLOCK_SIZE_MAX).contains(&block.size) || !fits {
             return Err(bad("out of bounds"));
         }
         let bytes = self.group_bytes(block.size);

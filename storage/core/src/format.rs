@@ -50,4 +50,6 @@ pub fn block_size_for(bytes: u32) -> u32 {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -289,11 +289,12 @@ impl PendingState {
             };
             pieces.insert(number, change);
         }
-        let named: BTreeMap<(u16, u8), u32> = record
-            .patches
-            .iter()
-            .map(|patch| ((patch.piece as u16, patch.block as u8), patch.crc32c))
-            .collect();
+        let mut named: BTreeMap<(u16, u8), u32> = BTreeMap::new();
+        for patch in &record.patches {
+            let piece = u16::try_from(patch.piece).map_err(|_| bad("a patch's piece"))?;
+            let sector = u8::try_from(patch.block).map_err(|_| bad("a patch's sector"))?;
+            named.insert((piece, sector), patch.crc32c);
+        }
         patches.retain(|place, _| named.contains_key(place));
         let all_there = named
             .iter()
@@ -356,3 +357,6 @@ fn wire_kind(kind: PendingKind) -> pb::UpdateKind {
 pub(super) fn no_pending(of: LocalChunk) -> Status {
     Status::new(Code::NotFound, format!("{of} has no pending version"))
 }
+
+#[cfg(test)]
+mod tests;

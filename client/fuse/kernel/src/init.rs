@@ -165,4 +165,21 @@ mod tests {
         other[4] = 1;
         Offer::parse(&other).unwrap_err();
     }
+
+    fn offers() -> Vec<Vec<u8>> {
+        vec![message(64, 7, 45, u64::MAX), message(16, 7, 31, init::ASYNC_READ)]
+    }
+
+    #[test]
+    fn damaged_offers() {
+        ff2_fuzz::target!(offers(), |bytes| {
+            let Ok(offer) = ff2_fuzz::bounded(bytes, || Offer::parse(bytes)) else { return };
+            for io_uring in [false, true] {
+                let agreed = offer.agree(&WANTED, io_uring);
+                assert_eq!(agreed.flags & !offer.flags(), 0, "nothing that was not offered");
+                assert!(agreed.minor <= abi::MINOR);
+                assert!(agreed.write_bytes_max <= WANTED.write_bytes_max);
+            }
+        });
+    }
 }

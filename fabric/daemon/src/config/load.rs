@@ -87,7 +87,7 @@ fn explain(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{MetadConfig, MountConfig};
+    use crate::config::{MetadConfig, MountConfig, StoragedConfig};
 
     const GOOD: &str = r#"
 node = 1
@@ -154,5 +154,52 @@ address = "127.0.0.1:7000"
         let refusal = refusal(&text);
         assert!(refusal.contains("admin_listen"), "{refusal}");
         assert!(refusal.contains("cluster_key_file"), "{refusal}");
+    }
+
+    const STORAGED: &str = r#"
+cluster_id = "c"
+listen = "127.0.0.1:7000"
+http_listen = "127.0.0.1:7002"
+data_dir = "/var/lib/ff2/storaged"
+metads = ["127.0.0.1:7100"]
+security = { cluster_key_file = "/etc/ff2/cluster.key" }
+disks = [{ path = "/disk", size_bytes = 1073741824 }]
+storage = { disk_depth = 64 }
+log = { filter = "info,ff2_storaged=debug" }
+"#;
+    const MOUNT: &str = r#"
+cluster_id = "c"
+metads = ["127.0.0.1:7100", "127.0.0.1:7200"]
+token_file = "/etc/ff2/token"
+mount_point = "/mnt"
+data_dir = "/var/lib/ff2/mount"
+subdir = "/x"
+io_uring = "auto"
+"#;
+
+    fn survives<T: Serialize + DeserializeOwned + Validate>(text: &str) {
+        let path = Path::new("some.toml");
+        match parse::<T>(path, text) {
+            Ok(config) => {
+                let printed = to_toml(&config);
+                let again: T = parse(path, &printed).expect("what was printed");
+                assert_eq!(to_toml(&again), printed);
+            }
+            Err(refusal) => assert!(refusal.to_string().starts_with("some.toml")),
+        }
+    }
+
+    #[test]
+    fn damaged_configurations() {
+        assert!(parse::<StoragedConfig>(Path::new("some.toml"), STORAGED).is_ok());
+        assert!(parse::<MountConfig>(Path::new("some.toml"), MOUNT).is_ok());
+        let deep = [b"peers = ".as_slice(), &[b'['; 300]].concat();
+        let seeds = [GOOD, STORAGED, MOUNT].map(|text| text.as_bytes().to_vec());
+        ff2_fuzz::target!(2_000, [&seeds[..], &[deep]].concat(), |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            survives::<MetadConfig>(&text);
+            survives::<StoragedConfig>(&text);
+            survives::<MountConfig>(&text);
+        });
     }
 }

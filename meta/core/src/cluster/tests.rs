@@ -659,3 +659,48 @@ proptest! {
         prop_assert_eq!(all.since, 0, "a version of another history gets everything");
     }
 }
+
+fn facts() -> Vec<Vec<u8>> {
+    let cluster = Cluster::serving(3, 3, 2);
+    let placed = place(&placeable_disks(&cluster.routing()), 2, 1).unwrap();
+    let routing = cluster.routing();
+    let request = Cluster::join_request(&routing, 101);
+    let facts = [
+        Fact::Join(request),
+        Fact::NodesChanged(pb::NodesChanged { dead: vec![101], alive: vec![102] }),
+        Fact::TargetsReported(pb::TargetsReported {
+            node_id: 102,
+            targets: cluster.report_of(102),
+            disks: vec![],
+        }),
+        Fact::CreateTable(pb::CreateTable {
+            replicas: 2,
+            chains: placed.clone(),
+            ..Default::default()
+        }),
+        Fact::ExtendTable(pb::ExtendTable { table: 1, chains: placed, ..Default::default() }),
+        Fact::CreateVolume(pb::CreateVolume { name: "v".into(), ..Default::default() }),
+        Fact::IssueToken(pb::IssueToken { uid: 5 }),
+        Fact::RevokeToken(pb::RevokeToken { token_id: 1 }),
+        Fact::SetDraining(pb::SetDraining { node: 101, draining: true }),
+        Fact::RemoveNode(pb::RemoveNode { node: 101 }),
+        Fact::ReadmitNode(pb::ReadmitNode { node: 101 }),
+    ];
+    let command = |fact| pb::ClusterCommand { now_ms: 1, fact: Some(fact) }.encode_to_vec();
+    facts.map(command).to_vec()
+}
+
+/// Whatever is in the log, the machine answers and its state stays sound (`apply` checks it), the same as
+/// its keys.
+#[test]
+fn damaged_facts() {
+    ff2_fuzz::target!(1_000, facts(), |bytes| {
+        let Cluster { mut machine, mut kv, .. } = Cluster::serving(3, 3, 2);
+        let answer = machine.apply(9, bytes, &mut kv);
+        assert!(pb::ClusterReply::decode(answer).is_ok());
+        machine.check();
+        let mut restored = ClusterMachine::new();
+        restored.restore(&kv);
+        assert_eq!(restored.view(), machine.view());
+    });
+}

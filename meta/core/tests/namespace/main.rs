@@ -4,6 +4,7 @@
 
 mod acls;
 mod attributes;
+mod commands;
 mod confined;
 mod files;
 mod fsck;

@@ -2,8 +2,10 @@
 //! after every step. (The volume under test also checks, after every command, that its repetition
 //! changes nothing and that its keys are sound.)
 
+mod answers;
 mod content;
 mod tree;
+mod xattrs;
 
 use ff2_meta_core::namespace::touched;
 use ff2_proto::pb::{self, Code, FileKind, ns_request::Op};
@@ -29,7 +31,10 @@ struct Step {
     length: u64,
 }
 
+/// Entries of a page, so few that directories have several.
+const PAGE: u32 = 3;
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+const XATTRS: [&str; 4] = ["user.a", "user.b", "trusted.t", "security.s"];
 const MODES: [u32; 8] = [0o777, 0o755, 0o700, 0o1777, 0o2775, 0o555, 0o6755, 0o644];
 const USERS: [(u32, u32, &[u32]); 3] = [(0, 0, &[]), (10, 100, &[]), (11, 101, &[100])];
 
@@ -69,7 +74,7 @@ impl Step {
         let (from, to) = (self.parent(0, tree), self.parent(1, tree));
         let [name, other] = self.names.map(|index| NAMES[index]);
         let mode = MODES[self.mode];
-        match self.action % 32 {
+        match self.action % 40 {
             0..=4 => mkdir(from, name, mode),
             5..=7 => Op::Create(pb::CreateOp {
                 exclusive: self.flag(0),
@@ -108,8 +113,27 @@ impl Step {
             27 => report(inode, self.length),
             28 | 29 => lookup(from, name),
             30 => access(inode, u32::from(self.flags & 7)),
-            _ => Op::ReadDir(pb::ReadDirOp { inode: from, ..Default::default() }),
+            31 => Op::ReadDir(pb::ReadDirOp { inode: from, ..Default::default() }),
+            32 => Op::ReadLink(pb::ReadLinkOp { inode }),
+            33 => self.utimens(inode),
+            34..=36 => {
+                let value = vec![self.flags; self.length as usize % 40];
+                let Op::SetXattr(op) = set_xattr(inode, XATTRS[self.names[1]], &value) else {
+                    unreachable!("it is one");
+                };
+                Op::SetXattr(pb::SetXattrOp { create: self.flag(0), replace: self.flag(1), ..op })
+            }
+            37 => remove_xattr(inode, XATTRS[self.names[1]]),
+            38 => get_xattr(inode, XATTRS[self.names[1]]),
+            _ => list_xattrs(inode),
         }
+    }
+
+    fn utimens(&self, inode: u64) -> Op {
+        let at = |bit| self.flag(bit).then_some(self.length as i64 - 2_000);
+        let (atime_ns, mtime_ns) = (at(0), at(1));
+        let (atime_now, mtime_now) = (self.flag(2) && self.flag(3), self.flag(2) && self.flag(4));
+        Op::SetAttr(pb::SetAttrOp { atime_ns, mtime_ns, atime_now, mtime_now, ..set(inode) })
     }
 }
 
@@ -129,7 +153,7 @@ impl Pair {
     }
 
     fn run(&mut self, step: &Step) {
-        if step.action >= 224 {
+        if step.action >= 240 {
             self.housekeeping(step);
         } else {
             let op = step.op(&self.tree);
@@ -141,6 +165,9 @@ impl Pair {
             let got = self.volume.ask(who, op.clone());
             let code = got.as_ref().map(|_| ()).map_err(|code| *code);
             assert_eq!(code, expected, "{who:?} {op:?}");
+            if let Ok(reply) = got {
+                self.tree.check_answer(who, &op, &reply);
+            }
             // Who caches any of them is told before: an inode that changed is among those named.
             for (inode, attr) in self.seen() {
                 let is_known = before.get(&inode).is_none_or(|before| *before == attr);
@@ -203,9 +230,13 @@ impl Pair {
             let attr = got.expect("an inode").attr.expect("an attr");
             let got = (attr.kind(), attr.mode, attr.uid, attr.gid, attr.nlink);
             assert_eq!(got, (node.kind, node.mode, node.uid, node.gid, node.nlink), "inode {id}");
-            if node.kind == FileKind::Regular {
-                assert_eq!(attr.size, node.size, "inode {id}");
+            match node.kind {
+                FileKind::Directory => {}
+                FileKind::Symlink => assert_eq!(attr.size, node.target.len() as u64, "inode {id}"),
+                _ => assert_eq!(attr.size, node.size, "inode {id}"),
             }
+            assert!(node.atime_ns.is_none_or(|atime| attr.atime_ns == atime), "inode {id}");
+            assert!(node.mtime_ns.is_none_or(|mtime| attr.mtime_ns == mtime), "inode {id}");
             if node.kind == FileKind::Directory {
                 self.compare_names(id, node);
             }
@@ -217,13 +248,20 @@ impl Pair {
     }
 
     fn compare_names(&self, id: u64, node: &tree::Node) {
-        let page = self.volume.look(read_dir(id, 0, 0)).expect("entries");
-        assert!(page.end);
-        let mut names: Vec<(Vec<u8>, u64)> = page
-            .entries
-            .iter()
-            .map(|entry| (entry.name.to_vec(), entry.attr.expect("a number").inode))
-            .collect();
+        let mut names: Vec<(Vec<u8>, u64)> = Vec::new();
+        let mut after = 0;
+        loop {
+            let page = self.volume.look(read_dir(id, after, PAGE)).expect("entries");
+            assert!(page.entries.len() <= PAGE as usize);
+            for entry in page.entries {
+                assert!(entry.cookie > after, "a page goes on behind the one before");
+                after = entry.cookie;
+                names.push((entry.name.to_vec(), entry.attr.expect("a number").inode));
+            }
+            if page.end {
+                break;
+            }
+        }
         names.sort();
         let expected: Vec<(Vec<u8>, u64)> =
             node.names.iter().map(|(name, inode)| (name.clone(), *inode)).collect();

@@ -46,6 +46,16 @@ impl Volume {
         Self { kv, now_ns: 1_000, log: vec![], next_seq, next_nonce: 77 }
     }
 
+    /// Another one in the same state.
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            kv: self.kv.clone(),
+            log: self.log.clone(),
+            next_seq: self.next_seq.clone(),
+            ..*self
+        }
+    }
+
     /// A new session of root, and the volume's root opened to all.
     pub(crate) fn with_root() -> (Self, Who) {
         let mut volume = Self::new();

@@ -158,6 +158,10 @@ fn sound(message: &Message) -> Result<MessageType, &'static str> {
         MessageType::MsgSnapshot if message.get_snapshot().get_metadata().index == 0 => {
             Err("an empty snapshot")
         }
+        // Raft takes it for the term of every index beyond its log.
+        MessageType::MsgSnapshot if message.get_snapshot().get_metadata().term == 0 => {
+            Err("a snapshot without a term")
+        }
         MessageType::MsgAppendResponse
         | MessageType::MsgRequestVote
         | MessageType::MsgRequestVoteResponse
@@ -180,8 +184,9 @@ fn sound_append(message: &Message) -> Result<(), &'static str> {
     if message.term == 0 {
         return Err("no term");
     }
-    let mut term = message.log_term;
-    for (entry, index) in message.entries.iter().zip(message.index.saturating_add(1)..) {
+    let (mut term, mut index) = (message.log_term, message.index);
+    for entry in &message.entries {
+        index = index.checked_add(1).ok_or("an entry beyond all indexes")?;
         if entry.index != index {
             return Err("entries do not follow each other");
         }
@@ -219,6 +224,10 @@ mod tests {
     fn what_raft_would_panic_on_is_refused() {
         assert!(sound(&append(&[6, 7], &[5, 6])).is_ok());
         assert!(sound(&append(&[7], &[6])).is_err(), "a gap");
+        let last = Message { index: u64::MAX - 1, ..append(&[u64::MAX], &[6]) };
+        assert!(sound(&last).is_ok());
+        let beyond = Message { index: u64::MAX, ..append(&[u64::MAX], &[6]) };
+        assert!(sound(&beyond).is_err(), "no index comes after the last");
         assert!(sound(&append(&[6, 7], &[6, 5])).is_err(), "terms shrink");
         assert!(sound(&append(&[6], &[7])).is_err(), "a term of the future");
         assert!(sound(&Message { msg_type: 99, ..append(&[], &[]) }).is_err());
@@ -229,5 +238,33 @@ mod tests {
         }
         let empty = Message { msg_type: MessageType::MsgSnapshot as i32, ..append(&[], &[]) };
         assert!(sound(&empty).is_err());
+        let mut snapshot = empty;
+        let metadata = snapshot.mut_snapshot().mut_metadata();
+        (metadata.index, metadata.term) = (9, 6);
+        assert!(sound(&snapshot).is_ok());
+        snapshot.mut_snapshot().mut_metadata().term = 0;
+        assert!(sound(&snapshot).is_err(), "it would match any entry beyond the log");
+    }
+
+    fn messages() -> Vec<Vec<u8>> {
+        let of = |kind: MessageType| Message { msg_type: kind as i32, ..append(&[], &[]) };
+        let mut snapshot = of(MessageType::MsgSnapshot);
+        snapshot.mut_snapshot().mut_metadata().index = 7;
+        let more = [of(MessageType::MsgHeartbeat), of(MessageType::MsgRequestVote), snapshot];
+        let all = [append(&[6, 7, 8], &[5, 6, 6]), append(&[], &[])].into_iter().chain(more);
+        all.map(|message| message.encode_to_vec()).collect()
+    }
+
+    #[test]
+    fn damaged_messages() {
+        ff2_fuzz::target!(messages(), |bytes| {
+            let Ok(message) = ff2_fuzz::bounded(bytes, || Message::decode(bytes)) else { return };
+            assert_eq!(Message::decode(message.encode_to_vec().as_slice()), Ok(message.clone()));
+            if let Ok(MessageType::MsgAppend) = ff2_fuzz::bounded(bytes, || sound(&message)) {
+                for (place, entry) in message.entries.iter().enumerate() {
+                    assert_eq!(Some(entry.index), message.index.checked_add(place as u64 + 1));
+                }
+            }
+        });
     }
 }

@@ -88,9 +88,14 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
         }
         let metadata = message.get_snapshot().get_metadata();
         let log = &self.raw.raft.raft_log;
-        let known = metadata.index <= log.committed
-            || log.match_term(metadata.index, metadata.term)
-            || !self.in_snapshot(&message);
+        let matches = log.match_term(metadata.index, metadata.term);
+        if metadata.index == log.committed && !matches {
+            // Two histories; raft would take this one, without its pages.
+            tracing::error!(group = %self.config.group, from = message.from, index = metadata.index,
+                "dropped a snapshot that contradicts what is committed");
+            return;
+        }
+        let known = metadata.index <= log.committed || matches || !self.in_snapshot(&message);
         if known {
             // Raft answers by itself that it needs no state, or that this one is not for it.
             if let Err(error) = self.raw.step(message) {
@@ -210,4 +215,38 @@ fn checked(page: pb::FetchSnapshotReply, after: &[u8]) -> Result<pb::FetchSnapsh
         return Err(Status::new(pb::Code::BadFrame, "a snapshot page without keys"));
     }
     Ok(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pages() -> Vec<Vec<u8>> {
+        let pair = |key: &'static str| pb::KeyValue { key: key.into(), value: "v".into() };
+        let pairs = vec![pair("b"), pair("bb"), pair("c")];
+        let crc32c = store::checksum(&pairs);
+        let end = pb::FetchSnapshotReply { end: true, ..Default::default() };
+        let page = pb::FetchSnapshotReply { pairs, crc32c, ..Default::default() };
+        vec![page.encode_to_vec(), end.encode_to_vec()]
+    }
+
+    /// No page takes the transfer back, or nowhere.
+    #[test]
+    fn damaged_pages() {
+        ff2_fuzz::target!(pages(), |bytes| {
+            let Ok(page) = ff2_fuzz::bounded(bytes, || pb::FetchSnapshotReply::decode(bytes))
+            else {
+                return;
+            };
+            let sealed =
+                pb::FetchSnapshotReply { crc32c: store::checksum(&page.pairs), ..page.clone() };
+            for page in [page, sealed] {
+                let Ok(page) = ff2_fuzz::bounded(bytes, || checked(page, b"a")) else { continue };
+                let keys: Vec<&[u8]> = page.pairs.iter().map(|pair| pair.key.as_ref()).collect();
+                assert!(keys.is_sorted_by(|one, next| one < next));
+                assert!(keys.first().is_none_or(|first| *first > b"a".as_slice()));
+                assert!(page.end || !keys.is_empty());
+            }
+        });
+    }
 }

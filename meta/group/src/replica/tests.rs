@@ -269,3 +269,71 @@ fn a_voter_stays_quiet_for_a_timeout_even_after_a_restart() {
     sim.now += Duration::from_millis(1);
     assert_eq!(ask(&mut sim, &vote), u64::from(candidate), "no lease can run any more");
 }
+
+fn batches() -> Vec<Vec<u8>> {
+    use raft::eraftpb::Entry;
+    let entry =
+        |index, data: &str| Entry { index, term: 6, data: data.into(), ..Default::default() };
+    let message = |kind: MessageType| Message {
+        msg_type: kind as i32,
+        from: 2,
+        to: 1,
+        term: 6,
+        log_term: 5,
+        index: 5,
+        ..Default::default()
+    };
+    let mut append = message(MessageType::MsgAppend);
+    append.entries = vec![entry(6, ""), entry(7, "\x03\0\0\0a=b")];
+    append.commit = 6;
+    let mut snapshot = message(MessageType::MsgSnapshot);
+    let manifest = pb::SnapshotManifest { index: 9, ..Default::default() };
+    let metadata = snapshot.mut_snapshot().mut_metadata();
+    (metadata.index, metadata.term) = (9, 6);
+    metadata.mut_conf_state().voters = vec![1, 2, 3];
+    snapshot.mut_snapshot().data = prost::Message::encode_to_vec(&manifest);
+    let kinds = [
+        MessageType::MsgHeartbeat,
+        MessageType::MsgRequestVote,
+        MessageType::MsgRequestPreVote,
+        MessageType::MsgAppendResponse,
+        MessageType::MsgHeartbeatResponse,
+        MessageType::MsgTimeoutNow,
+        MessageType::MsgReadIndexResp,
+        MessageType::MsgRequestVoteResponse,
+    ];
+    let all = [append, snapshot].into_iter().chain(kinds.map(message));
+    all.map(|message| message.encode_to_vec()).collect()
+}
+
+/// A member of the cluster may be of another release, or mad: no message of it ends a replica but by a stop
+/// that says why.
+#[test]
+fn damaged_batches() {
+    ff2_fuzz::target!(1_000, batches(), |bytes| {
+        let mut sim = Sim::new(7, false);
+        sim.may_stop = true;
+        let messages = vec![bytes::Bytes::copy_from_slice(bytes); 2];
+        let batch = pb::RaftBatch { group: 1, messages, from: None };
+        sim.step(1, Input::Messages(batch));
+    });
+}
+
+/// Found by the test above: raft would install it, although nobody fetched its pages.
+#[test]
+fn a_snapshot_that_contradicts_what_is_committed_is_dropped() {
+    let mut snapshot = Message { to: 1, from: 2, term: 6, ..Default::default() };
+    snapshot.set_msg_type(MessageType::MsgSnapshot);
+    let mut sim = Sim::new(7, false);
+    let committed = sim.replicas[&1].commit();
+    let metadata = snapshot.mut_snapshot().mut_metadata();
+    (metadata.index, metadata.term) = (committed, 6);
+    metadata.mut_conf_state().voters = vec![1, 2, 3];
+    let messages = vec![bytes::Bytes::from(snapshot.encode_to_vec())];
+    sim.step(1, Input::Messages(pb::RaftBatch { group: 1, messages, from: None }));
+    assert_eq!(sim.replicas[&1].applied(), committed);
+    let leader = sim.await_leader();
+    sim.propose(leader, "a=b".into());
+    sim.converge();
+    assert!(sim.replicas.values().all(|replica| replica.machine().view() == 1));
+}

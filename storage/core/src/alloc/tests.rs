@@ -141,3 +141,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_block_beyond_all_numbers_is_refused() {
+    let mut allocator = Allocator::new(1 << 30, 1 << 24);
+    for size in [BLOCK_SIZE_MIN, BLOCK_SIZE_MAX] {
+        let position = u64::MAX - u64::from(size) + 1;
+        assert!(allocator.mark(Block { position, size }).is_err());
+    }
+}

@@ -89,32 +89,36 @@ pub fn target_bounds(target: Option<TargetId>) -> (Vec<u8>, Vec<u8>) {
 
 /// The row that a key of the index names.
 pub fn decode(key: &[u8]) -> Result<Key, BadFormat> {
-    let bad = || BadFormat(format!("no row of the index has the key {key:02x?}"));
-    let mut rest = key;
-    match take::<1>(&mut rest).ok_or_else(bad)?[0] {
-        META => Ok(Key::Superblock),
-        TARGET => Ok(Key::Target(TargetId(u64::from_be_bytes(take(&mut rest).ok_or_else(bad)?)))),
-        CHUNK => chunk_row(rest).ok_or_else(bad),
-        _ => Err(bad()),
-    }
+    row_of(key).ok_or_else(|| BadFormat(format!("no row of the index has the key {key:02x?}")))
 }
 
-fn chunk_row(mut rest: &[u8]) -> Option<Key> {
-    let target = TargetId(u64::from_be_bytes(take(&mut rest)?));
-    let inode = InodeId(u64::from_be_bytes(take(&mut rest)?));
-    let chunk = ChunkId { inode, index: u32::from_be_bytes(take(&mut rest)?) };
-    let key = match take::<1>(&mut rest)?[0] {
-        RECORD => Key::Chunk(target, chunk),
-        PENDING => Key::Pending(target, chunk),
-        PIECE => Key::Piece(target, chunk, u16::from_be_bytes(take(&mut rest)?)),
-        PATCH => {
-            let piece = u16::from_be_bytes(take(&mut rest)?);
-            let sector = take::<1>(&mut rest)?[0];
-            Key::Patch(target, chunk, piece, sector, u64::from_be_bytes(take(&mut rest)?))
-        }
+fn row_of(key: &[u8]) -> Option<Key> {
+    let mut rest = key;
+    let row = match take::<1>(&mut rest)?[0] {
+        META if take(&mut rest)? == [0] => Key::Superblock,
+        TARGET => Key::Target(TargetId(u64::from_be_bytes(take(&mut rest)?))),
+        CHUNK => chunk_row(&mut rest)?,
         _ => return None,
     };
-    rest.is_empty().then_some(key)
+    // Nothing behind it: a longer key is another one.
+    rest.is_empty().then_some(row)
+}
+
+fn chunk_row(rest: &mut &[u8]) -> Option<Key> {
+    let target = TargetId(u64::from_be_bytes(take(rest)?));
+    let inode = InodeId(u64::from_be_bytes(take(rest)?));
+    let chunk = ChunkId { inode, index: u32::from_be_bytes(take(rest)?) };
+    Some(match take::<1>(rest)?[0] {
+        RECORD => Key::Chunk(target, chunk),
+        PENDING => Key::Pending(target, chunk),
+        PIECE => Key::Piece(target, chunk, u16::from_be_bytes(take(rest)?)),
+        PATCH => {
+            let piece = u16::from_be_bytes(take(rest)?);
+            let sector = take::<1>(rest)?[0];
+            Key::Patch(target, chunk, piece, sector, u64::from_be_bytes(take(rest)?))
+        }
+        _ => return None,
+    })
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {

@@ -30,7 +30,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
-        if let Ok(key) = decode(&bytes) && !matches!(key, Key::Superblock | Key::Target(_)) {
+        if let Ok(key) = decode(&bytes) {
             prop_assert_eq!(key.encode(), bytes.clone());
         }
         prop_assert!(Superblock::decode(&bytes).is_err());
@@ -72,6 +72,16 @@ fn rows_of_a_chunk_lie_together_and_in_order() {
     assert!(rows.iter().all(|row| *row >= from && *row < to));
     let (from, to) = target_bounds(Some(TargetId(u64::MAX)));
     assert!(from < to);
+}
+
+#[test]
+fn a_key_with_more_behind_it_names_no_row() {
+    for key in [Key::Superblock, Key::Target(TargetId(7)), Key::Chunk(TargetId(7), chunk(9, 3))] {
+        let longer = [&key.encode()[..], &[0]].concat();
+        assert!(decode(&longer).is_err(), "{key:?}");
+    }
+    assert!(decode(b"m").is_err(), "no superblock's");
+    assert!(decode(b"m\x01").is_err(), "no superblock's");
 }
 
 #[test]

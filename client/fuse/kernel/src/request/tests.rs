@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::*;
 use crate::abi::{self, InHeader, opcode};
@@ -119,4 +119,44 @@ fn truncated_arguments_are_refused() {
         }
     }
     assert!(refused > 500, "{refused}");
+}
+
+/// Messages as the device brings them.
+fn messages() -> Vec<Vec<u8>> {
+    let names = b"old\0new\0user.a\0value and more of it".as_slice();
+    let message = |operation| {
+        let args = vec![1; args_bytes(operation)];
+        let len = size_of::<InHeader>() + args.len() + names.len();
+        let mut header = header(operation);
+        header.len = len as u32;
+        [header.as_bytes(), &args, names].concat()
+    };
+    (0..60).map(message).collect()
+}
+
+/// The arguments lie in front of names and data on either way.
+#[test]
+fn damaged_requests() {
+    ff2_fuzz::target!(messages(), |bytes| {
+        let Ok((header, behind)) = InHeader::read_from_prefix(bytes) else { return };
+        let (args, rest) = behind.split_at(args_bytes(header.opcode).min(behind.len()));
+        let decoded = ff2_fuzz::bounded(bytes, || decode(&header, args, rest));
+        let names: Vec<Vec<u8>> = match decoded {
+            Err(malformed) => return assert!(!malformed.to_string().is_empty()),
+            Ok(Decoded::Notice(Notice::Forget(list))) => {
+                return assert!(list.len() <= 1 + rest.len() / 16, "each was sent");
+            }
+            Ok(Decoded::Operation(Operation::Lookup { name })) => vec![name],
+            Ok(Decoded::Operation(Operation::Symlink { name, target })) => vec![name, target],
+            Ok(Decoded::Operation(Operation::Rename { name, new_name, .. })) => {
+                vec![name, new_name]
+            }
+            Ok(Decoded::Operation(Operation::SetXattr { name, value, .. })) => {
+                assert!(value.len() <= rest.len());
+                vec![name]
+            }
+            Ok(_) => vec![],
+        };
+        assert!(names.iter().all(|name| !name.contains(&0)), "{names:?}");
+    });
 }

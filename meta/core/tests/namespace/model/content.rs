@@ -21,6 +21,12 @@ impl Tree {
             let own_group = gid == node.gid || has_group(who, gid);
             ensure(root || (owner && own_group), Code::NotPermitted)?;
         }
+        let chooses = |at: Option<i64>, now: bool| at.is_some() && !now;
+        let chosen = chooses(op.atime_ns, op.atime_now) || chooses(op.mtime_ns, op.mtime_now);
+        ensure(owner || !chosen, Code::NotPermitted)?;
+        if (op.atime_now || op.mtime_now) && !owner {
+            node.may(who, 2)?;
+        }
         if let Some(size) = op.size {
             ensure(!node.is_dir(), Code::IsDirectory)?;
             ensure(node.kind == FileKind::Regular, Code::InvalidArgument)?;
@@ -43,6 +49,13 @@ impl Tree {
             let keeps_setgid = root || has_group(who, node.gid);
             node.mode = if keeps_setgid { mode } else { mode & !0o2000 };
         }
+        // What time it is now is the leader's affair.
+        if op.atime_ns.is_some() || op.atime_now {
+            node.atime_ns = op.atime_ns.filter(|_| !op.atime_now);
+        }
+        if op.mtime_ns.is_some() || op.mtime_now {
+            node.mtime_ns = op.mtime_ns.filter(|_| !op.mtime_now);
+        }
         Ok(())
     }
 
@@ -51,6 +64,7 @@ impl Tree {
         let uncertain = !node.writers.is_empty() || node.doubt;
         node.cutting = size <= node.size && (node.data > size || uncertain);
         node.size = size;
+        node.mtime_ns = None;
         if who.cred.uid != 0 {
             node.drop_privileges();
         }
@@ -92,6 +106,7 @@ impl Tree {
         let overtaken = node.writers.get(&who.session).ok_or(Code::BadHandle)?.overtaken;
         ensure(!node.cutting, Code::Busy)?;
         let node = self.node_mut(id);
+        node.mtime_ns = None;
         if overtaken {
             node.doubt = true;
         } else {
@@ -122,6 +137,7 @@ impl Tree {
         node.size = node.size.max(length);
         node.data = node.data.max(length);
         node.doubt = false;
+        node.mtime_ns = None;
         node.writers.retain(|_, writer| !writer.lost);
         Ok(())
     }

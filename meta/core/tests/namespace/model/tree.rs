@@ -23,6 +23,12 @@ pub(crate) struct Node {
     /// By session.
     pub(crate) writers: BTreeMap<u64, Writer>,
     pub(crate) doubt: bool,
+    /// Of a symlink.
+    pub(crate) target: Vec<u8>,
+    pub(crate) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Chosen by somebody, and not set by anything since.
+    pub(crate) atime_ns: Option<i64>,
+    pub(crate) mtime_ns: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -107,6 +113,10 @@ impl Tree {
             data: 0,
             writers: BTreeMap::new(),
             doubt: false,
+            target: vec![],
+            xattrs: BTreeMap::new(),
+            atime_ns: None,
+            mtime_ns: None,
         };
         self.nodes.insert(id, node);
         id
@@ -136,6 +146,14 @@ impl Tree {
                 let child = self.child(who, op.parent, &op.name)?.ok_or(Code::NotFound)?;
                 ensure(!self.nodes[&child].cutting, Code::Busy)
             }
+            Op::ReadLink(op) => {
+                let is_symlink = self.node(op.inode)?.kind == FileKind::Symlink;
+                ensure(is_symlink, Code::InvalidArgument)
+            }
+            Op::SetXattr(op) => self.set_xattr(who, op),
+            Op::RemoveXattr(op) => self.remove_xattr(who, op),
+            Op::GetXattr(op) => self.may_get_xattr(who, op),
+            Op::ListXattrs(op) => self.node(op.inode).map(|_| ()),
             Op::ReadDir(op) => {
                 let dir = self.node(op.inode)?;
                 ensure(dir.is_dir(), Code::NotDirectory)?;
@@ -169,11 +187,14 @@ impl Tree {
         let is_dir = self.nodes[&id].is_dir();
         let dir = self.node_mut(parent);
         assert_eq!(dir.names.insert(name.to_vec(), id), None);
+        dir.mtime_ns = None;
         dir.nlink += u32::from(is_dir);
     }
 
     fn take(&mut self, parent: u64, name: &[u8]) -> u64 {
-        let id = self.node_mut(parent).names.remove(name).expect("a name");
+        let dir = self.node_mut(parent);
+        let id = dir.names.remove(name).expect("a name");
+        dir.mtime_ns = None;
         let is_dir = self.nodes[&id].is_dir();
         self.node_mut(parent).nlink -= u32::from(is_dir);
         id
@@ -214,7 +235,8 @@ impl Tree {
         };
         let device = op.kind() == FileKind::BlockDevice;
         ensure(!device || who.cred.uid == 0, Code::NotPermitted)?;
-        self.make(who, op.parent, &op.name, op.kind(), mode);
+        let id = self.make(who, op.parent, &op.name, op.kind(), mode);
+        self.node_mut(id).target = op.symlink_target.to_vec();
         Ok(())
     }
 

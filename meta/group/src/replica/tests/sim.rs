@@ -70,6 +70,8 @@ pub(super) struct Sim {
     /// A node whose disk was lost, and the incarnation of its new folder.
     pub(super) wiped: Option<(u32, u64)>,
     pub(super) faults: bool,
+    /// A replica may stop, with a reason for people.
+    pub(super) may_stop: bool,
     pub(super) ticket: u64,
     /// Tickets of reads, with the count that must be seen at least.
     pub(super) reads: BTreeMap<u64, u64>,
@@ -83,8 +85,9 @@ pub(super) fn address(node: u32) -> String {
     format!("n{node}:1")
 }
 
-fn node_at(address: &str) -> u32 {
-    address.trim_start_matches('n').trim_end_matches(":1").parse().unwrap()
+/// `None`: no node has the address, which only somebody mad would name.
+fn node_at(address: &str) -> Option<u32> {
+    address.trim_start_matches('n').trim_end_matches(":1").parse().ok()
 }
 
 fn founders() -> Vec<pb::Member> {
@@ -106,6 +109,7 @@ impl Sim {
             cut: None,
             wiped: None,
             faults,
+            may_stop: false,
             ticket: 0,
             reads: BTreeMap::new(),
             acknowledged: 0,
@@ -199,6 +203,11 @@ impl Sim {
                     assert_eq!(first, id, "seed {}: two leaders in a term", self.seed);
                 }
                 Output::Done { ticket, done } => self.done.push((ticket, done)),
+                Output::Stop(reason) if self.may_stop => {
+                    assert!(!reason.is_empty());
+                    self.replicas.remove(&node);
+                    return;
+                }
                 Output::Stop(reason) => panic!("seed {}: {reason}", self.seed),
                 Output::Answer { .. }
                 | Output::Joined { .. }
@@ -221,7 +230,8 @@ impl Sim {
         }
     }
 
-    fn send(&mut self, from: u32, to: u32, packet: Packet) {
+    fn send(&mut self, from: u32, to: Option<u32>, packet: Packet) {
+        let Some(to) = to else { return };
         let lost = self.faults && self.random.next(40) == 0;
         if lost || self.cut == Some(from) || self.cut == Some(to) {
             return;
@@ -264,7 +274,7 @@ impl Sim {
                     if let Some(replica) = self.replicas.get(&to) {
                         let page = Ok(replica.store().page(&request));
                         let page = Packet::Page { snapshot: request.snapshot, page };
-                        self.send(to, asker, page);
+                        self.send(to, Some(asker), page);
                     }
                 }
             }
