@@ -68,13 +68,19 @@ impl Scrubber {
             if let Err(error) = self.targets.scrubs().meets(&ids, now_s()) {
                 tracing::warn!(%error, "cannot note since when targets are here");
             }
-            for handle in handles {
-                if self.targets.scrubs().is_due(handle.meta.id, round, now_s(), self.pace.every) {
-                    self.walk(&handle, round).await;
-                }
+            let is_due = |handle: &TargetHandle| {
+                self.targets.scrubs().is_due(handle.meta.id, round, now_s(), self.pace.every)
+            };
+            handles.retain(is_due);
+            // Those that do not serve do not hold up the others.
+            let (serving, others): (Vec<_>, Vec<_>) =
+                handles.into_iter().partition(|handle| handle.seen().role.serves());
+            for handle in serving {
+                self.walk(&handle, round).await;
             }
+            let pause = if others.is_empty() { limits::SCRUB_LOOK } else { limits::SCRUB_PAUSE };
             // Another round, or another day; without the routing the node is about to end.
-            let changed = timeout(limits::SCRUB_LOOK, async {
+            let changed = timeout(pause, async {
                 while self.routing.get().scrub_round == round && routing.changed().await.is_ok() {}
             });
             let _ = changed.await;

@@ -6,6 +6,7 @@ use std::{
     fs::{self, File},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use ff2_cluster_tests::Cluster;
@@ -68,18 +69,9 @@ fn a_scrub_finds_damage_and_has_it_repaired() {
     assert!(changed > 0, "the disk is not in use");
     let found = cluster.ctl(&["scrub", "start", "--wait"]).unwrap_err();
     assert!(format!("{found:#}").contains("damaged chunks"), "{found:#}");
-    until_whole(&cluster);
+    cluster.wait_healthy(Duration::from_secs(60)).unwrap();
     // Nothing of what it found is left.
     cluster.ctl(&["scrub", "start", "--wait"]).unwrap();
     cluster.remount().unwrap();
     assert!(fs::read(cluster.mount().join("file")).unwrap() == body);
-}
-
-/// Until each chain has all replicas again.
-fn until_whole(cluster: &Cluster) {
-    let begun = std::time::Instant::now();
-    while cluster.ctl(&["status", "--check"]).is_err() {
-        assert!(begun.elapsed().as_secs() < 60, "{:?}", cluster.ctl(&["status"]));
-        std::thread::sleep(std::time::Duration::from_millis(200));
-    }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use ff2_proto::{NodeId, Routing, TargetId, pb, routing::ChainExt};
+use ff2_proto::{Routing, TargetId, pb, routing::ChainExt};
 use pb::{NodeRole, PublicState};
 
 use super::{PlaceableDisk, limits, placeable_disks};
@@ -35,10 +35,11 @@ impl Spares {
         for id in routing.targets.keys().filter(|id| away(id)) {
             self.away_since.entry(*id).or_insert(now);
         }
-        if is_outage(routing) || copies(routing) >= limits::SPARES_AT_ONCE {
+        let overdue = |since: &u64| now.saturating_sub(*since) >= after_ms;
+        let is_late = |id: &TargetId| self.away_since.get(id).is_some_and(overdue);
+        if is_outage(routing) || copies(routing, is_late) >= limits::SPARES_AT_ONCE {
             return None;
         }
-        let overdue = |since: &u64| now.saturating_sub(*since) >= after_ms;
         let mut overdue = self.away_since.iter().filter(|(_, since)| overdue(since));
         overdue.find_map(|(id, _)| replacement(routing, *id))
     }
@@ -50,20 +51,22 @@ fn is_outage(routing: &Routing) -> bool {
     nodes().filter(|node| !node.alive).count() * 4 > nodes().count()
 }
 
-/// Targets that are, or will be, copied.
-fn copies(routing: &Routing) -> usize {
-    let states = routing.chains.values().flat_map(|chain| &chain.members);
-    let is_new = |member: &pb::ChainMember| {
-        let target = routing.targets.get(&TargetId(member.target));
-        let alive = routing.nodes.get(&NodeId(member.node)).is_some_and(|node| node.alive);
+/// Targets that are, or will be, copied. One that was not even made in time is nobody's burden: it is
+/// overdue itself.
+fn copies(routing: &Routing, is_late: impl Fn(&TargetId) -> bool) -> usize {
+    let members = routing.chains.values().flat_map(|chain| &chain.members);
+    let is_new = |member: &&pb::ChainMember| {
+        let id = TargetId(member.target);
         match member.state() {
             PublicState::Syncing | PublicState::Waiting => true,
-            // Not made yet.
-            PublicState::Offline => alive && target.is_some_and(|target| target.generation == 0),
+            PublicState::Offline => {
+                let is_unmade = routing.targets.get(&id).is_some_and(|t| t.generation == 0);
+                is_unmade && !is_late(&id)
+            }
             _ => false,
         }
     };
-    states.filter(|member| is_new(member)).count()
+    members.filter(is_new).count()
 }
 
 /// A disk for it on a node that has no other member of the chain: that with the fewest targets.
@@ -173,5 +176,8 @@ mod tests {
             replaced += 1;
         }
         assert_eq!(replaced, limits::SPARES_AT_ONCE);
+        // None of them was made: the disks that were chosen do not hold up the rest for ever.
+        let late = 2 * AFTER;
+        assert!(spares.tick(late, AFTER, &cluster.routing()).is_some());
     }
 }

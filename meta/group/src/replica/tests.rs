@@ -312,7 +312,7 @@ fn batches() -> Vec<Vec<u8>> {
 fn damaged_batches() {
     ff2_fuzz::target!(1_000, batches(), |bytes| {
         let mut sim = Sim::new(7, false);
-        sim.may_stop = true;
+        sim.is_anybody_mad = true;
         let messages = vec![bytes::Bytes::copy_from_slice(bytes); 2];
         let batch = pb::RaftBatch { group: 1, messages, from: None };
         sim.step(1, Input::Messages(batch));

@@ -70,8 +70,9 @@ pub(super) struct Sim {
     /// A node whose disk was lost, and the incarnation of its new folder.
     pub(super) wiped: Option<(u32, u64)>,
     pub(super) faults: bool,
-    /// A replica may stop, with a reason for people.
-    pub(super) may_stop: bool,
+    /// Somebody sends what no replica would: it may name addresses of nobody, and make a replica stop, with a
+    /// reason for people.
+    pub(super) is_anybody_mad: bool,
     pub(super) ticket: u64,
     /// Tickets of reads, with the count that must be seen at least.
     pub(super) reads: BTreeMap<u64, u64>,
@@ -109,7 +110,7 @@ impl Sim {
             cut: None,
             wiped: None,
             faults,
-            may_stop: false,
+            is_anybody_mad: false,
             ticket: 0,
             reads: BTreeMap::new(),
             acknowledged: 0,
@@ -203,7 +204,7 @@ impl Sim {
                     assert_eq!(first, id, "seed {}: two leaders in a term", self.seed);
                 }
                 Output::Done { ticket, done } => self.done.push((ticket, done)),
-                Output::Stop(reason) if self.may_stop => {
+                Output::Stop(reason) if self.is_anybody_mad => {
                     assert!(!reason.is_empty());
                     self.replicas.remove(&node);
                     return;
@@ -231,7 +232,10 @@ impl Sim {
     }
 
     fn send(&mut self, from: u32, to: Option<u32>, packet: Packet) {
-        let Some(to) = to else { return };
+        let Some(to) = to else {
+            assert!(self.is_anybody_mad, "seed {}: a packet to nobody", self.seed);
+            return;
+        };
         let lost = self.faults && self.random.next(40) == 0;
         if lost || self.cut == Some(from) || self.cut == Some(to) {
             return;
