@@ -133,6 +133,7 @@ impl Caller {
         let mut reply = self.read(Op::ReadDir(op)).await?;
         for attr in reply.entries.iter_mut().filter_map(|entry| entry.attr.as_mut()) {
             if plus {
+                self.shared.journal.overlay(attr);
                 self.shared.inodes.merge(attr);
             }
         }
@@ -175,6 +176,7 @@ impl Caller {
             rdev,
             symlink_target: symlink_target.into(),
             umask: self.umask,
+            inode: 0,
         };
         self.attr_of(self.mutate(Op::MakeNode(op)).await?)
     }
@@ -278,6 +280,7 @@ impl Caller {
 
     pub(crate) fn attr_of(&self, reply: pb::NsReply) -> Result<pb::Attr> {
         let mut attr = reply.attr.ok_or_else(|| incomplete("attributes"))?;
+        self.shared.journal.overlay(&mut attr);
         self.shared.inodes.merge(&mut attr);
         Ok(attr)
     }

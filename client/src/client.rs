@@ -20,6 +20,7 @@ use crate::{
     Caller, ClientOptions, Result,
     coherence::{self, Coherence, Invalidations, Trust},
     inodes::Inodes,
+    journal::{self, Journal},
     limits,
     locks::Locks,
     session::{self, Session},
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) inodes: Inodes,
     pub(crate) locks: Locks,
     pub(crate) coherence: Coherence,
+    pub(crate) journal: Arc<Journal>,
     /// Bytes (in [`BUDGET_UNIT`]) that reads in flight may hold: taken at once, so that no two reads
     /// wait for each other's buffers.
     pub(crate) read_budget: Arc<Semaphore>,
@@ -80,7 +82,8 @@ impl Client {
     pub async fn connect_coherent(options: ClientOptions) -> Result<(Self, Invalidations)> {
         let client = Self::connect_as(options, true).await?;
         let (invalidations, task) = coherence::listen(&client.shared);
-        client.shared.tasks.lock().push(task);
+        let sender = journal::start(&client.shared);
+        client.shared.tasks.lock().extend([task, sender]);
         Ok((client, invalidations))
     }
 
@@ -126,6 +129,7 @@ impl Client {
             inodes: Inodes::new(),
             locks: Locks::default(),
             coherence: Coherence::new(),
+            journal: Arc::default(),
             // Buffers come in powers of two: a budget may take twice its share of the pool.
             read_budget: permits(4),
             read_units: part(4),
@@ -190,6 +194,16 @@ impl Client {
         self.shared.chains.totals()
     }
 
+    /// Returns when all changes that were answered so far are durable.
+    pub async fn sync_names(&self) -> Result<()> {
+        self.shared.settle_journal(self.shared.deadline()).await
+    }
+
+    /// Changes that were answered and came to nothing, because the session ended before they were synced.
+    pub fn lost_changes(&self) -> u64 {
+        self.shared.journal.failures()
+    }
+
     /// Inodes that are open here.
     pub fn open_inodes(&self) -> usize {
         self.shared.inodes.count()
@@ -208,6 +222,9 @@ impl Client {
         let deadline = Instant::now() + limits::GOODBYE;
         let goodbye = async {
             self.shared.report_lengths().await;
+            if let Err(failure) = self.shared.settle_journal(deadline).await {
+                tracing::warn!(%failure, "the last changes are lost");
+            }
             self.shared.session.close(&self.shared.own, deadline).await;
         };
         if tokio::time::timeout(limits::GOODBYE, goodbye).await.is_err() {

@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeSet,
+    future::Future,
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
@@ -52,6 +53,8 @@ impl Invalidations {
 pub(crate) struct Coherence {
     started: Instant,
     state: Mutex<State>,
+    /// To the listener.
+    listener: Mutex<Option<mpsc::Sender<Invalidation>>>,
 }
 
 #[derive(Debug)]
@@ -70,7 +73,7 @@ enum Mode {
 impl Coherence {
     pub(crate) fn new() -> Self {
         let state = State { mode: Mode::ByAge, held: HeldCallbacks::new() };
-        Self { started: Instant::now(), state: Mutex::new(state) }
+        Self { started: Instant::now(), state: Mutex::new(state), listener: Mutex::default() }
     }
 
     pub(crate) fn position(&self) -> u64 {
@@ -85,9 +88,68 @@ impl Coherence {
         let mut state = self.state.lock();
         let term = reply.callback_term;
         reply.callbacks.retain(|callback| {
-            let pb::Callback { inode, version } = *callback;
-            state.held.take(term, since, InodeId(inode), version)
+            // An answer that is older than what was foreseen shows nothing, and may be cached as that.
+            state.held.take(term, since, callback)
         });
+    }
+
+    /// Whether nobody else is answered of an inode in this version, or changes it, for long enough to bring
+    /// a change to the namespace.
+    pub(crate) fn is_sole(&self, inode: InodeId, version: u64) -> bool {
+        let (state, now) = (self.state.lock(), self.now());
+        state.mode == Mode::ByCallbacks
+            && state.held.is_sole(now, inode, limits::SOLE_MARGIN)
+            && state.held.is_current(now, inode, version)
+    }
+
+    pub(crate) fn is_current(&self, inode: InodeId, version: u64) -> bool {
+        let state = self.state.lock();
+        state.mode == Mode::ByCallbacks && state.held.is_current(self.now(), inode, version)
+    }
+
+    /// This client makes this version of an inode that is sole or new.
+    pub(crate) fn foresee(&self, inode: InodeId, version: u64) {
+        self.state.lock().held.foresee(inode, version);
+    }
+
+    /// An own change was answered.
+    pub(crate) fn changed(&self, reply: &pb::NsReply) {
+        let mut state = self.state.lock();
+        let shown = [&reply.attr, &reply.parent_attr, &reply.replaced_attr];
+        for attr in shown.into_iter().flatten() {
+            state.held.changed(InodeId(attr.inode), attr.version);
+        }
+    }
+
+    pub(crate) fn let_go(&self, inodes: &[InodeId]) {
+        self.state.lock().held.let_go(inodes);
+    }
+
+    /// Those of which this client may know more than the namespace.
+    #[must_use = "of these the namespace must hear first"]
+    pub(crate) fn invalidate(&self, inodes: &[InodeId]) -> Vec<InodeId> {
+        self.state.lock().held.invalidate(inodes)
+    }
+
+    /// Whether the namespace will tell before somebody else changes the inode.
+    pub(crate) fn is_held(&self, inode: InodeId) -> bool {
+        let state = self.state.lock();
+        state.held.lasts(self.now(), inode) > Duration::ZERO
+    }
+
+    /// Has the listener drop what it caches of these; `None`: there is none.
+    pub(crate) fn tell(
+        &self,
+        inodes: Option<Vec<InodeId>>,
+    ) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let listener = self.listener.lock().clone()?;
+        Some(async move {
+            let (done, is_done) = oneshot::channel();
+            // Without a listener nothing is cached but here.
+            if listener.send(Invalidation { inodes, done }).await.is_ok() {
+                let _ = is_done.await;
+            }
+        })
     }
 
     /// Whether the inode's callback is held, and its lease goes on.
@@ -196,14 +258,14 @@ pub(crate) fn listen(shared: &Arc<Shared>) -> (Invalidations, JoinHandle<()>) {
     // Until it is known that the namespace has callbacks, nothing is shown without asking.
     shared.coherence.begin(Mode::ByCallbacks, 0);
     let (sender, receiver) = mpsc::channel(1);
-    let asking = Asking { shared: Arc::downgrade(shared), sender, at: At::default() };
+    *shared.coherence.listener.lock() = Some(sender);
+    let asking = Asking { shared: Arc::downgrade(shared), at: At::default() };
     (Invalidations(receiver), tokio::spawn(asking.run()))
 }
 
 struct Asking {
     /// No reference between two rounds: the last clone of the client ends them.
     shared: Weak<Shared>,
-    sender: mpsc::Sender<Invalidation>,
     at: At,
 }
 
@@ -309,26 +371,28 @@ impl Asking {
     }
 
     async fn invalidate(&self, shared: &Arc<Shared>, inodes: Vec<InodeId>) {
-        shared.coherence.state.lock().held.invalidate(&inodes);
+        let soles = shared.coherence.invalidate(&inodes);
+        shared.let_go(&soles).await;
+        shared.journal.forget(Some(&inodes));
         for open in shared.inodes.invalidated(Some(&inodes)) {
             shared.let_append_go(open);
         }
-        self.tell(Some(inodes)).await;
+        self.tell(shared, Some(inodes)).await;
     }
 
     async fn drop_all(&self, shared: &Arc<Shared>, term: u64) {
         shared.coherence.begin(Mode::ByCallbacks, term);
+        shared.let_all_go().await;
+        shared.journal.forget(None);
         for open in shared.inodes.invalidated(None) {
             shared.let_append_go(open);
         }
-        self.tell(None).await;
+        self.tell(shared, None).await;
     }
 
-    async fn tell(&self, inodes: Option<Vec<InodeId>>) {
-        let (done, is_done) = oneshot::channel();
-        // Without a listener nothing is cached but here.
-        if self.sender.send(Invalidation { inodes, done }).await.is_ok() {
-            let _ = is_done.await;
+    async fn tell(&self, shared: &Shared, inodes: Option<Vec<InodeId>>) {
+        if let Some(telling) = shared.coherence.tell(inodes) {
+            telling.await;
         }
     }
 

@@ -86,7 +86,9 @@ impl File {
     pub async fn fsync(&self) -> Result<()> {
         self.inode.check_alive()?;
         self.settle().await?;
-        self.shared().report_length_gated(self.inode.id).await
+        self.shared().report_length_gated(self.inode.id).await?;
+        self.shared().settle_journal(self.shared().deadline()).await?;
+        self.inode.check_alive()
     }
 
     /// What `close(2)` waits for: other clients that open the file after it see all that was

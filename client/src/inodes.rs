@@ -430,6 +430,18 @@ impl OpenInode {
         self.state.lock().opener.clone()
     }
 
+    /// The namespace made what was foreseen.
+    pub(crate) fn granted(&self, read: bool, write: bool, grant: &Bytes) {
+        let op = pb::OpenOp { read, write, ..Default::default() };
+        self.state.lock().take_grant(&op, grant);
+    }
+
+    /// It lies elsewhere than was foreseen. It has no chunks yet.
+    pub(crate) fn placed(&self, layout: Option<pb::Layout>, chains: Arc<[ChainId]>) {
+        let mut state = self.state.lock();
+        (state.attr.layout, state.chains) = (layout, chains);
+    }
+
     /// Takes in the answer to an open of this session for handles that are counted already.
     pub(crate) fn reopened(&self, op: &pb::OpenOp, reply: &pb::NsReply, session: u64) {
         let mut state = self.state.lock();

@@ -44,6 +44,7 @@ mod client;
 mod coherence;
 mod file;
 mod inodes;
+mod journal;
 pub mod limits;
 mod locks;
 mod options;

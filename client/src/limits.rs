@@ -47,3 +47,22 @@ pub const INVALIDATION_PAUSE: Duration = Duration::from_millis(50);
 pub const CALLBACKS_RETRY: Duration = Duration::from_secs(30);
 /// Goodbye to the namespace; the session expires by itself if it takes longer.
 pub const GOODBYE: Duration = Duration::from_secs(5);
+/// Changes that were foreseen and wait for the namespace: some megabytes of small files.
+pub const JOURNAL_MAX: usize = 2_048;
+/// Of them, those of one request: a part of the session's mutations.
+pub const JOURNAL_BATCH: usize = 128;
+/// ... and about their bytes: well within a message.
+pub const JOURNAL_BATCH_BYTES: usize = 128 << 10;
+/// Of one of them, beside names and written bytes: with the groups of its user.
+pub const JOURNAL_ENTRY_BYTES: usize = 512;
+/// They wait so long for others, if nobody waits for them.
+pub const JOURNAL_LINGER: Duration = Duration::from_millis(1);
+/// A change that may be foreseen in a moment looks again after this at the latest.
+pub const JOURNAL_PAUSE: Duration = Duration::from_millis(20);
+/// One request of them; it is repeated as long as the session lives.
+pub const JOURNAL_PATIENCE: Duration = Duration::from_secs(10);
+/// Nothing is foreseen in the last moment of the cache lease.
+pub const SOLE_MARGIN: Duration = Duration::from_secs(1);
+/// Numbers for new inodes that are asked for at once, and when.
+pub const NUMBERS: u32 = 1_024;
+pub const NUMBERS_LOW: usize = 512;

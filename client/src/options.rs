@@ -26,6 +26,9 @@ pub struct ClientOptions {
     pub buffer_bytes: u64,
     /// New files begin in the namespace, and move to chunks when they outgrow it.
     pub inline: bool,
+    /// Of a coherent client: changes of names and attributes that concern nobody else return before the
+    /// namespace has them, and are durable after `fsync`.
+    pub behind: bool,
 }
 
 impl ClientOptions {
@@ -40,6 +43,7 @@ impl ClientOptions {
             patience: limits::PATIENCE,
             buffer_bytes: limits::BUFFER_BYTES,
             inline: true,
+            behind: true,
         }
     }
 
@@ -58,6 +62,12 @@ impl ClientOptions {
     #[must_use]
     pub fn inline(mut self, inline: bool) -> Self {
         self.inline = inline;
+        self
+    }
+
+    #[must_use]
+    pub fn behind(mut self, behind: bool) -> Self {
+        self.behind = behind;
         self
     }
 

@@ -1,5 +1,6 @@
 //! The session with the namespace: exactly-once mutations, keepalive, reports of lengths.
 
+mod many;
 mod renewal;
 
 use std::{
@@ -12,7 +13,7 @@ use std::{
 
 use ff2_client_core::{Mutations, limits as core_limits};
 use ff2_fabric::{Call, NamespaceClient, leader::LeaderFinder};
-use ff2_proto::{Code, Status, VolumeId, pb, pb::ns_request::Op, status::check};
+use ff2_proto::{Code, Retry, Status, VolumeId, pb, pb::ns_request::Op, status::check};
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::{
@@ -21,7 +22,7 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use crate::{Result, client::Shared, inodes::OpenInode, limits};
+use crate::{Result, client::Shared, inodes::OpenInode, journal::Foresight, limits};
 
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -161,6 +162,7 @@ impl Session {
             seq,
             ack_below,
             cred: Some(cred.clone()),
+            at_ns: 0,
             op: Some(op),
         }
     }
@@ -248,7 +250,11 @@ impl Shared {
         op: Op,
     ) -> Result<pb::NsReply> {
         let deadline = self.deadline();
+        if let Some(known) = self.known(cred, &op) {
+            return Ok(known);
+        }
         for _ in 0..limits::RENEWALS_MAX {
+            self.settle_named(&op, deadline).await?;
             let id = self.session.id();
             let since = self.coherence.position();
             match self.session.read_once(cred, op.clone(), deadline).await {
@@ -257,6 +263,7 @@ impl Shared {
                 }
                 Ok(mut reply) => {
                     self.coherence.take(since, &mut reply);
+                    self.learn(&op, &reply);
                     return Ok(reply);
                 }
                 failure => return failure,
@@ -265,13 +272,26 @@ impl Shared {
         Err(Status::new(Code::SessionExpired, "each new session expired at once"))
     }
 
-    /// A change of the namespace, once, and the session that it was made in.
+    /// A change of the namespace, once, and the session that it was made in. If it is foreseen its answer
+    /// comes before the namespace knows of it: [`Self::settle_journal`] waits for that.
     pub(crate) async fn mutate_in(
         self: &Arc<Self>,
         cred: &pb::Credentials,
         op: Op,
     ) -> Result<(pb::NsReply, u64)> {
         let deadline = self.deadline();
+        loop {
+            match self.foresee(cred, &op) {
+                Foresight::Answer(reply, session) => return Ok((*reply, session)),
+                Foresight::Soon if Instant::now() < deadline => self.journal.moves().await,
+                Foresight::Soon | Foresight::No => break,
+            }
+        }
+        // What was foreseen comes before what is not.
+        self.settle_journal(deadline).await?;
+        let mut unforeseen = self.unforeseen(&op);
+        // What was foreseen meanwhile may be of the same.
+        self.settle_named(&op, deadline).await?;
         for _ in 0..limits::RENEWALS_MAX {
             let id = self.session.id();
             let since = self.coherence.position();
@@ -280,10 +300,17 @@ impl Shared {
                     self.renew(id, deadline).await?;
                 }
                 Ok((mut reply, session)) => {
+                    self.coherence.changed(&reply);
                     self.coherence.take(since, &mut reply);
+                    self.learn(&op, &reply);
+                    unforeseen.is_known = !matches!(op, Op::Rename(_) | Op::Link(_));
                     return Ok((reply, session));
                 }
-                failure => return failure,
+                Err(failure) => {
+                    unforeseen.is_known =
+                        failure.retry() == Retry::Never && failure.code != Code::UnknownOutcome;
+                    return Err(failure);
+                }
             }
         }
         Err(Status::new(Code::SessionExpired, "each new session expired at once"))

@@ -78,3 +78,5 @@ pub const HISTORY_SAMPLES: usize = 150;
 pub const HISTORY_STEP: Duration = Duration::from_secs(2);
 /// Fill of a disk that the status reports.
 pub const DISK_FULL_PERCENT: u64 = 90;
+/// Changes of one batch.
+pub const BATCH_MAX: usize = 256;

@@ -71,6 +71,7 @@ pub(crate) struct CallbackMetrics {
     invalidations: Counter,
     evictions: Counter,
     lapses: Counter,
+    looks: Counter,
     waits: Histogram,
 }
 
@@ -82,6 +83,10 @@ impl CallbackMetrics {
                 .gauge("callbacks_held", "Inodes that sessions cache, one for each session"),
             invalidations: counter("callback_invalidations", "Invalidations sent to sessions"),
             evictions: counter("callback_evictions", "Of them, those that made room for others"),
+            looks: counter(
+                "callback_looks",
+                "Questions of sessions that waited for what another one had not told yet",
+            ),
             lapses: counter(
                 "callback_lapses",
                 "Sessions whose cache lease ended with something held",
@@ -103,6 +108,7 @@ impl CallbackMetrics {
         self.invalidations.inc_by(after.invalidations - before.invalidations);
         self.evictions.inc_by(after.evictions - before.evictions);
         self.lapses.inc_by(after.lapses - before.lapses);
+        self.looks.inc_by(after.looks - before.looks);
     }
 
     pub(crate) fn term_ended(&self, held: u64) {

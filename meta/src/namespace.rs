@@ -1,11 +1,13 @@
 //! The service `Namespace`: file system operations of the volumes whose group this metad holds.
 //!
-//! Reads are linearizable on any replica. Mutations are stamped by the leader, proposed, and answered
-//! when they are applied; the machine makes them exactly-once. What an answer owes to storage (a
+//! Reads of sessions are the leader's, which knows what a session may know alone; others are linearizable
+//! on any replica. Mutations are stamped by the leader, proposed, and answered when they are applied; the
+//! machine makes them exactly-once. What an answer owes to storage (a
 //! truncation's chunks, a length that only the chains know) is paid before the answer leaves.
 //! Keepalives live in the leader's memory ([`sessions`]); the leader's background work is in
 //! [`leader`].
 
+mod batch;
 mod callbacks;
 mod chunks;
 mod doubt;
@@ -96,6 +98,46 @@ impl NamespaceGroup {
         self.group.query(move |kv| namespace::query_within(kv, &request, owner, subtree)).await
     }
 
+    /// As [`NamespaceGroup::query`], with what other sessions alone know. Only the leader knows which; in no
+    /// session it is the state as the log has it, of any replica.
+    async fn query_shared(
+        &self,
+        volume: VolumeId,
+        request: pb::NsRequest,
+        asker: Asker,
+    ) -> Result<pb::NsReply, Status> {
+        let session = request.session;
+        if session == 0 {
+            return self.query(request, asker).await;
+        }
+        loop {
+            let lead = self.lead.get().ok_or_else(|| self.not_leading())?;
+            let mut reply = self.query(request.clone(), asker).await?;
+            let looked = self.looked_at(&request, &mut reply)?;
+            if !self.look(&lead, volume, session, &looked).await? {
+                return Ok(reply);
+            }
+        }
+    }
+
+    /// All that an answer depends on.
+    fn looked_at(
+        &self,
+        request: &pb::NsRequest,
+        reply: &mut pb::NsReply,
+    ) -> Result<Vec<u64>, Status> {
+        let (_, mut looked) = self.meant(request)?;
+        let shown = namespace::Cacheable::All.shown(reply);
+        looked.extend(shown.iter().map(|shown| shown.inode));
+        looked.append(&mut reply.walked);
+        let is_lost = matches!(request.op, Some(Op::Resolve(_))) && looked.len() <= 1;
+        if is_lost && let Some(lead) = self.lead.get() {
+            // How far it came it does not say.
+            looked.extend(lead.callbacks.soles(VolumeId(request.volume)));
+        }
+        Ok(looked)
+    }
+
     /// As [`NamespaceGroup::query`], for an operation of metad itself; a refusal is an error.
     pub(crate) async fn ask(&self, volume: VolumeId, op: Op) -> Result<pb::NsReply, Status> {
         let reply = self.query(own_request(volume, op), Asker::DAEMON).await?;
@@ -171,10 +213,13 @@ impl NamespaceGroup {
     ) -> Result<pb::NsReply, Status> {
         let lead = self.lead.get().ok_or_else(|| self.not_leading())?;
         let (volume, session) = (VolumeId(request.volume), request.session);
-        let touched = self.group.read_stale(|kv| namespace::touched(kv, &request));
-        let stopped = || Status::new(Code::ShuttingDown, "the group stopped");
-        let touched = touched.ok_or_else(stopped)?;
-        let ongoing = self.begin_change(&lead, volume, session, touched.clone()).await?;
+        let (mut touched, mut looked) = self.meant(&request)?;
+        // What another session knows alone of what is changed here comes first; then a name may mean
+        // another inode.
+        while session != 0 && self.look(&lead, volume, session, &looked).await? {
+            (touched, looked) = self.meant(&request)?;
+        }
+        let ongoing = self.begin_change(&lead, volume, (session, false), touched.clone()).await?;
         let command = self.stamps.stamp(request, asker, &self.cluster.routing())?;
         let command = pb::NsCommand { told: true, touched, ..command };
         let (group, bytes) = (self.group.clone(), Bytes::from(command.encode_to_vec()));
@@ -188,6 +233,15 @@ impl NamespaceGroup {
         let lost = |_| Status::new(Code::UnknownOutcome, "the process is stopping");
         let reply = applying.await.map_err(lost)??;
         pb::NsReply::decode(reply).map_err(|error| Status::new(Code::Internal, error.to_string()))
+    }
+
+    /// What a request would change as the keys are now, and what its answer depends on.
+    fn meant(&self, request: &pb::NsRequest) -> Result<(Vec<u64>, Vec<u64>), Status> {
+        let meant = |kv: &dyn ff2_meta_core::KvRead| {
+            (namespace::touched(kv, request), namespace::looked(kv, request))
+        };
+        let stopped = || Status::new(Code::ShuttingDown, "the group stopped");
+        self.group.read_stale(meant).ok_or_else(stopped)
     }
 
     /// Why nothing can be logged here. One that was just elected asks for a moment's patience.
@@ -234,7 +288,7 @@ impl NamespaceService {
         &self,
         cx: &Context,
         operation: &Operation,
-        request: pb::NsRequest,
+        mut request: pb::NsRequest,
     ) -> Result<pb::NsReply, Status> {
         let leads = self.namespace.lead.get().is_some();
         serves(&self.namespace.cluster.routing(), VolumeId(request.volume), leads)
@@ -250,6 +304,10 @@ impl NamespaceService {
         if let Some(Op::AwaitInvalidations(op)) = &request.op {
             operation.waits_for("changes of what the session caches");
             return self.await_invalidations(cx, &request, op).await;
+        }
+        if let Some(Op::Batch(batch)) = &mut request.op {
+            let requests = std::mem::take(&mut batch.requests);
+            return self.batch(cx, operation, &request, requests).await;
         }
         if namespace::is_mutation(&request) {
             self.mutate(cx, operation, request).await
@@ -268,7 +326,7 @@ impl NamespaceService {
         let volume = VolumeId(request.volume);
         let position = self.namespace.position(volume);
         let (session, cacheable) = (request.session, namespace::cacheable(&request));
-        let query = self.namespace.query(request, guard::asker(&cx.peer));
+        let query = self.namespace.query_shared(volume, request, guard::asker(&cx.peer));
         let reply = tokio::time::timeout(patience, query).await;
         let mut reply =
             reply.map_err(|_| Status::new(Code::Timeout, "no quorum answered in time"))??;
@@ -278,7 +336,7 @@ impl NamespaceService {
         self.add_grant(&mut reply, wanted);
         reply.held_callbacks = self.namespace.held_here(volume, &reply.sessions);
         if let Some(position) = position {
-            position.promise(session, cacheable, &mut reply);
+            position.promise(session, (cacheable, false), &mut reply);
         }
         Ok(reply)
     }
@@ -319,7 +377,7 @@ impl NamespaceService {
             if is_close_session && check(reply.status.clone()).is_ok() {
                 position.left(session);
             }
-            position.promise(session, cacheable, &mut reply);
+            position.promise(session, (cacheable, true), &mut reply);
         }
         Ok(reply)
     }

@@ -6,11 +6,11 @@
 //! leader, which takes old callbacks back.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
-use ff2_proto::InodeId;
+use ff2_proto::{InodeId, pb};
 
 /// Invalidations that are remembered for answers on their way; one that takes longer is not cached.
 const REMEMBERED: usize = 4_096;
@@ -23,6 +23,8 @@ pub struct HeldCallbacks {
     lease_until: Option<Duration>,
     /// With the version that the answer showed.
     held: BTreeMap<InodeId, u64>,
+    /// Of these, those that nobody else is answered of before this client was told.
+    soles: BTreeSet<InodeId>,
     dropped: VecDeque<InodeId>,
     /// Invalidations that were forgotten; all answers that began before it are refused.
     before: u64,
@@ -47,7 +49,8 @@ impl HeldCallbacks {
     }
 
     /// Takes in the callback of an answer that began at `since`. False: the answer may be old.
-    pub fn take(&mut self, term: u64, since: u64, inode: InodeId, version: u64) -> bool {
+    pub fn take(&mut self, term: u64, since: u64, callback: &pb::Callback) -> bool {
+        let (inode, version) = (InodeId(callback.inode), callback.version);
         if term != self.term || self.lease_until.is_none() {
             return false;
         }
@@ -56,6 +59,9 @@ impl HeldCallbacks {
         if self.dropped.iter().skip(skipped).any(|dropped| *dropped == inode) {
             return false;
         }
+        if callback.sole {
+            self.soles.insert(inode);
+        }
         let held = self.held.entry(inode).or_insert(version);
         // An answer that was overtaken by one after an own change.
         let is_newest = version >= *held;
@@ -63,22 +69,58 @@ impl HeldCallbacks {
         is_newest
     }
 
-    /// These are about to change.
-    pub fn invalidate(&mut self, inodes: &[InodeId]) {
+    /// The namespace will have the inode in this version, which this client made: it holds the callback
+    /// sole, or the inode is new and nobody else can have heard of it.
+    pub fn foresee(&mut self, inode: InodeId, version: u64) {
+        self.held.insert(inode, version);
+        self.soles.insert(inode);
+    }
+
+    /// The answer to an own change showed this version. It breaks no callback of its own, whether the answer
+    /// came with one or not.
+    pub fn changed(&mut self, inode: InodeId, version: u64) {
+        if let Some(held) = self.held.get_mut(&inode) {
+            *held = version.max(*held);
+        }
+    }
+
+    /// What an own change did to these is not known.
+    pub fn let_go(&mut self, inodes: &[InodeId]) {
+        for inode in inodes {
+            self.held.remove(inode);
+            self.soles.remove(inode);
+        }
+    }
+
+    /// Whether nobody else is answered of the inode, nor changes it, for at least so long.
+    pub fn is_sole(&self, now: Duration, inode: InodeId, for_at_least: Duration) -> bool {
+        self.soles.contains(&inode) && self.lasts(now, inode) >= for_at_least
+    }
+
+    /// These are about to change, or to be looked at. Those of which this client may know more than the
+    /// namespace.
+    #[must_use = "of these the namespace must hear first"]
+    pub fn invalidate(&mut self, inodes: &[InodeId]) -> Vec<InodeId> {
+        let mut soles = Vec::new();
         for &inode in inodes {
             self.held.remove(&inode);
+            if self.soles.remove(&inode) {
+                soles.push(inode);
+            }
             if self.dropped.len() == REMEMBERED {
                 self.dropped.pop_front();
                 self.before += 1;
             }
             self.dropped.push_back(inode);
         }
+        soles
     }
 
     /// Drops everything, and begins anew with the leader of this term. Answers on their way do not count.
     pub fn begin(&mut self, term: u64) {
         self.refuse_begun();
         self.held.clear();
+        self.soles.clear();
         self.lease_until = None;
         self.term = term;
     }
@@ -128,6 +170,15 @@ mod tests {
     const FILE: InodeId = InodeId(7);
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn take(held: &mut HeldCallbacks, term: u64, since: u64, inode: InodeId, version: u64) -> bool {
+        held.take(term, since, &pb::Callback { inode: inode.0, version, sole: false })
+    }
+
+    fn take_now(held: &mut HeldCallbacks, term: u64, inode: InodeId, version: u64) -> bool {
+        let since = held.position();
+        take(held, term, since, inode, version)
+    }
+
     fn held() -> HeldCallbacks {
         let mut held = HeldCallbacks::new();
         held.begin(3);
@@ -138,7 +189,7 @@ mod tests {
     #[test]
     fn what_is_held_lasts_as_long_as_the_lease() {
         let mut held = held();
-        assert!(held.take(3, held.position(), FILE, 1));
+        assert!(take_now(&mut held, 3, FILE, 1));
         assert_eq!(held.lasts(SECOND, FILE), 4 * SECOND);
         assert!(held.is_current(SECOND, FILE, 1) && !held.is_current(SECOND, FILE, 2));
         assert_eq!(held.lasts(5 * SECOND, FILE), Duration::ZERO);
@@ -154,35 +205,35 @@ mod tests {
     fn an_invalidation_that_overtook_an_answer_makes_it_void() {
         let mut held = held();
         let since = held.position();
-        held.invalidate(&[FILE]);
-        assert!(!held.take(3, since, FILE, 1));
-        assert!(held.take(3, since, InodeId(8), 1));
-        assert!(held.take(3, held.position(), FILE, 2));
-        held.invalidate(&[FILE]);
+        assert!(held.invalidate(&[FILE]).is_empty());
+        assert!(!take(&mut held, 3, since, FILE, 1));
+        assert!(take(&mut held, 3, since, InodeId(8), 1));
+        assert!(take_now(&mut held, 3, FILE, 2));
+        assert!(held.invalidate(&[FILE]).is_empty());
         assert_eq!(held.lasts(SECOND, FILE), Duration::ZERO);
         for inode in 0..REMEMBERED as u64 {
-            held.invalidate(&[InodeId(100 + inode)]);
+            let _ = held.invalidate(&[InodeId(100 + inode)]);
         }
-        assert!(!held.take(3, since, InodeId(9), 1), "what happened since is forgotten");
+        assert!(!take(&mut held, 3, since, InodeId(9), 1), "what happened since is forgotten");
     }
 
     #[test]
     fn promises_of_another_leader_do_not_count() {
         let mut held = held();
         let since = held.position();
-        assert!(!held.take(2, since, FILE, 1) && !held.take(0, since, FILE, 1));
-        assert!(held.take(3, since, FILE, 1));
+        assert!(!take(&mut held, 2, since, FILE, 1) && !take(&mut held, 0, since, FILE, 1));
+        assert!(take(&mut held, 3, since, FILE, 1));
         held.begin(4);
         assert_eq!((held.len(), held.lasts(SECOND, FILE)), (0, Duration::ZERO));
-        assert!(!held.take(4, since, FILE, 1), "it began before");
+        assert!(!take(&mut held, 4, since, FILE, 1), "it began before");
         let since = held.position();
         assert!(
-            !held.take(4, since, FILE, 1),
+            !take(&mut held, 4, since, FILE, 1),
             "the leader has not said that it enrolled this client"
         );
         assert!(held.renewed(SECOND, 5 * SECOND));
-        assert!(!held.take(4, since, FILE, 1), "it began before that");
-        assert!(held.take(4, held.position(), FILE, 1));
+        assert!(!take(&mut held, 4, since, FILE, 1), "it began before that");
+        assert!(take_now(&mut held, 4, FILE, 1));
         assert_eq!(held.lasts(SECOND, FILE), 4 * SECOND);
     }
 
@@ -190,8 +241,24 @@ mod tests {
     fn of_two_answers_the_newer_counts() {
         let mut held = held();
         let since = held.position();
-        assert!(held.take(3, since, FILE, 6));
-        assert!(!held.take(3, since, FILE, 5));
+        assert!(take(&mut held, 3, since, FILE, 6));
+        assert!(!take(&mut held, 3, since, FILE, 5));
         assert!(held.is_current(SECOND, FILE, 6));
+    }
+
+    #[test]
+    fn what_is_foreseen_is_held_until_somebody_looks() {
+        let mut held = held();
+        let sole = pb::Callback { inode: FILE.0, version: 1, sole: true };
+        assert!(held.take(3, held.position(), &sole));
+        assert!(held.is_sole(SECOND, FILE, 4 * SECOND));
+        assert!(!held.is_sole(2 * SECOND, FILE, 4 * SECOND), "the lease ends before");
+        held.foresee(FILE, 2);
+        assert!(held.is_current(SECOND, FILE, 2));
+        assert_eq!(held.invalidate(&[FILE, InodeId(8)]), [FILE]);
+        assert!(!held.is_sole(SECOND, FILE, Duration::ZERO));
+        held.foresee(FILE, 3);
+        held.begin(4);
+        assert!(!held.is_sole(SECOND, FILE, Duration::ZERO));
     }
 }

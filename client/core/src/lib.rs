@@ -11,6 +11,8 @@
 //! - [`health`]: which targets failed lately
 //! - [`prefetch`]: what a sequential reader will want next
 //! - [`lengths`]: how far this client wrote, and what it has not reported yet
+//! - [`foresee`]: what the namespace will answer to a change that nobody else knows of yet
+//! - [`folders`]: attributes and names of folders, as long as their callbacks are held
 //! - [`inline`]: what it wrote into small files, and the namespace does not know yet
 //! - [`sequence`]: exactly-once numbers, of namespace mutations and of chunk updates
 //! - [`holds`]: which unlinked inodes must live because they are open here
@@ -18,6 +20,8 @@
 #![forbid(unsafe_code)]
 
 pub mod callbacks;
+pub mod folders;
+pub mod foresee;
 pub mod health;
 pub mod holds;
 pub mod inline;
@@ -31,6 +35,7 @@ pub mod two_classes;
 pub mod write_plan;
 
 pub use callbacks::HeldCallbacks;
+pub use folders::{Folders, Name};
 pub use health::TargetHealth;
 pub use holds::OpenInodes;
 pub use inline::InlineWrites;

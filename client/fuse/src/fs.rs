@@ -35,8 +35,6 @@ impl Filesystem for Requests {
                 at.directories.remove(*handle);
                 return answer.send(Reply::empty());
             }
-            // A change of the namespace is durable when it is answered.
-            Operation::FsyncDir { .. } => return answer.send(Reply::empty()),
             Operation::Ioctl { .. } => return answer.send(Reply::error(Errno::ENOTTY)),
             // The kernel does without, and does not ask again.
             Operation::Seek { .. } | Operation::CopyRange(_) | Operation::Unknown { .. } => {
@@ -148,9 +146,11 @@ impl Requests {
             }),
             Operation::GetLock(asked) => locks::get(work, asked),
             Operation::SetLock { lock, wait } => locks::set(work, lock, wait),
+            Operation::FsyncDir { .. } => {
+                work.answer_empty(|at, _| async move { at.client.sync_names().await })
+            }
             Operation::OpenDir
             | Operation::ReleaseDir { .. }
-            | Operation::FsyncDir { .. }
             | Operation::Ioctl { .. }
             | Operation::Seek { .. }
             | Operation::CopyRange(_)

@@ -32,6 +32,7 @@ pub struct Changes {
     pub data_dir: Option<PathBuf>,
     pub read_only: bool,
     pub allow_other: bool,
+    pub dirsync: bool,
     pub subdir: Option<String>,
     pub cache_ms: Option<u64>,
     pub io_uring: Option<OverIoUring>,
@@ -41,6 +42,7 @@ impl Changes {
     pub fn apply(self, config: &mut MountConfig) {
         config.read_only |= self.read_only;
         config.allow_other |= self.allow_other;
+        config.dirsync |= self.dirsync;
         if let Some(path) = self.mount_point {
             config.mount_point = path;
         }
@@ -70,7 +72,11 @@ impl Changes {
         add("--subdir", self.subdir.clone().map(Into::into));
         add("--cache-ms", self.cache_ms.map(|ms| ms.to_string().into()));
         add("--io-uring", self.io_uring.map(|whether| whether.to_string().into()));
-        let flags = [("--read-only", self.read_only), ("--allow-other", self.allow_other)];
+        let flags = [
+            ("--read-only", self.read_only),
+            ("--allow-other", self.allow_other),
+            ("--dirsync", self.dirsync),
+        ];
         arguments.extend(flags.iter().filter(|(_, set)| *set).map(|(name, _)| (*name).into()));
         arguments
     }
@@ -130,6 +136,7 @@ fn take(changes: &mut Changes, option: &str, sloppy: bool) -> Result<(), String>
         "ro" => changes.read_only = true,
         "rw" => changes.read_only = false,
         "allow_other" => changes.allow_other = true,
+        "dirsync" | "sync" => changes.dirsync = true,
         "subdir" if value.is_empty() => return Err("subdir needs a path".into()),
         "subdir" => changes.subdir = Some(value.into()),
         "data_dir" => changes.data_dir = Some(value.into()),
@@ -246,19 +253,20 @@ mod tests {
         let plain = Changes { mount_point: Some("/mnt".into()), ..Changes::default() };
         assert_eq!(request.changes, plain);
         let request =
-            parsed("a b -v -o ro,allow_other -o subdir=/x/y,cache_ms=0,io_uring=no -t ff2")
+            parsed("a b -v -o ro,allow_other,dirsync -o subdir=/x/y,cache_ms=0,io_uring=no -t ff2")
                 .unwrap();
         let expected = Changes {
             mount_point: Some("b".into()),
             read_only: true,
             allow_other: true,
+            dirsync: true,
             subdir: Some("/x/y".into()),
             cache_ms: Some(0),
             io_uring: Some(OverIoUring::No),
             ..Changes::default()
         };
         assert_eq!(request.changes, expected);
-        assert_eq!(expected.arguments().len(), 10);
+        assert_eq!(expected.arguments().len(), 11);
         assert!(parsed("a b -fv").unwrap().fake);
     }
 
@@ -282,7 +290,8 @@ mod tests {
     fn lines() -> Vec<Vec<u8>> {
         vec![
             b"/etc/ff2/data.toml /mnt -n -o rw,noauto,_netdev,x-systemd.automount".to_vec(),
-            b"a b -v -o ro,allow_other -o subdir=/x/y,cache_ms=0,io_uring=no -t ff2".to_vec(),
+            b"a b -v -o ro,allow_other,dirsync -o subdir=/x/y,cache_ms=0,io_uring=no -t ff2"
+                .to_vec(),
             b"a b -fsnvrw".to_vec(),
         ]
     }

@@ -43,6 +43,9 @@ struct Arguments {
     /// Let other users in.
     #[arg(long)]
     allow_other: bool,
+    /// Changes of names return when they are durable.
+    #[arg(long)]
+    dirsync: bool,
     #[command(subcommand)]
     command: Option<Action>,
 }
@@ -69,10 +72,19 @@ fn main() -> ExitCode {
         io_uring,
         read_only,
         allow_other,
+        dirsync,
         command,
     } = Arguments::parse();
-    let changes =
-        Changes { mount_point, data_dir, read_only, allow_other, subdir, cache_ms, io_uring };
+    let changes = Changes {
+        mount_point,
+        data_dir,
+        read_only,
+        allow_other,
+        dirsync,
+        subdir,
+        cache_ms,
+        io_uring,
+    };
     match (command, config) {
         (Some(Action::Guard { mount_point }), _) => guard(&mount_point),
         (None, Some(config)) => mount(&config, changes),

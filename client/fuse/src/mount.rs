@@ -126,6 +126,7 @@ fn options(config: &MountConfig, token: UserToken) -> ClientOptions {
         .volume(&config.volume)
         .description(description)
         .cache(Duration::from_millis(config.cache_ms).min(limits::UNTOLD_CACHE))
+        .behind(!config.dirsync)
 }
 
 fn mounted(
@@ -181,6 +182,7 @@ fn show(runtime: &Runtime, at: &Arc<Mounted>, config: &MountConfig, by: Way) {
             "open_directories": at.directories.count(),
             "known_inodes": at.known.count(),
             "callbacks": at.client.callbacks(),
+            "lost_changes": at.client.lost_changes(),
             "user_rings": at.rings.shown(),
             "told_names": at.coherence.told.count(),
             "chain_read_bytes": totals.read_bytes,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ff2_proto::{ChainId, Code, InodeId, Status, layout, pb, pb::FileKind, pb::ns_request::Op};
 
 use super::{Caller, incomplete};
-use crate::{File, Result, inodes::Hold, limits};
+use crate::{File, Result, client::Shared, inodes::Hold, limits};
 
 /// How to open a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl Caller {
             (self.read(Op::Open(op)).await?, self.shared.session.id())
         };
         let attr = reply.attr.as_ref().ok_or_else(|| incomplete("attributes"))?;
-        let chains = self.file_chains(attr).await?;
+        let chains = self.shared.file_chains(attr).await?;
         // The notice of an orphan that was not open here may have been acknowledged before this open: then
         // nobody holds it, and its data goes. An open handle holds it.
         let is_held = attr.nlink > 0 || open.has_handles();
@@ -159,7 +159,7 @@ impl Caller {
         let hold = Hold::new(&self.shared, inode);
         drop(creating);
         let open = self.shared.inodes.entry(inode);
-        let chains = self.file_chains(&attr).await?;
+        let chains = self.shared.file_chains(&attr).await?;
         let op = how.op(inode);
         open.opened(&op, &reply, session, chains, &self.cred);
         if reply.created {
@@ -171,9 +171,11 @@ impl Caller {
         self.shared.inodes.merge(&mut attr);
         Ok((File::new(self.clone(), open, hold, how), attr, reply.created))
     }
+}
 
+impl Shared {
     /// The chains of a file, by its layout. A table made a moment ago may not be known here yet.
-    async fn file_chains(&self, attr: &pb::Attr) -> Result<Arc<[ChainId]>> {
+    pub(crate) async fn file_chains(&self, attr: &pb::Attr) -> Result<Arc<[ChainId]>> {
         if attr.kind() != FileKind::Regular {
             let directory = attr.kind() == FileKind::Directory;
             let code = if directory { Code::IsDirectory } else { Code::InvalidArgument };
@@ -184,10 +186,10 @@ impl Caller {
             let why = format!("a chunk size of {} bytes", layout.chunk_size);
             return Err(Status::new(Code::Internal, why));
         }
-        let mut routing = self.shared.routing.get();
+        let mut routing = self.routing.get();
         let mut table = routing.table_chains(&layout);
         if table.is_none() {
-            routing = self.shared.routing.wait_newer(routing.version, limits::CACHE).await;
+            routing = self.routing.wait_newer(routing.version, limits::CACHE).await;
             table = routing.table_chains(&layout);
         }
         let chains = layout::stripe_chains(&table.unwrap_or_default(), layout.stripe, layout.seed);

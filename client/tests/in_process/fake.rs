@@ -75,6 +75,8 @@ pub(crate) struct State {
     pub(crate) grant_s: AtomicU64,
     /// Questions for names and attributes.
     pub(crate) questions: AtomicU32,
+    /// Requests with changes that were foreseen.
+    pub(crate) batches: AtomicU32,
     /// Questions for extended attributes.
     pub(crate) xattr_reads: AtomicU32,
     pub(crate) reads: AtomicU32,
@@ -118,6 +120,7 @@ impl Fake {
             holding: AtomicBool::new(false),
             grant_s: AtomicU64::new(3600),
             questions: AtomicU32::new(0),
+            batches: AtomicU32::new(0),
             xattr_reads: AtomicU32::new(0),
             reads: AtomicU32::new(0),
             updates: AtomicU32::new(0),
@@ -304,6 +307,16 @@ impl State {
         namespace::query(&self.names.lock().kv, &request).length_doubts.len()
     }
 
+    /// Names that the namespace knows of a folder.
+    pub(crate) fn names_in(&self, inode: u64) -> Vec<String> {
+        let op = Op::ReadDir(pb::ReadDirOp { inode, limit: 1_000, ..Default::default() });
+        let cred = Some(pb::Credentials::default());
+        let request = pb::NsRequest { volume: 1, cred, op: Some(op), ..Default::default() };
+        let reply = namespace::query(&self.names.lock().kv, &request);
+        let name = |entry: &pb::Entry| String::from_utf8_lossy(&entry.name).into_owned();
+        reply.entries.iter().map(name).collect()
+    }
+
     fn orphans(&self) -> Vec<pb::OrphanNotice> {
         let op = Some(Op::ListOrphans(pb::ListOrphansOp { after: 0, limit: 100 }));
         let request = pb::NsRequest { volume: 1, op, ..Default::default() };
@@ -390,8 +403,7 @@ impl Namespace for Metad {
                 if matches!(request.op, Some(Op::GetXattr(_))) {
                     self.0.xattr_reads.fetch_add(1, SeqCst);
                 }
-                let reply =
-                    namespace::query_within(&self.0.names.lock().kv, &request, None, subtree);
+                let reply = self.look_and_query(&request, subtree).await;
                 ff2_proto::status::check(reply.status.clone())?;
                 reply
             }
@@ -403,6 +415,9 @@ impl Namespace for Metad {
                     _ => self.keepalive(&request),
                 }
                 .map(Answer::from);
+            }
+            Class::Mutation if matches!(request.op, Some(Op::Batch(_))) => {
+                return self.batch(request, subtree).await.map(Answer::from);
             }
             Class::Session | Class::Mutation => {
                 let is_open = matches!(request.op, Some(Op::Open(_)));
@@ -424,6 +439,19 @@ impl Namespace for Metad {
         if matches!(request.op, Some(Op::OpenSession(_))) {
             reply.session_lease_ms = LEASE_MS;
         }
+        self.grant_and_promise(&request, granted, since, &mut reply);
+        Ok(reply.into())
+    }
+}
+
+impl Metad {
+    fn grant_and_promise(
+        &self,
+        request: &pb::NsRequest,
+        granted: Option<(bool, bool)>,
+        since: u64,
+        reply: &mut pb::NsReply,
+    ) {
         if let Some((read, write)) = granted {
             let inode = reply.attr.as_ref().map_or(0, |attr| attr.inode);
             let now_s = now_ns() as u64 / 1_000_000_000;
@@ -432,19 +460,76 @@ impl Namespace for Metad {
             let grant = pb::Grant { inode, session, read, write, expires_s, mac: Bytes::new() };
             reply.grant = self.0.key.grant(grant);
         }
-        let shown = namespace::cacheable(&request).shown(&reply);
+        let shown = namespace::cacheable(request).shown(reply);
         let (now, session) = (self.0.now_ms(), request.session);
-        reply.callbacks = self.0.callbacks.lock().promise_shown(now, session, since, &shown);
+        let changed = namespace::class(request) == Some(Class::Mutation);
+        let mut callbacks = self.0.callbacks.lock();
+        reply.callbacks = callbacks.promise_shown(now, session, since, &shown, changed);
         reply.callback_term = TERM;
         self.0.callbacks_moved.notify_waiters();
-        Ok(reply.into())
     }
-}
 
-impl Metad {
+    /// Waits until no other session knows more of what the answer depends on.
+    async fn look_and_query(&self, request: &pb::NsRequest, subtree: u64) -> pb::NsReply {
+        let state = &self.0;
+        loop {
+            let (reply, mut looked) = {
+                let names = state.names.lock();
+                let reply = namespace::query_within(&names.kv, request, None, subtree);
+                (reply, namespace::looked(&names.kv, request))
+            };
+            let shown = namespace::Cacheable::All.shown(&reply);
+            looked.extend(shown.iter().map(|shown| shown.inode).chain(reply.walked.clone()));
+            if !self.look(request.session, &looked).await {
+                return reply;
+            }
+        }
+    }
+
+    async fn look(&self, session: u64, looked: &[u64]) -> bool {
+        let state = &self.0;
+        let look = state.callbacks.lock().look(state.now_ms(), session, looked);
+        let Some(look) = look else { return false };
+        state.callbacks_moved.notify_waiters();
+        while !state.callbacks.lock().is_clear(state.now_ms(), &look) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        state.callbacks.lock().end(look);
+        true
+    }
+
+    /// One after the other. An answer that is lost is lost as a whole.
+    async fn batch(&self, whole: pb::NsRequest, subtree: u64) -> Result<pb::NsReply, Status> {
+        let Some(Op::Batch(batch)) = whole.op else { unreachable!("the caller looked") };
+        self.0.batches.fetch_add(1, SeqCst);
+        let mut replies = Vec::new();
+        for part in batch.requests {
+            let (session, ack_below) = (whole.session, whole.ack_below);
+            let part = pb::NsRequest { volume: 1, session, ack_below, ..part };
+            let since = self.0.callbacks.lock().position();
+            let reply = match self.change(&part, subtree).await {
+                Ok(mut reply) => {
+                    self.grant_and_promise(&part, namespace::granted(&part), since, &mut reply);
+                    reply
+                }
+                Err(status) => pb::NsReply { status: Some(status.into()), ..Default::default() },
+            };
+            replies.push(reply);
+        }
+        if strike(&self.0.lose_mutations) {
+            if self.0.lose_sessions.load(SeqCst) {
+                self.0.expire(whole.session);
+            }
+            return Err(Code::UnknownOutcome.into());
+        }
+        Ok(pb::NsReply { batch: replies, ..Default::default() })
+    }
+
     /// Logs a change once nobody caches what it touches.
     async fn change(&self, request: &pb::NsRequest, subtree: u64) -> Result<pb::NsReply, Status> {
         let state = &self.0;
+        let looked = namespace::looked(&state.names.lock().kv, request);
+        while self.look(request.session, &looked).await {}
         let touched = namespace::touched(&state.names.lock().kv, request);
         let change = state.callbacks.lock().begin(state.now_ms(), request.session, touched);
         state.callbacks_moved.notify_waiters();

@@ -7,6 +7,7 @@ mod failures;
 mod fake;
 mod files;
 mod inline;
+mod journal;
 mod locks;
 mod names;
 

@@ -91,6 +91,7 @@ fn mount_config(
         http_listen: None,
         // Root mounts for the whole machine, as with any local file system; others for themselves.
         allow_other: rustix::process::geteuid().is_root(),
+        dirsync: false,
         read_only: false,
         subdir: None,
         cache_ms: 60_000,

@@ -254,6 +254,10 @@ pub struct MountConfig {
     /// Let users other than the mounting one in (needs `user_allow_other` unless root mounts).
     #[serde(default)]
     pub allow_other: bool,
+    /// Changes of names and attributes return when they are durable, as `fsync` has it, also those of which
+    /// no other mount knows.
+    #[serde(default)]
+    pub dirsync: bool,
     #[serde(default)]
     pub read_only: bool,
     /// The folder of the volume that is mounted; its root by default. It keeps nobody with the token

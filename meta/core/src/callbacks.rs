@@ -8,8 +8,14 @@
 //! It may be logged once all those were handled, or the cache leases of their sessions have ended, and
 //! *ends* when it is applied. Between, nobody gets a callback for what is changing. So a cached answer is
 //! what the namespace would answer, at every moment.
+//!
+//! A session that is alone with what it changed may hold its callback *sole*: then nobody else is answered
+//! of it either before the session was told, so it may change it first and tell later (docs/design/0006).
+//! Whoever wants to know *looks*, which breaks the callback and waits as a change does.
 
 mod recent;
+#[cfg(test)]
+mod soles;
 #[cfg(test)]
 mod tests;
 
@@ -46,10 +52,12 @@ pub struct Callbacks {
     enrollments: BTreeMap<u64, u64>,
     /// By inode, the sessions that hold its callback.
     holders: BTreeMap<u64, BTreeSet<u64>>,
+    /// By inode, the session that holds its callback sole.
+    soles: BTreeMap<u64, u64>,
     /// By inode, the invalidations that were not handled: session and number.
     owed: BTreeMap<u64, BTreeSet<(u64, u64)>>,
-    /// Changes that began and did not end, by inode.
-    changing: BTreeMap<u64, u32>,
+    /// Changes that began and did not end: by inode, whose they are.
+    changing: BTreeMap<u64, Vec<u64>>,
     recent: Recent,
     contended: BTreeMap<u64, Millis>,
     /// Sessions that an earlier leader may have given callbacks, and until when.
@@ -70,6 +78,8 @@ pub struct CallbackCounts {
     pub evictions: u64,
     /// Sessions whose cache lease ended while they held callbacks.
     pub lapses: u64,
+    /// Sole callbacks that were broken because somebody looked.
+    pub looks: u64,
 }
 
 #[derive(Debug, Default)]
@@ -86,6 +96,8 @@ struct Session {
 #[derive(Clone, Copy, Debug)]
 struct Owed {
     inode: u64,
+    /// The callback was sole: the session may know more of the inode than the namespace, until it handled it.
+    sole: bool,
     /// A session that has not handled it by then caches nothing any more, whether it speaks or not: it
     /// counts no renewal whose answer it handled after its lease had ended.
     deadline: Millis,
@@ -114,6 +126,8 @@ pub struct Change {
     inodes: Vec<u64>,
     /// Must be handled first: sessions and numbers.
     owed: Vec<(u64, u64)>,
+    /// It waits for those that an earlier leader made promises to.
+    waits_for_earlier: bool,
 }
 
 impl Callbacks {
@@ -129,6 +143,7 @@ impl Callbacks {
             sessions: BTreeMap::new(),
             enrollments: BTreeMap::new(),
             holders: BTreeMap::new(),
+            soles: BTreeMap::new(),
             owed: BTreeMap::new(),
             changing: BTreeMap::new(),
             recent: Recent::default(),
@@ -198,6 +213,7 @@ impl Callbacks {
         self.counts.held -= gone.held.len() as u64;
         for inode in gone.held.keys() {
             forget(&mut self.holders, *inode, &session);
+            self.lose_sole(session, *inode);
         }
         for (number, owed) in &gone.owed {
             forget(&mut self.owed, owed.inode, &(session, *number));
@@ -252,6 +268,7 @@ impl Callbacks {
         self.lapse(now);
         let is_moving = self.changing.contains_key(&inode)
             || self.contended.contains_key(&inode)
+            || self.soles.get(&inode).is_some_and(|sole| *sole != session)
             || self.recent.has_changed(inode, since, session);
         let Some(known) = self.sessions.get_mut(&session).filter(|_| !is_moving) else {
             return false;
@@ -277,22 +294,48 @@ impl Callbacks {
         true
     }
 
-    /// Makes the promises for what an answer shows, as far as they can be made.
+    /// Makes the promises for what an answer shows, as far as they can be made. `changed`: it is the answer
+    /// to a change by the session, which may be alone with it.
     pub fn promise_shown(
         &mut self,
         now: Millis,
         session: u64,
         since: u64,
         shown: &[Shown],
+        changed: bool,
     ) -> Vec<pb::Callback> {
         let mut promised = Vec::new();
         for &Shown { inode, version, anew } in shown {
             let may = anew || self.holds(session, inode);
-            if may && self.promise(now, session, inode, since) {
-                promised.push(pb::Callback { inode, version });
+            let is_promised = may && self.promise(now, session, inode, since);
+            let sole = changed && self.make_sole(session, inode);
+            if is_promised || sole {
+                promised.push(pb::Callback { inode, version, sole });
             }
         }
         promised
+    }
+
+    /// Makes the callback that a session holds sole, if nobody else has to do with the inode.
+    fn make_sole(&mut self, session: u64, inode: u64) -> bool {
+        let only = |holders: &BTreeSet<u64>| holders.iter().all(|holder| *holder == session);
+        let is_alone = self.holds(session, inode)
+            && self.holders.get(&inode).is_some_and(only)
+            && !self.contended.contains_key(&inode)
+            && self.owed.get(&inode).is_none_or(|owed| owed.iter().all(|(by, _)| *by == session))
+            && self.changing.get(&inode).is_none_or(|by| by.iter().all(|by| *by == session));
+        if is_alone {
+            self.soles.insert(inode, session);
+        }
+        is_alone
+    }
+
+    fn lose_sole(&mut self, session: u64, inode: u64) -> bool {
+        let was_sole = self.soles.get(&inode) == Some(&session);
+        if was_sole {
+            self.soles.remove(&inode);
+        }
+        was_sole
     }
 
     /// Whether a session holds the callback of an inode.
@@ -305,10 +348,57 @@ impl Callbacks {
     /// Begins a change of these inodes by a session (0: by nobody who caches). It breaks the callbacks of
     /// all others.
     pub fn begin(&mut self, now: Millis, by: u64, inodes: Vec<u64>) -> Change {
+        let waits_for_earlier = !inodes.is_empty();
+        self.begin_waiting(now, by, inodes, waits_for_earlier)
+    }
+
+    /// As [`Callbacks::begin`], of changes that the session's programs were told of already. It could tell
+    /// them because it held the callbacks sole, perhaps by the promise of an earlier leader: as long as it has
+    /// not enrolled with this one, nobody else can have been promised anything of them.
+    pub fn begin_behind(&mut self, now: Millis, by: u64, inodes: Vec<u64>) -> Change {
+        self.lapse(now);
+        let waits_for_earlier = !inodes.is_empty() && !self.earlier.contains(&by);
+        self.begin_waiting(now, by, inodes, waits_for_earlier)
+    }
+
+    /// Before a session is answered of these inodes: what must be over first; `None`: nobody knows more of
+    /// them than the namespace.
+    pub fn look(&mut self, now: Millis, by: u64, inodes: &[u64]) -> Option<Change> {
+        self.lapse(now);
+        let (soles, owed, sessions) = (&self.soles, &self.owed, &self.sessions);
+        let is_told = |(session, number): &(u64, u64)| {
+            let owed = sessions.get(session).and_then(|session| session.owed.get(number));
+            *session == by || !owed.is_some_and(|owed| owed.sole)
+        };
+        let is_hidden = |inode: &u64| {
+            soles.get(inode).is_some_and(|sole| *sole != by)
+                || owed.get(inode).is_some_and(|owed| !owed.iter().all(is_told))
+        };
+        let hidden: Vec<u64> = inodes.iter().copied().filter(is_hidden).collect();
+        let waits_for_earlier = !self.earlier.is_empty() && !inodes.is_empty();
+        if hidden.is_empty() && !waits_for_earlier {
+            return None;
+        }
+        self.counts.looks += hidden.iter().filter(|inode| soles.contains_key(inode)).count() as u64;
+        Some(self.begin_waiting(now, by, hidden, waits_for_earlier))
+    }
+
+    /// Inodes whose callback is sole.
+    pub fn soles(&self) -> impl Iterator<Item = u64> {
+        self.soles.keys().copied()
+    }
+
+    fn begin_waiting(
+        &mut self,
+        now: Millis,
+        by: u64,
+        inodes: Vec<u64>,
+        waits_for_earlier: bool,
+    ) -> Change {
         self.lapse(now);
         let mut owed = Vec::new();
         for &inode in &inodes {
-            *self.changing.entry(inode).or_default() += 1;
+            self.changing.entry(inode).or_default().push(by);
             let others: Vec<u64> = self.holders.get(&inode).map_or_else(Vec::new, |holders| {
                 holders.iter().copied().filter(|holder| *holder != by).collect()
             });
@@ -322,7 +412,7 @@ impl Callbacks {
             let on_their_way = self.owed.get(&inode).into_iter().flatten();
             owed.extend(on_their_way.filter(|(session, _)| *session != by));
         }
-        Change { by, inodes, owed }
+        Change { by, inodes, owed, waits_for_earlier }
     }
 
     /// Whether the change may take place: nobody caches what it touches.
@@ -331,7 +421,7 @@ impl Callbacks {
         let is_owed = |(session, number): &(u64, u64)| {
             self.sessions.get(session).is_some_and(|session| session.owed.contains_key(number))
         };
-        let is_open = self.earlier.is_empty() || change.inodes.is_empty();
+        let is_open = self.earlier.is_empty() || !change.waits_for_earlier;
         is_open && !change.owed.iter().any(is_owed)
     }
 
@@ -354,9 +444,10 @@ impl Callbacks {
         for inode in change.inodes {
             // An answer that began before may have been read before.
             self.recent.changed(inode, change.by);
-            let count = self.changing.get_mut(&inode).expect("a change ends once");
-            *count -= 1;
-            if *count == 0 {
+            let changing = self.changing.get_mut(&inode).expect("a change ends once");
+            let own = changing.iter().position(|by| *by == change.by).expect("it began");
+            changing.swap_remove(own);
+            if changing.is_empty() {
                 self.changing.remove(&inode);
             }
         }
@@ -368,7 +459,10 @@ impl Callbacks {
         known.by_age.remove(&age);
         self.last_number += 1;
         let number = self.last_number;
-        known.owed.insert(number, Owed { inode, deadline: known.lease_until });
+        let deadline = known.lease_until;
+        let sole = self.lose_sole(session, inode);
+        let known = self.sessions.get_mut(&session).expect("it was there above");
+        known.owed.insert(number, Owed { inode, sole, deadline });
         self.owed.entry(inode).or_default().insert((session, number));
         forget(&mut self.holders, inode, &session);
         self.counts.held -= 1;

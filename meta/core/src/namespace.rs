@@ -12,6 +12,7 @@
 //! line in the keys, and the driver holds the question whether it came.
 
 mod acl;
+mod allot;
 mod close;
 mod confine;
 mod create;
@@ -29,6 +30,7 @@ mod length;
 pub mod limits;
 mod link;
 mod locks;
+mod looked;
 mod lookup;
 mod make_node;
 mod number;
@@ -67,6 +69,7 @@ use keys::Tag;
 use tx::Tx;
 
 pub use fsck::{Problem, fsck};
+pub use looked::looked;
 pub use request::{Class, Owner, class, granted, is_mutation, needs_grant, stamp};
 pub use sessions::session;
 pub use shown::{Cacheable, Shown, cacheable};
@@ -201,6 +204,7 @@ fn change(tx: &mut Tx<'_>, op: &Op) -> Result<pb::NsReply, Status> {
         Op::SetLock(op) => set_lock::set(tx, op),
         Op::Unlock(op) => set_lock::unlock(tx, op),
         Op::CancelLock(op) => set_lock::cancel(tx, op),
+        Op::AllotInodes(op) => allot::allot(tx, op),
         Op::Lookup(_)
         | Op::GetAttr(_)
         | Op::ReadLink(_)
@@ -219,6 +223,7 @@ fn change(tx: &mut Tx<'_>, op: &Op) -> Result<pb::NsReply, Status> {
         | Op::AwaitLocks(_)
         | Op::AwaitInvalidations(_)
         | Op::Keepalive(_) => Err(Status::new(Code::InvalidArgument, "not a mutation")),
+        Op::Batch(_) => Err(Status::new(Code::InvalidArgument, "its parts are logged")),
     }
 }
 
@@ -300,6 +305,8 @@ fn read(
         | Op::SetLock(_)
         | Op::Unlock(_)
         | Op::CancelLock(_)
+        | Op::Batch(_)
+        | Op::AllotInodes(_)
         | Op::RecoverLength(_) => Err(Status::new(Code::InvalidArgument, "a mutation is logged")),
     }
 }

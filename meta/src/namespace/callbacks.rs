@@ -58,6 +58,11 @@ impl CallbackBook {
         Some(outcome)
     }
 
+    /// Inodes of which a session may know more than the namespace.
+    pub(super) fn soles(&self, volume: VolumeId) -> Vec<u64> {
+        self.on(volume, |callbacks| callbacks.soles().collect()).unwrap_or_default()
+    }
+
     /// Callbacks that each session of a volume holds; those that hold none are left out.
     fn held(&self, volume: VolumeId, sessions: &[pb::SessionRecord]) -> Held {
         let held = |callbacks: &mut Callbacks| {
@@ -89,18 +94,22 @@ pub(super) struct Ongoing {
 }
 
 impl Ongoing {
-    /// Begins a change of these inodes by a session, and tells all who cache them.
-    fn begin(lead: &Arc<NamespaceLead>, volume: VolumeId, by: u64, inodes: Vec<u64>) -> Self {
+    /// Begins a change, and tells all who must handle it first. `None`: there is nothing to wait for.
+    fn begin(
+        lead: &Arc<NamespaceLead>,
+        volume: VolumeId,
+        begin: impl FnOnce(&mut Callbacks, u64) -> Option<Change>,
+    ) -> Option<Self> {
         let book = &lead.callbacks;
         let now = lead.term.now_ms();
         let begun = book.on(volume, |callbacks| {
-            let change = callbacks.begin(now, by, inodes);
+            let change = begin(callbacks, now)?;
             let told: BTreeSet<u64> = callbacks.waits_for(&change).collect();
-            (change, told)
+            Some((change, told))
         });
-        let (change, told) = begun.unzip();
-        book.questions.wake(volume, told.into_iter().flatten());
-        Self { lead: lead.clone(), volume, change }
+        let (change, told) = begun.flatten()?;
+        book.questions.wake(volume, told);
+        Some(Self { lead: lead.clone(), volume, change: Some(change) })
     }
 
     /// Returns when nobody caches what is to be changed, or when the term is over.
@@ -165,18 +174,42 @@ impl NamespaceGroup {
         Ok(())
     }
 
-    /// Begins a change, and returns when it may be logged.
+    /// Begins a change by a session, and returns when it may be logged. `behind`: its programs were told.
     pub(super) async fn begin_change(
         &self,
         lead: &Arc<NamespaceLead>,
         volume: VolumeId,
-        by: u64,
+        (by, behind): (u64, bool),
         inodes: Vec<u64>,
-    ) -> Result<Ongoing, Status> {
+    ) -> Result<Option<Ongoing>, Status> {
         self.callbacks_of(lead, volume).await?;
-        let ongoing = Ongoing::begin(lead, volume, by, inodes);
-        ongoing.clear().await?;
+        let ongoing = Ongoing::begin(lead, volume, |callbacks, now| {
+            Some(if behind {
+                callbacks.begin_behind(now, by, inodes)
+            } else {
+                callbacks.begin(now, by, inodes)
+            })
+        });
+        if let Some(ongoing) = &ongoing {
+            ongoing.clear().await?;
+        }
         Ok(ongoing)
+    }
+
+    /// Returns when no other session knows more of these inodes than the namespace. True: one did, so what
+    /// was read before may be old.
+    pub(super) async fn look(
+        &self,
+        lead: &Arc<NamespaceLead>,
+        volume: VolumeId,
+        by: u64,
+        inodes: &[u64],
+    ) -> Result<bool, Status> {
+        self.callbacks_of(lead, volume).await?;
+        let look = Ongoing::begin(lead, volume, |callbacks, now| callbacks.look(now, by, inodes));
+        let Some(look) = look else { return Ok(false) };
+        look.clear().await?;
+        Ok(true)
     }
 
     /// What an answer that begins now must be given to [`NamespaceGroup::promise`] with.
@@ -219,11 +252,16 @@ pub(super) struct Position {
 }
 
 impl Position {
-    /// Adds to an answer what its session may cache of it.
-    pub(super) fn promise(&self, session: u64, cacheable: Cacheable, reply: &mut pb::NsReply) {
+    /// Adds to an answer what its session may cache of it. `changed`: it is the answer to a change.
+    pub(super) fn promise(
+        &self,
+        session: u64,
+        (cacheable, changed): (Cacheable, bool),
+        reply: &mut pb::NsReply,
+    ) {
         let now = self.lead.term.now_ms();
         let promised = self.lead.callbacks.on(self.volume, |callbacks| {
-            callbacks.promise_shown(now, session, self.since, &cacheable.shown(reply))
+            callbacks.promise_shown(now, session, self.since, &cacheable.shown(reply), changed)
         });
         reply.callbacks = promised.unwrap_or_default();
         if !reply.callbacks.is_empty() {

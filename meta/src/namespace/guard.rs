@@ -31,6 +31,8 @@ pub(super) fn admit(request: &mut pb::NsRequest, peer: &Peer) -> Result<(), Stat
         }
     }
     request.cred.get_or_insert_default();
+    // When something happened is said of the parts of a batch only.
+    request.at_ns = 0;
     Ok(())
 }
 
@@ -129,6 +131,8 @@ pub(super) fn op_name(op: &Op) -> &'static str {
         Op::SetLock(_) => "set_lock",
         Op::Unlock(_) => "unlock",
         Op::CancelLock(_) => "cancel_lock",
+        Op::Batch(_) => "batch",
+        Op::AllotInodes(_) => "allot_inodes",
     }
 }
 

@@ -11,6 +11,9 @@ use pb::ns_request::Op;
 
 use super::guard::Asker;
 
+/// A client's clock that is further away than that is wrong, and not believed.
+const CLOCK_APART_NS: u64 = 10_000_000_000;
+
 /// Times that grow, whatever the clock of the machine does.
 #[derive(Debug)]
 pub(super) struct Stamps {
@@ -32,10 +35,17 @@ impl Stamps {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed)
             .map_err(|error| Status::new(Code::Internal, format!("no random bytes: {error}")))?;
-        let (now_ns, seed) = (self.next(wall_ns()), u64::from_le_bytes(seed));
+        let (now_ns, seed) = (self.time_of(&request), u64::from_le_bytes(seed));
         let command = namespace::stamp(request, now_ns, seed, default_layout(routing));
         let Asker { owner, subtree } = asker;
         Ok(pb::NsCommand { owner, subtree, ..command })
+    }
+
+    /// What was done before it was told has the time of its client, if that clock is about right.
+    fn time_of(&self, request: &pb::NsRequest) -> i64 {
+        let now = self.next(wall_ns());
+        let at = request.at_ns;
+        if at != 0 && at.abs_diff(now) <= CLOCK_APART_NS { at } else { now }
     }
 
     fn next(&self, wall_ns: i64) -> i64 {

@@ -207,6 +207,7 @@ impl NameClient {
             // One at a time: everything below was answered.
             ack_below: self.seq,
             cred: Some(pb::Credentials::default()),
+            at_ns: 0,
             op: Some(op),
         }
     }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Write,
+    os::unix::fs::PermissionsExt,
     process::{Command, Stdio},
     sync::atomic::Ordering::SeqCst,
     thread,
@@ -28,6 +29,7 @@ fn a_killed_mount_leaves_nothing_behind() {
     let Some(world) = world() else { return };
     let mut mount = world.mount("m");
     fs::write(mount.at("f"), "kept").unwrap();
+    fs::File::open(mount.at("f")).unwrap().sync_all().unwrap();
     mount.process.kill().unwrap();
     mount.process.wait().unwrap();
     until("the guard's work", || !is_mounted(&mount.path));
@@ -35,6 +37,20 @@ fn a_killed_mount_leaves_nothing_behind() {
     drop(mount);
     let mount = world.mount("m");
     assert_eq!(fs::read_to_string(mount.at("f")).unwrap(), "kept");
+    mount.stop();
+}
+
+#[test]
+fn dirsync_waits_for_the_namespace() {
+    let Some(world) = world() else { return };
+    let mount = world.mount_with("m", "dirsync = true");
+    fs::create_dir(mount.at("d")).unwrap();
+    for number in 0..20 {
+        fs::write(mount.at(format!("d/{number}")), "x").unwrap();
+        fs::set_permissions(mount.at(format!("d/{number}")), PermissionsExt::from_mode(0o600))
+            .unwrap();
+    }
+    assert_eq!(world.fake.state.batches.load(SeqCst), 0);
     mount.stop();
 }
 

@@ -125,6 +125,20 @@ impl Mount {
         assert_eq!(outcome, 0);
     }
 
+    /// SIGSTOP, until it took effect: the thread that is to handle it may have to wait for a core, and the
+    /// others go on until it did.
+    fn stand_still(&self) {
+        self.signal(libc::SIGSTOP);
+        let tasks = format!("/proc/{}/task", self.process.id());
+        let stands = |task: &Path| {
+            let status = fs::read_to_string(task.join("stat")).unwrap_or_default();
+            status.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('T'))
+        };
+        until("the stop", || {
+            fs::read_dir(&tasks).unwrap().all(|task| stands(&task.unwrap().path()))
+        });
+    }
+
     /// As an administrator stops it.
     fn stop(mut self) {
         self.signal(libc::SIGTERM);

@@ -121,7 +121,7 @@ fn a_mount_that_stands_still_shows_nothing_old() {
     let (a, b) = (world.mount("a"), world.mount("b"));
     fs::write(a.at("f"), "one").unwrap();
     assert_eq!(fs::metadata(b.at("f")).unwrap().len(), 3);
-    b.signal(libc::SIGSTOP);
+    b.stand_still();
     fs::write(a.at("f"), "one and two").unwrap();
     // The kernel asks a process that stands still: the answer comes when it goes on.
     let stat = thread::spawn({

@@ -219,6 +219,12 @@ fn default_acls_are_inherited_instead_of_the_umask() {
 fn what_nobody_set_is_not_asked_for() {
     let Some(world) = world() else { return };
     let mount = world.mount_with("m", "allow_other = true\ncache_ms = 60000");
+    // A mount that has just begun caches nothing.
+    crate::until("the namespace promises something", || {
+        let before = asked(&world);
+        fs::write(mount.at("first"), "x").unwrap();
+        asked(&world) == before
+    });
     fs::create_dir(mount.at("d")).unwrap();
     fs::set_permissions(mount.at("d"), fs::Permissions::from_mode(0o775)).unwrap();
     let before = asked(&world);

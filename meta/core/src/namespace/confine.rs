@@ -62,7 +62,7 @@ pub(super) fn root(subtree: u64) -> u64 {
 }
 
 /// The inodes that an operation names.
-fn inodes(op: &Op) -> [Option<u64>; 2] {
+pub(super) fn inodes(op: &Op) -> [Option<u64>; 2] {
     let two = |first, second| [Some(first), Some(second)];
     let one = |inode| [Some(inode), None];
     match op {
@@ -100,6 +100,8 @@ fn inodes(op: &Op) -> [Option<u64>; 2] {
         | Op::AwaitLocks(_)
         | Op::Keepalive(_)
         | Op::AwaitInvalidations(_)
+        | Op::Batch(_)
+        | Op::AllotInodes(_)
         | Op::OpenSession(_)
         | Op::CloseSession(_)
         | Op::ListSessions(_)

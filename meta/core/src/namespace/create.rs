@@ -7,7 +7,7 @@ use ff2_proto::{
 };
 
 use super::{
-    dir,
+    allot, dir,
     inode::{self, Inode},
     layout, open, orphans, perm,
     tx::Tx,
@@ -42,7 +42,8 @@ pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::CreateOp) -> Result<pb::NsReply, S
 
 fn new_file(tx: &mut Tx<'_>, op: &pb::CreateOp, parent: &Inode) -> Result<Inode, Status> {
     let layout = layout::choose(tx, parent, op.layout.as_ref())?;
-    let mut file = tx.new_inode(parent, FileKind::Regular, op.mode & 0o7777, op.umask);
+    let id = allot::number(tx, op.inode)?;
+    let mut file = tx.new_inode(parent, FileKind::Regular, op.mode & 0o7777, op.umask, id);
     file.attr.layout = Some(layout);
     file.attr.inline = op.inline;
     Ok(file)

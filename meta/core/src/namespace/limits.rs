@@ -23,6 +23,10 @@ pub const DEADLOCK_OWNERS_MAX: usize = 64;
 pub const WAITS_PER_OWNER_LOOKED_AT: usize = 16;
 /// Files that one session may have open for writing.
 pub const WRITERS_PER_SESSION_MAX: u64 = 262_144;
+/// Inode numbers that one command allots to a session.
+pub const ALLOTMENT_MAX: u32 = 4_096;
+/// Allotments of a session with numbers that were not used; the oldest makes room.
+pub const ALLOTMENTS_MAX: usize = 4;
 /// Sessions that one command expires, and inodes that one command collects: a command is applied in
 /// one go, and others wait for it.
 pub const EXPIRE_BATCH_MAX: usize = 64;

@@ -6,7 +6,7 @@ use ff2_proto::{
     status::Code,
 };
 
-use super::{dir, inode, layout, perm, tx::Tx};
+use super::{allot, dir, inode, layout, perm, tx::Tx};
 
 pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::MakeNodeOp) -> Result<pb::NsReply, Status> {
     let mut parent = inode::load_dir(&tx.kv, op.parent)?;
@@ -17,7 +17,8 @@ pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::MakeNodeOp) -> Result<pb::NsReply,
     }
     perm::add_name(&tx.cred, &parent)?;
     let mode = check(&tx.cred, op)?;
-    let mut node = tx.new_inode(&parent, op.kind(), mode, op.umask);
+    let id = allot::number(tx, op.inode)?;
+    let mut node = tx.new_inode(&parent, op.kind(), mode, op.umask, id);
     match op.kind() {
         FileKind::Regular => node.attr.layout = Some(layout::choose(tx, &parent, None)?),
         FileKind::Symlink => {

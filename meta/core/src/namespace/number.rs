@@ -20,12 +20,17 @@ const ROUNDS: [u64; 4] = [0, 1, 2, 3];
 /// The next number of the volume.
 pub(super) fn next(tx: &mut Tx<'_>) -> u64 {
     loop {
-        let number = shuffled(tx.volume.number_key, tx.volume.next_inode);
+        let count = tx.volume.next_inode;
         tx.volume.next_inode += 1;
-        if number > ROOT_INODE.0 {
+        if let Some(number) = number_of(tx.volume.number_key, count) {
             return number;
         }
     }
+}
+
+/// The number of a count; `None`: it has a meaning of its own.
+pub(super) fn number_of(key: u64, count: u64) -> Option<u64> {
+    Some(shuffled(key, count)).filter(|number| *number > ROOT_INODE.0)
 }
 
 /// Of a count that the volume has reached or not.

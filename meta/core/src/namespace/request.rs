@@ -63,7 +63,9 @@ pub(super) fn class_of(op: &Op) -> Class {
         | Op::RemoveXattr(_)
         | Op::SetLock(_)
         | Op::Unlock(_)
-        | Op::CancelLock(_) => Class::Mutation,
+        | Op::CancelLock(_)
+        | Op::Batch(_)
+        | Op::AllotInodes(_) => Class::Mutation,
         Op::OpenSession(_) | Op::CloseSession(_) => Class::Session,
         Op::ExpireSessions(_) | Op::FinishTruncate(_) | Op::Collect(_) | Op::RecoverLength(_) => {
             Class::Leader
@@ -129,7 +131,9 @@ pub fn granted(request: &pb::NsRequest) -> Option<(bool, bool)> {
         | Op::RemoveXattr(_)
         | Op::SetLock(_)
         | Op::Unlock(_)
-        | Op::CancelLock(_) => None,
+        | Op::CancelLock(_)
+        | Op::Batch(_)
+        | Op::AllotInodes(_) => None,
     }
 }
 

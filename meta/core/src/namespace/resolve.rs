@@ -26,7 +26,8 @@ pub(super) fn resolve(
     check_path(&op.path)?;
     let from_root = matches!(op.base, 0 | ROOT) || op.path.starts_with(b"/");
     let at = inode::load(kv, if from_root { root } else { op.base })?;
-    let mut walk = Walk { kv, cred, root, at, parent: None, rest: Vec::new() };
+    let walked = vec![at.id()];
+    let mut walk = Walk { kv, cred, root, at, parent: None, rest: Vec::new(), walked };
     walk.push(&op.path);
     let mut links = 0;
     while let Some(name) = walk.rest.pop() {
@@ -45,6 +46,7 @@ pub(super) fn resolve(
     walk.at.settled()?;
     Ok(pb::NsReply {
         attr: Some(walk.at.attr),
+        walked: walk.walked,
         parent_attr: walk.parent.map(|parent| parent.attr),
         ..Default::default()
     })
@@ -73,6 +75,8 @@ struct Walk<'a> {
     parent: Option<Inode>,
     /// What is still to be walked, the next one last.
     rest: Vec<Bytes>,
+    /// Every inode on the way.
+    walked: Vec<u64>,
 }
 
 impl Walk<'_> {
@@ -101,6 +105,7 @@ impl Walk<'_> {
             return Err(Code::NotFound.into());
         };
         let child = inode::load_named(self.kv, &entry)?;
+        self.walked.push(child.id());
         if child.kind() == FileKind::Symlink && follow {
             return Ok(Some(child.symlink_target));
         }

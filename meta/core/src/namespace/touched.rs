@@ -80,6 +80,8 @@ fn of_op(kv: &dyn KvRead, op: &Op) -> Vec<u64> {
         | Op::GetLock(_)
         | Op::AwaitLocks(_)
         | Op::AwaitInvalidations(_)
+        | Op::Batch(_)
+        | Op::AllotInodes(_)
         | Op::Keepalive(_) => Vec::new(),
     }
 }

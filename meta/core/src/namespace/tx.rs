@@ -58,7 +58,8 @@ impl<'a> Tx<'a> {
         self.kv.put(&keys::one(Tag::Inode, inode.id()), inode.encode());
     }
 
-    /// A new inode of the caller in `parent`, with one name (or a directory's two) to come.
+    /// A new inode of the caller in `parent`, with one name (or a directory's two) to come, under a number
+    /// of [`super::allot::number`].
     /// The mode loses what `umask` says, or what the directory's default ACL does not allow.
     pub(super) fn new_inode(
         &mut self,
@@ -66,8 +67,8 @@ impl<'a> Tx<'a> {
         kind: FileKind,
         mode: u32,
         umask: u32,
+        id: u64,
     ) -> Inode {
-        let id = super::number::next(self);
         self.volume.inodes += 1;
         let (mode, gid) = super::perm::inherit(&self.cred, parent, kind, mode);
         let mut inode = blank(id, kind, self.now_ns);

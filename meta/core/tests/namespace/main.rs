@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where its setting cannot be made")]
 
 mod acls;
+mod allotted;
 mod attributes;
 mod commands;
 mod confined;

@@ -25,6 +25,7 @@ fn what_was_not_told_is_not_touched() {
         seq,
         ack_below: 0,
         cred: cred.clone(),
+        at_ns: 0,
         op: Some(op),
     };
     let late = v.log_told(request(1_000, unlink(ROOT, "f")), None, 0, vec![ROOT, old]);

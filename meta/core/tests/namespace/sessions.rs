@@ -17,6 +17,7 @@ fn numbered(who: &Who, seq: u64, ack_below: u64, op: Op) -> pb::NsRequest {
         seq,
         ack_below,
         cred: Some(who.cred.clone()),
+        at_ns: 0,
         op: Some(op),
     }
 }

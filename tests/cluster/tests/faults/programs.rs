@@ -11,12 +11,12 @@ use std::{
 
 use ff2_cluster_tests::Cluster;
 
-/// Holds a file of the mount, then runs a program: the child closes the file on its way into the program,
-/// with the kernel's lock on its execution held.
+/// Holds a file of the mount, too large for its close to go behind, then runs a program: the child closes the
+/// file on its way into the program, with the kernel's lock on its execution held.
 const PROGRAM: &str = "
 import subprocess, sys
 file = open(sys.argv[1], 'w')
-file.write('kept')
+file.write('kept' * 5000)
 file.flush()
 print('ready', flush=True)
 sys.stdin.readline()
@@ -52,5 +52,5 @@ fn a_program_that_starts_another_during_an_outage_does_not_stop_the_mount() {
     let done = hears.recv_timeout(Duration::from_secs(30));
     assert_eq!(done.expect("the mount answers nobody any more"), "done");
     assert!(program.wait().unwrap().success());
-    assert_eq!(fs::read(&file).unwrap(), b"kept");
+    assert_eq!(fs::read(&file).unwrap(), b"kept".repeat(5000));
 }

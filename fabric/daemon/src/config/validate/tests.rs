@@ -56,6 +56,7 @@ fn mount() -> MountConfig {
         data_dir: "/run/ff2".into(),
         http_listen: None,
         allow_other: false,
+        dirsync: false,
         read_only: false,
         subdir: None,
         cache_ms: 60_000,

@@ -1,0 +1,333 @@
+//! Whether a change is foreseen, and its answer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ff2_client_core::{Name, foresee};
+use ff2_proto::{
+    Code, InodeId, limits as wire,
+    pb::{self, FileKind, ns_request::Op},
+};
+
+use super::{Entry, Pending, State};
+use crate::{client::Shared, inodes::now_ns, limits};
+
+/// What is known of a change before it is made.
+#[derive(Debug)]
+pub(crate) enum Foresight {
+    /// The namespace will answer this in this session, and was not asked yet.
+    Answer(Box<pb::NsReply>, u64),
+    /// It will be known in a moment.
+    Soon,
+    No,
+}
+
+/// A change on its way into the journal.
+struct Foreseen {
+    op: Op,
+    reply: pb::NsReply,
+    made: Option<InodeId>,
+    concerns: Vec<(InodeId, Option<pb::Attr>)>,
+}
+
+impl Shared {
+    pub(crate) fn foresee(self: &Arc<Self>, cred: &pb::Credentials, op: &Op) -> Foresight {
+        if !self.options.behind || !self.has_callbacks() {
+            return Foresight::No;
+        }
+        let mut state = self.journal.state.lock();
+        let at_ns = now_ns();
+        let foreseen = match op {
+            Op::Create(op) => self.foresee_create(&mut state, cred, op, at_ns),
+            Op::MakeNode(op) => self.foresee_node(&mut state, cred, op, at_ns),
+            Op::Unlink(op) => self.foresee_unlink(&state, cred, op, at_ns),
+            Op::SetAttr(asked) => self.foresee_inode(&state, asked.inode, op, |attr| {
+                foresee::set(cred, attr, asked, at_ns)
+            }),
+            Op::Close(close) if close.attempted_end == 0 => {
+                self.foresee_inode(&state, close.inode, op, |attr| {
+                    if !close.wrote && close.inline_writes.is_empty() {
+                        return (close.length_at_least <= attr.size).then_some(*attr);
+                    }
+                    foresee::written(cred, attr, end(&close.inline_writes), close.mtime_ns, at_ns)
+                })
+            }
+            Op::ReportLength(report) if report.attempted_end == 0 => {
+                self.foresee_inode(&state, report.inode, op, |attr| {
+                    let end = end(&report.inline_writes);
+                    foresee::written(cred, attr, end, report.mtime_ns, at_ns)
+                })
+            }
+            _ => None,
+        };
+        let Some(foreseen) = foreseen else { return Foresight::No };
+        let is_moving = |(inode, _): &(InodeId, _)| state.unforeseen.contains_key(inode);
+        if foreseen.concerns.iter().any(is_moving) || state.queue.len() >= limits::JOURNAL_MAX {
+            if let Some(number) = foreseen.made {
+                state.numbers.free.push_front(number.0);
+            }
+            return Foresight::Soon;
+        }
+        self.push(&mut state, cred, foreseen, at_ns)
+    }
+
+    fn push(
+        self: &Arc<Self>,
+        state: &mut State,
+        cred: &pb::Credentials,
+        foreseen: Foreseen,
+        at_ns: i64,
+    ) -> Foresight {
+        let Foreseen { op, mut reply, made, concerns } = foreseen;
+        state.pushed += 1;
+        let last = state.pushed;
+        for (inode, attr) in &concerns {
+            if let Some(attr) = attr {
+                self.coherence.foresee(*inode, attr.version);
+                let version = attr.version;
+                reply.callbacks.push(pb::Callback { inode: inode.0, version, sole: true });
+            }
+            state.pending.insert(*inode, Pending { last, attr: *attr });
+        }
+        let parent = reply.parent_attr;
+        let child = reply.attr.map(|attr| (InodeId(attr.inode), attr.kind()));
+        match (&op, parent, child) {
+            (Op::Create(pb::CreateOp { name, .. }), Some(parent), Some((inode, kind)))
+            | (Op::MakeNode(pb::MakeNodeOp { name, .. }), Some(parent), Some((inode, kind))) => {
+                state.folders.changed(&parent, &[(name, Name::Is { inode, kind })]);
+            }
+            (Op::Unlink(op), Some(parent), _) => {
+                state.folders.changed(&parent, &[(&op.name, Name::Absent)]);
+            }
+            (Op::SetAttr(_), ..) => {
+                reply.attr.iter().for_each(|attr| state.folders.changed(attr, &[]));
+            }
+            _ => {}
+        }
+        if let Some(attr) = reply.attr.filter(|_| made.is_some())
+            && attr.kind() == FileKind::Directory
+        {
+            state.folders.made(&attr);
+        }
+        let concerns = concerns.into_iter().map(|(inode, _)| inode).collect();
+        let (session, cred) = (state.numbers.session, cred.clone());
+        let foreseen = reply.clone();
+        let entry = Entry { number: last, session, cred, op, at_ns, foreseen, made, concerns };
+        state.queue.push_back(entry);
+        self.journal.wake.notify_one();
+        Foresight::Answer(Box::new(reply), session)
+    }
+
+    fn foresee_create(
+        self: &Arc<Self>,
+        state: &mut State,
+        cred: &pb::Credentials,
+        op: &pb::CreateOp,
+        at_ns: i64,
+    ) -> Option<Foreseen> {
+        if op.unnamed || !op.inline || op.layout.is_some() {
+            return None;
+        }
+        let parent = self.free_name(state, op.parent, &op.name)?;
+        let layout = self.layout_of_new(&parent)?;
+        let inode = self.new_number(state)?;
+        let new = foresee::New {
+            inode: inode.0,
+            kind: FileKind::Regular,
+            mode: op.mode,
+            umask: op.umask,
+            rdev: 0,
+            size: 0,
+            layout: Some(layout),
+            inline: true,
+        };
+        let op = pb::CreateOp { inode: inode.0, layout: Some(layout), ..op.clone() };
+        self.foresee_new(state, cred, &parent, &new, Op::Create(op), at_ns)
+    }
+
+    fn foresee_node(
+        self: &Arc<Self>,
+        state: &mut State,
+        cred: &pb::Credentials,
+        op: &pb::MakeNodeOp,
+        at_ns: i64,
+    ) -> Option<Foreseen> {
+        let is_symlink = op.kind() == FileKind::Symlink;
+        let target = &op.symlink_target;
+        let is_fine = match op.kind() {
+            FileKind::Directory | FileKind::Fifo | FileKind::Socket => true,
+            FileKind::Symlink => {
+                !target.is_empty() && target.len() <= wire::PATH_BYTES_MAX && !target.contains(&0)
+            }
+            _ => false,
+        };
+        if !is_fine {
+            return None;
+        }
+        let parent = self.free_name(state, op.parent, &op.name)?;
+        let inode = self.new_number(state)?;
+        let new = foresee::New {
+            inode: inode.0,
+            kind: op.kind(),
+            mode: op.mode,
+            umask: op.umask,
+            rdev: 0,
+            size: if is_symlink { target.len() as u64 } else { 0 },
+            layout: None,
+            inline: false,
+        };
+        let op = Op::MakeNode(pb::MakeNodeOp { inode: inode.0, ..op.clone() });
+        self.foresee_new(state, cred, &parent, &new, op, at_ns)
+    }
+
+    fn foresee_new(
+        &self,
+        state: &mut State,
+        cred: &pb::Credentials,
+        parent: &pb::Attr,
+        new: &foresee::New,
+        op: Op,
+        at_ns: i64,
+    ) -> Option<Foreseen> {
+        let Some((child, parent)) = foresee::made(cred, parent, new, at_ns) else {
+            state.numbers.free.push_front(new.inode);
+            return None;
+        };
+        let reply = pb::NsReply {
+            attr: Some(child),
+            parent_attr: Some(parent),
+            created: true,
+            ..Default::default()
+        };
+        let inode = InodeId(child.inode);
+        let concerns = vec![(inode, Some(child)), (InodeId(parent.inode), Some(parent))];
+        Some(Foreseen { op, reply, made: Some(inode), concerns })
+    }
+
+    fn foresee_unlink(
+        &self,
+        state: &State,
+        cred: &pb::Credentials,
+        op: &pb::UnlinkOp,
+        at_ns: i64,
+    ) -> Option<Foreseen> {
+        if op.directory {
+            return None;
+        }
+        let parent = self.sole_folder(state, op.parent)?;
+        let name = state.folders.name(InodeId(op.parent), &op.name)?;
+        let Name::Is { inode, kind } = name else { return None };
+        // Else another client may be alone with it, and wait for this one in the same way.
+        let is_held = self.coherence.is_held(inode);
+        if !is_held || matches!(kind, FileKind::Directory | FileKind::KindUnknown) {
+            return None;
+        }
+        let parent = foresee::removed(cred, &parent, at_ns)?;
+        let reply = pb::NsReply { parent_attr: Some(parent), ..Default::default() };
+        let concerns = vec![(InodeId(op.parent), Some(parent)), (inode, None)];
+        Some(Foreseen { op: Op::Unlink(op.clone()), reply, made: None, concerns })
+    }
+
+    /// A change of an inode alone, of which nobody else knows.
+    fn foresee_inode(
+        &self,
+        state: &State,
+        inode: u64,
+        op: &Op,
+        change: impl FnOnce(&pb::Attr) -> Option<pb::Attr>,
+    ) -> Option<Foreseen> {
+        let inode = InodeId(inode);
+        let attr = change(&self.certain(state, inode)?)?;
+        let reply = pb::NsReply { attr: Some(attr), ..Default::default() };
+        let concerns = vec![(inode, Some(attr))];
+        Some(Foreseen { op: op.clone(), reply, made: None, concerns })
+    }
+
+    /// Attributes of an inode that nobody else knows of.
+    fn certain(&self, state: &State, inode: InodeId) -> Option<pb::Attr> {
+        if state.numbers.session != self.session.id() {
+            return None;
+        }
+        let attr = match state.pending.get(&inode) {
+            Some(pending) => pending.attr?,
+            None => match state.folders.attr(inode) {
+                Some(attr) => *attr,
+                None => self.inodes.get(inode)?.attr().0,
+            },
+        };
+        self.coherence.is_sole(inode, attr.version).then_some(attr)
+    }
+
+    fn sole_folder(&self, state: &State, folder: u64) -> Option<pb::Attr> {
+        self.certain(state, InodeId(folder)).filter(|attr| attr.kind() == FileKind::Directory)
+    }
+
+    /// The folder, if nobody else knows of it and the name is free.
+    fn free_name(&self, state: &State, folder: u64, name: &Bytes) -> Option<pb::Attr> {
+        let parent = self.sole_folder(state, folder)?;
+        let is_name = !name.is_empty()
+            && name.len() <= wire::NAME_BYTES_MAX
+            && !name.iter().any(|byte| matches!(byte, b'/' | 0))
+            && !matches!(&name[..], b"." | b"..");
+        let is_free = state.folders.name(InodeId(folder), name) == Some(Name::Absent);
+        (is_name && is_free).then_some(parent)
+    }
+
+    /// As the namespace chooses it.
+    fn layout_of_new(&self, parent: &pb::Attr) -> Option<pb::Layout> {
+        let routing = self.routing.get();
+        let (_, newest) = routing.tables.last_key_value()?;
+        let base = parent.layout.unwrap_or(pb::Layout {
+            table: newest.id,
+            table_version: newest.version,
+            chunk_size: wire::CHUNK_SIZE_DEFAULT,
+            stripe: wire::STRIPE_DEFAULT.min(u32::try_from(newest.chains.len()).ok()?),
+            seed: 0,
+        });
+        let table_version = routing.tables.get(&ff2_proto::TableId(base.table))?.version;
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).ok()?;
+        Some(pb::Layout { seed: u64::from_le_bytes(seed), table_version, ..base })
+    }
+
+    fn new_number(self: &Arc<Self>, state: &mut State) -> Option<InodeId> {
+        if state.numbers.free.len() < limits::NUMBERS_LOW {
+            self.want_numbers(state);
+        }
+        state.numbers.free.pop_front().map(InodeId)
+    }
+
+    /// Asks for numbers, unless they are on their way.
+    pub(super) fn want_numbers(self: &Arc<Self>, state: &mut State) {
+        if std::mem::replace(&mut state.numbers.are_coming, true) {
+            return;
+        }
+        let shared = self.clone();
+        tokio::spawn(async move {
+            let op = Op::AllotInodes(pb::AllotInodesOp { count: limits::NUMBERS });
+            let answer = shared.session.mutate_once(&shared.own, op, shared.deadline()).await;
+            let mut state = shared.journal.state.lock();
+            state.numbers.are_coming = false;
+            match answer {
+                Ok((reply, session)) => {
+                    if state.numbers.session != session {
+                        state.numbers.free.clear();
+                        state.numbers.session = session;
+                    }
+                    state.numbers.free.extend(reply.inodes);
+                }
+                Err(failure) if failure.code == Code::InvalidArgument => {
+                    tracing::info!(%failure, "this namespace allots no numbers: nothing goes behind");
+                    // For good: it is an earlier release.
+                    state.numbers.are_coming = true;
+                }
+                Err(failure) => tracing::debug!(%failure, "no numbers for new inodes"),
+            }
+        });
+    }
+}
+
+fn end(writes: &[pb::InlineWrite]) -> u64 {
+    let end = |write: &pb::InlineWrite| u64::from(write.offset) + write.bytes.len() as u64;
+    writes.iter().map(end).max().unwrap_or(0)
+}
