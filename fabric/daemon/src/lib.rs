@@ -18,6 +18,7 @@ mod pidfile;
 mod process;
 mod run;
 mod shutdown;
+pub mod torn_log;
 
 pub use admin::{Admin, admin_get, admin_text};
 pub use inflight::{InFlight, InFlightGuard};

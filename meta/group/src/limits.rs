@@ -55,6 +55,9 @@ pub const HINTS_MAX: usize = 64;
 /// A learner this close to the leader's log becomes a voter.
 pub const PROMOTE_LAG_MAX: u64 = 256;
 
+/// Bytes of the write-ahead log that one sync brings to the disk: a batch of commands, and some more.
+pub const SYNC_BYTES_MAX: usize = 2 * COMMAND_BYTES_MAX;
+
 const _: () = assert!(MESSAGE_BYTES_MAX < UNCOMMITTED_BYTES_MAX);
 const _: () = assert!(ENTRY_BYTES_MAX <= COMMAND_BYTES_MAX);
 const _: () = assert!((PAGE_BYTES_MAX as usize) < ff2_proto::limits::HEADER_BYTES_MAX);

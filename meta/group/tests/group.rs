@@ -456,3 +456,30 @@ async fn a_torn_end_of_the_log_is_dropped_and_damage_is_refused() {
     assert_eq!(get(&group, "k").await.unwrap(), text("acknowledged"));
     group.shutdown().await;
 }
+
+/// A sync that was cut off by a loss of power brought a later page of the log to the disk and not an earlier
+/// one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hole_that_a_sync_left_is_dropped_with_what_is_behind_it() {
+    let folder = tempfile::tempdir().unwrap();
+    format_group(folder.path(), GROUP, 1, &members(1)).unwrap();
+    let wires = Loopback::default();
+    let config = GroupConfig::new(GROUP, 1, &address(1), folder.path());
+    let open = || Group::open(config.clone(), PutMachine, wires.link(""));
+    let group = open().unwrap();
+    group.leadership().wait_for(|known| known.is_leader).await.unwrap();
+    group.propose(put(b"k", b"acknowledged")).await.unwrap();
+    let before = std::fs::metadata(newest_log(folder.path())).unwrap().len() as usize;
+    group.propose(put(b"k", &[b'x'; 20_000])).await.unwrap();
+    group.shutdown_now().await;
+    drop(group);
+    let log = newest_log(folder.path());
+    let mut torn = std::fs::read(&log).unwrap();
+    let page = (before / 4_096 + 2) * 4_096;
+    torn[page..page + 4_096].fill(0);
+    std::fs::write(&log, torn).unwrap();
+    let group = open().unwrap();
+    group.leadership().wait_for(|known| known.is_leader).await.unwrap();
+    assert_eq!(get(&group, "k").await.unwrap(), text("acknowledged"));
+    group.shutdown().await;
+}

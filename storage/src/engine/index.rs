@@ -5,6 +5,7 @@
 
 use std::{ops::ControlFlow, path::Path, sync::Arc};
 
+use ff2_daemon::torn_log;
 use ff2_proto::{Status, TargetId, pb, status::Code};
 use ff2_storage_core::format::{BadFormat, Key, Piece, decode};
 use prost::Message;
@@ -67,7 +68,19 @@ impl Index {
         let mut options = tuned(shared);
         options.create_if_missing(create);
         options.set_error_if_exists(create);
-        let db = DB::open(&options, path).map_err(failure)?;
+        let is_torn = |error: &rocksdb::Error| {
+            error.kind() == ErrorKind::Corruption
+                && torn_log::is_torn(path, limits::INDEX_SYNC_BYTES_MAX).unwrap_or(false)
+        };
+        let db = DB::open(&options, path).or_else(|error| {
+            if !is_torn(&error) {
+                return Err(error);
+            }
+            tracing::warn!(path = %path.display(), %error, "the index was cut off in a sync: its end is dropped");
+            options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+            DB::open(&options, path)
+        });
+        let db = db.map_err(failure)?;
         let mut write = WriteOptions::default();
         write.set_sync(false);
         Ok(Self { db, options, write })
@@ -159,10 +172,10 @@ fn tuned(shared: &SharedIndex) -> Options {
     options.set_log_level(rocksdb::LogLevel::Warn);
     // The engine decides when the log is written and synced.
     options.set_manual_wal_flush(true);
-    // A crash leaves at most an incomplete batch at the log's end, of those that no sync covers: file
-    // systems let a file grow only when its bytes are there. That is dropped. A wrong checksum before
-    // it is damage to what was synced; point-in-time recovery would silently take back all that was
-    // acknowledged since. Then the disk must not open: its targets are resynced from other replicas.
+    // A crash leaves at most an incomplete batch at the log's end, of those that no sync covers, or a hole
+    // in what a sync was about to write: both are dropped. A wrong checksum before it is damage to what was
+    // synced; point-in-time recovery would silently take back all that was acknowledged since. Then the
+    // disk must not open: its targets are resynced from other replicas.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.enable_statistics();
     options.set_statistics_level(StatsLevel::ExceptHistogramOrTimers);

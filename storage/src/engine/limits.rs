@@ -61,3 +61,5 @@ pub const INDEX_CACHE_BYTES: usize = 64 << 20;
 pub const INDEX_FILE_BYTES: u64 = 16 << 20;
 pub const INDEX_BACKGROUND_JOBS: i32 = 2;
 pub const INDEX_FILES_OPEN_MAX: i32 = 512;
+/// Bytes of the index' log that one sync brings to the disk.
+pub const INDEX_SYNC_BYTES_MAX: usize = 8 << 20;

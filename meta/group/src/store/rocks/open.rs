@@ -2,13 +2,14 @@
 
 use std::{fs, io::Read as _, path::Path, sync::Arc};
 
+use ff2_daemon::torn_log;
 use ff2_proto::{GroupId, pb};
 use prost::Message as _;
 use prost011::Message as _;
 use raft::eraftpb::{ConfState, Entry, HardState};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
-    Direction, IteratorMode, Options, WriteBatch, WriteOptions,
+    Direction, ErrorKind, IteratorMode, Options, WriteBatch, WriteOptions,
 };
 
 use super::{Pins, RocksStore, StateReader};
@@ -231,25 +232,41 @@ fn open_database(folder: &Path, cache_bytes: usize) -> Result<(Arc<DB>, Cache), 
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
-    // An incomplete end of the write-ahead log is what a crash leaves of unsynced batches: file systems
-    // let a file grow only when its bytes are there. That is dropped. Damage anywhere else took away
-    // what was synced: votes and entries that others rely on. Point-in-time recovery would hide it;
-    // the folder must not open, and an empty one in its place gets everything from the leader.
+    // An incomplete end of the write-ahead log is what a crash leaves of unsynced batches, and a hole near
+    // it what it leaves of a sync: both are dropped. Damage anywhere else took away what was synced: votes
+    // and entries that others rely on. Point-in-time recovery would hide it; the folder must not open, and
+    // an empty one in its place gets everything from the leader.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_max_background_jobs(2);
     options.set_keep_log_file_num(2);
     options.set_max_total_wal_size(256 << 20);
     let cache = Cache::new_lru_cache(cache_bytes);
-    let mut log_options = table_options(&cache);
+    let open = |options: &Options| DB::open_cf_descriptors(options, folder, families(&cache));
+    let is_torn = |error: &rocksdb::Error| {
+        error.kind() == ErrorKind::Corruption
+            && torn_log::is_torn(folder, limits::SYNC_BYTES_MAX).unwrap_or(false)
+    };
+    let db = open(&options).or_else(|error| {
+        if !is_torn(&error) {
+            return Err(error);
+        }
+        tracing::warn!(folder = %folder.display(), %error, "the log was cut off in a sync: its end is dropped");
+        options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+        open(&options)
+    });
+    let db = db.map_err(|source| GroupError::Open { folder: folder.to_path_buf(), source })?;
+    Ok((Arc::new(db), cache))
+}
+
+fn families(cache: &Cache) -> Vec<ColumnFamilyDescriptor> {
+    let mut log_options = table_options(cache);
     // Log entries are short-lived: most are deleted before they would be compressed twice.
     log_options.set_compression_type(DBCompressionType::None);
     let mut families = vec![ColumnFamilyDescriptor::new(format::CF_RAFT, log_options)];
     for name in format::CF_STATES {
-        families.push(ColumnFamilyDescriptor::new(name, state_options(&cache)));
+        families.push(ColumnFamilyDescriptor::new(name, state_options(cache)));
     }
-    let db = DB::open_cf_descriptors(&options, folder, families)
-        .map_err(|source| GroupError::Open { folder: folder.to_path_buf(), source })?;
-    Ok((Arc::new(db), cache))
+    families
 }
 
 pub(super) fn state_options(cache: &Cache) -> Options {
