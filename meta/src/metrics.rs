@@ -51,7 +51,7 @@ impl Gauges {
                 chain.members.iter().filter(|m| m.state() == PublicState::Serving).count();
             match serving {
                 0 => down += 1,
-                serving if serving == chain.members.len() => full += 1,
+                serving if serving >= routing.staying(chain).count() => full += 1,
                 _ => degraded += 1,
             }
         }

@@ -18,4 +18,6 @@ pub enum Mutation {
     OnceNames,
     /// A read returns what the disk gives, whatever its checksum.
     Checksum,
+    /// A target that is to leave its chain says that it answers no reads any more, and does.
+    Retire,
 }
