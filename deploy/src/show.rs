@@ -23,9 +23,11 @@ pub(crate) struct Picture {
 impl Picture {
     pub(crate) fn of(status: pb::ClusterStatusReply) -> Self {
         let routing = status.routing.unwrap_or_default();
+        let targets = routing.targets.into_iter().filter(|target| target.chain != 0);
         Self {
             nodes: routing.nodes.into_iter().map(|n| (n.id, n)).collect(),
-            targets: routing.targets.into_iter().map(|t| (t.id, t)).collect(),
+            // Those that were given up are on record so that their nodes remove them.
+            targets: targets.map(|t| (t.id, t)).collect(),
             chains: routing.chains.into_iter().map(|c| (c.id, c)).collect(),
             tables: routing.tables.into_iter().map(|t| (t.id, t)).collect(),
             loads: status.loads.into_iter().map(|l| (l.node, l)).collect(),

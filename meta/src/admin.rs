@@ -398,10 +398,14 @@ impl Admin for AdminService {
         request: Request<pb::SetDrainingRequest>,
     ) -> Reply<pb::SetDrainingReply> {
         let pb::SetDrainingRequest { node, draining } = request.into_inner();
+        self.state.check_storage_node(node).map_err(|status| self.state.refuse(status))?;
         self.state.propose(Fact::SetDraining(pb::SetDraining { node, draining })).await?;
         tracing::info!(node, draining, "whether a node is emptied");
         let routing = self.state.cluster.routing();
-        let targets = routing.targets.values().filter(|target| target.node == node).count();
+        let comes_for =
+            |target: &pb::Target| routing.targets.values().any(|t| t.replaces == target.id);
+        let here = routing.targets.values().filter(|target| target.node == node);
+        let targets = here.filter(|target| draining || !comes_for(target)).count();
         let targets = u32::try_from(targets).unwrap_or(u32::MAX);
         Ok(Response::new(pb::SetDrainingReply { targets }))
     }

@@ -61,14 +61,20 @@ impl AdminState {
         Ok(pb::ReviveChain { chain, target, generation, force })
     }
 
-    /// Whether a storage node may go: chains would lose a member that nobody makes anew.
-    pub(super) fn check_removal(&self, node: u32, shrink: bool) -> Result<(), Status> {
-        let routing = self.cluster.routing();
-        let known = routing.nodes.get(&NodeId(node));
-        if known.is_some_and(|known| known.role() == pb::NodeRole::Metad) {
+    /// What is for storage nodes only is not done to a metad.
+    pub(super) fn check_storage_node(&self, node: u32) -> Result<(), Status> {
+        let known = self.cluster.routing().nodes.get(&NodeId(node)).map(|node| node.role());
+        if known == Some(pb::NodeRole::Metad) {
             let detail = format!("node {node} is a metad: `ff2ctl metad remove {node}`");
             return Err(Status::new(Code::InvalidArgument, detail));
         }
+        Ok(())
+    }
+
+    /// Whether a storage node may go: chains would lose a member that nobody makes anew.
+    pub(super) fn check_removal(&self, node: u32, shrink: bool) -> Result<(), Status> {
+        self.check_storage_node(node)?;
+        let routing = self.cluster.routing();
         let targets = routing.targets.values().filter(|target| target.node == node).count();
         if targets == 0 || shrink {
             return Ok(());

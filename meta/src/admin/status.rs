@@ -165,7 +165,12 @@ fn node_problems(routing: &Routing, problems: &mut Vec<String>) {
             NodeRole::Storaged => "ff2-storaged",
             NodeRole::Client | NodeRole::RoleUnknown => continue,
         };
-        if !node.alive {
+        let has_targets = || routing.targets.values().any(|target| target.node == id);
+        if !node.alive && node.draining && !has_targets() {
+            problems.push(format!(
+                "node {id} ({host}, {address}) is dead, and nothing lies on it: `ff2ctl node remove {id}`"
+            ));
+        } else if !node.alive {
             problems.push(format!("node {id} ({host}, {address}) is dead: start {program} there"));
         }
         for disk in &node.disks {
@@ -208,7 +213,10 @@ fn chain_problems(routing: &Routing, syncs: &[pb::TargetSync], problems: &mut Ve
 fn no_place(stuck: &pb::StuckMove) -> String {
     let pb::StuckMove { chain, target, node, why } = stuck;
     match target {
-        0 => format!("chain {chain} is to have one replica more, and has no place: {why}"),
+        0 => format!(
+            "chain {chain} is to have one replica more, and has no place for it: {why}, or ask for fewer \
+             (`ff2ctl table replicas`)"
+        ),
         _ => format!(
             "node {node} drains, and target {target} of chain {chain} has no place to go to: {why}, or \
              `ff2ctl node undrain {node}`"

@@ -29,5 +29,7 @@ pub const MOVES_PER_DISK: usize = 2;
 pub const FILL_PERCENT_MAX: u64 = 85;
 /// A newcomer whose disk or node is away for so long is given up, and another place is looked for.
 pub const NEWCOMER_PATIENCE_MS: u64 = 60_000;
+/// Targets that are looked at for the list of those without a place, which each status tells anew.
+pub const STUCK_LOOKED_AT: usize = 1_024;
 /// A chain settles within a few decisions; more would be an oscillation, which is a bug.
 pub(super) const DECISIONS_MAX: u32 = 8;

@@ -8,14 +8,18 @@
 //! The leader begins, gives up and ends moves one fact at a time. As many targets are copied at once as by
 //! [`super::spares`], few of them on any disk; and nothing begins in an outage.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::LazyCell,
+    collections::{BTreeMap, BTreeSet},
+    ops::Deref,
+};
 
 use ff2_proto::{ChainId, Routing, TargetId, pb, routing::ChainExt};
 use pb::{PublicState, cluster_command::Fact};
 
 use super::{
     LeaseBook,
-    destination::{NoPlace, Wanted, destination},
+    destination::{NoPlace, Places, Wanted},
     judge::can_work,
     leave::may_be_taken_out,
     limits, rebalance,
@@ -45,11 +49,12 @@ impl Moves {
             return None;
         }
         let space = book.space(routing);
+        let places = LazyCell::new(|| Places::new(routing, &space));
         let may_begin = under_way.copies < limits::SPARES_AT_ONCE;
-        drain(routing, &space, &under_way)
-            .filter(|_| may_begin)
+        let drained = may_begin.then(|| drain(routing, &places, &under_way)).flatten();
+        drained
             .map(Fact::MoveTarget)
-            .or_else(|| replicas(routing, &space, &under_way, may_begin))
+            .or_else(|| replicas(routing, &places, &under_way, may_begin))
             .or_else(|| rebalance(routing, &space, &under_way, may_begin))
     }
 
@@ -177,15 +182,19 @@ fn draining(routing: &Routing) -> impl Iterator<Item = (&pb::Target, &pb::Chain)
     targets.filter_map(|target| Some((target, routing.chains.get(&ChainId(target.chain))?)))
 }
 
-fn drain(routing: &Routing, space: &Space, under_way: &UnderWay) -> Option<pb::MoveTarget> {
+fn drain<'a>(
+    routing: &'a Routing,
+    places: &impl Deref<Target = Places<'a>>,
+    under_way: &UnderWay,
+) -> Option<pb::MoveTarget> {
     let mut waiting = draining(routing).filter(|(target, chain)| {
         let is_free = under_way.is_free(&target.disk_uuid);
         is_free && !under_way.busy.contains(&chain.id) && chain.serving().next().is_some()
     });
     waiting.find_map(|(target, chain)| {
         let wanted = Wanted { chain, instead_of: None };
-        let disk = destination(routing, space, &wanted, |uuid| under_way.is_free(uuid)).ok()??;
-        let disk_uuid = disk.uuid.into();
+        let disk = places.destination(&wanted, |uuid| under_way.is_free(uuid)).ok()??;
+        let disk_uuid = disk.uuid.clone().into();
         Some(pb::MoveTarget { target: target.id, node: disk.node.0, disk_uuid })
     })
 }
@@ -203,16 +212,16 @@ fn differing(routing: &Routing) -> impl Iterator<Item = (&pb::Chain, usize)> {
     })
 }
 
-fn replicas(
-    routing: &Routing,
-    space: &Space,
+fn replicas<'a>(
+    routing: &'a Routing,
+    places: &impl Deref<Target = Places<'a>>,
     under_way: &UnderWay,
     may_begin: bool,
 ) -> Option<Fact> {
     differing(routing).find_map(|(chain, wanted)| {
         let there = routing.staying(chain).count();
         if there > wanted {
-            let target = superfluous(routing, chain, wanted)
+            let target = superfluous(routing, places, chain, wanted)
                 .filter(|_| !under_way.busy.contains(&chain.id))?;
             return Some(Fact::RetireTarget(pb::RetireTarget { target, stay: false }));
         }
@@ -227,8 +236,8 @@ fn replicas(
             return None;
         }
         let wanted = Wanted { chain, instead_of: None };
-        let disk = destination(routing, space, &wanted, |uuid| under_way.is_free(uuid)).ok()??;
-        let disk_uuid = disk.uuid.into();
+        let disk = places.destination(&wanted, |uuid| under_way.is_free(uuid)).ok()??;
+        let disk_uuid = disk.uuid.clone().into();
         Some(Fact::AddTarget(pb::AddTarget { chain: chain.id, node: disk.node.0, disk_uuid }))
     })
 }
@@ -236,15 +245,16 @@ fn replicas(
 /// The member to go when a chain has more than it is to have, once as many as it is to have serve without it:
 /// one that does not serve rather than one that does, then one on a node that drains, then one on the disk
 /// with the most targets.
-fn superfluous(routing: &Routing, chain: &pb::Chain, wanted: usize) -> Option<u64> {
-    let on_disk = |target: &pb::Target| {
-        let targets = routing.targets.values().filter(|other| other.chain != 0);
-        targets.filter(|other| other.disk_uuid == target.disk_uuid).count()
-    };
+fn superfluous(
+    routing: &Routing,
+    places: &Places<'_>,
+    chain: &pb::Chain,
+    wanted: usize,
+) -> Option<u64> {
     let victim = routing.staying(chain).max_by_key(|target| {
         let serves = target.public_state() == PublicState::Serving;
         let drains = routing.nodes.get(&target.node.into()).is_some_and(|node| node.draining);
-        (!serves, drains, on_disk(target), target.id)
+        (!serves, drains, places.staying_on(&target.disk_uuid), target.id)
     })?;
     let others = chain.serving().filter(|member| member.target != victim.id).count();
     (others >= wanted).then_some(victim.id)
@@ -272,15 +282,19 @@ fn rebalance(
     }
 }
 
-/// What is to move or to be added, and has no place.
+/// What is to move or to be added, and has no place; not all of it in a large cluster.
 pub fn stuck(routing: &Routing, space: &Space) -> Vec<pb::StuckMove> {
-    let under_way = UnderWay::of(routing);
+    if !is_wanted(routing) {
+        return Vec::new();
+    }
+    let (under_way, places) = (UnderWay::of(routing), Places::new(routing, space));
     let leaving = draining(routing).filter(|(target, _)| !under_way.replaced.contains(&target.id));
     let leaving = leaving.map(|(target, chain)| (target.id, target.node, chain));
     let is_short = |(chain, wanted): &(&pb::Chain, usize)| routing.staying(chain).count() < *wanted;
     let growing = differing(routing).filter(is_short).map(|(chain, _)| (0, 0, chain));
-    let found = leaving.chain(growing).filter_map(|(target, node, chain)| {
-        let why = match destination(routing, space, &Wanted { chain, instead_of: None }, |_| true) {
+    let looked_at = leaving.chain(growing).take(limits::STUCK_LOOKED_AT);
+    let found = looked_at.filter_map(|(target, node, chain)| {
+        let why = match places.destination(&Wanted { chain, instead_of: None }, |_| true) {
             _ if chain.serving().next().is_none() => NoPlace::NothingToCopy,
             Ok(_) => return None,
             Err(why) => why,

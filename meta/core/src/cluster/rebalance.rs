@@ -124,8 +124,10 @@ impl<'a> Board<'a> {
                 }
             })
             .collect();
-        let chains: Vec<Members> =
-            routing.chains.values().map(|chain| Members::new(routing, chain, &disks)).collect();
+        let places: BTreeMap<&[u8], usize> =
+            disks.iter().enumerate().map(|(place, disk)| (&disk.uuid[..], place)).collect();
+        let members = |chain| Members::new(routing, chain, &places);
+        let chains: Vec<Members> = routing.chains.values().map(members).collect();
         let mut pairs = BTreeMap::new();
         for chain in &chains {
             for member in &chain.members {
@@ -231,7 +233,7 @@ impl<'a> Board<'a> {
 }
 
 impl Members {
-    fn new(routing: &Routing, chain: &pb::Chain, disks: &[Slot]) -> Self {
+    fn new(routing: &Routing, chain: &pb::Chain, disks: &BTreeMap<&[u8], usize>) -> Self {
         let target = |id: u64| routing.targets.get(&TargetId(id));
         let is_settled = |member: &pb::ChainMember| {
             let is_on_the_way = |target: &pb::Target| target.replaces != 0 || target.leaving;
@@ -239,9 +241,8 @@ impl Members {
                 && target(member.target).is_some_and(|target| !is_on_the_way(target))
         };
         let members = chain.members.iter().map(|member| {
-            let uuid = target(member.target).map(|target| target.disk_uuid.clone());
-            let is_its = |disk: &Slot| uuid.as_ref().is_some_and(|uuid| uuid[..] == disk.uuid[..]);
-            let disk = disks.iter().position(is_its);
+            let target = target(member.target);
+            let disk = target.and_then(|target| disks.get(&target.disk_uuid[..]).copied());
             Member { target: member.target, node: member.node, disk }
         });
         let may_move = chain.members.iter().all(is_settled);

@@ -11,7 +11,7 @@ use ff2_proto::{Routing, TargetId, pb, routing::ChainExt};
 use pb::{NodeRole, PublicState};
 
 use super::{
-    destination::{Wanted, destination},
+    destination::{Places, Wanted},
     leave::is_to_leave,
     limits,
     space::Space,
@@ -54,7 +54,8 @@ impl Spares {
             .peekable();
         overdue.peek()?;
         let space = space();
-        overdue.find_map(|id| replacement(routing, &space, id))
+        let places = Places::new(routing, &space);
+        overdue.find_map(|id| replacement(routing, &places, id))
     }
 }
 
@@ -84,7 +85,7 @@ fn copies(routing: &Routing, is_late: impl Fn(&TargetId) -> bool) -> usize {
 
 /// A disk for it on a node that has no other member of the chain. A member that leaves, and one that comes to
 /// take its place, are not made anew: see [`super::moves`].
-fn replacement(routing: &Routing, space: &Space, id: TargetId) -> Option<pb::ReplaceTarget> {
+fn replacement(routing: &Routing, places: &Places<'_>, id: TargetId) -> Option<pb::ReplaceTarget> {
     let target = routing.targets.get(&id)?;
     let chain = routing.chains.get(&target.chain.into())?;
     chain.serving().next()?;
@@ -92,8 +93,9 @@ fn replacement(routing: &Routing, space: &Space, id: TargetId) -> Option<pb::Rep
         return None;
     }
     let wanted = Wanted { chain, instead_of: Some(target) };
-    let disk = destination(routing, space, &wanted, |_| true).ok()??;
-    Some(pb::ReplaceTarget { target: id.0, node: disk.node.0, disk_uuid: disk.uuid.into() })
+    let disk = places.destination(&wanted, |_| true).ok()??;
+    let disk_uuid = disk.uuid.clone().into();
+    Some(pb::ReplaceTarget { target: id.0, node: disk.node.0, disk_uuid })
 }
 
 #[cfg(test)]

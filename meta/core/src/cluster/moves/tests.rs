@@ -276,6 +276,8 @@ fn tables_get_more_replicas_and_fewer() {
         assert!(led.serving().iter().all(|&serving| serving >= 2));
     }
     assert!(led.is_whole(2));
+    let loads = (101..106).map(|node| led.targets_on(node));
+    assert!(loads.clone().max().unwrap() - loads.min().unwrap() <= 1, "the disks are even");
     assert_eq!(led.turns(5), []);
     // Taken back in the middle.
     led.set_replicas(4);
@@ -295,6 +297,21 @@ fn a_replica_that_is_away_is_the_one_to_go() {
     for (chain, serving) in led.routing().chains.values().zip(led.serving()) {
         assert_eq!(serving, 2, "{chain:?}");
     }
+}
+
+#[test]
+fn none_goes_before_as_many_serve_as_are_asked_for() {
+    let mut led = Led::new(6, 3, 1);
+    let nodes: Vec<u32> =
+        led.routing().chains[&ChainId(1)].members.iter().map(|member| member.node).collect();
+    led.cluster.nodes_changed(&nodes[1..], &[]);
+    led.silent.extend(&nodes[1..]);
+    led.set_replicas(2);
+    led.turns(10);
+    assert_eq!(led.routing().chains[&ChainId(1)].members.len(), 3, "only one serves");
+    led.silent.clear();
+    led.turns(20);
+    assert!(led.is_whole(2));
 }
 
 #[test]
@@ -345,7 +362,9 @@ fn the_emptier_disk_is_chosen_and_none_is_filled_too_far() {
         let disks = with(fills);
         let space = Space::new(&routing, &disks);
         let wanted = Wanted { chain, instead_of: None };
-        destination(&routing, &space, &wanted, |_| true).map(|disk| disk.unwrap().node.0)
+        Places::new(&routing, &space)
+            .destination(&wanted, |_| true)
+            .map(|disk| disk.unwrap().node.0)
     };
     assert_eq!(choose([50, 20, 30]), Ok(free[1]));
     assert_eq!(choose([80, 70, 80]), Ok(free[1]), "ten percent come with it");
@@ -358,7 +377,9 @@ fn the_emptier_disk_is_chosen_and_none_is_filled_too_far() {
     let routing = led.routing();
     let chain = &routing.chains[&ChainId(1)];
     let wanted = Wanted { chain, instead_of: None };
-    let disk = destination(&routing, &Space::new(&routing, []), &wanted, |_| true).unwrap();
+    let space = Space::new(&routing, []);
+    let places = Places::new(&routing, &space);
+    let disk = places.destination(&wanted, |_| true).unwrap();
     assert_eq!(disk.unwrap().node.0, free[1]);
 }
 
