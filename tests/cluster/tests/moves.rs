@@ -189,6 +189,26 @@ fn a_server_is_emptied_under_load_and_taken_out() {
 }
 
 #[test]
+fn a_drain_bears_servers_that_die_on_the_way() {
+    let cluster = start("5", "3");
+    let node = cluster.node_of("storaged-0").unwrap();
+    let number = node.to_string();
+    under_load(&cluster, 2, || {
+        cluster.ctl(&["node", "drain", &number]).unwrap();
+        // One that gets targets, then the one that they leave; each comes back after it was missed.
+        for name in ["storaged/1", "storaged/0"] {
+            cluster.ctl(&["kill", name]).unwrap();
+            thread::sleep(Duration::from_secs(5));
+            cluster.ctl(&["up"]).unwrap();
+        }
+        cluster.ctl(&["node", "drain", &number, "--wait"]).unwrap();
+    });
+    assert_eq!(targets_by_node(&cluster)[&node], 0);
+    cluster.wait_healthy(Duration::from_secs(60)).unwrap();
+    all_have(&cluster, 3);
+}
+
+#[test]
 fn a_drain_is_taken_back_and_one_without_a_place_is_told() {
     let cluster = start("3", "3");
     write(&cluster.mount().join("before"), &body());

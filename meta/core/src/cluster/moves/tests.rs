@@ -244,6 +244,53 @@ fn a_source_that_dies_is_replaced_by_what_was_begun() {
 }
 
 #[test]
+fn a_chain_that_is_revived_in_the_middle_of_a_move_begins_anew() {
+    let mut led = Led::new(5, 3, 1);
+    let nodes: Vec<u32> =
+        led.routing().chains[&ChainId(1)].members.iter().map(|member| member.node).collect();
+    led.set_draining(nodes[0], true);
+    led.turn();
+    let from = led.routing().chains[&ChainId(1)].members[0].target;
+    // The one to serve from leaves first; the last is gone for good.
+    for node in &nodes {
+        led.cluster.nodes_changed(&[*node], &[]);
+    }
+    led.silent.insert(nodes[2]);
+    led.now += 10_000;
+    led.turns(3);
+    assert_eq!(led.serving(), [0]);
+    let revive = pb::ReviveChain { chain: 1, target: from, generation: 0, force: true };
+    led.cluster.ok(Fact::ReviveChain(revive));
+    assert!(UnderWay::of(&led.routing()).replaced.is_empty());
+    led.turns(60);
+    led.silent.clear();
+    led.turns(60);
+    assert!(led.is_whole(3), "{:?}", led.routing().chains);
+    assert_eq!(led.targets_on(nodes[0]), 0, "its node drains still");
+}
+
+#[test]
+fn a_node_that_is_removed_in_the_middle_of_a_move_ends_it() {
+    for (removes_source, left) in [(true, 0), (false, 1)] {
+        let mut led = Led::new(5, 3, 1);
+        let source = led.routing().chains[&ChainId(1)].members[0].node;
+        led.set_draining(source, true);
+        led.turn();
+        let routing = led.routing();
+        let newcomer = routing.targets.values().find(|target| target.replaces != 0).unwrap();
+        let node = if removes_source { source } else { newcomer.node };
+        led.silent.insert(node);
+        led.cluster.nodes_changed(&[node], &[]);
+        led.cluster.ok(Fact::RemoveNode(pb::RemoveNode { node }));
+        assert_eq!(led.targets_on(source), left);
+        assert!(UnderWay::of(&led.routing()).replaced.is_empty());
+        led.turns(30);
+        assert!(led.is_whole(3), "{:?}", led.routing().chains);
+        assert_eq!(led.targets_on(source), 0);
+    }
+}
+
+#[test]
 fn a_new_leader_goes_on_with_what_is_recorded() {
     let mut led = Led::new(5, 3, 10);
     led.set_draining(101, true);
