@@ -8,12 +8,13 @@ use std::{
     fs::{self, File},
     io::Write,
     path::Path,
+    process::Command,
     sync::atomic::{AtomicBool, Ordering::SeqCst},
     thread,
     time::{Duration, Instant},
 };
 
-use ff2_cluster_tests::{Cluster, SMALLEST, load::Load};
+use ff2_cluster_tests::{Cluster, SMALLEST, load::Load, suite};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -242,6 +243,43 @@ fn a_new_server_gets_its_share_under_load() {
     let status = cluster.json(&["status"]).unwrap();
     assert_eq!(status["rebalancing"], false, "it ends by itself");
     assert_eq!(status["healthy"], true, "{}", status["problems"]);
+}
+
+/// One more disk for each storage server, as OPERATIONS says.
+fn add_disks(cluster: &Cluster, storageds: usize) {
+    for index in 0..storageds {
+        let own = cluster.dir().join(format!("storaged-{index}"));
+        let config = own.join("storaged.toml");
+        let disk = own.join("disk-1");
+        fs::create_dir(&disk).unwrap();
+        let entry = format!("\n[[disks]]\npath = {disk:?}\nsize_bytes = {}\n", 4_u64 << 30);
+        let text = fs::read_to_string(&config).unwrap();
+        fs::write(&config, text + &entry).unwrap();
+        let mut format = Command::new(cluster.program("ff2-storaged"));
+        format.arg("--config").arg(&config).arg("format");
+        suite::run(&mut format).unwrap();
+        cluster.ctl(&["restart", &format!("storaged/{index}")]).unwrap();
+        cluster.wait_healthy(Duration::from_secs(60)).unwrap();
+    }
+}
+
+#[test]
+fn new_disks_get_their_share() {
+    let cluster = start("4", "3");
+    let file = cluster.mount().join("before");
+    write(&file, &body());
+    add_disks(&cluster, 4);
+    cluster.ctl(&["rebalance", "--wait"]).unwrap();
+    all_have(&cluster, 3);
+    let status = cluster.json(&["status"]).unwrap();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for target in status["targets"].as_array().unwrap() {
+        *counts.entry(target["disk"].as_str().unwrap()).or_default() += 1;
+    }
+    assert_eq!(counts.len(), 8, "{counts:?}");
+    assert!(counts.values().all(|count| (2..=4).contains(count)), "{counts:?}");
+    cluster.remount().unwrap();
+    assert!(fs::read(&file).unwrap() == body());
 }
 
 #[test]

@@ -589,6 +589,13 @@ impl Metad {
             self.rebalanced = self.wishes.rebalances;
             return Some(Fact::SetRebalancing(pb::SetRebalancing { on: true }));
         }
+        if self.mutation == Some(Mutation::Unheard)
+            && let Some(target) = routing.targets.values().find(|target| target.retired)
+        {
+            let chain_version = routing.chains.get(&target.chain.into())?.version;
+            let fact = pb::TakeOutTarget { target: target.id, chain_version };
+            return Some(Fact::TakeOutTarget(fact));
+        }
         let running = self.running();
         let (_, book) = running.book.as_ref()?;
         running.moves.tick(millis(cx.now), routing, book)
