@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     bench, chain, cluster::Folder, completion, config, connect::Access, demo, down, dump, folder,
-    fs, kill, metad, mount, node, output::Output, ps, restart, scrub, security, session, status,
-    table, target, up, user, volume, why,
+    fs, kill, metad, mount, node, output::Output, ps, rebalance, restart, scrub, security, session,
+    status, table, target, up, user, volume, why,
 };
 
 /// Starts, inspects and exercises an ff2 cluster.
@@ -82,6 +82,11 @@ enum Command {
     /// Chain tables: the chains that files are laid on.
     #[command(subcommand)]
     Table(table::Command),
+    /// Move targets from full disks to empty ones, after disks or nodes were added.
+    ///
+    /// Shows the plan, and begins: each target is copied to its new place while the old one serves. It stops by
+    /// itself when no two disks differ by more than one target for their size, as far as chains allow it.
+    Rebalance(rebalance::Args),
     /// Volumes: what is mounted.
     #[command(subcommand)]
     Volume(volume::Command),
@@ -157,6 +162,7 @@ impl Command {
             Self::Target(command) => target::run(around, &command).await,
             Self::Chain(command) => chain::run(around, &command).await,
             Self::Table(command) => table::run(around, &command).await,
+            Self::Rebalance(args) => rebalance::run(around, args).await,
             Self::Volume(command) => volume::run(around, &command).await,
             Self::Scrub(command) => scrub::run(around, &command).await,
             Self::Session(command) => session::run(around, command).await,
@@ -220,7 +226,12 @@ mod tests {
             "umount /m",
             "node list",
             "node show 3",
+            "node drain 101 --wait",
+            "node undrain 101",
             "node remove 101",
+            "rebalance --dry-run",
+            "rebalance --wait",
+            "rebalance --stop",
             "target list",
             "target show 7",
             "chain list",
@@ -228,6 +239,7 @@ mod tests {
             "table list",
             "table show 1",
             "table create --replicas 3",
+            "table replicas 1 2 --force --wait",
             "user list",
             "user add alice --uid 1000",
             "user token alice --out /t",

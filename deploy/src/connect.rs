@@ -153,6 +153,8 @@ impl Admin {
         replace_target(ReplaceTargetRequest) -> ReplaceTargetReply;
         revive_chain(ReviveChainRequest) -> ReviveChainReply;
         start_scrub(StartScrubRequest) -> StartScrubReply;
+        rebalance(RebalanceRequest) -> RebalanceReply;
+        set_replicas(SetReplicasRequest) -> SetReplicasReply;
     }
 
     pub(crate) fn patience(self, patience: Duration) -> Self {

@@ -8,6 +8,7 @@ use crate::{
     bytes::ByteSize,
     cli::Surroundings,
     connect::Admin,
+    moves::{self, Left},
     output::table,
     show::{self, Picture},
 };
@@ -18,17 +19,25 @@ pub(crate) enum Command {
     List,
     /// One node, its disks and the targets on it.
     Show { node: u32 },
-    /// Place no new chains on a node. What lies on it stays and is served.
-    Drain { node: u32 },
-    /// Place new chains on it again.
+    /// Move all that lies on a storage node to others, and place nothing new on it.
+    ///
+    /// Each target is copied to another node while it goes on serving, so that no chain ever has fewer
+    /// replicas. When all have left (`--wait`, or `ff2ctl status`), stop the node and `ff2ctl node remove` it.
+    Drain {
+        node: u32,
+        /// Return when nothing lies on it any more; fails if something has no place to go to.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Give a drain up: what has not left yet stays.
     Undrain { node: u32 },
     /// Forget a storage node that is stopped for good.
     ///
-    /// Stop it, and wait until what was on it is made anew on other nodes (`ff2ctl status`); that begins
-    /// after the metads' `replace_after_s`.
+    /// `ff2ctl node drain` it first; then stop it. What is on one that died is made anew on other nodes after
+    /// the metads' `replace_after_s` (`ff2ctl status`).
     Remove {
         node: u32,
-        /// Do it although chains have members there, which are then not made anew.
+        /// Do it although chains have members there: they have fewer replicas until others are made.
         #[arg(long)]
         shrink: bool,
     },
@@ -39,8 +48,8 @@ pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> 
     match command {
         Command::List => list(around, &Picture::of(admin.status().await?)),
         Command::Show { node } => one(around, &Picture::of(admin.status().await?), *node),
-        Command::Drain { node } => drain(around, &admin, *node, true).await,
-        Command::Undrain { node } => drain(around, &admin, *node, false).await,
+        Command::Drain { node, wait } => drain(around, &admin, *node, *wait).await,
+        Command::Undrain { node } => undrain(around, &admin, *node).await,
         Command::Remove { node, shrink } => {
             admin.remove_node(pb::RemoveNodeRequest { node: *node, shrink: *shrink }).await?;
             around.output.print(&json!({ "removed": node }), || format!("removed node {node}"))
@@ -48,11 +57,36 @@ pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> 
     }
 }
 
-async fn drain(around: &Surroundings, admin: &Admin, node: u32, draining: bool) -> Result<()> {
-    admin.set_draining(pb::SetDrainingRequest { node, draining }).await?;
-    around.output.print(&json!({ "node": node, "draining": draining }), || match draining {
-        true => format!("node {node} gets no new chains; what lies on it stays"),
-        false => format!("node {node} gets new chains again"),
+async fn drain(around: &Surroundings, admin: &Admin, node: u32, wait: bool) -> Result<()> {
+    let request = pb::SetDrainingRequest { node, draining: true };
+    let mut targets = admin.set_draining(request).await?.targets;
+    if wait {
+        let left = |picture: &Picture| {
+            let here = picture.targets_of(node);
+            let bytes = picture.targets_of(node).map(|target| target.used_bytes).sum();
+            Left { targets: here.count(), bytes }
+        };
+        let is_ours = |stuck: &pb::StuckMove| stuck.node == node;
+        moves::follow(around, admin, &format!("node {node}"), left, is_ours).await?;
+        targets = 0;
+    }
+    let value = json!({ "node": node, "draining": true, "targets": targets });
+    around.output.print(&value, || match targets {
+        0 => format!(
+            "nothing lies on node {node}, and nothing new will: stop it, then `ff2ctl node remove {node}`"
+        ),
+        _ => format!(
+            "the {targets} targets of node {node} move to others; `ff2ctl status` tells how far they are"
+        ),
+    })
+}
+
+async fn undrain(around: &Surroundings, admin: &Admin, node: u32) -> Result<()> {
+    let request = pb::SetDrainingRequest { node, draining: false };
+    let targets = admin.set_draining(request).await?.targets;
+    let value = json!({ "node": node, "draining": false, "targets": targets });
+    around.output.print(&value, || {
+        format!("node {node} keeps the {targets} targets that it has, and gets new ones again")
     })
 }
 

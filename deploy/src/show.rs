@@ -16,23 +16,39 @@ pub(crate) struct Picture {
     pub(crate) tables: BTreeMap<u32, pb::ChainTable>,
     pub(crate) loads: BTreeMap<u32, pb::NodeLoad>,
     pub(crate) syncs: BTreeMap<u64, pb::TargetSync>,
+    pub(crate) stuck: Vec<pb::StuckMove>,
+    pub(crate) rebalancing: bool,
 }
 
 impl Picture {
     pub(crate) fn of(status: pb::ClusterStatusReply) -> Self {
         let routing = status.routing.unwrap_or_default();
+        let targets = routing.targets.into_iter().filter(|target| target.chain != 0);
         Self {
             nodes: routing.nodes.into_iter().map(|n| (n.id, n)).collect(),
-            targets: routing.targets.into_iter().map(|t| (t.id, t)).collect(),
+            // Those that were given up are on record so that their nodes remove them.
+            targets: targets.map(|t| (t.id, t)).collect(),
             chains: routing.chains.into_iter().map(|c| (c.id, c)).collect(),
             tables: routing.tables.into_iter().map(|t| (t.id, t)).collect(),
             loads: status.loads.into_iter().map(|l| (l.node, l)).collect(),
             syncs: status.syncs.into_iter().map(|s| (s.target, s)).collect(),
+            stuck: status.stuck,
+            rebalancing: routing.rebalancing,
         }
     }
 
     pub(crate) fn targets_of(&self, node: u32) -> impl Iterator<Item = &pb::Target> {
         self.targets.values().filter(move |target| target.node == node)
+    }
+
+    /// Whether a chain has all the replicas that it is to have: one that comes beside another is not counted, and
+    /// neither is one that leaves.
+    pub(crate) fn is_whole(&self, chain: &pb::Chain) -> bool {
+        let targets = chain.members.iter().map(|member| self.targets.get(&member.target));
+        let stays = |target: &pb::Target| target.replaces == 0 && !target.leaving;
+        let wanted = targets.filter(|target| target.is_none_or(stays)).count();
+        let serves = |member: &&pb::ChainMember| member.state() == pb::PublicState::Serving;
+        chain.members.iter().filter(serves).count() >= wanted
     }
 
     /// The disk on which a target lies.
@@ -113,6 +129,7 @@ pub(crate) fn target(picture: &Picture, target: &pb::Target) -> Value {
         "disk": picture.disk_of(target).map(|disk| disk.path.clone()),
         "disk_uuid": hex(&target.disk_uuid), "generation": target.generation,
         "used_bytes": target.used_bytes, "sync": sync,
+        "replaces": target.replaces, "leaving": target.leaving, "retiring": target.retiring != 0,
     })
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     bytes::ByteSize,
     cli::Surroundings,
+    moves,
     output::table,
     show::{self, Picture},
 };
@@ -48,6 +49,9 @@ fn value(status: &pb::ClusterStatusReply) -> Value {
         "chains": picture.chains.values().map(show::chain).collect::<Vec<_>>(),
         "tables": picture.tables.values().map(show::chain_table).collect::<Vec<_>>(),
         "volumes": volumes.collect::<Vec<_>>(),
+        "moves": moves::value(&picture),
+        "stuck": moves::stuck(&picture.stuck),
+        "rebalancing": picture.rebalancing,
         "sessions": status.sessions,
         "space": status.statfs.as_ref().map(|space| json!({
             "capacity_bytes": space.capacity_bytes, "available_bytes": space.available_bytes,
@@ -81,6 +85,11 @@ fn people(status: pb::ClusterStatusReply) -> String {
     text += &nodes(&picture);
     text.push('\n');
     text += &chains(&picture);
+    let moves = moves::text(&picture);
+    if !moves.is_empty() {
+        text += "\nmoves:\n";
+        text += &moves;
+    }
     text
 }
 
@@ -137,7 +146,7 @@ fn nodes(picture: &Picture) -> String {
 
 /// Whole chains are only counted; each of the others has its line.
 fn chains(picture: &Picture) -> String {
-    let is_whole = |chain: &&pb::Chain| chain.serving().count() == chain.members.len();
+    let is_whole = |chain: &&pb::Chain| picture.is_whole(chain);
     let whole = picture.chains.values().filter(is_whole).count();
     let mut text = format!("{whole} of {} chains have all replicas\n", picture.chains.len());
     let ill: Vec<_> = picture.chains.values().filter(|chain| !is_whole(chain)).collect();

@@ -1,11 +1,13 @@
-//! `ff2ctl table list|show|create|extend`.
+//! `ff2ctl table list|show|create|extend|replicas`.
 
 use anyhow::{Context, Result};
-use ff2_proto::pb;
+use ff2_proto::{pb, routing::ChainExt};
 use serde_json::{Value, json};
 
 use crate::{
     cli::Surroundings,
+    connect::Admin,
+    moves::{self, Left},
     output::table,
     show::{self, Picture},
 };
@@ -33,6 +35,21 @@ pub(crate) enum Command {
         /// Number of chains [default: what a new table would have now, less what this one has]
         #[arg(long, default_value_t = 0, hide_default_value = true)]
         chains: u32,
+    },
+    /// Changes how many copies there are of each byte, of files that are there and of new ones.
+    ///
+    /// More: each chain gets a member that is copied from the others. Fewer: each chain gives one up, once all the
+    /// others serve; one that is away goes first.
+    Replicas {
+        table: u32,
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=8))]
+        replicas: u32,
+        /// Also to a single copy, which the loss of a disk loses.
+        #[arg(long)]
+        force: bool,
+        /// Return when all chains have so many; fails if one has no place for another.
+        #[arg(long)]
+        wait: bool,
     },
 }
 
@@ -69,6 +86,27 @@ pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> 
                 format!("made chain table {} with {} chains", reply.table_id, reply.chains)
             })
         }
+        Command::Replicas { table, replicas, force, wait } => {
+            let request =
+                pb::SetReplicasRequest { table_id: *table, replicas: *replicas, force: *force };
+            let reply = admin.set_replicas(request).await?;
+            if *wait {
+                follow(around, &admin, *table, *replicas).await?;
+            }
+            let value = json!({
+                "table": table, "replicas": replicas, "before": reply.before, "chains": reply.chains,
+            });
+            around.output.print(&value, || {
+                let (before, chains) = (reply.before, reply.chains);
+                match wait {
+                    true => format!("the {chains} chains of table {table} have {replicas} replicas"),
+                    false => format!(
+                        "the {chains} chains of table {table} get {replicas} replicas, from {before}; \
+                         `ff2ctl status` tells how far they are"
+                    ),
+                }
+            })
+        }
         Command::Extend { table, chains } => {
             let request = pb::ExtendTableRequest { table_id: *table, chains: *chains };
             let reply = admin.extend_table(request).await?;
@@ -82,6 +120,23 @@ pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> 
             })
         }
     }
+}
+
+async fn follow(around: &Surroundings, admin: &Admin, table: u32, replicas: u32) -> Result<()> {
+    let chains = |picture: &Picture| {
+        let chains = picture.tables.get(&table).map_or_else(Vec::new, |table| table.chains.clone());
+        let other = |chain: &&pb::Chain| {
+            let wanted = replicas as usize;
+            chain.members.len() != wanted || chain.serving().count() != wanted
+        };
+        let ids = chains.into_iter().filter_map(|id| picture.chains.get(&id)).filter(other);
+        ids.map(|chain| chain.id).collect::<Vec<_>>()
+    };
+    let left = |picture: &Picture| Left { targets: chains(picture).len(), bytes: 0 };
+    let picture = Picture::of(admin.status().await?);
+    let of_table = picture.tables.get(&table).map_or_else(Vec::new, |table| table.chains.clone());
+    let is_ours = |stuck: &pb::StuckMove| stuck.target == 0 && of_table.contains(&stuck.chain);
+    moves::follow(around, admin, &format!("table {table}"), left, is_ours).await
 }
 
 fn rows<'a>(tables: impl IntoIterator<Item = &'a pb::ChainTable>) -> String {

@@ -18,7 +18,7 @@ use ff2_fabric::{
     ClusterKey,
     admin::admin_server::{Admin, AdminServer as GrpcAdmin},
 };
-use ff2_meta_core::cluster::{default_chains, place, placeable_disks, user, users};
+use ff2_meta_core::cluster::{default_chains, place, placeable_disks, plan_rebalance, user, users};
 use ff2_proto::{Code, FILE_DESCRIPTOR_SET, NodeId, Status, TableId, TargetId, pb};
 use pb::{cluster_command::Fact, ns_request::Op};
 use tokio::net::TcpListener;
@@ -398,9 +398,16 @@ impl Admin for AdminService {
         request: Request<pb::SetDrainingRequest>,
     ) -> Reply<pb::SetDrainingReply> {
         let pb::SetDrainingRequest { node, draining } = request.into_inner();
+        self.state.check_storage_node(node).map_err(|status| self.state.refuse(status))?;
         self.state.propose(Fact::SetDraining(pb::SetDraining { node, draining })).await?;
-        tracing::info!(node, draining, "whether a node gets new targets");
-        Ok(Response::new(pb::SetDrainingReply {}))
+        tracing::info!(node, draining, "whether a node is emptied");
+        let routing = self.state.cluster.routing();
+        let comes_for =
+            |target: &pb::Target| routing.targets.values().any(|t| t.replaces == target.id);
+        let here = routing.targets.values().filter(|target| target.node == node);
+        let targets = here.filter(|target| draining || !comes_for(target)).count();
+        let targets = u32::try_from(targets).unwrap_or(u32::MAX);
+        Ok(Response::new(pb::SetDrainingReply { targets }))
     }
 
     async fn replace_target(
@@ -423,6 +430,37 @@ impl Admin for AdminService {
         let new = self.state.propose(fact).await?.target;
         tracing::info!(target_id = target, new, node, "a target is replaced");
         Ok(Response::new(pb::ReplaceTargetReply { target: new }))
+    }
+
+    async fn rebalance(&self, request: Request<pb::RebalanceRequest>) -> Reply<pb::RebalanceReply> {
+        let pb::RebalanceRequest { dry_run, stop } = request.into_inner();
+        let lead = self.state.leading()?;
+        let routing = self.state.cluster.routing();
+        let plan = plan_rebalance(&routing, &lead.space(&routing));
+        if !dry_run {
+            let on = !stop && !plan.moves.is_empty();
+            self.state.propose(Fact::SetRebalancing(pb::SetRebalancing { on })).await?;
+            tracing::info!(
+                on,
+                moves = plan.moves.len(),
+                "whether targets are moved to even the disks"
+            );
+        }
+        Ok(Response::new(plan))
+    }
+
+    async fn set_replicas(
+        &self,
+        request: Request<pb::SetReplicasRequest>,
+    ) -> Reply<pb::SetReplicasReply> {
+        let request = request.into_inner();
+        self.state.leading()?;
+        let checked = self.state.check_replicas(&request);
+        let reply = checked.map_err(|status| self.state.refuse(status))?;
+        let pb::SetReplicasRequest { table_id: table, replicas, .. } = request;
+        self.state.propose(Fact::SetReplicas(pb::SetReplicas { table, replicas })).await?;
+        tracing::info!(table, replicas, "how many replicas the chains of a table have");
+        Ok(Response::new(reply))
     }
 
     async fn start_scrub(

@@ -27,6 +27,7 @@ pub(crate) struct Gauges {
     full: Gauge,
     degraded: Gauge,
     down: Gauge,
+    moving: Gauge,
 }
 
 impl Gauges {
@@ -38,6 +39,7 @@ impl Gauges {
             dead: gauge("storage_nodes_dead", "Storage nodes whose lease ended"),
             full: gauge("chains_full", "Chains of which all replicas serve"),
             degraded: gauge("chains_degraded", "Chains that serve with less than all replicas"),
+            moving: gauge("targets_moving", "Targets that come to their chain or leave it"),
             down: gauge("chains_down", "Chains of which no replica serves"),
         }
     }
@@ -51,7 +53,7 @@ impl Gauges {
                 chain.members.iter().filter(|m| m.state() == PublicState::Serving).count();
             match serving {
                 0 => down += 1,
-                serving if serving == chain.members.len() => full += 1,
+                serving if serving >= routing.staying(chain).count() => full += 1,
                 _ => degraded += 1,
             }
         }
@@ -61,6 +63,8 @@ impl Gauges {
         self.full.set(full);
         self.degraded.set(degraded);
         self.down.set(down);
+        let moves = |target: &&pb::Target| target.replaces != 0 || target.leaving;
+        self.moving.set(routing.targets.values().filter(moves).count() as i64);
     }
 }
 

@@ -40,6 +40,8 @@ pub const READ_SHARE: u64 = 4;
 pub const READ_BYTES_MIN: u64 = (2 * shared::BULK_BYTES_MAX + READ_PARTS * (4 << 10)) as u64;
 /// Grants that were checked lately.
 pub const GRANTS: usize = 1_024;
+/// Before a store that could not be made or removed is tried again.
+pub const MATCH_AGAIN: Duration = Duration::from_secs(5);
 /// Time between two looks at the whole node: resync shares, failed disks, space.
 pub const HOUSEKEEPING: Duration = Duration::from_millis(200);
 /// Chunks that a scrub takes note of at once.

@@ -240,6 +240,7 @@ impl TargetHandle {
             sync_total_chunks: report.sync_total_chunks,
             waiting_for: report.waiting_for,
             scrub: None,
+            retired: report.retired,
         }
     }
 
@@ -409,14 +410,26 @@ impl Task {
         self.perform(out);
     }
 
-    /// Gives the machine the chain if the routing has a newer one. `now` was taken before.
+    /// Gives the machine the chain if the routing has a newer one, and tells it whether it retires. `now` was
+    /// taken before.
     fn refresh(&mut self, now: Now) {
         let routing = self.shared.routing.get();
         if Arc::ptr_eq(&routing, &self.routing) {
             return;
         }
         let chain = routing.chains.get(&self.meta.chain).cloned();
+        let retiring = routing.targets.get(&self.meta.id).map_or(0, |target| target.retiring);
         self.routing = routing;
+        if retiring != self.machine.retired() {
+            let mut out = Outputs::new();
+            self.machine.step(now, Input::Retire(retiring), &mut out);
+            tracing::info!(
+                target_id = self.meta.id.0,
+                retiring,
+                "whether its chain goes on without it"
+            );
+            self.perform(out);
+        }
         let Some(chain) = chain.filter(|chain| chain.version > self.machine.chain().version) else {
             return;
         };

@@ -4,13 +4,17 @@
 //! random generation that tells it from a store that was lost; one that it no longer knows loses
 //! its store. Runs one [`TargetHandle`]'s task for each.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ff2_fabric::membership::Report;
 use ff2_proto::{ChainId, ChunkId, Code, NodeId, Routing, Status, TargetId, pb};
 use ff2_storage_core::target::{Input, Loaded, LoadedPending, Record, Role, UpdateId};
-use parking_lot::RwLock;
-use tokio_util::sync::CancellationToken;
+use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     disks::OpenDisk,
@@ -27,6 +31,10 @@ pub struct Targets {
     running: RwLock<BTreeMap<ChainId, TargetHandle>>,
     resync_bytes_per_s: u64,
     scrubs: Scrubs,
+    /// Stores that are being removed, each by a task: that takes a while for a large one, and what the routing
+    /// says of others is not to wait for it.
+    removing: Arc<Mutex<BTreeSet<TargetId>>>,
+    removals: TaskTracker,
     stop: CancellationToken,
 }
 
@@ -37,7 +45,15 @@ impl Targets {
         scrubs: Scrubs,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self { disks, running: RwLock::default(), resync_bytes_per_s, scrubs, stop })
+        Arc::new(Self {
+            disks,
+            running: RwLock::default(),
+            resync_bytes_per_s,
+            scrubs,
+            removing: Arc::default(),
+            removals: TaskTracker::new(),
+            stop,
+        })
     }
 
     pub fn of_chain(&self, chain: ChainId) -> Option<TargetHandle> {
@@ -139,6 +155,7 @@ impl Targets {
     pub async fn follow(&self, node: NodeId, shared: Shared) {
         let mut changed = shared.routing.subscribe();
         let mut pause = tokio::time::interval(limits::HOUSEKEEPING);
+        let (mut matched, mut again_at) = (true, Instant::now());
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -146,20 +163,24 @@ impl Targets {
                     if changed.is_err() {
                         return;
                     }
-                    let routing = shared.routing.get();
-                    self.match_routing(node, &routing, &shared).await;
+                    matched = self.match_routing(node, &shared.routing.get(), &shared).await;
                 }
                 _ = pause.tick() => {
                     self.look_after(&shared);
                     self.bring_back(&shared).await;
+                    if !matched && again_at <= Instant::now() {
+                        again_at = Instant::now() + limits::MATCH_AGAIN;
+                        matched = self.match_routing(node, &shared.routing.get(), &shared).await;
+                    }
                 }
             }
         }
     }
 
-    /// Makes this node's stores what the routing says. One that cannot be made is tried again when
-    /// the routing changes; the cluster sees that nobody reports it.
-    pub async fn match_routing(&self, node: NodeId, routing: &Routing, shared: &Shared) {
+    /// Makes this node's stores what the routing says, and tells whether they are. What cannot be made or
+    /// removed now is tried again; the cluster sees that nobody reports it.
+    pub async fn match_routing(&self, node: NodeId, routing: &Routing, shared: &Shared) -> bool {
+        let mut all = true;
         for target in routing.targets.values() {
             let id = TargetId(target.id);
             let chain = ChainId(target.chain);
@@ -174,11 +195,18 @@ impl Targets {
                 };
             if let Err(error) = matched {
                 tracing::error!(target_id = target.id, %error, "cannot make or remove a store");
+                all = false;
             }
         }
+        all
     }
 
     async fn create(&self, target: &pb::Target, shared: &Shared) -> Result<(), Status> {
+        if let Some(before) = self.of_chain(ChainId(target.chain)) {
+            // One of the chain that was given up, whose end is not over: later.
+            let detail = format!("target {} of its chain is still here", before.meta.id);
+            return Err(Status::new(Code::Busy, detail));
+        }
         let Some(disk) = self.disks.iter().find(|disk| disk.uuid[..] == target.disk_uuid[..])
         else {
             // The disk is away. Its targets are reported by nobody, which says it.
@@ -209,8 +237,20 @@ impl Targets {
             end(&handle).await?;
             self.running.write().remove(&handle.meta.chain);
         }
+        if !self.removing.lock().insert(id) {
+            return Ok(());
+        }
         tracing::info!(target_id = id.0, "the cluster gave the target up: its store is removed");
-        disk.engine.remove_target(id).await
+        let (engine, removing) = (disk.engine.clone(), self.removing.clone());
+        self.removals.spawn(async move {
+            // What a crash leaves of it is removed after the next start: the record of the target goes last.
+            match engine.remove_target(id).await {
+                Ok(()) => tracing::info!(target_id = id.0, "the store is removed"),
+                Err(error) => tracing::error!(target_id = id.0, %error, "cannot remove a store"),
+            }
+            removing.lock().remove(&id);
+        });
+        Ok(())
     }
 
     /// Targets that left their chains for want of room, or to have a chunk repaired, start anew when
@@ -272,6 +312,9 @@ impl Targets {
         for disk in &self.disks {
             disk.engine.shutdown().await;
         }
+        // A removal ends with an error then, if not done.
+        self.removals.close();
+        self.removals.wait().await;
     }
 }
 

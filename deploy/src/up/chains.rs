@@ -65,7 +65,7 @@ pub(super) async fn wait_whole(around: &Surroundings, progress: &Progress) -> Re
         let picture = Picture::of(status);
         missing.extend(catching_up(&picture));
         if missing.is_empty() {
-            let whole = picture.chains.values().filter(|chain| is_whole(chain)).count();
+            let whole = picture.chains.values().filter(|chain| picture.is_whole(chain)).count();
             let all = picture.chains.len();
             let rest =
                 if whole == all { "" } else { "; `ff2ctl status` says what the others lack" };
@@ -90,10 +90,6 @@ pub(super) async fn wait_whole(around: &Surroundings, progress: &Progress) -> Re
 
 fn serves(chain: &pb::Chain) -> bool {
     chain.serving().next().is_some()
-}
-
-fn is_whole(chain: &pb::Chain) -> bool {
-    chain.serving().count() == chain.members.len()
 }
 
 /// Chains that do not serve, but can.

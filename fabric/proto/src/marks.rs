@@ -74,6 +74,10 @@ marks! {
     SourceDamaged,
     /// A resync gives way to another member, because it cannot read what this one lacks.
     ResyncGivesWay,
+    /// A member that its chain can do without answers no reads any more.
+    MemberRetires,
+    /// ... and does again, because the chain needs it after all.
+    MemberStays,
 
     // The cluster machine.
     /// A death waits until the silence of others is decided.
@@ -92,6 +96,14 @@ marks! {
     LastServes,
     /// A store is another one than that on record.
     StoreLost,
+    /// A newcomer serves, and the member that it replaces is out.
+    MoveCompleted,
+    /// A newcomer is given up before it serves.
+    MoveAbandoned,
+    /// A member leaves although no newcomer takes its place.
+    ReplicaTakenOut,
+    /// A member that was retired is not taken out: somebody else is gone meanwhile.
+    RetirementEnds,
 
     // The namespace machine.
     /// A doubled mutation is answered from the session's table.

@@ -17,6 +17,8 @@ pub struct Routing {
     pub revoked_tokens: Vec<u64>,
     /// How often somebody asked for a scrub of all that is stored.
     pub scrub_round: u64,
+    /// Targets are being moved from full disks to empty ones.
+    pub rebalancing: bool,
 }
 
 impl Routing {
@@ -34,6 +36,7 @@ impl Routing {
             self.cluster_id = delta.cluster_id;
         }
         self.scrub_round = delta.scrub_round;
+        self.rebalancing = delta.rebalancing;
         self.nodes.extend(delta.nodes.into_iter().map(|n| (NodeId(n.id), n)));
         self.targets.extend(delta.targets.into_iter().map(|t| (TargetId(t.id), t)));
         self.chains.extend(delta.chains.into_iter().map(|c| (ChainId(c.id), c)));
@@ -60,6 +63,12 @@ impl Routing {
     pub fn table_chains(&self, layout: &pb::Layout) -> Option<Vec<ChainId>> {
         let table = self.tables.get(&TableId(layout.table))?;
         Some(table.chains_at(layout.table_version)?.iter().copied().map(ChainId).collect())
+    }
+
+    /// The members of a chain but for those that come beside another, which leaves for them, and those that leave.
+    pub fn staying<'a>(&'a self, chain: &'a pb::Chain) -> impl Iterator<Item = &'a pb::Target> {
+        let targets = chain.members.iter().filter_map(|m| self.targets.get(&TargetId(m.target)));
+        targets.filter(|target| target.replaces == 0 && !target.leaving)
     }
 
     /// Where a node's data plane listens.

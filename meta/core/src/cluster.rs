@@ -11,14 +11,19 @@
 
 mod chain;
 mod delta;
+mod destination;
 mod edit;
 mod facts;
 mod identity;
 mod judge;
 mod lease;
+mod leave;
 pub mod limits;
+mod moves;
 mod place;
+mod rebalance;
 mod records;
+mod space;
 mod spares;
 
 use std::sync::Arc;
@@ -36,8 +41,11 @@ use edit::Edit;
 pub use chain::{NEWBORN_VERSION, Observation, next_chain};
 pub use delta::delta;
 pub use lease::{Heard, JoinTurn, LeaseBook, LeaseTimes, NodeVitals};
+pub use moves::{Moves, stuck};
 pub use place::{PlaceError, PlaceableDisk, default_chains, place, placeable_disks};
+pub use rebalance::plan as plan_rebalance;
 pub use records::{bootstrap, user, users};
+pub use space::Space;
 pub use spares::Spares;
 
 /// State of group 0.

@@ -1,8 +1,11 @@
 //! What an administrator changes of nodes and chains: metads that are removed and come back, disks by
 //! name, chains that serve from an old replica.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
-use ff2_proto::{Code, NodeId, Status, TargetId, pb};
+use ff2_meta_core::cluster::{PlaceError, limits::REPLICAS_MAX, placeable_disks};
+use ff2_proto::{Code, NodeId, Status, TableId, TargetId, pb};
 use pb::cluster_command::Fact;
 
 use super::AdminState;
@@ -58,23 +61,60 @@ impl AdminState {
         Ok(pb::ReviveChain { chain, target, generation, force })
     }
 
-    /// Whether a storage node may go: chains would lose a member that nobody makes anew.
-    pub(super) fn check_removal(&self, node: u32, shrink: bool) -> Result<(), Status> {
-        let routing = self.cluster.routing();
-        let known = routing.nodes.get(&NodeId(node));
-        if known.is_some_and(|known| known.role() == pb::NodeRole::Metad) {
+    /// What is for storage nodes only is not done to a metad.
+    pub(super) fn check_storage_node(&self, node: u32) -> Result<(), Status> {
+        let known = self.cluster.routing().nodes.get(&NodeId(node)).map(|node| node.role());
+        if known == Some(pb::NodeRole::Metad) {
             let detail = format!("node {node} is a metad: `ff2ctl metad remove {node}`");
             return Err(Status::new(Code::InvalidArgument, detail));
         }
+        Ok(())
+    }
+
+    /// Whether a storage node may go: chains would lose a member that nobody makes anew.
+    pub(super) fn check_removal(&self, node: u32, shrink: bool) -> Result<(), Status> {
+        self.check_storage_node(node)?;
+        let routing = self.cluster.routing();
         let targets = routing.targets.values().filter(|target| target.node == node).count();
         if targets == 0 || shrink {
             return Ok(());
         }
         let detail = format!(
-            "node {node} has {targets} targets: stop it and wait until they are made anew elsewhere \
-             (metad's replace_after_s), or say --shrink, and their chains keep fewer replicas"
+            "node {node} has {targets} targets: `ff2ctl node drain {node} --wait` moves them to other nodes \
+             first; or say --shrink, and their chains have fewer replicas until there is a place for others"
         );
         Err(Status::new(Code::InvalidArgument, detail))
+    }
+
+    /// Whether the chains of a table may have so many replicas; answers how it is now.
+    pub(super) fn check_replicas(
+        &self,
+        request: &pb::SetReplicasRequest,
+    ) -> Result<pb::SetReplicasReply, Status> {
+        let pb::SetReplicasRequest { table_id, replicas, force } = *request;
+        let refuse = |detail: String| Err(Status::new(Code::InvalidArgument, detail));
+        let routing = self.cluster.routing();
+        let Some(table) = routing.tables.get(&TableId(table_id)) else {
+            return Err(Status::new(Code::NotFound, format!("there is no chain table {table_id}")));
+        };
+        let before = table.replicas;
+        if !(1..=REPLICAS_MAX).contains(&replicas) {
+            return refuse(format!("a chain has 1 to {REPLICAS_MAX} replicas"));
+        }
+        if replicas == 1 && before > 1 && !force {
+            return refuse(
+                "with a single replica the loss of a disk loses what is on it: say --force if that may be"
+                    .to_owned(),
+            );
+        }
+        let nodes: BTreeSet<NodeId> =
+            placeable_disks(&routing).into_iter().map(|disk| disk.node).collect();
+        if replicas > before && nodes.len() < replicas as usize {
+            let there = nodes.len();
+            return refuse(PlaceError::TooFewNodes { nodes: there, replicas }.to_string());
+        }
+        let chains = u32::try_from(table.chains.len()).unwrap_or(u32::MAX);
+        Ok(pb::SetReplicasReply { before, chains })
     }
 
     pub(super) async fn remove_member(&self, node: u32) -> Result<(), Status> {

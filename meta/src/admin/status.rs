@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ff2_meta_core::cluster::delta;
+use ff2_meta_core::cluster::{delta, stuck};
 use ff2_proto::{NodeId, Routing, RoutingVersion, TargetId, pb};
 use pb::{LocalState, NodeRole, PublicState, ns_request::Op};
 
@@ -46,6 +46,8 @@ impl AdminState {
         let (sessions, statfs) = self.namespace_figures().await;
         let mut problems = problems(&shown, &groups, &syncs);
         problems.extend(scrubs.iter().filter_map(|scrub| unrepaired(&shown, scrub)));
+        let stuck = stuck(&shown, &lead.space(&shown));
+        problems.extend(stuck.iter().take(CHAINS_TOLD).map(no_place));
         pb::ClusterStatusReply {
             cluster_id: shown.cluster_id.clone(),
             healthy: problems.is_empty(),
@@ -57,6 +59,7 @@ impl AdminState {
             sessions,
             statfs,
             scrubs,
+            stuck,
         }
     }
 
@@ -162,7 +165,12 @@ fn node_problems(routing: &Routing, problems: &mut Vec<String>) {
             NodeRole::Storaged => "ff2-storaged",
             NodeRole::Client | NodeRole::RoleUnknown => continue,
         };
-        if !node.alive {
+        let has_targets = || routing.targets.values().any(|target| target.node == id);
+        if !node.alive && node.draining && !has_targets() {
+            problems.push(format!(
+                "node {id} ({host}, {address}) is dead, and nothing lies on it: `ff2ctl node remove {id}`"
+            ));
+        } else if !node.alive {
             problems.push(format!("node {id} ({host}, {address}) is dead: start {program} there"));
         }
         for disk in &node.disks {
@@ -186,10 +194,11 @@ fn chain_problems(routing: &Routing, syncs: &[pb::TargetSync], problems: &mut Ve
     let mut lines: Vec<(bool, String)> = Vec::new();
     for chain in routing.chains.values() {
         let serving = chain.members.iter().filter(|m| m.state() == PublicState::Serving).count();
+        let wanted = routing.staying(chain).count();
         if serving == 0 {
             lines.push((false, no_server(routing, chain)));
-        } else if serving < chain.members.len() {
-            lines.push((true, degraded(routing, chain, serving, syncs)));
+        } else if serving < wanted {
+            lines.push((true, degraded(routing, chain, (serving, wanted), syncs)));
         }
     }
     // Chains without a server first.
@@ -198,6 +207,20 @@ fn chain_problems(routing: &Routing, syncs: &[pb::TargetSync], problems: &mut Ve
     problems.extend(lines.into_iter().take(CHAINS_TOLD).map(|(_, line)| line));
     if more > 0 {
         problems.push(format!("{more} more chains lack replicas"));
+    }
+}
+
+fn no_place(stuck: &pb::StuckMove) -> String {
+    let pb::StuckMove { chain, target, node, why } = stuck;
+    match target {
+        0 => format!(
+            "chain {chain} is to have one replica more, and has no place for it: {why}, or ask for fewer \
+             (`ff2ctl table replicas`)"
+        ),
+        _ => format!(
+            "node {node} drains, and target {target} of chain {chain} has no place to go to: {why}, or \
+             `ff2ctl node undrain {node}`"
+        ),
     }
 }
 
@@ -235,7 +258,7 @@ fn no_server(routing: &Routing, chain: &pb::Chain) -> String {
 fn degraded(
     routing: &Routing,
     chain: &pb::Chain,
-    serving: usize,
+    (serving, wanted): (usize, usize),
     syncs: &[pb::TargetSync],
 ) -> String {
     let others: Vec<String> = chain
@@ -255,8 +278,7 @@ fn degraded(
             format!("target {} on node {} is {state}", member.target, member.node)
         })
         .collect();
-    let all = chain.members.len();
-    format!("chain {} has {serving} of {all} replicas: {}", chain.id, others.join("; "))
+    format!("chain {} has {serving} of {wanted} replicas: {}", chain.id, others.join("; "))
 }
 
 fn absence(routing: &Routing, member: &pb::ChainMember) -> String {

@@ -11,7 +11,7 @@ use ff2_daemon::Operations;
 use tonic::{Code, body::Body, codegen::Service, server::NamedService};
 
 /// gRPC's method names, and the same in the words of metrics.
-const CALLS: [(&str, &str); 17] = [
+const CALLS: [(&str, &str); 19] = [
     ("ClusterStatus", "admin_cluster_status"),
     ("CreateTable", "admin_create_table"),
     ("ExtendTable", "admin_extend_table"),
@@ -29,6 +29,8 @@ const CALLS: [(&str, &str); 17] = [
     ("ReplaceTarget", "admin_replace_target"),
     ("ReviveChain", "admin_revive_chain"),
     ("StartScrub", "admin_start_scrub"),
+    ("Rebalance", "admin_rebalance"),
+    ("SetReplicas", "admin_set_replicas"),
 ];
 
 /// The service `S` with its calls timed.

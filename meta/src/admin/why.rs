@@ -84,11 +84,11 @@ fn why_chain(routing: &Routing, lead: &ClusterLead, id: ChainId) -> Vec<String> 
         return vec![format!("chain {id} is unknown")];
     };
     let serving = chain.members.iter().filter(|m| m.state() == PublicState::Serving).count();
-    if serving == chain.members.len() {
+    let wanted = routing.staying(chain).count();
+    if serving >= wanted {
         return Vec::new();
     }
-    let mut reasons =
-        vec![format!("chain {id} has {serving} of {} replicas serving", chain.members.len())];
+    let mut reasons = vec![format!("chain {id} has {serving} of {wanted} replicas serving")];
     for member in chain.members.iter().filter(|m| m.state() != PublicState::Serving) {
         let more = why_target(routing, lead, TargetId(member.target)).unwrap_or_default();
         reasons.extend(more.into_iter().map(|reason| format!("  {reason}")));
@@ -132,7 +132,32 @@ fn why_target(routing: &Routing, lead: &ClusterLead, id: TargetId) -> Result<Vec
     }
     let report = vitals.reports.get(&id);
     reasons.extend(why_state(routing, target, report));
+    reasons.extend(why_move(routing, target));
     Ok(reasons)
+}
+
+/// Whether it comes or goes, and what that waits for.
+fn why_move(routing: &Routing, target: &pb::Target) -> Option<String> {
+    let chain = routing.chains.get(&ChainId(target.chain))?;
+    if target.replaces != 0 {
+        let text =
+            format!("it takes the place of target {}, which serves until then", target.replaces);
+        return Some(text);
+    }
+    let comes = |member: &&pb::ChainMember| {
+        let other = routing.targets.get(&TargetId(member.target));
+        other.is_some_and(|other| other.replaces == target.id)
+    };
+    let newcomer = chain.members.iter().find(comes);
+    let mut others = chain.members.iter().filter(|member| member.target != target.id);
+    let missing = others.find(|member| member.state() != PublicState::Serving);
+    match (newcomer, missing) {
+        (None, _) if !target.leaving => None,
+        (_, Some(other)) => {
+            Some(format!("it leaves its chain once target {} serves", other.target))
+        }
+        (_, None) => Some("it leaves its chain in a moment: all the others serve".to_owned()),
+    }
 }
 
 fn why_state(

@@ -3,7 +3,9 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use ff2_meta_core::cluster::{Heard, JoinTurn, LeaseBook, LeaseTimes, NodeVitals, Spares};
+use ff2_meta_core::cluster::{
+    Heard, JoinTurn, LeaseBook, LeaseTimes, Moves, NodeVitals, Space, Spares,
+};
 use ff2_proto::{NodeId, Routing, Status, pb, status::Code};
 use parking_lot::Mutex;
 use pb::cluster_command::Fact;
@@ -29,6 +31,7 @@ pub(crate) struct ClusterLead {
     term: Term,
     book: Mutex<LeaseBook>,
     spares: Mutex<Spares>,
+    moves: Mutex<Moves>,
     history: Mutex<VecDeque<Throughput>>,
 }
 
@@ -78,7 +81,18 @@ impl ClusterLead {
     fn spare(&self, routing: &Routing, after: Duration) -> Option<Fact> {
         let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
         let now = self.term.now_ms();
-        self.spares.lock().tick(now, after_ms, routing).map(Fact::ReplaceTarget)
+        let space = || self.space(routing);
+        self.spares.lock().tick(now, after_ms, routing, space).map(Fact::ReplaceTarget)
+    }
+
+    /// The next step of what is moved.
+    fn step_of_moves(&self, routing: &Routing) -> Option<Fact> {
+        let now = self.term.now_ms();
+        self.moves.lock().tick(now, routing, &self.book.lock())
+    }
+
+    pub(crate) fn space(&self, routing: &Routing) -> Space {
+        self.book.lock().space(routing)
     }
 
     fn sample(&self, routing: &Routing) {
@@ -107,6 +121,7 @@ impl ClusterGroup {
             term: term.clone(),
             book,
             spares: Mutex::default(),
+            moves: Mutex::default(),
             history: Mutex::default(),
         });
         *self.lead.now.lock() = Some(lead.clone());
@@ -156,6 +171,10 @@ impl ClusterGroup {
             tell(&fact);
             self.propose_own(lead, fact).await?;
         }
+        if let Some(fact) = lead.step_of_moves(&self.routing()) {
+            tell(&fact);
+            self.propose_own(lead, fact).await?;
+        }
         Ok(())
     }
 
@@ -184,6 +203,24 @@ fn tell(fact: &Fact) {
         Fact::ReplaceTarget(fact) => {
             let (target_id, node) = (fact.target, fact.node);
             tracing::warn!(target_id, node, "away for too long: made anew on that node");
+        }
+        Fact::MoveTarget(fact) => {
+            tracing::info!(target_id = fact.target, node = fact.node, "moves to that node");
+        }
+        Fact::AddTarget(fact) => {
+            tracing::info!(chain = fact.chain, node = fact.node, "gets a replica on that node");
+        }
+        Fact::AbandonTarget(fact) => {
+            tracing::warn!(target_id = fact.target, "a move is given up: its new place is no good");
+        }
+        Fact::RetireTarget(fact) => {
+            tracing::info!(target_id = fact.target, stay = fact.stay, "leaves its chain");
+        }
+        Fact::TakeOutTarget(fact) => {
+            tracing::info!(target_id = fact.target, "is out of its chain, which serves without it");
+        }
+        Fact::SetRebalancing(fact) => {
+            tracing::info!(on = fact.on, "the targets are spread as evenly as they can be");
         }
         _ => {}
     }

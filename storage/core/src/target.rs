@@ -94,6 +94,8 @@ pub struct Target<P> {
     /// The chain version at which the present stretch of serving began.
     serving_since: ChainVersion,
     failed: Option<Status>,
+    /// Not 0: it answers no reads, since its chain is to do without it.
+    retired: u64,
     records: BTreeMap<ChunkId, Record>,
     live: BTreeMap<ChunkId, Live<P>>,
     tombstones: Memory<Tombstone>,
@@ -133,6 +135,7 @@ impl<P: Clone> Target<P> {
             serve_after,
             serving_since: ChainVersion(0),
             failed: None,
+            retired: 0,
             records: BTreeMap::new(),
             live: BTreeMap::new(),
             tombstones: Memory::new(limits::TOMBSTONES),
@@ -206,6 +209,7 @@ impl<P: Clone> Target<P> {
             }
             Input::SyncEnded { attempt, result } => self.on_sync_ended(now, attempt, result, out),
             Input::SyncRate { bytes_per_s } => self.set_sync_rate(bytes_per_s),
+            Input::Retire(number) => self.retire(number, out),
             Input::Failed(status) => self.fail(status, out),
         }
         self.check_in_debug();
@@ -237,6 +241,11 @@ impl<P: Clone> Target<P> {
 
     pub fn role(&self) -> Role {
         self.role
+    }
+
+    /// The number of its retirement, or 0.
+    pub fn retired(&self) -> u64 {
+        self.retired
     }
 
     pub fn failure(&self) -> Option<&Status> {
@@ -306,6 +315,17 @@ impl<P: Clone> Target<P> {
         Ok(())
     }
 
+    /// Whether reads may be answered. One that retires takes part in updates as before, under chain versions that
+    /// its successors must agree to; but reads it would answer by its lease alone, while the chain goes on
+    /// without it.
+    fn may_read(&self, now: Now) -> Result<(), Status> {
+        self.may_serve(now)?;
+        match self.retired {
+            0 => Ok(()),
+            _ => Err(retired()),
+        }
+    }
+
     /// After anything happened to a chunk: whatever can go on, goes on.
     fn progress(&mut self, now: Now, chunk: ChunkId, out: &mut Outputs<P>) {
         loop {
@@ -345,6 +365,11 @@ impl<P: Clone> Target<P> {
         }
         lines
     }
+}
+
+/// Another member is asked at once.
+fn retired() -> Status {
+    Status::new(Code::Fenced, "the target leaves its chain, and answers no reads any more")
 }
 
 /// The members of a chain as a set, for the checks.

@@ -188,6 +188,18 @@ impl Cluster {
         Ok(format!("fuse/{}", process["index"]))
     }
 
+    /// The storage node whose disks lie in a folder of the cluster (`storaged-0`).
+    pub fn node_of(&self, folder: &str) -> Result<u64> {
+        let nodes = self.json(&["node", "list"])?;
+        let path = self.dir.join(folder).display().to_string();
+        let is_here = |disk: &Value| disk["path"].as_str().is_some_and(|at| at.starts_with(&path));
+        let has_it =
+            |node: &&Value| node["disks"].as_array().is_some_and(|d| d.iter().any(is_here));
+        let nodes = nodes.as_array().context("nodes are listed")?;
+        let node = nodes.iter().find(has_it).and_then(|node| node["id"].as_u64());
+        node.with_context(|| format!("no node has its disks in {path}"))
+    }
+
     /// The targets on the disk in this folder.
     pub fn targets_on(&self, disk: &Path) -> Result<Vec<u64>> {
         let list = self.json(&["target", "list"])?;

@@ -10,7 +10,7 @@ use crate::chunk_client::{CHUNKS, chain_of, numbered};
 #[derive(Debug, Default)]
 pub(crate) struct Audit {
     left: Option<VecDeque<(ChunkId, u64)>>,
-    /// Damage was found in this pass.
+    /// Another pass is needed.
     dirty: bool,
     over: bool,
 }
@@ -41,7 +41,8 @@ impl Audit {
         next
     }
 
-    pub(crate) fn found_damage(&mut self) {
+    /// Another pass is needed: of damage that was found, or because a target moved.
+    pub(crate) fn again(&mut self) {
         self.dirty = true;
     }
 }

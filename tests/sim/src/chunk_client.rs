@@ -116,6 +116,14 @@ impl ChunkClient {
         }
         let Some(current) = self.current.clone() else { return self.ask_routing(cx) };
         let chain = chain_of(&self.routing, current.chunk);
+        if let Some(only) = current.only
+            && chain.members.iter().all(|member| member.target != only)
+        {
+            // It was moved since: the one in its place is looked at in another pass.
+            self.audit.iter_mut().for_each(Audit::again);
+            self.current = None;
+            return self.ask_routing(cx);
+        }
         let members: Vec<&pb::ChainMember> = match current.action {
             Action::Read { .. } => chain.serving().collect(),
             Action::Write { .. } | Action::Cut { .. } => chain.head().into_iter().collect(),
@@ -240,7 +248,7 @@ impl ChunkClient {
             && let Some(audit) = self.audit.as_mut().filter(|_| self.stopping)
         {
             // Its repair is under way; everything is looked at once more.
-            audit.found_damage();
+            audit.again();
             self.current = None;
         }
         cx.rng.within(5..80)

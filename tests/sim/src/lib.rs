@@ -32,6 +32,7 @@ mod rng;
 mod rpc;
 mod storaged;
 mod verdict;
+mod wishes;
 mod world;
 
 pub use failover::{Failover, failover};

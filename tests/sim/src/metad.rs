@@ -10,7 +10,7 @@ use ff2_group::{
 };
 use ff2_meta_core::{
     MemKv,
-    cluster::{self, ClusterMachine, Heard, JoinTurn, LeaseBook, LeaseTimes},
+    cluster::{self, ClusterMachine, Heard, JoinTurn, LeaseBook, LeaseTimes, Moves},
     namespace,
 };
 use ff2_proto::{Code, GroupId, RoutingVersion, Status, pb};
@@ -23,6 +23,7 @@ use crate::{
     mutation::Mutation,
     names::Names,
     net::Place,
+    wishes::Wishes,
     world::{Context, FOUNDERS, Later},
 };
 
@@ -33,7 +34,7 @@ const HEARTBEAT_TICKS: usize = 2;
 const PAGE_TIMEOUT: Duration = Duration::from_millis(400);
 /// Storage nodes that the test's one table is laid over.
 const STORAGE_NODES: usize = 4;
-const REPLICAS: u32 = 3;
+pub(crate) const REPLICAS: u32 = 3;
 const CHAINS: u32 = 4;
 
 #[derive(Debug)]
@@ -46,6 +47,9 @@ pub(crate) struct Metad {
     /// The operator took it out, or did not yet bring it in.
     is_out: bool,
     mutation: Option<Mutation>,
+    pub(crate) wishes: Wishes,
+    /// How many of the rebalances that were asked for it has begun.
+    rebalanced: u64,
 }
 
 #[derive(Debug)]
@@ -54,6 +58,7 @@ struct Running {
     namespace: Replica<MemStore, Names>,
     /// The book of the term in which this replica leads group 0.
     book: Option<(u64, LeaseBook)>,
+    moves: Moves,
     next_ticket: u64,
     tickets: BTreeMap<u64, Ticket>,
     /// Facts of the book that are not answered yet.
@@ -121,7 +126,16 @@ impl Metad {
         let is_out = !FOUNDERS.contains(&place);
         let formed = |group: u64| Disk::formed(place, seed ^ group, &members);
         let disks = (!is_out).then(|| [formed(0), formed(1)]);
-        Self { place, disks, joining: None, running: None, is_out, mutation }
+        Self {
+            place,
+            disks,
+            joining: None,
+            running: None,
+            is_out,
+            mutation,
+            wishes: Wishes::default(),
+            rebalanced: 0,
+        }
     }
 
     /// It is no part of the cluster and is not started.
@@ -229,6 +243,7 @@ impl Metad {
             cluster,
             namespace,
             book: None,
+            moves: Moves::default(),
             next_ticket: 0,
             tickets: BTreeMap::new(),
             facts: 0,
@@ -531,6 +546,7 @@ impl Metad {
         let term = leadership.term;
         if running.book.as_ref().is_none_or(|(of, _)| *of != term) {
             running.book = Some((term, LeaseBook::new(times(), millis(cx.now))));
+            running.moves = Moves::default();
             running.facts = 0;
         }
         running.book.as_mut().map(|(_, book)| book)
@@ -556,6 +572,33 @@ impl Metad {
             self.running().facts += 1;
             self.propose(cx, fact, Ticket::Setup);
         }
+        if self.running().facts == 0
+            && let Some(fact) = self.moving(cx, &routing)
+        {
+            self.running().facts += 1;
+            self.propose(cx, fact, Ticket::Fact);
+        }
+    }
+
+    /// What a person asks for, or the next step of what is being moved.
+    fn moving(&mut self, cx: &Context<'_>, routing: &ff2_proto::Routing) -> Option<Fact> {
+        if let Some(fact) = self.wishes.missing(routing) {
+            return Some(fact);
+        }
+        if self.rebalanced < self.wishes.rebalances {
+            self.rebalanced = self.wishes.rebalances;
+            return Some(Fact::SetRebalancing(pb::SetRebalancing { on: true }));
+        }
+        if self.mutation == Some(Mutation::Unheard)
+            && let Some(target) = routing.targets.values().find(|target| target.retired)
+        {
+            let chain_version = routing.chains.get(&target.chain.into())?.version;
+            let fact = pb::TakeOutTarget { target: target.id, chain_version };
+            return Some(Fact::TakeOutTarget(fact));
+        }
+        let running = self.running();
+        let (_, book) = running.book.as_ref()?;
+        running.moves.tick(millis(cx.now), routing, book)
     }
 
     fn on_applied(&mut self, cx: &mut Context<'_>, ticket: u64, answer: Result<Bytes, Status>) {

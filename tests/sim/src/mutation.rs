@@ -18,4 +18,8 @@ pub enum Mutation {
     OnceNames,
     /// A read returns what the disk gives, whatever its checksum.
     Checksum,
+    /// A target that is to leave its chain says that it answers no reads any more, and does.
+    Retire,
+    /// A member that has retired is taken out of its chain before the others were heard without it.
+    Unheard,
 }

@@ -170,11 +170,11 @@ impl Storaged {
         self.running.as_ref().is_some_and(|running| at < running.lease_until)
     }
 
-    /// Whether this target answers clients, but for the lease: one that found damage does not, although the
-    /// cluster has not heard of it yet.
+    /// Whether this target answers clients, but for the lease: one that found damage, or that leaves its chain,
+    /// does not, although the cluster has not heard of it yet.
     pub(crate) fn serves(&self, target: TargetId) -> bool {
         let machine = self.running.as_ref().and_then(|running| running.targets.get(&target));
-        machine.is_some_and(|machine| machine.role().serves())
+        machine.is_some_and(|machine| machine.role().serves() && machine.retired() == 0)
     }
 
     /// Whether a version on one of its disks is not what was written.
@@ -203,6 +203,16 @@ impl Storaged {
     }
 
     pub(crate) fn on_timer(&mut self, cx: &mut Context<'_>, timer: Timer) {
+        let of_target = match &timer {
+            Timer::Written { target, .. }
+            | Timer::Stored { target, .. }
+            | Timer::Read { target, .. } => Some(*target),
+            Timer::Tick | Timer::Timeout(_) => None,
+        };
+        if of_target.is_some_and(|target| !self.running().targets.contains_key(&target)) {
+            // It was given up meanwhile.
+            return;
+        }
         match timer {
             Timer::Tick => self.tick(cx),
             Timer::Written { target, chunk } => {
@@ -260,8 +270,7 @@ impl Storaged {
         running.heartbeat_at = cx.now;
         let record = running.routing.targets[&id].clone();
         self.open(&record, old.suspects().collect());
-        let chain = self.running().routing.chains[&ChainId(record.chain)].clone();
-        self.step(cx, id, Input::Chain(chain));
+        self.tell(cx, &record);
     }
 
     fn running(&mut self) -> &mut Running {
@@ -363,9 +372,16 @@ impl Storaged {
         ChainVersion(self.running().targets[&id].chain().version)
     }
 
-    /// Creates new targets and tells all of them their chains.
+    /// Removes the targets that were given up, creates new ones and tells all of them their chains.
     fn follow_routing(&mut self, cx: &mut Context<'_>) {
         let node = self.node;
+        let known: Vec<TargetId> = self.disks.keys().copied().collect();
+        for id in known {
+            let record = self.running().routing.targets.get(&id);
+            if record.is_some_and(|target| target.chain == 0 && target.node == 0) {
+                self.remove(id);
+            }
+        }
         let here: Vec<pb::Target> =
             self.running().routing.targets.values().filter(|t| t.node == node).cloned().collect();
         for target in here {
@@ -376,9 +392,29 @@ impl Storaged {
                 self.open(&target, Vec::new());
                 self.running().heartbeat_at = cx.now;
             }
-            let chain = self.running().routing.chains[&ChainId(target.chain)].clone();
-            self.step(cx, id, Input::Chain(chain));
+            self.tell(cx, &target);
         }
+    }
+
+    /// Whether it retires comes with the chain, as a lease that is valid comes with both.
+    fn tell(&mut self, cx: &mut Context<'_>, target: &pb::Target) {
+        let id = TargetId(target.id);
+        if self.mutation != Some(Mutation::Retire) {
+            self.step(cx, id, Input::Retire(target.retiring));
+        }
+        let chain = self.running().routing.chains[&ChainId(target.chain)].clone();
+        self.step(cx, id, Input::Chain(chain));
+    }
+
+    /// The store of a target that the cluster gave up goes with all that was in progress.
+    fn remove(&mut self, id: TargetId) {
+        self.disks.remove(&id);
+        self.generations.remove(&id);
+        self.versions.remove(&id);
+        let running = self.running();
+        running.targets.remove(&id);
+        running.storing.remove(&id);
+        running.asked.retain(|_, asked| asked.target() != Some(id));
     }
 
     /// A store serves only under a version made from now on: what it missed, or whether another store

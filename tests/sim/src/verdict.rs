@@ -52,7 +52,15 @@ pub(crate) fn converged(world: &World) -> bool {
         && world.all_vote()
         && world.storageds.iter().all(Storaged::is_quiet)
         && world.everything_serves()
+        && nothing_is_left(world)
         && same_index(world)
+}
+
+/// No disk keeps what the cluster gave up.
+fn nothing_is_left(world: &World) -> bool {
+    let Some(routing) = world.routing() else { return false };
+    let is_in_use = |id: &TargetId| routing.targets.get(id).is_some_and(|target| target.chain != 0);
+    world.storageds.iter().flat_map(|storaged| storaged.disks.keys()).all(is_in_use)
 }
 
 fn same_index(world: &World) -> bool {

@@ -25,6 +25,7 @@ use crate::{
     rng::Rng,
     storaged::{self, Storaged},
     verdict::{self, Verdict},
+    wishes::Wishes,
 };
 
 mod strike;
@@ -66,6 +67,7 @@ enum What {
     Start,
     /// Of the world itself.
     Fault,
+    Wish,
 }
 
 #[derive(Debug)]
@@ -132,6 +134,9 @@ pub(crate) struct World {
     /// Until when a process stands still.
     paused: [Duration; PLACES],
     faults: Faults,
+    /// What a person asks of the storage, and what that is drawn from.
+    wishes: Wishes,
+    moods: Rng,
     /// Up to here the log tells of chains.
     noted: RoutingVersion,
     pub(crate) metads: Vec<Metad>,
@@ -155,6 +160,9 @@ pub fn run_mutated(seed: u64, mutation: Option<Mutation>) -> Verdict {
     marks::take();
     let mut world = World::start(seed, Clocks::new(seed), mutation);
     world.schedule(CHAOS.start, 0, None, What::Fault);
+    if Wishes::are_made(seed) {
+        world.schedule(CHAOS.start, 0, None, What::Wish);
+    }
     // A panic is a finding like any other: a machine was in a state that it must never be in.
     let converged = catch_unwind(AssertUnwindSafe(|| world.live())).unwrap_or_default();
     let hash = world.hash.digest();
@@ -174,6 +182,8 @@ impl World {
             lives: [0; PLACES],
             paused: [Duration::ZERO; PLACES],
             faults: Faults::new(seed),
+            wishes: Wishes::default(),
+            moods: Rng::new(seed, "wishes"),
             noted: RoutingVersion(0),
             metads: METADS.map(|place| Metad::new(place, seed, mutation)).into(),
             storageds: STORAGEDS.map(|place| Storaged::new(place, mutation)).into(),
@@ -264,6 +274,7 @@ impl World {
             }
             What::Deliver { .. } => {}
             What::Fault => self.fault(),
+            What::Wish => self.wish(),
         }
     }
 
@@ -348,6 +359,22 @@ impl World {
         self.log.push(format!("{:9.3} s  {what}", self.now.as_secs_f64()));
     }
 
+    /// Asks for something else, and for what can be done when the faults are over.
+    fn wish(&mut self) {
+        let is_last = self.now >= CHAOS.end;
+        let is_damaged = self.storageds.iter().any(Storaged::is_damaged);
+        let pause = self.wishes.change(&mut self.moods, is_damaged);
+        if is_last {
+            self.wishes.settle(&mut self.moods, is_damaged);
+        }
+        let wishes = self.wishes.clone();
+        self.note(&format!("{wishes:?}"));
+        self.metads.iter_mut().for_each(|metad| metad.wishes = wishes.clone());
+        if !is_last {
+            self.schedule((self.now + pause).min(CHAOS.end), 0, None, What::Wish);
+        }
+    }
+
     /// The routing of the metad that knows most.
     pub(crate) fn routing(&self) -> Option<std::sync::Arc<ff2_proto::Routing>> {
         self.metads.iter().filter_map(Metad::routing).max_by_key(|routing| routing.version)
@@ -392,7 +419,9 @@ impl World {
         }
         let serving =
             |chain: &pb::Chain| chain.members.iter().all(|m| m.state() == pb::PublicState::Serving);
-        !routing.chains.is_empty() && routing.chains.values().all(serving)
+        !routing.chains.is_empty()
+            && routing.chains.values().all(serving)
+            && self.wishes.are_met(&routing)
     }
 }
 

@@ -12,6 +12,7 @@ pub fn delta(routing: &Routing, since: RoutingVersion) -> pb::RoutingDelta {
         version,
         cluster_id: routing.cluster_id.clone(),
         scrub_round: routing.scrub_round,
+        rebalancing: routing.rebalancing,
         ..Default::default()
     };
     if since == version {

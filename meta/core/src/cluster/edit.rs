@@ -40,7 +40,7 @@ impl<'a> Edit<'a> {
     }
 
     /// The version that this command makes.
-    fn version(&self) -> u64 {
+    pub(super) fn version(&self) -> u64 {
         self.record.routing_version + 1
     }
 
@@ -86,6 +86,11 @@ impl<'a> Edit<'a> {
         let round = self.record.scrub_round;
         self.changing().scrub_round = round;
         round
+    }
+
+    pub(super) fn set_rebalancing(&mut self, on: bool) {
+        self.record.rebalancing = on;
+        self.changing().rebalancing = on;
     }
 
     pub(super) fn bootstrap(&mut self, bootstrap: pb::Bootstrap) {

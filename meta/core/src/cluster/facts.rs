@@ -1,6 +1,7 @@
 //! One function for each fact that group 0 logs: check first, then change.
 
 mod chains;
+mod moves;
 mod nodes;
 mod tables;
 mod targets;
@@ -33,6 +34,13 @@ pub(super) fn apply(fact: Fact, edit: &mut Edit<'_>, kv: &mut dyn Kv) -> Answer 
         Fact::StartScrub(pb::StartScrub {}) => {
             Ok(pb::ClusterReply { scrub_round: edit.start_scrub(), ..Default::default() })
         }
+        Fact::MoveTarget(fact) => moves::move_target(fact, edit),
+        Fact::AddTarget(fact) => moves::add_target(fact, edit),
+        Fact::AbandonTarget(fact) => moves::abandon(&fact, edit),
+        Fact::RetireTarget(fact) => moves::retire(&fact, edit),
+        Fact::TakeOutTarget(fact) => moves::take_out_heard(&fact, edit),
+        Fact::SetReplicas(fact) => moves::set_replicas(&fact, edit),
+        Fact::SetRebalancing(fact) => moves::set_rebalancing(&fact, edit),
         Fact::CreateVolume(fact) => tables::create_volume(fact, edit),
         Fact::PutUser(fact) => users::put(fact, edit, kv),
         Fact::IssueToken(fact) => users::issue_token(&fact, edit, kv),

@@ -13,7 +13,7 @@ use pb::{LocalState, PublicState};
 use super::{
     chain::{NEWBORN_VERSION, Observation, next_chain, rank},
     edit::Edit,
-    limits,
+    leave, limits,
 };
 
 /// What a report says of a target, by what is on record of it.
@@ -82,6 +82,7 @@ pub(super) fn judge(
                 break;
             }
         }
+        leave::settle(edit, id);
     }
 }
 
@@ -175,6 +176,13 @@ pub(super) fn check(routing: &Routing) {
             let target = routing.targets.get(&TargetId(member.target)).expect("members exist");
             assert_eq!(target.public_state(), member.state(), "target {}", target.id);
             assert_eq!((target.chain, target.node), (chain.id, member.node));
+            let replaced = chain.members.iter().find(|other| other.target == target.replaces);
+            assert!(target.replaces == 0 || replaced.is_some(), "target {}: replaces", target.id);
+            assert!(target.replaces != target.id);
+            let retires = target.retiring != 0;
+            assert!(!retires || member.state() == PublicState::Serving, "target {}", target.id);
+            assert!(!retires || leave::is_to_leave(routing, chain, target));
+            assert!(retires || !target.retired);
         }
     }
 }

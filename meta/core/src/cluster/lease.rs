@@ -26,7 +26,7 @@ use ff2_proto::{
 };
 use pb::{NodeRole, cluster_command::Fact};
 
-use super::identity::known_as;
+use super::{identity::known_as, space::Space};
 
 /// Milliseconds on the leader's monotonic clock.
 type Millis = u64;
@@ -88,6 +88,8 @@ struct Entry {
     dying: bool,
     reports: BTreeMap<TargetId, pb::TargetReport>,
     disks: Vec<pb::Disk>,
+    /// The newest routing that it knew when it sent its last heartbeat.
+    routing_version: u64,
     counters: Option<Counters>,
     load: pb::NodeLoad,
 }
@@ -162,6 +164,7 @@ impl LeaseBook {
         }
         entry.measure(now, &request);
         entry.disks = request.disks;
+        entry.routing_version = request.routing_version;
         entry.reports = request.targets.into_iter().map(|r| (TargetId(r.target), r)).collect();
         Heard::Renewed
     }
@@ -207,6 +210,42 @@ impl LeaseBook {
             disks: entry.disks.clone(),
             reports: entry.reports.clone(),
         }
+    }
+
+    /// How much room the disks have, as far as this leader has heard.
+    pub fn space(&self, routing: &Routing) -> Space {
+        Space::new(routing, self.nodes.values().flat_map(|entry| &entry.disks))
+    }
+
+    /// Whether every other member of the chain that serves has been heard to do so under the chain's present
+    /// version, and to know the record of this target as it is now. So it was alive after that record was made.
+    pub(super) fn hears_without(
+        &self,
+        routing: &Routing,
+        chain: &pb::Chain,
+        target: &pb::Target,
+    ) -> bool {
+        let known = target.changed_at.max(chain.changed_at);
+        let is_heard = |member: &pb::ChainMember| {
+            let id = NodeId(member.node);
+            let (Some(node), Some(entry)) = (routing.nodes.get(&id), self.nodes.get(&id)) else {
+                return false;
+            };
+            let is_present = node.alive
+                && entry.incarnation == node.incarnation
+                && entry.is_staying()
+                && !entry.dying
+                && entry.routing_version >= known;
+            let record = routing.targets.get(&TargetId(member.target));
+            let report = entry.reports.get(&TargetId(member.target));
+            is_present
+                && report.zip(record).is_some_and(|(report, record)| {
+                    report.local_state() == pb::LocalState::UpToDate
+                        && report.chain_version == chain.version
+                        && report.generation == record.generation
+                })
+        };
+        chain.serving().filter(|member| member.target != target.id).all(is_heard)
     }
 
     /// One entry for each node on record. One that appears has its lease from now; the others have theirs

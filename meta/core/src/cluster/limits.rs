@@ -22,5 +22,14 @@ pub const REVOKED_TOKENS_MAX: usize = 65_536;
 pub const TEXT_BYTES_MAX: usize = 255;
 /// Targets that are made anew at the same time, so that what is left of the cluster can also serve.
 pub const SPARES_AT_ONCE: usize = 16;
+/// Moves that a disk takes part in at the same time, as the one that is left and as the one that is filled.
+pub const MOVES_PER_DISK: usize = 2;
+/// Nothing is made anew on, or moved to, a disk that would be this full with it: files that are there grow,
+/// and the rest keeps an overwrite from finding no block.
+pub const FILL_PERCENT_MAX: u64 = 85;
+/// A newcomer whose disk or node is away for so long is given up, and another place is looked for.
+pub const NEWCOMER_PATIENCE_MS: u64 = 60_000;
+/// Targets that are looked at for the list of those without a place, which each status tells anew.
+pub const STUCK_LOOKED_AT: usize = 1_024;
 /// A chain settles within a few decisions; more would be an oscillation, which is a bug.
 pub(super) const DECISIONS_MAX: u32 = 8;

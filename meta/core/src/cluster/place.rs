@@ -5,10 +5,13 @@
 //! share the work of its recovery (a balanced incomplete block design has all pairs equal; most
 //! numbers of nodes have none, so a greedy choice and a few rounds of exchanges come near).
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use ff2_proto::{NodeId, Routing, pb};
-use pb::NodeRole;
+use pb::{NodeRole, PublicState};
 
 use super::limits;
 
@@ -17,8 +20,10 @@ use super::limits;
 pub struct PlaceableDisk {
     pub node: NodeId,
     pub uuid: Vec<u8>,
-    /// Targets that it has already.
+    /// Targets that it has already, but for those on their way out.
     pub targets: u32,
+    /// Of these, those that do not serve yet.
+    pub coming: u32,
 }
 
 /// Why no placement exists.
@@ -39,16 +44,23 @@ pub enum PlaceError {
 
 /// Working disks of nodes that are alive and not draining.
 pub fn placeable_disks(routing: &Routing) -> Vec<PlaceableDisk> {
-    let mut used: BTreeMap<(u32, &[u8]), u32> = BTreeMap::new();
-    for target in routing.targets.values().filter(|target| target.chain != 0) {
-        *used.entry((target.node, target.disk_uuid.as_ref())).or_default() += 1;
+    let in_chains = || routing.targets.values().filter(|target| target.chain != 0);
+    let replaced: BTreeSet<u64> = in_chains().map(|target| target.replaces).collect();
+    let mut used: BTreeMap<(u32, &[u8]), (u32, u32)> = BTreeMap::new();
+    for target in in_chains().filter(|t| !t.leaving && !replaced.contains(&t.id)) {
+        let (targets, coming) = used.entry((target.node, target.disk_uuid.as_ref())).or_default();
+        let serves = matches!(target.public_state(), PublicState::Serving | PublicState::Lastsrv);
+        *targets += 1;
+        *coming += u32::from(!serves);
     }
     let may = |node: &&pb::Node| node.role() == NodeRole::Storaged && node.alive && !node.draining;
     let mut disks = Vec::new();
     for node in routing.nodes.values().filter(may) {
         for disk in node.disks.iter().filter(|disk| !disk.failed) {
-            let targets = used.get(&(node.id, disk.uuid.as_ref())).copied().unwrap_or(0);
-            disks.push(PlaceableDisk { node: NodeId(node.id), uuid: disk.uuid.to_vec(), targets });
+            let (targets, coming) =
+                used.get(&(node.id, disk.uuid.as_ref())).copied().unwrap_or_default();
+            let uuid = disk.uuid.to_vec();
+            disks.push(PlaceableDisk { node: NodeId(node.id), uuid, targets, coming });
         }
     }
     disks

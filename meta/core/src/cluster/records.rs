@@ -43,6 +43,7 @@ pub(super) fn load(kv: &dyn KvRead) -> (Routing, pb::ClusterRecord) {
         cluster_id: record.bootstrap.as_ref().map(|b| b.cluster_id.clone()).unwrap_or_default(),
         revoked_tokens: record.revoked_tokens.clone(),
         scrub_round: record.scrub_round,
+        rebalancing: record.rebalancing,
         ..Routing::default()
     };
     all(kv, NODE, |n: pb::Node| drop(routing.nodes.insert(NodeId(n.id), n)));

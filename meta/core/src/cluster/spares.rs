@@ -10,7 +10,12 @@ use std::collections::BTreeMap;
 use ff2_proto::{Routing, TargetId, pb, routing::ChainExt};
 use pb::{NodeRole, PublicState};
 
-use super::{PlaceableDisk, limits, placeable_disks};
+use super::{
+    destination::{Places, Wanted},
+    leave::is_to_leave,
+    limits,
+    space::Space,
+};
 
 /// Since when members are away, by a leader's clock in milliseconds.
 #[derive(Debug, Default)]
@@ -26,6 +31,7 @@ impl Spares {
         now: u64,
         after_ms: u64,
         routing: &Routing,
+        space: impl Fn() -> Space,
     ) -> Option<pb::ReplaceTarget> {
         let away = |id: &TargetId| {
             let target = routing.targets.get(id);
@@ -40,13 +46,21 @@ impl Spares {
         if is_outage(routing) || copies(routing, is_late) >= limits::SPARES_AT_ONCE {
             return None;
         }
-        let mut overdue = self.away_since.iter().filter(|(_, since)| overdue(since));
-        overdue.find_map(|(id, _)| replacement(routing, *id))
+        let mut overdue = self
+            .away_since
+            .iter()
+            .filter(|(_, since)| overdue(since))
+            .map(|(id, _)| *id)
+            .peekable();
+        overdue.peek()?;
+        let space = space();
+        let places = Places::new(routing, &space);
+        overdue.find_map(|id| replacement(routing, &places, id))
     }
 }
 
 /// More than a quarter of the storage nodes are away.
-fn is_outage(routing: &Routing) -> bool {
+pub(super) fn is_outage(routing: &Routing) -> bool {
     let nodes = || routing.nodes.values().filter(|node| node.role() == NodeRole::Storaged);
     nodes().filter(|node| !node.alive).count() * 4 > nodes().count()
 }
@@ -69,19 +83,19 @@ fn copies(routing: &Routing, is_late: impl Fn(&TargetId) -> bool) -> usize {
     members.filter(is_new).count()
 }
 
-/// A disk for it on a node that has no other member of the chain: that with the fewest targets.
-fn replacement(routing: &Routing, id: TargetId) -> Option<pb::ReplaceTarget> {
+/// A disk for it on a node that has no other member of the chain. A member that leaves, and one that comes to
+/// take its place, are not made anew: see [`super::moves`].
+fn replacement(routing: &Routing, places: &Places<'_>, id: TargetId) -> Option<pb::ReplaceTarget> {
     let target = routing.targets.get(&id)?;
     let chain = routing.chains.get(&target.chain.into())?;
     chain.serving().next()?;
-    let others = || chain.members.iter().filter(|member| member.target != id.0);
-    let is_free = |disk: &PlaceableDisk| {
-        let is_its_own = disk.uuid[..] == target.disk_uuid[..];
-        !is_its_own && others().all(|member| member.node != disk.node.0)
-    };
-    let disks = placeable_disks(routing).into_iter().filter(is_free);
-    let disk = disks.min_by_key(|disk| (disk.targets, disk.node))?;
-    Some(pb::ReplaceTarget { target: id.0, node: disk.node.0, disk_uuid: disk.uuid.into() })
+    if target.replaces != 0 || is_to_leave(routing, chain, target) {
+        return None;
+    }
+    let wanted = Wanted { chain, instead_of: Some(target) };
+    let disk = places.destination(&wanted, |_| true).ok()??;
+    let disk_uuid = disk.uuid.clone().into();
+    Some(pb::ReplaceTarget { target: id.0, node: disk.node.0, disk_uuid })
 }
 
 #[cfg(test)]
@@ -103,20 +117,22 @@ mod tests {
     fn what_a_dead_node_held_is_made_anew_on_others() {
         let mut cluster = Cluster::serving(5, 3, 10);
         let mut spares = Spares::default();
-        assert_eq!(spares.tick(0, AFTER, &cluster.routing()), None);
+        assert_eq!(spares.tick(0, AFTER, &cluster.routing(), Space::default), None);
         cluster.nodes_changed(&[101], &[]);
-        assert_eq!(spares.tick(1_000, AFTER, &cluster.routing()), None);
-        assert_eq!(spares.tick(60_999, AFTER, &cluster.routing()), None);
+        assert_eq!(spares.tick(1_000, AFTER, &cluster.routing(), Space::default), None);
+        assert_eq!(spares.tick(60_999, AFTER, &cluster.routing(), Space::default), None);
         let lost = offline(&cluster.routing());
         assert!(lost > 0);
         for _ in 0..lost {
-            let fact = spares.tick(61_000, AFTER, &cluster.routing()).expect("one is left");
+            let fact = spares
+                .tick(61_000, AFTER, &cluster.routing(), Space::default)
+                .expect("one is left");
             let node = fact.node;
             cluster.ok(Fact::ReplaceTarget(fact));
             cluster.report(node);
             cluster.report_complete(node);
         }
-        assert_eq!(spares.tick(900_000, AFTER, &cluster.routing()), None);
+        assert_eq!(spares.tick(900_000, AFTER, &cluster.routing(), Space::default), None);
         let routing = cluster.routing();
         assert_eq!(offline(&routing), 0);
         for chain in routing.chains.values() {
@@ -133,16 +149,16 @@ mod tests {
         let mut cluster = Cluster::serving(5, 3, 10);
         let mut spares = Spares::default();
         cluster.nodes_changed(&[101], &[]);
-        assert_eq!(spares.tick(0, AFTER, &cluster.routing()), None);
+        assert_eq!(spares.tick(0, AFTER, &cluster.routing(), Space::default), None);
         cluster.nodes_changed(&[], &[101]);
         cluster.report(101);
         // One chain after the other, as its member is complete as of the newest version.
         cluster.report_complete(101);
         assert_eq!(offline(&cluster.routing()), 0);
-        assert_eq!(spares.tick(59_000, AFTER, &cluster.routing()), None);
+        assert_eq!(spares.tick(59_000, AFTER, &cluster.routing(), Space::default), None);
         cluster.nodes_changed(&[101], &[]);
-        assert_eq!(spares.tick(61_000, AFTER, &cluster.routing()), None);
-        assert!(spares.tick(121_000, AFTER, &cluster.routing()).is_some());
+        assert_eq!(spares.tick(61_000, AFTER, &cluster.routing(), Space::default), None);
+        assert!(spares.tick(121_000, AFTER, &cluster.routing(), Space::default).is_some());
     }
 
     #[test]
@@ -150,16 +166,28 @@ mod tests {
         let mut spares = Spares::default();
         let mut cluster = Cluster::serving(5, 3, 10);
         cluster.nodes_changed(&[101, 102], &[]);
-        spares.tick(0, AFTER, &cluster.routing());
-        assert_eq!(spares.tick(AFTER, AFTER, &cluster.routing()), None, "two of five are away");
+        spares.tick(0, AFTER, &cluster.routing(), Space::default);
+        assert_eq!(
+            spares.tick(AFTER, AFTER, &cluster.routing(), Space::default),
+            None,
+            "two of five are away"
+        );
         let mut cluster = Cluster::serving(4, 1, 4);
         cluster.nodes_changed(&[101], &[]);
-        spares.tick(0, AFTER, &cluster.routing());
-        assert_eq!(spares.tick(AFTER, AFTER, &cluster.routing()), None, "nobody else has it");
+        spares.tick(0, AFTER, &cluster.routing(), Space::default);
+        assert_eq!(
+            spares.tick(AFTER, AFTER, &cluster.routing(), Space::default),
+            None,
+            "nobody else has it"
+        );
         let mut cluster = Cluster::serving(4, 4, 4);
         cluster.nodes_changed(&[101], &[]);
-        spares.tick(0, AFTER, &cluster.routing());
-        assert_eq!(spares.tick(AFTER, AFTER, &cluster.routing()), None, "each node has one");
+        spares.tick(0, AFTER, &cluster.routing(), Space::default);
+        assert_eq!(
+            spares.tick(AFTER, AFTER, &cluster.routing(), Space::default),
+            None,
+            "each node has one"
+        );
     }
 
     #[test]
@@ -167,17 +195,17 @@ mod tests {
         let mut cluster = Cluster::serving(5, 3, 40);
         let mut spares = Spares::default();
         cluster.nodes_changed(&[101], &[]);
-        spares.tick(0, AFTER, &cluster.routing());
+        spares.tick(0, AFTER, &cluster.routing(), Space::default);
         let lost = offline(&cluster.routing());
         assert!(lost > limits::SPARES_AT_ONCE);
         let mut replaced = 0;
-        while let Some(fact) = spares.tick(AFTER, AFTER, &cluster.routing()) {
+        while let Some(fact) = spares.tick(AFTER, AFTER, &cluster.routing(), Space::default) {
             cluster.ok(Fact::ReplaceTarget(fact));
             replaced += 1;
         }
         assert_eq!(replaced, limits::SPARES_AT_ONCE);
         // None of them was made: the disks that were chosen do not hold up the rest for ever.
         let late = 2 * AFTER;
-        assert!(spares.tick(late, AFTER, &cluster.routing()).is_some());
+        assert!(spares.tick(late, AFTER, &cluster.routing(), Space::default).is_some());
     }
 }

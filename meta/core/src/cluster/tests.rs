@@ -60,7 +60,11 @@ impl Cluster {
         reply
     }
 
-    fn refused(&mut self, fact: Fact) -> Code {
+    pub(super) fn join(&mut self, number: u32) {
+        self.ok(Fact::Join(new_node(number)));
+    }
+
+    pub(super) fn refused(&mut self, fact: Fact) -> Code {
         let before = (self.kv.hash(), self.routing().version);
         let reply = self.apply(fact);
         assert_eq!(before, (self.kv.hash(), self.routing().version), "a refusal changes nothing");
@@ -86,7 +90,8 @@ impl Cluster {
     /// What a node says whose stores are all there.
     pub(super) fn report_of(&self, node: u32) -> Vec<pb::TargetReport> {
         let routing = self.routing();
-        let mine = routing.targets.values().filter(|target| target.node == node);
+        let mine =
+            routing.targets.values().filter(|target| target.node == node && target.chain != 0);
         mine.map(|target| pb::TargetReport {
             target: target.id,
             local_state: LocalState::Online.into(),

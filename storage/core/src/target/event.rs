@@ -93,6 +93,9 @@ pub enum Input<P> {
     SyncRate {
         bytes_per_s: u64,
     },
+    /// The chain is to do without this member: it answers no reads while the number is not 0, which the
+    /// report repeats. It goes on taking updates, and with 0 it answers again.
+    Retire(u64),
     /// The disk is gone: the target stops serving until the process starts again.
     Failed(Status),
 }

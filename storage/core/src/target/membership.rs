@@ -1,12 +1,18 @@
 //! What a new chain version, or the loss of the disk, does to everything in progress.
 
-use ff2_proto::{ChainVersion, ChunkId, Code, Status, pb, routing::ChainExt};
+use ff2_proto::{
+    ChainVersion, ChunkId, Code, Status,
+    marks::{Mark, reached},
+    pb,
+    routing::ChainExt,
+};
 use pb::{LocalState, PublicState};
 
 use super::{
     Now, Outputs, Target,
     event::{Output, Reply},
     live::{Ask, AskKind, Hop, WaitingUpdate},
+    retired,
     types::{CallId, Report, Role},
 };
 use crate::{limits, resync::Resync};
@@ -140,6 +146,22 @@ impl<P: Clone> Target<P> {
         out.push(Output::Changed);
     }
 
+    /// Begins or ends the retirement. Who waits for a read is sent to another member.
+    pub(super) fn retire(&mut self, number: u64, out: &mut Outputs<P>) {
+        if self.retired == number {
+            return;
+        }
+        reached(if number == 0 { Mark::MemberStays } else { Mark::MemberRetires });
+        self.retired = number;
+        if number != 0 {
+            let chunks: Vec<ChunkId> = self.live.keys().copied().collect();
+            for chunk in chunks {
+                self.refuse_asks(chunk, &retired(), |ask| ask.kind == AskKind::Read, out);
+            }
+        }
+        out.push(Output::Changed);
+    }
+
     /// Sends away the asks that `which` names.
     pub(super) fn refuse_asks(
         &mut self,
@@ -167,6 +189,7 @@ impl<P: Clone> Target<P> {
             sync_done_chunks: self.sync_done_chunks,
             sync_total_chunks: self.sync_total_chunks,
             waiting_for: String::new(),
+            retired: self.retired,
         };
         if let Some(status) = &self.failed {
             report.local_state = LocalState::LocalOffline;

@@ -24,7 +24,7 @@ use crate::limits;
 
 impl<P: Clone> Target<P> {
     pub(super) fn on_read(&mut self, now: Now, call: CallId, chunk: ChunkId, out: &mut Outputs<P>) {
-        if let Err(status) = self.may_serve(now) {
+        if let Err(status) = self.may_read(now) {
             reply_read(call, Err(status), out);
             return;
         }
@@ -138,7 +138,7 @@ impl<P: Clone> Target<P> {
         out: &mut Outputs<P>,
     ) {
         let (chunk, since) = self.reading.remove(&call).expect("a read is done once");
-        let mut checked = self.may_serve(now);
+        let mut checked = self.may_read(now);
         if checked.is_ok() && since != self.serving_since {
             checked = Err(self.stale("the target left the chain during the read"));
         }
@@ -257,7 +257,7 @@ impl<P: Clone> Target<P> {
         limit: u32,
         out: &mut Outputs<P>,
     ) {
-        let result = self.may_serve(now).and_then(|()| self.list(from, limit));
+        let result = self.may_read(now).and_then(|()| self.list(from, limit));
         out.push(Output::Reply { call, reply: Reply::List(result) });
     }
 

@@ -240,6 +240,8 @@ pub struct Report {
     pub sync_done_chunks: u64,
     pub sync_total_chunks: u64,
     pub waiting_for: String,
+    /// The number of the retirement that it keeps to; 0: none.
+    pub retired: u64,
 }
 
 /// The part of a target in its chain.

@@ -7,6 +7,7 @@ use ff2_proto::{Code, Status, TargetId, pb};
 use super::{Asked, CALL_TIMEOUT, Storaged};
 use crate::{
     message::{Answer, Call},
+    mutation::Mutation,
     net::Place,
     world::Context,
 };
@@ -21,11 +22,14 @@ impl Storaged {
         let node = self.node;
         let generations = self.generations.clone();
         let disk = self.disk_record();
+        let lies = self.mutation == Some(Mutation::Retire);
         let running = self.running();
         running.reporting = true;
         running.heartbeat_at = cx.now + running.heartbeat;
         let sent = cx.now;
         let (asked, call) = if running.joined {
+            let retiring =
+                |id| running.routing.targets.get(&id).map_or(0, |target| target.retiring);
             let targets = running
                 .targets
                 .values()
@@ -36,6 +40,7 @@ impl Storaged {
                         local_state: report.local_state.into(),
                         generation: generations[&target.id()],
                         chain_version: report.chain_version,
+                        retired: if lies { retiring(target.id()) } else { report.retired },
                         ..Default::default()
                     }
                 })
@@ -89,8 +94,10 @@ impl Storaged {
         let known: Vec<TargetId> = self.disks.keys().copied().collect();
         for id in known {
             let Some(target) = self.running().routing.targets.get(&id).cloned() else { continue };
-            assert_eq!(target.node, node, "targets do not move between nodes");
-            self.open(&target, Vec::new());
+            if target.chain != 0 {
+                assert_eq!(target.node, node, "a target stays on its node until it is given up");
+                self.open(&target, Vec::new());
+            }
         }
         self.follow_routing(cx);
     }

@@ -103,8 +103,8 @@ impl World {
         }
     }
 
-    /// Damages what one replica wrote, if another that serves has the same: all damage that there is at a
-    /// time is on one node.
+    /// Damages what one replica wrote, if another that serves and stays has the same: all damage that there is at a
+    /// time is on one node. Nor is there any while chains are to have fewer replicas.
     fn damage(&mut self, place: Place, damage: Damage) {
         let node = index_of(&STORAGEDS, place).expect("damage is for storage nodes");
         let elsewhere = self.storageds.iter().any(|s| s.place != place && s.is_damaged());
@@ -123,14 +123,22 @@ impl World {
         self.storageds[node].disks.insert(target, disk);
     }
 
-    /// Another member of the target's chain, which serves at this moment.
+    /// Another member of the target's chain, which serves at this moment and does not leave.
     fn other_that_serves(&self, place: Place, target: TargetId) -> Option<TargetId> {
         let routing = self.routing()?;
+        if !self.wishes.none_is_to_shrink(&routing) {
+            return None;
+        }
+        let stays = |member: &pb::ChainMember| {
+            let mut targets = routing.targets.values().filter(|other| other.chain != 0);
+            targets.all(|other| other.replaces != member.target)
+        };
         let chain = routing.targets.get(&target)?.chain;
         let members = routing.chains.get(&ChainId(chain))?.members.iter();
         let serves = |member: &&pb::ChainMember| {
             let node = self.storageds.iter().find(|s| s.node == member.node);
             member.state() == pb::PublicState::Serving
+                && stays(member)
                 && node.is_some_and(|s| {
                     s.place != place && self.has_lease(s) && s.serves(TargetId(member.target))
                 })
@@ -146,8 +154,12 @@ impl World {
             let storaged = self.storageds.iter().find(|s| s.node == member.node);
             storaged.is_some_and(|storaged| storaged.place == place)
         };
+        // The one whose clock strays proves nothing by its lease.
         let is_well = |s: &Storaged| {
-            s.place != place && self.will_have_lease(s, LEFT_OF_LEASE) && !s.is_damaged()
+            s.place != place
+                && self.clocks.stray != Some(s.place)
+                && self.will_have_lease(s, LEFT_OF_LEASE)
+                && !s.is_damaged()
         };
         let serves = |member: &pb::ChainMember| {
             let mut others = self.storageds.iter().filter(|s| s.node == member.node);

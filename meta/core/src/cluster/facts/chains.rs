@@ -16,6 +16,13 @@ use crate::cluster::{
 /// this one, and chain replication rests on a successor never being ahead.
 pub(super) fn revive(fact: &pb::ReviveChain, edit: &mut Edit<'_>) -> Answer {
     let mut chain = check(fact, edit)?;
+    // Whoever was to come or to go: the members that there are now begin anew, and the leader counts them.
+    for member in &chain.members {
+        let target = edit.routing().targets.get(&TargetId(member.target)).cloned();
+        if let Some(target) = target.filter(|target| target.replaces != 0 || target.leaving) {
+            edit.put_target(pb::Target { replaces: 0, leaving: false, ..target });
+        }
+    }
     for member in chain.members.clone() {
         let target = edit.routing().targets.get(&TargetId(member.target)).cloned();
         let mut target = target.expect("members exist");

@@ -5,7 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use ff2_proto::{ChainId, NodeId, Status, TargetId, pb, status::Code};
 use pb::{LocalState, NodeRole, PublicState};
 
-use super::{Answer, check_text, invalid, not_found, targets::give_up};
+use super::{
+    Answer, check_text, invalid,
+    moves::{abandon_moves, rejudge, take_out},
+    not_found,
+};
 use crate::cluster::{
     chain::Observation,
     edit::Edit,
@@ -128,6 +132,7 @@ pub(super) fn targets_reported(fact: &pb::TargetsReported, edit: &mut Edit<'_>) 
         if next.generation == 0 && seen != Observation::Gone {
             next.generation = report.generation;
         }
+        next.retired |= target.retiring != 0 && report.retired == target.retiring;
         fresh.insert(TargetId(report.target), (seen, report.generation));
         chains.insert(ChainId(target.chain));
         if next != *target {
@@ -138,13 +143,17 @@ pub(super) fn targets_reported(fact: &pb::TargetsReported, edit: &mut Edit<'_>) 
     Ok(pb::ClusterReply::default())
 }
 
-/// A draining node keeps what it has and gets nothing new.
+/// A draining node gets nothing new, and its leader moves what it has to others. When that is taken back,
+/// what has not come far enough to serve elsewhere stays.
 pub(super) fn set_draining(fact: &pb::SetDraining, edit: &mut Edit<'_>) -> Answer {
     let Some(node) = edit.routing().nodes.get(&NodeId(fact.node)).cloned() else {
         return Err(not_found(format!("there is no node {}", fact.node)));
     };
     if node.draining != fact.draining {
         edit.put_node(pb::Node { draining: fact.draining, ..node });
+        if !fact.draining {
+            abandon_moves(|source| source.node == fact.node, edit);
+        }
     }
     Ok(pb::ClusterReply::default())
 }
@@ -174,13 +183,9 @@ pub(super) fn remove(fact: &pb::RemoveNode, edit: &mut Edit<'_>) -> Answer {
         return Err(Status::new(Code::Busy, detail));
     }
     for target in targets {
-        let chain = edit.routing().chains.get(&ChainId(target.chain)).cloned();
-        if let Some(mut chain) = chain {
-            chain.members.retain(|member| member.target != target.id);
-            chain.version += 1;
-            edit.put_chain(chain);
-        }
-        give_up(target, edit);
+        let chain = ChainId(target.chain);
+        take_out(target, edit);
+        rejudge(chain, edit);
     }
     edit.put_node(pb::Node {
         id: node.id,

@@ -1,10 +1,10 @@
 //! Targets that are given up, and those that take their place.
 
-use ff2_proto::{ChainId, NodeId, Status, TargetId, pb, status::Code};
-use pb::{LocalState, NodeRole, PublicState};
+use ff2_proto::{ChainId, Status, TargetId, pb, status::Code};
+use pb::{LocalState, PublicState};
 
-use super::{Answer, invalid, not_found};
-use crate::cluster::edit::Edit;
+use super::{Answer, invalid, moves::check_disk, not_found};
+use crate::cluster::{edit::Edit, leave::newcomer_for};
 
 /// Puts a new target in the place of an offline one, while others serve. It begins offline and
 /// without a store; when its node has made one, it waits, syncs and serves as any that comes back.
@@ -37,6 +37,8 @@ pub(super) fn exchange(
         disk_uuid: place.disk_uuid,
         public_state: PublicState::Offline.into(),
         local_state: LocalState::LocalOffline.into(),
+        // What the old one was to replace, the new one is.
+        replaces: old.replaces,
         ..Default::default()
     });
     give_up(old, edit);
@@ -56,6 +58,10 @@ fn check(fact: &pb::ReplaceTarget, edit: &Edit<'_>) -> Result<(pb::Target, pb::C
         let detail = format!("target {} is not offline: stop its node first", old.id);
         return Err(Status::new(Code::Busy, detail));
     }
+    if let Some(newcomer) = newcomer_for(routing, &chain, old.id) {
+        let detail = format!("target {} takes the place of {} already", newcomer.id, old.id);
+        return Err(invalid(detail));
+    }
     if chain.members.iter().all(|member| member.state() != PublicState::Serving) {
         let detail = format!("chain {} serves nothing: there is nothing to copy from", chain.id);
         return Err(Status::new(Code::Busy, detail));
@@ -65,35 +71,27 @@ fn check(fact: &pb::ReplaceTarget, edit: &Edit<'_>) -> Result<(pb::Target, pb::C
         let detail = format!("node {} holds another member of chain {}", fact.node, chain.id);
         return Err(invalid(detail));
     }
-    check_disk(fact, edit)?;
+    check_disk(fact.node, &fact.disk_uuid, edit)?;
     Ok((old, chain))
 }
 
-fn check_disk(fact: &pb::ReplaceTarget, edit: &Edit<'_>) -> Result<(), Status> {
-    let node = edit.routing().nodes.get(&NodeId(fact.node));
-    let Some(node) = node.filter(|node| node.role() == NodeRole::Storaged) else {
-        return Err(not_found(format!("there is no storage node {}", fact.node)));
-    };
-    if node.draining {
-        return Err(invalid(format!("node {} is draining and gets nothing new", fact.node)));
-    }
-    match node.disks.iter().find(|disk| disk.uuid == fact.disk_uuid) {
-        Some(disk) if disk.failed => {
-            Err(invalid(format!("disk {} of node {} has failed", disk.index, fact.node)))
-        }
-        Some(_) => Ok(()),
-        None => Err(not_found(format!("node {} has no such disk", fact.node))),
-    }
-}
-
 /// The record of a target that is in no chain any more stays, so that every copy of the routing
-/// learns of it, and its node drops the store.
+/// learns of it, and its node drops the store. A newcomer that was to replace it is a member as any.
 pub(super) fn give_up(target: pb::Target, edit: &mut Edit<'_>) {
+    let chain = edit.routing().chains.get(&ChainId(target.chain));
+    let newcomer = chain.and_then(|chain| newcomer_for(edit.routing(), chain, target.id));
+    if let Some(newcomer) = newcomer.cloned() {
+        edit.put_target(pb::Target { replaces: 0, ..newcomer });
+    }
     edit.put_target(pb::Target {
         chain: 0,
         node: 0,
         public_state: PublicState::Offline.into(),
         local_state: LocalState::LocalOffline.into(),
+        replaces: 0,
+        leaving: false,
+        retiring: 0,
+        retired: false,
         ..target
     });
 }

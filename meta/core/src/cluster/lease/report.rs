@@ -30,6 +30,9 @@ fn is_news(routing: &Routing, node: u32, report: &pb::TargetReport) -> bool {
         return false;
     }
     let Some(seen) = observe_report(routing, report) else { return false };
+    if target.retiring != 0 && report.retired == target.retiring && !target.retired {
+        return true;
+    }
     let waits_for_old = target.public_state() == PublicState::Lastsrv;
     match seen {
         Observation::Complete if target.public_state() == PublicState::Syncing => true,

@@ -7,6 +7,7 @@ fn disks(nodes: u32, disks_each: u8) -> Vec<PlaceableDisk> {
         node: NodeId(node),
         uuid: vec![node as u8, index],
         targets: 0,
+        coming: 0,
     };
     (1..=nodes).flat_map(|node| (0..disks_each).map(move |index| disk(node, index))).collect()
 }
@@ -129,5 +130,5 @@ fn only_living_storage_nodes_with_working_disks_are_placeable() {
         routing.nodes.insert(NodeId(node.id), node);
     }
     let disks = placeable_disks(&routing);
-    assert_eq!(disks, [PlaceableDisk { node: NodeId(1), uuid: vec![1], targets: 0 }]);
+    assert_eq!(disks, [PlaceableDisk { node: NodeId(1), uuid: vec![1], targets: 0, coming: 0 }]);
 }
