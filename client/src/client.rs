@@ -244,6 +244,7 @@ impl Shared {
             task.abort();
         }
         self.watch.stop();
+        self.coherence.stop();
     }
 }
 

@@ -131,10 +131,9 @@ impl Coherence {
         self.state.lock().held.invalidate(inodes)
     }
 
-    /// Whether the namespace will tell before somebody else changes the inode.
-    pub(crate) fn is_held(&self, inode: InodeId) -> bool {
-        let state = self.state.lock();
-        state.held.lasts(self.now(), inode) > Duration::ZERO
+    /// The listener hears no more.
+    pub(crate) fn stop(&self) {
+        *self.listener.lock() = None;
     }
 
     /// Has the listener drop what it caches of these; `None`: there is none.

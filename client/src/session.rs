@@ -263,7 +263,7 @@ impl Shared {
                 }
                 Ok(mut reply) => {
                     self.coherence.take(since, &mut reply);
-                    self.learn(&op, &reply);
+                    self.learn(cred, &op, &reply);
                     return Ok(reply);
                 }
                 failure => return failure,
@@ -302,7 +302,7 @@ impl Shared {
                 Ok((mut reply, session)) => {
                     self.coherence.changed(&reply);
                     self.coherence.take(since, &mut reply);
-                    self.learn(&op, &reply);
+                    self.learn(cred, &op, &reply);
                     unforeseen.is_known = !matches!(op, Op::Rename(_) | Op::Link(_));
                     return Ok((reply, session));
                 }

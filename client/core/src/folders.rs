@@ -3,6 +3,10 @@
 //! Each folder is known in one version. Whoever asks must compare it with the version whose callback is
 //! held: what was learnt from an answer that an invalidation overtook is then not taken for the truth. A
 //! version that does not follow the one before by a change of this client leaves nothing known of the names.
+//! Attributes of what they name are kept beside, each valid in the version whose callback is held.
+//!
+//! Who looks up one name after the other will look up the next: then whole pages of the folder are asked for
+//! ahead, as long as enough of what came before was used.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +19,19 @@ use ff2_proto::{
 const FOLDERS_MAX: usize = 4_096;
 /// Names of all folders together, likewise.
 const NAMES_MAX: usize = 262_144;
+/// Attributes of files: some megabytes.
+const ATTRS_MAX: usize = 65_536;
+/// Names that are looked up before any is asked for ahead.
+const AHEAD_AFTER: u32 = 8;
+/// Of the names of earlier pages one in so many must have been used.
+const AHEAD_USED: u32 = 4;
 
 #[derive(Debug, Default)]
 pub struct Folders {
     known: BTreeMap<InodeId, Folder>,
     names: usize,
+    /// Of what is no folder.
+    attrs: BTreeMap<InodeId, pb::Attr>,
 }
 
 #[derive(Debug)]
@@ -28,6 +40,31 @@ struct Folder {
     /// Names that are not listed are not there.
     is_complete: bool,
     names: BTreeMap<Vec<u8>, Name>,
+    ahead: Ahead,
+}
+
+/// Pages that are asked for ahead.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ahead {
+    looked_up: u32,
+    after: u64,
+    is_on_its_way: bool,
+    is_over: bool,
+    named: u32,
+    used: u32,
+    /// All pages so far were of this version.
+    whole: Option<u64>,
+}
+
+/// A page that came.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// Of the folder.
+    pub version: u64,
+    pub names: usize,
+    /// Cookie of the last one.
+    pub last: u64,
+    pub is_end: bool,
 }
 
 /// What is known of a name.
@@ -38,8 +75,10 @@ pub enum Name {
 }
 
 impl Folders {
-    pub fn attr(&self, folder: InodeId) -> Option<&pb::Attr> {
-        self.known.get(&folder).map(|folder| &folder.attr)
+    /// Of a folder or of what one names.
+    pub fn attr(&self, inode: InodeId) -> Option<&pb::Attr> {
+        let folder = self.known.get(&inode).map(|folder| &folder.attr);
+        folder.or_else(|| self.attrs.get(&inode))
     }
 
     pub fn name(&self, folder: InodeId, name: &[u8]) -> Option<Name> {
@@ -51,6 +90,10 @@ impl Folders {
     /// The namespace said this, with a callback. An older answer changes nothing.
     pub fn learn(&mut self, attr: &pb::Attr) {
         if attr.kind() != FileKind::Directory {
+            if self.attrs.len() >= ATTRS_MAX {
+                self.attrs.clear();
+            }
+            self.attrs.insert(InodeId(attr.inode), *attr);
             return;
         }
         let known = self.known.get_mut(&InodeId(attr.inode));
@@ -92,7 +135,46 @@ impl Folders {
         }
     }
 
+    /// A name was asked for, and is there. The cookie behind which a page is to be asked for ahead, if one
+    /// is: say with [`Folders::page`] what came of it.
+    pub fn looked_up(&mut self, folder: InodeId) -> Option<u64> {
+        let ahead = &mut self.known.get_mut(&folder)?.ahead;
+        ahead.looked_up += 1;
+        let is_time = ahead.looked_up >= AHEAD_AFTER && ahead.used * AHEAD_USED >= ahead.named;
+        if !is_time || ahead.is_over || std::mem::replace(&mut ahead.is_on_its_way, true) {
+            return None;
+        }
+        Some(ahead.after)
+    }
+
+    /// A name that was known was looked up.
+    pub fn used(&mut self, folder: InodeId) {
+        if let Some(folder) = self.known.get_mut(&folder) {
+            folder.ahead.used += 1;
+        }
+    }
+
+    /// What became of a page that was asked for; `None`: it did not come.
+    pub fn page(&mut self, folder: InodeId, page: Option<Page>) {
+        let Some(folder) = self.known.get_mut(&folder) else { return };
+        let ahead = &mut folder.ahead;
+        ahead.is_on_its_way = false;
+        let Some(page) = page else {
+            ahead.is_over = true;
+            return;
+        };
+        let is_first = std::mem::replace(&mut ahead.after, page.last) == 0;
+        let is_whole = is_first || ahead.whole == Some(page.version);
+        ahead.whole = is_whole.then_some(page.version);
+        ahead.named = ahead.named.saturating_add(u32::try_from(page.names).unwrap_or(u32::MAX));
+        ahead.is_over = page.is_end;
+        if page.is_end && ahead.whole == Some(folder.attr.version) {
+            folder.is_complete = true;
+        }
+    }
+
     pub fn forget(&mut self, folder: InodeId) {
+        self.attrs.remove(&folder);
         if let Some(folder) = self.known.remove(&folder) {
             self.names -= folder.names.len();
         }
@@ -116,7 +198,7 @@ impl Folders {
 
 impl Folder {
     fn new(attr: pb::Attr) -> Self {
-        Self { attr, is_complete: false, names: BTreeMap::new() }
+        Self { attr, is_complete: false, names: BTreeMap::new(), ahead: Ahead::default() }
     }
 
     fn know(&mut self, names: &mut usize, name: &[u8], is: Name) {
@@ -170,6 +252,37 @@ mod tests {
         assert_eq!(folders.attr(FOLDER).unwrap().version, 7);
         folders.learn(&attr(9));
         assert_eq!((folders.name(FOLDER, b"c"), folders.names), (None, 0));
+    }
+
+    #[test]
+    fn who_looks_up_many_names_gets_the_next_ahead() {
+        let mut folders = Folders::default();
+        folders.learn(&attr(1));
+        let page = |names, last, is_end| Some(Page { version: 1, names, last, is_end });
+        for _ in 1..AHEAD_AFTER {
+            assert_eq!(folders.looked_up(FOLDER), None);
+        }
+        assert_eq!(folders.looked_up(FOLDER), Some(0));
+        assert_eq!(folders.looked_up(FOLDER), None, "it is on its way");
+        folders.page(FOLDER, page(100, 102, false));
+        assert_eq!(folders.looked_up(FOLDER), None, "none of it was used");
+        (0..25).for_each(|_| folders.used(FOLDER));
+        assert_eq!(folders.looked_up(FOLDER), Some(102));
+        folders.page(FOLDER, page(1, 103, true));
+        assert_eq!(folders.name(FOLDER, b"x"), Some(Name::Absent), "all pages were of one version");
+        assert_eq!(folders.looked_up(FOLDER), None, "there is nothing behind it");
+        // Changed between two pages.
+        folders.learn(&attr(5));
+        assert_eq!((1..=AHEAD_AFTER).find_map(|_| folders.looked_up(FOLDER)), Some(0));
+        folders.page(FOLDER, Some(Page { version: 4, names: 1, last: 3, is_end: false }));
+        folders.used(FOLDER);
+        assert_eq!(folders.looked_up(FOLDER), Some(3));
+        folders.page(FOLDER, Some(Page { version: 5, names: 1, last: 4, is_end: true }));
+        assert_eq!(folders.name(FOLDER, b"x"), None);
+        folders.learn(&attr(6));
+        assert_eq!((1..=AHEAD_AFTER).find_map(|_| folders.looked_up(FOLDER)), Some(0));
+        folders.page(FOLDER, None);
+        assert_eq!(folders.looked_up(FOLDER), None, "whoever may not list it");
     }
 
     #[test]

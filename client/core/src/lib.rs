@@ -35,7 +35,7 @@ pub mod two_classes;
 pub mod write_plan;
 
 pub use callbacks::HeldCallbacks;
-pub use folders::{Folders, Name};
+pub use folders::{Folders, Name, Page};
 pub use health::TargetHealth;
 pub use holds::OpenInodes;
 pub use inline::InlineWrites;

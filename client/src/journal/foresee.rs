@@ -104,10 +104,10 @@ impl Shared {
             }
             _ => {}
         }
-        if let Some(attr) = reply.attr.filter(|_| made.is_some())
-            && attr.kind() == FileKind::Directory
-        {
-            state.folders.made(&attr);
+        match &reply.attr {
+            Some(attr) if attr.kind() != FileKind::Directory => state.folders.learn(attr),
+            Some(attr) if made.is_some() => state.folders.made(attr),
+            Some(_) | None => {}
         }
         let concerns = concerns.into_iter().map(|(inode, _)| inode).collect();
         let (session, cred) = (state.numbers.session, cred.clone());
@@ -218,8 +218,9 @@ impl Shared {
         let name = state.folders.name(InodeId(op.parent), &op.name)?;
         let Name::Is { inode, kind } = name else { return None };
         // Else another client may be alone with it, and wait for this one in the same way.
-        let is_held = self.coherence.is_held(inode);
-        if !is_held || matches!(kind, FileKind::Directory | FileKind::KindUnknown) {
+        if !self.coherence.holds(inode)
+            || matches!(kind, FileKind::Directory | FileKind::KindUnknown)
+        {
             return None;
         }
         let parent = foresee::removed(cred, &parent, at_ns)?;
@@ -248,13 +249,7 @@ impl Shared {
         if state.numbers.session != self.session.id() {
             return None;
         }
-        let attr = match state.pending.get(&inode) {
-            Some(pending) => pending.attr?,
-            None => match state.folders.attr(inode) {
-                Some(attr) => *attr,
-                None => self.inodes.get(inode)?.attr().0,
-            },
-        };
+        let attr = self.current(state, inode)?;
         self.coherence.is_sole(inode, attr.version).then_some(attr)
     }
 

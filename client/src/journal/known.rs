@@ -1,11 +1,11 @@
 //! Questions that are answered from what is known here, and what is learnt from answers.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use ff2_client_core::{Name, foresee};
+use ff2_client_core::{Name, Page, foresee};
 use ff2_proto::{
     InodeId,
-    limits::NAME_BYTES_MAX,
+    limits::{DIR_PAGE_ENTRIES_MAX, NAME_BYTES_MAX},
     pb::{self, FileKind, ns_request::Op},
 };
 
@@ -18,7 +18,7 @@ impl Shared {
         if !self.options.behind || !self.has_callbacks() {
             return None;
         }
-        let state = self.journal.state.lock();
+        let mut state = self.journal.state.lock();
         match op {
             Op::GetAttr(op) => {
                 let attr = self.current(&state, InodeId(op.inode))?;
@@ -34,6 +34,9 @@ impl Shared {
                     Name::Absent => None,
                     Name::Is { inode, .. } => Some(self.current(&state, inode)?),
                 };
+                if attr.is_some() {
+                    state.folders.used(InodeId(op.parent));
+                }
                 let callbacks = attr.iter().chain([&parent]).map(callback).collect();
                 let parent_attr = Some(parent);
                 Some(pb::NsReply { attr, parent_attr, callbacks, ..Default::default() })
@@ -43,24 +46,22 @@ impl Shared {
     }
 
     /// Attributes that are those of the namespace, or will be.
-    fn current(&self, state: &State, inode: InodeId) -> Option<pb::Attr> {
-        let attr = match state.pending.get(&inode) {
-            Some(pending) => pending.attr?,
-            None => match state.folders.attr(inode) {
-                Some(attr) => *attr,
-                None => self.inodes.get(inode)?.attr().0,
-            },
-        };
-        self.coherence.is_current(inode, attr.version).then_some(attr)
+    pub(super) fn current(&self, state: &State, inode: InodeId) -> Option<pb::Attr> {
+        if let Some(pending) = state.pending.get(&inode) {
+            return pending.attr.filter(|attr| self.coherence.is_current(inode, attr.version));
+        }
+        let open = self.inodes.get(inode).map(|open| open.attr().0);
+        let known = open.into_iter().chain(state.folders.attr(inode).copied());
+        known.into_iter().find(|attr| self.coherence.is_current(inode, attr.version))
     }
 
     /// Takes in an answer whose callbacks count.
-    pub(crate) fn learn(self: &Arc<Self>, op: &Op, reply: &pb::NsReply) {
+    pub(crate) fn learn(self: &Arc<Self>, cred: &pb::Credentials, op: &Op, reply: &pb::NsReply) {
         if !self.options.behind || reply.callbacks.is_empty() {
             return;
         }
-        let is_held =
-            |attr: &&pb::Attr| reply.callbacks.iter().any(|callback| callback.inode == attr.inode);
+        let held: BTreeSet<u64> = reply.callbacks.iter().map(|callback| callback.inode).collect();
+        let is_held = |attr: &&pb::Attr| held.contains(&attr.inode);
         let attr = reply.attr.as_ref().filter(is_held);
         let parent = reply.parent_attr.as_ref().filter(is_held);
         let mut state = self.journal.state.lock();
@@ -69,6 +70,10 @@ impl Shared {
                 state.folders.learn(parent);
                 let is = reply.attr.as_ref().map_or(Name::Absent, name_of);
                 state.folders.learn_name(InodeId(op.parent), parent.version, &op.name, is);
+                let ahead = reply.attr.and_then(|_| state.folders.looked_up(InodeId(op.parent)));
+                if let Some(after) = ahead {
+                    tokio::spawn(look_ahead(self.clone(), cred.clone(), op.parent, after));
+                }
             }
             (Op::Create(pb::CreateOp { name, .. }), Some(parent))
             | (Op::MakeNode(pb::MakeNodeOp { name, .. }), Some(parent)) => {
@@ -86,17 +91,41 @@ impl Shared {
             (Op::MakeNode(_), Some(attr)) if attr.kind() == FileKind::Directory => {
                 state.folders.made(attr);
             }
-            (Op::SetAttr(_), Some(attr)) => state.folders.changed(attr, &[]),
+            (Op::SetAttr(_), Some(attr)) if attr.kind() == FileKind::Directory => {
+                state.folders.changed(attr, &[]);
+            }
             (_, Some(attr)) => state.folders.learn(attr),
             (_, None) => {}
         }
-        let entries = reply.entries.iter().filter_map(|entry| entry.attr.as_ref());
-        entries.filter(is_held).for_each(|attr| state.folders.learn(attr));
+        for entry in &reply.entries {
+            let Some(named) = &entry.attr else { continue };
+            if let (Op::ReadDir(_), Some(folder)) = (op, attr) {
+                let folder_id = InodeId(folder.inode);
+                state.folders.learn_name(folder_id, folder.version, &entry.name, name_of(named));
+            }
+            if is_held(&named) {
+                state.folders.learn(named);
+            }
+        }
         let is_alone = reply.callbacks.iter().any(|callback| callback.sole);
         if is_alone && state.numbers.session != self.session.id() {
             self.want_numbers(&mut state);
         }
     }
+}
+
+/// Asks for a page of a folder whose names are looked up one after the other.
+async fn look_ahead(shared: Arc<Shared>, cred: pb::Credentials, inode: u64, after_cookie: u64) {
+    let op = pb::ReadDirOp { inode, after_cookie, limit: DIR_PAGE_ENTRIES_MAX, plus: true };
+    let page = shared.read(&cred, Op::ReadDir(op)).await.ok().and_then(|reply| {
+        Some(Page {
+            version: reply.attr?.version,
+            names: reply.entries.len(),
+            last: reply.entries.last().map_or(after_cookie, |entry| entry.cookie),
+            is_end: reply.end,
+        })
+    });
+    shared.journal.state.lock().folders.page(InodeId(inode), page);
 }
 
 fn callback(attr: &pb::Attr) -> pb::Callback {
