@@ -56,11 +56,13 @@ struct Ahead {
     whole: Option<u64>,
 }
 
-/// A page that came.
+/// A page of a folder.
 #[derive(Clone, Copy, Debug)]
 pub struct Page {
     /// Of the folder.
     pub version: u64,
+    /// The cookie behind which it begins.
+    pub after: u64,
     pub names: usize,
     /// Cookie of the last one.
     pub last: u64,
@@ -136,7 +138,7 @@ impl Folders {
     }
 
     /// A name was asked for, and is there. The cookie behind which a page is to be asked for ahead, if one
-    /// is: say with [`Folders::page`] what came of it.
+    /// is: say with [`Folders::looked_ahead`] when it came.
     pub fn looked_up(&mut self, folder: InodeId) -> Option<u64> {
         let ahead = &mut self.known.get_mut(&folder)?.ahead;
         ahead.looked_up += 1;
@@ -154,22 +156,29 @@ impl Folders {
         }
     }
 
-    /// What became of a page that was asked for; `None`: it did not come.
-    pub fn page(&mut self, folder: InodeId, page: Option<Page>) {
+    /// A page's names were just learnt. One that does not go on where this folder's last one ended says
+    /// nothing of what lies before it: the folder may have been forgotten meanwhile.
+    pub fn page(&mut self, folder: InodeId, page: Page) {
         let Some(folder) = self.known.get_mut(&folder) else { return };
         let ahead = &mut folder.ahead;
-        ahead.is_on_its_way = false;
-        let Some(page) = page else {
-            ahead.is_over = true;
+        if folder.attr.version != page.version || (page.after != 0 && page.after != ahead.after) {
             return;
-        };
-        let is_first = std::mem::replace(&mut ahead.after, page.last) == 0;
-        let is_whole = is_first || ahead.whole == Some(page.version);
+        }
+        let is_whole = page.after == 0 || ahead.whole == Some(page.version);
         ahead.whole = is_whole.then_some(page.version);
+        ahead.after = page.last;
         ahead.named = ahead.named.saturating_add(u32::try_from(page.names).unwrap_or(u32::MAX));
         ahead.is_over = page.is_end;
-        if page.is_end && ahead.whole == Some(folder.attr.version) {
-            folder.is_complete = true;
+        folder.is_complete |= page.is_end && is_whole;
+    }
+
+    /// The page that was asked for ahead came, or (`failed`) did not.
+    pub fn looked_ahead(&mut self, folder: InodeId, failed: bool) {
+        if let Some(folder) = self.known.get_mut(&folder) {
+            folder.ahead.is_on_its_way = false;
+            folder.ahead.is_over |= failed;
+            // If it was of another version, not at once again.
+            folder.ahead.looked_up = 0;
         }
     }
 
@@ -258,31 +267,48 @@ mod tests {
     fn who_looks_up_many_names_gets_the_next_ahead() {
         let mut folders = Folders::default();
         folders.learn(&attr(1));
-        let page = |names, last, is_end| Some(Page { version: 1, names, last, is_end });
+        let asked =
+            |folders: &mut Folders| (0..AHEAD_AFTER).find_map(|_| folders.looked_up(FOLDER));
         for _ in 1..AHEAD_AFTER {
             assert_eq!(folders.looked_up(FOLDER), None);
         }
         assert_eq!(folders.looked_up(FOLDER), Some(0));
-        assert_eq!(folders.looked_up(FOLDER), None, "it is on its way");
-        folders.page(FOLDER, page(100, 102, false));
-        assert_eq!(folders.looked_up(FOLDER), None, "none of it was used");
+        assert_eq!(asked(&mut folders), None, "it is on its way");
+        folders.page(FOLDER, page(1, 0, 102, false));
+        folders.looked_ahead(FOLDER, false);
+        assert_eq!(asked(&mut folders), None, "none of it was used");
         (0..25).for_each(|_| folders.used(FOLDER));
-        assert_eq!(folders.looked_up(FOLDER), Some(102));
-        folders.page(FOLDER, page(1, 103, true));
+        assert_eq!(asked(&mut folders), Some(102));
+        folders.page(FOLDER, page(1, 102, 103, true));
+        folders.looked_ahead(FOLDER, false);
         assert_eq!(folders.name(FOLDER, b"x"), Some(Name::Absent), "all pages were of one version");
-        assert_eq!(folders.looked_up(FOLDER), None, "there is nothing behind it");
-        // Changed between two pages.
-        folders.learn(&attr(5));
-        assert_eq!((1..=AHEAD_AFTER).find_map(|_| folders.looked_up(FOLDER)), Some(0));
-        folders.page(FOLDER, Some(Page { version: 4, names: 1, last: 3, is_end: false }));
-        folders.used(FOLDER);
-        assert_eq!(folders.looked_up(FOLDER), Some(3));
-        folders.page(FOLDER, Some(Page { version: 5, names: 1, last: 4, is_end: true }));
-        assert_eq!(folders.name(FOLDER, b"x"), None);
+        assert_eq!(asked(&mut folders), None, "there is nothing behind it");
         folders.learn(&attr(6));
-        assert_eq!((1..=AHEAD_AFTER).find_map(|_| folders.looked_up(FOLDER)), Some(0));
-        folders.page(FOLDER, None);
-        assert_eq!(folders.looked_up(FOLDER), None, "whoever may not list it");
+        assert_eq!(asked(&mut folders), Some(0));
+        folders.looked_ahead(FOLDER, true);
+        assert_eq!(asked(&mut folders), None, "whoever may not list it");
+    }
+
+    #[test]
+    fn a_page_says_nothing_of_those_that_are_forgotten() {
+        let mut folders = Folders::default();
+        folders.learn(&attr(4));
+        folders.page(FOLDER, page(4, 0, 50, false));
+        // Somebody changed it, or there was no room: its first page is not known any more.
+        for version in [5, 4] {
+            folders.forget(FOLDER);
+            folders.learn(&attr(version));
+            folders.page(FOLDER, page(version, 50, 60, true));
+            assert_eq!(folders.name(FOLDER, b"x"), None, "version {version}");
+        }
+        folders.page(FOLDER, page(3, 0, 60, true));
+        assert_eq!(folders.name(FOLDER, b"x"), None, "of an earlier version");
+        folders.page(FOLDER, page(4, 0, 60, true));
+        assert_eq!(folders.name(FOLDER, b"x"), Some(Name::Absent));
+    }
+
+    fn page(version: u64, after: u64, last: u64, is_end: bool) -> Page {
+        Page { version, after, names: 100, last, is_end }
     }
 
     #[test]

@@ -107,6 +107,17 @@ impl Shared {
                 state.folders.learn(named);
             }
         }
+        if let (Op::ReadDir(op), Some(folder)) = (op, attr) {
+            let last = reply.entries.last().map_or(op.after_cookie, |entry| entry.cookie);
+            let page = Page {
+                version: folder.version,
+                after: op.after_cookie,
+                names: reply.entries.len(),
+                last,
+                is_end: reply.end,
+            };
+            state.folders.page(InodeId(folder.inode), page);
+        }
         let is_alone = reply.callbacks.iter().any(|callback| callback.sole);
         if is_alone && state.numbers.session != self.session.id() {
             self.want_numbers(&mut state);
@@ -117,15 +128,8 @@ impl Shared {
 /// Asks for a page of a folder whose names are looked up one after the other.
 async fn look_ahead(shared: Arc<Shared>, cred: pb::Credentials, inode: u64, after_cookie: u64) {
     let op = pb::ReadDirOp { inode, after_cookie, limit: DIR_PAGE_ENTRIES_MAX, plus: true };
-    let page = shared.read(&cred, Op::ReadDir(op)).await.ok().and_then(|reply| {
-        Some(Page {
-            version: reply.attr?.version,
-            names: reply.entries.len(),
-            last: reply.entries.last().map_or(after_cookie, |entry| entry.cookie),
-            is_end: reply.end,
-        })
-    });
-    shared.journal.state.lock().folders.page(InodeId(inode), page);
+    let failed = shared.read(&cred, Op::ReadDir(op)).await.is_err();
+    shared.journal.state.lock().folders.looked_ahead(InodeId(inode), failed);
 }
 
 fn callback(attr: &pb::Attr) -> pb::Callback {

@@ -7,7 +7,7 @@ use std::{future::Future, path::Path, time::Duration, time::Instant};
 
 use bytes::Bytes;
 use ff2_group::{
-    Group, GroupConfig, Member, RocksStore, format_group,
+    Group, GroupConfig, GroupError, Member, RocksStore, format_group,
     loopback::Loopback,
     probe::{PutMachine, put},
 };
@@ -430,13 +430,17 @@ fn newest_log(folder: &Path) -> std::path::PathBuf {
     files.filter(|path| path.extension().is_some_and(|kind| kind == "log")).max().unwrap()
 }
 
+/// The only member of its group.
+fn open_alone(folder: &Path) -> Result<Group<PutMachine>, GroupError> {
+    let config = GroupConfig::new(GROUP, 1, &address(1), folder);
+    Group::open(config, PutMachine, Loopback::default().link(""))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_torn_end_of_the_log_is_dropped_and_damage_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     format_group(folder.path(), GROUP, 1, &members(1)).unwrap();
-    let wires = Loopback::default();
-    let config = GroupConfig::new(GROUP, 1, &address(1), folder.path());
-    let open = || Group::open(config.clone(), PutMachine, wires.link(""));
+    let open = || open_alone(folder.path());
     let group = open().unwrap();
     group.leadership().wait_for(|known| known.is_leader).await.unwrap();
     group.propose(put(b"k", b"acknowledged")).await.unwrap();
@@ -463,9 +467,7 @@ async fn a_torn_end_of_the_log_is_dropped_and_damage_is_refused() {
 async fn a_hole_that_a_sync_left_is_dropped_with_what_is_behind_it() {
     let folder = tempfile::tempdir().unwrap();
     format_group(folder.path(), GROUP, 1, &members(1)).unwrap();
-    let wires = Loopback::default();
-    let config = GroupConfig::new(GROUP, 1, &address(1), folder.path());
-    let open = || Group::open(config.clone(), PutMachine, wires.link(""));
+    let open = || open_alone(folder.path());
     let group = open().unwrap();
     group.leadership().wait_for(|known| known.is_leader).await.unwrap();
     group.propose(put(b"k", b"acknowledged")).await.unwrap();

@@ -9,11 +9,7 @@ const LIMITS: CallbackLimits =
 const DIR: u64 = 5;
 
 fn enrolled(sessions: &[u64]) -> Callbacks {
-    let mut callbacks = Callbacks::new(LIMITS, 0, []);
-    for &session in sessions {
-        callbacks.enroll(0, session, 1).unwrap();
-    }
-    callbacks
+    tests::enrolled_within(LIMITS, sessions)
 }
 
 /// The answer to a change of an inode (or, not `changed`, to a question) shows it. Whether its callback is

@@ -9,7 +9,11 @@ const DIR: u64 = 5;
 
 /// One volume in which these sessions are enrolled.
 fn enrolled(sessions: &[u64]) -> Callbacks {
-    let mut callbacks = Callbacks::new(LIMITS, 0, []);
+    enrolled_within(LIMITS, sessions)
+}
+
+pub(super) fn enrolled_within(limits: CallbackLimits, sessions: &[u64]) -> Callbacks {
+    let mut callbacks = Callbacks::new(limits, 0, []);
     for &session in sessions {
         callbacks.enroll(0, session, 1).unwrap();
     }
