@@ -217,6 +217,12 @@ impl Operation {
             Self::Unknown { .. } => "unknown",
         }
     }
+
+    /// Whether it may wait for another program. That a lock is let go comes by the same opcode, since
+    /// flock(2) may sleep unless told otherwise; it never waits, and others wait for it.
+    pub(crate) fn may_stay(&self) -> bool {
+        matches!(self, Self::SetLock { lock, wait: true } if lock.kind != libc::F_UNLCK)
+    }
 }
 
 /// What needs no answer: it goes to [`crate::Filesystem::forget`], or concerns the mount itself.

@@ -34,11 +34,12 @@ pub(crate) use port::Place;
 use port::Port;
 
 use crate::{
-    abi::{RingCommand, opcode, uring},
+    abi::{RingCommand, uring},
     answer::Answer,
     device::Device,
     limits::{BATCH, LATE_PAUSE, SUBMISSIONS, away_max},
     reply::{Errno, Reply},
+    request::Decoded,
     session::{Filesystem, Session},
 };
 
@@ -225,7 +226,9 @@ impl Ring {
         let place = Place::new(self.port.clone(), number, entry.room());
         let answer = Answer::by_ring(place, unique);
         match entry.take() {
-            Ok((header, _)) if header.opcode == opcode::SETLKW && self.is_crowded(queue) => {
+            Ok((_, Decoded::Operation(operation)))
+                if operation.may_stay() && self.is_crowded(queue) =>
+            {
                 answer.send(Reply::error(Errno(libc::ENOLCK)));
             }
             Ok((header, decoded)) => session.hand_on(&header, decoded, answer),

@@ -112,6 +112,8 @@ fn many_that_wait_leave_room_for_others() {
             waiting + refused.load(Ordering::Relaxed) as u64 >= WAITING as u64
         };
         crate::until("all wait", waits);
+        // Where all wait, the requests of whoever lets the lock go arrive too.
+        stay_on_the_first_cpu();
         fs::write(mount.at("other"), "x").unwrap();
         holder.unlock().unwrap();
     });

@@ -89,6 +89,21 @@ fn a_flock_is_told_from_a_range() {
     assert!(matches!(asked, Operation::SetLock { lock, wait: false } if !lock.is_flock));
 }
 
+#[test]
+fn to_let_a_lock_go_never_waits() {
+    let mut args = abi::LockIn::new_zeroed();
+    for (kind, opcode, stays) in [
+        (libc::F_WRLCK, opcode::SETLKW, true),
+        (libc::F_RDLCK, opcode::SETLKW, true),
+        (libc::F_UNLCK, opcode::SETLKW, false),
+        (libc::F_WRLCK, opcode::SETLK, false),
+    ] {
+        args.kind = kind.cast_unsigned();
+        let asked = decoded(opcode, args.as_bytes(), &[]).unwrap();
+        assert_eq!(asked.may_stay(), stays, "{kind} {opcode}");
+    }
+}
+
 proptest! {
     /// Whatever comes, it is an operation or an error.
     #[test]
