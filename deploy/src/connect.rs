@@ -155,6 +155,8 @@ impl Admin {
         start_scrub(StartScrubRequest) -> StartScrubReply;
         rebalance(RebalanceRequest) -> RebalanceReply;
         set_replicas(SetReplicasRequest) -> SetReplicasReply;
+        check_namespace(CheckNamespaceRequest) -> CheckNamespaceReply;
+        check_chunks(CheckChunksRequest) -> CheckChunksReply;
     }
 
     pub(crate) fn patience(self, patience: Duration) -> Self {

@@ -18,6 +18,7 @@ mod down;
 mod dump;
 mod folder;
 mod fs;
+mod fsck;
 mod kill;
 mod metad;
 mod mount;

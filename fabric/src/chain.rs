@@ -117,7 +117,7 @@ pub struct ReadPiece {
     pub chunk_length: u32,
 }
 
-/// Some chunks of one inode on one chain, in order of their index.
+/// Some chunks on one chain, in order of their inode and index.
 #[derive(Clone, Debug, Default)]
 pub struct ChunkPage {
     pub chunks: Vec<pb::ChunkInfo>,
@@ -187,22 +187,50 @@ impl ChainClient {
         grant: Bytes,
         deadline: Instant,
     ) -> Result<ChunkPage, Status> {
+        let asked = pb::ListChunksRequest {
+            chain: chain.0,
+            inode: inode.0,
+            from_index,
+            limit,
+            grant,
+            ..Default::default()
+        };
+        self.list(asked, deadline).await
+    }
+
+    /// Chunks of all inodes from one on, as [`Self::list_chunks`]; for daemons.
+    pub async fn list_chain(
+        &self,
+        chain: ChainId,
+        from: ChunkId,
+        limit: u32,
+        deadline: Instant,
+    ) -> Result<ChunkPage, Status> {
+        let asked = pb::ListChunksRequest {
+            chain: chain.0,
+            inode: from.inode.0,
+            from_index: from.index,
+            limit,
+            every_inode: true,
+            ..Default::default()
+        };
+        self.list(asked, deadline).await
+    }
+
+    async fn list(
+        &self,
+        mut asked: pb::ListChunksRequest,
+        deadline: Instant,
+    ) -> Result<ChunkPage, Status> {
         let mut pursuit = Pursuit::new(self, deadline);
         loop {
-            let failure = match self.head(chain) {
+            let failure = match self.head(asked.chain.into()) {
                 Err(failure) => failure,
                 Ok(head) => {
-                    let request = pb::ListChunksRequest {
-                        chain: chain.0,
-                        chain_version: head.chain_version.0,
-                        inode: inode.0,
-                        from_index,
-                        limit,
-                        grant: grant.clone(),
-                    };
+                    asked.chain_version = head.chain_version.0;
                     let call = Call { timeout: pursuit.limit(LIST_ATTEMPT), ..Call::default() };
                     let client = StorageClient::new(self.peers.channel(&head.address));
-                    match client.list_chunks(&request, call).await {
+                    match client.list_chunks(&asked, call).await {
                         Ok((reply, _)) => match ff2_proto::status::check(reply.status) {
                             Ok(()) => {
                                 return Ok(ChunkPage { chunks: reply.chunks, end: reply.end });

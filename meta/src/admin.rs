@@ -3,6 +3,7 @@
 //! All questions go to the leader of the cluster group, which knows the loads; any other metad answers
 //! UNAVAILABLE and names it in the metadata `ff2-leader` (host:port of its gRPC server).
 
+mod check;
 mod incoming;
 mod nodes;
 mod status;
@@ -34,6 +35,7 @@ use crate::{
     limits,
     namespace::NamespaceGroup,
 };
+use check::Checks;
 use incoming::incoming;
 use timed::Timed;
 pub use token::admin_token;
@@ -107,7 +109,7 @@ impl AdminServer {
         let (health, health_service) = tonic_health::server::health_reporter();
         let checks = self.state.clone();
         let check = move |request| token::check(&checks, request);
-        let service = AdminService { state: self.state };
+        let service = AdminService { state: self.state, checks: Checks::default() };
         let inner = GrpcAdmin::with_interceptor(service, check);
         let admin = Timed { inner, operations };
         health.set_serving::<GrpcAdmin<AdminService>>().await;
@@ -132,6 +134,7 @@ fn read(path: &std::path::Path) -> Result<String> {
 
 struct AdminService {
     state: AdminState,
+    checks: Checks,
 }
 
 type Reply<T> = Result<Response<T>, tonic::Status>;
@@ -470,6 +473,24 @@ impl Admin for AdminService {
         let round = self.state.propose(Fact::StartScrub(pb::StartScrub {})).await?.scrub_round;
         tracing::info!(round, "a scrub is asked for");
         Ok(Response::new(pb::StartScrubReply { round }))
+    }
+
+    async fn check_namespace(
+        &self,
+        request: Request<pb::CheckNamespaceRequest>,
+    ) -> Reply<pb::CheckNamespaceReply> {
+        self.state.leading()?;
+        let checked = self.checks.ask(&self.state.namespace, request.into_inner().check).await;
+        Ok(Response::new(checked.map_err(|status| self.state.refuse(status))?))
+    }
+
+    async fn check_chunks(
+        &self,
+        request: Request<pb::CheckChunksRequest>,
+    ) -> Reply<pb::CheckChunksReply> {
+        self.state.leading()?;
+        let page = self.state.namespace.check_chunks(request.get_ref()).await;
+        Ok(Response::new(page.map_err(|status| self.state.refuse(status))?))
     }
 
     async fn revive_chain(

@@ -9,6 +9,7 @@
 
 mod batch;
 mod callbacks;
+mod check;
 mod chunks;
 mod doubt;
 mod guard;
@@ -41,6 +42,7 @@ use prost::Message;
 use crate::{
     NAMESPACE_GROUP, cluster::ClusterGroup, cluster::within, limits, metrics::CallbackMetrics,
 };
+pub(crate) use check::Checked;
 pub(crate) use chunks::Chunks;
 use guard::Asker;
 use leader::NamespaceLead;

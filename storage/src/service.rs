@@ -12,7 +12,7 @@ use ff2_fabric::{
     Answer, ClusterKey, Context, Storage,
     buf::{Buf, BufPool},
 };
-use ff2_proto::{ChainId, Code, InodeId, Status, TargetId, pb};
+use ff2_proto::{ChainId, ChunkId, Code, InodeId, Status, TargetId, pb};
 use ff2_storage_core::target::{Done, Input, Reply};
 
 use crate::{
@@ -124,11 +124,18 @@ impl Storage for StorageService {
         _bulk: Buf,
     ) -> Result<Answer<pb::ListChunksReply>, Status> {
         let inode = InodeId(request.inode);
-        self.grants.check(&cx, &request.grant, inode, Want::Length)?;
+        let from = ChunkId { inode, index: request.from_index };
+        let last = if request.every_inode {
+            cx.require_daemon()?;
+            ChunkId { inode: InodeId(u64::MAX), index: u32::MAX }
+        } else {
+            self.grants.check(&cx, &request.grant, inode, Want::Length)?;
+            ChunkId { inode, index: u32::MAX }
+        };
         let target = self.target(request.chain, None)?;
         let operation = self.operations.begin("list", format!("inode {inode}"));
-        let (from_index, limit) = (request.from_index, request.limit);
-        let make = move |call| Input::List { call, inode, from_index, limit };
+        let limit = request.limit;
+        let make = move |call| Input::List { call, from, last, limit };
         let reply = target.call(cx.remaining(), make).await;
         let page = operation.end(reply.and_then(|reply| match reply {
             Reply::List(result) => result,

@@ -68,7 +68,7 @@ use crate::{
 use keys::Tag;
 use tx::Tx;
 
-pub use fsck::{Problem, fsck};
+pub use fsck::{Chunks, Problem, chunks_of, fsck};
 pub use looked::looked;
 pub use request::{Class, Owner, class, granted, is_mutation, needs_grant, stamp};
 pub use sessions::session;

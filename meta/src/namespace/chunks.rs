@@ -43,7 +43,9 @@ impl Chunks {
         let Some(layout) = &cut.layout else { return Ok(Cut::default()) };
         let file = FileChunks::new(&self.routing.get(), cut.inode, layout)?;
         let bound = (!cut.uncertain).then_some(cut.length_bound);
-        self.plan_above(term, &file, cut.size, bound).await
+        let indexes = self.indexes(term, &file, cut.size, bound).await?;
+        let steps = indexes.into_iter().filter_map(|index| file.cut(index, cut.size)).collect();
+        Ok(Cut { chunk_size: file.chunk_size(), steps })
     }
 
     /// Removes all chunks of an inode that nobody can reach any more. Its number is never used
@@ -52,7 +54,9 @@ impl Chunks {
         let Some(layout) = &orphan.layout else { return Ok(()) };
         let file = FileChunks::new(&self.routing.get(), orphan.inode, layout)?;
         let bound = (!orphan.uncertain).then_some(orphan.size);
-        let cut = self.plan_above(term, &file, 0, bound).await?;
+        let indexes = self.indexes(term, &file, 0, bound).await?;
+        let steps = indexes.into_iter().map(|index| file.remove(index)).collect();
+        let cut = Cut { chunk_size: file.chunk_size(), steps };
         for steps in cut.batches() {
             self.perform(term, &cut, steps, Instant::now() + limits::CHUNK_CALL).await?;
         }
@@ -93,24 +97,21 @@ impl Chunks {
         Ok(longest.unwrap_or(0).max(doubt.size))
     }
 
-    /// `bound` is above all chunks, if that is known.
-    async fn plan_above(
+    /// The chunks that may have bytes at or above `size`. `bound` is above all chunks, if that is known.
+    async fn indexes(
         &self,
         term: &Term,
         file: &FileChunks,
         size: u64,
         bound: Option<u64>,
-    ) -> Result<Cut, Status> {
+    ) -> Result<Vec<u32>, Status> {
         let chunks = file.above(size, bound.unwrap_or(u64::MAX));
-        let indexes: Vec<u32> = if FileChunks::are_few(&chunks) {
-            chunks.filter_map(|index| u32::try_from(index).ok()).collect()
-        } else {
-            let from = u32::try_from(chunks.start).unwrap_or(u32::MAX);
-            let listed = self.list(term, file, from).await?;
-            listed.iter().filter_map(|chunk| Some(chunk.chunk.as_ref()?.index)).collect()
-        };
-        let steps = indexes.into_iter().filter_map(|index| file.cut(index, size)).collect();
-        Ok(Cut { chunk_size: file.chunk_size(), steps })
+        if FileChunks::are_few(&chunks) {
+            return Ok(chunks.filter_map(|index| u32::try_from(index).ok()).collect());
+        }
+        let from = u32::try_from(chunks.start).unwrap_or(u32::MAX);
+        let listed = self.list(term, file, from).await?;
+        Ok(listed.iter().filter_map(|chunk| Some(chunk.chunk.as_ref()?.index)).collect())
     }
 
     /// Makes these steps of a cut; none of them later than `deadline`. Fails at the first chunk that

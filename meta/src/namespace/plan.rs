@@ -68,14 +68,14 @@ impl FileChunks {
     }
 
     /// What cutting the file to `size` does to one of its chunks; nothing if all of it lies below.
+    ///
+    /// Those above are emptied and not removed: an empty chunk remembers the cut, so that a second try
+    /// of it, whose first was not answered, does not take what a program wrote in between.
     pub(super) fn cut(&self, index: u32, size: u64) -> Option<Step> {
         let begin = u64::from(index) * self.chunk_size;
         let chain = self.chains[index as usize % self.chains.len()];
         let chunk = ChunkId { inode: self.inode, index };
-        if begin >= size {
-            return Some(Step::Remove { chain, chunk });
-        }
-        let length = size - begin;
+        let length = size.saturating_sub(begin);
         let is_within = length < self.chunk_size;
         is_within.then(|| Step::Truncate {
             chain,
@@ -84,8 +84,17 @@ impl FileChunks {
         })
     }
 
-    /// The byte behind the last one of this chunk.
+    /// Of a file that nobody can reach any more.
+    pub(super) fn remove(&self, index: u32) -> Step {
+        let chain = self.chains[index as usize % self.chains.len()];
+        Step::Remove { chain, chunk: ChunkId { inode: self.inode, index } }
+    }
+
+    /// The byte behind the last one of this chunk; 0 if it is empty.
     pub(super) fn end(&self, chunk: &pb::ChunkInfo) -> u64 {
+        if chunk.length == 0 {
+            return 0;
+        }
         let index = chunk.chunk.as_ref().map_or(0, |key| key.index);
         u64::from(index) * self.chunk_size + u64::from(chunk.length)
     }
@@ -114,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_shortens_one_chunk_and_removes_those_above() {
+    fn a_cut_shortens_one_chunk_and_empties_those_above() {
         let file = file();
         let size = 2 * MIB + 5;
         let chunks = file.above(size, 4 * MIB + 1);
@@ -126,10 +135,11 @@ mod tests {
             steps,
             [
                 Step::Truncate { chain: chain(2), chunk: chunk(2), length: 5 },
-                Step::Remove { chain: chain(3), chunk: chunk(3) },
-                Step::Remove { chain: chain(4), chunk: chunk(4) },
+                Step::Truncate { chain: chain(3), chunk: chunk(3), length: 0 },
+                Step::Truncate { chain: chain(4), chunk: chunk(4), length: 0 },
             ]
         );
+        assert_eq!(file.remove(3), Step::Remove { chain: chain(3), chunk: chunk(3) });
     }
 
     #[test]
@@ -138,13 +148,14 @@ mod tests {
         assert_eq!(file.above(0, 0), 0..0);
         assert_eq!(file.above(MIB, MIB), 1..1, "nothing lies above a chunk's end");
         assert_eq!(file.cut(0, MIB), None);
-        assert!(matches!(file.cut(1, MIB), Some(Step::Remove { .. })));
+        assert!(matches!(file.cut(1, MIB), Some(Step::Truncate { length: 0, .. })));
         assert!(matches!(file.cut(0, 1), Some(Step::Truncate { length: 1, .. })));
         assert!(FileChunks::are_few(&(3..3 + limits::CHUNKS_UNASKED)));
         assert!(!FileChunks::are_few(&(0..1000)));
         let key = pb::ChunkKey { inode: 9, index: 3 };
         let last = pb::ChunkInfo { chunk: Some(key), length: 7, version: 1 };
         assert_eq!(file.end(&last), 3 * MIB + 7);
+        assert_eq!(file.end(&pb::ChunkInfo { length: 0, ..last }), 0, "left by a cut");
     }
 
     #[test]

@@ -72,12 +72,14 @@ impl NamespaceGroup {
         truncation: pb::Truncation,
     ) -> Result<(), Status> {
         let mut told = false;
+        // Until then steps of a batch that failed may take effect.
+        let mut quiet_at = Instant::now();
         loop {
             lead.term.check()?;
             // A remembered answer names a truncation that may be long over: cutting then would cut
             // what was written since.
             let Some(pending) = self.pending(volume, &truncation).await? else { return Ok(()) };
-            match self.cut(lead, volume, &pending).await {
+            match self.cut(lead, volume, &pending, &mut quiet_at).await {
                 Ok(true) => break,
                 Ok(false) => return Ok(()),
                 Err(status) => {
@@ -90,9 +92,10 @@ impl NamespaceGroup {
             }
         }
         // An earlier leader may have found it pending just before this term, and its steps may take
-        // effect for a call's time after that. Whoever sees the truncation finished may write again
-        // what such a step would cut.
+        // effect for a call's time after that; so may those that this one gave up. Whoever sees the
+        // truncation finished may write again what such a step would cut.
         tokio::time::sleep(self.inherited_steps.saturating_sub(lead.term.age())).await;
+        tokio::time::sleep_until(quiet_at.into()).await;
         lead.term.check()?;
         let (inode, truncate_version) = (truncation.inode, truncation.truncate_version);
         let op = Op::FinishTruncate(pb::FinishTruncateOp { inode, truncate_version });
@@ -103,18 +106,22 @@ impl NamespaceGroup {
     /// Whether all chunks were cut; otherwise it is no longer to be cut. Each batch of steps is made
     /// under a deadline that was set before the truncation was found pending. So however long this
     /// process is paused in between, no step takes effect after a later leader has finished it.
+    /// `quiet_at` is raised to the deadline of a batch that fails: some of its steps are then not
+    /// waited for.
     async fn cut(
         &self,
         lead: &NamespaceLead,
         volume: VolumeId,
         truncation: &pb::Truncation,
+        quiet_at: &mut Instant,
     ) -> Result<bool, Status> {
         if !truncation.spill.is_empty() {
             let deadline = Instant::now() + limits::CHUNK_CALL;
             if self.pending(volume, truncation).await?.is_none() {
                 return Ok(false);
             }
-            self.chunks.spill(&lead.term, truncation, deadline).await?;
+            let spilled = self.chunks.spill(&lead.term, truncation, deadline).await;
+            spilled.inspect_err(|_| *quiet_at = deadline)?;
             return Ok(true);
         }
         let cut = self.chunks.plan(&lead.term, truncation).await?;
@@ -123,7 +130,8 @@ impl NamespaceGroup {
             if self.pending(volume, truncation).await?.is_none() {
                 return Ok(false);
             }
-            self.chunks.perform(&lead.term, &cut, steps, deadline).await?;
+            let performed = self.chunks.perform(&lead.term, &cut, steps, deadline).await;
+            performed.inspect_err(|_| *quiet_at = deadline)?;
         }
         Ok(true)
     }

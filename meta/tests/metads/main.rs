@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod administration;
+mod check;
 mod files;
 mod locks;
 mod members;

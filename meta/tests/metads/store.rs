@@ -141,7 +141,8 @@ impl Storage for Service {
         _bulk: Buf,
     ) -> Result<Answer<pb::ListChunksReply>, Status> {
         let chunks = self.chunks.lock();
-        let range = chunks.range((request.inode, request.from_index)..=(request.inode, u32::MAX));
+        let last = if request.every_inode { u64::MAX } else { request.inode };
+        let range = chunks.range((request.inode, request.from_index)..=(last, u32::MAX));
         // Chunks of both chains are in one map; those of the other one are passed over twice, which
         // a cut and a length must bear anyway.
         let chunks = range.map(|(&(inode, index), &length)| pb::ChunkInfo {

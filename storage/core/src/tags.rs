@@ -2,10 +2,11 @@
 //!
 //! A client numbers the updates of each of its channels; one channel has one update in flight. The
 //! chunk keeps, for each channel, the last number and the version it made. The entries are part of
-//! the chunk's record and of every full copy, so they survive failover and resync. A removed chunk
-//! leaves them in a tombstone in memory: only if the chunk is removed between two tries of one
-//! update, and every member that saw the removal restarts before the second, is it carried out again
-//! (after the removal, with which it was concurrent).
+//! the chunk's record and of every full copy, so they survive failover and resync. A chunk that was
+//! cut to nothing keeps its record, and so its entries. A removed one leaves them in a tombstone, in
+//! memory and for a while only: whoever removes a chunk says that nobody writes it any more, so it
+//! does no harm if a removal is carried out twice. What else is in progress may then leave a chunk
+//! behind that nobody reaches.
 
 use ff2_proto::{ChunkVersion, pb};
 

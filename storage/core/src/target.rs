@@ -186,9 +186,8 @@ impl<P: Clone> Target<P> {
             Input::Query { call, chain_version, chunk } => {
                 self.on_query(now, call, chain_version, chunk, out);
             }
-            Input::List { call, inode, from_index, limit } => {
-                let from = ChunkId { inode, index: from_index };
-                self.on_list(now, call, from, limit, out);
+            Input::List { call, from, last, limit } => {
+                self.on_list(now, call, from..=last, limit, out);
             }
             Input::SyncPage { call, request } => self.on_sync_page(call, &request, out),
             Input::SyncDone { call, chain_version } => self.on_sync_done(call, chain_version, out),

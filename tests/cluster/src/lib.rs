@@ -237,6 +237,12 @@ impl Cluster {
         bail!("not healthy after {} s: {last}", at_most.as_secs())
     }
 
+    /// Fails unless names, inodes and chunks agree with each other. Returns how many chunks there are, on
+    /// all chains.
+    pub fn fsck(&self) -> Result<u64> {
+        self.json(&["fsck"])?["chunks"].as_u64().context("fsck counts chunks")
+    }
+
     /// Mounts once more, beside [`Cluster::mount`].
     pub fn mount_beside(&self, name: &str) -> Result<PathBuf> {
         let path = self.folder.path().join(name);

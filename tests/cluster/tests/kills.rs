@@ -39,6 +39,7 @@ fn no_role_is_missed() {
         writer.check().unwrap();
         assert!(writer.pause_max < PAUSE_MAX, "{writer:?} waited too long");
     }
+    cluster.fsck().unwrap();
 }
 
 #[test]
@@ -71,6 +72,7 @@ fn kill_all_servers(cluster: &Cluster) {
     for writer in &writers {
         writer.check().unwrap();
     }
+    cluster.fsck().unwrap();
 }
 
 /// The mount dies under its programs: they get errors, what they had synced is kept, and the same place
@@ -109,4 +111,5 @@ fn a_killed_mount_loses_nothing_that_was_synced() {
     let beside = cluster.mount().join("load");
     assert_eq!(fs::read(beside.join("after")).unwrap(), b"it serves");
     cluster.wait_healthy(Duration::from_secs(30)).unwrap();
+    cluster.fsck().unwrap();
 }

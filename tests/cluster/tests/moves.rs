@@ -102,6 +102,7 @@ fn under_load(cluster: &Cluster, least: usize, work: impl FnOnce()) {
         writer.check().unwrap();
     }
     assert!(fs::read(root.join("before")).unwrap() == before);
+    cluster.fsck().unwrap();
 }
 
 /// Members that serve, by chain.

@@ -1,11 +1,11 @@
 //! A look at every chunk on every replica, when the load is over: what a disk damaged is found then at the
 //! latest, and repaired, and what every replica returns is part of the history.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use ff2_proto::{ChunkId, Routing, pb, routing::ChainExt};
 
-use crate::chunk_client::{CHUNKS, chain_of, numbered};
+use crate::chunk_client::{all_chunks, chain_of};
 
 #[derive(Debug, Default)]
 pub(crate) struct Audit {
@@ -23,7 +23,7 @@ impl Audit {
 
     /// What to look at: a chunk, and a target that must return it. `None`: all is looked at, or not every
     /// member serves yet.
-    pub(crate) fn next(&mut self, routing: &Routing) -> Option<(ChunkId, u64)> {
+    pub(crate) fn next(&mut self, now: Duration, routing: &Routing) -> Option<(ChunkId, u64)> {
         if self.left.is_none() {
             let mut members = routing.chains.values().flat_map(|chain| &chain.members);
             if members.any(|member| member.state() != pb::PublicState::Serving) {
@@ -31,7 +31,7 @@ impl Audit {
             }
             let targets =
                 |chunk| chain_of(routing, chunk).serving().map(move |m| (chunk, m.target));
-            self.left = Some((0..CHUNKS).map(numbered).flat_map(targets).collect());
+            self.left = Some(all_chunks(now).flat_map(targets).collect());
         }
         let next = self.left.as_mut().and_then(VecDeque::pop_front);
         if next.is_none() {

@@ -19,7 +19,9 @@ use crate::{
 };
 
 /// Chunks that all clients share: few, so that they meet.
-pub(crate) const CHUNKS: u64 = 6;
+const CHUNKS: u64 = 6;
+/// How long a chunk is used that is removed later.
+const AGE: Duration = Duration::from_secs(20);
 const TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// What was done to a chunk, and which place answered.
@@ -126,7 +128,9 @@ impl ChunkClient {
         }
         let members: Vec<&pb::ChainMember> = match current.action {
             Action::Read { .. } => chain.serving().collect(),
-            Action::Write { .. } | Action::Cut { .. } => chain.head().into_iter().collect(),
+            Action::Write { .. } | Action::Cut { .. } | Action::Remove => {
+                chain.head().into_iter().collect()
+            }
         };
         let may = |m: &&pb::ChainMember| current.only.is_none_or(|only| m.target == only);
         let members: Vec<_> = members.into_iter().filter(may).collect();
@@ -151,7 +155,7 @@ impl ChunkClient {
             Action::Write { cell, value } => {
                 Change::Write { offset: cell as u32 * CELL, length: CELL, payload: vec![value] }
             }
-            Action::Cut { from: 0 } => Change::Remove,
+            Action::Remove => Change::Remove,
             Action::Cut { from } => Change::Truncate { length: from as u32 * CELL },
         };
         ChunkCall::Update(Update {
@@ -164,9 +168,17 @@ impl ChunkClient {
     }
 
     fn begin(&mut self, cx: &mut Context<'_>) {
-        let chunk = numbered(cx.rng.within(0..CHUNKS));
+        let age = age(cx.now);
+        let mut chunk = match cx.rng.within(0..8) {
+            0 => mortal(age),
+            _ => numbered(cx.rng.within(0..CHUNKS)),
+        };
         let cell = cx.rng.within(0..CELLS as u64) as usize;
         let action = match cx.rng.within(0..100) {
+            0..4 if age > 0 => {
+                chunk = mortal(cx.rng.within(0..age));
+                Action::Remove
+            }
             0..45 => Action::Read { cell, value: 0 },
             // Different from what every other write of any client writes, and never 0.
             45..94 => Action::Write { cell, value: u64::from(self.place) << 32 | (self.seq + 1) },
@@ -191,7 +203,7 @@ impl ChunkClient {
         if audit.is_over() {
             return false;
         }
-        if let Some((chunk, target)) = audit.next(&self.routing) {
+        if let Some((chunk, target)) = audit.next(cx.now, &self.routing) {
             self.record(cx, chunk, Action::Read { cell: 0, value: 0 }, Some(target));
         }
         self.audit.as_ref().is_some_and(|audit| !audit.is_over())
@@ -266,8 +278,22 @@ impl ChunkClient {
     }
 }
 
-pub(crate) fn numbered(number: u64) -> ChunkId {
+fn numbered(number: u64) -> ChunkId {
     ChunkId { inode: InodeId(100 + number), index: 0 }
+}
+
+/// The chunk that is used in this age, and only removed in later ones.
+fn mortal(age: u64) -> ChunkId {
+    ChunkId { inode: InodeId(1_000 + age), index: 0 }
+}
+
+fn age(now: Duration) -> u64 {
+    now.as_secs() / AGE.as_secs()
+}
+
+/// Whatever clients may have used so far.
+pub(crate) fn all_chunks(now: Duration) -> impl Iterator<Item = ChunkId> {
+    (0..CHUNKS).map(numbered).chain((0..=age(now)).map(mortal))
 }
 
 /// The chain that a chunk lies on.

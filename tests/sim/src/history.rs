@@ -25,6 +25,8 @@ pub(crate) enum Action {
     Cut {
         from: usize,
     },
+    /// All cells are gone, and nobody looks at them or writes them again; it may happen twice.
+    Remove,
 }
 
 #[derive(Clone, Debug)]
@@ -130,6 +132,7 @@ fn step(mut row: Row, action: Action) -> Option<Row> {
         Action::Read { cell, value } if row[cell] == value => {}
         Action::Read { .. } => return None,
         Action::Cut { from } => row[from..].fill(0),
+        Action::Remove => row.fill(0),
     }
     Some(row)
 }

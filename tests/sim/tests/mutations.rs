@@ -7,11 +7,11 @@ const FOUND_BY: [(Mutation, u64); 8] = [
     (Mutation::Fence, 14),
     (Mutation::VersionCheck, 0),
     (Mutation::Sync, 0),
-    (Mutation::OnceChunks, 17),
+    (Mutation::OnceChunks, 9),
     (Mutation::OnceNames, 0),
     (Mutation::Checksum, 4),
-    (Mutation::Retire, 222),
-    (Mutation::Unheard, 273),
+    (Mutation::Retire, 1908),
+    (Mutation::Unheard, 456),
 ];
 
 #[test]

@@ -8,19 +8,24 @@ use ff2_sim::{
 };
 
 /// Seed, path, and what was found on it.
-const FOUND: [(u64, Mark, &str); 4] = [
+const FOUND: [(u64, Mark, &str); 5] = [
     (
         13,
         Mark::LearnerPromoted,
         "a crash took back who votes, and a group had no majority any more",
     ),
-    (230, Mark::KnownByDisk, "a server that crashed before it knew its id was another one after"),
+    (1180, Mark::KnownByDisk, "a server that crashed before it knew its id was another one after"),
     (
-        152,
+        202,
         Mark::CopyLeftBehind,
         "a server that crashed after a damaged chunk's repair panicked, and another dropped the repair",
     ),
     (1715, Mark::OutcomeFound, "a crash brought back what the chain had dropped and removed since"),
+    (
+        447,
+        Mark::DoubleAnswered,
+        "a cut to nothing whose answer was lost was carried out again, on what was written since",
+    ),
 ];
 
 #[test]

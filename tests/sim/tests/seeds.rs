@@ -17,8 +17,13 @@ const SEEDS: u64 = 100;
 /// Paths that these seeds do not take: moments of a millisecond in the life of a leader, a joining server or a
 /// repair, and a chain whose one member that holds a chunk comes back behind one that does not. Named seeds
 /// or unit tests go there.
-const TOO_RARE: [Mark; 4] =
-    [Mark::ResyncGivesWay, Mark::JointLeft, Mark::KnownByDisk, Mark::CopyLeftBehind];
+const TOO_RARE: [Mark; 5] = [
+    Mark::ResyncGivesWay,
+    Mark::JointLeft,
+    Mark::KnownByDisk,
+    Mark::CopyLeftBehind,
+    Mark::BaseMissing,
+];
 
 fn must_hold(verdict: &Verdict) {
     println!("{verdict}");

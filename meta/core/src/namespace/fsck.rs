@@ -1,6 +1,7 @@
 //! Checks that the keys of a volume agree with each other: the simulator and tests after each step,
 //! an admin when in doubt. It holds every inode in memory, so it is not for a serving thread.
 
+mod chunks;
 mod locks;
 mod names;
 mod notes;
@@ -17,6 +18,7 @@ use super::{
     number, tx,
 };
 use crate::kv::KvRead;
+pub use chunks::{Chunks, chunks_of};
 
 /// Something that must not be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -31,6 +31,12 @@ pub(super) fn chunks_above(kv: &dyn KvRead, inode: &Inode, length: u64) -> bool 
     inode.chunks_end() > length || uncertain(kv, inode)
 }
 
+/// Whether empty chunks, which cuts leave behind, may lie above all others. (The bytes of an inline file
+/// that went to a chunk were a truncation too.)
+pub(super) fn was_cut(inode: &Inode) -> bool {
+    inode.truncate_version > 0
+}
+
 /// Somebody wrote up to `length`.
 pub(super) fn grow(tx: &mut Tx<'_>, inode: &mut Inode, length: u64) -> Result<(), Status> {
     if length > wire::FILE_SIZE_MAX {

@@ -81,8 +81,9 @@ pub(super) fn list(kv: &dyn KvRead, op: &pb::ListOrphansOp) -> Result<pb::NsRepl
             return Err(Status::new(Code::Corrupt, "an orphan without a number"));
         };
         let inode = inode::load(kv, id)?;
-        let uncertain = length::uncertain(kv, &inode);
-        let has_chunks = inode.is_regular() && length::chunks_above(kv, &inode, 0);
+        let uncertain = length::uncertain(kv, &inode) || length::was_cut(&inode);
+        let has_chunks =
+            inode.is_regular() && (length::chunks_above(kv, &inode, 0) || length::was_cut(&inode));
         orphan_inodes.push(pb::Orphan {
             inode: id,
             seq,

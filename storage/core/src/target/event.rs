@@ -1,6 +1,6 @@
 //! What goes into the target machine and what comes out of it.
 
-use ff2_proto::{ChainVersion, ChunkId, InodeId, Status, TargetId, pb};
+use ff2_proto::{ChainVersion, ChunkId, Status, TargetId, pb};
 
 use super::types::{
     Attempt, CallId, Change, Done, Forward, FullCopy, Outcome, Page, ReadAnswer, Standing, Update,
@@ -32,10 +32,11 @@ pub enum Input<P> {
         chain_version: ChainVersion,
         chunk: ChunkId,
     },
+    /// Of the chunks from one to another.
     List {
         call: CallId,
-        inode: InodeId,
-        from_index: u32,
+        from: ChunkId,
+        last: ChunkId,
         limit: u32,
     },
     /// The predecessor pages through this syncing target's chunks.

@@ -4,7 +4,7 @@
 //! as of a moment after the question was sent, so it serves the reads that had come before that, and
 //! no later one. Often it also settles the pending update.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use ff2_proto::{
     ChainVersion, ChunkId, Code, Status,
@@ -253,16 +253,23 @@ impl<P: Clone> Target<P> {
         &mut self,
         now: Now,
         call: CallId,
-        from: ChunkId,
+        range: RangeInclusive<ChunkId>,
         limit: u32,
         out: &mut Outputs<P>,
     ) {
-        let result = self.may_read(now).and_then(|()| self.list(from, limit));
+        let result = self.may_read(now).and_then(|()| self.list(&range, limit));
         out.push(Output::Reply { call, reply: Reply::List(result) });
     }
 
-    fn list(&self, from: ChunkId, limit: u32) -> Result<Page<pb::ChunkInfo>, Status> {
-        let last = ChunkId { inode: from.inode, index: u32::MAX };
+    fn list(
+        &self,
+        range: &RangeInclusive<ChunkId>,
+        limit: u32,
+    ) -> Result<Page<pb::ChunkInfo>, Status> {
+        let (from, last) = (*range.start(), *range.end());
+        if from > last {
+            return Ok(Page { chunks: Vec::new(), end: true });
+        }
         let limit = limit.clamp(1, limits::PAGE_CHUNKS) as usize;
         let info = |chunk: ChunkId, length, version| pb::ChunkInfo {
             chunk: Some(chunk.into()),

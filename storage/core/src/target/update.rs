@@ -8,7 +8,7 @@ use ff2_proto::{
 use super::{
     Now, Outputs, Target,
     event::{Output, Reply, StoreOp},
-    live::{Body, Caller, Hop, Pending, Tombstone, WaitingUpdate, raise},
+    live::{Body, Caller, Hop, Pending, WaitingUpdate},
     types::{CallId, Change, Done, Update, UpdateId},
 };
 use crate::{
@@ -147,7 +147,6 @@ impl<P: Clone> Target<P> {
         let Some(WaitingUpdate { calls, update }) = live.waiting.pop_front() else { return false };
         self.waiting_updates -= 1;
         if let Some(done) = self.without_effect(&update) {
-            self.remember_without_effect(&update);
             for call in calls {
                 reply(call, Ok(done), out);
             }
@@ -168,35 +167,20 @@ impl<P: Clone> Target<P> {
         true
     }
 
-    /// Removing what is not there, or cutting it to nothing, changes nothing: all serving members
-    /// lack the chunk as the head does, and a syncing one is told by the resync. Unless an update of it
-    /// was dropped: a member may not know that yet, and would bring the chunk back. That one must
-    /// answer for the removal.
+    /// Removing what is not there changes nothing: all serving members lack the chunk as the head does,
+    /// and a syncing one is told by the resync. Unless an update of it was dropped: a member may not know
+    /// that yet, and would bring the chunk back. That one must answer for the removal.
+    ///
+    /// To cut what is not there to nothing is another matter: that must be remembered by all, so that it
+    /// is not carried out on what was written since, and leaves an empty chunk.
     fn without_effect(&self, update: &Update<P>) -> Option<Done> {
         let removed = self.tombstones.get(update.chunk).map(|tombstone| tombstone.id);
         let dropped = self.dropped.get(update.chunk).map(|dropped| dropped.id);
         if self.records.contains_key(&update.chunk) || dropped > removed {
             return None;
         }
-        match update.change {
-            Change::Remove | Change::Truncate { length: 0 } => {
-                Some(Done { version: ChunkVersion(0), chunk_length: 0 })
-            }
-            Change::Truncate { .. } | Change::Write { .. } | Change::Replace { .. } => None,
-        }
-    }
-
-    /// A late duplicate of an update that changed nothing must change nothing either, whatever was
-    /// written since. Here at the head is enough: a duplicate names the chain version.
-    fn remember_without_effect(&mut self, update: &Update<P>) {
-        let Some(tag) = &update.tag else { return };
-        let nothing = UpdateId { made_under: 0.into(), version: ChunkVersion(0) };
-        let known = self.tombstones.remove(update.chunk);
-        let mut tombstone = known.unwrap_or(Tombstone { id: nothing, tags: Tags::default() });
-        tombstone.tags.apply(tag, tombstone.id.version);
-        if let Some(forgotten) = self.tombstones.insert(update.chunk, tombstone) {
-            raise(&mut self.version_floor, forgotten.id.version);
-        }
+        let nothing = Done { version: ChunkVersion(0), chunk_length: 0 };
+        update.change.removes().then_some(nothing)
     }
 
     fn check_chunk_size(&self, update: &Update<P>) -> Result<(), Status> {

@@ -38,5 +38,6 @@ fn what_was_synced_is_there_after_a_power_cut() {
         for writer in &writers {
             writer.check().unwrap();
         }
+        cluster.fsck().unwrap();
     }
 }

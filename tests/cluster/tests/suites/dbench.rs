@@ -27,4 +27,5 @@ fn four_clients_leave_one_tree() {
     fs::remove_dir_all(there.join("d")).unwrap();
     assert_eq!(fs::read_dir(&here).unwrap().count(), 0);
     wait_collected(&here, before).unwrap();
+    assert_eq!(cluster.fsck().unwrap(), 0, "what is left of files that are gone");
 }

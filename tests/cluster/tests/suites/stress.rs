@@ -51,6 +51,7 @@ fn nothing_fails_and_nothing_is_left() {
         }
     }
     wait_collected(&here, folders).unwrap();
+    assert_eq!(cluster.fsck().unwrap(), 0, "what is left of files that are gone");
     fs::write(there.join("names/afterwards"), b"x").unwrap();
     assert_eq!(fs::read(here.join("names/afterwards")).unwrap(), b"x");
 }

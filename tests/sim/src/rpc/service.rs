@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use ff2_fabric::{Answer, Buf, BufPool, Context, Namespace, SharedBuf, Storage};
-use ff2_proto::{ChainId, Code, InodeId, Status, TargetId, pb};
+use ff2_proto::{ChainId, ChunkId, Code, InodeId, Status, TargetId, pb};
 use ff2_storage_core::{
     format::crc32c,
     target::{Done, Input, ReadAnswer, Reply},
@@ -138,8 +138,9 @@ impl Storage for Service {
     ) -> Result<Answer<pb::ListChunksReply>, Status> {
         let target = self.target(request.chain, None)?;
         let inode = InodeId(request.inode);
-        let (from_index, limit) = (request.from_index, request.limit);
-        let make = move |call| Input::List { call, inode, from_index, limit };
+        let from = ChunkId { inode, index: request.from_index };
+        let (last, limit) = (ChunkId { inode, index: u32::MAX }, request.limit);
+        let make = move |call| Input::List { call, from, last, limit };
         match target.call(cx.remaining(), make).await?.0 {
             Reply::List(page) => {
                 let page = page?;

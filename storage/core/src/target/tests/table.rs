@@ -129,17 +129,28 @@ fn a_retried_update_is_carried_out_once() {
 }
 
 #[test]
-fn removing_nothing_changes_nothing_and_a_late_duplicate_of_it_neither() {
+fn removing_nothing_changes_nothing() {
     let mut head = alone();
-    for change in [Change::Remove, Change::Truncate { length: 0 }] {
-        let out = head.update(1, change);
-        assert_eq!((versions_done(&out), stores(&out)), (vec![0], vec![]));
-    }
+    let out = head.update(1, Change::Remove);
+    assert_eq!((versions_done(&out), stores(&out)), (vec![0], vec![]));
+    assert!(head.target.records().is_empty());
+}
+
+/// In the record, which survives crashes and goes along with copies.
+#[test]
+fn a_cut_to_nothing_is_remembered_by_the_chunk() {
+    let mut head = alone();
+    assert_eq!(stores(&head.update(1, Change::Truncate { length: 0 })), ["prepare"]);
+    assert_eq!(versions_done(&head.stored()), [1]);
+    head.stored();
+    let empty = &head.target.records()[&place()];
+    assert_eq!((empty.length, empty.tags.entries().len()), (0, 1));
     head.write(2);
     head.stored();
     head.stored();
-    assert_eq!(refusals(&head.update(1, Change::Remove)), [Code::StaleUpdate]);
-    assert_eq!(head.target.records().len(), 1);
+    let late = head.update(1, Change::Truncate { length: 0 });
+    assert_eq!((refusals(&late), stores(&late)), (vec![Code::StaleUpdate], vec![]));
+    assert!(head.target.records()[&place()].length > 0);
 }
 
 /// Whoever is behind may hold it still, and could be the first to come back after a crash of all.
@@ -402,7 +413,8 @@ fn a_listing_shows_chunks_that_are_coming() {
     head.write(1);
     let list = |head: &mut Bench| {
         let call = head.call();
-        let input = Input::List { call, inode: place().inode, from_index: 0, limit: 10 };
+        let last = ff2_proto::ChunkId { index: u32::MAX, ..place() };
+        let input = Input::List { call, from: place(), last, limit: 10 };
         match head.step(input).pop() {
             Some(Output::Reply { reply: Reply::List(page), .. }) => {
                 page.map(|page| page.chunks).map_err(|status| status.code)

@@ -1,0 +1,144 @@
+//! Checks that an administrator asks for: whether the namespace's keys agree with each other, and whether
+//! each chunk has a file.
+//!
+//! Chunks are listed before the namespace is asked whose they are, and a file is there before its first
+//! chunk: so a chunk whose file is not there then is nobody's. A collector removes the chunks of a file
+//! before the file; what it removed between the two looks is not there any more at a third.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use ff2_fabric::{SharedBuf, chain::ChunkUpdate};
+use ff2_meta_core::{
+    KvRead,
+    namespace::{self, Chunks as Known},
+};
+use ff2_proto::{ChainId, ChunkId, Code, Status, limits as wire, pb};
+use pb::{UpdateKind, ns_request::Op};
+
+use super::NamespaceGroup;
+use crate::limits;
+
+/// One page, with all that it takes.
+const PAGE: Duration = Duration::from_secs(8);
+/// Problems that are named; the others are only counted.
+const NAMED: usize = 1_000;
+
+/// What came of a look at the namespace.
+#[derive(Clone, Debug)]
+pub(crate) struct Checked {
+    pub(crate) inodes: u64,
+    pub(crate) problems: u64,
+    /// The first of them.
+    pub(crate) named: Vec<String>,
+}
+
+impl NamespaceGroup {
+    /// Holds every inode in memory meanwhile, on a thread of its own.
+    pub(crate) async fn check_names(&self) -> Result<Checked, Status> {
+        let mut inodes = 0;
+        for volume in self.volumes() {
+            let statfs = self.ask(volume, Op::StatFs(pb::StatFsOp {})).await?.statfs;
+            inodes += statfs.unwrap_or_default().inodes_used;
+        }
+        self.group.read_index().await?;
+        let group = self.group.clone();
+        let look = move || group.read_stale(|kv| namespace::fsck(kv));
+        let found = tokio::task::spawn_blocking(look).await.ok().flatten();
+        let stopping = || Status::new(Code::UnknownOutcome, "the process is stopping");
+        let found = found.ok_or_else(stopping)?;
+        let named = found.iter().take(NAMED).map(ToString::to_string).collect();
+        Ok(Checked { inodes, problems: found.len() as u64, named })
+    }
+
+    /// A page of a chain's chunks.
+    pub(crate) async fn check_chunks(
+        &self,
+        request: &pb::CheckChunksRequest,
+    ) -> Result<pb::CheckChunksReply, Status> {
+        let deadline = Instant::now() + PAGE;
+        let chain = ChainId(request.chain);
+        if !self.chunks.routing.get().chains.contains_key(&chain) {
+            return Err(Status::new(Code::NotFound, format!("there is no chain {chain}")));
+        }
+        let from = request.from.map_or(ChunkId::default(), ChunkId::from);
+        let client = &self.chunks.client;
+        let page = client.list_chain(chain, from, limits::CHUNK_PAGE, deadline).await?;
+        let mut listed: Vec<(ChunkId, u32)> = Vec::with_capacity(page.chunks.len());
+        for info in &page.chunks {
+            let unnamed = || Status::new(Code::Corrupt, "a chunk without a name");
+            listed.push((info.chunk.ok_or_else(unnamed)?.into(), info.length));
+        }
+        let known = self.known(&listed).await?;
+        let mut strays = Vec::new();
+        for &(chunk, length) in &listed {
+            let orphaned = match known[&chunk.inode.0] {
+                Known::Nobodys => true,
+                Known::Below(end) if u64::from(chunk.index) >= end && length > 0 => false,
+                Known::Below(_) | Known::Unsettled => continue,
+            };
+            if orphaned && !self.is_there(chain, chunk, deadline).await? {
+                continue;
+            }
+            let removed = orphaned && request.repair;
+            if removed {
+                self.remove_stray(chain, chunk, deadline).await?;
+                tracing::warn!(%chain, %chunk, length, "a chunk of no file is removed");
+            }
+            strays.push(pb::StrayChunk { chunk: Some(chunk.into()), length, orphaned, removed });
+        }
+        let last = listed.last().filter(|_| !page.end);
+        let next = last.and_then(|(chunk, _)| behind(*chunk)).map(Into::into);
+        Ok(pb::CheckChunksReply { chunks: listed.len() as u64, strays, next })
+    }
+
+    /// What the namespace says of each inode, as of now.
+    async fn known(&self, listed: &[(ChunkId, u32)]) -> Result<BTreeMap<u64, Known>, Status> {
+        let ids: BTreeSet<u64> = listed.iter().map(|(chunk, _)| chunk.inode.0).collect();
+        let look = |kv: &dyn KvRead| {
+            let one = |&id: &u64| Ok((id, namespace::chunks_of(kv, id)?));
+            ids.iter().map(one).collect::<Result<BTreeMap<_, _>, Status>>()
+        };
+        self.group.query(look).await?
+    }
+
+    async fn is_there(
+        &self,
+        chain: ChainId,
+        chunk: ChunkId,
+        deadline: Instant,
+    ) -> Result<bool, Status> {
+        let page = self.chunks.client.list_chain(chain, chunk, 1, deadline).await?;
+        Ok(page.chunks.first().and_then(|info| info.chunk) == Some(chunk.into()))
+    }
+
+    /// Its inode's number is never used again, so this harms nobody.
+    async fn remove_stray(
+        &self,
+        chain: ChainId,
+        chunk: ChunkId,
+        deadline: Instant,
+    ) -> Result<(), Status> {
+        let update = ChunkUpdate {
+            chain,
+            chunk,
+            kind: UpdateKind::Remove,
+            offset: 0,
+            payload: SharedBuf::from(Bytes::new()),
+            chunk_size: wire::CHUNK_SIZE_MIN,
+            grant: Bytes::new(),
+        };
+        self.chunks.client.update(&update, deadline).await?;
+        Ok(())
+    }
+}
+
+fn behind(chunk: ChunkId) -> Option<ChunkId> {
+    match chunk.index.checked_add(1) {
+        Some(index) => Some(ChunkId { index, ..chunk }),
+        None => Some(ChunkId { inode: chunk.inode.0.checked_add(1)?.into(), index: 0 }),
+    }
+}
