@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-use crate::{scratch_folder, suite::run};
+use crate::{Cluster, scratch_folder, suite::run};
 
 /// An ext4 file system of its own, mounted until it is dropped.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub struct Image {
 /// Sparse: it takes what is written to it.
 const SIZE: u64 = 12 << 30;
 const CLOSED_WITHIN: Duration = Duration::from_secs(10);
+const MOVED_WITHIN: Duration = Duration::from_secs(90);
 
 impl Image {
     /// Mounted on a folder of its own.
@@ -43,6 +44,22 @@ impl Image {
         run(Command::new("mkfs.ext4").arg("-q").arg(&image.file))?;
         image.attach()?;
         fs::remove_dir(mount.join("lost+found")).context("empty the file system")?;
+        Ok(image)
+    }
+
+    /// Moves the disk of a storage server of this cluster to a file system of its own.
+    pub fn under(cluster: &Cluster, storaged: u32) -> Result<Self> {
+        cluster.ctl(&["kill", &format!("storaged/{storaged}")])?;
+        let own = cluster.dir().join(format!("storaged-{storaged}"));
+        let (disk, before) = (own.join("disk-0"), own.join("before"));
+        fs::rename(&disk, &before).context("take the disk away")?;
+        let image = Self::make_at(&disk)?;
+        let from = before.join(".");
+        run(Command::new("cp").args(["-a", "--sparse=always"]).arg(from).arg(&disk))?;
+        run(Command::new("sync").arg("-f").arg(&disk))?;
+        fs::remove_dir_all(&before).context("remove the old disk")?;
+        cluster.up()?;
+        cluster.wait_healthy(MOVED_WITHIN)?;
         Ok(image)
     }
 

@@ -19,6 +19,7 @@ pub mod image;
 pub mod load;
 pub mod network;
 pub mod suite;
+pub mod throttle;
 
 /// The smallest cluster in which each role can lose a server.
 #[rustfmt::skip]
@@ -79,6 +80,24 @@ impl Cluster {
         let mount = self.mount().display().to_string();
         let shape: Vec<&str> = self.shape.iter().map(String::as_str).collect();
         self.ctl(&[&["up", "--mount", &mount], &shape[..]].concat()).map(drop)
+    }
+
+    /// Starts one process anew as another effective user with the rights that it needs, so that a [`Network`] can
+    /// tell what it sends.
+    ///
+    /// [`Network`]: network::Network
+    pub fn restart_as(&self, name: &str, uid: u32) -> Result<()> {
+        self.ctl(&["kill", name])?;
+        let mount = self.mount().display().to_string();
+        let mut up = Command::new("setpriv");
+        let rights = "+dac_override,+fowner,+sys_admin,+ipc_lock,+kill";
+        up.arg(format!("--euid={uid}"));
+        up.arg(format!("--inh-caps={rights}")).arg(format!("--ambient-caps={rights}"));
+        if let Some(network) = &self.network {
+            up.arg("nsenter").arg(format!("--net={network}"));
+        }
+        up.arg(&self.program).arg("--dir").arg(&self.dir).args(["up", "--mount", &mount]);
+        suite::run(up.args(&self.shape)).map(drop)
     }
 
     pub fn dir(&self) -> PathBuf {
@@ -154,9 +173,13 @@ impl Cluster {
         Ok(ports.collect())
     }
 
+    pub fn pid(&self, name: &str) -> Result<Pid> {
+        pid_of(&self.process(name)?).with_context(|| format!("{name} does not run"))
+    }
+
     /// Sends a signal to a process that is named `role/index`.
     pub fn signal(&self, name: &str, signal: Signal) -> Result<()> {
-        let pid = pid_of(&self.process(name)?).with_context(|| format!("{name} does not run"))?;
+        let pid = self.pid(name)?;
         kill_process(pid, signal).with_context(|| format!("signal {name}"))
     }
 

@@ -41,6 +41,18 @@ impl Network {
         ))
     }
 
+    /// What the processes of each of these users send to the ports beside it is lost.
+    pub fn cut_from(&self, links: &[(u32, Vec<u64>)]) -> Result<()> {
+        let rule = |(uid, ports): &(u32, Vec<u64>)| {
+            let ports: Vec<String> = ports.iter().map(u64::to_string).collect();
+            format!("meta skuid {uid} tcp dport {{ {} }} drop;", ports.join(", "))
+        };
+        let rules: String = links.iter().map(rule).collect();
+        self.filter(&format!(
+            "table inet cut {{ chain leaves {{ type filter hook output priority 0; {rules} }}; }}"
+        ))
+    }
+
     /// Nothing is lost any more.
     pub fn heal(&self) -> Result<()> {
         self.filter("delete table inet cut")

@@ -38,3 +38,37 @@ fn servers_that_nobody_reaches_are_waited_for_or_replaced() {
         assert!(writer.pause_max < PAUSE_MAX, "{writer:?} waited too long");
     }
 }
+
+/// Two storage servers that do not reach each other, and are reached by all others: neither is dead, and the
+/// chains on which one stands behind the other cannot go on.
+#[test]
+fn servers_that_do_not_reach_each_other_lose_nothing() {
+    if !is_root() {
+        return;
+    }
+    let network = Network::make().unwrap();
+    let site = Site { network: Some(&network), ..Site::default() };
+    let shape = [&SMALLEST[..], &["--tcp"]].concat();
+    let cluster = Cluster::start_at(&site, &shape).unwrap();
+    let users = [("storaged/1", 61_001), ("storaged/2", 61_002)];
+    for (server, user) in users {
+        cluster.restart_as(server, user).unwrap();
+        cluster.wait_healthy(Duration::from_secs(90)).unwrap();
+    }
+    let load = Load::start(&cluster.mount().join("load"), 4).unwrap();
+    thread::sleep(Duration::from_secs(2));
+    let [(one, one_user), (other, other_user)] = users;
+    let links =
+        [(one_user, cluster.ports(other).unwrap()), (other_user, cluster.ports(one).unwrap())];
+    network.cut_from(&links).unwrap();
+    thread::sleep(CUT);
+    network.heal().unwrap();
+    cluster.wait_healthy(Duration::from_secs(90)).unwrap();
+    let writers = load.stop().unwrap();
+    cluster.remount().unwrap();
+    for writer in &writers {
+        writer.check().unwrap();
+        println!("{} records, the longest pause {:?}", writer.records, writer.pause_max);
+        assert!(writer.pause_max < PAUSE_MAX, "{writer:?} waited too long");
+    }
+}

@@ -1,5 +1,5 @@
 //! What befalls machines, on real processes: power cuts, disks that fail, servers that stop, links that are
-//! cut, indexes that are destroyed. The load sees a pause and no error; nothing acknowledged is lost.
+//! cut, indexes that are destroyed, disks that are slow, replicas that are lost together. The load sees a pause and no error; nothing acknowledged is lost.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -8,4 +8,6 @@ mod destroyed;
 mod failing_disk;
 mod power_cut;
 mod programs;
+mod slow_disk;
 mod stopped;
+mod two_lost;
