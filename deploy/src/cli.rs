@@ -55,7 +55,7 @@ enum Command {
     Up(up::Args),
     /// Stop the local cluster and unmount it.
     Down(down::Args),
-    /// Stop one process cleanly and start it again.
+    /// Stop one process cleanly and start it again, or all servers one after the other.
     Restart(restart::Args),
     /// Kill one process (SIGKILL), to see that the cluster bears it; `up` starts it again.
     Kill(kill::Args),
@@ -228,6 +228,7 @@ mod tests {
             "up --metad 3 --storaged 4 --disks 2 --disk-size 8GiB --replicas 3 --mount /m --base-port 7000",
             "down --purge",
             "restart metad/1",
+            "restart --rolling",
             "ps --json",
             "mount /m",
             "umount /m",
@@ -261,7 +262,7 @@ mod tests {
             "metad list",
             "metad add 4 --wait 10",
             "metad remove 4",
-            "status --check",
+            "status --check --wait",
             "fs ls / --token /t --volume data",
             "fs --mount-config /etc/ff2/mount-data.toml ls /",
             "security init /s",

@@ -1,30 +1,96 @@
-//! `ff2ctl restart ROLE/N`.
+//! `ff2ctl restart ROLE/N`, and `--rolling` for all servers.
 
-use anyhow::Result;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use crate::{cli::Surroundings, cluster::Name, mount, process, up};
+use crate::{
+    cli::Surroundings,
+    cluster::{ClusterFile, Name, Process, Role},
+    connect::SEE_STATUS,
+    mount,
+    output::Progress,
+    process::{self, Stopped},
+    up,
+};
+
+/// From all that takes part to a status without problems: a heartbeat, and an election.
+const HEALTHY_WITHIN: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// For example metad/1
-    #[arg(value_name = "ROLE/N")]
-    process: Name,
+    #[arg(value_name = "ROLE/N", required_unless_present = "rolling")]
+    process: Option<Name>,
+    /// All servers, one after the other, each when the one before takes part again.
+    ///
+    /// The cluster serves meanwhile. New programs beside ff2ctl are what runs afterwards. Mounts stay: restart
+    /// each when nothing uses it.
+    #[arg(long, conflicts_with = "process")]
+    rolling: bool,
 }
 
 pub(crate) async fn run(around: &Surroundings, args: &Args) -> Result<()> {
-    let (folder, name) = (&around.folder, args.process);
-    let (file, _lock) = folder.load_locked()?;
-    let known = file.find(name)?;
+    let (file, _lock) = around.folder.load_locked()?;
     let progress = around.output.progress();
+    let Some(name) = args.process else { return rolling(around, &file, &progress).await };
+    let how = one(around, &file, name, &progress).await?;
+    progress.finish();
+    let value = json!({ "restarted": name.to_string(), "stop": format!("{how:?}") });
+    around.output.print(&value, || format!("restarted {name}"))
+}
+
+async fn one(
+    around: &Surroundings,
+    file: &ClusterFile,
+    name: Name,
+    progress: &Progress,
+) -> Result<Stopped> {
+    let folder = &around.folder;
+    let known = file.find(name)?;
     progress.now(format!("stopping {name}"));
     if let Some(path) = &known.mount_point {
         mount::take_down(folder, name, path, false).await?;
     }
     let how = process::stop(folder, name).await?;
     progress.now(format!("starting {name}"));
-    up::start_and_wait(folder, &file, name).await?;
+    up::start_and_wait(folder, file, name).await?;
+    Ok(how)
+}
+
+/// Stops if anything is wrong before or after one of them: a second server down might be the last replica.
+async fn rolling(around: &Surroundings, file: &ClusterFile, progress: &Progress) -> Result<()> {
+    let healthy = is_healthy(around).await?;
+    ensure!(healthy, "the cluster is not healthy, so no server is stopped; {SEE_STATUS}");
+    // Metads first: they must know what newer storage servers and mounts tell them.
+    let servers: Vec<Name> =
+        file.of(Role::Metad).chain(file.of(Role::Storaged)).map(Process::name).collect();
+    let all = servers.len();
+    for (done, name) in servers.iter().enumerate() {
+        let how = one(around, file, *name, progress).await;
+        how.with_context(|| format!("{done} of {all} servers were restarted, then {name}"))?;
+        up::wait_whole(around, progress).await?;
+        wait_healthy(around).await.with_context(|| format!("after the restart of {name}"))?;
+        progress.done(&format!("restarted {name} ({} of {all})", done + 1));
+    }
     progress.finish();
-    let value = json!({ "restarted": name.to_string(), "stop": format!("{how:?}") });
-    around.output.print(&value, || format!("restarted {name}"))
+    let names: Vec<String> = servers.iter().map(ToString::to_string).collect();
+    let told = || format!("restarted {all} servers, one after the other");
+    around.output.print(&json!({ "restarted": names }), told)
+}
+
+async fn wait_healthy(around: &Surroundings) -> Result<()> {
+    let since = Instant::now();
+    while !is_healthy(around).await? {
+        let waited = since.elapsed();
+        ensure!(waited < HEALTHY_WITHIN, "the cluster is not healthy again; {SEE_STATUS}");
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
+}
+
+async fn is_healthy(around: &Surroundings) -> Result<bool> {
+    Ok(around.access.connect()?.status().await?.healthy)
 }

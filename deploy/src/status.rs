@@ -12,6 +12,7 @@ use crate::{
     moves,
     output::table,
     show::{self, Picture},
+    up,
 };
 
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -19,9 +20,17 @@ pub(crate) struct Args {
     /// Fail (exit status 1) unless the cluster is healthy.
     #[arg(long)]
     check: bool,
+    /// First wait until all that is there takes part: after a server was started again.
+    #[arg(long)]
+    wait: bool,
 }
 
 pub(crate) async fn run(around: &Surroundings, args: Args) -> Result<()> {
+    if args.wait {
+        let progress = around.output.progress();
+        up::wait_whole(around, &progress).await?;
+        progress.finish();
+    }
     let status = around.access.connect()?.status().await?;
     let healthy = status.healthy;
     around.output.print(&value(&status), || people(status))?;

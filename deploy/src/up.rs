@@ -21,6 +21,7 @@ use crate::{
     cluster::{ClusterFile, Name, Process, Role},
     mount, process,
 };
+pub(crate) use chains::wait_whole;
 pub(crate) use execute::{start_and_wait, wait_ready, write_config};
 pub(crate) use serving::VOLUME;
 

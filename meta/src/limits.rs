@@ -20,6 +20,8 @@ pub const ANSWER_MARGIN: Duration = Duration::from_millis(100);
 pub const LEAVE_WAIT: Duration = Duration::from_millis(1_500);
 /// A command of the leader's own.
 pub const OWN_COMMAND: Duration = Duration::from_secs(5);
+/// Between two looks of a new leader at what is unfinished.
+pub const UNFINISHED_PAUSE: Duration = Duration::from_millis(50);
 /// One chunk update or listing of a leader.
 pub const CHUNK_CALL: Duration = Duration::from_secs(2);
 /// Chunk updates that one task has in progress.

@@ -55,7 +55,7 @@ pub(super) async fn wait_serving(around: &Surroundings, progress: &Progress) -> 
 }
 
 /// Waits until metads and targets that are there take part.
-pub(super) async fn wait_whole(around: &Surroundings, progress: &Progress) -> Result<()> {
+pub(crate) async fn wait_whole(around: &Surroundings, progress: &Progress) -> Result<()> {
     let admin = around.access.connect()?.patience(PATIENCE);
     let (started, mut moved, mut last) = (Instant::now(), Instant::now(), (0, 0));
     loop {

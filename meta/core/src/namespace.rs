@@ -74,6 +74,7 @@ pub use request::{Class, Owner, class, granted, is_mutation, needs_grant, stamp}
 pub use sessions::session;
 pub use shown::{Cacheable, Shown, cacheable};
 pub use touched::touched;
+pub use truncate::unfinished;
 
 /// The machine of a namespace group: [`pb::NsCommand`] in, [`pb::NsReply`] out.
 #[derive(Clone, Copy, Debug, Default)]

@@ -4,9 +4,9 @@
 //! Each kind of work is a loop of rounds; a round reads the state, does what it finds, and logs what
 //! it did. A failed round is repeated, so rounds must be safe to repeat, and are.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
 
-use ff2_meta_core::namespace::Owner;
+use ff2_meta_core::namespace::{self, Owner};
 use ff2_proto::{Code, Status, VolumeId, pb};
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
@@ -44,6 +44,8 @@ pub(crate) struct NamespaceLead {
     pub(super) term: Term,
     book: Mutex<SessionBook>,
     pub(super) truncations: Truncations,
+    /// Truncations, by inode and version, that were begun before this term: earlier leaders may know them.
+    pub(super) inherited: BTreeSet<(u64, u64)>,
     pub(super) callbacks: CallbackBook,
 }
 
@@ -80,11 +82,13 @@ impl NamespaceGroup {
     /// The work of one term; the caller drops it when the term ends.
     pub(crate) async fn lead_term(self: Arc<Self>, term: Term) {
         tracing::info!(term = term.number(), "leads the namespace group");
+        let inherited = self.unfinished().await;
         let book = Mutex::new(SessionBook::new(self.session_ms.into()));
         let lead = Arc::new(NamespaceLead {
             term,
             book,
             truncations: Truncations::default(),
+            inherited,
             callbacks: CallbackBook::new(self.callback_metrics.clone()),
         });
         *self.lead.now.lock() = Some(lead.clone());
@@ -98,6 +102,17 @@ impl NamespaceGroup {
             }),
             rounds("recover lengths", limits::LEFTOVERS_ROUND, || group.recover_lengths(lead)),
         );
+    }
+
+    /// Before this metad takes any command of its term.
+    async fn unfinished(&self) -> BTreeSet<(u64, u64)> {
+        loop {
+            match self.group.query(|kv| namespace::unfinished(kv)).await.flatten() {
+                Ok(unfinished) => return unfinished,
+                Err(status) => tracing::debug!(%status, "what is unfinished is not known yet"),
+            }
+            tokio::time::sleep(limits::UNFINISHED_PAUSE).await;
+        }
     }
 
     /// The sessions of a volume that are on record.

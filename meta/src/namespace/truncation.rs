@@ -93,11 +93,14 @@ impl NamespaceGroup {
         }
         // An earlier leader may have found it pending just before this term, and its steps may take
         // effect for a call's time after that; so may those that this one gave up. Whoever sees the
-        // truncation finished may write again what such a step would cut.
-        tokio::time::sleep(self.inherited_steps.saturating_sub(lead.term.age())).await;
+        // truncation finished may write again what such a step would cut. One that was logged in this
+        // term an earlier leader learns of when its own term is over, and then it makes no step.
+        let (inode, truncate_version) = (truncation.inode, truncation.truncate_version);
+        if lead.inherited.contains(&(inode, truncate_version)) {
+            tokio::time::sleep(self.inherited_steps.saturating_sub(lead.term.age())).await;
+        }
         tokio::time::sleep_until(quiet_at.into()).await;
         lead.term.check()?;
-        let (inode, truncate_version) = (truncation.inode, truncation.truncate_version);
         let op = Op::FinishTruncate(pb::FinishTruncateOp { inode, truncate_version });
         self.command(volume, op).await?;
         Ok(())

@@ -75,6 +75,35 @@ fn kill_all_servers(cluster: &Cluster) {
     cluster.fsck().unwrap();
 }
 
+/// As for an update: each server is down for a moment, and never two of them.
+#[test]
+fn a_rolling_restart_is_not_missed() {
+    let cluster = Cluster::start().unwrap();
+    let before = cluster.processes().unwrap();
+    let load = Load::start(&cluster.mount().join("load"), 4).unwrap();
+    thread::sleep(Duration::from_secs(2));
+    let restarted = cluster.json(&["restart", "--rolling"]).unwrap();
+    assert_eq!(restarted["restarted"].as_array().unwrap().len(), 7, "{restarted}");
+    let writers = load.stop().unwrap();
+    for process in cluster.processes().unwrap() {
+        let same = before.iter().any(|known| known["pid"] == process["pid"]);
+        assert_eq!(same, process["role"] == "fuse", "{process}");
+    }
+    cluster.remount().unwrap();
+    for writer in &writers {
+        writer.check().unwrap();
+        println!("{} records, the longest pause {:?}", writer.records, writer.pause_max);
+        assert!(writer.pause_max < PAUSE_MAX, "{writer:?} waited too long");
+    }
+    cluster.fsck().unwrap();
+
+    // Whoever is missing might be needed.
+    cluster.ctl(&["kill", "storaged/1"]).unwrap();
+    thread::sleep(Duration::from_secs(6));
+    let refused = format!("{:#}", cluster.ctl(&["restart", "--rolling"]).unwrap_err());
+    assert!(refused.contains("no server is stopped"), "{refused}");
+}
+
 /// The mount dies under its programs: they get errors, what they had synced is kept, and the same place
 /// can be mounted anew.
 #[test]

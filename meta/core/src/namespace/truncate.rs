@@ -2,6 +2,8 @@
 //! says that this is done ([`pb::FinishTruncateOp`]) nobody else may look at the inode. An inline file
 //! that is to have chunks waits in the same way for its first one.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use ff2_proto::{Status, limits as wire, pb, status::Code};
 use prost::Message;
@@ -101,6 +103,13 @@ pub(super) fn finish(tx: &mut Tx<'_>, op: &pb::FinishTruncateOp) -> Result<pb::N
         tx.put_inode(&inode);
     }
     Ok(pb::NsReply { attr: Some(inode.attr), ..Default::default() })
+}
+
+/// Inode and version of every truncation that is not finished.
+pub fn unfinished(kv: &dyn KvRead) -> Result<BTreeSet<(u64, u64)>, Status> {
+    let keys = keys::all(kv, &[Tag::Truncating as u8]);
+    let inodes = keys.filter_map(|(key, _)| keys::split(&key).map(|(inode, _)| inode));
+    inodes.map(|id| Ok((id, inode::load(kv, id)?.truncate_version))).collect()
 }
 
 pub(super) fn list(kv: &dyn KvRead, op: &pb::ListTruncatingOp) -> Result<pb::NsReply, Status> {

@@ -130,8 +130,11 @@ fn lengths_of_lost_writers_are_asked_from_the_chains() {
     let doubt = v.doubts()[0];
     // A truncation makes answers that are on their way void.
     let cut = v.ask(&root, truncate(file, 0)).unwrap().truncation.unwrap();
+    let unfinished = |v: &Volume| ff2_meta_core::namespace::unfinished(&v.kv).unwrap();
+    assert_eq!(unfinished(&v).into_iter().collect::<Vec<_>>(), [(file, cut.truncate_version)]);
     assert_eq!(v.lead(recover(file, doubt.doubt, 500)), Err(Code::Busy));
     v.lead(finish_truncate(file, cut.truncate_version)).unwrap();
+    assert!(unfinished(&v).is_empty());
     v.lead(recover(file, doubt.doubt, 500)).unwrap();
     assert_eq!(v.attr(file).size, 0, "an answer from before the truncation");
     let renewed = v.doubts()[0];
