@@ -1,5 +1,6 @@
-//! What befalls machines, on real processes: power cuts, disks that fail, servers that stop, links that are
-//! cut, indexes that are destroyed, disks that are slow, replicas that are lost together. The load sees a pause and no error; nothing acknowledged is lost.
+//! What befalls machines, on real processes: power cuts, disks that fail or are slow, servers that stop, links
+//! that are cut, indexes that are destroyed, replicas that are lost together. The load sees a pause and no
+//! error; nothing acknowledged is lost.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
