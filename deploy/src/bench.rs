@@ -24,6 +24,7 @@ use crate::{
 mod all;
 mod checkpoint;
 mod cpu;
+mod directory;
 mod disk;
 mod fs;
 mod host;
@@ -45,6 +46,8 @@ pub(crate) enum Args {
     Checkpoint(checkpoint::Args),
     /// Unpacks an archive of small files, and removes the tree.
     Tree(tree::Args),
+    /// Makes, lists and removes one very large directory, and tells the longest operation.
+    Directory(directory::Args),
     /// What the cluster uses while nobody uses it.
     Idle(idle::Args),
     /// What the disk under the cluster does by itself (needs `fio`).
@@ -140,6 +143,7 @@ pub(crate) fn run(dir: &Path, args: &Args, json: bool) -> Result<()> {
             Args::Meta(args) => meta::run(&Mounted::find(&dir, &work)?, args)?,
             Args::Checkpoint(args) => checkpoint::run(&Mounted::find(&dir, &work)?, args)?,
             Args::Tree(args) => tree::run(&Mounted::find(&dir, &work)?, args)?,
+            Args::Directory(args) => directory::run(&Mounted::find(&dir, &work)?, args)?,
             Args::Idle(args) => idle::run(&dir, args, &work)?,
             Args::Disk(args) => disk::run(&dir, args, &work)?,
             Args::Ring(args) => ring::run(&Mounted::find(&dir, &work)?, &dir, args)?,
@@ -284,6 +288,7 @@ mod tests {
             "all --size 0",
             "checkpoint --programs 0",
             "tree --entries 0",
+            "directory --entries 0",
             "idle --idle-seconds 0",
         ] {
             let words = std::iter::once("bench").chain(line.split(' '));

@@ -241,6 +241,7 @@ impl TargetHandle {
             waiting_for: report.waiting_for,
             scrub: None,
             retired: report.retired,
+            silent_successor: report.silent_successor,
         }
     }
 

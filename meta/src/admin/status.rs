@@ -19,6 +19,7 @@ impl AdminState {
         let routing = self.cluster.routing();
         let mut shown = Routing::clone(&routing);
         let (mut loads, mut syncs, mut scrubs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut silent = Vec::new();
         for (id, node) in &mut shown.nodes {
             let vitals = lead.vitals(*id);
             if node.alive && node.role() == NodeRole::Storaged {
@@ -28,6 +29,9 @@ impl AdminState {
             for (target, report) in vitals.reports {
                 let Some(target) = shown.targets.get_mut(&target) else { continue };
                 target.used_bytes = report.used_bytes;
+                if node.alive && report.silent_successor != 0 {
+                    silent.push((target.id, report.silent_successor));
+                }
                 if node.alive {
                     scrubs.push(pb::TargetScrub { target: target.id, scrub: report.scrub });
                 }
@@ -46,6 +50,7 @@ impl AdminState {
         let (sessions, statfs) = self.namespace_figures().await;
         let mut problems = problems(&shown, &groups, &syncs);
         problems.extend(scrubs.iter().filter_map(|scrub| unrepaired(&shown, scrub)));
+        problems.extend(silent.iter().filter_map(|pair| no_answer(&shown, *pair)));
         let stuck = stuck(&shown, &lead.space(&shown));
         problems.extend(stuck.iter().take(CHAINS_TOLD).map(no_place));
         pb::ClusterStatusReply {
@@ -225,6 +230,20 @@ fn no_place(stuck: &pb::StuckMove) -> String {
 }
 
 /// Damage that stays: a target leaves its chain to have a chunk repaired only while others serve.
+/// Both live, so that nobody takes one of them out: a link that is cut, or a disk that hangs.
+fn no_answer(routing: &Routing, (target, successor): (u64, u64)) -> Option<String> {
+    let target = routing.targets.get(&TargetId(target))?;
+    let successor = routing.targets.get(&TargetId(successor))?;
+    if !routing.nodes.get(&NodeId(successor.node)).is_some_and(|node| node.alive) {
+        return None;
+    }
+    Some(format!(
+        "node {} gets no answer from node {} (target {} behind target {}), so writes to chain {} wait: see to the \
+         link between them and the disk of the latter, or restart that server",
+        target.node, successor.node, successor.id, target.id, target.chain
+    ))
+}
+
 fn unrepaired(routing: &Routing, scrub: &pb::TargetScrub) -> Option<String> {
     let count = scrub.scrub.as_ref()?.unrepaired_chunks;
     let target = routing.targets.get(&TargetId(scrub.target)).filter(|_| count > 0)?;

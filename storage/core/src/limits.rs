@@ -35,6 +35,8 @@ pub const READ_WAIT: Duration = Duration::from_millis(500);
 pub const SETTLE_WAIT: Duration = Duration::from_millis(200);
 /// A question to the head that was not answered is asked again after this long.
 pub const QUERY_RETRY: Duration = Duration::from_millis(200);
+/// A successor that lives and has not answered an update for so long is spoken of.
+pub const SUCCESSOR_SILENT: Duration = Duration::from_secs(3);
 /// Pause before a failed forward is sent again: the first, doubled up to the last.
 pub const FORWARD_RETRY_FIRST: Duration = Duration::from_millis(10);
 pub const FORWARD_RETRY_LAST: Duration = Duration::from_millis(500);

@@ -71,7 +71,7 @@ use ff2_proto::{
     pb,
     routing::ChainExt,
 };
-use live::{Dropped, Live, Pending, Tombstone};
+use live::{Dropped, Live, Pending, Silence, Tombstone};
 use memory::Memory;
 pub use types::{
     Attempt, CallId, Change, Done, Forward, FullCopy, Loaded, LoadedPending, Now, Outcome, Page,
@@ -104,6 +104,8 @@ pub struct Target<P> {
     version_floor: ChunkVersion,
     /// Committed chunks that the disk does not give back as they were written.
     suspects: BTreeSet<ChunkId>,
+    /// Since when the successor has answered no update, if its last answer was silence.
+    successor_silent: Option<Silence>,
     /// Last number given to an attempt or an ask.
     counter: u64,
     waiting_updates: usize,
@@ -142,6 +144,7 @@ impl<P: Clone> Target<P> {
             dropped: Memory::new(limits::DROPPED),
             version_floor: ChunkVersion(0),
             suspects: BTreeSet::new(),
+            successor_silent: None,
             counter: 0,
             waiting_updates: 0,
             waiting_reads: 0,

@@ -11,7 +11,7 @@ use pb::PublicState;
 use super::{
     Now, Outputs, Target,
     event::Output,
-    live::{Body, Hop, Pending},
+    live::{Body, Hop, Pending, Silence},
     longer,
     types::{Attempt, Change, Forward, FullCopy},
 };
@@ -109,11 +109,26 @@ impl<P: Clone> Target<P> {
         out: &mut Outputs<P>,
     ) {
         let Some(full) = self.awaited(chunk, attempt) else { return };
+        self.note_silence(now, chunk, &result);
         match result {
             Ok(()) => self.set_hop(chunk, Hop::Done),
             Err(status) => self.on_forward_failed(now, chunk, full, status, out),
         }
         self.progress(now, chunk, out);
+    }
+
+    fn note_silence(&mut self, now: Now, chunk: ChunkId, result: &Result<(), Status>) {
+        let is_silence = |status: &Status| {
+            matches!(status.code, Code::Unreachable | Code::Timeout | Code::UnknownOutcome)
+        };
+        if !result.as_ref().is_err_and(is_silence) {
+            self.successor_silent = None;
+            return;
+        }
+        let pending = self.live.get(&chunk).and_then(|live| live.pending.as_ref());
+        let sent = pending.map_or(now.at, |pending| pending.since);
+        let since = self.successor_silent.map_or(sent, |silence| silence.since);
+        self.successor_silent = Some(Silence { since, lasted: now.at.saturating_sub(since) });
     }
 
     /// Whether this is the try that is waited for; if so, whether the whole chunk was sent.

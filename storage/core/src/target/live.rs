@@ -304,6 +304,15 @@ pub(super) struct Dropped {
     pub(super) status: Status,
 }
 
+/// Updates for which no answer came, neither yes nor no.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Silence {
+    /// When the first of them was sent.
+    pub(super) since: Duration,
+    /// How long it was when the last of them was given up.
+    pub(super) lasted: Duration,
+}
+
 /// A removed chunk: which update removed it, and its tags.
 #[derive(Clone, Debug)]
 pub(super) struct Tombstone {

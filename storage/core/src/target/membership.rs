@@ -28,6 +28,7 @@ impl<P: Clone> Target<P> {
         }
         self.chain = chain;
         self.complete_under = None;
+        self.successor_silent = None;
         self.set_role();
         self.start_source();
         let chunks: Vec<ChunkId> = self.live.keys().copied().collect();
@@ -190,6 +191,7 @@ impl<P: Clone> Target<P> {
             sync_total_chunks: self.sync_total_chunks,
             waiting_for: String::new(),
             retired: self.retired,
+            silent_successor: self.silent_successor(),
         };
         if let Some(status) = &self.failed {
             report.local_state = LocalState::LocalOffline;
@@ -213,6 +215,13 @@ impl<P: Clone> Target<P> {
             report.waiting_for = "the resync from its predecessor".into();
         }
         report
+    }
+
+    fn silent_successor(&self) -> u64 {
+        let silence =
+            self.successor_silent.filter(|silence| silence.lasted >= limits::SUCCESSOR_SILENT);
+        let successor = silence.and_then(|_| self.chain.successor(self.id));
+        successor.map_or(0, |successor| successor.target)
     }
 
     fn is_complete(&self) -> bool {

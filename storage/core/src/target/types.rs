@@ -242,6 +242,10 @@ pub struct Report {
     pub waiting_for: String,
     /// The number of the retirement that it keeps to; 0: none.
     pub retired: u64,
+    /// The target behind it that has not answered an update for [`limits::SUCCESSOR_SILENT`]; 0: none.
+    ///
+    /// [`limits::SUCCESSOR_SILENT`]: crate::limits::SUCCESSOR_SILENT
+    pub silent_successor: u64,
 }
 
 /// The part of a target in its chain.

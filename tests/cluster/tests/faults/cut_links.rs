@@ -62,6 +62,9 @@ fn servers_that_do_not_reach_each_other_lose_nothing() {
         [(one_user, cluster.ports(other).unwrap()), (other_user, cluster.ports(one).unwrap())];
     network.cut_from(&links).unwrap();
     thread::sleep(CUT);
+    let status = cluster.json(&["status"]).unwrap();
+    let told = status["problems"].to_string();
+    assert!(told.contains("gets no answer from node"), "nobody says what is wrong: {told}");
     network.heal().unwrap();
     cluster.wait_healthy(Duration::from_secs(90)).unwrap();
     let writers = load.stop().unwrap();

@@ -286,6 +286,24 @@ fn a_failed_forward_is_sent_again_and_goes_to_the_next_successor() {
 }
 
 #[test]
+fn a_successor_that_does_not_answer_is_spoken_of() {
+    let mut head = head_of_two();
+    let mut attempt = sent(&head.write(1)).unwrap();
+    head.stored();
+    for silence in [Code::Timeout, Code::Unreachable] {
+        head.later(limits::SUCCESSOR_SILENT / 2);
+        assert_eq!(head.target.report().silent_successor, 0, "that may pass");
+        head.forwarded(attempt, Err(silence));
+        attempt = sent(&head.later(limits::FORWARD_RETRY_LAST)).expect("again after a pause");
+    }
+    head.forwarded(attempt, Err(Code::Unreachable));
+    assert_eq!(head.target.report().silent_successor, 2);
+    let attempt = sent(&head.later(limits::FORWARD_RETRY_LAST)).unwrap();
+    head.forwarded(attempt, Err(Code::Busy));
+    assert_eq!(head.target.report().silent_successor, 0, "that was an answer");
+}
+
+#[test]
 fn who_becomes_the_only_member_commits_what_is_pending() {
     let mut tail = tail_of_two();
     tail.forward(1, id(2, 1), None);
