@@ -6,5 +6,6 @@ mod administration;
 mod files;
 mod locks;
 mod members;
+mod security;
 mod store;
 mod world;
