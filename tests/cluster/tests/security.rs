@@ -151,22 +151,25 @@ fn all_is_encrypted_and_certificates_are_exchanged() {
         assert!(fs::read(&path).unwrap() == vec![byte; 20 << 20], "{name}");
     };
     write("first", 1);
-    // Whoever speaks in clear is told why it is not heard.
+    // Whoever speaks in clear is told why it is not heard, by metads and by storage servers.
     let config = cluster.dir().join("fuse-0/mount.toml");
-    let clear: Vec<String> = fs::read_to_string(&config)
-        .unwrap()
-        .lines()
-        .filter(|line| !line.starts_with("tls_ca_file") && !line.starts_with("encrypt"))
-        .map(str::to_owned)
-        .collect();
-    let path = cluster.dir().join("clear.toml");
-    fs::write(&path, clear.join("\n")).unwrap();
-    let refused =
-        cluster.ctl_output(&["fs", "--mount-config", path.to_str().unwrap(), "ls", "/"]).unwrap();
-    let why = String::from_utf8(refused.stderr).unwrap();
-    assert!(why.contains("encrypted connections only") && why.contains("tls_ca_file"), "{why}");
-    let same = ["fs", "--mount-config", config.to_str().unwrap(), "ls", "/"];
-    assert!(cluster.ctl(&same).unwrap().contains("first"));
+    let without = |keys: &[&str]| {
+        let text = fs::read_to_string(&config).unwrap();
+        let is_left = |line: &&str| !keys.iter().any(|key| line.starts_with(key));
+        let left: Vec<&str> = text.lines().filter(is_left).collect();
+        let path = cluster.dir().join("some.toml");
+        fs::write(&path, left.join("\n")).unwrap();
+        let (path, copy) = (path.to_str().unwrap(), cluster.dir().join("copy"));
+        let get = ["fs", "--mount-config", path, "get", "/first", copy.to_str().unwrap()];
+        cluster.ctl_output(&get).unwrap()
+    };
+    for keys in [&["tls_ca_file", "encrypt"][..], &["encrypt"]] {
+        let refused = without(keys);
+        let why = String::from_utf8(refused.stderr).unwrap();
+        assert!(!refused.status.success(), "without {keys:?}");
+        assert!(why.contains("encrypted connections only") && why.contains("tls_ca_file"), "{why}");
+    }
+    assert!(without(&[]).status.success());
 
     let ends = |cluster: &Cluster| -> Vec<u64> {
         let list = cluster.json(&["security", "list"]).unwrap();
