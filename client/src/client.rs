@@ -96,6 +96,7 @@ impl Client {
             identity: Identity::User(options.token.clone()),
             pool: pool.clone(),
             routing: routing.clone(),
+            tls: options.tls.clone(),
         });
         first_routing(&options, &peers, &routing, deadline).await?;
         let volume = find_volume(&options, &routing)?;

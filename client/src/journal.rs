@@ -57,6 +57,8 @@ struct State {
 #[derive(Debug, Default)]
 struct Numbers {
     session: u64,
+    /// The volume's export rules when they were asked for: under others nothing may go behind any more.
+    ruled_at: u64,
     free: VecDeque<u64>,
     are_coming: bool,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ff2_fabric::UserToken;
+use ff2_fabric::{UserToken, tls::ClientTls};
 
 use crate::limits;
 
@@ -29,6 +29,8 @@ pub struct ClientOptions {
     /// Of a coherent client: changes of names and attributes that concern nobody else return before the
     /// namespace has them, and are durable after `fsync`.
     pub behind: bool,
+    /// What is encrypted over the network; None: nothing.
+    pub tls: Option<ClientTls>,
 }
 
 impl ClientOptions {
@@ -44,6 +46,7 @@ impl ClientOptions {
             buffer_bytes: limits::BUFFER_BYTES,
             inline: true,
             behind: true,
+            tls: None,
         }
     }
 
@@ -68,6 +71,12 @@ impl ClientOptions {
     #[must_use]
     pub fn behind(mut self, behind: bool) -> Self {
         self.behind = behind;
+        self
+    }
+
+    #[must_use]
+    pub fn encrypted(mut self, tls: Option<ClientTls>) -> Self {
+        self.tls = tls;
         self
     }
 

@@ -148,6 +148,10 @@ impl Session {
         }
     }
 
+    pub(crate) fn volume(&self) -> VolumeId {
+        self.volume
+    }
+
     fn request(
         &self,
         session: u64,

@@ -6,8 +6,8 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    bench, chain, cluster::Folder, completion, config, connect::Access, demo, down, dump, folder,
-    fs, fsck, kill, metad, mount, node, output::Output, ps, rebalance, restart, scrub, security,
+    audit, bench, chain, cluster::Folder, completion, config, connect::Access, demo, down, dump,
+    folder, fs, fsck, kill, metad, mount, node, output::Output, ps, rebalance, restart, scrub, security,
     session, status, table, target, up, user, volume, why,
 };
 
@@ -105,6 +105,8 @@ enum Command {
     /// Users and their tokens.
     #[command(subcommand)]
     User(user::Command),
+    /// Who changed what of the cluster, and who was refused.
+    Audit(audit::Args),
     /// What a target or a path is waiting for.
     Why(why::Args),
     /// Look into one process.
@@ -174,6 +176,7 @@ impl Command {
             Self::Fsck(args) => fsck::run(around, args).await,
             Self::Session(command) => session::run(around, command).await,
             Self::User(command) => user::run(around, &command).await,
+            Self::Audit(args) => audit::run(around, &args).await,
             Self::Why(args) => why::run(around, &args).await,
             Self::Admin(command) => dump::run(around, &command).await,
             Self::Fs(args) => fs::run(around, &args).await,
@@ -252,7 +255,11 @@ mod tests {
             "user add alice --uid 1000",
             "user token alice --out /t",
             "user revoke 7",
+            "user token alice --role operator",
+            "audit --since 2h --follow",
             "volume create data",
+            "volume export data --rule 10.0.0.0/8,ro,root --rule *",
+            "volume export data --clear",
             "volume list",
             "volume show data",
             "scrub start --wait",
@@ -267,6 +274,9 @@ mod tests {
             "fs --mount-config /etc/ff2/mount-data.toml ls /",
             "security init /s",
             "security certificate /s metad-a 10.0.0.1",
+            "security rotate /s --days 90",
+            "security list",
+            "up --tcp --encrypt-all",
             "config sample storaged",
             "why 12",
             "why /a/b",

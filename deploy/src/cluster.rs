@@ -151,12 +151,23 @@ pub(crate) struct ClusterFile {
     /// Its servers share no memory with peers on this host.
     #[serde(default)]
     pub(crate) tcp: bool,
+    /// Bytes of files are encrypted where they go by TCP, as names are.
+    #[serde(default)]
+    pub(crate) encrypt_all: bool,
     pub(crate) processes: Vec<Process>,
 }
 
 impl ClusterFile {
     pub(crate) fn new(cluster_id: String, replicas: u32, disk_size: ByteSize) -> Self {
-        Self { format: FORMAT, cluster_id, replicas, disk_size, tcp: false, processes: Vec::new() }
+        Self {
+            format: FORMAT,
+            cluster_id,
+            replicas,
+            disk_size,
+            tcp: false,
+            encrypt_all: false,
+            processes: Vec::new(),
+        }
     }
 
     pub(crate) fn of(&self, role: Role) -> impl Iterator<Item = &Process> {

@@ -59,7 +59,7 @@ impl Access {
     /// Prepares the connections; nothing is sent yet.
     pub(crate) fn connect(&self) -> Result<Admin> {
         let admins = self.local()?.map_or_else(|| self.admins.clone(), |file| file.admins());
-        let ca = self.ca.clone().unwrap_or_else(|| self.folder.ca());
+        let ca = self.authority();
         let ca = fs::read(&ca).with_context(|| {
             format!("read the certificate authority {}; --ca names another", ca.display())
         })?;
@@ -83,6 +83,11 @@ impl Access {
             .collect::<Result<Vec<_>>>()?;
         ensure!(!metads.is_empty(), "no metad is known: give --admin HOST:PORT");
         Ok(Admin { metads, at: Cell::new(0), patience: PATIENCE })
+    }
+
+    /// The servers' authority.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.ca.clone().unwrap_or_else(|| self.folder.ca())
     }
 
     /// The token that the command line names, else root's of the local cluster.
@@ -157,6 +162,7 @@ impl Admin {
         set_replicas(SetReplicasRequest) -> SetReplicasReply;
         check_namespace(CheckNamespaceRequest) -> CheckNamespaceReply;
         check_chunks(CheckChunksRequest) -> CheckChunksReply;
+        set_exports(SetExportsRequest) -> SetExportsReply;
     }
 
     pub(crate) fn patience(self, patience: Duration) -> Self {
@@ -170,6 +176,27 @@ impl Admin {
     /// All of the routing.
     pub(crate) async fn routing(&self) -> Result<pb::RoutingDelta> {
         Ok(self.status().await?.routing.unwrap_or_default())
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.metads.iter().map(|(address, _)| address.clone()).collect()
+    }
+
+    /// What this metad has on record itself; a refusal is [`Final`].
+    pub(crate) async fn read_audit_of(
+        &self,
+        address: &str,
+        request: pb::ReadAuditRequest,
+    ) -> Result<pb::ReadAuditReply> {
+        let metad = self.metads.iter().find(|(known, _)| known == address);
+        let (_, client) = metad.with_context(|| format!("{address} is no metad"))?;
+        match client.clone().read_audit(request).await {
+            Ok(reply) => Ok(reply.into_inner()),
+            Err(refusal) if is_elsewhere_or_later(&refusal) => {
+                Err(anyhow!("{}", refusal.message()))
+            }
+            Err(refusal) => Err(explain(&refusal).context(Final)),
+        }
     }
 
     async fn call<T, F, Fut>(&self, ask: F) -> Result<T>
@@ -219,6 +246,16 @@ impl Admin {
             self.patience.as_secs(),
             refusal.message()
         )
+    }
+}
+
+/// A refusal that every metad would repeat.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Final;
+
+impl std::fmt::Display for Final {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("read the audit log")
     }
 }
 

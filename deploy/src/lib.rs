@@ -5,6 +5,7 @@
 //! gRPC ([`connect`]), what only one process knows through its admin socket. No command keeps state
 //! of its own besides the cluster's folder ([`cluster`]).
 
+mod audit;
 mod bench;
 mod bytes;
 mod chain;

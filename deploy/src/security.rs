@@ -3,6 +3,7 @@
 //! root. `up` makes the same for a local cluster.
 
 mod authority;
+mod rotate;
 
 use std::{
     path::{Path, PathBuf},
@@ -16,6 +17,9 @@ use serde_json::json;
 
 use crate::{cli::Surroundings, cluster::make_folder};
 pub(crate) use authority::Authority;
+
+/// Days for which a certificate holds: a year, and a month in which the status warns.
+pub(crate) const DAYS: i64 = 395;
 
 /// Names in the folder.
 pub(crate) const CLUSTER_KEY: &str = "cluster.key";
@@ -34,7 +38,7 @@ pub(crate) enum Command {
         #[arg(value_name = "FOLDER")]
         folder: PathBuf,
     },
-    /// Make the certificate of a metad's host, signed by the folder's authority.
+    /// Make the certificate of a server's host, signed by the folder's authority.
     Certificate {
         /// The folder that `security init` made.
         #[arg(value_name = "FOLDER")]
@@ -42,9 +46,30 @@ pub(crate) enum Command {
         /// Gives the files their names: FOLDER/HOST.pem and FOLDER/HOST.key
         #[arg(value_name = "HOST")]
         host: String,
-        /// Other names and addresses under which ff2ctl reaches it.
+        /// Other names and addresses under which it is reached: by ff2ctl, servers and mounts.
         #[arg(value_name = "NAME|ADDRESS")]
         also: Vec<String>,
+        /// Days until it ends.
+        #[arg(long, default_value_t = DAYS, value_parser = clap::value_parser!(i64).range(1..=36_500))]
+        days: i64,
+    },
+    /// Make new certificates and keys in place of all that are there, for the same names.
+    ///
+    /// Servers use new files within seconds, without a restart. On real hosts copy each pair to its host, as those
+    /// before. The authority, the cluster key and tokens stay as they are.
+    Rotate {
+        /// The folder that `security init` made [default: that of the local cluster]
+        #[arg(value_name = "FOLDER")]
+        folder: Option<PathBuf>,
+        /// Days until they end.
+        #[arg(long, default_value_t = DAYS, value_parser = clap::value_parser!(i64).range(1..=36_500))]
+        days: i64,
+    },
+    /// Certificates, for which names, and until when.
+    List {
+        /// The folder that `security init` made [default: that of the local cluster]
+        #[arg(value_name = "FOLDER")]
+        folder: Option<PathBuf>,
     },
 }
 
@@ -58,9 +83,22 @@ pub(crate) fn run(around: &Surroundings, command: &Command) -> Result<()> {
                 format!("made {}", shown.join(", "))
             })
         }
-        Command::Certificate { folder, host, also } => {
+        Command::Rotate { folder, days } => {
+            let folder = folder.clone().unwrap_or_else(|| around.folder.security());
+            let rotated = rotate::all(&folder, *days)?;
+            around.output.print(&json!({ "rotated": rotated }), || {
+                format!("made {} new certificates in {}", rotated.len(), folder.display())
+            })
+        }
+        Command::List { folder } => {
+            let folder = folder.clone().unwrap_or_else(|| around.folder.security());
+            let found = rotate::list(&folder)?;
+            let value = found.iter().map(rotate::Found::value).collect();
+            around.output.print(&value, || rotate::text(&found))
+        }
+        Command::Certificate { folder, host, also, days } => {
             let files = CertificateFiles::of(folder, host)?;
-            Authority::load(folder)?.certify(host, also, &files)?;
+            Authority::load(folder)?.certify(host, also, *days, &files)?;
             let value = json!({ "certificate": files.certificate, "key": files.key });
             around.output.print(&value, || {
                 format!("made {} and {}", files.certificate.display(), files.key.display())
@@ -140,7 +178,7 @@ mod tests {
         assert!(token.claims().root && token.claims().token_id >= FIRST_TOKEN_BIT);
         let files = CertificateFiles::of(&folder, "metad-a.example").unwrap();
         let authority = Authority::load(&folder).unwrap();
-        authority.certify("metad-a.example", &["10.0.0.1".to_owned()], &files).unwrap();
+        authority.certify("metad-a.example", &["10.0.0.1".to_owned()], DAYS, &files).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         for secret in [CLUSTER_KEY, ROOT_TOKEN, CA_KEY] {
             assert_eq!(mode(&folder.join(secret)), 0o600, "{secret}");

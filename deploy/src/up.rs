@@ -46,6 +46,9 @@ pub(crate) struct Args {
     /// All bytes go by TCP, as between machines, instead of through shared memory; fixed for a cluster
     #[arg(long)]
     tcp: bool,
+    /// Encrypt the bytes of files too, where they go by TCP; fixed for a cluster
+    #[arg(long)]
+    encrypt_all: bool,
     /// Mount the volume here.
     #[arg(long, value_name = "PATH")]
     mount: Option<PathBuf>,
@@ -103,6 +106,7 @@ fn wanted(args: &Args) -> plan::Wanted {
         disk_size: args.disk_size,
         replicas: args.replicas,
         tcp: args.tcp,
+        encrypt_all: args.encrypt_all,
         base_port: args.base_port,
     }
 }

@@ -53,12 +53,36 @@ pub(crate) struct Token {
     /// Confine it to this folder of the volume: nothing outside exists for it.
     #[arg(long, value_name = "PATH")]
     subtree: Option<String>,
+    /// What it is for: `admin` everything; `operator` runs the servers, without users, tokens and whatever
+    /// removes data; `viewer` looks; `user` opens files and administers nothing [default: admin for a root
+    /// user, else user]
+    #[arg(long, value_enum)]
+    role: Option<RoleArg>,
     /// Of that folder [default: default]
     #[arg(long, value_name = "NAME")]
     volume: Option<String>,
     /// Write it to this file, for this user only, instead of printing it.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum RoleArg {
+    Admin,
+    Operator,
+    Viewer,
+    User,
+}
+
+impl From<RoleArg> for pb::TokenRole {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::Admin => Self::Admin,
+            RoleArg::Operator => Self::Operator,
+            RoleArg::Viewer => Self::Viewer,
+            RoleArg::User => Self::Files,
+        }
+    }
 }
 
 pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> {
@@ -132,6 +156,7 @@ async fn token(around: &Surroundings, admin: &Admin, args: &Token) -> Result<()>
         lifetime_s,
         subtree: args.subtree.clone().unwrap_or_default().into_bytes().into(),
         volume: args.volume.clone().unwrap_or_default(),
+        role: args.role.map_or(pb::TokenRole::ByRoot, Into::into).into(),
     };
     let reply = admin.issue_token(request).await?;
     let mut value = json!({ "user": user.name, "token_id": reply.token_id });

@@ -1,4 +1,6 @@
-//! `ff2ctl volume create|list|show`.
+//! `ff2ctl volume create|list|show|export`.
+
+mod export;
 
 use anyhow::{Context, Result};
 use ff2_proto::pb;
@@ -14,6 +16,11 @@ pub(crate) enum Command {
     Show { name: String },
     /// Make a volume, an empty tree to mount.
     Create { name: String },
+    /// Who may do what with a volume, by the address it comes from.
+    ///
+    /// Without `--rule` and `--clear` it shows the rules. The first that is for a client's address holds; a client that
+    /// none is for may do nothing. Without any rule all may read and write, as whoever their token speaks for.
+    Export(export::Args),
 }
 
 pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> {
@@ -49,6 +56,7 @@ pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> 
                 )
             })
         }
+        Command::Export(args) => export::run(around, &admin, args).await,
         Command::Create { name } => {
             let request = pb::CreateVolumeRequest { name: name.clone() };
             let id = admin.create_volume(request).await?.volume_id;

@@ -53,6 +53,7 @@ async fn main() -> anyhow::Result<()> {
         identity: Identity::Daemon(key),
         pool: pool.clone(),
         routing: RoutingCache::new(),
+        tls: None,
     });
 
     let (calls, end) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));

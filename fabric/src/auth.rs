@@ -6,6 +6,7 @@
 
 mod grant;
 mod key;
+mod role;
 mod token;
 
 #[cfg(test)]
@@ -21,8 +22,10 @@ use std::{
     time::SystemTime,
 };
 
+pub use grant::check_rules;
 pub use key::ClusterKey;
 pub(crate) use key::{Purpose, Secret, mac, random, same};
+pub use role::Role;
 use thiserror::Error;
 pub use token::UserToken;
 pub(crate) use token::check_claims;

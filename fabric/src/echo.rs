@@ -17,6 +17,7 @@ use crate::{
     NamespaceServer, Peers, PeersConfig, Router, RoutingCache, Server, ServerConfig, Tuning,
     handshake,
     pulse::Pulse,
+    tls::ServerTls,
     transport::{Lane, Receiver, Sender},
 };
 
@@ -103,10 +104,19 @@ impl Net {
     }
 
     pub(crate) async fn tuned(address: &str, pool_bytes: u64, tuning: Tuning) -> Self {
+        Self::with(address, pool_bytes, tuning, None).await
+    }
+
+    pub(crate) async fn secured(address: &str, pool_bytes: u64, tls: ServerTls) -> Self {
+        Self::with(address, pool_bytes, Tuning::default(), Some(tls)).await
+    }
+
+    async fn with(address: &str, pool_bytes: u64, tuning: Tuning, tls: Option<ServerTls>) -> Self {
         let key = ClusterKey::generate().unwrap();
         let (pool, routing) = (BufPool::new(pool_bytes), RoutingCache::new());
         let mut config = ServerConfig::new(CLUSTER, key.clone(), pool.clone(), routing.clone());
         config.tuning = tuning;
+        config.tls = tls;
         let server = Server::bind(address, config).await.unwrap();
         let address = match address.starts_with("mem:") {
             true => address.to_string(),
@@ -130,6 +140,7 @@ impl Net {
             identity,
             pool: BufPool::new(64 << 20),
             routing: RoutingCache::new(),
+            tls: None,
         }
     }
 
@@ -143,7 +154,9 @@ impl Net {
         let pulse = Pulse::new(Tuning::default(), crate::counters::Counters::new());
         let (mut sender, mut receiver) = crate::tcp::split(stream, &pulse).unwrap();
         let identity = Identity::Daemon(self.key.clone());
-        handshake::join(&mut sender, &mut receiver, &identity, CLUSTER, lane, "").await.unwrap();
+        handshake::join(&mut sender, &mut receiver, &identity, CLUSTER, (lane, ""), None)
+            .await
+            .unwrap();
         (sender, receiver)
     }
 

@@ -6,6 +6,8 @@
 //! client -> Proof     { HMAC(key, "client" ++ server nonce ++ hello bytes) }
 //! server -> Welcome   { credit, requests }            or at any time Refused { status }
 //! ```
+//! Inside a TLS connection the proofs also cover a secret of that connection ([`crate::tls`]).
+//!
 //! The key is the cluster key for a daemon; for a user it is the token's MAC, which the server
 //! computes anew from the claims. The server bounds the size and the time of all this.
 
@@ -14,7 +16,7 @@ use ff2_proto::{Code, PROTOCOL_VERSION, Status, pb, status};
 use prost::Message;
 
 use crate::{
-    auth::{ClusterKey, Purpose, Secret, check_claims, mac, now_s, random, same},
+    auth::{ClusterKey, Purpose, Role, Secret, check_claims, mac, now_s, random, same},
     frame::{FrameError, Header, Kind, Limits, encode_message},
     peers::Identity,
     routing::RoutingCache,
@@ -74,14 +76,24 @@ pub(crate) struct Welcome {
     pub(crate) shared_slabs: u32,
 }
 
-/// The client's side.
+/// What one side proves that it knows the key by, both in one place.
+fn proofs(key: &Secret, nonce: &Secret, hello: &[u8], binding: Option<&Secret>) -> [Secret; 2] {
+    let purposes = match binding {
+        None => [Purpose::ServerProof, Purpose::ClientProof],
+        Some(_) => [Purpose::BoundServerProof, Purpose::BoundClientProof],
+    };
+    let binding: &[u8] = binding.map_or(&[], |secret| secret);
+    purposes.map(|purpose| mac(key, purpose, &[nonce, binding, hello]))
+}
+
+/// The client's side. `binding`: the secret of the TLS connection that it goes through.
 pub(crate) async fn join(
     sender: &mut Sender,
     receiver: &mut Receiver,
     identity: &Identity,
     cluster_id: &str,
-    lane: Lane,
-    local_name: &str,
+    (lane, local_name): (Lane, &str),
+    binding: Option<&Secret>,
 ) -> Result<Welcome, LinkError> {
     let nonce = random().map_err(|error| refusal(Code::Internal, &error.to_string()))?;
     let (daemon, claims, key): (bool, Bytes, &Secret) = match identity {
@@ -100,8 +112,8 @@ pub(crate) async fn join(
     send(sender, Kind::Hello, &hello).await?;
     let hello = hello.encode_to_vec();
     let challenge: Challenge = expect(receiver, Kind::Challenge).await?;
-    let proof = mac(key, Purpose::ServerProof, &[&nonce_of(&challenge.nonce)?, &hello]);
-    if !same(&proof, &challenge.proof) {
+    let [theirs, ours] = proofs(key, &nonce_of(&challenge.nonce)?, &hello, binding);
+    if !same(&theirs, &challenge.proof) {
         let secret = if daemon { "cluster key" } else { "token" };
         return Err(LinkError::Refused(Status::new(
             Code::Unauthenticated,
@@ -111,8 +123,7 @@ pub(crate) async fn join(
             ),
         )));
     }
-    let proof = mac(key, Purpose::ClientProof, &[&challenge.nonce, &hello]);
-    send(sender, Kind::Proof, &Proof { proof: Bytes::copy_from_slice(&proof) }).await?;
+    send(sender, Kind::Proof, &Proof { proof: Bytes::copy_from_slice(&ours) }).await?;
     let welcome: Welcome = expect(receiver, Kind::Welcome).await?;
     // A server shares nothing.
     receiver.open(Limits::AUTHENTICATED, 0);
@@ -127,6 +138,10 @@ pub(crate) struct Gate<'a> {
     pub(crate) routing: &'a RoutingCache,
     /// Name of the local socket by which the client came; empty: by another way.
     pub(crate) came_by: &'a str,
+    /// The secret of the TLS connection that it came through, if it did.
+    pub(crate) binding: Option<Secret>,
+    /// It came in clear over the network, and must not.
+    pub(crate) must_encrypt: bool,
     pub(crate) welcome: &'a Welcome,
     /// How many slabs a peer may share; 0 if it did not come by the local socket.
     pub(crate) grant_slabs: &'a (dyn Fn(&Peer) -> u32 + Sync),
@@ -154,14 +169,14 @@ impl Gate<'_> {
         let (hello, raw) = self.hello(receiver).await?;
         let key = if hello.daemon { *self.key.secret() } else { self.key.token_mac(&hello.claims) };
         let nonce = random().map_err(|error| refusal(Code::Internal, &error.to_string()))?;
-        let proof = mac(&key, Purpose::ServerProof, &[&nonce, &raw]);
+        let [ours, theirs] = proofs(&key, &nonce, &raw, self.binding.as_ref());
         let challenge = Challenge {
             nonce: Bytes::copy_from_slice(&nonce),
-            proof: Bytes::copy_from_slice(&proof),
+            proof: Bytes::copy_from_slice(&ours),
         };
         send(sender, Kind::Challenge, &challenge).await?;
         let shown: Proof = expect(receiver, Kind::Proof).await?;
-        if !same(&mac(&key, Purpose::ClientProof, &[&nonce, &raw]), &shown.proof) {
+        if !same(&theirs, &shown.proof) {
             return Err(refusal(Code::Unauthenticated, "the proof of the key or token is wrong"));
         }
         let peer = if hello.daemon { Peer::Daemon } else { self.user(hello.claims)? };
@@ -199,6 +214,12 @@ impl Gate<'_> {
             );
             return Err(refusal(Code::WrongCluster, &detail));
         }
+        if self.must_encrypt {
+            let detail = "this server takes encrypted connections only: give `tls_ca_file` (the cluster's \
+                          ca.pem) in the configuration of this process, and for storage servers that \
+                          demand it `encrypt = \"all\"`";
+            return Err(refusal(Code::Unauthenticated, detail));
+        }
         if hello.local_name != self.came_by {
             let detail =
                 "the client means another socket than the one it came by: somebody is between";
@@ -213,6 +234,14 @@ impl Gate<'_> {
             .map_err(|_| refusal(Code::Unauthenticated, "the token's claims are damaged"))?;
         check_claims(&claims, now_s(), &self.routing.get().revoked_tokens)
             .map_err(LinkError::Refused)?;
+        let role = Role::of(&claims);
+        if !role.opens_files() {
+            let detail = format!(
+                "the token of {} has the role {role}, which opens no files: take one of role user",
+                claims.name
+            );
+            return Err(refusal(Code::Forbidden, &detail));
+        }
         Ok(Peer::User(claims.into()))
     }
 }

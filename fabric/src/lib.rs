@@ -35,9 +35,10 @@ mod shm;
 mod stream;
 pub mod stubs;
 mod tcp;
+pub mod tls;
 mod transport;
 
-pub use auth::{ClusterKey, UserToken};
+pub use auth::{ClusterKey, Role, UserToken, check_rules};
 pub use buf::{Buf, BufPool, SharedBuf};
 pub use peers::{Identity, Owed, Peers, PeersConfig};
 pub use pulse::Tuning;

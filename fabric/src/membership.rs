@@ -51,6 +51,8 @@ pub struct Report {
     pub write_bytes: u64,
     pub read_ops: u64,
     pub write_ops: u64,
+    /// Unix time; 0: it has no certificate.
+    pub certificate_expires_s: u64,
 }
 
 /// This process's place in the cluster. Dropping it stops the heartbeats without a goodbye.

@@ -34,6 +34,7 @@ use crate::{
     pulse::Tuning,
     routing::RoutingCache,
     rpc::{Call, Method, decode},
+    tls::ClientTls,
     transport,
 };
 
@@ -53,6 +54,8 @@ pub struct PeersConfig {
     pub pool: Arc<BufPool>,
     /// Its version travels with every call; it hears of newer ones from the replies.
     pub routing: Arc<RoutingCache>,
+    /// What is encrypted over the network; None: nothing.
+    pub tls: Option<ClientTls>,
 }
 
 /// All peers of a process.

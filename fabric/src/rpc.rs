@@ -6,6 +6,7 @@
 mod service;
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -34,6 +35,8 @@ pub struct Method {
 #[derive(Clone, Debug)]
 pub struct Context {
     pub peer: Peer,
+    /// Where it comes from: 127.0.0.1 by the local socket, nowhere inside a process.
+    pub from: Option<IpAddr>,
     /// When the caller stops waiting. An answer after it is thrown away.
     pub deadline: Instant,
     /// The newest routing that the caller knew.

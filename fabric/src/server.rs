@@ -45,6 +45,8 @@ use crate::{
     pulse::{Pulse, Tuning},
     routing::RoutingCache,
     rpc::{Method, Peer},
+    tcp,
+    tls::{self, ServerTls},
     transport::{LinkError, Receiver, Sender},
 };
 
@@ -61,6 +63,8 @@ pub struct ServerConfig {
     /// Its version travels with every reply; its revoked tokens are refused.
     pub routing: Arc<RoutingCache>,
     pub tuning: Tuning,
+    /// Takes encrypted connections; None: it has no certificate.
+    pub tls: Option<ServerTls>,
     /// Told of every call that a handler finished.
     pub observer: Option<Observer>,
 }
@@ -73,7 +77,8 @@ impl ServerConfig {
         routing: Arc<RoutingCache>,
     ) -> Self {
         let (tuning, observer) = (Tuning::default(), None);
-        Self { cluster_id: cluster_id.into(), key, pool, routing, tuning, observer }
+        let cluster_id = cluster_id.into();
+        Self { cluster_id, key, pool, routing, tuning, tls: None, observer }
     }
 
     /// Has `observe` called with each finished call: for the daemons' latency metrics.
@@ -210,6 +215,7 @@ struct Admitted {
 impl Shared {
     async fn serve_one(self: Arc<Self>, incoming: Incoming, from: String, stranger: Stranger) {
         let pulse = Pulse::new(self.config.tuning, self.counters.clone());
+        let address = incoming.address();
         let admission = timeout(HANDSHAKE_TIMEOUT, self.admit(incoming, &pulse));
         let admitted = tokio::select! {
             // Who was admitted at the last moment is served: it may not be told otherwise any more.
@@ -227,7 +233,9 @@ impl Shared {
             Err(_) => return self.refused(&from, "the handshake took too long"),
         };
         pulse.opened();
-        let why = Connection::new(self.clone(), peer, pulse.clone()).run(sender, receiver).await;
+        let why = Connection::new(self.clone(), (peer, address), pulse.clone())
+            .run(sender, receiver)
+            .await;
         let usual = matches!(why, LinkError::Closed | LinkError::Stopped | LinkError::Io(_));
         pulse.closed(!usual);
         match why {
@@ -239,13 +247,27 @@ impl Shared {
 
     async fn admit(&self, incoming: Incoming, pulse: &Arc<Pulse>) -> Result<Admitted, LinkError> {
         let local = matches!(incoming, Incoming::Local(_));
-        let (mut sender, mut receiver) = incoming.split(pulse)?;
+        let remote = matches!(incoming, Incoming::Tcp(_));
+        let (mut sender, mut receiver, binding) = match (incoming, &self.config.tls) {
+            (Incoming::Tcp(stream), Some(tls)) if tls::begins(&stream).await? => {
+                let (stream, secret) = tls.accept(stream).await?;
+                let (sender, receiver) = tcp::split_secured(stream, pulse)?;
+                (sender, receiver, Some(secret))
+            }
+            (incoming, _) => {
+                let (sender, receiver) = incoming.split(pulse)?;
+                (sender, receiver, None)
+            }
+        };
+        let demands = self.config.tls.as_ref().is_some_and(|tls| tls.demands);
         let shared = Mutex::new(None);
         let gate = Gate {
             cluster_id: &self.config.cluster_id,
             key: &self.config.key,
             routing: &self.config.routing,
             came_by: if local { &self.welcome.local_name } else { "" },
+            binding,
+            must_encrypt: remote && demands && binding.is_none(),
             welcome: &self.welcome,
             grant_slabs: &|peer| if local { self.grant_slabs(peer, &shared) } else { 0 },
         };

@@ -113,6 +113,8 @@ pub(crate) async fn write_all(
         pulse.sent(written);
         IoSlice::advance_slices(&mut slices, written);
     }
+    // What is encrypted may still wait for the socket.
+    half.flush().await?;
     Ok(())
 }
 

@@ -2,16 +2,19 @@
 
 use std::{
     io::{self, IoSlice},
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
 };
 
 use tokio::{
-    io::AsyncReadExt,
+    io::{self as tokio_io, AsyncReadExt, AsyncWrite},
     net::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
 };
+use tokio_rustls::TlsStream;
 
 use crate::{
     frame::{FrameError, HEAD_BYTES_MIN, seal},
@@ -28,14 +31,42 @@ pub(crate) fn split(
 ) -> io::Result<(transport::Sender, transport::Receiver)> {
     stream.set_nodelay(true)?;
     let (read, write) = stream.into_split();
+    Ok(ends(Read::Clear(read), Write::Clear(write), pulse))
+}
+
+/// As [`split`], of an encrypted connection.
+pub(crate) fn split_secured(
+    stream: TlsStream<TcpStream>,
+    pulse: &Arc<Pulse>,
+) -> io::Result<(transport::Sender, transport::Receiver)> {
+    stream.get_ref().0.set_nodelay(true)?;
+    let (read, write) = tokio_io::split(stream);
+    Ok(ends(Read::Secured(read), Write::Secured(write), pulse))
+}
+
+fn ends(read: Read, write: Write, pulse: &Arc<Pulse>) -> (transport::Sender, transport::Receiver) {
     let sender = Sender { half: write, pulse: pulse.clone() };
     let receiver = Receiver { reader: Reader::new(read), pulse: pulse.clone() };
-    Ok((transport::Sender::Tcp(sender), transport::Receiver::Tcp(receiver)))
+    (transport::Sender::Tcp(sender), transport::Receiver::Tcp(receiver))
+}
+
+/// The sending half. In clear the bytes go from where they lie to the socket; else they are encrypted, and so
+/// copied, on the way.
+#[derive(Debug)]
+enum Write {
+    Clear(OwnedWriteHalf),
+    Secured(tokio_io::WriteHalf<TlsStream<TcpStream>>),
+}
+
+#[derive(Debug)]
+pub(crate) enum Read {
+    Clear(OwnedReadHalf),
+    Secured(tokio_io::ReadHalf<TlsStream<TcpStream>>),
 }
 
 #[derive(Debug)]
 pub(crate) struct Sender {
-    half: OwnedWriteHalf,
+    half: Write,
     pulse: Arc<Pulse>,
 }
 
@@ -61,7 +92,7 @@ impl Sender {
 
 #[derive(Debug)]
 pub(crate) struct Receiver {
-    pub(crate) reader: Reader<OwnedReadHalf>,
+    pub(crate) reader: Reader<Read>,
     pulse: Arc<Pulse>,
 }
 
@@ -83,8 +114,57 @@ impl Receiver {
     }
 }
 
-impl ReadHalf for OwnedReadHalf {
+impl ReadHalf for Read {
     async fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        AsyncReadExt::read(self, into).await
+        match self {
+            Self::Clear(half) => half.read(into).await,
+            Self::Secured(half) => match half.read(into).await {
+                // Frames say their lengths, so an end needs no word of TLS to be told from a cut.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+                read => read,
+            },
+        }
+    }
+}
+
+impl AsyncWrite for Write {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Clear(half) => Pin::new(half).poll_write(cx, bytes),
+            Self::Secured(half) => Pin::new(half).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Clear(half) => Pin::new(half).poll_write_vectored(cx, slices),
+            Self::Secured(half) => Pin::new(half).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Clear(half) => Pin::new(half).poll_flush(cx),
+            Self::Secured(half) => Pin::new(half).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Clear(half) => Pin::new(half).poll_shutdown(cx),
+            Self::Secured(half) => Pin::new(half).poll_shutdown(cx),
+        }
     }
 }

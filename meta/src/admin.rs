@@ -3,6 +3,7 @@
 //! All questions go to the leader of the cluster group, which knows the loads; any other metad answers
 //! UNAVAILABLE and names it in the metadata `ff2-leader` (host:port of its gRPC server).
 
+mod calls;
 mod check;
 mod incoming;
 mod nodes;
@@ -18,19 +19,18 @@ use ff2_daemon::{Operations, bounded::BoundedListener, config::MetadConfig};
 use ff2_fabric::{
     ClusterKey,
     admin::admin_server::{Admin, AdminServer as GrpcAdmin},
+    tls::{Certificate, grpc_acceptor},
 };
 use ff2_meta_core::cluster::{default_chains, place, placeable_disks, plan_rebalance, user, users};
 use ff2_proto::{Code, FILE_DESCRIPTOR_SET, NodeId, Status, TableId, TargetId, pb};
 use pb::{cluster_command::Fact, ns_request::Op};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Request, Response,
-    transport::{Identity, Server, ServerTlsConfig},
-};
+use tonic::{Request, Response, transport::Server};
 
 use crate::{
     NAMESPACE_GROUP,
+    audit::{self, Audit, Page},
     cluster::{ClusterGroup, leader::ClusterLead},
     limits,
     namespace::NamespaceGroup,
@@ -49,6 +49,7 @@ pub(crate) struct AdminState {
     pub(crate) cluster: ClusterGroup,
     pub(crate) namespace: Arc<NamespaceGroup>,
     pub(crate) key: ClusterKey,
+    pub(crate) audit: Audit,
     /// The authority that signed the metads' certificates, in PEM.
     pub(crate) authority: Option<String>,
 }
@@ -58,7 +59,7 @@ pub(crate) struct AdminState {
 pub(crate) struct AdminServer {
     state: AdminState,
     listener: TcpListener,
-    tls: Option<ServerTlsConfig>,
+    certificate: Option<Arc<Certificate>>,
 }
 
 impl AdminServer {
@@ -67,28 +68,24 @@ impl AdminServer {
         key: ClusterKey,
         cluster: ClusterGroup,
         namespace: Arc<NamespaceGroup>,
+        certificate: Option<Arc<Certificate>>,
     ) -> Result<Self> {
+        let audit = Audit::open(&config.data_dir, config.node)
+            .with_context(|| format!("open the audit log in {}", config.data_dir.display()))?;
         let listener = TcpListener::bind(&config.admin_listen)
             .await
             .with_context(|| format!("listen on admin_listen {}", config.admin_listen))?;
         let security = &config.security;
-        let tls = match (&security.tls_cert_file, &security.tls_key_file) {
-            (Some(cert), Some(key)) => {
-                let identity = Identity::from_pem(read(cert)?, read(key)?);
-                Some(ServerTlsConfig::new().identity(identity))
-            }
-            _ => None,
-        };
         let is_local = listener.local_addr()?.ip().is_loopback();
         ensure!(
-            tls.is_some() || is_local,
+            certificate.is_some() || is_local,
             "admin_listen {} is not on the loopback: give tls_cert_file and tls_key_file, since \
              tokens would travel in clear text",
             config.admin_listen
         );
         let authority = security.tls_ca_file.as_deref().map(read).transpose()?;
-        let state = AdminState { cluster, namespace, key, authority };
-        Ok(Self { state, listener, tls })
+        let state = AdminState { cluster, namespace, key, audit, authority };
+        Ok(Self { state, listener, certificate })
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {
@@ -110,19 +107,19 @@ impl AdminServer {
         let checks = self.state.clone();
         let check = move |request| token::check(&checks, request);
         let service = AdminService { state: self.state, checks: Checks::default() };
+        let service = calls::Guarded { service };
         let inner = GrpcAdmin::with_interceptor(service, check);
         let admin = Timed { inner, operations };
-        health.set_serving::<GrpcAdmin<AdminService>>().await;
+        health.set_serving::<GrpcAdmin<calls::Guarded>>().await;
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .build_v1()
             .context("describe the services")?;
         let mut server = Server::builder().timeout(Duration::from_secs(30));
-        if let Some(tls) = self.tls {
-            server = server.tls_config(tls).context("use the TLS certificate and key")?;
-        }
         let server = server.add_service(health_service).add_service(reflection).add_service(admin);
-        let incoming = incoming(BoundedListener::new(self.listener));
+        let tls = self.certificate.map(grpc_acceptor).transpose();
+        let tls = tls.context("use the TLS certificate and key")?;
+        let incoming = incoming(BoundedListener::new(self.listener), tls);
         server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?;
         Ok(())
     }
@@ -313,12 +310,14 @@ impl Admin for AdminService {
         let request = request.into_inner();
         let subtree = self.state.subtree(&request).await;
         let subtree = subtree.map_err(|status| self.state.refuse(status))?;
+        let role = token::check_role(&request).map_err(|status| self.state.refuse(status))?;
         let fact = Fact::IssueToken(pb::IssueToken { uid: request.uid });
         let token_id = self.state.propose(fact).await?.token_id;
         let found = self.state.cluster.group.query(|kv| user(kv, request.uid)).await;
         let found = found.map_err(|status| self.state.refuse(status))?;
         let user = found.ok_or_else(|| tonic::Status::not_found("the user is gone"))?;
-        let token = token::issue(&self.state.key, user, token_id, request.lifetime_s, subtree);
+        let token =
+            token::issue(&self.state.key, user, (token_id, role), request.lifetime_s, subtree);
         Ok(Response::new(pb::IssueTokenReply { token: token.to_string(), token_id }))
     }
 
@@ -464,6 +463,34 @@ impl Admin for AdminService {
         self.state.propose(Fact::SetReplicas(pb::SetReplicas { table, replicas })).await?;
         tracing::info!(table, replicas, "how many replicas the chains of a table have");
         Ok(Response::new(reply))
+    }
+
+    async fn set_exports(
+        &self,
+        request: Request<pb::SetExportsRequest>,
+    ) -> Reply<pb::SetExportsReply> {
+        let pb::SetExportsRequest { volume, rules } = request.into_inner();
+        let count = rules.len();
+        let fact = pb::SetExports { volume: volume.clone(), rules };
+        self.state.propose(Fact::SetExports(fact)).await?;
+        tracing::info!(volume, count, "the export rules of a volume were set");
+        Ok(Response::new(pb::SetExportsReply {}))
+    }
+
+    /// Each metad has what was done by it.
+    async fn read_audit(
+        &self,
+        request: Request<pb::ReadAuditRequest>,
+    ) -> Reply<pb::ReadAuditReply> {
+        let pb::ReadAuditRequest { file, offset, since_ms } = request.into_inner();
+        let page = self.state.audit.read(file, offset).await;
+        let mut page = page.map_err(|error| {
+            tonic::Status::internal(format!("the audit log cannot be read: {error}"))
+        })?;
+        page.lines.retain(|line| audit::is_since(line, since_ms));
+        let node = self.state.audit.node();
+        let Page { lines, file, offset, more } = page;
+        Ok(Response::new(pb::ReadAuditReply { node, lines, file, offset, more }))
     }
 
     async fn start_scrub(

@@ -12,6 +12,7 @@
 //! and the status page ([`http`]).
 
 mod admin;
+mod audit;
 mod cluster;
 mod format;
 mod http;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::audit::Bounds;
+
 /// Buffers of the data plane: namespace messages carry no bulk bytes, raft batches few.
 pub const BUFFER_BYTES: u64 = 64 << 20;
 /// Raft batches that wait for one peer and group; raft sends again what is dropped.
@@ -82,3 +84,9 @@ pub const HISTORY_STEP: Duration = Duration::from_secs(2);
 pub const DISK_FULL_PERCENT: u64 = 90;
 /// Changes of one batch.
 pub const BATCH_MAX: usize = 256;
+/// The audit log of a metad, and what one answer tells of it.
+pub(crate) const AUDIT: Bounds = Bounds { file_bytes: 4 << 20, files: 16 };
+pub const AUDIT_PAGE_BYTES: usize = 1 << 20;
+/// Refusals that are recorded at once, and the seconds after which one more is.
+pub const AUDIT_REFUSALS_BURST: u64 = 64;
+pub const AUDIT_REFUSAL_S: u64 = 10;

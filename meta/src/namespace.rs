@@ -12,6 +12,7 @@ mod callbacks;
 mod check;
 mod chunks;
 mod doubt;
+mod exports;
 mod guard;
 mod invalidations;
 pub(crate) mod leader;
@@ -32,6 +33,7 @@ use bytes::Bytes;
 use ff2_daemon::{Operation, Operations};
 use ff2_fabric::{
     Answer, Buf, Call, ClusterKey, Context, Namespace as NamespaceRpc, Peer, RaftClient,
+    check_rules,
 };
 use ff2_group::Group;
 use ff2_meta_core::namespace::{self, Namespace};
@@ -44,6 +46,7 @@ use crate::{
 };
 pub(crate) use check::Checked;
 pub(crate) use chunks::Chunks;
+use exports::Ruled;
 use guard::Asker;
 use leader::NamespaceLead;
 use questions::Questions;
@@ -277,10 +280,16 @@ impl NamespaceRpc for NamespaceService {
         _bulk: Buf,
     ) -> Result<Answer<pb::NsReply>, Status> {
         guard::admit(&mut request, &cx.peer)?;
+        let routing = self.namespace.cluster.routing();
+        let ruled = Ruled::of(&routing, VolumeId(request.volume), &cx);
+        ruled.obey(&mut request, &cx)?;
         let op = request.op.as_ref().map_or("none", guard::op_name);
         let detail = format!("volume {} session {}", request.volume, request.session);
         let operation = self.operations.begin(op, detail);
-        let outcome = self.run(&cx, &operation, request).await;
+        let mut outcome = self.run(&cx, &operation, request, &ruled).await;
+        if let Ok(reply) = &mut outcome {
+            ruled.temper(reply);
+        }
         operation.end(outcome).map(Answer::from)
     }
 }
@@ -291,6 +300,7 @@ impl NamespaceService {
         cx: &Context,
         operation: &Operation,
         mut request: pb::NsRequest,
+        ruled: &Ruled,
     ) -> Result<pb::NsReply, Status> {
         let leads = self.namespace.lead.get().is_some();
         serves(&self.namespace.cluster.routing(), VolumeId(request.volume), leads)
@@ -309,21 +319,26 @@ impl NamespaceService {
         }
         if let Some(Op::Batch(batch)) = &mut request.op {
             let requests = std::mem::take(&mut batch.requests);
-            return self.batch(cx, operation, &request, requests).await;
+            return self.batch(cx, operation, (&request, ruled), requests).await;
         }
         if namespace::is_mutation(&request) {
-            self.mutate(cx, operation, request).await
+            self.mutate(cx, operation, request, ruled).await
         } else {
-            self.read(cx, request).await
+            self.read(cx, request, ruled).await
         }
     }
 
-    async fn read(&self, cx: &Context, request: pb::NsRequest) -> Result<pb::NsReply, Status> {
+    async fn read(
+        &self,
+        cx: &Context,
+        request: pb::NsRequest,
+        ruled: &Ruled,
+    ) -> Result<pb::NsReply, Status> {
         let patience = cx.remaining();
         if let Some(Op::ReadInline(op)) = &request.op {
             self.check_grant(cx, op)?;
         }
-        let wanted = Wanted::of(&request);
+        let wanted = Wanted::of(&request, ruled);
         let is_statfs = matches!(request.op, Some(Op::StatFs(_)));
         let volume = VolumeId(request.volume);
         let position = self.namespace.position(volume);
@@ -348,9 +363,10 @@ impl NamespaceService {
         cx: &Context,
         operation: &Operation,
         request: pb::NsRequest,
+        ruled: &Ruled,
     ) -> Result<pb::NsReply, Status> {
         let volume = VolumeId(request.volume);
-        let wanted = Wanted::of(&request);
+        let wanted = Wanted::of(&request, ruled);
         let asker = guard::asker(&cx.peer);
         let is_open_session = matches!(request.op, Some(Op::OpenSession(_)));
         let is_close_session = matches!(request.op, Some(Op::CloseSession(_)));
@@ -391,6 +407,7 @@ impl NamespaceService {
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let grant = self.namespace.key.check_grant(&op.grant, now.as_secs())?;
+        check_rules(&grant, &self.namespace.cluster.routing())?;
         if grant.inode == op.inode && grant.read {
             return Ok(());
         }
@@ -411,6 +428,8 @@ impl NamespaceService {
             read: wanted.read,
             write: wanted.write,
             expires_s: (now + limits::GRANT).as_secs(),
+            volume: wanted.volume,
+            ruled_at: wanted.ruled_at,
             mac: Bytes::new(),
         };
         reply.grant = self.namespace.key.grant(grant);
@@ -474,12 +493,15 @@ struct Wanted {
     session: u64,
     read: bool,
     write: bool,
+    volume: u32,
+    ruled_at: u64,
 }
 
 impl Wanted {
-    fn of(request: &pb::NsRequest) -> Option<Self> {
+    fn of(request: &pb::NsRequest, ruled: &Ruled) -> Option<Self> {
         let (read, write) = namespace::granted(request)?;
-        Some(Self { session: request.session, read, write })
+        let (session, volume) = (request.session, request.volume);
+        Some(Self { session, read, write, volume, ruled_at: ruled.at })
     }
 }
 

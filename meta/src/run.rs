@@ -3,12 +3,16 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use ff2_daemon::{Runtime, config::MetadConfig};
+use ff2_daemon::{
+    Expiry, Runtime,
+    config::{Encrypt, MetadConfig, SecurityConfig},
+};
 use ff2_fabric::{
     BufPool, ClusterKey, ClusterServer, Identity, NamespaceServer, Peers, PeersConfig, RaftServer,
     Router, RoutingCache, Server, ServerConfig,
     chain::ChainClient,
     membership::{Membership, MembershipConfig, Report},
+    tls::{self, Certificate, ClientTls, ServerTls},
 };
 use ff2_group::{Group, GroupConfig, RaftMetrics};
 use ff2_meta_core::{cluster::ClusterMachine, namespace::Namespace};
@@ -62,6 +66,12 @@ impl Metad {
         let mut server =
             ServerConfig::new(cluster_id.clone(), key.clone(), pool.clone(), routing.clone());
         server.tuning.shared_memory = config.shared_memory;
+        let (tls, certificate) = encryption(&config.security)?;
+        let demands = tls.is_some();
+        server.tls = certificate.clone().map(|own| ServerTls::new(own, demands)).transpose()?;
+        if let Some(own) = certificate.clone() {
+            runtime.metrics.collector(Expiry::new(move || own.expires_s()));
+        }
         let server = Server::bind(&config.listen, server)
             .await
             .with_context(|| format!("listen on {}", config.listen))?;
@@ -72,6 +82,7 @@ impl Metad {
             identity,
             pool,
             routing: routing.clone(),
+            tls,
         });
         let link = Link::new(peers.clone());
         let raft = RaftMetrics::new(&runtime.metrics);
@@ -117,8 +128,8 @@ impl Metad {
             .runtime
             .metrics
             .collector(Figures::new(metad.cluster.group.clone(), metad.namespace.group.clone()));
-        metad.serve_people(&config, key).await?;
-        metad.join(&config, peers, routing);
+        metad.serve_people(&config, key, certificate.clone()).await?;
+        metad.join(&config, peers, routing, certificate);
         Ok(metad)
     }
 
@@ -210,9 +221,14 @@ impl Metad {
             .spawn(lead_each_term(leadership, stop, move |term| namespace.clone().lead_term(term)));
     }
 
-    async fn serve_people(&mut self, config: &MetadConfig, key: ClusterKey) -> Result<()> {
-        let admin =
-            AdminServer::bind(config, key, self.cluster.clone(), self.namespace.clone()).await?;
+    async fn serve_people(
+        &mut self,
+        config: &MetadConfig,
+        key: ClusterKey,
+        certificate: Option<Arc<Certificate>>,
+    ) -> Result<()> {
+        let (cluster, namespace) = (self.cluster.clone(), self.namespace.clone());
+        let admin = AdminServer::bind(config, key, cluster, namespace, certificate).await?;
         self.admin_address = Some(admin.local_addr());
         self.runtime.admin.pages(http::pages(admin.state()));
         let operations = self.runtime.operations.clone();
@@ -231,7 +247,13 @@ impl Metad {
     }
 
     /// Belongs to the cluster as a node, so that everybody learns its addresses.
-    fn join(&self, config: &MetadConfig, peers: Arc<Peers>, routing: Arc<RoutingCache>) {
+    fn join(
+        &self,
+        config: &MetadConfig,
+        peers: Arc<Peers>,
+        routing: Arc<RoutingCache>,
+        certificate: Option<Arc<Certificate>>,
+    ) {
         let request = pb::JoinRequest {
             node_id: config.node,
             role: pb::NodeRole::Metad.into(),
@@ -246,9 +268,16 @@ impl Metad {
         let stop = self.runtime.stop.clone();
         self.runtime.tasks.spawn(async move {
             let config = MembershipConfig { metads, request };
+            let report = move || Report {
+                certificate_expires_s: certificate
+                    .as_ref()
+                    .and_then(|own| own.expires_s())
+                    .unwrap_or(0),
+                ..Report::default()
+            };
             let membership = tokio::select! {
                 () = stop.cancelled() => return,
-                joined = Membership::join(config, peers, routing, Report::default) => joined,
+                joined = Membership::join(config, peers, routing, report) => joined,
             };
             let membership = match membership {
                 Ok(membership) => membership,
@@ -269,6 +298,14 @@ impl Metad {
             // No goodbye: the data of a group is its own, and its members notice by themselves.
         });
     }
+}
+
+/// What this metad encrypts of the connections that it makes, and its own certificate.
+fn encryption(security: &SecurityConfig) -> Result<(Option<ClientTls>, Option<Arc<Certificate>>)> {
+    let authority = security.tls_ca_file.as_deref().filter(|_| security.encrypt != Encrypt::None);
+    let own = (security.tls_cert_file.as_deref(), security.tls_key_file.as_deref());
+    let loaded = tls::load(authority, own, security.encrypt == Encrypt::All);
+    loaded.context("use the certificates")
 }
 
 fn group_config(config: &MetadConfig, group: GroupId, metrics: &RaftMetrics) -> GroupConfig {

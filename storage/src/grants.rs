@@ -2,11 +2,12 @@
 
 use std::{
     collections::HashMap,
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
-use ff2_fabric::{ClusterKey, Context, Peer};
+use ff2_fabric::{ClusterKey, Context, Peer, RoutingCache, check_rules};
 use ff2_proto::{Code, InodeId, Status, pb};
 use parking_lot::Mutex;
 
@@ -16,6 +17,7 @@ use crate::limits;
 #[derive(Debug)]
 pub(crate) struct Grants {
     key: ClusterKey,
+    routing: Arc<RoutingCache>,
     genuine: Mutex<HashMap<Bytes, pb::Grant>>,
 }
 
@@ -29,8 +31,8 @@ pub(crate) enum Want {
 }
 
 impl Grants {
-    pub(crate) fn new(key: ClusterKey) -> Self {
-        Self { key, genuine: Mutex::default() }
+    pub(crate) fn new(key: ClusterKey, routing: Arc<RoutingCache>) -> Self {
+        Self { key, routing, genuine: Mutex::default() }
     }
 
     pub(crate) fn check(
@@ -45,7 +47,9 @@ impl Grants {
             Peer::User(_) => {
                 let now_s =
                     SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |t| t.as_secs());
-                allows(&self.genuine(grant, now_s)?, inode, want)
+                let grant = self.genuine(grant, now_s)?;
+                check_rules(&grant, &self.routing.get())?;
+                allows(&grant, inode, want)
             }
         }
     }
@@ -86,6 +90,7 @@ mod tests {
     fn user() -> Context {
         Context {
             peer: Peer::User(Default::default()),
+            from: None,
             deadline: std::time::Instant::now(),
             routing_version: 0,
         }
@@ -94,7 +99,7 @@ mod tests {
     #[test]
     fn a_grant_opens_one_inode_for_what_it_says() {
         let key = ClusterKey::generate().unwrap();
-        let grants = Grants::new(key.clone());
+        let grants = Grants::new(key.clone(), RoutingCache::new());
         let grant = |read, write, expires_s| {
             key.grant(pb::Grant { inode: 7, read, write, expires_s, ..Default::default() })
         };
@@ -117,9 +122,29 @@ mod tests {
     }
 
     #[test]
+    fn grants_from_before_the_volumes_rules_are_void() {
+        let key = ClusterKey::generate().unwrap();
+        let routing = RoutingCache::new();
+        let grants = Grants::new(key.clone(), routing.clone());
+        let grant = |ruled_at| {
+            key.grant(pb::Grant { inode: 7, read: true, volume: 1, ruled_at, ..Default::default() })
+        };
+        let check = |ruled_at| {
+            let checked = grants.check(&user(), &grant(ruled_at), InodeId(7), Want::Read);
+            checked.map_err(|status| status.code)
+        };
+        assert_eq!(check(0), Ok(()));
+        let volume = pb::Volume { id: 1, ruled_at: 5, ..Default::default() };
+        let volumes = vec![volume];
+        assert!(routing.apply(pb::RoutingDelta { version: 5, volumes, ..Default::default() }));
+        assert_eq!(check(0), Err(Code::GrantExpired), "although it was genuine lately");
+        assert_eq!(check(5), Ok(()));
+    }
+
+    #[test]
     fn the_memory_is_bounded() {
         let key = ClusterKey::generate().unwrap();
-        let grants = Grants::new(key.clone());
+        let grants = Grants::new(key.clone(), RoutingCache::new());
         for inode in 0..3 * limits::GRANTS as u64 {
             let grant = key.grant(pb::Grant { inode, read: true, ..Default::default() });
             assert!(grants.check(&user(), &grant, InodeId(inode), Want::Read).is_ok());

@@ -3,18 +3,23 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use ff2_daemon::{Runtime, config::StoragedConfig};
+use ff2_daemon::{
+    Expiry, Runtime,
+    config::{Encrypt, SecurityConfig, StoragedConfig},
+};
 use ff2_fabric::{
     ClusterKey, Identity, Peers, PeersConfig, Router, RoutingCache, Server, ServerConfig,
     StorageServer,
     buf::BufPool,
     membership::{Membership, MembershipConfig, Report},
+    tls::{self, Certificate, ClientTls, ServerTls},
 };
 use ff2_proto::pb;
 use serde_json::json;
 
 use crate::{
     disks,
+    grants::Grants,
     heart::Heart,
     identity::NodeIdentity,
     limits,
@@ -35,12 +40,14 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
     let pool = BufPool::new(config.storage.buffer_bytes - read_bytes);
     let read_pool = BufPool::new(read_bytes.max(limits::READ_BYTES_MIN));
     let routing = RoutingCache::new();
+    let (tls, certificate) = encryption(&config.security)?;
     let peers_with = |pool: Arc<BufPool>| {
         Peers::new(PeersConfig {
             cluster_id: config.cluster_id.clone(),
             identity: Identity::Daemon(key.clone()),
             pool,
             routing: routing.clone(),
+            tls: tls.clone(),
         })
     };
     let peers = peers_with(pool.clone());
@@ -56,13 +63,18 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
     let mut server =
         ServerConfig::new(&config.cluster_id, key.clone(), pool.clone(), routing.clone());
     server.tuning.shared_memory = config.shared_memory;
+    let demands = config.security.encrypt == Encrypt::All;
+    server.tls = certificate.clone().map(|own| ServerTls::new(own, demands)).transpose()?;
+    if let Some(own) = certificate.clone() {
+        runtime.metrics.collector(Expiry::new(move || own.expires_s()));
+    }
     let server = Server::bind(&config.listen, server)
         .await
         .with_context(|| format!("listen on {}", config.listen))?;
     let heart = Heart::start().context("start the heartbeat's thread")?;
     // Nothing of the membership carries bulk bytes.
     let metads = peers_with(BufPool::new(0));
-    let report = report(targets.clone(), metrics.clone());
+    let report = report(targets.clone(), metrics.clone(), certificate);
     let join = join(config.clone(), identity, targets.disks(), report, metads, routing.clone());
     let membership = tokio::select! {
         joined = heart.run(join) => joined.context("run the join")??,
@@ -98,7 +110,8 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
     for disk in targets.disk_uuids() {
         runtime.tasks.spawn(scrubber.clone().run(disk));
     }
-    let service = StorageService::new(targets.clone(), key, read_pool, metrics, operations);
+    let grants = Grants::new(key, routing.clone());
+    let service = StorageService::new(targets.clone(), grants, read_pool, metrics, operations);
     let router = Router::new().add(StorageServer::new(Arc::new(service)));
     show(&runtime, &targets, node_id.0);
 
@@ -143,10 +156,19 @@ async fn join(
     Membership::join(config, peers, routing, report).await.context("join the cluster")
 }
 
+/// What this node encrypts of the connections that it makes, and its own certificate.
+fn encryption(security: &SecurityConfig) -> Result<(Option<ClientTls>, Option<Arc<Certificate>>)> {
+    let authority = security.tls_ca_file.as_deref().filter(|_| security.encrypt != Encrypt::None);
+    let own = (security.tls_cert_file.as_deref(), security.tls_key_file.as_deref());
+    let loaded = tls::load(authority, own, security.encrypt == Encrypt::All);
+    loaded.context("use the certificates")
+}
+
 /// What each heartbeat says.
 fn report(
     targets: Arc<Targets>,
     metrics: Arc<StorageMetrics>,
+    certificate: Option<Arc<Certificate>>,
 ) -> impl Fn() -> Report + Send + Sync + 'static {
     move || {
         let work = metrics.work();
@@ -155,6 +177,10 @@ fn report(
             write_bytes: work.write_bytes,
             read_ops: work.read_ops,
             write_ops: work.write_ops,
+            certificate_expires_s: certificate
+                .as_ref()
+                .and_then(|own| own.expires_s())
+                .unwrap_or(0),
             ..targets.report()
         }
     }

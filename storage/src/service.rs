@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ff2_daemon::Operations;
 use ff2_fabric::{
-    Answer, ClusterKey, Context, Storage,
+    Answer, Context, Storage,
     buf::{Buf, BufPool},
 };
 use ff2_proto::{ChainId, ChunkId, Code, InodeId, Status, TargetId, pb};
@@ -35,14 +35,14 @@ pub struct StorageService {
 }
 
 impl StorageService {
-    pub fn new(
+    pub(crate) fn new(
         targets: Arc<Targets>,
-        key: ClusterKey,
+        grants: Grants,
         read_pool: Arc<BufPool>,
         metrics: Arc<StorageMetrics>,
         operations: Operations,
     ) -> Self {
-        Self { targets, grants: Grants::new(key), read_pool, metrics, operations }
+        Self { targets, grants, read_pool, metrics, operations }
     }
 
     /// The target of a chain on this node; with `target` it must be that one.

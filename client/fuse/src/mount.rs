@@ -8,10 +8,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use ff2_client::{Client, ClientOptions, InodeId, Invalidations, UserToken, pb};
+use ff2_client::{Client, ClientOptions, ClientTls, InodeId, Invalidations, UserToken, pb};
 use ff2_daemon::{
     Runtime,
-    config::{MountConfig, OverIoUring},
+    config::{Encrypt, MountConfig, OverIoUring},
 };
 use ff2_fuse_kernel::{Executors, IoUring, MountOptions, Options, Unmounter, Way, WriteMemory};
 use parking_lot::Mutex;
@@ -37,11 +37,12 @@ pub async fn serve(config: Arc<MountConfig>, runtime: Runtime) -> Result<()> {
     let mount_point = free_mount_point(&config.mount_point)?;
     let token = UserToken::load(&config.token_file)
         .with_context(|| format!("load the token {}", config.token_file.display()))?;
+    let tls = tls(&config)?;
     let for_all_users = token.claims().root;
     let executors =
         Arc::new(Executors::start("ff2-fuse-kernel", config.threads).context("start the threads")?);
     // What the client does for itself runs where the requests do: then most of them need no other thread.
-    let connected = executors.first().spawn(connect(config.clone(), token)).await;
+    let connected = executors.first().spawn(connect(config.clone(), token, tls)).await;
     let (client, invalidations) = connected
         .context("connect")?
         .with_context(|| format!("connect to the cluster {}", config.cluster_id))?;
@@ -94,13 +95,24 @@ pub async fn serve(config: Arc<MountConfig>, runtime: Runtime) -> Result<()> {
 async fn connect(
     config: Arc<MountConfig>,
     token: UserToken,
+    tls: Option<ClientTls>,
 ) -> ff2_client::Result<(Client, Option<Invalidations>)> {
-    let options = options(&config, token);
+    let options = options(&config, token).encrypted(tls);
     if config.cache_ms == 0 {
         return Ok((Client::connect(options).await?, None));
     }
     let (client, invalidations) = Client::connect_coherent(options).await?;
     Ok((client, Some(invalidations)))
+}
+
+/// What the mount encrypts.
+fn tls(config: &MountConfig) -> Result<Option<ClientTls>> {
+    let Some(authority) = &config.tls_ca_file else { return Ok(None) };
+    if config.encrypt == Encrypt::None {
+        return Ok(None);
+    }
+    let all = config.encrypt == Encrypt::All;
+    Ok(Some(ClientTls::load(authority, all).context("use the authority of the servers")?))
 }
 
 /// The folder that is mounted.

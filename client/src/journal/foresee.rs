@@ -246,7 +246,7 @@ impl Shared {
 
     /// Attributes of an inode that nobody else knows of.
     fn certain(&self, state: &State, inode: InodeId) -> Option<pb::Attr> {
-        if state.numbers.session != self.session.id() {
+        if !self.may_foresee(state) {
             return None;
         }
         let attr = self.current(state, inode)?;
@@ -292,12 +292,24 @@ impl Shared {
         state.numbers.free.pop_front().map(InodeId)
     }
 
+    /// Whether this session was allotted numbers under the export rules as they are: a leader gives none to who
+    /// acts as somebody else or only reads.
+    pub(super) fn may_foresee(&self, state: &State) -> bool {
+        let numbers = &state.numbers;
+        numbers.session == self.session.id() && numbers.ruled_at == self.ruled_at()
+    }
+
+    fn ruled_at(&self) -> u64 {
+        let volume = self.routing.get().volumes.get(&self.session.volume()).map(|v| v.ruled_at);
+        volume.unwrap_or_default()
+    }
+
     /// Asks for numbers, unless they are on their way.
     pub(super) fn want_numbers(self: &Arc<Self>, state: &mut State) {
         if std::mem::replace(&mut state.numbers.are_coming, true) {
             return;
         }
-        let shared = self.clone();
+        let (shared, ruled_at) = (self.clone(), self.ruled_at());
         tokio::spawn(async move {
             let op = Op::AllotInodes(pb::AllotInodesOp { count: limits::NUMBERS });
             let answer = shared.session.mutate_once(&shared.own, op, shared.deadline()).await;
@@ -309,6 +321,7 @@ impl Shared {
                         state.numbers.free.clear();
                         state.numbers.session = session;
                     }
+                    state.numbers.ruled_at = ruled_at;
                     state.numbers.free.extend(reply.inodes);
                 }
                 Err(failure) if failure.code == Code::InvalidArgument => {

@@ -119,7 +119,7 @@ impl Shared {
             state.folders.page(InodeId(folder.inode), page);
         }
         let is_alone = reply.callbacks.iter().any(|callback| callback.sole);
-        if is_alone && state.numbers.session != self.session.id() {
+        if is_alone && !self.may_foresee(&state) {
             self.want_numbers(&mut state);
         }
     }

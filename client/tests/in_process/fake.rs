@@ -10,7 +10,6 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use bytes::Bytes;
 use ff2_fabric::{
     Answer, Buf, BufPool, Cluster, ClusterKey, ClusterServer, Context, Namespace, NamespaceServer,
     Peer, Router, RoutingCache, Server, ServerConfig, SharedBuf, Storage, StorageServer, UserToken,
@@ -228,6 +227,7 @@ fn routing(addresses: &[String]) -> pb::RoutingDelta {
             group: 1,
             root_inode: ROOT_INODE.0,
             changed_at: 1,
+            ..Default::default()
         }],
         cluster_id: CLUSTER_ID.into(),
         ..Default::default()
@@ -457,7 +457,7 @@ impl Metad {
             let now_s = now_ns() as u64 / 1_000_000_000;
             let expires_s = now_s + self.0.grant_s.load(SeqCst);
             let session = request.session;
-            let grant = pb::Grant { inode, session, read, write, expires_s, mac: Bytes::new() };
+            let grant = pb::Grant { inode, session, read, write, expires_s, ..Default::default() };
             reply.grant = self.0.key.grant(grant);
         }
         let shown = namespace::cacheable(request).shown(reply);

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use ff2_client::{ClientOptions, UserToken};
-use ff2_daemon::config::{MountConfig, load};
+use ff2_client::{ClientOptions, ClientTls, UserToken};
+use ff2_daemon::config::{Encrypt, MountConfig, load};
 use ff2_proto::pb;
 
 use crate::{connect::Access, up};
@@ -30,11 +30,23 @@ impl Source {
                         format!("read the user token {}", config.token_file.display())
                     })?,
                 };
-                ClientOptions::new(config.metads, token, config.cluster_id).volume(config.volume)
+                let tls = match (&config.tls_ca_file, config.encrypt) {
+                    (None, _) | (_, Encrypt::None) => None,
+                    (Some(authority), encrypt) => {
+                        Some(ClientTls::load(authority, encrypt == Encrypt::All)?)
+                    }
+                };
+                ClientOptions::new(config.metads, token, config.cluster_id)
+                    .volume(config.volume)
+                    .encrypted(tls)
             }
             None => {
                 let (metads, cluster_id) = cluster(access).await?;
-                ClientOptions::new(metads, access.token()?, cluster_id).volume(up::VOLUME)
+                let encrypt_all = access.local()?.is_some_and(|file| file.encrypt_all);
+                let tls = ClientTls::load(&access.authority(), encrypt_all)?;
+                ClientOptions::new(metads, access.token()?, cluster_id)
+                    .volume(up::VOLUME)
+                    .encrypted(Some(tls))
             }
         };
         let options = options.description(format!("ff2ctl fs, process {}", std::process::id()));
@@ -91,6 +103,8 @@ mod tests {
         file.processes.push(Process { port: 7, ..Process::new(Role::Metad, 0) });
         folder.save(&file).unwrap();
         fs::rename(token(dir.path(), "root"), folder.root_token()).unwrap();
+        let authority = rcgen::generate_simple_self_signed(vec!["x".into()]).unwrap();
+        fs::write(folder.ca(), authority.cert.pem()).unwrap();
         let alice = token(dir.path(), "alice");
         let access = |token| Access::new(folder.clone(), Vec::new(), None, token);
 

@@ -1,4 +1,4 @@
-//! The certificate authority of a cluster: signs the certificates of the metads' gRPC servers.
+//! The certificate authority of a cluster: signs the certificates of its servers.
 
 use std::{fs, path::Path};
 
@@ -7,6 +7,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
+use time::{Duration, OffsetDateTime};
 
 use super::{CA, CA_KEY, CertificateFiles};
 use crate::cluster::write_file;
@@ -42,16 +43,22 @@ impl Authority {
         &self,
         host: &str,
         also: &[String],
+        days: i64,
         files: &CertificateFiles,
     ) -> Result<()> {
         let names = [&[host.to_owned()][..], also].concat();
         let mut server = CertificateParams::new(names)?;
         server.distinguished_name.push(DnType::CommonName, host);
+        let now = OffsetDateTime::now_utc();
+        // Clocks of hosts differ.
+        server.not_before = now - Duration::days(1);
+        server.not_after = now + Duration::days(days);
         server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let key = KeyPair::generate()?;
         let certificate = server.signed_by(&key, &self.0)?;
-        write_file(&files.certificate, certificate.pem().as_bytes(), 0o644)?;
-        write_file(&files.key, key.serialize_pem().as_bytes(), 0o600)
+        // A server that looks in between finds that they do not belong together, and keeps the former ones.
+        write_file(&files.key, key.serialize_pem().as_bytes(), 0o600)?;
+        write_file(&files.certificate, certificate.pem().as_bytes(), 0o644)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ff2_daemon::config::{
-    DiskConfig, LeaseConfig, LogConfig, MetadConfig, MountConfig, OverIoUring, PeerConfig,
+    DiskConfig, Encrypt, LeaseConfig, LogConfig, MetadConfig, MountConfig, OverIoUring, PeerConfig,
     RaftConfig, SecurityConfig, StorageTuning, StoragedConfig, to_toml,
 };
 
@@ -39,6 +39,7 @@ fn metad(folder: &Folder, file: &ClusterFile, process: &Process) -> MetadConfig 
             tls_cert_file: Some(folder.certificate(name)),
             tls_key_file: Some(folder.certificate_key(name)),
             tls_ca_file: Some(folder.ca()),
+            encrypt: encrypt(file),
         },
         peers: file.of(Role::Metad).map(peer).collect(),
         raft: RaftConfig::default(),
@@ -61,9 +62,10 @@ fn storaged(folder: &Folder, file: &ClusterFile, process: &Process) -> StoragedC
         data_dir: folder.data(name),
         security: SecurityConfig {
             cluster_key_file: folder.cluster_key(),
-            tls_cert_file: None,
-            tls_key_file: None,
-            tls_ca_file: None,
+            tls_cert_file: Some(folder.certificate(name)),
+            tls_key_file: Some(folder.certificate_key(name)),
+            tls_ca_file: Some(folder.ca()),
+            encrypt: encrypt(file),
         },
         metads: file.metads(),
         disks: (0..process.disks).map(disk).collect(),
@@ -85,6 +87,8 @@ fn mount_config(
         cluster_id: file.cluster_id.clone(),
         metads: file.metads(),
         token_file: folder.root_token(),
+        tls_ca_file: Some(folder.ca()),
+        encrypt: encrypt(file),
         volume: super::serving::VOLUME.into(),
         mount_point: path.to_owned(),
         data_dir: folder.data(process.name()),
@@ -100,6 +104,10 @@ fn mount_config(
         io_uring: OverIoUring::Auto,
         log: LogConfig::default(),
     }
+}
+
+fn encrypt(file: &ClusterFile) -> Encrypt {
+    if file.encrypt_all { Encrypt::All } else { Encrypt::Metadata }
 }
 
 /// The processes of a local cluster share the machine's cores.

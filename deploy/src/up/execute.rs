@@ -24,6 +24,9 @@ pub(super) async fn all(
 ) -> Result<()> {
     let folder = &around.folder;
     let mut children = BTreeMap::new();
+    if folder.root_token().exists() {
+        keys::make_missing(folder, file)?;
+    }
     for step in steps {
         match step {
             Step::SaveClusterFile => folder.save(file)?,

@@ -12,17 +12,34 @@ pub(super) fn make(folder: &Folder, file: &ClusterFile) -> Result<()> {
     let dir = folder.security();
     make_folder(&dir)?;
     let authority = Authority::make(&dir).context("make the certificate authority")?;
-    for metad in file.of(Role::Metad) {
-        let name = metad.name();
+    certify(folder, file, &authority)?;
+    security::make_secrets(&dir)
+}
+
+/// Certificates for servers that have none yet: those that were added, or are of an earlier release.
+pub(super) fn make_missing(folder: &Folder, file: &ClusterFile) -> Result<()> {
+    let servers = file.processes.iter().filter(|process| process.role != Role::Fuse);
+    if servers.into_iter().all(|process| folder.certificate(process.name()).exists()) {
+        return Ok(());
+    }
+    certify(folder, file, &Authority::load(&folder.security())?)
+}
+
+fn certify(folder: &Folder, file: &ClusterFile, authority: &Authority) -> Result<()> {
+    for process in file.processes.iter().filter(|process| process.role != Role::Fuse) {
+        let name = process.name();
         let files = CertificateFiles {
             certificate: folder.certificate(name),
             key: folder.certificate_key(name),
         };
+        if files.certificate.exists() && files.key.exists() {
+            continue;
+        }
         authority
-            .certify("localhost", &[HOST.to_owned()], &files)
+            .certify("localhost", &[HOST.to_owned()], security::DAYS, &files)
             .with_context(|| format!("make the certificate of {name}"))?;
     }
-    security::make_secrets(&dir)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -31,7 +48,7 @@ mod tests {
     use crate::{bytes::ByteSize, cluster::Process};
 
     #[test]
-    fn every_metad_gets_a_certificate() {
+    fn every_server_gets_a_certificate() {
         let dir = tempfile::tempdir().unwrap();
         let folder = Folder::new(dir.path().to_owned());
         let mut file = ClusterFile::new("c".into(), 1, ByteSize(1));
@@ -42,5 +59,10 @@ mod tests {
             assert!(folder.certificate_key(metad.name()).exists());
         }
         assert!(folder.root_token().exists() && folder.cluster_key().exists());
+        let ca = std::fs::read(folder.ca()).unwrap();
+        file.processes.push(Process::new(Role::Storaged, 0));
+        make_missing(&folder, &file).unwrap();
+        assert!(folder.certificate(file.processes[2].name()).exists());
+        assert_eq!(std::fs::read(folder.ca()).unwrap(), ca, "of the same authority");
     }
 }

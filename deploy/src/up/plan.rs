@@ -21,6 +21,7 @@ pub(super) struct Wanted {
     pub(super) disk_size: Option<ByteSize>,
     pub(super) replicas: Option<u32>,
     pub(super) tcp: bool,
+    pub(super) encrypt_all: bool,
     pub(super) base_port: Option<u16>,
 }
 
@@ -53,6 +54,7 @@ fn new(wanted: &Wanted, ports: &impl Ports) -> Result<ClusterFile> {
     let disk_size = wanted.disk_size.unwrap_or(DISK_SIZE);
     let mut file = ClusterFile::new(ports.cluster_id()?, replicas, disk_size);
     file.tcp = wanted.tcp;
+    file.encrypt_all = wanted.encrypt_all;
     let count = metads * 3 + storageds * 2;
     let mut free = ports.free(count, wanted.base_port)?.into_iter();
     let mut next = || free.next().context("as many ports as were asked for");
@@ -80,6 +82,7 @@ fn grown(wanted: &Wanted, known: &ClusterFile, ports: &impl Ports) -> Result<Clu
     fixed("--replicas", wanted.replicas, known.replicas)?;
     fixed("--disk-size", wanted.disk_size, known.disk_size)?;
     fixed("--tcp", wanted.tcp.then_some(true), known.tcp)?;
+    fixed("--encrypt-all", wanted.encrypt_all.then_some(true), known.encrypt_all)?;
     let disks = known.of(Role::Storaged).next().map(|process| process.disks);
     if let Some(disks) = disks {
         fixed("--disks", wanted.disks, disks)?;

@@ -118,13 +118,30 @@ pub struct PeerConfig {
 pub struct SecurityConfig {
     /// The cluster key, base64, mode 0600. Daemons prove to each other that they hold it.
     pub cluster_key_file: PathBuf,
-    /// PEM certificate and key of the gRPC server (metad), and the authority that signed it.
+    /// PEM certificate and key of this server, for its gRPC (metad) and its data plane; new files are used
+    /// without a restart.
     #[serde(default)]
     pub tls_cert_file: Option<PathBuf>,
     #[serde(default)]
     pub tls_key_file: Option<PathBuf>,
+    /// The authority that signed those of the others. Without it nothing is encrypted that this process begins.
     #[serde(default)]
     pub tls_ca_file: Option<PathBuf>,
+    #[serde(default)]
+    pub encrypt: Encrypt,
+}
+
+/// What of the data plane is encrypted between hosts (TLS 1.3), and must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encrypt {
+    /// Nothing; a server takes both kinds. For the way from a release without encryption.
+    None,
+    /// What goes to and comes from metads.
+    #[default]
+    Metadata,
+    /// Bytes of files too.
+    All,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -243,6 +260,11 @@ pub struct MountConfig {
     pub metads: Vec<String>,
     /// A user token (`ff2ctl user token`), mode 0600.
     pub token_file: PathBuf,
+    /// The authority that signed the servers' certificates (`ca.pem`). Without it nothing is encrypted.
+    #[serde(default)]
+    pub tls_ca_file: Option<PathBuf>,
+    #[serde(default)]
+    pub encrypt: Encrypt,
     #[serde(default = "default_volume")]
     pub volume: String,
     pub mount_point: PathBuf,

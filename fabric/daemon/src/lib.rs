@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod bounded;
 pub mod config;
+mod expiry;
 pub mod fault;
 mod inflight;
 pub mod limits;
@@ -21,6 +22,7 @@ mod shutdown;
 pub mod torn_log;
 
 pub use admin::{Admin, admin_get, admin_text};
+pub use expiry::Expiry;
 pub use inflight::{InFlight, InFlightGuard};
 pub use log::{LOG_ENV, init_tracing};
 pub use metrics::{Latency, LatencyBuckets, Metrics, OpLabel};

@@ -8,6 +8,7 @@
 //! turned into domain types (ids, [`Routing`]) at the edge of the crate that uses it.
 #![forbid(unsafe_code)]
 
+pub mod exports;
 pub mod extras;
 pub mod ids;
 pub mod layout;

@@ -1,7 +1,7 @@
 //! Grants: what metad lets a session do with an inode, for storaged to check without asking.
 
 use bytes::Bytes;
-use ff2_proto::{Code, Status, pb};
+use ff2_proto::{Code, Routing, Status, VolumeId, pb};
 use prost::Message;
 
 use super::{
@@ -40,4 +40,19 @@ impl ClusterKey {
         }
         Ok(grant)
     }
+}
+
+/// Whether a genuine grant was written under the volume's export rules as they are: else who holds it opens
+/// the file again, and the rules are looked at.
+///
+/// # Errors
+///
+/// [`Code::GrantExpired`].
+pub fn check_rules(grant: &pb::Grant, routing: &Routing) -> Result<(), Status> {
+    let ruled_at = routing.volumes.get(&VolumeId(grant.volume)).map_or(0, |v| v.ruled_at);
+    if grant.ruled_at < ruled_at {
+        let detail = "the volume's export rules changed since the grant: open the file again";
+        return Err(Status::new(Code::GrantExpired, detail));
+    }
+    Ok(())
 }

@@ -16,6 +16,9 @@ pub(crate) enum Purpose {
     Grant,
     ServerProof,
     ClientProof,
+    /// As those, with the secret of the TLS connection.
+    BoundServerProof,
+    BoundClientProof,
 }
 
 impl Purpose {
@@ -25,6 +28,8 @@ impl Purpose {
             Self::Grant => b"ff2 grant 1\0",
             Self::ServerProof => b"ff2 server proof 1\0",
             Self::ClientProof => b"ff2 client proof 1\0",
+            Self::BoundServerProof => b"ff2 bound server proof 1\0",
+            Self::BoundClientProof => b"ff2 bound client proof 1\0",
         }
     }
 }

@@ -207,6 +207,7 @@ impl Rig {
             identity: Identity::Daemon(key),
             pool: pool.clone(),
             routing: routing.clone(),
+            tls: None,
         });
         let client = ChainClient::with_session(peers, routing, 77, 0);
         Self { nodes, client, pool, stop }

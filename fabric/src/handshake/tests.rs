@@ -34,7 +34,7 @@ async fn raw(net: &Net, identity: &Identity, cluster: &str) -> Result<(Sender, R
     let stream = TcpStream::connect(&net.address).await.unwrap();
     let pulse = Pulse::new(Tuning::default(), Counters::new());
     let (mut sender, mut receiver) = tcp::split(stream, &pulse).unwrap();
-    match join(&mut sender, &mut receiver, identity, cluster, Lane::Small, "").await {
+    match join(&mut sender, &mut receiver, identity, cluster, (Lane::Small, ""), None).await {
         Ok(_) => Ok((sender, receiver)),
         Err(LinkError::Refused(status)) => Err(status),
         Err(other) => panic!("{other}"),
@@ -203,6 +203,8 @@ async fn admit_one(listener: &TcpListener, key: &ClusterKey) -> (Sender, Receive
         key,
         routing: &routing,
         came_by: "",
+        binding: None,
+        must_encrypt: false,
         welcome: &welcome,
         grant_slabs: &|_| 0,
     };
@@ -216,6 +218,7 @@ fn peers_of(key: &ClusterKey, tuning: Tuning) -> Arc<Peers> {
         identity: Identity::Daemon(key.clone()),
         pool: crate::BufPool::new(1 << 20),
         routing: RoutingCache::new(),
+        tls: None,
     };
     Peers::with_tuning(config, tuning)
 }

@@ -132,6 +132,7 @@ impl Beat {
             write_bytes: report.write_bytes,
             read_ops: report.read_ops,
             write_ops: report.write_ops,
+            certificate_expires_s: report.certificate_expires_s,
         }
     }
 }

@@ -194,6 +194,7 @@ pub(crate) fn peers(key: &ClusterKey) -> (Arc<Peers>, Arc<RoutingCache>) {
         identity: Identity::Daemon(key.clone()),
         pool: BufPool::new(1 << 20),
         routing: routing.clone(),
+        tls: None,
     };
     (Peers::new(config), routing)
 }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Owed, Shared, connection::Connection};
 use crate::{
+    auth::Secret,
     clock,
     handshake::{self, Welcome},
     limits::{LOCAL_PAUSE, RECONNECT_MAX, RECONNECT_MIN},
@@ -176,13 +177,23 @@ impl Lane {
             Some(name) => {
                 let pulse = pulse();
                 let ends = mem::connect(name).await?.split(&pulse);
-                self.join(ends, pulse, shared, "").await?
+                self.join(ends, pulse, shared, "", None).await?
             }
             None => {
                 let stream = TcpStream::connect(&**address).await?;
                 let same_host = stream.peer_addr()?.ip() == stream.local_addr()?.ip();
                 let pulse = pulse();
-                let remote = self.join(tcp::split(stream, &pulse)?, pulse, shared, "").await?;
+                let config = &shared.config;
+                let tls = config.tls.as_ref();
+                let tls = tls.filter(|tls| tls.covers(&config.routing.get(), address));
+                let (ends, binding) = match tls {
+                    Some(tls) => {
+                        let (stream, secret) = tls.connect(address, stream).await?;
+                        (tcp::split_secured(stream, &pulse)?, Some(secret))
+                    }
+                    None => (tcp::split(stream, &pulse)?, None),
+                };
+                let remote = self.join(ends, pulse, shared, "", binding.as_ref()).await?;
                 let name = &remote.welcome.local_name;
                 let offered = same_host && shared.tuning.shared_memory && !name.is_empty();
                 let local = match offered && self.trusts_local() {
@@ -205,7 +216,7 @@ impl Lane {
         let pulse = Pulse::new(shared.tuning, shared.counters.clone());
         let joined = timeout(shared.tuning.connect_timeout / 3, async {
             let stream = UnixStream::connect(shm::path_of(name)).await?;
-            self.join(shm::split(stream, &pulse), pulse.clone(), shared, name).await
+            self.join(shm::split(stream, &pulse), pulse.clone(), shared, name, None).await
         });
         let joined = joined.await.unwrap_or(Err(LinkError::Stalled(0)));
         joined.inspect_err(|why| tracing::debug!(%why, "no local connection")).ok()
@@ -222,10 +233,12 @@ impl Lane {
         pulse: Arc<Pulse>,
         shared: &Shared,
         local_name: &str,
+        binding: Option<&Secret>,
     ) -> Result<Joined, LinkError> {
         let (identity, cluster) = (&shared.config.identity, &shared.config.cluster_id);
         let (kind, ends) = (self.kind, (&mut sender, &mut receiver));
-        let welcome = handshake::join(ends.0, ends.1, identity, cluster, kind, local_name).await?;
+        let welcome =
+            handshake::join(ends.0, ends.1, identity, cluster, (kind, local_name), binding).await?;
         Ok(Joined { ends: (sender, receiver), welcome, pulse })
     }
 

@@ -6,6 +6,7 @@
 //! returns the caller's credit. Two tasks, reader and writer, end together.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -39,6 +40,7 @@ use crate::{
 pub(super) struct Connection {
     shared: Arc<Shared>,
     peer: Peer,
+    from: Option<IpAddr>,
     outbox: Outbox<Place>,
     places: Arc<Semaphore>,
     /// Bulk bytes of requests without an answer.
@@ -67,10 +69,15 @@ enum Taken {
 }
 
 impl Connection {
-    pub(super) fn new(shared: Arc<Shared>, peer: Peer, pulse: Arc<Pulse>) -> Arc<Self> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        (peer, from): (Peer, Option<IpAddr>),
+        pulse: Arc<Pulse>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             shared,
             peer,
+            from,
             outbox: Outbox::new(),
             places: Arc::new(Semaphore::new(REQUESTS_MAX as usize)),
             owed_bytes: AtomicU64::new(0),
@@ -192,8 +199,12 @@ impl Connection {
             self.answer(&header, held, Err(status));
             return Ok(());
         }
-        let cx =
-            Context { peer: self.peer.clone(), deadline, routing_version: header.routing_version };
+        let cx = Context {
+            peer: self.peer.clone(),
+            from: self.from,
+            deadline,
+            routing_version: header.routing_version,
+        };
         let request = Request { method: header.method, cx, message: head.message, bulk };
         self.handle(method, request, header, held);
         Ok(())

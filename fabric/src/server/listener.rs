@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -92,6 +92,15 @@ pub(super) enum Incoming {
 }
 
 impl Incoming {
+    /// Where the client is.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().ok().map(|address| address.ip().to_canonical()),
+            Self::Local(_) => Some(Ipv4Addr::LOCALHOST.into()),
+            Self::Mem(_) => None,
+        }
+    }
+
     pub(super) fn split(self, pulse: &Arc<Pulse>) -> io::Result<(Sender, Receiver)> {
         match self {
             Self::Tcp(stream) => tcp::split(stream, pulse),

@@ -199,7 +199,8 @@ async fn who_stands_between_is_shown_no_memory() {
     let tcp = TcpStream::connect(&net.address).await.unwrap();
     let (mut sender, mut receiver) = tcp::split(tcp, &pulse()).unwrap();
     let name = "ff2/somebody-elses";
-    let joining = handshake::join(&mut sender, &mut receiver, &identity, CLUSTER, Lane::Bulk, name);
+    let joining =
+        handshake::join(&mut sender, &mut receiver, &identity, CLUSTER, (Lane::Bulk, name), None);
     let LinkError::Refused(status) = joining.await.unwrap_err() else { panic!("it is a refusal") };
     assert_eq!(status.code, Code::Unauthenticated);
     assert!(status.detail.contains("somebody is between"), "{status}");
@@ -221,7 +222,8 @@ async fn users_share_a_few_slabs_and_then_none() {
             split(UnixStream::connect(path_of(&name)).await.unwrap(), &pulse())
         };
         let lane = Lane::Bulk;
-        let joining = handshake::join(&mut sender, &mut receiver, &identity, CLUSTER, lane, &name);
+        let joining =
+            handshake::join(&mut sender, &mut receiver, &identity, CLUSTER, (lane, &name), None);
         let welcome = joining.await.unwrap();
         let by_local_socket_and_early = (1..=granted_to).contains(&number);
         let granted = if by_local_socket_and_early { USER_SHARED_SLABS_MAX } else { 0 };
@@ -284,6 +286,7 @@ async fn buffers_of_a_lost_connection_are_paid_back_but_not_lent_again() {
         identity: Identity::Daemon(key.clone()),
         pool: BufPool::new(8 << 20),
         routing: crate::RoutingCache::new(),
+        tls: None,
     };
     let peers = crate::Peers::with_tuning(config, tuning);
     let client = crate::NamespaceClient::new(peers.channel(&tcp.local_addr().unwrap().to_string()));
@@ -301,6 +304,8 @@ async fn buffers_of_a_lost_connection_are_paid_back_but_not_lent_again() {
             key: &key,
             routing: &routing,
             came_by: "",
+            binding: None,
+            must_encrypt: false,
             welcome: &welcome,
             grant_slabs: &|_| 1,
         };
@@ -338,11 +343,12 @@ async fn a_request_cannot_claim_that_its_payload_is_there() {
     let identity = Identity::Daemon(net.key.clone());
     let tcp = TcpStream::connect(&net.address).await.unwrap();
     let (mut sender, mut receiver) = tcp::split(tcp, &pulse()).unwrap();
-    let joining = handshake::join(&mut sender, &mut receiver, &identity, CLUSTER, Lane::Bulk, "");
+    let joining =
+        handshake::join(&mut sender, &mut receiver, &identity, CLUSTER, (Lane::Bulk, ""), None);
     let name = joining.await.unwrap().local_name;
     (sender, receiver) = split(UnixStream::connect(path_of(&name)).await.unwrap(), &pulse());
     let joining =
-        handshake::join(&mut sender, &mut receiver, &identity, CLUSTER, Lane::Bulk, &name);
+        handshake::join(&mut sender, &mut receiver, &identity, CLUSTER, (Lane::Bulk, &name), None);
     assert_eq!(joining.await.unwrap().shared_slabs, SHARED_SLABS_MAX);
     let annex = Annex { landed: true, ..Annex::default() };
     let mut head = encode_message(&ask(ECHO, 1, 0));

@@ -7,10 +7,15 @@ use ff2_proto::{NodeId, Routing, RoutingVersion, TargetId, pb};
 use pb::{LocalState, NodeRole, PublicState, ns_request::Op};
 
 use super::AdminState;
-use crate::{cluster::leader::ClusterLead, limits};
+use crate::{
+    cluster::{leader::ClusterLead, wall_ms},
+    limits,
+};
 
 /// Lines about chains, before the rest is only counted.
 const CHAINS_TOLD: usize = 8;
+/// How long before the end of a certificate the status warns.
+const CERTIFICATE_WARNING_S: u64 = 30 * 86_400;
 /// The status must come even when a namespace has no quorum.
 const ASK: Duration = Duration::from_secs(2);
 
@@ -20,10 +25,15 @@ impl AdminState {
         let mut shown = Routing::clone(&routing);
         let (mut loads, mut syncs, mut scrubs) = (Vec::new(), Vec::new(), Vec::new());
         let mut silent = Vec::new();
+        let mut certificates = Vec::new();
         for (id, node) in &mut shown.nodes {
             let vitals = lead.vitals(*id);
             if node.alive && node.role() == NodeRole::Storaged {
                 loads.push(vitals.load);
+            }
+            if node.alive {
+                let expires_s = vitals.load.certificate_expires_s;
+                certificates.extend(ending_certificate(node, expires_s, wall_ms() / 1_000));
             }
             freshen(node, vitals.disks);
             for (target, report) in vitals.reports {
@@ -52,6 +62,7 @@ impl AdminState {
         problems.extend(scrubs.iter().filter_map(|scrub| unrepaired(&shown, scrub)));
         problems.extend(silent.iter().filter_map(|pair| no_answer(&shown, *pair)));
         let stuck = stuck(&shown, &lead.space(&shown));
+        problems.append(&mut certificates);
         problems.extend(stuck.iter().take(CHAINS_TOLD).map(no_place));
         pb::ClusterStatusReply {
             cluster_id: shown.cluster_id.clone(),
@@ -99,6 +110,21 @@ impl AdminState {
         }
         (sessions, statfs)
     }
+}
+
+/// Says of a node when its certificate ends soon, or has. Clients then refuse to talk to it.
+fn ending_certificate(node: &pb::Node, expires_s: u64, now_s: u64) -> Option<String> {
+    if expires_s == 0 || expires_s > now_s + CERTIFICATE_WARNING_S {
+        return None;
+    }
+    let when = match expires_s.checked_sub(now_s) {
+        Some(left_s) => format!("ends in {} days", left_s / 86_400),
+        None => "has ended".to_owned(),
+    };
+    let (id, host, address) = (node.id, &node.hostname, &node.address);
+    Some(format!(
+        "the certificate of node {id} ({host}, {address}) {when}: `ff2ctl security rotate` makes new ones"
+    ))
 }
 
 /// The record's disks with the space that heartbeats tell.
@@ -320,6 +346,17 @@ mod tests {
     use ff2_proto::{ChainId, TableId, VolumeId};
 
     use super::*;
+
+    #[test]
+    fn a_certificate_that_ends_soon_is_told() {
+        let node = pb::Node { id: 101, hostname: "store-a".into(), ..Default::default() };
+        let (now_s, day) = (1_000 * 86_400, 86_400);
+        let said = |expires_s| ending_certificate(&node, expires_s, now_s);
+        assert_eq!(said(0), None, "it has none");
+        assert_eq!(said(now_s + 31 * day), None);
+        assert!(said(now_s + 12 * day).unwrap().contains("(store-a, ) ends in 12 days"));
+        assert!(said(now_s - 1).unwrap().contains("has ended"));
+    }
 
     fn healthy() -> (Routing, Vec<pb::GroupStatus>) {
         let mut routing = Routing::default();

@@ -1,12 +1,18 @@
-//! Who may administer: bearers of a user token with root. Whoever holds the cluster key can seal one.
+//! Who may administer: bearers of a user token whose role allows the call. Whoever holds the cluster key can seal
+//! one.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    net::SocketAddr,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-use ff2_fabric::{ClusterKey, UserToken};
+use ff2_fabric::{ClusterKey, Role, UserToken};
 use ff2_proto::{Code, ROOT_INODE, Status, VolumeId, pb, pb::ns_request::Op};
+use pb::TokenRole;
 use tonic::Request;
 
-use super::AdminState;
+use super::{AdminState, calls};
+use crate::audit::Who;
 
 /// A command of `ff2ctl` takes seconds; a token that leaks from it is soon worth nothing.
 const ADMIN_TOKEN_S: u64 = 600;
@@ -34,7 +40,7 @@ pub(super) struct Subtree {
 pub(super) fn issue(
     key: &ClusterKey,
     user: pb::User,
-    token_id: u64,
+    (token_id, role): (u64, TokenRole),
     lifetime_s: u64,
     subtree: Subtree,
 ) -> UserToken {
@@ -47,7 +53,9 @@ pub(super) fn issue(
         token_id,
         issued_s: now,
         expires_s: if lifetime_s == 0 { 0 } else { now.saturating_add(lifetime_s) },
-        root: user.root,
+        // Who opens no files speaks for nobody, also with a release that knows no roles.
+        root: user.root && !matches!(role, TokenRole::Operator | TokenRole::Viewer),
+        role: role.into(),
         subtree: subtree.inode,
         subtree_volume: subtree.volume,
     })
@@ -76,12 +84,37 @@ impl AdminState {
     }
 }
 
-/// Lets a request in, or says what it lacks.
+/// The role that a token is asked for, if there can be such a token.
+pub(super) fn check_role(request: &pb::IssueTokenRequest) -> Result<TokenRole, Status> {
+    let refuse = |detail: &str| Err(Status::new(Code::InvalidArgument, detail));
+    match TokenRole::try_from(request.role) {
+        Err(_) => refuse("the role is of a later release"),
+        Ok(role @ (TokenRole::ByRoot | TokenRole::Files)) => Ok(role),
+        Ok(_) if !request.subtree.is_empty() => refuse(
+            "a token for a folder administers nothing: leave out --subtree, or say --role user",
+        ),
+        Ok(role) => Ok(role),
+    }
+}
+
+/// Who makes a call, with which rights.
+#[derive(Clone, Debug)]
+pub(super) struct Bearer {
+    pub(super) who: Who,
+    pub(super) role: Role,
+}
+
+/// Lets in who shows a good token that administers anything, or says what it lacks. What the role allows,
+/// each call knows.
 pub(super) fn check(
     state: &AdminState,
-    request: Request<()>,
+    mut request: Request<()>,
 ) -> Result<Request<()>, tonic::Status> {
-    let refuse = |text: &str| tonic::Status::unauthenticated(text);
+    let address = address(&request);
+    let refuse = |text: &str| {
+        state.audit.refused(&calls::unknown_asker(address.clone()), "", text);
+        tonic::Status::unauthenticated(text)
+    };
     let bearer = request.metadata().get("authorization");
     let bearer = bearer.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     let text = bearer.ok_or_else(|| refuse("send `authorization: Bearer TOKEN`"))?;
@@ -92,13 +125,30 @@ pub(super) fn check(
         .key
         .check_token(&token, now_s(), &routing.revoked_tokens)
         .map_err(|status| refuse(&status.to_string()))?;
-    if !claims.root || claims.subtree != 0 {
-        return Err(tonic::Status::permission_denied(format!(
-            "the token of {} has no root, or is for one folder: an administrator's is needed",
+    let role = Role::of(&claims);
+    let who = Who {
+        user: claims.name.clone(),
+        uid: claims.uid,
+        token: claims.token_id,
+        role: role.to_string(),
+        address,
+    };
+    if role < Role::Viewer {
+        let why = format!(
+            "the token of {} is for files, or for one folder: one of role viewer, operator or admin is needed",
             claims.name
-        )));
+        );
+        state.audit.refused(&who, "", &why);
+        return Err(tonic::Status::permission_denied(why));
     }
+    request.extensions_mut().insert(Bearer { who, role });
     Ok(request)
+}
+
+/// Where the request comes from, as far as the connection says.
+fn address(request: &Request<()>) -> String {
+    let address = request.extensions().get::<Option<SocketAddr>>().copied().flatten();
+    address.map(|address| address.to_string()).unwrap_or_default()
 }
 
 fn now_s() -> u64 {

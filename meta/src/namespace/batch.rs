@@ -14,7 +14,7 @@ use futures::future::join_all;
 use pb::ns_request::Op;
 use prost::Message;
 
-use super::{NamespaceGroup, NamespaceService, Wanted, guard};
+use super::{NamespaceGroup, NamespaceService, Wanted, exports::Ruled, guard};
 use crate::limits;
 
 impl NamespaceService {
@@ -22,11 +22,11 @@ impl NamespaceService {
         &self,
         cx: &Context,
         operation: &Operation,
-        whole: &pb::NsRequest,
+        (whole, ruled): (&pb::NsRequest, &Ruled),
         requests: Vec<pb::NsRequest>,
     ) -> Result<pb::NsReply, Status> {
         let (group, volume, session) = (&self.namespace, VolumeId(whole.volume), whole.session);
-        let requests = admit(cx, whole, requests)?;
+        let requests = admit(cx, (whole, ruled), requests)?;
         let position = group.position(volume);
         let patience = cx.remaining().saturating_sub(limits::ANSWER_MARGIN / 2);
         operation.waits_for("its commits");
@@ -39,7 +39,7 @@ impl NamespaceService {
             if std::mem::take(&mut reply.length_in_doubt) {
                 super::within(cx.remaining(), group.settle_length(volume, reply)).await?;
             }
-            self.add_grant(reply, Wanted::of(request));
+            self.add_grant(reply, Wanted::of(request, ruled));
             if let Some(position) = &position
                 && check(reply.status.clone()).is_ok()
             {
@@ -53,7 +53,7 @@ impl NamespaceService {
 /// Each part as a request of its own.
 fn admit(
     cx: &Context,
-    whole: &pb::NsRequest,
+    (whole, ruled): (&pb::NsRequest, &Ruled),
     mut requests: Vec<pb::NsRequest>,
 ) -> Result<Vec<pb::NsRequest>, Status> {
     if requests.len() > limits::BATCH_MAX {
@@ -65,6 +65,7 @@ fn admit(
         *request = pb::NsRequest { volume, session, ack_below, ..std::mem::take(request) };
         let at_ns = request.at_ns;
         guard::admit(request, &cx.peer)?;
+        ruled.obey(request, cx)?;
         request.at_ns = at_ns;
         let is_single = namespace::class(request) == Some(Class::Mutation)
             && !matches!(request.op, Some(Op::Batch(_)));

@@ -1,6 +1,6 @@
 //! Who may ask what: a request is checked against the identity of its connection before anything else.
 
-use ff2_fabric::Peer;
+use ff2_fabric::{Peer, Role};
 use ff2_meta_core::namespace::{Class, Owner, class};
 use ff2_proto::{Code, Status, pb};
 use pb::ns_request::Op;
@@ -12,7 +12,7 @@ pub(super) fn admit(request: &mut pb::NsRequest, peer: &Peer) -> Result<(), Stat
     };
     let is_administrator = match peer {
         Peer::Daemon => true,
-        Peer::User(claims) => claims.root && claims.subtree == 0,
+        Peer::User(claims) => Role::of(claims) == Role::Admin,
     };
     if class == Class::Leader || (is_for_administrators(op) && !is_administrator) {
         return Err(forbidden(format!("{} is not for this connection", op_name(op))));

@@ -7,5 +7,6 @@ mod check;
 mod files;
 mod locks;
 mod members;
+mod security;
 mod store;
 mod world;

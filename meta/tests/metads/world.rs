@@ -10,7 +10,9 @@ use std::{
 
 use ff2_daemon::{
     Admin, InFlight, Metrics, Operations, Runtime,
-    config::{LeaseConfig, LogConfig, MetadConfig, PeerConfig, RaftConfig, SecurityConfig},
+    config::{
+        Encrypt, LeaseConfig, LogConfig, MetadConfig, PeerConfig, RaftConfig, SecurityConfig,
+    },
 };
 use ff2_fabric::{
     BufPool, Call, ClusterKey, Identity, NamespaceClient, Peers, PeersConfig, RoutingCache,
@@ -91,6 +93,7 @@ impl World {
                 tls_cert_file: None,
                 tls_key_file: None,
                 tls_ca_file: None,
+                encrypt: Encrypt::Metadata,
             },
             peers,
             raft: RaftConfig {
@@ -257,6 +260,7 @@ impl World {
             identity,
             pool: BufPool::new(16 << 20),
             routing: routing.clone(),
+            tls: None,
         };
         (Peers::new(config), routing)
     }

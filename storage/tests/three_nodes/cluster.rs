@@ -4,7 +4,7 @@ use std::{os::unix::fs::FileExt, path::Path, sync::Arc, time::Duration};
 
 use ff2_daemon::{
     Admin, InFlight, Metrics, Operations, Runtime,
-    config::{DiskConfig, LogConfig, SecurityConfig, StorageTuning, StoragedConfig},
+    config::{DiskConfig, Encrypt, LogConfig, SecurityConfig, StorageTuning, StoragedConfig},
 };
 use ff2_fabric::{
     ClusterKey, Identity, Peers, PeersConfig, RoutingCache, buf::BufPool, chain::ChainClient,
@@ -75,6 +75,7 @@ impl Cluster {
             identity,
             pool: BufPool::new(64 << 20),
             routing: routing.clone(),
+            tls: None,
         })
     }
 
@@ -90,6 +91,7 @@ impl Cluster {
                 tls_cert_file: None,
                 tls_key_file: None,
                 tls_ca_file: None,
+                encrypt: Encrypt::Metadata,
             },
             metads: vec![self.metad_address.clone()],
             disks: vec![disk(&data_dir)],

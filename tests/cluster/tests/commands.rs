@@ -164,7 +164,7 @@ fn users(cluster: &Cluster) {
     assert_eq!(known("ann")["token_ids"], json!([id]));
     let kept = as_ann(&["fs", "layout", "/folder/file"]);
     let said = String::from_utf8_lossy(&kept.stderr).into_owned();
-    assert!(!kept.status.success() && said.contains("has no root"), "{said}");
+    assert!(!kept.status.success() && said.contains("is for files"), "{said}");
 
     assert_eq!(both(cluster, &["user", "revoke", &id.to_string()])["revoked"], id);
     assert_eq!(known("ann")["token_ids"], json!([]));

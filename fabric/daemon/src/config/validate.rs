@@ -11,8 +11,8 @@ use std::{
 use ff2_proto::limits::BULK_BYTES_MAX;
 
 use super::{
-    LeaseConfig, LogConfig, MetadConfig, MountConfig, RaftConfig, SecurityConfig, StorageTuning,
-    StoragedConfig,
+    Encrypt, LeaseConfig, LogConfig, MetadConfig, MountConfig, RaftConfig, SecurityConfig,
+    StorageTuning, StoragedConfig,
 };
 
 /// A disk smaller than this holds no useful number of the largest chunks.
@@ -107,7 +107,21 @@ impl Validate for SecurityConfig {
             "security.tls_cert_file, tls_key_file",
             "give both or neither",
         );
+        encrypt("security.", self.encrypt, self.tls_ca_file.is_some(), problems);
+        problems.require(
+            self.encrypt != Encrypt::All || self.tls_cert_file.is_some(),
+            "security.encrypt",
+            "\"all\" needs tls_cert_file and tls_key_file, with which others reach this server",
+        );
     }
+}
+
+fn encrypt(table: &str, encrypt: Encrypt, has_authority: bool, problems: &mut Problems) {
+    problems.require(
+        encrypt != Encrypt::All || has_authority,
+        &format!("{table}encrypt"),
+        "\"all\" needs tls_ca_file, the cluster's ca.pem",
+    );
 }
 
 impl Validate for RaftConfig {
@@ -208,6 +222,7 @@ impl Validate for MountConfig {
             "volume",
             "name a volume, for example \"default\"",
         );
+        encrypt("", self.encrypt, self.tls_ca_file.is_some(), problems);
         folder("mount_point", &self.mount_point, problems);
         folder("data_dir", &self.data_dir, problems);
         problems.require(

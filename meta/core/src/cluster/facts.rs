@@ -1,6 +1,7 @@
 //! One function for each fact that group 0 logs: check first, then change.
 
 mod chains;
+mod exports;
 mod moves;
 mod nodes;
 mod tables;
@@ -41,6 +42,7 @@ pub(super) fn apply(fact: Fact, edit: &mut Edit<'_>, kv: &mut dyn Kv) -> Answer 
         Fact::TakeOutTarget(fact) => moves::take_out_heard(&fact, edit),
         Fact::SetReplicas(fact) => moves::set_replicas(&fact, edit),
         Fact::SetRebalancing(fact) => moves::set_rebalancing(&fact, edit),
+        Fact::SetExports(fact) => exports::set(fact, edit),
         Fact::CreateVolume(fact) => tables::create_volume(fact, edit),
         Fact::PutUser(fact) => users::put(fact, edit, kv),
         Fact::IssueToken(fact) => users::issue_token(&fact, edit, kv),

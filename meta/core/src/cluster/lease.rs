@@ -344,6 +344,7 @@ impl Entry {
 
     /// Rates between this heartbeat and the last.
     fn measure(&mut self, now: Millis, request: &pb::HeartbeatRequest) {
+        self.load.certificate_expires_s = request.certificate_expires_s;
         let counters = Counters {
             at: now,
             read_bytes: request.read_bytes,
@@ -363,7 +364,7 @@ impl Entry {
                 write_bytes_per_s: rate(counters.write_bytes, last.write_bytes),
                 read_ops_per_s: rate(counters.read_ops, last.read_ops),
                 write_ops_per_s: rate(counters.write_ops, last.write_ops),
-                ..pb::NodeLoad::default()
+                ..self.load
             };
         }
         self.counters = Some(counters);

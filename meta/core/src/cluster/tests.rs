@@ -533,6 +533,30 @@ fn a_node_is_removed_only_when_nothing_needs_it() {
 }
 
 #[test]
+fn export_rules_are_set_whole_and_mark_their_version() {
+    let mut cluster = Cluster::new();
+    cluster.ok(Fact::CreateVolume(pb::CreateVolume { name: "v".into(), group: 1 }));
+    let rule = pb::ExportRule { clients: "10.0.0.0/8".into(), ..Default::default() };
+    let set = |volume: &str, rules: &[pb::ExportRule]| {
+        Fact::SetExports(pb::SetExports { volume: volume.into(), rules: rules.to_vec() })
+    };
+    let volume = |cluster: &Cluster| cluster.routing().volumes[&ff2_proto::VolumeId(1)].clone();
+    assert_eq!(volume(&cluster).ruled_at, 0);
+    cluster.ok(set("v", std::slice::from_ref(&rule)));
+    let ruled = volume(&cluster);
+    assert_eq!(ruled.exports, std::slice::from_ref(&rule));
+    assert_eq!(ruled.ruled_at, cluster.routing().version.0);
+    cluster.ok(set("v", std::slice::from_ref(&rule)));
+    assert_eq!(volume(&cluster), ruled, "the same again voids no grant");
+    let refused = |reply: pb::ClusterReply| reply.status.unwrap().code();
+    assert_eq!(refused(cluster.apply(set("w", &[]))), Code::NotFound);
+    let bad = pb::ExportRule { clients: "everywhere".into(), ..rule };
+    assert_eq!(refused(cluster.apply(set("v", &[bad]))), Code::InvalidArgument);
+    cluster.ok(set("v", &[]));
+    assert!(volume(&cluster).ruled_at > ruled.ruled_at);
+}
+
+#[test]
 fn users_tokens_and_volumes() {
     let mut cluster = Cluster::new();
     assert_eq!(cluster.refused(Fact::IssueToken(pb::IssueToken { uid: 5 })), Code::NotFound);

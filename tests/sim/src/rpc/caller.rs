@@ -55,6 +55,7 @@ impl Caller {
             identity,
             pool: pool.clone(),
             routing: routing.clone(),
+            tls: None,
         });
         let (calls, outcomes) = (AtomicU64::new(0), Mutex::default());
         Arc::new(Self { process, peers, pool, routing, calls, outcomes })

@@ -93,6 +93,7 @@ impl Node {
             identity: Identity::Daemon(world.key.clone()),
             pool: pool.clone(),
             routing: routing.clone(),
+            tls: None,
         });
         let config =
             ServerConfig::new(&*world.net, world.key.clone(), pool.clone(), routing.clone());

@@ -56,6 +56,7 @@ impl Session {
             identity,
             pool: pool.clone(),
             routing: routing.clone(),
+            tls: None,
         });
         let client = ChainClient::seeded(peers.clone(), routing, process.into());
         let (values, history) = (AtomicU64::new(0), Mutex::default());

@@ -7,6 +7,7 @@ fn security() -> SecurityConfig {
         tls_cert_file: None,
         tls_key_file: None,
         tls_ca_file: None,
+        encrypt: Encrypt::Metadata,
     }
 }
 
@@ -51,6 +52,8 @@ fn mount() -> MountConfig {
         cluster_id: "c".into(),
         metads: vec!["metad-1.example:7000".into()],
         token_file: "/root/.ff2/token".into(),
+        tls_ca_file: None,
+        encrypt: Encrypt::Metadata,
         volume: "default".into(),
         mount_point: "/mnt/ff2".into(),
         data_dir: "/run/ff2".into(),
@@ -103,6 +106,7 @@ fn metad_problems() {
             ("data_dir", |c| c.data_dir = "relative".into()),
             ("peers[].node", |c| c.peers[0].node = 3),
             ("give both or neither", |c| c.security.tls_key_file = Some("/k".into())),
+            ("security.encrypt", |c| c.security.encrypt = Encrypt::All),
             ("raft.tick_ms", |c| c.raft.tick_ms = 0),
             ("raft.election_ticks", |c| c.raft.election_ticks = 4),
             ("lease.lease_ms", |c| c.lease.lease_ms = 1_000),

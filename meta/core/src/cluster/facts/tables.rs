@@ -133,7 +133,7 @@ pub(super) fn create_volume(fact: pb::CreateVolume, edit: &mut Edit<'_>) -> Answ
         name: fact.name,
         group: fact.group,
         root_inode: ROOT_INODE.0,
-        changed_at: 0,
+        ..Default::default()
     });
     Ok(pb::ClusterReply { volume_id, ..Default::default() })
 }
