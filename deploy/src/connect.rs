@@ -155,6 +155,9 @@ impl Admin {
         start_scrub(StartScrubRequest) -> StartScrubReply;
         rebalance(RebalanceRequest) -> RebalanceReply;
         set_replicas(SetReplicasRequest) -> SetReplicasReply;
+        set_quota(SetQuotaRequest) -> SetQuotaReply;
+        remove_quota(RemoveQuotaRequest) -> RemoveQuotaReply;
+        list_quotas(ListQuotasRequest) -> ListQuotasReply;
     }
 
     pub(crate) fn patience(self, patience: Duration) -> Self {

@@ -11,7 +11,7 @@ use ff2_daemon::Operations;
 use tonic::{Code, body::Body, codegen::Service, server::NamedService};
 
 /// gRPC's method names, and the same in the words of metrics.
-const CALLS: [(&str, &str); 19] = [
+const CALLS: [(&str, &str); 22] = [
     ("ClusterStatus", "admin_cluster_status"),
     ("CreateTable", "admin_create_table"),
     ("ExtendTable", "admin_extend_table"),
@@ -31,6 +31,9 @@ const CALLS: [(&str, &str); 19] = [
     ("StartScrub", "admin_start_scrub"),
     ("Rebalance", "admin_rebalance"),
     ("SetReplicas", "admin_set_replicas"),
+    ("SetQuota", "admin_set_quota"),
+    ("RemoveQuota", "admin_remove_quota"),
+    ("ListQuotas", "admin_list_quotas"),
 ];
 
 /// The service `S` with its calls timed.
