@@ -140,8 +140,9 @@ impl Caller {
         Ok((reply.entries, reply.end))
     }
 
-    pub async fn stat_fs(&self) -> Result<pb::StatFs> {
-        let reply = self.read(Op::StatFs(pb::StatFsOp {})).await?;
+    /// Space and inodes: of the quota that limits this inode most, or else of the volume.
+    pub async fn stat_fs(&self, inode: InodeId) -> Result<pb::StatFs> {
+        let reply = self.read(Op::StatFs(pb::StatFsOp { inode: inode.0 })).await?;
         reply.statfs.ok_or_else(|| incomplete("statfs"))
     }
 

@@ -6,6 +6,7 @@ mod append;
 mod behind;
 mod inline;
 mod read;
+mod room;
 mod write;
 
 use std::{

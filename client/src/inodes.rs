@@ -3,6 +3,7 @@
 
 mod behind;
 mod inline;
+mod room;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -79,6 +80,8 @@ struct OpenState {
     /// Of an inline file: what it said, and what it was not told.
     inline_base: Option<inline::Base>,
     inline_writes: InlineWrites,
+    /// It may be written up to here before the namespace is asked what quotas leave.
+    grow_to: u64,
 }
 
 /// Opens of an inode for writing that the namespace counts for a session.
@@ -304,6 +307,7 @@ impl OpenInode {
             lost: None,
             inline_base: None,
             inline_writes: InlineWrites::new(),
+            grow_to: u64::MAX,
         };
         Self {
             id,
@@ -343,6 +347,9 @@ impl OpenInode {
             if state.writers == 0 {
                 state.opener = cred.clone();
             }
+        }
+        if op.write || op.truncate {
+            state.take_room(reply, 0);
         }
         if op.truncate {
             state.epoch += 1;
@@ -451,6 +458,7 @@ impl OpenInode {
         state.take_grant(op, &reply.grant);
         if op.write {
             state.registered.add(session);
+            state.take_room(reply, 0);
         }
     }
 

@@ -18,7 +18,10 @@ use std::{
     time::Instant,
 };
 
-use ff2_client_core::Folders;
+use ff2_client_core::{
+    Folders, Rooms,
+    rooms::{Need, Place},
+};
 use ff2_proto::{Code, InodeId, Status, pb, pb::ns_request::Op};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -51,6 +54,7 @@ struct State {
     unforeseen: BTreeMap<InodeId, u32>,
     folders: Folders,
     numbers: Numbers,
+    rooms: Rooms,
 }
 
 /// Numbers for new inodes, of one session.
@@ -74,6 +78,8 @@ struct Entry {
     /// It makes this one.
     made: Option<InodeId>,
     concerns: Vec<InodeId>,
+    /// What it takes of quotas.
+    takes: (Place, Need),
 }
 
 /// What the entries of an inode come to.
@@ -200,6 +206,14 @@ impl Shared {
         if last == 0 { Ok(()) } else { self.journal.settle(last, deadline).await }
     }
 
+    /// Takes in what the namespace's answer to a change says of quotas.
+    pub(crate) fn learn_room(&self, reply: &pb::NsReply) {
+        if let Some(attr) = &reply.attr {
+            let mut state = self.journal.state.lock();
+            state.rooms.learn(Place::of(attr), reply.quota_room);
+        }
+    }
+
     /// Others want to know of these, of which nothing is foreseen any more: returns when the namespace has
     /// what was, or that was given up. It waits for nothing else, so that two clients that tell each other
     /// of something do not wait for each other.
@@ -244,6 +258,7 @@ fn named(op: &Op) -> Vec<InodeId> {
         Op::Link(op) => &[op.inode, op.parent],
         Op::Rename(op) => &[op.parent, op.new_parent],
         Op::GetAttr(op) => &[op.inode],
+        Op::StatFs(op) => &[op.inode],
         Op::ReadLink(op) => &[op.inode],
         Op::ReadDir(op) => &[op.inode],
         Op::Access(op) => &[op.inode],

@@ -24,7 +24,7 @@ impl Client {
     }
 
     pub async fn stat_fs(&self) -> Result<pb::StatFs> {
-        self.me().stat_fs().await
+        self.me().stat_fs(self.root()).await
     }
 
     /// Opens a file; with [`OpenHow::create`] makes it if there is none.

@@ -304,6 +304,7 @@ impl Shared {
                     self.renew(id, deadline).await?;
                 }
                 Ok((mut reply, session)) => {
+                    self.learn_room(&reply);
                     self.coherence.changed(&reply);
                     self.coherence.take(since, &mut reply);
                     self.learn(cred, &op, &reply);

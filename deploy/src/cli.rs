@@ -7,8 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     audit, bench, chain, cluster::Folder, completion, config, connect::Access, demo, down, dump,
-    folder, fs, fsck, kill, metad, mount, node, output::Output, ps, rebalance, restart, scrub, security,
-    session, status, table, target, up, user, volume, why,
+    folder, fs, fsck, kill, metad, mount, node, output::Output, ps, quota, rebalance, restart,
+    scrub, security, session, status, table, target, up, user, volume, why,
 };
 
 /// Starts, inspects and exercises an ff2 cluster.
@@ -87,6 +87,9 @@ enum Command {
     /// Shows the plan, and begins: each target is copied to its new place while the old one serves. It stops by
     /// itself when no two disks differ by more than one target for their size, as far as chains allow it.
     Rebalance(rebalance::Args),
+    /// Quotas: how much there may be in a folder, or of a user or a group.
+    #[command(subcommand)]
+    Quota(quota::Command),
     /// Volumes: what is mounted.
     #[command(subcommand)]
     Volume(volume::Command),
@@ -171,6 +174,7 @@ impl Command {
             Self::Chain(command) => chain::run(around, &command).await,
             Self::Table(command) => table::run(around, &command).await,
             Self::Rebalance(args) => rebalance::run(around, args).await,
+            Self::Quota(command) => quota::run(around, &command).await,
             Self::Volume(command) => volume::run(around, &command).await,
             Self::Scrub(command) => scrub::run(around, &command).await,
             Self::Fsck(args) => fsck::run(around, args).await,
@@ -262,6 +266,11 @@ mod tests {
             "volume export data --clear",
             "volume list",
             "volume show data",
+            "quota set /a --bytes 10G --inodes 1M",
+            "quota set --user alice --bytes none --no-wait",
+            "quota get --group 100 --volume data",
+            "quota list --json",
+            "quota remove /a",
             "scrub start --wait",
             "scrub status",
             "fsck --repair",

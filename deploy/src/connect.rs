@@ -163,6 +163,9 @@ impl Admin {
         check_namespace(CheckNamespaceRequest) -> CheckNamespaceReply;
         check_chunks(CheckChunksRequest) -> CheckChunksReply;
         set_exports(SetExportsRequest) -> SetExportsReply;
+        set_quota(SetQuotaRequest) -> SetQuotaReply;
+        remove_quota(RemoveQuotaRequest) -> RemoveQuotaReply;
+        list_quotas(ListQuotasRequest) -> ListQuotasReply;
     }
 
     pub(crate) fn patience(self, patience: Duration) -> Self {

@@ -29,6 +29,7 @@ mod output;
 mod own;
 mod process;
 mod ps;
+mod quota;
 mod rebalance;
 mod restart;
 mod scrub;

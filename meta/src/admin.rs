@@ -7,6 +7,7 @@ mod calls;
 mod check;
 mod incoming;
 mod nodes;
+mod quotas;
 mod status;
 mod timed;
 mod token;
@@ -144,21 +145,16 @@ impl AdminState {
 
     /// gRPC address of the metad that leads the cluster group, if this one knows.
     pub(crate) fn leader_address(&self) -> Option<String> {
-        let leader = self.cluster.group.leadership().borrow().leader.clone()?;
-        let node = self.cluster.routing().nodes.get(&NodeId(leader.node)).cloned()?;
+        self.admin_address(self.cluster.group.leadership().borrow().leader.as_ref()?.node)
+    }
+
+    fn admin_address(&self, node: u32) -> Option<String> {
+        let node = self.cluster.routing().nodes.get(&NodeId(node)).cloned()?;
         Some(node.admin_address).filter(|address| !address.is_empty())
     }
 
     fn ask_leader(&self) -> tonic::Status {
-        let leader = self.leader_address();
-        let mut refusal = match &leader {
-            Some(leader) => tonic::Status::unavailable(format!("ask the leader, {leader}")),
-            None => tonic::Status::unavailable("no leader is known: retry in a second"),
-        };
-        if let Some(value) = leader.and_then(|leader| leader.parse().ok()) {
-            refusal.metadata_mut().insert(LEADER_KEY, value);
-        }
-        refusal
+        ask(self.leader_address())
     }
 
     async fn propose(&self, fact: Fact) -> Result<pb::ClusterReply, tonic::Status> {
@@ -183,6 +179,16 @@ impl AdminState {
         }
     }
 
+    /// As [`Self::refuse`], of what only the leader of the namespace group can do.
+    fn refuse_change(&self, status: Status) -> tonic::Status {
+        let leadership = self.namespace.group.leadership();
+        let leader = leadership.borrow().leader.as_ref().map(|leader| leader.node);
+        match status.code {
+            Code::NotLeader => ask(leader.and_then(|node| self.admin_address(node))),
+            _ => self.refuse(status),
+        }
+    }
+
     /// The sessions of all volumes.
     async fn sessions(&self) -> Result<Vec<pb::SessionRecord>, Status> {
         let mut sessions = Vec::new();
@@ -201,6 +207,18 @@ impl AdminState {
         }
         callbacks
     }
+}
+
+/// Names the one that leads, if it is known.
+fn ask(leader: Option<String>) -> tonic::Status {
+    let mut refusal = match &leader {
+        Some(leader) => tonic::Status::unavailable(format!("ask the leader, {leader}")),
+        None => tonic::Status::unavailable("no leader is known: retry in a second"),
+    };
+    if let Some(value) = leader.and_then(|leader| leader.parse().ok()) {
+        refusal.metadata_mut().insert(LEADER_KEY, value);
+    }
+    refusal
 }
 
 #[tonic::async_trait]
@@ -491,6 +509,27 @@ impl Admin for AdminService {
         let node = self.state.audit.node();
         let Page { lines, file, offset, more } = page;
         Ok(Response::new(pb::ReadAuditReply { node, lines, file, offset, more }))
+    }
+
+    async fn set_quota(&self, request: Request<pb::SetQuotaRequest>) -> Reply<pb::SetQuotaReply> {
+        let reply = self.state.set_quota(request.into_inner()).await;
+        Ok(Response::new(reply.map_err(|status| self.state.refuse_change(status))?))
+    }
+
+    async fn remove_quota(
+        &self,
+        request: Request<pb::RemoveQuotaRequest>,
+    ) -> Reply<pb::RemoveQuotaReply> {
+        let reply = self.state.remove_quota(request.into_inner()).await;
+        Ok(Response::new(reply.map_err(|status| self.state.refuse_change(status))?))
+    }
+
+    async fn list_quotas(
+        &self,
+        request: Request<pb::ListQuotasRequest>,
+    ) -> Reply<pb::ListQuotasReply> {
+        let reply = self.state.list_quotas(request.into_inner()).await;
+        Ok(Response::new(reply.map_err(|status| self.state.refuse(status))?))
     }
 
     async fn start_scrub(

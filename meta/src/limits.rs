@@ -44,6 +44,8 @@ pub const NOTICES_MAX: u32 = 1_024;
 pub const HOLDS_MAX: usize = 65_536;
 /// Truncations and length doubts of one listing.
 pub const LEFTOVERS_PAGE: u32 = 256;
+/// How soon a quota begins to be counted.
+pub const QUOTAS_ROUND: Duration = Duration::from_millis(500);
 /// Files whose length is asked at the same time.
 pub const RECOVERED_TOGETHER: usize = 16;
 /// How long a grant lets its holder do I/O without asking again.

@@ -19,6 +19,7 @@ pub(crate) mod leader;
 mod locks;
 mod plan;
 mod questions;
+mod quotas;
 mod sessions;
 mod space;
 mod stamp;
@@ -322,7 +323,8 @@ impl NamespaceService {
             return self.batch(cx, operation, (&request, ruled), requests).await;
         }
         if namespace::is_mutation(&request) {
-            self.mutate(cx, operation, request, ruled).await
+            // Apart: it would make reads as large.
+            Box::pin(self.mutate(cx, operation, request, ruled)).await
         } else {
             self.read(cx, request, ruled).await
         }
@@ -349,6 +351,7 @@ impl NamespaceService {
             reply.map_err(|_| Status::new(Code::Timeout, "no quorum answered in time"))??;
         if is_statfs && let Some(statfs) = &mut reply.statfs {
             self.namespace.fill_space(statfs).await;
+            quotas::narrow(statfs);
         }
         self.add_grant(&mut reply, wanted);
         reply.held_callbacks = self.namespace.held_here(volume, &reply.sessions);

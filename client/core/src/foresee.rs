@@ -71,6 +71,7 @@ pub fn made(
         layout: if is_directory { parent.layout } else { new.layout },
         extras: 0,
         inline: new.inline,
+        quota: parent.quota,
     };
     let mut parent = names_changed(parent, at_ns);
     parent.nlink += u32::from(is_directory);

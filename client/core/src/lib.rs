@@ -14,6 +14,7 @@
 //! - [`foresee`]: what the namespace will answer to a change that nobody else knows of yet
 //! - [`folders`]: attributes and names of folders, as long as their callbacks are held
 //! - [`inline`]: what it wrote into small files, and the namespace does not know yet
+//! - [`rooms`]: what is left in quotas, and how much of it is spoken for
 //! - [`sequence`]: exactly-once numbers, of namespace mutations and of chunk updates
 //! - [`holds`]: which unlinked inodes must live because they are open here
 //! - [`two_classes`]: which waiting operation of a user ring goes next
@@ -30,6 +31,7 @@ pub mod limits;
 pub mod prefetch;
 pub mod read_plan;
 pub mod retry;
+pub mod rooms;
 pub mod sequence;
 pub mod two_classes;
 pub mod write_plan;
@@ -43,6 +45,7 @@ pub use lengths::Lengths;
 pub use prefetch::Prefetch;
 pub use read_plan::{ReadBatch, ReadPlan, ReadSpan, plan_read, read_spans};
 pub use retry::{Attempts, Failure, GiveUp, RetryPolicy, Step};
+pub use rooms::Rooms;
 pub use sequence::{Channels, Mutations};
 pub use two_classes::TwoClasses;
 pub use write_plan::{WriteOrder, WriteSpan, write_spans};

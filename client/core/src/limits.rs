@@ -34,6 +34,15 @@ pub const CHANNELS_MAX: u32 = 256;
 /// Namespace mutations of one session in flight. The leader keeps an answer for each.
 pub const MUTATIONS_MAX: usize = 256;
 
+/// Changes that a client foresees of one place where there is a limit, and that are not answered: two
+/// requests of its journal.
+pub const FORESEEN_IN_QUOTA_MAX: u64 = 256;
+/// Places of which is remembered what is left.
+pub const ROOMS_MAX: usize = 4096;
+/// How far a file grows under a quota before the namespace is asked again.
+pub const QUOTA_WINDOW_MIN: u64 = 1 << 20;
+pub const QUOTA_WINDOW_MAX: u64 = 256 << 20;
+
 /// Operations of the high class that go while one of the low class waits, before that one goes.
 pub const HIGH_BEFORE_LOW_MAX: u32 = 8;
 

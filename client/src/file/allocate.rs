@@ -27,6 +27,14 @@ impl File {
             return self.write_buf_exact(end - 1, SharedBuf::from(vec![0])).await.map(drop);
         }
         let shared = self.shared();
+        {
+            let _with_others = self.inode.gate.read().await;
+            let size = shared.inodes.size(&self.inode);
+            let more = end.saturating_sub(size);
+            if shared.make_room(&self.inode, &self.caller.cred, size, more).await? < more {
+                return Err(Code::QuotaExceeded.into());
+            }
+        }
         shared.leave_inline(&self.inode, &self.caller.cred).await?;
         // A length that grows cannot undo what another mount did meanwhile, as setting one could.
         shared.inodes.wrote(&self.inode, end);

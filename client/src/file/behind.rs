@@ -37,7 +37,8 @@ impl File {
         }
         let Ok(_with_others) = self.inode.gate.try_read() else { return false };
         let is_registered = self.inode.registered(shared.session.id()) > 0;
-        if !is_registered || self.inode.place() != Place::Chunks {
+        let has_room = end.is_some_and(|end| end <= self.inode.grow_to());
+        if !is_registered || !has_room || self.inode.place() != Place::Chunks {
             return false;
         }
         shared.accept(&self.inode, &self.caller.cred, offset, bytes)

@@ -65,6 +65,8 @@ impl File {
         }
         self.register().await?;
         let (shared, cred) = (self.shared(), &self.caller.cred);
+        let fits = shared.make_room(&self.inode, cred, offset, bytes.len() as u64).await?;
+        let bytes = bytes.slice(0..fits as usize);
         if shared.write_inline(&self.inode, cred, offset, &bytes).await? {
             return Ok(bytes.len());
         }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ff2_client_core::{Name, foresee};
+use ff2_client_core::{
+    Name, foresee,
+    rooms::{Need, Place, Verdict},
+};
 use ff2_proto::{
     Code, InodeId, limits as wire,
     pb::{self, FileKind, ns_request::Op},
@@ -28,6 +31,7 @@ struct Foreseen {
     reply: pb::NsReply,
     made: Option<InodeId>,
     concerns: Vec<(InodeId, Option<pb::Attr>)>,
+    takes: (Place, Need),
 }
 
 impl Shared {
@@ -62,11 +66,16 @@ impl Shared {
         };
         let Some(foreseen) = foreseen else { return Foresight::No };
         let is_moving = |(inode, _): &(InodeId, _)| state.unforeseen.contains_key(inode);
-        if foreseen.concerns.iter().any(is_moving) || state.queue.len() >= limits::JOURNAL_MAX {
+        let is_busy =
+            foreseen.concerns.iter().any(is_moving) || state.queue.len() >= limits::JOURNAL_MAX;
+        let (place, need) = foreseen.takes;
+        let verdict = state.rooms.verdict(place, need);
+        if is_busy || verdict != Verdict::Yes {
             if let Some(number) = foreseen.made {
                 state.numbers.free.push_front(number.0);
             }
-            return Foresight::Soon;
+            let is_for_nobody = verdict == Verdict::No;
+            return if is_for_nobody { Foresight::No } else { Foresight::Soon };
         }
         self.push(&mut state, cred, foreseen, at_ns)
     }
@@ -78,7 +87,8 @@ impl Shared {
         foreseen: Foreseen,
         at_ns: i64,
     ) -> Foresight {
-        let Foreseen { op, mut reply, made, concerns } = foreseen;
+        let Foreseen { op, mut reply, made, concerns, takes } = foreseen;
+        state.rooms.foreseen(takes.0, takes.1);
         state.pushed += 1;
         let last = state.pushed;
         for (inode, attr) in &concerns {
@@ -112,7 +122,8 @@ impl Shared {
         let concerns = concerns.into_iter().map(|(inode, _)| inode).collect();
         let (session, cred) = (state.numbers.session, cred.clone());
         let foreseen = reply.clone();
-        let entry = Entry { number: last, session, cred, op, at_ns, foreseen, made, concerns };
+        let entry =
+            Entry { number: last, session, cred, op, at_ns, foreseen, made, concerns, takes };
         state.queue.push_back(entry);
         self.journal.wake.notify_one();
         Foresight::Answer(Box::new(reply), session)
@@ -193,15 +204,18 @@ impl Shared {
             state.numbers.free.push_front(new.inode);
             return None;
         };
+        let place = Place::of(&child);
         let reply = pb::NsReply {
             attr: Some(child),
             parent_attr: Some(parent),
             created: true,
+            quota_room: state.rooms.of_new(place),
             ..Default::default()
         };
         let inode = InodeId(child.inode);
         let concerns = vec![(inode, Some(child)), (InodeId(parent.inode), Some(parent))];
-        Some(Foreseen { op, reply, made: Some(inode), concerns })
+        let takes = (place, Need { inodes: 1, bytes: 0 });
+        Some(Foreseen { op, reply, made: Some(inode), concerns, takes })
     }
 
     fn foresee_unlink(
@@ -226,7 +240,8 @@ impl Shared {
         let parent = foresee::removed(cred, &parent, at_ns)?;
         let reply = pb::NsReply { parent_attr: Some(parent), ..Default::default() };
         let concerns = vec![(InodeId(op.parent), Some(parent)), (inode, None)];
-        Some(Foreseen { op: Op::Unlink(op.clone()), reply, made: None, concerns })
+        let takes = (Place::of(&parent), Need::default());
+        Some(Foreseen { op: Op::Unlink(op.clone()), reply, made: None, concerns, takes })
     }
 
     /// A change of an inode alone, of which nobody else knows.
@@ -238,10 +253,17 @@ impl Shared {
         change: impl FnOnce(&pb::Attr) -> Option<pb::Attr>,
     ) -> Option<Foreseen> {
         let inode = InodeId(inode);
-        let attr = change(&self.certain(state, inode)?)?;
-        let reply = pb::NsReply { attr: Some(attr), ..Default::default() };
+        let before = self.certain(state, inode)?;
+        let attr = change(&before)?;
+        let quota_room = self.inodes.get(inode).and_then(|open| open.room_at(attr.size));
+        let reply = pb::NsReply { attr: Some(attr), quota_room, ..Default::default() };
         let concerns = vec![(inode, Some(attr))];
-        Some(Foreseen { op: op.clone(), reply, made: None, concerns })
+        let need = match Place::of(&before) == Place::of(&attr) {
+            true => Need { inodes: 0, bytes: attr.size.saturating_sub(before.size) },
+            false => Need { inodes: 1, bytes: attr.size },
+        };
+        let takes = (Place::of(&attr), need);
+        Some(Foreseen { op: op.clone(), reply, made: None, concerns, takes })
     }
 
     /// Attributes of an inode that nobody else knows of.

@@ -74,7 +74,10 @@ impl Shared {
                 Err(failure) => Err(failure.clone()),
             };
             match outcome {
-                Ok(reply) => self.came_true(entry, since, reply).await,
+                Ok(reply) => {
+                    self.learn_room(&reply);
+                    self.came_true(entry, since, reply).await;
+                }
                 Err(failure) => self.came_to_nothing(entry, failure),
             }
         }
@@ -86,6 +89,9 @@ impl Shared {
             }
         }
         state.answered = last;
+        for (place, need) in entries.iter().map(|entry| entry.takes) {
+            state.rooms.answered(place, need);
+        }
         drop(state);
         self.journal.progress.notify_waiters();
     }

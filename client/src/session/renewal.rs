@@ -113,7 +113,10 @@ impl Shared {
             self.register(open, cred).await?;
             let opens = open.registered(self.session.id());
             match self.mutate_in(cred, op(opens)).await {
-                Ok((reply, session)) => return Ok((reply, Registered { session, opens })),
+                Ok((reply, session)) => {
+                    open.take_room(&reply, 0);
+                    return Ok((reply, Registered { session, opens }));
+                }
                 // The session was renewed in the middle, and this file not taken over.
                 Err(failure)
                     if failure.code == Code::BadHandle

@@ -1,6 +1,9 @@
 //! A cluster inside the test: one metad around the real namespace machine, two storage nodes around
 //! one store in memory, real connections between them and the client. Faults are switched on by hand.
 
+#[path = "fake/lead.rs"]
+mod lead;
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -179,10 +182,6 @@ impl Fake {
         }
         drop(routing);
         self.state.routing_changed.notify_waiters();
-    }
-
-    pub(crate) fn expire(&self, session: u64) {
-        self.state.expire(session);
     }
 }
 

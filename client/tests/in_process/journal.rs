@@ -16,7 +16,7 @@ use crate::{fake::Fake, pattern, until};
 const ROOT: InodeId = ROOT_INODE;
 
 /// A client that caches, and a task that drops what it is told.
-async fn coherent(fake: &Fake) -> Client {
+pub(crate) async fn coherent(fake: &Fake) -> Client {
     let token = fake.token(0, true);
     let options = ClientOptions::new(fake.metads(), token, crate::CLUSTER_ID);
     let (client, mut invalidations) = Client::connect_coherent(options).await.unwrap();
@@ -29,7 +29,7 @@ async fn coherent(fake: &Fake) -> Client {
 }
 
 /// In it this client makes names that nobody else knows of, and has numbers for their inodes.
-async fn own_folder(fake: &Fake, client: &Client, name: &[u8]) -> InodeId {
+pub(crate) async fn own_folder(fake: &Fake, client: &Client, name: &[u8]) -> InodeId {
     let (me, before) = (client.me(), fake.state.batches.load(SeqCst));
     while client.callbacks() == 0 {
         // Until it is enrolled nothing is promised.

@@ -10,6 +10,7 @@ mod inline;
 mod journal;
 mod locks;
 mod names;
+mod quotas;
 
 use std::time::Duration;
 

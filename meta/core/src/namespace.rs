@@ -38,6 +38,7 @@ mod once;
 mod open;
 mod orphans;
 mod perm;
+mod quota;
 mod read_dir;
 mod rename;
 mod request;
@@ -171,7 +172,8 @@ fn run(
     if command.told && touched(&tx.kv, request).iter().any(|at| !command.touched.contains(at)) {
         return Err(Status::new(Code::Busy, "a name means another inode by now"));
     }
-    let reply = change(&mut tx, op)?;
+    let mut reply = change(&mut tx, op)?;
+    quota::add_room(&tx, &mut reply)?;
     for (key, value) in tx.finish() {
         match value {
             Some(value) => kv.put(&key, value),
@@ -206,6 +208,9 @@ fn change(tx: &mut Tx<'_>, op: &Op) -> Result<pb::NsReply, Status> {
         Op::Unlock(op) => set_lock::unlock(tx, op),
         Op::CancelLock(op) => set_lock::cancel(tx, op),
         Op::AllotInodes(op) => allot::allot(tx, op),
+        Op::SetQuota(op) => quota::set(tx, op),
+        Op::RemoveQuota(op) => quota::remove_quota(tx, op),
+        Op::CountQuota(op) => quota::count(tx, op),
         Op::Lookup(_)
         | Op::GetAttr(_)
         | Op::ReadLink(_)
@@ -218,6 +223,7 @@ fn change(tx: &mut Tx<'_>, op: &Op) -> Result<pb::NsReply, Status> {
         | Op::ListTruncating(_)
         | Op::ListLengthDoubts(_)
         | Op::ReadInline(_)
+        | Op::ListQuotas(_)
         | Op::GetXattr(_)
         | Op::ListXattrs(_)
         | Op::GetLock(_)
@@ -271,7 +277,11 @@ fn read(
         Op::GetAttr(op) => lookup::get_attr(kv, op),
         Op::ReadLink(op) => lookup::read_link(kv, op),
         Op::ReadDir(op) => read_dir::read_dir(kv, who()?, op),
-        Op::StatFs(_) => lookup::stat_fs(kv),
+        Op::StatFs(op) => {
+            let inode = if op.inode == 0 { subtree } else { op.inode };
+            quota::stat_fs(kv, inode)
+        }
+        Op::ListQuotas(op) => quota::list(kv, op),
         Op::Resolve(op) => resolve::resolve(kv, who()?, op, confine::root(subtree)),
         Op::Access(op) => lookup::access(kv, who()?, op),
         Op::Open(op) => open::read_only(kv, who()?, op),
@@ -308,6 +318,9 @@ fn read(
         | Op::CancelLock(_)
         | Op::Batch(_)
         | Op::AllotInodes(_)
+        | Op::SetQuota(_)
+        | Op::RemoveQuota(_)
+        | Op::CountQuota(_)
         | Op::RecoverLength(_) => Err(Status::new(Code::InvalidArgument, "a mutation is logged")),
     }
 }

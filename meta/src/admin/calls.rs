@@ -86,8 +86,31 @@ guarded! {
                     "accept_data_loss": r.accept_data_loss });
     set_replicas(SetReplicasRequest) -> SetReplicasReply: |_| Role::Admin,
         |r| json!({ "table": r.table_id, "replicas": r.replicas, "force": r.force });
+    list_quotas(ListQuotasRequest) -> ListQuotasReply: |_| Role::Viewer, |_| Value::Null;
+    set_quota(SetQuotaRequest) -> SetQuotaReply: |_| Role::Admin,
+        |r| json!({ "subject": subject(r.subject.as_ref()), "bytes": limit(r.bytes), "inodes": limit(r.inodes) });
+    remove_quota(RemoveQuotaRequest) -> RemoveQuotaReply: |_| Role::Admin,
+        |r| subject(r.subject.as_ref());
     set_exports(SetExportsRequest) -> SetExportsReply: |_| Role::Admin,
         |r| json!({ "volume": r.volume, "rules": r.rules.iter().map(rule).collect::<Vec<_>>() });
+}
+
+fn subject(subject: Option<&pb::QuotaSubject>) -> Value {
+    use pb::quota_subject::Of;
+    let subject = subject.cloned().unwrap_or_default();
+    let mut shown = json!({ "volume": subject.volume });
+    match subject.of {
+        Some(Of::Path(path)) => shown["path"] = String::from_utf8_lossy(&path).into(),
+        Some(Of::Uid(uid)) => shown["uid"] = uid.into(),
+        Some(Of::Gid(gid)) => shown["gid"] = gid.into(),
+        None => {}
+    }
+    shown
+}
+
+/// Null: it stays as it is.
+fn limit(limit: Option<pb::QuotaLimit>) -> Value {
+    limit.map_or(Value::Null, |limit| limit.max.map_or_else(|| "none".into(), Value::from))
 }
 
 fn role_word(role: TokenRole) -> &'static str {
@@ -211,7 +234,8 @@ mod tests {
                 "why",
                 "read_audit",
                 "check_namespace",
-                "check_chunks"
+                "check_chunks",
+                "list_quotas"
             ]
         );
         assert_eq!(

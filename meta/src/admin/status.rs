@@ -96,7 +96,8 @@ impl AdminState {
             let sessions = self.sessions().await?.len() as u64;
             let statfs = match self.namespace.volumes().first() {
                 Some(volume) => {
-                    let reply = self.namespace.ask(*volume, Op::StatFs(pb::StatFsOp {})).await?;
+                    let reply =
+                        self.namespace.ask(*volume, Op::StatFs(pb::StatFsOp { inode: 0 })).await?;
                     reply.statfs
                 }
                 None => None,

@@ -11,7 +11,7 @@ use ff2_daemon::Operations;
 use tonic::{Code, body::Body, codegen::Service, server::NamedService};
 
 /// gRPC's method names, and the same in the words of metrics.
-const CALLS: [(&str, &str); 23] = [
+const CALLS: [(&str, &str); 26] = [
     ("ClusterStatus", "admin_cluster_status"),
     ("CreateTable", "admin_create_table"),
     ("ExtendTable", "admin_extend_table"),
@@ -35,6 +35,9 @@ const CALLS: [(&str, &str); 23] = [
     ("CheckChunks", "admin_check_chunks"),
     ("SetExports", "admin_set_exports"),
     ("ReadAudit", "admin_read_audit"),
+    ("SetQuota", "admin_set_quota"),
+    ("RemoveQuota", "admin_remove_quota"),
+    ("ListQuotas", "admin_list_quotas"),
 ];
 
 /// The service `S` with its calls timed.

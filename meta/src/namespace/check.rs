@@ -41,7 +41,7 @@ impl NamespaceGroup {
     pub(crate) async fn check_names(&self) -> Result<Checked, Status> {
         let mut inodes = 0;
         for volume in self.volumes() {
-            let statfs = self.ask(volume, Op::StatFs(pb::StatFsOp {})).await?.statfs;
+            let statfs = self.ask(volume, Op::StatFs(pb::StatFsOp::default())).await?.statfs;
             inodes += statfs.unwrap_or_default().inodes_used;
         }
         self.group.read_index().await?;

@@ -100,7 +100,8 @@ fn changes(op: &Op) -> bool {
         | Op::SetLock(_)
         | Op::Unlock(_)
         | Op::CancelLock(_)
-        | Op::AllotInodes(_) => false,
+        | Op::AllotInodes(_)
+        | Op::ListQuotas(_) => false,
         Op::ExpireSessions(_)
         | Op::Create(_)
         | Op::MakeNode(_)
@@ -115,7 +116,10 @@ fn changes(op: &Op) -> bool {
         | Op::RecoverLength(_)
         | Op::SetXattr(_)
         | Op::RemoveXattr(_)
-        | Op::Batch(_) => true,
+        | Op::Batch(_)
+        | Op::SetQuota(_)
+        | Op::RemoveQuota(_)
+        | Op::CountQuota(_) => true,
     }
 }
 

@@ -84,7 +84,11 @@ pub(super) fn asker(peer: &Peer) -> Asker {
 fn is_for_administrators(op: &Op) -> bool {
     matches!(
         op,
-        Op::ListSessions(_) | Op::ListOrphans(_) | Op::ListTruncating(_) | Op::ListLengthDoubts(_)
+        Op::ListSessions(_)
+            | Op::ListOrphans(_)
+            | Op::ListTruncating(_)
+            | Op::ListLengthDoubts(_)
+            | Op::ListQuotas(_)
     )
 }
 
@@ -133,6 +137,10 @@ pub(super) fn op_name(op: &Op) -> &'static str {
         Op::CancelLock(_) => "cancel_lock",
         Op::Batch(_) => "batch",
         Op::AllotInodes(_) => "allot_inodes",
+        Op::ListQuotas(_) => "list_quotas",
+        Op::SetQuota(_) => "set_quota",
+        Op::RemoveQuota(_) => "remove_quota",
+        Op::CountQuota(_) => "count_quota",
     }
 }
 

@@ -101,6 +101,7 @@ impl NamespaceGroup {
                 group.settle_leftovers(lead)
             }),
             rounds("recover lengths", limits::LEFTOVERS_ROUND, || group.recover_lengths(lead)),
+            rounds("count quotas", limits::QUOTAS_ROUND, || group.count_quotas(lead)),
         );
     }
 
@@ -152,7 +153,7 @@ impl NamespaceGroup {
 
     /// The first command of a new volume, whatever it says, makes its root.
     async fn make_root(&self, lead: &NamespaceLead, volume: VolumeId) -> Result<(), Status> {
-        match self.ask(volume, Op::StatFs(pb::StatFsOp {})).await {
+        match self.ask(volume, Op::StatFs(pb::StatFsOp { inode: 0 })).await {
             Err(status) if status.code == Code::NotServing => {
                 lead.term.check()?;
                 let nothing = Op::ExpireSessions(pb::ExpireSessionsOp::default());

@@ -64,7 +64,7 @@ pub(super) fn read_link(work: Work) {
 
 pub(super) fn stat_fs(work: Work) {
     work.spawn(|work| async move {
-        let space = work.run(entry::statfs(&work.at, &work.caller())).await;
+        let space = work.run(entry::statfs(&work.at, &work.caller(), InodeId(work.inode))).await;
         work.reply(space.map(|space| Reply::space(&space)));
     });
 }

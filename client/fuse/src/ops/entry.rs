@@ -48,23 +48,25 @@ pub(crate) async fn setattr(
 /// What sizes of the whole are told in.
 const SPACE_BLOCK: u32 = 4096;
 
-pub(crate) async fn statfs(at: &Mounted, caller: &Caller) -> Result<Space> {
+pub(crate) async fn statfs(at: &Mounted, caller: &Caller, inode: InodeId) -> Result<Space> {
     let known = at.last.lock().space;
-    let space = Box::pin(unless_silent(ask_space(caller), known)).await?;
+    let space = Box::pin(unless_silent(ask_space(caller, inode), known)).await?;
     at.last.lock().space = Some(space);
     Ok(space)
 }
 
-async fn ask_space(caller: &Caller) -> Result<Space> {
-    let stat = caller.stat_fs().await?;
+async fn ask_space(caller: &Caller, inode: InodeId) -> Result<Space> {
+    let stat = caller.stat_fs(inode).await?;
     let block = u64::from(SPACE_BLOCK);
     let blocks_free = stat.available_bytes / block;
+    // Inodes are made as needed: there is room for as many as there are blocks, unless a quota says less.
+    let inodes_left = stat.inodes_max.map(|max| max.saturating_sub(stat.inodes_used));
+    let files_free = inodes_left.unwrap_or(blocks_free);
     Ok(Space {
         blocks: stat.capacity_bytes / block,
         blocks_free,
-        // Inodes are made as needed: there is room for as many as there are blocks.
-        files: stat.inodes_used.saturating_add(blocks_free),
-        files_free: blocks_free,
+        files: stat.inodes_used.saturating_add(files_free),
+        files_free,
         block_bytes: SPACE_BLOCK,
         name_bytes_max: ff2_proto::limits::NAME_BYTES_MAX as u32,
     })

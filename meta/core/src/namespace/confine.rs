@@ -96,7 +96,12 @@ pub(super) fn inodes(op: &Op) -> [Option<u64>; 2] {
         Op::SetLock(op) => one(op.inode),
         Op::Unlock(op) => one(op.inode),
         Op::CancelLock(op) => one(op.inode),
+        Op::StatFs(op) if op.inode != 0 => one(op.inode),
         Op::StatFs(_)
+        | Op::ListQuotas(_)
+        | Op::SetQuota(_)
+        | Op::RemoveQuota(_)
+        | Op::CountQuota(_)
         | Op::AwaitLocks(_)
         | Op::Keepalive(_)
         | Op::AwaitInvalidations(_)

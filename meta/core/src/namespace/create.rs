@@ -43,7 +43,7 @@ pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::CreateOp) -> Result<pb::NsReply, S
 fn new_file(tx: &mut Tx<'_>, op: &pb::CreateOp, parent: &Inode) -> Result<Inode, Status> {
     let layout = layout::choose(tx, parent, op.layout.as_ref())?;
     let id = allot::number(tx, op.inode)?;
-    let mut file = tx.new_inode(parent, FileKind::Regular, op.mode & 0o7777, op.umask, id);
+    let mut file = tx.new_inode(parent, FileKind::Regular, op.mode & 0o7777, op.umask, id)?;
     file.attr.layout = Some(layout);
     file.attr.inline = op.inline;
     Ok(file)
@@ -58,8 +58,9 @@ fn unnamed(tx: &mut Tx<'_>, op: &pb::CreateOp, parent: &Inode) -> Result<pb::NsR
     // As if it got a name here: it may.
     perm::add_name(&tx.cred, parent)?;
     let mut file = new_file(tx, op, parent)?;
-    file.attr.nlink = 0;
+    // Written first: without a name and a writer it would not count.
     open::begin_write(tx, &mut file)?;
+    file.attr.nlink = 0;
     orphans::add(tx, &file, !op.exclusive);
     tx.put_inode(&file);
     Ok(pb::NsReply { attr: Some(file.attr), created: true, ..Default::default() })

@@ -5,6 +5,7 @@ mod chunks;
 mod locks;
 mod names;
 mod notes;
+mod quotas;
 mod xattrs;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,10 @@ pub enum Problem {
     InodeCount { inode: u64, what: &'static str, counted: u64, found: u64 },
     #[error("name {name:?} in directory {parent}: {what}")]
     Name { parent: u64, name: Bytes, what: &'static str },
+    #[error("the quota of {of} counts {counted} {what}, there are {found}")]
+    QuotaCount { of: String, what: &'static str, counted: u64, found: u64 },
+    #[error("the quota of {of}: {what}")]
+    Quota { of: String, what: &'static str },
     #[error("session {session}: {what}")]
     Session { session: u64, what: &'static str },
 }
@@ -53,6 +58,7 @@ pub fn fsck(kv: &dyn KvRead) -> Vec<Problem> {
     }
     names::check(kv, &inodes, &mut problems);
     notes::check(kv, &volume, &inodes, &mut problems);
+    quotas::check(kv, &volume, &inodes, &mut problems);
     problems
 }
 

@@ -49,7 +49,7 @@ pub(super) fn write(
         bytes[start..end].copy_from_slice(&write.bytes);
     }
     if bytes.len() as u64 > inode.attr.size {
-        tx.set_size(inode, bytes.len() as u64);
+        tx.set_size(inode, bytes.len() as u64)?;
     }
     tx.kv.put(&keys::one(Tag::Inline, inode.id()), Bytes::from(bytes));
     Ok(())

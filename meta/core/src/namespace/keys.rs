@@ -20,6 +20,9 @@
 //! k session inode        -> (empty)         (where a session has or awaits locks)
 //! Q session owner ticket -> inode           (locks that are waited for)
 //! X session seq          -> the encoded NsReply that was given
+//! q folder               -> QuotaRecord
+//! u kind owner           -> QuotaRecord     (kind: 0 users, 1 groups)
+//! x quota folder         -> cookie          (folders that a count has still to look through, and from where)
 //! ```
 
 use std::collections::VecDeque;
@@ -53,9 +56,12 @@ pub(super) enum Tag {
     Locks = b'K',
     LocksOfSession = b'k',
     Waiting = b'Q',
+    Quota = b'q',
+    OwnerQuota = b'u',
+    QuotaCount = b'x',
 }
 
-pub(super) const TAGS: [Tag; 18] = [
+pub(super) const TAGS: [Tag; 21] = [
     Tag::Inode,
     Tag::Xattr,
     Tag::Dentry,
@@ -74,6 +80,9 @@ pub(super) const TAGS: [Tag; 18] = [
     Tag::Locks,
     Tag::LocksOfSession,
     Tag::Waiting,
+    Tag::Quota,
+    Tag::OwnerQuota,
+    Tag::QuotaCount,
 ];
 
 /// Of a session's nonce: each owner has nonces of its own.

@@ -44,7 +44,7 @@ pub(super) fn grow(tx: &mut Tx<'_>, inode: &mut Inode, length: u64) -> Result<()
     }
     inode.length_bound = inode.length_bound.max(length);
     if length > inode.attr.size {
-        tx.set_size(inode, length);
+        tx.set_size(inode, length)?;
     }
     Ok(())
 }

@@ -39,6 +39,19 @@ pub const COLLECT_STEPS_MAX: usize = 16_384;
 pub const LIST_PAGE_MAX: u32 = 1_024;
 /// Directories between the root and the deepest one. It bounds the loop check of rename.
 pub const DEPTH_MAX: u32 = 65_536;
+/// Quotas of one volume.
+pub const QUOTAS_MAX: u64 = 16_384;
+/// Folders with quotas, one in the other. Each change counts in all of them.
+pub const QUOTA_DEPTH_MAX: usize = 8;
+/// Such a chain is a circle. It may be longer than the one above: quotas that are set while those above them
+/// are still being counted do not know of these.
+pub const QUOTA_CHAIN_MAX: usize = 2 * QUOTA_DEPTH_MAX;
+/// Entries that one step of a count looks at: others wait for it.
+pub const QUOTA_STEPS_MAX: usize = 256;
+/// How far beyond a limit changes are taken in of which programs were told already: more than hundreds of
+/// clients can be told at the same moment.
+pub const QUOTA_FORESEEN_INODES: u64 = 65_536;
+pub const QUOTA_FORESEEN_BYTES: u64 = 512 << 20;
 /// Pairs that one step of a longer scan takes from the keys.
 pub(super) const SCAN_PAGE: usize = 512;
 /// The first cookies of a directory are those of `.` and `..`, which the mount makes up.

@@ -1,4 +1,4 @@
-//! Small reads: lookup, getattr, readlink, access, statfs.
+//! Small reads: lookup, getattr, readlink, access.
 
 use ff2_proto::{
     Status,
@@ -6,7 +6,7 @@ use ff2_proto::{
     status::Code,
 };
 
-use super::{dir, inode, perm, tx};
+use super::{dir, inode, perm};
 use crate::kv::KvRead;
 
 pub(super) fn lookup(
@@ -52,12 +52,4 @@ pub(super) fn access(
     }
     perm::check(cred, &inode, op.mask)?;
     Ok(pb::NsReply::default())
-}
-
-/// What the namespace knows; capacity and free space are the cluster's, so the driver adds them.
-pub(super) fn stat_fs(kv: &dyn KvRead) -> Result<pb::NsReply, Status> {
-    let volume = tx::volume(kv)?;
-    let statfs =
-        pb::StatFs { inodes_used: volume.inodes, bytes_used: volume.bytes, ..Default::default() };
-    Ok(pb::NsReply { statfs: Some(statfs), ..Default::default() })
 }

@@ -18,7 +18,7 @@ pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::MakeNodeOp) -> Result<pb::NsReply,
     perm::add_name(&tx.cred, &parent)?;
     let mode = check(&tx.cred, op)?;
     let id = allot::number(tx, op.inode)?;
-    let mut node = tx.new_inode(&parent, op.kind(), mode, op.umask, id);
+    let mut node = tx.new_inode(&parent, op.kind(), mode, op.umask, id)?;
     match op.kind() {
         FileKind::Regular => node.attr.layout = Some(layout::choose(tx, &parent, None)?),
         FileKind::Symlink => {

@@ -12,7 +12,7 @@ use super::{
     inline,
     inode::{self, Inode, decode},
     keys::{self, Tag},
-    limits, orphans, perm, truncate,
+    limits, orphans, perm, quota, truncate,
     tx::Tx,
 };
 use crate::kv::{Kv, KvRead};
@@ -104,6 +104,9 @@ pub(super) fn begin_write(tx: &mut Tx<'_>, inode: &mut Inode) -> Result<(), Stat
             }
             usage.writers += 1;
             tx.put_session_use(tx.session, &usage);
+            if !quota::is_counted(inode) {
+                quota::written_again(tx, inode)?;
+            }
             inode.writers += 1;
             tx.kv.put(&keys::two(Tag::WriterOfSession, tx.session, inode.id()), Bytes::new());
             pb::WriteSessionRecord::default()
@@ -127,6 +130,9 @@ pub(super) fn writer(
 pub(super) fn end_write(tx: &mut Tx<'_>, inode: &mut Inode, session: u64) -> Result<(), Status> {
     assert!(inode.writers > 0, "an inode counts its writers");
     inode.writers -= 1;
+    if !quota::is_counted(inode) {
+        quota::remove(tx, inode)?;
+    }
     orphans::writer_ended(tx, inode)?;
     tx.kv.delete(&keys::two(Tag::Writer, inode.id(), session));
     tx.kv.delete(&keys::two(Tag::WriterOfSession, session, inode.id()));

@@ -11,21 +11,26 @@ use prost::Message;
 use super::{
     inode::{self, Inode, decode},
     keys::{self, Tag},
-    length, limits, locks, open,
+    length, limits, locks, open, quota,
     tx::Tx,
     xattr,
 };
 use crate::kv::{Kv, KvRead};
 
 /// One name of `inode` is gone; with the last one it becomes an orphan. The caller stores it.
-pub(super) fn lose_name(tx: &mut Tx<'_>, inode: &mut Inode) {
+pub(super) fn lose_name(tx: &mut Tx<'_>, inode: &mut Inode) -> Result<(), Status> {
     assert!(inode.attr.nlink > 0, "an orphan has no name to lose");
     // A directory has one name; its `.` and the `..` of its children end with it.
     inode.attr.nlink = if inode.is_dir() { 0 } else { inode.attr.nlink - 1 };
     inode.changed(tx.now_ns);
     if inode.attr.nlink == 0 {
         add(tx, inode, false);
+        quota::folder_removed(tx, inode)?;
+        if !quota::is_counted(inode) {
+            quota::remove(tx, inode)?;
+        }
     }
+    Ok(())
 }
 
 /// `inode` has no name, and may get one if it is `nameable`. The caller stores it.

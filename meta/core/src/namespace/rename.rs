@@ -6,6 +6,7 @@ use super::{
     dir,
     inode::{self, Inode},
     limits, orphans, perm,
+    quota::{self, Arrival},
     tx::Tx,
     unlink,
 };
@@ -69,11 +70,11 @@ pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::RenameOp) -> Result<pb::NsReply, S
             if let Some(mut replaced) = replaced {
                 place = Some(replaced.entry.cookie);
                 dir::remove(tx, parents.new_mut(), &op.new_name, &replaced.entry);
-                orphans::lose_name(tx, &mut replaced.inode);
+                orphans::lose_name(tx, &mut replaced.inode)?;
                 tx.put_inode(&replaced.inode);
                 reply.replaced_attr = Some(replaced.inode.attr);
             }
-            arrive(tx, parents.new_mut(), &op.new_name, &mut source.inode, place);
+            arrive(tx, &mut parents, At::New(&op.new_name), &mut source.inode, place)?;
             tx.put_inode(&source.inode);
             reply.attr = Some(source.inode.attr);
         }
@@ -81,8 +82,8 @@ pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::RenameOp) -> Result<pb::NsReply, S
             dir::remove(tx, &mut parents.old, &op.name, &source.entry);
             dir::remove(tx, parents.new_mut(), &op.new_name, &target.entry);
             let places = [target.entry.cookie, source.entry.cookie].map(Some);
-            arrive(tx, parents.new_mut(), &op.new_name, &mut source.inode, places[0]);
-            arrive(tx, &mut parents.old, &op.name, &mut target.inode, places[1]);
+            arrive(tx, &mut parents, At::New(&op.new_name), &mut source.inode, places[0])?;
+            arrive(tx, &mut parents, At::Old(&op.name), &mut target.inode, places[1])?;
             tx.put_inode(&source.inode);
             tx.put_inode(&target.inode);
             reply.attr = Some(source.inode.attr);
@@ -97,8 +98,27 @@ pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::RenameOp) -> Result<pb::NsReply, S
     Ok(reply)
 }
 
+/// A name in one of the two directories.
+enum At<'a> {
+    Old(&'a [u8]),
+    New(&'a [u8]),
+}
+
 /// `place`: the cookie that this name had, if it was there before.
-fn arrive(tx: &mut Tx<'_>, dir: &mut Inode, name: &[u8], inode: &mut Inode, place: Option<u64>) {
+fn arrive(
+    tx: &mut Tx<'_>,
+    parents: &mut Parents,
+    at: At<'_>,
+    inode: &mut Inode,
+    place: Option<u64>,
+) -> Result<(), Status> {
+    let arrival = if parents.new.is_some() { Arrival::OtherFolder } else { Arrival::SameFolder };
+    let (dir, name) = match at {
+        At::Old(name) => (&mut parents.old, name),
+        At::New(name) => (parents.new_mut(), name),
+    };
+    let is_ahead = quota::arrive(tx, inode, dir, arrival)?;
+    let place = place.filter(|_| !is_ahead);
     if inode.is_dir() {
         inode.parent = dir.id();
     }
@@ -107,6 +127,7 @@ fn arrive(tx: &mut Tx<'_>, dir: &mut Inode, name: &[u8], inode: &mut Inode, plac
         Some(cookie) => dir::insert_at(tx, dir, name, inode, cookie),
         None => dir::insert(tx, dir, name, inode),
     }
+    Ok(())
 }
 
 /// The checks, in the order in which Linux makes them.

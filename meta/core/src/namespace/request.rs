@@ -47,6 +47,7 @@ pub(super) fn class_of(op: &Op) -> Class {
         | Op::GetXattr(_)
         | Op::ListXattrs(_)
         | Op::GetLock(_)
+        | Op::ListQuotas(_)
         | Op::AwaitLocks(_) => Class::Read,
         Op::Create(_)
         | Op::MakeNode(_)
@@ -67,9 +68,13 @@ pub(super) fn class_of(op: &Op) -> Class {
         | Op::Batch(_)
         | Op::AllotInodes(_) => Class::Mutation,
         Op::OpenSession(_) | Op::CloseSession(_) => Class::Session,
-        Op::ExpireSessions(_) | Op::FinishTruncate(_) | Op::Collect(_) | Op::RecoverLength(_) => {
-            Class::Leader
-        }
+        Op::ExpireSessions(_)
+        | Op::FinishTruncate(_)
+        | Op::Collect(_)
+        | Op::SetQuota(_)
+        | Op::RemoveQuota(_)
+        | Op::CountQuota(_)
+        | Op::RecoverLength(_) => Class::Leader,
         Op::Keepalive(_) | Op::AwaitInvalidations(_) => Class::Keepalive,
     }
 }
@@ -133,6 +138,10 @@ pub fn granted(request: &pb::NsRequest) -> Option<(bool, bool)> {
         | Op::Unlock(_)
         | Op::CancelLock(_)
         | Op::Batch(_)
+        | Op::ListQuotas(_)
+        | Op::SetQuota(_)
+        | Op::RemoveQuota(_)
+        | Op::CountQuota(_)
         | Op::AllotInodes(_) => None,
     }
 }

@@ -8,7 +8,7 @@ use ff2_proto::{
 
 use super::{
     inode::{self, Inode},
-    open, perm, truncate,
+    open, perm, quota, truncate,
     tx::Tx,
     xattr,
 };
@@ -31,6 +31,8 @@ pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::SetAttrOp) -> Result<pb::NsReply, 
     if op.uid.is_some() || op.gid.is_some() {
         xattr::drop_capability(tx, &mut inode);
     }
+    let (uid, gid) = (op.uid.unwrap_or(inode.attr.uid), op.gid.unwrap_or(inode.attr.gid));
+    quota::change_owner(tx, &inode, uid, gid)?;
     set_owner_and_mode(&tx.cred, &mut inode, op);
     if op.atime_now {
         inode.attr.atime_ns = tx.now_ns;

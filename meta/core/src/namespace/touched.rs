@@ -1,9 +1,9 @@
 //! Which inodes a request would change as the keys are now: whom the leader tells before it logs the
 //! request, so that nobody caches what it changes (see [`crate::callbacks`]).
 
-use ff2_proto::pb::{self, ns_request::Op};
+use ff2_proto::pb::{self, ns_request::Op, quota_key::Of};
 
-use super::{inode, keys, open};
+use super::{inode, keys, open, quota};
 use crate::kv::KvRead;
 
 /// The inodes whose attributes, bytes or entries the request would change. A request that will be
@@ -52,6 +52,13 @@ fn of_op(kv: &dyn KvRead, op: &Op) -> Vec<u64> {
         Op::SetLayout(op) => vec![op.inode],
         Op::SetXattr(op) => vec![op.inode],
         Op::RemoveXattr(op) => vec![op.inode],
+        Op::SetQuota(pb::SetQuotaOp { key, .. }) | Op::RemoveQuota(pb::RemoveQuotaOp { key }) => {
+            match key.and_then(|key| key.of) {
+                Some(Of::Inode(folder)) => vec![folder],
+                Some(Of::Uid(_) | Of::Gid(_)) | None => Vec::new(),
+            }
+        }
+        Op::CountQuota(op) => quota::touched(kv, op),
         // Who holds it and may keep it goes by its callback, and is told by this to let it go.
         Op::SetLock(op) if op.lock.is_some_and(|lock| lock.append) => vec![op.inode],
         // The cut was made when it began; until it ends nobody sees the inode. An orphan has no name.
@@ -68,6 +75,7 @@ fn of_op(kv: &dyn KvRead, op: &Op) -> Vec<u64> {
         | Op::ReadLink(_)
         | Op::ReadDir(_)
         | Op::StatFs(_)
+        | Op::ListQuotas(_)
         | Op::Resolve(_)
         | Op::Access(_)
         | Op::ListSessions(_)

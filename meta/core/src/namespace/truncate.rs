@@ -12,7 +12,7 @@ use super::{
     inline,
     inode::{self, Inode, decode},
     keys::{self, Tag},
-    length, perm,
+    length, perm, quota,
     tx::Tx,
     xattr,
 };
@@ -29,7 +29,10 @@ pub(super) fn resize(
         return Err(Code::FileTooBig.into());
     }
     let grows = size > inode.attr.size;
-    tx.set_size(inode, size);
+    if grows {
+        quota::check_growth(tx, inode, size - inode.attr.size)?;
+    }
+    tx.set_size(inode, size)?;
     inode.modified(tx.now_ns);
     if !perm::is_root(&tx.cred) {
         inode.attr.mode = perm::without_privileges(inode.attr.mode);

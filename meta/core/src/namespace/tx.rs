@@ -13,7 +13,7 @@ use prost::Message;
 use super::{
     inode::{Inode, decode},
     keys::{self, Tag},
-    limits,
+    limits, quota,
     request::Owner,
 };
 use crate::kv::{Kv, KvRead, Overlay};
@@ -26,6 +26,8 @@ pub(super) struct Tx<'a> {
     pub(super) session: u64,
     pub(super) owner: Owner,
     pub(super) cred: pb::Credentials,
+    /// Its programs were told of it already.
+    pub(super) foreseen: bool,
     pub(super) volume: pb::VolumeRecord,
 }
 
@@ -43,6 +45,7 @@ impl<'a> Tx<'a> {
             seed: command.seed,
             default_layout: command.default_layout,
             session: request.session,
+            foreseen: request.at_ns != 0,
             owner: command.owner,
             cred: request.cred.clone().unwrap_or_default(),
         })
@@ -60,7 +63,8 @@ impl<'a> Tx<'a> {
 
     /// A new inode of the caller in `parent`, with one name (or a directory's two) to come, under a number
     /// of [`super::allot::number`].
-    /// The mode loses what `umask` says, or what the directory's default ACL does not allow.
+    /// The mode loses what `umask` says, or what the directory's default ACL does not allow. It counts in the
+    /// quotas of the directory and the caller, if they have room.
     pub(super) fn new_inode(
         &mut self,
         parent: &Inode,
@@ -68,7 +72,7 @@ impl<'a> Tx<'a> {
         mode: u32,
         umask: u32,
         id: u64,
-    ) -> Inode {
+    ) -> Result<Inode, Status> {
         self.volume.inodes += 1;
         let (mode, gid) = super::perm::inherit(&self.cred, parent, kind, mode);
         let mut inode = blank(id, kind, self.now_ns);
@@ -91,15 +95,20 @@ impl<'a> Tx<'a> {
             inode.parent = parent.id();
             inode.attr.layout = parent.attr.layout;
         }
-        inode
+        inode.attr.quota = parent.attr.quota;
+        quota::check_new(self, &inode)?;
+        quota::add(self, &inode)?;
+        Ok(inode)
     }
 
-    /// Sets the size and keeps the volume's sum.
-    pub(super) fn set_size(&mut self, inode: &mut Inode, size: u64) {
+    /// Sets the size and keeps the sums of volume and quotas.
+    pub(super) fn set_size(&mut self, inode: &mut Inode, size: u64) -> Result<(), Status> {
         debug_assert!(inode.is_regular());
+        quota::resized(self, inode, size)?;
         // Sparse files can promise more than 2^64 bytes together: the sum is modulo that.
         self.volume.bytes = self.volume.bytes.wrapping_sub(inode.attr.size).wrapping_add(size);
         inode.attr.size = size;
+        Ok(())
     }
 
     pub(super) fn session_use(&self, session: u64) -> Result<Option<pb::SessionUseRecord>, Status> {

@@ -23,7 +23,7 @@ pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::UnlinkOp) -> Result<pb::NsReply, S
         return Err(Code::NotEmpty.into());
     }
     dir::remove(tx, &mut parent, &op.name, &entry);
-    orphans::lose_name(tx, &mut victim);
+    orphans::lose_name(tx, &mut victim)?;
     tx.put_inode(&parent);
     tx.put_inode(&victim);
     Ok(pb::NsReply {

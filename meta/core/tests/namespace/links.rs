@@ -41,11 +41,14 @@ fn an_orphan_is_opened_and_written_by_number_until_it_is_collected() {
     v.ask(&root, close(file, 5_000)).unwrap();
     let orphan = &v.orphans()[0];
     assert_eq!((orphan.size, orphan.uncertain), (5_000, false));
-    assert_eq!(v.look(Op::StatFs(pb::StatFsOp {})).unwrap().statfs.unwrap().bytes_used, 5_000);
+    assert_eq!(
+        v.look(Op::StatFs(pb::StatFsOp { inode: 0 })).unwrap().statfs.unwrap().bytes_used,
+        5_000
+    );
     v.ask(&root, open_write(file)).unwrap();
     v.lead(collect(&[file])).unwrap();
     assert_eq!(v.ask(&root, close(file, 6_000)), Err(Code::StaleInode));
-    let statfs = v.look(Op::StatFs(pb::StatFsOp {})).unwrap().statfs.unwrap();
+    let statfs = v.look(Op::StatFs(pb::StatFsOp { inode: 0 })).unwrap().statfs.unwrap();
     assert_eq!((statfs.bytes_used, statfs.inodes_used), (0, 1));
 }
 

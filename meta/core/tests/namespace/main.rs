@@ -17,6 +17,7 @@ mod names;
 mod ops;
 mod paths;
 mod permissions;
+mod quotas;
 mod renames;
 mod sessions;
 mod truncation;
