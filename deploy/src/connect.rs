@@ -157,6 +157,7 @@ impl Admin {
         set_replicas(SetReplicasRequest) -> SetReplicasReply;
         check_namespace(CheckNamespaceRequest) -> CheckNamespaceReply;
         check_chunks(CheckChunksRequest) -> CheckChunksReply;
+        read_backup(ReadBackupRequest) -> ReadBackupReply;
     }
 
     pub(crate) fn patience(self, patience: Duration) -> Self {

@@ -5,6 +5,7 @@
 //! gRPC ([`connect`]), what only one process knows through its admin socket. No command keeps state
 //! of its own besides the cluster's folder ([`cluster`]).
 
+mod backup;
 mod bench;
 mod bytes;
 mod chain;
@@ -30,6 +31,7 @@ mod process;
 mod ps;
 mod rebalance;
 mod restart;
+mod restore;
 mod scrub;
 mod security;
 mod session;

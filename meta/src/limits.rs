@@ -80,3 +80,9 @@ pub const HISTORY_STEP: Duration = Duration::from_secs(2);
 pub const DISK_FULL_PERCENT: u64 = 90;
 /// Changes of one batch.
 pub const BATCH_MAX: usize = 256;
+/// What is read of a backup at once.
+pub const ARCHIVE_BUFFER: usize = 1 << 20;
+/// Pairs of the cluster's facts that are restored by one write.
+pub const RESTORED_TOGETHER: usize = 4_096;
+/// How far the clocks of metads may be apart when a backup is restored.
+pub const CLOCKS_APART_S: u64 = 300;

@@ -11,7 +11,7 @@ use ff2_daemon::Operations;
 use tonic::{Code, body::Body, codegen::Service, server::NamedService};
 
 /// gRPC's method names, and the same in the words of metrics.
-const CALLS: [(&str, &str); 21] = [
+const CALLS: [(&str, &str); 22] = [
     ("ClusterStatus", "admin_cluster_status"),
     ("CreateTable", "admin_create_table"),
     ("ExtendTable", "admin_extend_table"),
@@ -33,6 +33,7 @@ const CALLS: [(&str, &str); 21] = [
     ("SetReplicas", "admin_set_replicas"),
     ("CheckNamespace", "admin_check_namespace"),
     ("CheckChunks", "admin_check_chunks"),
+    ("ReadBackup", "admin_read_backup"),
 ];
 
 /// The service `S` with its calls timed.

@@ -1,0 +1,140 @@
+//! All metads are lost, and the metadata comes from a backup that was made earlier, under load.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    os::unix::fs::{FileExt, PermissionsExt},
+    path::Path,
+    thread,
+    time::Duration,
+};
+
+use ff2_cluster_tests::{Cluster, load::Load};
+
+const WHOLE: Duration = Duration::from_secs(120);
+const LARGE: usize = 12 << 20;
+
+fn body(seed: usize) -> Vec<u8> {
+    (0..LARGE).map(|at| (at / 4096 * 31 + at * 7 + seed) as u8).collect()
+}
+
+fn write(path: &Path, bytes: &[u8]) {
+    let mut file = File::create(path).unwrap();
+    file.write_all(bytes).unwrap();
+    file.sync_all().unwrap();
+}
+
+/// Over what is there.
+fn overwrite(path: &Path, bytes: &[u8]) {
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(bytes, 0).unwrap();
+    file.sync_all().unwrap();
+}
+
+fn refused(cluster: &Cluster, args: &[&str], because: &str) {
+    let output = cluster.ctl_output(args).unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && told.contains(because), "{args:?}: {told}");
+}
+
+/// Kills all metads and removes all that they had.
+fn lose_metads(cluster: &Cluster) {
+    for index in 0..3 {
+        cluster.ctl(&["kill", &format!("metad/{index}")]).unwrap();
+    }
+    for index in 0..3 {
+        fs::remove_dir_all(cluster.dir().join(format!("metad-{index}/data"))).unwrap();
+    }
+}
+
+#[test]
+fn metadata_comes_from_a_backup_and_bytes_are_the_newest() {
+    let cluster = Cluster::start().unwrap();
+    let root = cluster.mount();
+    for seed in 0..4 {
+        write(&root.join(format!("large-{seed}")), &body(seed));
+    }
+    fs::create_dir(root.join("small")).unwrap();
+    for index in 0..100 {
+        fs::write(root.join(format!("small/{index}")), format!("content {index}")).unwrap();
+    }
+    let backup = cluster.dir().join("backup");
+    let name = backup.to_str().unwrap();
+    let load = Load::start(&root.join("load"), 4).unwrap();
+    thread::sleep(Duration::from_secs(1));
+    cluster.ctl(&["backup", "create", name]).unwrap();
+    thread::sleep(Duration::from_secs(1));
+    load.stop().unwrap();
+    assert_eq!(fs::metadata(&backup).unwrap().permissions().mode() & 0o777, 0o600);
+    let verified = cluster.json(&["backup", "verify", name]).unwrap();
+    assert_eq!(verified["restorable"], true, "{verified}");
+    assert!(cluster.ctl(&["backup", "show", name]).unwrap().contains("it is whole"));
+    refused(&cluster, &["backup", "create", name], "replaces no file");
+    refused(&cluster, &["restore", name], "metad/0 runs");
+
+    // After the backup: bytes change, chains too, and one server misses some of it.
+    overwrite(&root.join("large-1"), &body(11));
+    cluster.ctl(&["kill", "storaged/2"]).unwrap();
+    overwrite(&root.join("large-2"), &body(12));
+    cluster.up().unwrap();
+    cluster.wait_healthy(WHOLE).unwrap();
+    cluster.ctl(&["kill", "storaged/1"]).unwrap();
+    overwrite(&root.join("large-3"), &body(13));
+    write(&root.join("later"), &body(5));
+    // A file that grew.
+    let grown = [body(0), body(6)].concat();
+    overwrite(&root.join("large-0"), &grown);
+    cluster.ctl(&["umount", root.to_str().unwrap()]).unwrap();
+    lose_metads(&cluster);
+
+    let damaged = cluster.dir().join("damaged");
+    let mut bytes = fs::read(&backup).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&damaged, &bytes).unwrap();
+    refused(&cluster, &["restore", damaged.to_str().unwrap()], "checksum");
+    fs::write(&damaged, &bytes[..middle]).unwrap();
+    refused(&cluster, &["backup", "verify", damaged.to_str().unwrap()], "cut off");
+
+    // The server that missed the last writes comes up again, too.
+    cluster.ctl(&["restore", name]).unwrap();
+    cluster.up().unwrap();
+    cluster.wait_healthy(WHOLE).unwrap();
+    check(&root);
+    assert!(!root.join("later").exists(), "it was made after the backup");
+    cluster.ctl(&["fsck", "--repair"]).unwrap();
+    cluster.fsck().unwrap();
+    write(&root.join("new"), &body(7));
+    fs::write(root.join("small/1"), "changed").unwrap();
+
+    // Any of the servers has everything.
+    cluster.wait_healthy(WHOLE).unwrap();
+    for (dead, other) in [("storaged/0", "storaged/3"), ("storaged/1", "storaged/2")] {
+        cluster.ctl(&["kill", dead]).unwrap();
+        cluster.ctl(&["kill", other]).unwrap();
+        cluster.remount().unwrap();
+        check_large(&root);
+        assert!(fs::read(root.join("new")).unwrap() == body(7));
+        cluster.up().unwrap();
+        cluster.wait_healthy(WHOLE).unwrap();
+    }
+    assert_eq!(fs::read_to_string(root.join("small/1")).unwrap(), "changed");
+}
+
+fn check(root: &Path) {
+    for index in 0..100 {
+        let found = fs::read_to_string(root.join(format!("small/{index}"))).unwrap();
+        assert_eq!(found, format!("content {index}"));
+    }
+    check_large(root);
+}
+
+fn check_large(root: &Path) {
+    let grown = [body(0), body(6)].concat();
+    for (name, seed) in [("large-1", 11), ("large-2", 12), ("large-3", 13)] {
+        assert!(fs::read(root.join(name)).unwrap() == body(seed), "{name} changed");
+    }
+    assert!(fs::read(root.join("large-0")).unwrap() == grown, "large-0 changed");
+}
