@@ -138,3 +138,34 @@ fn check_large(root: &Path) {
     }
     assert!(fs::read(root.join("large-0")).unwrap() == grown, "large-0 changed");
 }
+
+/// After the backup a server joins, and another is emptied: the backup knows none of the targets that were made.
+#[test]
+fn what_moved_after_the_backup_is_found_where_it_is() {
+    let cluster = Cluster::start().unwrap();
+    let root = cluster.mount();
+    write(&root.join("large-0"), &body(1));
+    let backup = cluster.dir().join("backup");
+    let name = backup.to_str().unwrap();
+    cluster.ctl(&["backup", "create", name]).unwrap();
+
+    cluster.ctl(&["up", "--storaged", "5"]).unwrap();
+    let emptied = cluster.node_of("storaged-0").unwrap().to_string();
+    cluster.ctl(&["node", "drain", &emptied, "--wait"]).unwrap();
+    cluster.wait_healthy(WHOLE).unwrap();
+    let moved = cluster.targets_on(&cluster.dir().join("storaged-4/disk-0")).unwrap();
+    assert!(!moved.is_empty(), "nothing moved to the new server");
+    overwrite(&root.join("large-0"), &body(2));
+    cluster.ctl(&["umount", root.to_str().unwrap()]).unwrap();
+    // It comes up after the restore, under a number that the backup does not know.
+    cluster.ctl(&["kill", "storaged/4"]).unwrap();
+    lose_metads(&cluster);
+    cluster.ctl(&["restore", name]).unwrap();
+    cluster.ctl(&["up", "--mount", root.to_str().unwrap()]).unwrap();
+    cluster.wait_healthy(WHOLE).unwrap();
+    assert!(fs::read(root.join("large-0")).unwrap() == body(2));
+    let here = cluster.targets_on(&cluster.dir().join("storaged-4/disk-0")).unwrap();
+    assert!(moved.iter().all(|target| here.contains(target)), "{moved:?}, now {here:?}");
+    cluster.ctl(&["fsck", "--repair"]).unwrap();
+    cluster.fsck().unwrap();
+}

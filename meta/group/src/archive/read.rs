@@ -95,7 +95,7 @@ impl<R: Read> Reader<R> {
     /// The next piece. What came before [`Piece::End`] is known to be complete only then.
     pub fn next_piece(&mut self) -> Result<Piece, ArchiveError> {
         assert!(!self.ended, "nothing comes after the end");
-        let before = self.whole.clone();
+        let before = self.whole;
         let (kind, body) = self.frame()?;
         match (kind, self.group) {
             (GROUP, None) => {

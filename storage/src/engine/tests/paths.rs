@@ -121,7 +121,7 @@ async fn targets_come_and_go_with_their_chunks() {
     assert!(loaded[3].committed.is_none() && loaded[3].pending.is_some());
     assert!(loaded[4].committed.is_some() && loaded[4].pending.is_none());
     engine.remove_target(TARGET).await.unwrap();
-    assert_eq!(engine.targets(), [other.clone()]);
+    assert_eq!(engine.targets(), std::slice::from_ref(&other));
     assert_eq!((engine.space().used_bytes, engine.stats().patches), (0, 0));
     let gone = engine.prepare(TARGET, chunk(0), write(1, 0, pattern(1, 1))).await.unwrap_err();
     assert_eq!(gone.code, Code::NoSuchTarget);

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use ff2_proto::{ChainId, NodeId, RoutingVersion, TargetId};
+use ff2_proto::RoutingVersion;
 use pb::cluster_command::Fact;
 
 use super::*;
@@ -99,5 +99,4 @@ fn damaged_facts_are_refused_not_stumbled_over() {
     }
     let mut empty = MemKv::new();
     assert_eq!(restore(&mut empty, TIMES).unwrap_err().code, Code::InvalidArgument);
-    let _ = (ChainId(1), NodeId(1), TargetId(1));
 }

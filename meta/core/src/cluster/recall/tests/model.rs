@@ -117,7 +117,7 @@ impl World {
             return;
         }
         // Of two stores of one chain the newest runs.
-        let newest = self.stores.iter().filter(|(_, store)| store.node == node).next_back();
+        let newest = self.stores.iter().rfind(|(_, store)| store.node == node);
         let targets = newest.map(|(id, store)| {
             let local = if complete { LocalState::UpToDate } else { LocalState::Online };
             pb::TargetReport {
