@@ -82,8 +82,10 @@ fn is_let_go(error: &anyhow::Error) -> bool {
 
 async fn write(admin: &Admin, path: &Path, progress: &Progress) -> Result<(String, Amount)> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("read the clock")?.as_secs();
+    // What an earlier run left, and may be readable for others.
+    let _ = fs::remove_file(path);
     let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
+    let file = options.write(true).create_new(true).mode(0o600).open(path);
     let file = file.with_context(|| format!("make {}", path.display()))?;
     let failed = || format!("write {}", path.display());
     let mut first = page(admin, GROUPS[0].0, None).await?;

@@ -8,9 +8,9 @@
 //!
 //! Why nobody came after version `s`, if that is the highest one told: whoever serves under a later one was a member
 //! at `s`, or was copied by somebody who served under a later one; so there is a first to serve under a later one, and
-//! it was a member at `s`. All members at `s` are heard (the records of `s` name them), none of them took part in a later
-//! version, and those that might have served have the stores that they had. If any of this is not known, the chain
-//! waits: for the member, or for an administrator who says which one to go on from.
+//! it was a member at `s`. All members at `s` are heard (the records of `s` name them), none of them took part in a
+//! later version, and those that might have served have the stores that they had. If any of this is not known, the
+//! chain waits: for the member, or for an administrator who says which one to go on from.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -189,7 +189,8 @@ pub fn why_not_served(routing: &Routing, chain: &pb::Chain) -> Option<String> {
             _ => format!("target {id}, which was made after the backup: start its storage node"),
         },
         Err(Waits::NobodyServed) => {
-            "a store that ever served: those of the members that the backup knows are empty, so              others took their places after it; start their storage nodes"
+            "a store that ever served: those of the members that the backup knows are empty, so \
+             others took their places after it; start their storage nodes"
                 .to_owned()
         }
         Err(Waits::Emptied(id)) => format!(
