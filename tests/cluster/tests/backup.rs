@@ -7,8 +7,9 @@ use std::{
     io::Write,
     os::unix::fs::{FileExt, PermissionsExt},
     path::Path,
+    process::Command,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ff2_cluster_tests::{Cluster, load::Load};
@@ -98,10 +99,12 @@ fn metadata_comes_from_a_backup_and_bytes_are_the_newest() {
     fs::write(&damaged, &bytes[..middle]).unwrap();
     refused(&cluster, &["backup", "verify", damaged.to_str().unwrap()], "cut off");
 
+    refuse_strangers(&cluster, name);
     // The server that missed the last writes comes up again, too.
     cluster.ctl(&["restore", name]).unwrap();
     cluster.up().unwrap();
     cluster.wait_healthy(WHOLE).unwrap();
+    wait_length(&root.join("large-0"), 2 * LARGE);
     check(&root);
     assert!(!root.join("later").exists(), "it was made after the backup");
     cluster.ctl(&["fsck", "--repair"]).unwrap();
@@ -121,6 +124,44 @@ fn metadata_comes_from_a_backup_and_bytes_are_the_newest() {
         cluster.wait_healthy(WHOLE).unwrap();
     }
     assert_eq!(fs::read_to_string(root.join("small/1")).unwrap(), "changed");
+}
+
+/// A backup is of one cluster, and of a time before its restore.
+fn refuse_strangers(cluster: &Cluster, backup: &str) {
+    let text = fs::read_to_string(cluster.dir().join("metad-0/metad.toml")).unwrap();
+    let config = cluster.dir().join("stranger.toml");
+    let data = cluster.dir().join("stranger");
+    let line = |line: &str| match line.split('=').next().map(str::trim) {
+        Some("data_dir") => format!("data_dir = {data:?}\n"),
+        _ => format!("{line}\n"),
+    };
+    let own: String = text.lines().map(line).collect();
+    let id = own.lines().find(|line| line.starts_with("cluster_id")).unwrap();
+    let other = own.replacen(id, "cluster_id = \"another\"", 1);
+    for (text, at, because) in [
+        (&other, "4102444800", "is of cluster"),
+        (&own, "5", "before the backup"),
+        (&own, "4102444800", "in the future"),
+    ] {
+        fs::write(&config, text).unwrap();
+        let mut format = Command::new(cluster.program("ff2-metad"));
+        format.arg("--config").arg(&config).args(["format", "--restore", backup]);
+        let output = format.args(["--restored-at", at]).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && told.contains(because), "{because}: {told}");
+        let left: Vec<_> = fs::read_dir(&data).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+    fs::remove_dir_all(&data).unwrap();
+}
+
+/// How long files are is asked from the chains after a restore, one after the other.
+fn wait_length(path: &Path, length: usize) {
+    let begun = Instant::now();
+    while fs::metadata(path).unwrap().len() != length as u64 {
+        assert!(begun.elapsed() < WHOLE, "{} has not its length", path.display());
+        thread::sleep(Duration::from_millis(200));
+    }
 }
 
 fn check(root: &Path) {
