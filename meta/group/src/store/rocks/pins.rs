@@ -133,7 +133,9 @@ fn serve(
     taken: &mpsc::SyncSender<()>,
     calls: &mpsc::Receiver<Call>,
 ) {
-    let cf = db.cf_handle(format::CF_STATES[state]).expect("all column families are made at open");
+    // For a backup, which does not run on the group's thread, an install may just be emptying this state: then nothing
+    // is pinned.
+    let Some(cf) = db.cf_handle(format::CF_STATES[state]) else { return };
     let snapshot = db.snapshot();
     if taken.send(()).is_err() {
         return;
