@@ -6,9 +6,9 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    audit, bench, chain, cluster::Folder, completion, config, connect::Access, demo, down, dump,
-    folder, fs, fsck, kill, metad, mount, node, output::Output, ps, quota, rebalance, restart,
-    scrub, security, session, status, table, target, up, user, volume, why,
+    audit, backup, bench, chain, cluster::Folder, completion, config, connect::Access, demo, down,
+    dump, folder, fs, fsck, kill, metad, mount, node, output::Output, ps, quota, rebalance,
+    restart, restore, scrub, security, session, status, table, target, up, user, volume, why,
 };
 
 /// Starts, inspects and exercises an ff2 cluster.
@@ -102,6 +102,16 @@ enum Command {
     /// is walked a page at a time beside the load. A metad holds all inodes in memory meanwhile (about half a
     /// gigabyte for a million). Fails if anything is wrong that it did not mend.
     Fsck(fsck::Args),
+    /// Metadata in a file, for the loss of all metads.
+    #[command(subcommand)]
+    Backup(backup::Command),
+    /// Make the metads of the local cluster anew from a backup, when all are lost, and start them.
+    ///
+    /// The file system is then as it was when the backup was made, but for the bytes of files that have chunks: those
+    /// are the newest. Chains serve again when their stores told who has everything; `ff2ctl status` says what they
+    /// wait for. Afterwards `ff2ctl fsck --repair` removes the chunks of files that were made after the backup. On real
+    /// hosts: `ff2-metad format --restore`, see docs/OPERATIONS.md.
+    Restore(restore::Args),
     /// Sessions: mounts and library users.
     #[command(subcommand)]
     Session(session::Command),
@@ -178,6 +188,8 @@ impl Command {
             Self::Volume(command) => volume::run(around, &command).await,
             Self::Scrub(command) => scrub::run(around, &command).await,
             Self::Fsck(args) => fsck::run(around, args).await,
+            Self::Backup(command) => backup::run(around, &command).await,
+            Self::Restore(args) => restore::run(around, &args).await,
             Self::Session(command) => session::run(around, command).await,
             Self::User(command) => user::run(around, &command).await,
             Self::Audit(args) => audit::run(around, &args).await,
@@ -274,6 +286,10 @@ mod tests {
             "scrub start --wait",
             "scrub status",
             "fsck --repair",
+            "backup create /b",
+            "backup verify /b",
+            "backup show /b --json",
+            "restore /b",
             "session list --json",
             "metad list",
             "metad add 4 --wait 10",

@@ -166,6 +166,7 @@ impl Admin {
         set_quota(SetQuotaRequest) -> SetQuotaReply;
         remove_quota(RemoveQuotaRequest) -> RemoveQuotaReply;
         list_quotas(ListQuotasRequest) -> ListQuotasReply;
+        read_backup(ReadBackupRequest) -> ReadBackupReply;
     }
 
     pub(crate) fn patience(self, patience: Duration) -> Self {

@@ -6,6 +6,7 @@
 //! of its own besides the cluster's folder ([`cluster`]).
 
 mod audit;
+mod backup;
 mod bench;
 mod bytes;
 mod chain;
@@ -32,6 +33,7 @@ mod ps;
 mod quota;
 mod rebalance;
 mod restart;
+mod restore;
 mod scrub;
 mod security;
 mod session;

@@ -64,10 +64,15 @@ pub(crate) fn start(folder: &Folder, name: Name, arguments: &[&str]) -> Result<C
 
 /// Runs a daemon's `format` to its end.
 pub(crate) async fn format(folder: &Folder, name: Name) -> Result<()> {
+    run_to_end(folder, name, &["format"]).await
+}
+
+/// Runs a command of a daemon's program that makes its folder.
+pub(crate) async fn run_to_end(folder: &Folder, name: Name, arguments: &[&str]) -> Result<()> {
     let output = tokio::process::Command::new(program(name)?)
         .arg("--config")
         .arg(folder.config(name))
-        .arg("format")
+        .args(arguments)
         .stdin(Stdio::null())
         .output()
         .await

@@ -233,7 +233,13 @@ pub(crate) mod tests {
             version: 5,
             nodes: vec![node(1, true), node(2, false)],
             targets: targets.collect(),
-            chains: vec![pb::Chain { id: 1, version: 4, members, changed_at: 5 }],
+            chains: vec![pb::Chain {
+                id: 1,
+                version: 4,
+                members,
+                changed_at: 5,
+                ..Default::default()
+            }],
             tables: vec![pb::ChainTable {
                 id: 1,
                 chains: vec![1],

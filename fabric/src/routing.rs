@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     fn chain(id: u32, version: u64, changed_at: u64) -> pb::Chain {
-        pb::Chain { id, version, changed_at, members: Vec::new() }
+        pb::Chain { id, version, changed_at, members: Vec::new(), ..Default::default() }
     }
 
     fn delta(since: u64, version: u64, chains: Vec<pb::Chain>) -> pb::RoutingDelta {

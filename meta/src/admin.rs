@@ -3,6 +3,7 @@
 //! All questions go to the leader of the cluster group, which knows the loads; any other metad answers
 //! UNAVAILABLE and names it in the metadata `ff2-leader` (host:port of its gRPC server).
 
+mod backup;
 mod calls;
 mod check;
 mod incoming;
@@ -556,6 +557,14 @@ impl Admin for AdminService {
     ) -> Reply<pb::CheckChunksReply> {
         self.state.leading()?;
         let page = self.state.namespace.check_chunks(request.get_ref()).await;
+        Ok(Response::new(page.map_err(|status| self.state.refuse(status))?))
+    }
+
+    async fn read_backup(
+        &self,
+        request: Request<pb::ReadBackupRequest>,
+    ) -> Reply<pb::ReadBackupReply> {
+        let page = self.state.backup_page(request.into_inner()).await;
         Ok(Response::new(page.map_err(|status| self.state.refuse(status))?))
     }
 

@@ -193,7 +193,7 @@ impl ClusterService {
             Heard::Dying => {
                 return Err(Status::new(Code::Busy, "its lease ended; its death is being logged"));
             }
-            Heard::MustJoin if self.cluster.routing().nodes.contains_key(&node) => {
+            Heard::MustJoin if self.is_taken(node) => {
                 let detail = format!("another process runs as node {node}");
                 return Err(Status::new(Code::Forbidden, detail));
             }
@@ -213,6 +213,12 @@ impl ClusterService {
             routing: Some(delta(&self.cluster.routing(), known)),
         };
         Ok(reply)
+    }
+
+    /// Whether a process is on record under this id. After a restore none is, until it joins again.
+    fn is_taken(&self, node: NodeId) -> bool {
+        let routing = self.cluster.routing();
+        routing.nodes.get(&node).is_some_and(|known| known.incarnation != 0)
     }
 
     async fn news(

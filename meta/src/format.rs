@@ -33,7 +33,7 @@ pub fn format(config: &MetadConfig) -> Result<()> {
 }
 
 /// Every metad computes the same: raft ids follow the order of node ids.
-fn founding_members(config: &MetadConfig) -> Vec<pb::Member> {
+pub(crate) fn founding_members(config: &MetadConfig) -> Vec<pb::Member> {
     let mut peers: Vec<_> = config.peers.iter().collect();
     peers.sort_by_key(|peer| peer.node);
     let member = |(place, peer): (usize, &&ff2_daemon::config::PeerConfig)| pb::Member {

@@ -22,10 +22,12 @@ mod link;
 mod metrics;
 mod namespace;
 mod raft;
+mod restore;
 mod run;
 
 pub use admin::admin_token;
 pub use format::format;
+pub use restore::{Restore, restore};
 pub use run::{Metad, serve};
 
 /// The namespace group that new volumes go to.

@@ -92,3 +92,9 @@ pub const AUDIT_PAGE_BYTES: usize = 1 << 20;
 /// Refusals that are recorded at once, and the seconds after which one more is.
 pub const AUDIT_REFUSALS_BURST: u64 = 64;
 pub const AUDIT_REFUSAL_S: u64 = 10;
+/// What is read of a backup at once.
+pub const ARCHIVE_BUFFER: usize = 1 << 20;
+/// Pairs of the cluster's facts that are restored by one write.
+pub const RESTORED_TOGETHER: usize = 4_096;
+/// How far the clocks of metads may be apart when a backup is restored.
+pub const CLOCKS_APART_S: u64 = 300;

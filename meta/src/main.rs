@@ -16,10 +16,18 @@ struct Args {
     command: Option<Command>,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 enum Command {
     /// Make the first replicas of a new cluster: run it once on each of its first metads.
-    Format,
+    Format {
+        /// Instead of an empty state, that of a backup which `ff2ctl backup create` made of this cluster: where all
+        /// metads were lost.
+        #[arg(long, value_name = "FILE", requires = "restored_at")]
+        restore: Option<PathBuf>,
+        /// The time of the restore, as `date +%s` says it: the same on all metads, asked for once.
+        #[arg(long, value_name = "SECONDS", requires = "restore")]
+        restored_at: Option<u64>,
+    },
     /// Serve (the default). With an empty data folder it joins the cluster that its peers form.
     Run,
 }
@@ -31,10 +39,18 @@ fn main() -> ExitCode {
         Err(error) => return failed(&anyhow::Error::from(error)),
     };
     match args.command.unwrap_or(Command::Run) {
-        Command::Format => match ff2_metad::format(&config) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => failed(&error),
-        },
+        Command::Format { restore, restored_at } => {
+            let made = match restore.zip(restored_at) {
+                Some((file, at_s)) => {
+                    ff2_metad::restore(&config, &ff2_metad::Restore { file, at_s })
+                }
+                None => ff2_metad::format(&config),
+            };
+            match made {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failed(&error),
+            }
+        }
         Command::Run => {
             ff2_daemon::run("ff2-metad", env!("CARGO_PKG_VERSION"), config, ff2_metad::serve)
         }

@@ -127,7 +127,7 @@ impl Engine {
         self.core().create_target(meta).await
     }
 
-    /// Durable when it returns: its chain, generation and highest chain version.
+    /// Durable when it returns: its chain, its generation, and what it took part in.
     pub async fn update_target(&self, meta: TargetMeta) -> Result<(), Status> {
         self.core().update_target(meta).await
     }

@@ -89,7 +89,7 @@ impl Scrubber {
 
     /// Reads all chunks of a target, unless it is given up meanwhile.
     async fn walk(&self, first: &TargetHandle, round: u64) {
-        let meta = first.meta;
+        let meta = first.meta.clone();
         let total = first.seen().chunks as u64;
         let mut tally = Tally { total, ..Tally::default() };
         let mut pacer = Pacer { bytes_per_s: self.pace.bytes_per_s, free_at: Instant::now() };

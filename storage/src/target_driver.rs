@@ -8,8 +8,12 @@
 //! Before each step the lease is read first and the routing after it. The membership renews the lease
 //! only when the routing of the same answer is in place, so a valid lease means that the chain in
 //! hand is as new as the lease.
+//!
+//! The machine gets a chain in which it takes part only when the disk says so (`note`): what it did under that
+//! version can then be found out from the disk alone. Until then it answers as if it had no lease.
 
 mod copy;
+mod note;
 mod peer;
 mod perform;
 mod settle;
@@ -85,6 +89,8 @@ pub struct Seen {
     /// Why the target may be started anew, see [`Target::may_return`].
     pub may_return: Option<Code>,
     pub suspects: Vec<ChunkId>,
+    /// What its store remembers of the chain.
+    pub past: pb::TargetPast,
 }
 
 /// A call as the service makes it; the task gives it its number.
@@ -128,7 +134,12 @@ pub(crate) struct ReadBytes {
 /// What one of the task's outputs came to.
 pub(crate) enum Done {
     Input(Input<Payload>),
-    Read { call: CallId, result: Result<ReadBytes, Status> },
+    Read {
+        call: CallId,
+        result: Result<ReadBytes, Status>,
+    },
+    /// The store knows the chain version that it is to take part in.
+    Noted(Result<TargetMeta, Status>),
 }
 
 impl TargetHandle {
@@ -148,10 +159,10 @@ impl TargetHandle {
         let chain = shared.routing.get().chains.get(&meta.chain).map_or(0, |chain| chain.version);
         let serve_after = meta.chain_version.max(chain.into());
         let machine = Target::new(meta.id, meta.chain, serve_after, loaded).with_suspects(suspects);
-        let outcomes = settle::start(meta, shared.clone(), &tasks, stop.clone());
+        let outcomes = settle::start(meta.clone(), shared.clone(), &tasks, stop.clone());
         let task = Task {
             machine,
-            meta,
+            meta: meta.clone(),
             engine,
             shared,
             done,
@@ -163,6 +174,8 @@ impl TargetHandle {
             callers: HashMap::new(),
             reads: HashMap::new(),
             routing: Arc::new(Routing::default()),
+            noting: false,
+            behind: false,
         };
         tasks.spawn(task.run(inbox, completions, stop.clone()));
         Self { meta, disk_uuid, mails, seen, stop, tasks }
@@ -229,7 +242,7 @@ impl TargetHandle {
 
     /// What a heartbeat says of this target.
     pub fn report(&self, used_bytes: u64) -> pb::TargetReport {
-        let report = self.seen.lock().report.clone();
+        let Seen { report, past, .. } = self.seen();
         pb::TargetReport {
             target: self.meta.id.0,
             local_state: report.local_state.into(),
@@ -242,6 +255,9 @@ impl TargetHandle {
             scrub: None,
             retired: report.retired,
             silent_successor: report.silent_successor,
+            past: Some(past),
+            chain: self.meta.chain.0,
+            disk_uuid: self.disk_uuid.to_vec().into(),
         }
     }
 
@@ -274,6 +290,10 @@ struct Task {
     callers: HashMap<CallId, oneshot::Sender<Reply>>,
     reads: HashMap<CallId, Reading>,
     routing: Arc<Routing>,
+    /// A note is being written.
+    noting: bool,
+    /// The routing has a newer chain than the machine.
+    behind: bool,
 }
 
 /// A read between its call and its answer.
@@ -379,6 +399,7 @@ impl Task {
     fn on_done(&mut self, done: Done) {
         match done {
             Done::Input(input) => self.step(input),
+            Done::Noted(result) => self.on_noted(result),
             Done::Read { call, result } => {
                 let Some(reading) = self.reads.get_mut(&call) else { return };
                 let chunk = reading.chunk;
@@ -404,11 +425,17 @@ impl Task {
     }
 
     fn step(&mut self, input: Input<Payload>) {
-        let now = self.now();
-        self.refresh(now);
+        let now = self.refreshed();
         let mut out = Outputs::new();
         self.machine.step(now, input, &mut out);
         self.perform(out);
+    }
+
+    /// The moment of a step, with the newest chain in the machine: without a lease if it is not there yet.
+    fn refreshed(&mut self) -> Now {
+        let now = self.now();
+        self.refresh(now);
+        Now { lease: now.lease && !self.behind, ..now }
     }
 
     /// Gives the machine the chain if the routing has a newer one, and tells it whether it retires. `now` was
@@ -418,7 +445,6 @@ impl Task {
         if Arc::ptr_eq(&routing, &self.routing) {
             return;
         }
-        let chain = routing.chains.get(&self.meta.chain).cloned();
         let retiring = routing.targets.get(&self.meta.id).map_or(0, |target| target.retiring);
         self.routing = routing;
         if retiring != self.machine.retired() {
@@ -431,42 +457,11 @@ impl Task {
             );
             self.perform(out);
         }
-        let Some(chain) = chain.filter(|chain| chain.version > self.machine.chain().version) else {
-            return;
-        };
-        let before = self.machine.role();
-        let mut out = Outputs::new();
-        let version = chain.version;
-        self.machine.step(now, Input::Chain(chain), &mut out);
-        tracing::info!(
-            target_id = self.meta.id.0,
-            chain = self.meta.chain.0,
-            version,
-            ?before,
-            after = ?self.machine.role(),
-            "the chain changed"
-        );
-        self.remember_chain_version();
-        self.perform(out);
-    }
-
-    /// So that a restart serves only under versions made after it, even if it is told an older one.
-    fn remember_chain_version(&mut self) {
-        if !self.machine.role().takes_updates() {
-            return;
-        }
-        self.meta.chain_version = self.machine.chain().version.into();
-        let (engine, meta) = (self.engine.clone(), self.meta);
-        self.tasks.spawn(async move {
-            if let Err(error) = engine.update_target(meta).await {
-                tracing::warn!(target_id = meta.id.0, %error, "cannot note the chain version");
-            }
-        });
+        self.take_chain(now);
     }
 
     fn tick(&mut self) {
-        let now = self.now();
-        self.refresh(now);
+        let now = self.refreshed();
         if self.engine.is_failed() && self.machine.failure().is_none() {
             self.step(Input::Failed(Status::new(Code::DiskFailed, "the disk takes no writes")));
         }
@@ -489,6 +484,7 @@ impl Task {
                 .filter(|_| self.machine.may_return())
                 .map(|s| s.code),
             suspects: self.machine.suspects().collect(),
+            past: self.past(),
         };
         *self.seen.lock() = seen;
     }

@@ -132,8 +132,8 @@ impl Targets {
         let loaded: Vec<Loaded> = chunks.into_iter().map(loaded).collect();
         let stop = self.stop.child_token();
         let engine = disk.engine.clone();
-        let handle =
-            TargetHandle::start(engine, meta, disk.uuid, (loaded, suspects), shared.clone(), stop);
+        let (found, shared) = ((loaded, suspects), shared.clone());
+        let handle = TargetHandle::start(engine, meta.clone(), disk.uuid, found, shared, stop);
         tracing::info!(
             target_id = meta.id.0,
             chain = meta.chain.0,
@@ -215,14 +215,10 @@ impl Targets {
         let mut generation = [0; 8];
         getrandom::fill(&mut generation)
             .map_err(|error| Status::new(Code::Internal, error.to_string()))?;
-        let meta = TargetMeta {
-            id: target.id.into(),
-            chain: target.chain.into(),
-            // 0 means that there is none.
-            generation: u64::from_le_bytes(generation).max(1),
-            chain_version: 0.into(),
-        };
-        disk.engine.create_target(meta).await?;
+        // 0 means that there is none.
+        let generation = u64::from_le_bytes(generation).max(1);
+        let meta = TargetMeta::new(target.id.into(), target.chain.into(), generation);
+        disk.engine.create_target(meta.clone()).await?;
         tracing::info!(target_id = meta.id.0, chain = meta.chain.0, path = %disk.path.display(), "store made");
         self.start(disk, meta, Vec::new(), shared).await?;
         (shared.changed)();
@@ -277,7 +273,7 @@ impl Targets {
         // The engine has the newest chain version of it.
         let meta = disk.engine.targets().into_iter().find(|meta| meta.id == handle.meta.id);
         let suspects = handle.seen().suspects;
-        self.start(disk, meta.unwrap_or(handle.meta), suspects, shared).await?;
+        self.start(disk, meta.unwrap_or_else(|| handle.meta.clone()), suspects, shared).await?;
         (shared.changed)();
         Ok(())
     }

@@ -207,7 +207,7 @@ fn routing(addresses: &[String]) -> pb::RoutingDelta {
         };
         // Heads alternate.
         let members = if id % 2 == 0 { [1, 2] } else { [2, 1] }.map(member).to_vec();
-        pb::Chain { id, version: 1, members, changed_at: 1 }
+        pb::Chain { id, version: 1, members, changed_at: 1, ..Default::default() }
     });
     pb::RoutingDelta {
         version: 5,

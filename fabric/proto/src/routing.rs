@@ -19,6 +19,8 @@ pub struct Routing {
     pub scrub_round: u64,
     /// Targets are being moved from full disks to empty ones.
     pub rebalancing: bool,
+    /// The last restore of the cluster's facts from a backup. Known to the metads only.
+    pub restored: Option<pb::Restored>,
 }
 
 impl Routing {
@@ -147,7 +149,7 @@ mod tests {
             .iter()
             .map(|&(target, state)| pb::ChainMember { target, state: state.into(), node: 1 })
             .collect();
-        pb::Chain { id: 1, version, members, changed_at: version }
+        pb::Chain { id: 1, version, members, changed_at: version, ..Default::default() }
     }
 
     #[test]

@@ -121,8 +121,13 @@ fn damaged_messages() {
 fn delta() -> pb::RoutingDelta {
     let serving =
         |target| pb::ChainMember { target, state: pb::PublicState::Serving.into(), node: 1 };
-    let chain =
-        pb::Chain { id: 1, version: 3, members: vec![serving(1), serving(2)], changed_at: 2 };
+    let chain = pb::Chain {
+        id: 1,
+        version: 3,
+        members: vec![serving(1), serving(2)],
+        changed_at: 2,
+        ..Default::default()
+    };
     let table = pb::ChainTable {
         id: 3,
         version: 2,

@@ -175,7 +175,13 @@ fn chain(id: u32, version: u64, serving: &[u32]) -> pb::Chain {
         state: pb::PublicState::Serving.into(),
         node: *node,
     };
-    pb::Chain { id, version, members: serving.iter().map(member).collect(), changed_at: version }
+    pb::Chain {
+        id,
+        version,
+        members: serving.iter().map(member).collect(),
+        changed_at: version,
+        ..Default::default()
+    }
 }
 
 impl Rig {

@@ -22,7 +22,9 @@ pub mod limits;
 mod moves;
 mod place;
 mod rebalance;
+mod recall;
 mod records;
+mod restore;
 mod space;
 mod spares;
 
@@ -44,7 +46,9 @@ pub use lease::{Heard, JoinTurn, LeaseBook, LeaseTimes, NodeVitals};
 pub use moves::{Moves, stuck};
 pub use place::{PlaceError, PlaceableDisk, default_chains, place, placeable_disks};
 pub use rebalance::plan as plan_rebalance;
+pub use recall::why_not_served;
 pub use records::{bootstrap, user, users};
+pub use restore::{RestoreTimes, restore};
 pub use space::Space;
 pub use spares::Spares;
 

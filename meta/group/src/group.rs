@@ -259,6 +259,36 @@ impl<S: StateMachine> Group<S> {
         page.await.unwrap_or_else(|_| crate::store::no_such_snapshot())
     }
 
+    /// Pins a state that contains every change acknowledged anywhere before this call, and returns its first page. The
+    /// group's thread has no part in it. One at a time: another one ends it. It is let go with the last page, or when
+    /// no page was asked for in [`limits::BACKUP_IDLE`].
+    pub async fn begin_backup(&self) -> Result<BackupPage, Status> {
+        self.read_index().await?;
+        let index = self.shared.applied.load(Ordering::SeqCst);
+        let pinned = self.shared.reader.pin(&self.shared.pins);
+        let (snapshot, keys) = pinned.ok_or_else(|| {
+            Status::new(pb::Code::Busy, "too many snapshots are held: retry in a minute")
+        })?;
+        tokio::spawn(let_go_when_idle(self.shared.pins.clone(), snapshot));
+        let page = self.backup_page(snapshot, Bytes::new()).await?;
+        Ok(BackupPage { index, keys, ..page })
+    }
+
+    /// The page behind this key. NOT_FOUND if the snapshot is not pinned (any more).
+    pub async fn backup_page(&self, snapshot: u64, after_key: Bytes) -> Result<BackupPage, Status> {
+        let limit_bytes = limits::PAGE_BYTES;
+        let request = pb::FetchSnapshotRequest { snapshot, after_key, limit_bytes, group: 0 };
+        let pb::FetchSnapshotReply { status, pairs, end, crc32c } =
+            self.serve_snapshot(request).await;
+        if let Some(status) = status {
+            return Err(status.into());
+        }
+        if end {
+            self.shared.pins.release(snapshot);
+        }
+        Ok(BackupPage { snapshot, index: 0, keys: 0, pairs, end, crc32c })
+    }
+
     /// On the leader: gives a new folder its place. BUSY until the place is committed: ask again.
     pub async fn join(&self, request: pb::JoinGroupRequest) -> Result<pb::JoinGroupReply, Status> {
         self.request(|reply| Request::Join { request, reply }).await
@@ -300,6 +330,45 @@ impl<S: StateMachine> Group<S> {
                 tracing::error!(group = %self.shared.group, "the group's thread did not end well");
             }
         }
+    }
+}
+
+/// A part of a pinned state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackupPage {
+    pub snapshot: u64,
+    /// The state holds the log up to here, at least. Of the first page only.
+    pub index: u64,
+    /// In the whole state, about. Of the first page only.
+    pub keys: u64,
+    pub pairs: Vec<pb::KeyValue>,
+    pub end: bool,
+    pub crc32c: u32,
+}
+
+impl BackupPage {
+    /// Whether the pairs are those that were read from the disk.
+    pub fn is_intact(pairs: &[pb::KeyValue], crc32c: u32) -> bool {
+        crate::store::checksum(pairs) == crc32c
+    }
+}
+
+async fn let_go_when_idle(pins: Pins, snapshot: u64) {
+    let mut known = None;
+    loop {
+        let served = pins.served(snapshot);
+        if served.is_none() {
+            return;
+        }
+        if served == known {
+            tracing::warn!(
+                "nobody reads the backup any more that was begun: its snapshot is let go"
+            );
+            pins.release(snapshot);
+            return;
+        }
+        known = served;
+        tokio::time::sleep(limits::BACKUP_IDLE).await;
     }
 }
 

@@ -16,6 +16,7 @@
 //! [`Replica`] is all of this without thread, clock and disk: a machine that the simulator runs on
 //! [`MemStore`].
 
+pub mod archive;
 mod clock;
 mod commands;
 mod driver;
@@ -35,11 +36,11 @@ mod trace;
 
 pub use error::GroupError;
 pub use format::group_folder;
-pub use group::{Group, GroupConfig};
+pub use group::{BackupPage, Group, GroupConfig};
 pub use link::{PeerLink, Pending};
 pub use membership::Membership;
 pub use metrics::{GroupMetrics, RaftMetrics};
 pub use replica::{Input, Leadership, Output, Replica, ReplicaConfig};
-pub use store::{Install, LogStore, MemStore, RocksStore, StoreBatch, format_group};
+pub use store::{Install, LogStore, MemStore, RocksStore, StoreBatch, format_group, restore_group};
 
 pub use ff2_proto::pb::Member;

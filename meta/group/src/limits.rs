@@ -42,6 +42,8 @@ pub const PAGE_BYTES_MAX: u32 = 4 << 20;
 pub const PINS_MAX: usize = 4;
 /// A pinned snapshot that no follower asked about for this many election timeouts is let go.
 pub const PIN_IDLE_ELECTIONS: u64 = 5;
+/// A backup's snapshot is let go when nobody asked for a page for so long.
+pub const BACKUP_IDLE: Duration = Duration::from_secs(60);
 /// Failed tries of one page before the follower gives the snapshot up.
 pub const PAGE_TRIES: u32 = 5;
 pub const PAGE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -21,7 +21,7 @@ mod rocks;
 
 pub use memory::MemStore;
 pub(crate) use rocks::{Pins, StateReader, random};
-pub use rocks::{RocksStore, format_group};
+pub use rocks::{RocksStore, format_group, restore_group};
 
 /// One atomic change. Fields that are empty or `None` leave things as they are.
 #[derive(Clone, Debug, Default)]

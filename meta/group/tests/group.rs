@@ -7,12 +7,13 @@ use std::{future::Future, path::Path, time::Duration, time::Instant};
 
 use bytes::Bytes;
 use ff2_group::{
-    Group, GroupConfig, GroupError, Member, RocksStore, format_group,
+    BackupPage, Group, GroupConfig, GroupError, Member, RocksStore, format_group,
     loopback::Loopback,
     probe::{PutMachine, put},
+    restore_group,
 };
 use ff2_meta_core::KvRead;
-use ff2_proto::{Code, GroupId, Status};
+use ff2_proto::{Code, GroupId, Status, pb::KeyValue};
 
 const GROUP: GroupId = GroupId(7);
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -484,4 +485,71 @@ async fn a_hole_that_a_sync_left_is_dropped_with_what_is_behind_it() {
     group.leadership().wait_for(|known| known.is_leader).await.unwrap();
     assert_eq!(get(&group, "k").await.unwrap(), text("acknowledged"));
     group.shutdown().await;
+}
+
+/// All pages of a backup, read from one replica while the rest goes on.
+async fn back_up(group: &Group<PutMachine>, mut between: impl AsyncFnMut()) -> Vec<KeyValue> {
+    let mut page = eventually("a backup", async || group.begin_backup().await.ok()).await;
+    let mut pairs = Vec::new();
+    loop {
+        assert!(BackupPage::is_intact(&page.pairs, page.crc32c));
+        pairs.extend(page.pairs);
+        if page.end {
+            return pairs;
+        }
+        between().await;
+        let after = pairs.last().unwrap().key.clone();
+        page = group.backup_page(page.snapshot, after).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_backup_is_one_state_while_others_write() {
+    let mut cluster = Cluster::formed().await;
+    let leader = cluster.leader().await;
+    let large = "x".repeat(300_000);
+    for key in 0..20 {
+        cluster.put(&format!("key-{key:02}"), &large).await;
+    }
+    let follower = cluster.others(leader)[0];
+    let group = cluster.group(follower).clone();
+    // What was acknowledged before is in it, at a follower too, and what comes later is not.
+    let mut round = 0;
+    let pairs = back_up(&group, async || {
+        round += 1;
+        cluster.put("key-99", "later").await;
+        cluster.put(&format!("key-{round:02}"), "later").await;
+    })
+    .await;
+    assert!(round > 3, "several pages");
+    assert_eq!(pairs.len(), 20);
+    assert!(pairs.iter().all(|pair| pair.value.len() == large.len()));
+    // A second one ends the first; a snapshot that is let go is known by nobody.
+    let first = group.begin_backup().await.unwrap();
+    let second = group.begin_backup().await.unwrap();
+    let gone = group.backup_page(first.snapshot, Bytes::new()).await.unwrap_err();
+    assert_eq!(gone.code, Code::NotFound);
+    group.backup_page(second.snapshot, Bytes::new()).await.unwrap();
+    cluster.converge().await;
+
+    // The group is lost and made anew from it, above all that the old one was.
+    let old_term = cluster.group(leader).leadership().borrow().term;
+    for node in cluster.nodes() {
+        cluster.stop(node).await;
+        std::fs::remove_dir_all(cluster.dir(node)).unwrap();
+    }
+    let at_s = 1_764_000_000;
+    for node in 1..=3 {
+        let mut pages = pairs.chunks(3).map(<[KeyValue]>::to_vec);
+        let next = || Ok::<_, GroupError>(pages.next());
+        restore_group(&cluster.dir(node), GROUP, node, &members(3), at_s, next).unwrap();
+        cluster.start(node);
+    }
+    let leader = cluster.leader().await;
+    let term = cluster.group(leader).leadership().borrow().term;
+    assert!(term > old_term && term > at_s);
+    let restored = get_soon(cluster.group(leader), "key-03").await;
+    assert_eq!(restored.map(|value| value.len()), Some(large.len()));
+    assert_eq!(get_soon(cluster.group(leader), "key-99").await, None);
+    cluster.finish().await;
 }

@@ -14,8 +14,9 @@ pub(super) struct Guarded {
     pub(super) service: AdminService,
 }
 
-/// `name(Request) -> Reply: role`, and of a change what is recorded of its request: no secrets. A call that
-/// only looks needs no more than a viewer, and is not recorded; all others are.
+/// `name(Request) -> Reply: role`, and what is recorded of the request: no secrets. Not recorded is what shows
+/// nothing of itself, which is a further page of a call that was, and what needs no more than a viewer, since
+/// that only looks.
 macro_rules! guarded {
     ($($name:ident($request:ident) -> $reply:ident: $needs:expr, $shown:expr;)*) => {
         #[tonic::async_trait]
@@ -49,7 +50,9 @@ guarded! {
     check_namespace(CheckNamespaceRequest) -> CheckNamespaceReply: |_| Role::Viewer, |_| Value::Null;
     check_chunks(CheckChunksRequest) -> CheckChunksReply:
         |r| if r.repair { Role::Admin } else { Role::Viewer },
-        |r| json!({ "chain": r.chain, "repair": r.repair });
+        |r| if r.from.is_none() { json!({ "chain": r.chain, "repair": r.repair }) } else { Value::Null };
+    read_backup(ReadBackupRequest) -> ReadBackupReply: |_| Role::Admin,
+        |r| if r.snapshot == 0 { json!({ "group": r.group }) } else { Value::Null };
     set_draining(SetDrainingRequest) -> SetDrainingReply: |_| Role::Operator,
         |r| json!({ "node": r.node, "draining": r.draining });
     replace_target(ReplaceTargetRequest) -> ReplaceTargetReply: |_| Role::Operator,
@@ -153,7 +156,7 @@ impl Guarded {
             state.audit.refused(who, call, &why);
             return Err(tonic::Status::permission_denied(why));
         }
-        if needs <= Role::Viewer {
+        if needs <= Role::Viewer || args.is_null() {
             return work.await;
         }
         // Where it would be done, it is recorded.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ff2_meta_core::cluster::{delta, stuck};
+use ff2_meta_core::cluster::{delta, stuck, why_not_served};
 use ff2_proto::{NodeId, Routing, RoutingVersion, TargetId, pb};
 use pb::{LocalState, NodeRole, PublicState, ns_request::Op};
 
@@ -283,6 +283,9 @@ fn unrepaired(routing: &Routing, scrub: &pb::TargetScrub) -> Option<String> {
 }
 
 fn no_server(routing: &Routing, chain: &pb::Chain) -> String {
+    if let Some(why) = why_not_served(routing, chain) {
+        return why;
+    }
     let waits: Vec<String> = chain
         .members
         .iter()
@@ -381,7 +384,7 @@ mod tests {
             let target = pb::Target { id: member.target, node: member.node, ..Default::default() };
             routing.targets.insert(TargetId(member.target), target);
         }
-        let chain = pb::Chain { id: 1, version: 2, members, changed_at: 1 };
+        let chain = pb::Chain { id: 1, version: 2, members, changed_at: 1, ..Default::default() };
         routing.chains.insert(ChainId(1), chain);
         routing.tables.insert(TableId(1), pb::ChainTable::default());
         routing.volumes.insert(VolumeId(1), pb::Volume::default());

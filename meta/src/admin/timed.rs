@@ -11,7 +11,7 @@ use ff2_daemon::Operations;
 use tonic::{Code, body::Body, codegen::Service, server::NamedService};
 
 /// gRPC's method names, and the same in the words of metrics.
-const CALLS: [(&str, &str); 26] = [
+const CALLS: [(&str, &str); 27] = [
     ("ClusterStatus", "admin_cluster_status"),
     ("CreateTable", "admin_create_table"),
     ("ExtendTable", "admin_extend_table"),
@@ -38,6 +38,7 @@ const CALLS: [(&str, &str); 26] = [
     ("SetQuota", "admin_set_quota"),
     ("RemoveQuota", "admin_remove_quota"),
     ("ListQuotas", "admin_list_quotas"),
+    ("ReadBackup", "admin_read_backup"),
 ];
 
 /// The service `S` with its calls timed.

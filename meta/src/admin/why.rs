@@ -1,5 +1,6 @@
 //! What a target or a file is waiting for.
 
+use ff2_meta_core::cluster::why_not_served;
 use ff2_proto::{ChainId, Code, NodeId, Routing, Status, TargetId, VolumeId, layout, pb};
 use pb::{PublicState, ns_request::Op};
 
@@ -89,6 +90,7 @@ fn why_chain(routing: &Routing, lead: &ClusterLead, id: ChainId) -> Vec<String> 
         return Vec::new();
     }
     let mut reasons = vec![format!("chain {id} has {serving} of {wanted} replicas serving")];
+    reasons.extend(why_not_served(routing, chain));
     for member in chain.members.iter().filter(|m| m.state() != PublicState::Serving) {
         let more = why_target(routing, lead, TargetId(member.target)).unwrap_or_default();
         reasons.extend(more.into_iter().map(|reason| format!("  {reason}")));
@@ -171,6 +173,9 @@ fn why_state(
         |state| chain.and_then(|chain| chain.members.iter().find(|member| member.state() == state));
     match target.public_state() {
         PublicState::Serving => {}
+        PublicState::Lastsrv if chain.is_some_and(|chain| chain.restored != 0) => {
+            reasons.extend(chain.and_then(|chain| why_not_served(routing, chain)));
+        }
         PublicState::Lastsrv => {
             reasons.push(
                 "it served when the chain lost its last replica: it serves again when it is back \

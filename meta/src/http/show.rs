@@ -161,7 +161,13 @@ mod tests {
             ..Default::default()
         };
         let member = pb::ChainMember { target: 7, state: 3, node: 101 };
-        let chain = pb::Chain { id: 1, version: 4, members: vec![member], changed_at: 2 };
+        let chain = pb::Chain {
+            id: 1,
+            version: 4,
+            members: vec![member],
+            changed_at: 2,
+            ..Default::default()
+        };
         let shown = show_cluster(&pb::ClusterStatusReply {
             cluster_id: "c".into(),
             routing: Some(pb::RoutingDelta {

@@ -18,7 +18,7 @@ use super::{
 
 impl Core {
     pub(super) fn targets(&self) -> Vec<TargetMeta> {
-        self.targets.lock().values().copied().collect()
+        self.targets.lock().values().cloned().collect()
     }
 
     pub(super) fn check_target(&self, target: TargetId) -> Result<(), Status> {
@@ -153,6 +153,8 @@ fn record(meta: &TargetMeta) -> pb::TargetRecord {
         chain: meta.chain.0,
         generation: meta.generation,
         chain_version: meta.chain_version.0,
+        served_under: meta.served_under.0,
+        served_with: meta.served_with.clone(),
     }
 }
 
@@ -162,5 +164,7 @@ pub(super) fn from_record(record: &pb::TargetRecord) -> TargetMeta {
         chain: ChainId(record.chain),
         generation: record.generation,
         chain_version: ChainVersion(record.chain_version),
+        served_under: ChainVersion(record.served_under),
+        served_with: record.served_with.clone(),
     }
 }

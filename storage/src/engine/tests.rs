@@ -26,7 +26,7 @@ fn chunk(index: u32) -> ChunkId {
 }
 
 fn meta() -> TargetMeta {
-    TargetMeta { id: TARGET, chain: ChainId(1), generation: 1, chain_version: ChainVersion(1) }
+    TargetMeta { chain_version: ChainVersion(1), ..TargetMeta::new(TARGET, ChainId(1), 1) }
 }
 
 fn format(dir: &Path, size: u64) {

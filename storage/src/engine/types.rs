@@ -8,7 +8,7 @@
 //! Engine::open(dir, EngineOptions) -> Result<Engine, Status>         blocking, inside a tokio runtime
 //! engine.targets() -> Vec<TargetMeta>
 //! engine.create_target(TargetMeta).await -> Result<(), Status>       durable; Exists if it is there
-//! engine.update_target(TargetMeta).await -> Result<(), Status>       durable (chain, generation, chain version)
+//! engine.update_target(TargetMeta).await -> Result<(), Status>       durable (generation, what it took part in)
 //! engine.remove_target(TargetId).await -> Result<(), Status>         durable, with all its chunks
 //! engine.load(TargetId).await -> Result<Vec<LoadedChunk>, Status>    every chunk, in key order
 //! engine.prepare(TargetId, ChunkId, Pending).await -> Result<Prepared, Status>   durable when it returns
@@ -27,7 +27,7 @@ use ff2_proto::{ChainId, ChainVersion, ChunkId, ChunkVersion, TargetId, pb};
 use crate::payload::Payload;
 
 /// A target of this disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TargetMeta {
     pub id: TargetId,
     pub chain: ChainId,
@@ -35,6 +35,19 @@ pub struct TargetMeta {
     pub generation: u64,
     /// Highest chain version under which the target took part.
     pub chain_version: ChainVersion,
+    /// Highest chain version under which it served; 0: none.
+    pub served_under: ChainVersion,
+    /// The chain's members under that version. Restored metadata, which is older than the store, finds out by it who
+    /// else may hold what this one does not.
+    pub served_with: Vec<pb::ChainMember>,
+}
+
+impl TargetMeta {
+    /// A store that was just made.
+    pub fn new(id: TargetId, chain: ChainId, generation: u64) -> Self {
+        let (chain_version, served_under) = (ChainVersion(0), ChainVersion(0));
+        Self { id, chain, generation, chain_version, served_under, served_with: Vec::new() }
+    }
 }
 
 /// A chunk as found at start.

@@ -36,14 +36,14 @@ pub(super) fn start(
             if taken == 0 {
                 return;
             }
-            send(meta, &shared, &batch).await;
+            send(&meta, &shared, &batch).await;
         }
     });
     sender
 }
 
 /// Sends each successor its outcomes. A failure is not repeated: the successor asks the head.
-async fn send(meta: TargetMeta, shared: &Shared, batch: &[Settled]) {
+async fn send(meta: &TargetMeta, shared: &Shared, batch: &[Settled]) {
     let mut by_successor = BTreeMap::<(u64, u64), (u32, Vec<pb::SettledUpdate>)>::new();
     for settled in batch {
         let key = (settled.to.target, settled.chain_version);

@@ -10,6 +10,7 @@ use ff2_fabric::{
     ClusterKey, Identity, Peers, PeersConfig, RoutingCache, buf::BufPool, chain::ChainClient,
     routing::RoutingWatch,
 };
+use ff2_storaged::engine::{Engine, EngineOptions, TargetMeta};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::metad::{CLUSTER, Metad};
@@ -153,6 +154,14 @@ impl Cluster {
             node.runtime.shutdown_timeout(Duration::from_secs(20));
         });
         ended.await.unwrap();
+    }
+
+    /// What the disk of a node that does not run says of its target.
+    pub(crate) fn target_on_disk(&self, n: usize) -> TargetMeta {
+        assert!(self.nodes[n].is_none());
+        let path = &self.config(n).disks[0].path;
+        let engine = Engine::open(path, EngineOptions::default()).unwrap();
+        engine.targets().pop().expect("a target")
     }
 
     /// A new disk in the place of the old one, of a node that does not run.

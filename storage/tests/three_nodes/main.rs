@@ -290,6 +290,43 @@ async fn a_chain_that_dies_as_a_whole_keeps_what_it_acknowledged() {
     cluster.end().await;
 }
 
+/// Restored metadata goes by it: whoever acknowledged anything under a version has that version on its disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_target_takes_part_in_is_on_its_disk_before() {
+    let mut cluster = Cluster::start("notes").await;
+    let client = cluster.client.clone();
+    let mut model = Model::default();
+    for round in 1..=3 {
+        let first = cluster.metad.chain().unwrap().head().unwrap().target;
+        let away = cluster.node_of(first);
+        cluster.kill(away).await;
+        cluster.metad.until("it is left out", |chain| chain.serving().count() == 2).await;
+        let chain = cluster.metad.chain().unwrap();
+        // Under an older version nobody acknowledges it: that would need the one that is away.
+        model.write(&client, 0, 0, content(0, round, 50_000)).await;
+        let others: Vec<(u64, usize)> =
+            chain.serving().map(|m| (m.target, cluster.node_of(m.target))).collect();
+        for (_, place) in &others {
+            cluster.kill(*place).await;
+        }
+        let left = cluster.target_on_disk(away);
+        for (target, place) in &others {
+            let meta = cluster.target_on_disk(*place);
+            assert_eq!(meta.id.0, *target);
+            assert!(meta.served_under.0 >= chain.version, "{meta:?} acknowledged under {chain:?}");
+            assert!(
+                meta.served_under > left.served_under && meta.chain_version >= meta.served_under
+            );
+            let named = meta.served_with.iter().find(|member| member.target == *target).unwrap();
+            assert_eq!(named.state(), PublicState::Serving);
+        }
+        (0..3).for_each(|place| cluster.start_node(place));
+        cluster.metad.until_all_serve().await;
+    }
+    model.verify_on_all(&cluster, 1).await;
+    cluster.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_busy_node_is_not_taken_for_dead() {
     let cluster = Cluster::start("busy").await;

@@ -187,7 +187,8 @@ impl State {
             };
             self.routing.targets.insert(id.into(), target);
         }
-        let chain = pb::Chain { id: 1, version: 1, members, changed_at: version };
+        let chain =
+            pb::Chain { id: 1, version: 1, members, changed_at: version, ..Default::default() };
         self.routing.chains.insert(1.into(), chain);
     }
 

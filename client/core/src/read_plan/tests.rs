@@ -22,7 +22,7 @@ fn routing(nodes: u32, chains: u32) -> Routing {
                 pb::ChainMember { target, state: S::Serving.into(), node }
             })
             .collect();
-        let chain = pb::Chain { id, version: 4, members, changed_at: 1 };
+        let chain = pb::Chain { id, version: 4, members, changed_at: 1, ..Default::default() };
         routing.chains.insert(ChainId(id), chain);
     }
     routing

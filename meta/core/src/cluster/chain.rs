@@ -64,7 +64,8 @@ pub fn next_chain(chain: &pb::Chain, observations: &[Observation]) -> pb::Chain 
     members.sort_by_key(|member| rank(known_state(member)));
     let changed = members != chain.members;
     let version = chain.version + u64::from(changed);
-    pb::Chain { id: chain.id, version, members, changed_at: chain.changed_at }
+    let (changed_at, restored) = (chain.changed_at, chain.restored);
+    pb::Chain { id: chain.id, version, members, changed_at, restored }
 }
 
 /// Place of a state in a chain's order.

@@ -3,10 +3,11 @@
 use ff2_proto::{Routing, RoutingVersion, pb};
 
 /// Everything that changed after `since`; everything there is with `since` 0, or if `since` is of
-/// another history (greater than the present version).
+/// another history (greater than the present version, or from before a restore).
 pub fn delta(routing: &Routing, since: RoutingVersion) -> pb::RoutingDelta {
     let version = routing.version.0;
-    let since = if since.0 > version { 0 } else { since.0 };
+    let begins_at = routing.restored.map_or(0, |restored| restored.routing_version);
+    let since = if (begins_at..=version).contains(&since.0) { since.0 } else { 0 };
     let mut delta = pb::RoutingDelta {
         since,
         version,

@@ -13,6 +13,7 @@ use pb::cluster_command::Fact;
 
 use super::{edit::Edit, limits};
 use crate::kv::Kv;
+pub(super) use targets::give_up;
 
 type Answer = Result<pb::ClusterReply, Status>;
 

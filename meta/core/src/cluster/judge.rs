@@ -13,7 +13,7 @@ use pb::{LocalState, PublicState};
 use super::{
     chain::{NEWBORN_VERSION, Observation, next_chain, rank},
     edit::Edit,
-    leave, limits,
+    leave, limits, recall,
 };
 
 /// What a report says of a target, by what is on record of it.
@@ -94,6 +94,9 @@ fn decide(
 ) -> bool {
     let routing = edit.routing();
     let Some(chain) = routing.chains.get(&id) else { return false };
+    if chain.restored != 0 {
+        return recall::decide(edit, id);
+    }
     if is_waiting_for_birth(routing, chain) {
         return false;
     }

@@ -3,10 +3,12 @@
 //! One letter, then the id in big endian, so that a scan of a letter gives objects in order of id.
 
 use bytes::Bytes;
-use ff2_proto::{ChainId, NodeId, Routing, RoutingVersion, TableId, TargetId, VolumeId, pb};
+use ff2_proto::{
+    ChainId, NodeId, Routing, RoutingVersion, Status, TableId, TargetId, VolumeId, pb,
+};
 use prost::Message;
 
-use super::limits;
+use super::{limits, restore::readable};
 use crate::kv::{Kv, KvRead};
 
 pub(super) const RECORD: &[u8] = b"r";
@@ -44,6 +46,7 @@ pub(super) fn load(kv: &dyn KvRead) -> (Routing, pb::ClusterRecord) {
         revoked_tokens: record.revoked_tokens.clone(),
         scrub_round: record.scrub_round,
         rebalancing: record.rebalancing,
+        restored: record.restored,
         ..Routing::default()
     };
     all(kv, NODE, |n: pb::Node| drop(routing.nodes.insert(NodeId(n.id), n)));
@@ -52,6 +55,31 @@ pub(super) fn load(kv: &dyn KvRead) -> (Routing, pb::ClusterRecord) {
     all(kv, TABLE, |t: pb::ChainTable| drop(routing.tables.insert(TableId(t.id), t)));
     all(kv, VOLUME, |v: pb::Volume| drop(routing.volumes.insert(VolumeId(v.id), v)));
     (routing, record)
+}
+
+/// Whether all values can be read, before [`load`] takes that for granted: of a backup.
+pub(super) fn check(kv: &dyn KvRead) -> Result<(), Status> {
+    let mut from = Vec::new();
+    loop {
+        let page = kv.scan(&from, &[u8::MAX], SCAN_PAGE);
+        for (key, value) in &page {
+            match key.first() {
+                Some(b'r') => readable::<pb::ClusterRecord>(key, value)?,
+                Some(&NODE) => readable::<pb::Node>(key, value)?,
+                Some(&TARGET) => readable::<pb::Target>(key, value)?,
+                Some(&CHAIN) => readable::<pb::Chain>(key, value)?,
+                Some(&TABLE) => readable::<pb::ChainTable>(key, value)?,
+                Some(&VOLUME) => readable::<pb::Volume>(key, value)?,
+                Some(&USER) => readable::<pb::User>(key, value)?,
+                Some(_) | None => {}
+            }
+        }
+        let Some((last, _)) = page.last().filter(|_| page.len() == SCAN_PAGE) else {
+            return Ok(());
+        };
+        from = last.to_vec();
+        from.push(0);
+    }
 }
 
 pub(super) fn put_record(kv: &mut dyn Kv, record: &pb::ClusterRecord) {

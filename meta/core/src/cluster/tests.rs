@@ -75,6 +75,20 @@ impl Cluster {
         self.machine.view()
     }
 
+    /// What a backup takes along.
+    pub(super) fn keys(&self) -> MemKv {
+        self.kv.clone()
+    }
+
+    /// A new group 0 with the keys of a backup.
+    pub(super) fn restored(mut kv: MemKv, times: RestoreTimes) -> Self {
+        restore(&mut kv, times).unwrap();
+        let mut machine = ClusterMachine::new();
+        StateMachine::restore(&mut machine, &kv);
+        machine.check();
+        Self { machine, kv, stores: BTreeMap::new() }
+    }
+
     pub(super) fn join_request(routing: &Routing, node: u32) -> pb::JoinRequest {
         let node = &routing.nodes[&NodeId(node)];
         pb::JoinRequest {

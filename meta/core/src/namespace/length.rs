@@ -12,18 +12,28 @@ use prost::Message;
 use super::{
     inode::{self, Inode, decode},
     keys::{self, Tag},
-    limits, open,
+    limits, number, open,
     tx::Tx,
 };
 use crate::kv::{Kv, KvRead};
 
 /// Whether chunks may lie further than anybody reported.
 pub(super) fn uncertain(kv: &dyn KvRead, inode: &Inode) -> bool {
-    // A chunk of an inline file is written by the driver only, while the file is unsettled.
+    // A chunk of an inline file is written by the driver only, while the file is unsettled. But what was restored
+    // from a backup may be newer in the chains.
     if inode.attr.inline {
-        return false;
+        return is_restored(kv, inode);
     }
     inode.writers > 0 || kv.get(&keys::one(Tag::Doubt, inode.id())).is_some()
+}
+
+/// Whether the inode is one of a backup that the volume was restored from.
+fn is_restored(kv: &dyn KvRead, inode: &Inode) -> bool {
+    let volume = kv.get(&keys::VOLUME).map(|value| decode::<pb::VolumeRecord>(&value));
+    volume.and_then(Result::ok).is_some_and(|volume| {
+        volume.restored_below != 0
+            && number::count_of(volume.number_key, inode.id()) < volume.restored_below
+    })
 }
 
 /// Whether a chunk may have bytes above `length`.

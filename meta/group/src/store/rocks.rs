@@ -21,8 +21,8 @@ mod open;
 mod pins;
 mod reader;
 
-pub use open::format_group;
 pub(crate) use open::random;
+pub use open::{format_group, restore_group};
 use pins::Pin;
 pub(crate) use pins::Pins;
 pub(crate) use reader::StateReader;

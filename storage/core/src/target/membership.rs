@@ -44,14 +44,14 @@ impl<P: Clone> Target<P> {
         out.push(Output::Changed);
     }
 
-    fn set_role(&mut self) {
-        let served = self.role.serves();
-        let state = self.chain.member(self.id).map(pb::ChainMember::state);
-        let is_fresh = self.version() > self.serve_after;
-        self.role = match state {
+    /// The role that it would have in this chain.
+    pub fn role_in(&self, chain: &pb::Chain) -> Role {
+        let state = chain.member(self.id).map(pb::ChainMember::state);
+        let is_fresh = ChainVersion(chain.version) > self.serve_after;
+        match state {
             _ if self.failed.is_some() => Role::Out,
             Some(PublicState::Serving) if is_fresh => {
-                let head = self.chain.head().is_some_and(|head| head.target == self.id.0);
+                let head = chain.head().is_some_and(|head| head.target == self.id.0);
                 Role::Serving { head }
             }
             Some(PublicState::Syncing) if is_fresh => Role::Syncing,
@@ -64,7 +64,12 @@ impl<P: Clone> Target<P> {
                 | PublicState::PublicUnknown,
             )
             | None => Role::Out,
-        };
+        }
+    }
+
+    fn set_role(&mut self) {
+        let served = self.role.serves();
+        self.role = self.role_in(&self.chain);
         if self.role.serves() && !served {
             self.serving_since = self.version();
         }

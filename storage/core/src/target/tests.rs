@@ -47,7 +47,7 @@ pub(super) fn chain(version: u64, members: &[(u64, pb::PublicState)]) -> pb::Cha
             node: target as u32,
         })
         .collect();
-    pb::Chain { id: 1, version, members, changed_at: version }
+    pb::Chain { id: 1, version, members, changed_at: version, ..Default::default() }
 }
 
 pub(super) fn cv(version: u64) -> ChainVersion {

@@ -103,10 +103,10 @@ async fn targets_come_and_go_with_their_chunks() {
     let engine = fresh(dir.path(), 256 << 20).await;
     assert_eq!(engine.create_target(meta()).await.unwrap_err().code, Code::Exists);
     let other = TargetMeta { id: TargetId(8), ..meta() };
-    engine.create_target(other).await.unwrap();
+    engine.create_target(other.clone()).await.unwrap();
     let newer = TargetMeta { chain_version: ChainVersion(9), ..meta() };
-    engine.update_target(newer).await.unwrap();
-    assert_eq!(engine.targets(), [newer, other]);
+    engine.update_target(newer.clone()).await.unwrap();
+    assert_eq!(engine.targets(), [newer, other.clone()]);
     for index in 0..600 {
         let pending = write(1, 0, pattern(index.into(), 100));
         engine.prepare(TARGET, chunk(index), pending).await.unwrap();
@@ -121,7 +121,7 @@ async fn targets_come_and_go_with_their_chunks() {
     assert!(loaded[3].committed.is_none() && loaded[3].pending.is_some());
     assert!(loaded[4].committed.is_some() && loaded[4].pending.is_none());
     engine.remove_target(TARGET).await.unwrap();
-    assert_eq!(engine.targets(), [other]);
+    assert_eq!(engine.targets(), std::slice::from_ref(&other));
     assert_eq!((engine.space().used_bytes, engine.stats().patches), (0, 0));
     let gone = engine.prepare(TARGET, chunk(0), write(1, 0, pattern(1, 1))).await.unwrap_err();
     assert_eq!(gone.code, Code::NoSuchTarget);

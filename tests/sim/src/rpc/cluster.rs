@@ -202,7 +202,13 @@ fn newborn(id: u32) -> pb::Chain {
             node,
         }
     });
-    pb::Chain { id, version: NEWBORN_VERSION, members: members.collect(), changed_at: 1 }
+    pb::Chain {
+        id,
+        version: NEWBORN_VERSION,
+        members: members.collect(),
+        changed_at: 1,
+        ..Default::default()
+    }
 }
 
 /// The targets that a node has, with their chains.

@@ -17,7 +17,7 @@ fn chain(version: u64, states: &[S]) -> pb::Chain {
             pb::ChainMember { target: number, state: state.into(), node: number as u32 }
         })
         .collect();
-    pb::Chain { id: 1, version, members, changed_at: 0 }
+    pb::Chain { id: 1, version, members, changed_at: 0, ..Default::default() }
 }
 
 fn state_of(chain: &pb::Chain, target: u64) -> S {

@@ -33,6 +33,7 @@ pub(super) fn revive(fact: &pb::ReviveChain, edit: &mut Edit<'_>) -> Answer {
         }
         target.set_public_state(PublicState::Serving);
         target.set_local_state(LocalState::Online);
+        target.past = None;
         if fact.generation != 0 {
             target.generation = fact.generation;
         }
@@ -43,6 +44,8 @@ pub(super) fn revive(fact: &pb::ReviveChain, edit: &mut Edit<'_>) -> Answer {
     }
     chain.members.sort_by_key(|member| rank(member.state()));
     chain.version += 1;
+    // Whatever others may hold: the administrator decided.
+    chain.restored = 0;
     edit.put_chain(chain);
     Ok(pb::ClusterReply::default())
 }

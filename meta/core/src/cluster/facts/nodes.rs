@@ -15,7 +15,7 @@ use crate::cluster::{
     edit::Edit,
     identity::known_as,
     judge::{judge, local_state, observe_report},
-    limits,
+    limits, recall,
 };
 
 /// A daemon joins or comes back. Another incarnation than the one on record means that the process
@@ -75,6 +75,8 @@ fn check_join(fact: &pb::JoinRequest, edit: &Edit<'_>) -> Result<(), Status> {
         NodeRole::Metad if (1..limits::STORAGED_ID_FIRST).contains(&fact.node_id) => Ok(()),
         NodeRole::Metad => Err(invalid("a metad's node id is from 1 to 100")),
         NodeRole::Storaged if fact.node_id == 0 || known.is_some() => Ok(()),
+        // It joined after the backup was made that this cluster was restored from.
+        NodeRole::Storaged if recall::may_be_node(routing, fact.node_id) => Ok(()),
         NodeRole::Storaged => Err(not_found(format!(
             "node {} is not known to this cluster: format it to join as a new one",
             fact.node_id
@@ -121,6 +123,9 @@ pub(super) fn targets_reported(fact: &pb::TargetsReported, edit: &mut Edit<'_>) 
     }
     let mut fresh = BTreeMap::new();
     for report in &fact.targets {
+        if !recall::take_in(edit, id, report) {
+            continue;
+        }
         let routing = edit.routing();
         let Some(target) = routing.targets.get(&TargetId(report.target)) else { continue };
         let Some(seen) = observe_report(routing, report) else { continue };

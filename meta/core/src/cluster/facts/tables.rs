@@ -53,8 +53,13 @@ fn create_chains(placed: Vec<pb::PlacedChain>, edit: &mut Edit<'_>) -> Vec<u32> 
         let id = edit.record.next_chain;
         edit.record.next_chain += 1;
         let members = placed.targets.into_iter().map(|place| create_target(place, id, edit));
-        let chain =
-            pb::Chain { id, version: NEWBORN_VERSION, members: members.collect(), changed_at: 0 };
+        let chain = pb::Chain {
+            id,
+            version: NEWBORN_VERSION,
+            members: members.collect(),
+            changed_at: 0,
+            ..Default::default()
+        };
         edit.put_chain(chain);
         chains.push(id);
     }

@@ -77,7 +77,7 @@ fn check(fact: &pb::ReplaceTarget, edit: &Edit<'_>) -> Result<(pb::Target, pb::C
 
 /// The record of a target that is in no chain any more stays, so that every copy of the routing
 /// learns of it, and its node drops the store. A newcomer that was to replace it is a member as any.
-pub(super) fn give_up(target: pb::Target, edit: &mut Edit<'_>) {
+pub(in crate::cluster) fn give_up(target: pb::Target, edit: &mut Edit<'_>) {
     let chain = edit.routing().chains.get(&ChainId(target.chain));
     let newcomer = chain.and_then(|chain| newcomer_for(edit.routing(), chain, target.id));
     if let Some(newcomer) = newcomer.cloned() {
@@ -92,6 +92,7 @@ pub(super) fn give_up(target: pb::Target, edit: &mut Edit<'_>) {
         leaving: false,
         retiring: 0,
         retired: false,
+        past: None,
         ..target
     });
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use ff2_proto::{ChainId, Routing, TargetId, pb};
+use ff2_proto::{ChainId, NodeId, Routing, TargetId, pb};
 use pb::{LocalState, PublicState};
 
 use crate::cluster::{
     chain::Observation,
     judge::{local_state, observe_report},
+    recall,
 };
 
 /// The changed part of a report, or `None` if the record knows all of it.
@@ -25,6 +26,9 @@ pub(super) fn changes(
 }
 
 fn is_news(routing: &Routing, node: u32, report: &pb::TargetReport) -> bool {
+    if let Some(decided) = recall::is_news(routing, NodeId(node), report) {
+        return decided;
+    }
     let Some(target) = routing.targets.get(&TargetId(report.target)) else { return false };
     if target.node != node || !routing.chains.contains_key(&ChainId(target.chain)) {
         return false;

@@ -30,7 +30,34 @@ pub fn format_group(
     node: u32,
     members: &[pb::Member],
 ) -> Result<(), GroupError> {
-    let folder = format::group_folder(data_dir, group);
+    let place = (format::BOOT_INDEX, format::BOOT_TERM);
+    let nothing = || Ok::<_, GroupError>(None);
+    form(&format::group_folder(data_dir, group), group, node, members, place, nothing)
+}
+
+/// As [`format_group`], with a state that `next` brings page by page, which all founding members do alike. `at_s` is
+/// the time of the restore, the same for all: as log index and term it is above all that replicas of the lost group
+/// had, so that one of them that turns up can never lead.
+pub fn restore_group<E: From<GroupError>>(
+    data_dir: &Path,
+    group: GroupId,
+    node: u32,
+    members: &[pb::Member],
+    at_s: u64,
+    next: impl FnMut() -> Result<Option<Vec<pb::KeyValue>>, E>,
+) -> Result<(), E> {
+    form(&format::group_folder(data_dir, group), group, node, members, (at_s, at_s), next)
+}
+
+/// The identity comes last: without it the folder holds no replica.
+fn form<E: From<GroupError>>(
+    folder: &Path,
+    group: GroupId,
+    node: u32,
+    members: &[pb::Member],
+    (index, term): (u64, u64),
+    mut next: impl FnMut() -> Result<Option<Vec<pb::KeyValue>>, E>,
+) -> Result<(), E> {
     let mut members = members.to_vec();
     for member in &mut members {
         if member.raft_id == 0 {
@@ -41,9 +68,18 @@ pub fn format_group(
     check_founders(&membership, members.len())?;
     let own = members.iter().find(|member| member.node == node);
     let own = own.ok_or_else(|| GroupError::Config(format!("node {node} is no member")))?;
-    let db = open_database(&folder, 8 << 20)?.0;
-    if (Records { db: &db, folder: &folder }).get(format::IDENTITY)?.is_some() {
-        return Err(GroupError::AlreadyFormatted { folder });
+    let db = open_database(folder, 8 << 20)?.0;
+    if (Records { db: &db, folder }).get(format::IDENTITY)?.is_some() {
+        return Err(GroupError::AlreadyFormatted { folder: folder.to_path_buf() }.into());
+    }
+    let failed = |source| GroupError::Open { folder: folder.to_path_buf(), source };
+    while let Some(pairs) = next()? {
+        let state = db.cf_handle(format::CF_STATES[0]).expect("made at open");
+        let mut batch = WriteBatch::default();
+        for pair in &pairs {
+            batch.put_cf(&state, &pair.key, &pair.value);
+        }
+        db.write(batch).map_err(failed)?;
     }
     let identity = Identity {
         format: FORMAT,
@@ -52,11 +88,9 @@ pub fn format_group(
         raft_id: own.raft_id,
         incarnation: random(),
     };
-    let (index, term) = (format::BOOT_INDEX, format::BOOT_TERM);
     let hard = HardState { term, commit: index, vote: 0 };
     let voters = membership.members.keys().copied().collect();
     let conf = ConfState { voters, ..Default::default() };
-    let failed = |source| GroupError::Open { folder: folder.clone(), source };
     let raft = db.cf_handle(format::CF_RAFT).expect("made at open");
     let mut batch = WriteBatch::default();
     batch.put_cf(&raft, format::IDENTITY, identity.encode_to_vec());
@@ -66,7 +100,9 @@ pub fn format_group(
     batch.put_cf(&raft, format::APPLIED, index.to_be_bytes());
     batch.put_cf(&raft, format::TRUNCATED, format::pair(index, term));
     batch.put_cf(&raft, format::ACTIVE, format::CF_STATES[0]);
-    db.write_opt(batch, &synced()).map_err(failed)
+    // Whatever was written before is durable with it.
+    db.write_opt(batch, &synced()).map_err(failed)?;
+    Ok(())
 }
 
 fn check_founders(membership: &Membership, given: usize) -> Result<(), GroupError> {

@@ -31,7 +31,8 @@ struct Held {
     closed: bool,
 }
 
-/// What is pinned: the state in this place of [`format::CF_STATES`], for a follower.
+/// What is pinned: the state in this place of [`format::CF_STATES`], for a follower or (`to` 0) a backup, which
+/// needs nothing of the log.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pin {
     pub(crate) to: u64,
@@ -83,15 +84,16 @@ impl Pins {
     }
 
     pub(super) fn first_index(&self) -> Option<u64> {
-        self.0.lock().pins.values().map(|server| server.pin.index).min()
+        let held = self.0.lock();
+        held.pins.values().filter(|server| server.pin.to != 0).map(|server| server.pin.index).min()
     }
 
-    pub(super) fn served(&self, snapshot: u64) -> Option<u64> {
+    pub(crate) fn served(&self, snapshot: u64) -> Option<u64> {
         self.0.lock().pins.get(&snapshot).map(|server| server.served.load(Ordering::Relaxed))
     }
 
     /// Its thread ends by itself after the page at hand.
-    pub(super) fn release(&self, snapshot: u64) {
+    pub(crate) fn release(&self, snapshot: u64) {
         self.0.lock().pins.remove(&snapshot);
     }
 
@@ -131,7 +133,9 @@ fn serve(
     taken: &mpsc::SyncSender<()>,
     calls: &mpsc::Receiver<Call>,
 ) {
-    let cf = db.cf_handle(format::CF_STATES[state]).expect("all column families are made at open");
+    // For a backup, which does not run on the group's thread, an install may just be emptying this state: then nothing
+    // is pinned.
+    let Some(cf) = db.cf_handle(format::CF_STATES[state]) else { return };
     let snapshot = db.snapshot();
     if taken.send(()).is_err() {
         return;

@@ -13,6 +13,7 @@ use rocksdb::{
     BoundColumnFamily, Cache, DB, Direction, IteratorMode, ReadOptions, SnapshotWithThreadMode,
 };
 
+use super::pins::{Pin, Pins};
 use crate::{error::stop, format};
 
 /// A handle for readers on other threads.
@@ -57,6 +58,25 @@ impl StateReader {
             if self.0.flips.load(Ordering::SeqCst) == flips {
                 return Some(read(&view));
             }
+        }
+    }
+
+    /// Pins the state as it is now, for a backup, and tells about how many keys it has. `None`: the group was closed,
+    /// or too much is pinned.
+    pub(crate) fn pin(&self, pins: &Pins) -> Option<(u64, u64)> {
+        let db = self.0.db.read().clone()?;
+        loop {
+            let flips = self.0.flips.load(Ordering::SeqCst);
+            let state = flips % 2;
+            let snapshot = pins.pin(&db, Pin { to: 0, index: 0, state })?;
+            // As in `read`.
+            if self.0.flips.load(Ordering::SeqCst) == flips {
+                let cf = db.cf_handle(format::CF_STATES[state])?;
+                let keys = rocksdb::properties::ESTIMATE_NUM_KEYS;
+                let keys = db.property_int_value_cf(&cf, keys).ok().flatten();
+                return Some((snapshot, keys.unwrap_or(0)));
+            }
+            pins.release(snapshot);
         }
     }
 
