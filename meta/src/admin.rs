@@ -190,6 +190,14 @@ impl AdminState {
         }
     }
 
+    /// Whether this metad leads the namespace group, or where to ask instead.
+    fn leading_namespace(&self) -> Result<(), tonic::Status> {
+        match self.namespace.lead.get() {
+            Some(_) => Ok(()),
+            None => Err(self.refuse_change(Status::not_leader(None))),
+        }
+    }
+
     /// The sessions of all volumes.
     async fn sessions(&self) -> Result<Vec<pb::SessionRecord>, Status> {
         let mut sessions = Vec::new();

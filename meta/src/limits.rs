@@ -22,6 +22,8 @@ pub const ANSWER_MARGIN: Duration = Duration::from_millis(100);
 pub const LEAVE_WAIT: Duration = Duration::from_millis(1_500);
 /// A command of the leader's own.
 pub const OWN_COMMAND: Duration = Duration::from_secs(5);
+/// Between two looks of a metad that starts at whether it votes.
+pub const VOTES_LOOK: Duration = Duration::from_millis(50);
 /// Between two looks of a new leader at what is unfinished.
 pub const UNFINISHED_PAUSE: Duration = Duration::from_millis(50);
 /// One chunk update or listing of a leader.

@@ -266,6 +266,8 @@ impl Metad {
         let metads = config.peers.iter().map(|peer| peer.address.clone()).collect();
         let admin = self.runtime.admin.clone();
         let stop = self.runtime.stop.clone();
+        let (cluster, namespace) = (self.cluster.group.clone(), self.namespace.group.clone());
+        let own = config.node;
         self.runtime.tasks.spawn(async move {
             let config = MembershipConfig { metads, request };
             let report = move || Report {
@@ -287,9 +289,16 @@ impl Metad {
                     return;
                 }
             };
-            admin.set_ready(true);
+            let ready = async {
+                while !(votes(&cluster.status(), own) && votes(&namespace.status(), own)) {
+                    tokio::time::sleep(limits::VOTES_LOOK).await;
+                }
+                admin.set_ready(true);
+                std::future::pending::<()>().await;
+            };
             tokio::select! {
                 () = stop.cancelled() => {}
+                () = ready => {}
                 status = membership.refused() => {
                     tracing::error!(%status, "another process runs under this node id");
                     stop.cancel();
@@ -298,6 +307,13 @@ impl Metad {
             // No goodbye: the data of a group is its own, and its members notice by themselves.
         });
     }
+}
+
+/// Whether a group counts on this node, and on no earlier replica of it: with an empty folder it is let in again
+/// first, and until then nobody else should be stopped.
+fn votes(group: &pb::GroupStatus, node: u32) -> bool {
+    let mut own = group.members.iter().filter(|member| member.node == node);
+    own.next().is_some_and(|member| member.voter) && own.next().is_none()
 }
 
 /// What this metad encrypts of the connections that it makes, and its own certificate.

@@ -160,7 +160,10 @@ impl Guarded {
             return work.await;
         }
         // Where it would be done, it is recorded.
-        state.leading()?;
+        match call {
+            "set_quota" | "remove_quota" => state.leading_namespace()?,
+            _ => drop(state.leading()?),
+        }
         let unwritten = |error: std::io::Error| {
             tracing::error!(%error, call, "the audit log cannot be written");
             format!("the audit log of this metad cannot be written ({error})")

@@ -157,11 +157,14 @@ impl Cluster {
     }
 
     /// What the disk of a node that does not run says of its target.
-    pub(crate) fn target_on_disk(&self, n: usize) -> TargetMeta {
+    pub(crate) async fn target_on_disk(&self, n: usize) -> TargetMeta {
         assert!(self.nodes[n].is_none());
         let path = &self.config(n).disks[0].path;
         let engine = Engine::open(path, EngineOptions::default()).unwrap();
-        engine.targets().pop().expect("a target")
+        let target = engine.targets().pop().expect("a target");
+        // The node opens the disk next, so nothing may hold it any more.
+        engine.shutdown().await;
+        target
     }
 
     /// A new disk in the place of the old one, of a node that does not run.

@@ -309,9 +309,9 @@ async fn what_a_target_takes_part_in_is_on_its_disk_before() {
         for (_, place) in &others {
             cluster.kill(*place).await;
         }
-        let left = cluster.target_on_disk(away);
+        let left = cluster.target_on_disk(away).await;
         for (target, place) in &others {
-            let meta = cluster.target_on_disk(*place);
+            let meta = cluster.target_on_disk(*place).await;
             assert_eq!(meta.id.0, *target);
             assert!(meta.served_under.0 >= chain.version, "{meta:?} acknowledged under {chain:?}");
             assert!(
