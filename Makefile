@@ -11,6 +11,9 @@ test:
 	@command -v chromium >/dev/null || { \
 		echo "SKIPPED: no chromium here: the status page is not looked at with a browser" >&2; \
 		export FF2_TEST_ALLOW_SKIP=$${FF2_TEST_ALLOW_SKIP:-chromium}; }; \
+	[ -d /sys/fs/cgroup/blkio ] || { \
+		echo "SKIPPED: no control groups of the first version for disks here: a slow disk is not tried" >&2; \
+		export FF2_TEST_ALLOW_SKIP=$${FF2_TEST_ALLOW_SKIP:+$$FF2_TEST_ALLOW_SKIP,}blkio; }; \
 	echo "cargo xtask check"; cargo xtask check
 
 # The table of docs/BENCHMARKS.md, made on a cluster that comes and goes.
