@@ -266,6 +266,19 @@ impl Cluster {
         self.json(&["fsck"])?["chunks"].as_u64().context("fsck counts chunks")
     }
 
+    /// The end of a load: every acknowledged byte is there on a fresh mount, and no append waited longer than
+    /// `pause_max`.
+    pub fn ensure_kept(&self, load: load::Load, pause_max: Duration) -> Result<()> {
+        let writers = load.stop()?;
+        self.remount()?;
+        for writer in &writers {
+            writer.check()?;
+            println!("{} records, the longest pause {:?}", writer.records, writer.pause_max);
+            ensure!(writer.pause_max < pause_max, "{writer:?} waited too long");
+        }
+        Ok(())
+    }
+
     /// Mounts once more, beside [`Cluster::mount`].
     pub fn mount_beside(&self, name: &str) -> Result<PathBuf> {
         let path = self.folder.path().join(name);
