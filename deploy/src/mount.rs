@@ -44,6 +44,12 @@ pub(crate) async fn mount(around: &Surroundings, args: &MountArgs) -> Result<()>
     let (mut file, _lock) = folder.load_locked()?;
     let path = resolve(&args.path)?;
     let name = enter(folder, &mut file, &path)?;
+    if let Some(ending) = process::running(folder, name)
+        && state(&path) == MountState::Free
+    {
+        // Somebody unmounted it: it writes back, and ends.
+        process::wait_end(ending, END_PATIENCE).await;
+    }
     let runs = process::running(folder, name).is_some();
     if runs {
         up::wait_ready(folder, name).await?;

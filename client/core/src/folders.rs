@@ -7,18 +7,24 @@
 //!
 //! Who looks up one name after the other will look up the next: then whole pages of the folder are asked for
 //! ahead, as long as enough of what came before was used.
+//!
+//! Of a folder of which all names are known, those for which there is no room leave a digest: a name without
+//! one is not there, so new files of a very large directory are still made without asking.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ff2_proto::{
     InodeId,
     pb::{self, FileKind},
 };
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Folders that are known; all are forgotten for a new one beyond.
 const FOLDERS_MAX: usize = 4_096;
-/// Names of all folders together, likewise.
+/// Names of all folders together; beyond they become digests.
 const NAMES_MAX: usize = 262_144;
+/// Digests of all folders together, of 8 bytes; beyond all folders are forgotten.
+const DIGESTS_MAX: usize = 4_194_304;
 /// Attributes of files: some megabytes.
 const ATTRS_MAX: usize = 65_536;
 /// Names that are looked up before any is asked for ahead.
@@ -30,6 +36,7 @@ const AHEAD_USED: u32 = 4;
 pub struct Folders {
     known: BTreeMap<InodeId, Folder>,
     names: usize,
+    digests: usize,
     /// Of what is no folder.
     attrs: BTreeMap<InodeId, pb::Attr>,
 }
@@ -37,9 +44,11 @@ pub struct Folders {
 #[derive(Debug)]
 struct Folder {
     attr: pb::Attr,
-    /// Names that are not listed are not there.
+    /// Names that are not listed, and have no digest, are not there.
     is_complete: bool,
     names: BTreeMap<Vec<u8>, Name>,
+    /// Of names that were there when they were too many. Two names may have the same one, so none is taken away.
+    digests: BTreeSet<u64>,
     ahead: Ahead,
 }
 
@@ -86,7 +95,15 @@ impl Folders {
     pub fn name(&self, folder: InodeId, name: &[u8]) -> Option<Name> {
         let folder = self.known.get(&folder)?;
         let named = folder.names.get(name).copied();
-        named.or(folder.is_complete.then_some(Name::Absent))
+        named.or_else(|| folder.is_surely_absent(name).then_some(Name::Absent))
+    }
+
+    /// Whether it is known that nothing is in a folder.
+    pub fn is_empty(&self, folder: InodeId) -> bool {
+        let is_empty = |folder: &Folder| {
+            folder.is_complete && folder.names.is_empty() && folder.digests.is_empty()
+        };
+        self.known.get(&folder).is_some_and(is_empty)
     }
 
     /// The namespace said this, with a callback. An older answer changes nothing.
@@ -103,6 +120,7 @@ impl Folders {
             Some(folder) if folder.attr.version >= attr.version => {}
             Some(folder) => {
                 self.names -= folder.names.len();
+                self.digests -= folder.digests.len();
                 *folder = Folder::new(*attr);
             }
             None => self.add(*attr, false),
@@ -117,6 +135,7 @@ impl Folders {
 
     /// This client changed the folder, which is so now; and names of it, if it was that.
     pub fn changed(&mut self, attr: &pb::Attr, names: &[(&[u8], Name)]) {
+        self.make_room();
         let Some(folder) = self.known.get_mut(&InodeId(attr.inode)) else { return };
         if folder.attr.version + 1 != attr.version {
             return self.learn(attr);
@@ -169,7 +188,12 @@ impl Folders {
         ahead.after = page.last;
         ahead.named = ahead.named.saturating_add(u32::try_from(page.names).unwrap_or(u32::MAX));
         ahead.is_over = page.is_end;
-        folder.is_complete |= page.is_end && is_whole;
+        if page.is_end && is_whole && !folder.is_complete {
+            folder.is_complete = true;
+            self.names -= folder.names.len();
+            folder.names.retain(|_, is| *is != Name::Absent);
+            self.names += folder.names.len();
+        }
     }
 
     /// The page that was asked for ahead came, or (`failed`) did not.
@@ -186,6 +210,7 @@ impl Folders {
         self.attrs.remove(&folder);
         if let Some(folder) = self.known.remove(&folder) {
             self.names -= folder.names.len();
+            self.digests -= folder.digests.len();
         }
     }
 
@@ -199,7 +224,12 @@ impl Folders {
     }
 
     fn make_room(&mut self) {
-        if self.known.len() >= FOLDERS_MAX || self.names >= NAMES_MAX {
+        if self.names >= NAMES_MAX {
+            self.known.values_mut().for_each(Folder::condense);
+            self.names = 0;
+            self.digests = self.known.values().map(|folder| folder.digests.len()).sum();
+        }
+        if self.known.len() >= FOLDERS_MAX || self.digests >= DIGESTS_MAX {
             self.forget_all();
         }
     }
@@ -207,11 +237,30 @@ impl Folders {
 
 impl Folder {
     fn new(attr: pb::Attr) -> Self {
-        Self { attr, is_complete: false, names: BTreeMap::new(), ahead: Ahead::default() }
+        Self {
+            attr,
+            is_complete: false,
+            names: BTreeMap::new(),
+            digests: BTreeSet::new(),
+            ahead: Ahead::default(),
+        }
+    }
+
+    fn is_surely_absent(&self, name: &[u8]) -> bool {
+        self.is_complete && (self.digests.is_empty() || !self.digests.contains(&xxh3_64(name)))
+    }
+
+    /// Forgets its names, but for which are not there.
+    fn condense(&mut self) {
+        let names = std::mem::take(&mut self.names);
+        if self.is_complete {
+            let there = names.iter().filter(|(_, is)| **is != Name::Absent);
+            self.digests.extend(there.map(|(name, _)| xxh3_64(name)));
+        }
     }
 
     fn know(&mut self, names: &mut usize, name: &[u8], is: Name) {
-        if self.is_complete && is == Name::Absent {
+        if is == Name::Absent && self.is_surely_absent(name) {
             *names -= usize::from(self.names.remove(name).is_some());
         } else {
             *names += usize::from(self.names.insert(name.to_vec(), is).is_none());
@@ -245,6 +294,43 @@ mod tests {
         assert_eq!((folders.name(FOLDER, b"a"), folders.names), (Some(Name::Absent), 0));
         folders.learn(&attr(2));
         assert_eq!(folders.name(FOLDER, b"b"), Some(Name::Absent), "an older answer");
+    }
+
+    #[test]
+    fn a_folder_is_known_to_be_empty_when_all_its_names_went() {
+        let mut folders = Folders::default();
+        folders.learn(&attr(1));
+        assert!(!folders.is_empty(FOLDER), "nobody listed it");
+        folders.learn_name(FOLDER, 1, b"gone", Name::Absent);
+        folders.learn_name(FOLDER, 1, b"a", file(9));
+        folders.page(FOLDER, page(1, 0, 1, true));
+        assert!(!folders.is_empty(FOLDER));
+        folders.changed(&attr(2), &[(b"a", Name::Absent)]);
+        assert!(folders.is_empty(FOLDER));
+    }
+
+    #[test]
+    fn of_names_for_which_there_is_no_room_it_is_known_which_are_not_there() {
+        let mut folders = Folders::default();
+        folders.made(&attr(1));
+        let other = InodeId(8);
+        folders.learn(&pb::Attr { inode: other.0, ..attr(1) });
+        folders.learn_name(other, 1, b"x", Name::Absent);
+        let name = |number: u64| number.to_string().into_bytes();
+        let many = NAMES_MAX as u64 + 10;
+        for number in 1..=many {
+            folders.changed(&attr(number + 1), &[(&name(number), file(100 + number))]);
+        }
+        assert_eq!((folders.names, folders.digests), (11, NAMES_MAX - 1));
+        assert_eq!(folders.name(FOLDER, &name(1)), None, "it may be there");
+        assert_eq!(folders.name(FOLDER, &name(many)), Some(file(100 + many)));
+        assert_eq!(folders.name(FOLDER, &name(many + 1)), Some(Name::Absent));
+        assert_eq!(folders.name(other, b"x"), None, "not all names of that one were known");
+        folders.changed(&attr(many + 2), &[(&name(1), Name::Absent)]);
+        assert_eq!(folders.name(FOLDER, &name(1)), Some(Name::Absent));
+        assert!(!folders.is_empty(FOLDER));
+        folders.forget(FOLDER);
+        assert_eq!((folders.names, folders.digests), (0, 0));
     }
 
     #[test]

@@ -78,11 +78,18 @@ pub fn made(
     Some((child, parent))
 }
 
-/// A folder's attributes after a name of something else than a folder was taken away.
-pub fn removed(cred: &pb::Credentials, parent: &pb::Attr, at_ns: i64) -> Option<pb::Attr> {
+/// A folder's attributes after a name was taken away: of an empty folder (`directory`), or something else.
+pub fn removed(
+    cred: &pb::Credentials,
+    parent: &pb::Attr,
+    directory: bool,
+    at_ns: i64,
+) -> Option<pb::Attr> {
     let is_sticky = parent.mode & STICKY != 0;
     let may = may_change_names(cred, parent) && (!is_sticky || is_owner(cred, parent));
-    may.then(|| names_changed(parent, at_ns))
+    let mut after = names_changed(parent, at_ns);
+    after.nlink = after.nlink.checked_sub(u32::from(directory))?;
+    may.then_some(after)
 }
 
 /// chmod, chown and utimens of what is the caller's own, or by root.

@@ -108,6 +108,11 @@ impl Shared {
             }
             (Op::Unlink(op), Some(parent), _) => {
                 state.folders.changed(&parent, &[(&op.name, Name::Absent)]);
+                concerns.iter().for_each(|(inode, attr)| {
+                    if attr.is_none() {
+                        state.folders.forget(*inode);
+                    }
+                });
             }
             (Op::SetAttr(_), ..) => {
                 reply.attr.iter().for_each(|attr| state.folders.changed(attr, &[]));
@@ -225,19 +230,23 @@ impl Shared {
         op: &pb::UnlinkOp,
         at_ns: i64,
     ) -> Option<Foreseen> {
-        if op.directory {
-            return None;
-        }
         let parent = self.sole_folder(state, op.parent)?;
         let name = state.folders.name(InodeId(op.parent), &op.name)?;
         let Name::Is { inode, kind } = name else { return None };
-        // Else another client may be alone with it, and wait for this one in the same way.
-        if !self.coherence.holds(inode)
-            || matches!(kind, FileKind::Directory | FileKind::KindUnknown)
-        {
+        let may = match kind {
+            FileKind::KindUnknown => false,
+            FileKind::Directory => {
+                op.directory
+                    && self.sole_folder(state, inode.0).is_some()
+                    && state.folders.is_empty(inode)
+            }
+            // Else another client may be alone with it, and wait for this one in the same way.
+            _ => !op.directory && self.coherence.holds(inode),
+        };
+        if !may {
             return None;
         }
-        let parent = foresee::removed(cred, &parent, at_ns)?;
+        let parent = foresee::removed(cred, &parent, op.directory, at_ns)?;
         let reply = pb::NsReply { parent_attr: Some(parent), ..Default::default() };
         let concerns = vec![(InodeId(op.parent), Some(parent)), (inode, None)];
         let takes = (Place::of(&parent), Need::default());

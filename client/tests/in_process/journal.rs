@@ -91,6 +91,42 @@ async fn what_others_look_at_is_with_the_namespace_before() {
 }
 
 #[tokio::test]
+async fn a_folder_that_is_known_to_be_empty_is_removed_behind() {
+    let fake = Fake::start().await;
+    let (client, other) = (coherent(&fake).await, coherent(&fake).await);
+    let folder = own_folder(&fake, &client, b"d").await;
+    let me = client.me();
+    for (name, files) in [(b"new", 0), (b"old", 5_u32)] {
+        let made = me.make_node(folder, name, NodeKind::Directory, 0o755).await.unwrap();
+        for number in 0..files {
+            put(&me, InodeId(made.inode), format!("{number}").as_bytes(), b"x").await;
+        }
+    }
+    client.sync_names().await.unwrap();
+    let refused = me.unlink(folder, b"old", true).await.unwrap_err();
+    assert_eq!(refused.code, Code::NotEmpty);
+    let old = InodeId(me.find(folder, b"old").await.unwrap().unwrap().inode);
+    // The first change since is asked for, and this client is alone with the folder from then on.
+    put(&me, old, b"again", b"").await;
+    client.sync_names().await.unwrap();
+    fake.state.silent.store(true, SeqCst);
+    me.unlink(old, b"again", false).await.unwrap();
+    for number in 0..5 {
+        me.unlink(old, format!("{number}").as_bytes(), false).await.unwrap();
+    }
+    me.unlink(folder, b"old", true).await.unwrap();
+    me.unlink(folder, b"new", true).await.unwrap();
+    assert_eq!(me.find(folder, b"old").await.unwrap(), None);
+    fake.state.silent.store(false, SeqCst);
+    client.sync_names().await.unwrap();
+    let at_other = other.me();
+    let (entries, _) = at_other.read_dir_page(folder, 0, 100, true).await.unwrap();
+    assert!(entries.is_empty(), "{entries:?}");
+    assert_eq!(at_other.get_attr(folder).await.unwrap().nlink, 2);
+    assert_eq!(client.lost_changes() + other.lost_changes(), 0);
+}
+
+#[tokio::test]
 async fn what_is_synced_is_with_the_namespace() {
     let fake = Fake::start().await;
     let client = coherent(&fake).await;

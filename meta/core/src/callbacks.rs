@@ -295,7 +295,8 @@ impl Callbacks {
     }
 
     /// Makes the promises for what an answer shows, as far as they can be made. `changed`: it is the answer
-    /// to a change by the session, which may be alone with it.
+    /// to a change by the session, which may be alone with it. Who is alone with a folder, having changed it,
+    /// may also be alone with what it finds there: it will likely change that next.
     pub fn promise_shown(
         &mut self,
         now: Millis,
@@ -305,10 +306,11 @@ impl Callbacks {
         changed: bool,
     ) -> Vec<pb::Callback> {
         let mut promised = Vec::new();
-        for &Shown { inode, version, anew } in shown {
+        for &Shown { inode, version, anew, within } in shown {
             let may = anew || self.holds(session, inode);
             let is_promised = may && self.promise(now, session, inode, since);
-            let sole = changed && self.make_sole(session, inode);
+            let is_own = changed || self.soles.get(&within) == Some(&session);
+            let sole = is_own && (changed || is_promised) && self.make_sole(session, inode);
             if is_promised || sole {
                 promised.push(pb::Callback { inode, version, sole });
             }

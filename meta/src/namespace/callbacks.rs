@@ -260,8 +260,10 @@ impl Position {
         reply: &mut pb::NsReply,
     ) {
         let now = self.lead.term.now_ms();
+        let shown = cacheable.shown(reply);
+        reply.within = 0;
         let promised = self.lead.callbacks.on(self.volume, |callbacks| {
-            callbacks.promise_shown(now, session, self.since, &cacheable.shown(reply), changed)
+            callbacks.promise_shown(now, session, self.since, &shown, changed)
         });
         reply.callbacks = promised.unwrap_or_default();
         if !reply.callbacks.is_empty() {

@@ -7,6 +7,7 @@ use crate::namespace::Shown;
 const LIMITS: CallbackLimits =
     CallbackLimits { lease_ms: 1_000, held_max: 10, owed_max: 8, contended_ms: 50 };
 const DIR: u64 = 5;
+const NOWHERE: u64 = u64::MAX;
 
 fn enrolled(sessions: &[u64]) -> Callbacks {
     tests::enrolled_within(LIMITS, sessions)
@@ -22,8 +23,22 @@ fn answered(
     changed: bool,
 ) -> Option<bool> {
     let since = callbacks.position();
-    let shown = [Shown { inode, version: 1, anew: true }];
+    let shown = [Shown { inode, version: 1, anew: true, within: NOWHERE }];
     let promised = callbacks.promise_shown(now, session, since, &shown, changed);
+    promised.first().map(|callback| callback.sole)
+}
+
+/// The answer to a question shows an inode in a folder.
+fn found(
+    callbacks: &mut Callbacks,
+    now: Millis,
+    session: u64,
+    folder: u64,
+    inode: u64,
+) -> Option<bool> {
+    let since = callbacks.position();
+    let shown = [Shown { inode, version: 1, anew: true, within: folder }];
+    let promised = callbacks.promise_shown(now, session, since, &shown, false);
     promised.first().map(|callback| callback.sole)
 }
 
@@ -36,6 +51,20 @@ fn who_changes_what_nobody_else_caches_is_alone_with_it() {
     let mut callbacks = enrolled(&[1, 2]);
     assert_eq!(answered(&mut callbacks, 0, 2, DIR, false), Some(false));
     assert_eq!(answered(&mut callbacks, 0, 1, DIR, true), Some(false), "another caches it");
+}
+
+#[test]
+fn who_is_alone_with_a_folder_is_alone_with_what_it_finds_there() {
+    let mut callbacks = enrolled(&[1, 2]);
+    assert_eq!(found(&mut callbacks, 0, 1, DIR, 6), Some(false), "it has changed nothing");
+    assert_eq!(answered(&mut callbacks, 0, 1, DIR, true), Some(true));
+    assert_eq!(found(&mut callbacks, 0, 1, DIR, 6), Some(true));
+    assert_eq!(found(&mut callbacks, 0, 1, DIR + 9, 7), Some(false), "in another folder");
+    assert_eq!(found(&mut callbacks, 0, 2, NOWHERE, 8), Some(false));
+    assert_eq!(found(&mut callbacks, 0, 1, DIR, 8), Some(false), "another caches it");
+    let look = callbacks.look(0, 2, &[6]).expect("it may have changed it");
+    callbacks.end(look);
+    assert_eq!(found(&mut callbacks, 0, 1, DIR, 6), None, "for a while nobody is");
 }
 
 #[test]
@@ -109,6 +138,7 @@ struct World {
     looks: Vec<(u64, Change)>,
     seen: u64,
     ahead: u64,
+    found: u64,
 }
 
 impl World {
@@ -203,12 +233,17 @@ impl World {
         for (other, mount) in others.filter(|(_, mount)| now < mount.lease_until) {
             assert_eq!(mount.ahead.get(&inode), None, "mount {other} knows more of {inode}");
         }
+        // All others lie in the first one.
+        let is_alone = self.mounts[at].soles.contains(&0);
+        if is_alone && found(&mut self.callbacks, now, session, 0, inode) == Some(true) {
+            self.found += u64::from(self.mounts[at].soles.insert(inode));
+        }
     }
 }
 
 #[test]
 fn nobody_is_answered_less_than_others_were_told() {
-    let (mut seen, mut ahead) = (0, 0);
+    let (mut seen, mut ahead, mut found) = (0, 0, 0);
     for seed in 1_u64..200 {
         let mut world = World {
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
@@ -219,12 +254,15 @@ fn nobody_is_answered_less_than_others_were_told() {
             looks: Vec::new(),
             seen: 0,
             ahead: 0,
+            found: 0,
         };
         for _ in 0..2_000 {
             world.step();
         }
         seen += world.seen;
         ahead += world.ahead;
+        found += world.found;
     }
     assert!(seen > 10_000 && ahead > 5_000, "{seen} looks, {ahead} changes ahead");
+    assert!(found > 500, "{found} that were alone with what they found");
 }

@@ -38,7 +38,7 @@ pub(super) fn read_dir(
         };
         entries.push(pb::Entry { name, cookie, attr: Some(attr(kv, &entry, plus)?) });
     }
-    Ok(pb::NsReply { attr: Some(dir.attr), entries, end, ..Default::default() })
+    Ok(pb::NsReply { attr: Some(dir.attr), within: dir.parent, entries, end, ..Default::default() })
 }
 
 fn attr(kv: &dyn KvRead, entry: &pb::DentryRecord, plus: bool) -> Result<pb::Attr, Status> {

@@ -22,6 +22,8 @@ pub struct Shown {
     pub version: u64,
     /// A session that does not cache it yet may begin to.
     pub anew: bool,
+    /// The folder in which it was found; 0: it was not looked for in one.
+    pub within: u64,
 }
 
 pub fn cacheable(request: &pb::NsRequest) -> Cacheable {
@@ -55,11 +57,19 @@ impl Cacheable {
         if self == Self::Nothing {
             return Vec::new();
         }
-        let show = |attr: &pb::Attr, anew| Shown { inode: attr.inode, version: attr.version, anew };
+        let show = |attr: &pb::Attr, anew, within| Shown {
+            inode: attr.inode,
+            version: attr.version,
+            anew,
+            within,
+        };
+        let inode = |attr: &Option<pb::Attr>| attr.map_or(0, |attr| attr.inode);
+        let above = if reply.within == 0 { inode(&reply.parent_attr) } else { reply.within };
+        let listed = inode(&reply.attr);
         let entries = reply.entries.iter().filter_map(|entry| entry.attr.as_ref());
-        let full = entries.filter(|attr| attr.version > 0).map(|attr| show(attr, true));
-        let parent = reply.parent_attr.iter().map(|attr| show(attr, self == Self::All));
-        let own = reply.attr.iter().map(|attr| show(attr, self != Self::Changed));
+        let full = entries.filter(|attr| attr.version > 0).map(|attr| show(attr, true, listed));
+        let parent = reply.parent_attr.iter().map(|attr| show(attr, self == Self::All, 0));
+        let own = reply.attr.iter().map(|attr| show(attr, self != Self::Changed, above));
         parent.chain(own).chain(full).collect()
     }
 }
