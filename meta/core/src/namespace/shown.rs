@@ -2,6 +2,8 @@
 
 use ff2_proto::pb::{self, ns_request::Op};
 
+use super::trash;
+
 /// What the answer of an operation lets its session cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cacheable {
@@ -56,10 +58,13 @@ impl Cacheable {
             return Vec::new();
         }
         let show = |attr: &pb::Attr, anew| Shown { inode: attr.inode, version: attr.version, anew };
+        // The trash changes with every removal, and is never cached.
+        let is_stored = |attr: &&pb::Attr| !trash::folder::is_folder(attr.inode);
         let entries = reply.entries.iter().filter_map(|entry| entry.attr.as_ref());
         let full = entries.filter(|attr| attr.version > 0).map(|attr| show(attr, true));
-        let parent = reply.parent_attr.iter().map(|attr| show(attr, self == Self::All));
-        let own = reply.attr.iter().map(|attr| show(attr, self != Self::Changed));
+        let parent =
+            reply.parent_attr.iter().filter(is_stored).map(|attr| show(attr, self == Self::All));
+        let own = reply.attr.iter().filter(is_stored).map(|attr| show(attr, self != Self::Changed));
         parent.chain(own).chain(full).collect()
     }
 }
