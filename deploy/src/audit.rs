@@ -167,7 +167,8 @@ fn row(action: &Value) -> Vec<String> {
     ]
 }
 
-fn ago(text: &str) -> Result<Duration, String> {
+/// A time as people write it: `90`, `90m`, `12h`, `7d`.
+pub(crate) fn ago(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "" | "s" => 1,

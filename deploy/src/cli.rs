@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     audit, backup, bench, chain, cluster::Folder, completion, config, connect::Access, demo, down,
     dump, folder, fs, fsck, kill, metad, mount, node, output::Output, ps, quota, rebalance,
-    restart, restore, scrub, security, session, status, table, target, up, user, volume, why,
+    restart, restore, scrub, security, session, status, table, target, trash, up, upgrade, user,
+    volume, why,
 };
 
 /// Starts, inspects and exercises an ff2 cluster.
@@ -90,6 +91,12 @@ enum Command {
     /// Quotas: how much there may be in a folder, or of a user or a group.
     #[command(subcommand)]
     Quota(quota::Command),
+    /// The trash: removed files, kept for a while.
+    #[command(subcommand)]
+    Trash(trash::Command),
+    /// The end of an upgrade.
+    #[command(subcommand)]
+    Upgrade(upgrade::Command),
     /// Volumes: what is mounted.
     #[command(subcommand)]
     Volume(volume::Command),
@@ -185,6 +192,8 @@ impl Command {
             Self::Table(command) => table::run(around, &command).await,
             Self::Rebalance(args) => rebalance::run(around, args).await,
             Self::Quota(command) => quota::run(around, &command).await,
+            Self::Trash(command) => trash::run(around, &command).await,
+            Self::Upgrade(command) => upgrade::run(around, command).await,
             Self::Volume(command) => volume::run(around, &command).await,
             Self::Scrub(command) => scrub::run(around, &command).await,
             Self::Fsck(args) => fsck::run(around, args).await,
@@ -283,6 +292,13 @@ mod tests {
             "quota get --group 100 --volume data",
             "quota list --json",
             "quota remove /a",
+            "trash set --keep 7d",
+            "trash show --json",
+            "trash list /a --volume data",
+            "trash restore 7 --to /b/c",
+            "trash restore --under /a",
+            "trash empty --older-than 12h",
+            "upgrade finish",
             "scrub start --wait",
             "scrub status",
             "fsck --repair",

@@ -167,6 +167,11 @@ impl Admin {
         remove_quota(RemoveQuotaRequest) -> RemoveQuotaReply;
         list_quotas(ListQuotasRequest) -> ListQuotasReply;
         read_backup(ReadBackupRequest) -> ReadBackupReply;
+        set_trash(SetTrashRequest) -> SetTrashReply;
+        list_trash(ListTrashRequest) -> ListTrashReply;
+        restore_trash(RestoreTrashRequest) -> RestoreTrashReply;
+        empty_trash(EmptyTrashRequest) -> EmptyTrashReply;
+        finish_upgrade(FinishUpgradeRequest) -> FinishUpgradeReply;
     }
 
     pub(crate) fn patience(self, patience: Duration) -> Self {

@@ -12,7 +12,7 @@ use crate::{
     mount,
     output::Progress,
     process::{self, Stopped},
-    up,
+    up, upgrade,
 };
 
 /// From all that takes part to a status without problems: a heartbeat, and an election.
@@ -30,12 +30,17 @@ pub(crate) struct Args {
     /// each when nothing uses it.
     #[arg(long, conflicts_with = "process")]
     rolling: bool,
+    /// Of --rolling: the old programs can be put back afterwards, until `upgrade finish`.
+    #[arg(long, requires = "rolling")]
+    no_finish: bool,
 }
 
 pub(crate) async fn run(around: &Surroundings, args: &Args) -> Result<()> {
     let (file, _lock) = around.folder.load_locked()?;
     let progress = around.output.progress();
-    let Some(name) = args.process else { return rolling(around, &file, &progress).await };
+    let Some(name) = args.process else {
+        return rolling(around, &file, args.no_finish, &progress).await;
+    };
     let how = one(around, &file, name, &progress).await?;
     progress.finish();
     let value = json!({ "restarted": name.to_string(), "stop": format!("{how:?}") });
@@ -61,7 +66,12 @@ async fn one(
 }
 
 /// Stops if anything is wrong before or after one of them: a second server down might be the last replica.
-async fn rolling(around: &Surroundings, file: &ClusterFile, progress: &Progress) -> Result<()> {
+async fn rolling(
+    around: &Surroundings,
+    file: &ClusterFile,
+    no_finish: bool,
+    progress: &Progress,
+) -> Result<()> {
     let healthy = is_healthy(around).await?;
     ensure!(healthy, "the cluster is not healthy, so no server is stopped; {SEE_STATUS}");
     // Metads first: they must know what newer storage servers and mounts tell them.
@@ -75,10 +85,32 @@ async fn rolling(around: &Surroundings, file: &ClusterFile, progress: &Progress)
         wait_healthy(around).await.with_context(|| format!("after the restart of {name}"))?;
         progress.done(&format!("restarted {name} ({} of {all})", done + 1));
     }
+    let level = if no_finish { None } else { Some(end_upgrade(around).await?) };
     progress.finish();
     let names: Vec<String> = servers.iter().map(ToString::to_string).collect();
-    let told = || format!("restarted {all} servers, one after the other");
-    around.output.print(&json!({ "restarted": names }), told)
+    let told = || match level {
+        Some(level) => {
+            format!("restarted {all} servers, one after the other; the cluster is at level {level}")
+        }
+        None => format!("restarted {all} servers, one after the other"),
+    };
+    around.output.print(&json!({ "restarted": names, "level": level }), told)
+}
+
+/// The new leader has heard nobody yet at first.
+async fn end_upgrade(around: &Surroundings) -> Result<u32> {
+    let since = Instant::now();
+    loop {
+        match upgrade::finish(&around.access.connect()?).await {
+            Ok(reply) => return Ok(reply.level),
+            Err(error) if since.elapsed() > HEALTHY_WITHIN => {
+                return Err(
+                    error.context("all servers were restarted, and the upgrade is not finished")
+                );
+            }
+            Err(_) => tokio::time::sleep(POLL).await,
+        }
+    }
 }
 
 async fn wait_healthy(around: &Surroundings) -> Result<()> {

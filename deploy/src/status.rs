@@ -51,6 +51,9 @@ fn value(status: &pb::ClusterStatusReply) -> Value {
         "cluster_id": status.cluster_id,
         "healthy": status.healthy,
         "problems": status.problems,
+        "level": status.routing.as_ref().map_or(0, |routing| routing.level),
+        "level_known": status.level_known,
+        "upgrade": status.upgrade,
         "routing_version": status.routing.as_ref().map_or(0, |routing| routing.version),
         "groups": status.groups.iter().map(show::group).collect::<Vec<_>>(),
         "nodes": nodes.collect::<Vec<_>>(),
@@ -76,6 +79,9 @@ fn people(status: pb::ClusterStatusReply) -> String {
     };
     for problem in &status.problems {
         let _ = writeln!(text, "  - {problem}");
+    }
+    if !status.upgrade.is_empty() {
+        let _ = writeln!(text, "{}", status.upgrade);
     }
     if let Some(space) = &status.statfs {
         let _ = writeln!(
@@ -134,7 +140,7 @@ fn groups(groups: &[pb::GroupStatus]) -> String {
 
 fn nodes(picture: &Picture) -> String {
     let rows = picture.nodes.values().map(|node| {
-        let load = picture.loads.get(&node.id).copied().unwrap_or_default();
+        let load = picture.loads.get(&node.id).cloned().unwrap_or_default();
         let rate = |bytes: u64| match bytes {
             0 => "-".to_owned(),
             bytes => format!("{}/s", ByteSize(bytes)),

@@ -1,10 +1,10 @@
 //! The handshake: both sides prove that they know the key before anything else is believed.
 //!
 //! ```text
-//! client -> Hello     { protocol, cluster, nonce, daemon or claims, lane }
+//! client -> Hello     { protocols, cluster, nonce, daemon or claims, lane }
 //! server -> Challenge { nonce, HMAC(key, "server" ++ server nonce ++ hello bytes) }
 //! client -> Proof     { HMAC(key, "client" ++ server nonce ++ hello bytes) }
-//! server -> Welcome   { credit, requests }            or at any time Refused { status }
+//! server -> Welcome   { protocol, credit, requests }            or at any time Refused { status }
 //! ```
 //! Inside a TLS connection the proofs also cover a secret of that connection ([`crate::tls`]).
 //!
@@ -12,12 +12,13 @@
 //! computes anew from the claims. The server bounds the size and the time of all this.
 
 use bytes::Bytes;
-use ff2_proto::{Code, PROTOCOL_VERSION, Status, pb, status};
+use ff2_proto::{Code, Status, pb, status};
 use prost::Message;
 
 use crate::{
     auth::{ClusterKey, Purpose, Role, Secret, check_claims, mac, now_s, random, same},
     frame::{FrameError, Header, Kind, Limits, encode_message},
+    level::protocols,
     peers::Identity,
     routing::RoutingCache,
     rpc::Peer,
@@ -44,6 +45,9 @@ pub(crate) struct Hello {
     /// nobody in between can make the client share its memory with him.
     #[prost(string, tag = "7")]
     pub(crate) local_name: String,
+    /// The highest version that the client speaks; 0: `protocol` is the only one.
+    #[prost(uint32, tag = "8")]
+    pub(crate) protocol_max: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -74,6 +78,9 @@ pub(crate) struct Welcome {
     /// Slabs of its memory that the client may share on this connection.
     #[prost(uint32, tag = "4")]
     pub(crate) shared_slabs: u32,
+    /// The version that both speak from here on; 0: 1.
+    #[prost(uint32, tag = "5")]
+    pub(crate) protocol: u32,
 }
 
 /// What one side proves that it knows the key by, both in one place.
@@ -101,13 +108,14 @@ pub(crate) async fn join(
         Identity::User(token) => (false, token.encoded_claims().clone(), token.secret()),
     };
     let hello = Hello {
-        protocol: PROTOCOL_VERSION,
+        protocol: protocols()[0],
         cluster_id: cluster_id.into(),
         nonce: Bytes::copy_from_slice(&nonce),
         daemon,
         claims,
         bulk: lane == Lane::Bulk,
         local_name: local_name.into(),
+        protocol_max: protocols()[1],
     };
     send(sender, Kind::Hello, &hello).await?;
     let hello = hello.encode_to_vec();
@@ -125,6 +133,7 @@ pub(crate) async fn join(
     }
     send(sender, Kind::Proof, &Proof { proof: Bytes::copy_from_slice(&ours) }).await?;
     let welcome: Welcome = expect(receiver, Kind::Welcome).await?;
+    common([welcome.protocol.max(1); 2], protocols())?;
     // A server shares nothing.
     receiver.open(Limits::AUTHENTICATED, 0);
     sender.may_share(welcome.shared_slabs);
@@ -166,7 +175,7 @@ impl Gate<'_> {
         sender: &mut Sender,
         receiver: &mut Receiver,
     ) -> Result<(Peer, Lane), LinkError> {
-        let (hello, raw) = self.hello(receiver).await?;
+        let (hello, protocol, raw) = self.hello(receiver).await?;
         let key = if hello.daemon { *self.key.secret() } else { self.key.token_mac(&hello.claims) };
         let nonce = random().map_err(|error| refusal(Code::Internal, &error.to_string()))?;
         let [ours, theirs] = proofs(&key, &nonce, &raw, self.binding.as_ref());
@@ -182,7 +191,8 @@ impl Gate<'_> {
         let peer = if hello.daemon { Peer::Daemon } else { self.user(hello.claims)? };
         let lane = if hello.bulk { Lane::Bulk } else { Lane::Small };
         let shared_slabs = (self.grant_slabs)(&peer);
-        send(sender, Kind::Welcome, &Welcome { shared_slabs, ..self.welcome.clone() }).await?;
+        send(sender, Kind::Welcome, &Welcome { shared_slabs, protocol, ..self.welcome.clone() })
+            .await?;
         let limits = match peer {
             Peer::Daemon => Limits::AUTHENTICATED,
             Peer::User(_) => Limits::USER,
@@ -191,21 +201,15 @@ impl Gate<'_> {
         Ok((peer, lane))
     }
 
-    async fn hello(&self, receiver: &mut Receiver) -> Result<(Hello, Bytes), LinkError> {
+    async fn hello(&self, receiver: &mut Receiver) -> Result<(Hello, u32, Bytes), LinkError> {
         let head = receiver.head().await?;
         if head.header.kind != Kind::Hello {
             return Err(FrameError::Unexpected(head.header.kind).into());
         }
         let hello = Hello::decode(head.message.clone())
             .map_err(|_| refusal(Code::BadFrame, "the hello is damaged"))?;
-        if hello.protocol != PROTOCOL_VERSION {
-            let detail = format!(
-                "the server speaks protocol {PROTOCOL_VERSION}, the client {}: \
-                 bring both to the same release",
-                hello.protocol
-            );
-            return Err(refusal(Code::BadProtocolVersion, &detail));
-        }
+        let theirs = [hello.protocol, hello.protocol_max.max(hello.protocol)];
+        let protocol = common(protocols(), theirs)?;
         if hello.cluster_id != self.cluster_id {
             let detail = format!(
                 "this server belongs to cluster `{}`, the client to `{}`: check the addresses and \
@@ -226,7 +230,7 @@ impl Gate<'_> {
             return Err(refusal(Code::Unauthenticated, detail));
         }
         nonce_of(&hello.nonce)?;
-        Ok((hello, head.message))
+        Ok((hello, protocol, head.message))
     }
 
     fn user(&self, claims: Bytes) -> Result<Peer, LinkError> {
@@ -244,6 +248,25 @@ impl Gate<'_> {
         }
         Ok(Peer::User(claims.into()))
     }
+}
+
+/// The highest version that both sides speak, of the lowest and the highest of each.
+fn common(server: [u32; 2], client: [u32; 2]) -> Result<u32, LinkError> {
+    let highest = server[1].min(client[1]);
+    if highest >= server[0].max(client[0]) {
+        return Ok(highest);
+    }
+    let older = if server[1] < client[0] { "server's" } else { "client's" };
+    let spoken = |[lowest, highest]: [u32; 2]| match lowest == highest {
+        true => format!("version {lowest}"),
+        false => format!("versions {lowest} to {highest}"),
+    };
+    let detail = format!(
+        "the server speaks {} of the protocol, the client {}: install a newer release on the {older} host",
+        spoken(server),
+        spoken(client)
+    );
+    Err(refusal(Code::BadProtocolVersion, &detail))
 }
 
 fn nonce_of(bytes: &[u8]) -> Result<Secret, LinkError> {

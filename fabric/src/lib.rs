@@ -22,6 +22,7 @@ mod echo;
 pub mod frame;
 mod handshake;
 pub mod leader;
+pub mod level;
 pub mod limits;
 pub mod mem;
 pub mod membership;

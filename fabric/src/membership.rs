@@ -25,7 +25,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use crate::routing::RoutingWatch;
-use crate::{Call, ClusterClient, Peers, clock, leader::LeaderFinder, routing::RoutingCache};
+use crate::{
+    Call, ClusterClient, Peers, clock, leader::LeaderFinder, level, routing::RoutingCache,
+};
 
 /// One round of a join; rounds repeat until the cluster answers.
 const JOIN_ROUND: Duration = Duration::from_secs(5);
@@ -78,6 +80,7 @@ impl Membership {
         if request.incarnation == 0 {
             request.incarnation = crate::leader::backoff::random();
         }
+        request.level = level::known();
         let metads = config.metads;
         let finder =
             LeaderFinder::new(CLUSTER_GROUP, metads.clone(), peers.clone(), routing.clone());

@@ -157,6 +157,8 @@ impl Server {
             requests: REQUESTS_MAX,
             local_name: listener.local_name().into(),
             shared_slabs: 0,
+            // What the hello brings about.
+            protocol: 0,
         };
         let shared = Arc::new(Shared {
             memory: Memory::new(config.pool.clone()),

@@ -12,6 +12,8 @@ mod quotas;
 mod status;
 mod timed;
 mod token;
+mod trash;
+mod upgrade;
 mod why;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
@@ -539,6 +541,42 @@ impl Admin for AdminService {
     ) -> Reply<pb::ListQuotasReply> {
         let reply = self.state.list_quotas(request.into_inner()).await;
         Ok(Response::new(reply.map_err(|status| self.state.refuse(status))?))
+    }
+
+    async fn set_trash(&self, request: Request<pb::SetTrashRequest>) -> Reply<pb::SetTrashReply> {
+        let reply = self.state.set_trash(request.into_inner()).await;
+        Ok(Response::new(reply.map_err(|status| self.state.refuse_change(status))?))
+    }
+
+    async fn list_trash(
+        &self,
+        request: Request<pb::ListTrashRequest>,
+    ) -> Reply<pb::ListTrashReply> {
+        let reply = self.state.list_trash(request.into_inner()).await;
+        Ok(Response::new(reply.map_err(|status| self.state.refuse(status))?))
+    }
+
+    async fn restore_trash(
+        &self,
+        request: Request<pb::RestoreTrashRequest>,
+    ) -> Reply<pb::RestoreTrashReply> {
+        let reply = self.state.restore_trash(request.into_inner()).await;
+        Ok(Response::new(reply.map_err(|status| self.state.refuse_change(status))?))
+    }
+
+    async fn empty_trash(
+        &self,
+        request: Request<pb::EmptyTrashRequest>,
+    ) -> Reply<pb::EmptyTrashReply> {
+        let reply = self.state.empty_trash(request.into_inner()).await;
+        Ok(Response::new(reply.map_err(|status| self.state.refuse_change(status))?))
+    }
+
+    async fn finish_upgrade(
+        &self,
+        _request: Request<pb::FinishUpgradeRequest>,
+    ) -> Reply<pb::FinishUpgradeReply> {
+        Ok(Response::new(self.state.finish_upgrade().await?))
     }
 
     async fn start_scrub(

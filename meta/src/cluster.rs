@@ -18,7 +18,9 @@ use ff2_meta_core::{
     cluster::{ClusterMachine, Heard, JoinTurn, delta},
     namespace::Namespace,
 };
-use ff2_proto::{CLUSTER_GROUP, Code, NodeId, Routing, RoutingVersion, Status, pb, status::check};
+use ff2_proto::{
+    CLUSTER_GROUP, Code, NodeId, Routing, RoutingVersion, Status, level_of, pb, status::check,
+};
 use pb::cluster_command::Fact;
 use prost::Message;
 use tokio_util::sync::CancellationToken;
@@ -43,7 +45,8 @@ pub(crate) struct ClusterGroup {
 impl ClusterGroup {
     /// Logs a fact and answers what it brought about. A refusal of the machine is an error.
     pub(crate) async fn propose(&self, fact: Fact) -> Result<pb::ClusterReply, Status> {
-        let command = pb::ClusterCommand { now_ms: wall_ms(), fact: Some(fact) };
+        let level = self.routing().level;
+        let command = pb::ClusterCommand { now_ms: wall_ms(), fact: Some(fact), level };
         let reply = self.group.propose(Bytes::from(command.encode_to_vec())).await?;
         let reply = pb::ClusterReply::decode(reply)
             .map_err(|error| Status::new(Code::Internal, error.to_string()))?;
@@ -160,6 +163,15 @@ impl ClusterService {
         mut request: pb::JoinRequest,
     ) -> Result<pb::JoinReply, Status> {
         cx.require_daemon()?;
+        let (known, level) = (level_of(request.level), self.cluster.routing().level);
+        if known < level {
+            let detail = format!(
+                "the cluster is at level {level}, and the program at {} knows no more than {known}: install a newer \
+                 release there",
+                request.address
+            );
+            return Err(Status::new(Code::BadProtocolVersion, detail));
+        }
         self.take_turn(cx, &request).await?;
         if request.cluster_id.is_empty() {
             request.cluster_id.clone_from(&self.cluster.cluster_id);

@@ -48,6 +48,20 @@ pub const HOLDS_MAX: usize = 65_536;
 pub const LEFTOVERS_PAGE: u32 = 256;
 /// How soon a quota begins to be counted.
 pub const QUOTAS_ROUND: Duration = Duration::from_millis(500);
+/// How long after its time something in the trash may still be there.
+pub const TRASH_ROUND: Duration = Duration::from_secs(1);
+/// Entries of the trash that go in one command.
+pub const TRASH_STEP: usize = 256;
+/// Steps of one call that empties the trash.
+pub const TRASH_STEPS: usize = 16;
+/// Entries of the trash that a page of a listing looks at.
+pub const TRASH_PAGE: u32 = 512;
+/// What is in the trash goes before its time when less than one part in so many of the disks is free.
+pub const TRASH_FREE_PART: u64 = 10;
+/// Steps of that, before it is looked again how much is free: chunks go a little later than their files.
+pub const TRASH_FREE_STEPS: usize = 4;
+/// How long after such steps it is looked again.
+pub const TRASH_FREE_PAUSE: Duration = Duration::from_secs(5);
 /// Files whose length is asked at the same time.
 pub const RECOVERED_TOGETHER: usize = 16;
 /// How long a grant lets its holder do I/O without asking again.

@@ -23,6 +23,7 @@ mod quotas;
 mod sessions;
 mod space;
 mod stamp;
+mod trash;
 mod truncation;
 
 use std::{
@@ -53,6 +54,7 @@ use leader::NamespaceLead;
 use questions::Questions;
 use space::SpaceCache;
 use stamp::Stamps;
+pub(crate) use trash::now_ns as trash_now_ns;
 
 /// The namespace group with what its leader needs.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ff2_daemon::{
     Expiry, Runtime,
     config::{Encrypt, MetadConfig, SecurityConfig},
@@ -11,6 +11,7 @@ use ff2_fabric::{
     BufPool, ClusterKey, ClusterServer, Identity, NamespaceServer, Peers, PeersConfig, RaftServer,
     Router, RoutingCache, Server, ServerConfig,
     chain::ChainClient,
+    level,
     membership::{Membership, MembershipConfig, Report},
     tls::{self, Certificate, ClientTls, ServerTls},
 };
@@ -98,6 +99,12 @@ impl Metad {
             replace_after: Duration::from_secs(config.replace_after_s),
             cluster_id,
         };
+        let level = cluster.routing().level;
+        ensure!(
+            level <= level::known(),
+            "the cluster of this folder is at level {level}, and this program knows no more than {}: install a newer release",
+            level::known()
+        );
         let group = group_config(&config, NAMESPACE_GROUP, &raft);
         let election_timeout = group.election_timeout();
         let group = Group::<Namespace>::open(group, Namespace::new(), link)
@@ -193,11 +200,17 @@ impl Metad {
     fn follow_routing(&self, routing: Arc<RoutingCache>) {
         let mut views = self.cluster.group.watch_view();
         let gauges = Gauges::new(&self.runtime.metrics);
+        let groups = (self.cluster.group.clone(), self.namespace.group.clone());
+        let mut marked = 0;
         let stop = self.runtime.stop.clone();
         self.runtime.tasks.spawn(async move {
             loop {
                 let view = views.borrow_and_update().clone();
                 gauges.show(&view);
+                if view.level > marked {
+                    marked = view.level;
+                    mark(&groups, marked);
+                }
                 routing.replace(view);
                 tokio::select! {
                     () = stop.cancelled() => return,
@@ -306,6 +319,15 @@ impl Metad {
             }
             // No goodbye: the data of a group is its own, and its members notice by themselves.
         });
+    }
+}
+
+/// Releases that do not know the cluster's level refuse the folders from now on.
+fn mark(groups: &(Group<ClusterMachine>, Group<Namespace>), level: u32) {
+    for marked in [groups.0.mark_level(level), groups.1.mark_level(level)] {
+        if let Err(status) = marked {
+            tracing::error!(%status, level, "a group's folder does not tell the cluster's level");
+        }
     }
 }
 

@@ -143,6 +143,8 @@ async fn join(
 ) -> Result<Membership> {
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let request = pb::JoinRequest {
+        // Filled in by the membership.
+        level: 0,
         node_id: identity.node_id,
         role: pb::NodeRole::Storaged.into(),
         address: config.listen.clone(),

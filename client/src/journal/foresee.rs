@@ -8,7 +8,7 @@ use ff2_client_core::{
     rooms::{Need, Place, Verdict},
 };
 use ff2_proto::{
-    Code, InodeId, limits as wire,
+    Code, InodeId, ROOT_INODE, TRASH_NAME, limits as wire,
     pb::{self, FileKind, ns_request::Op},
 };
 
@@ -42,6 +42,13 @@ impl Shared {
         let mut state = self.journal.state.lock();
         let at_ns = now_ns();
         let foreseen = match op {
+            // What there is under this name no listing shows.
+            Op::Create(pb::CreateOp { parent, name, .. })
+            | Op::MakeNode(pb::MakeNodeOp { parent, name, .. })
+                if *parent == ROOT_INODE.0 && name == TRASH_NAME =>
+            {
+                None
+            }
             Op::Create(op) => self.foresee_create(&mut state, cred, op, at_ns),
             Op::MakeNode(op) => self.foresee_node(&mut state, cred, op, at_ns),
             Op::Unlink(op) => self.foresee_unlink(&state, cred, op, at_ns),

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use ff2_client_core::{Name, Page, foresee};
 use ff2_proto::{
-    InodeId,
+    InodeId, ROOT_INODE, TRASH_NAME,
     limits::{DIR_PAGE_ENTRIES_MAX, NAME_BYTES_MAX},
     pb::{self, FileKind, ns_request::Op},
 };
@@ -25,6 +25,8 @@ impl Shared {
                 let callbacks = vec![callback(&attr)];
                 Some(pb::NsReply { attr: Some(attr), callbacks, ..Default::default() })
             }
+            // No listing shows it.
+            Op::Lookup(op) if op.parent == ROOT_INODE.0 && op.name == TRASH_NAME => None,
             Op::Lookup(op) if op.absent_is_answer => {
                 let parent = self.current(&state, InodeId(op.parent))?;
                 if !foresee::may_search(cred, &parent) || op.name.len() > NAME_BYTES_MAX {

@@ -64,6 +64,10 @@ id!(
 /// The root directory of every volume.
 pub const ROOT_INODE: InodeId = InodeId(1);
 
+/// What the root of a volume shows under this name is made up (`namespace/trash/folder.rs` of `ff2-meta-core`), and
+/// changes with every removal.
+pub const TRASH_NAME: &[u8] = b".trash";
+
 /// The cluster group.
 pub const CLUSTER_GROUP: GroupId = GroupId(0);
 

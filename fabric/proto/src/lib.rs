@@ -31,8 +31,18 @@ pub mod pb {
 /// The encoded `FileDescriptorSet` of the messages, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ff2.bin"));
 
-/// Version of the wire protocol. History: 1 = first.
-pub const PROTOCOL_VERSION: u32 = 1;
+/// Versions of the wire protocol that this release speaks, the lowest and the highest. History: 1 = first; 2 = a hello
+/// tells a range of versions, and the welcome which one is used.
+pub const PROTOCOL_VERSIONS: [u32; 2] = [1, 2];
+
+/// The highest feature level that this release knows: what it may log, store and send once all of a cluster do
+/// (docs/design/0010). History: 1 = before there were levels; 2 = the trash.
+pub const LEVEL: u32 = 2;
+
+/// A level as it is stored and sent: nothing was, before there were levels.
+pub fn level_of(told: u32) -> u32 {
+    told.max(1)
+}
 
 pub use ids::*;
 pub use routing::Routing;

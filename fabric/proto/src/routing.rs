@@ -19,6 +19,8 @@ pub struct Routing {
     pub scrub_round: u64,
     /// Targets are being moved from full disks to empty ones.
     pub rebalancing: bool,
+    /// The feature level of the cluster (docs/design/0010); 0 if nothing is known yet.
+    pub level: u32,
     /// The last restore of the cluster's facts from a backup. Known to the metads only.
     pub restored: Option<pb::Restored>,
 }
@@ -39,6 +41,7 @@ impl Routing {
         }
         self.scrub_round = delta.scrub_round;
         self.rebalancing = delta.rebalancing;
+        self.level = delta.level;
         self.nodes.extend(delta.nodes.into_iter().map(|n| (NodeId(n.id), n)));
         self.targets.extend(delta.targets.into_iter().map(|t| (TargetId(t.id), t)));
         self.chains.extend(delta.chains.into_iter().map(|c| (ChainId(c.id), c)));

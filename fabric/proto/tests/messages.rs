@@ -79,7 +79,7 @@ fn seeds() -> Vec<Vec<u8>> {
         ..Default::default()
     };
     let fact = Fact::NodesChanged(pb::NodesChanged { dead: vec![1, 2], alive: vec![3] });
-    let command = pb::ClusterCommand { now_ms: 5, fact: Some(fact) };
+    let command = pb::ClusterCommand { now_ms: 5, fact: Some(fact), level: 1 };
     let inode =
         pb::InodeRecord { attr: Some(attr()), symlink_target: "t".into(), ..Default::default() };
     vec![

@@ -3,7 +3,7 @@ use std::{
     time::Duration,
 };
 
-use ff2_proto::{Code, pb};
+use ff2_proto::{Code, PROTOCOL_VERSIONS, pb};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -103,7 +103,7 @@ async fn claims_alone_are_worth_nothing() {
     let pulse = Pulse::new(Tuning::default(), Counters::new());
     let (mut sender, mut receiver) = tcp::split(stream, &pulse).unwrap();
     let hello = Hello {
-        protocol: PROTOCOL_VERSION,
+        protocol: PROTOCOL_VERSIONS[0],
         cluster_id: CLUSTER.into(),
         nonce: vec![1; 32].into(),
         daemon: true,
@@ -121,7 +121,11 @@ async fn claims_alone_are_worth_nothing() {
         tcp::split(TcpStream::connect(&net.address).await.unwrap(), &pulse).unwrap();
     send(&mut sender, Kind::Hello, &Hello { protocol: 99, ..hello }).await.unwrap();
     let error = expect::<Challenge>(&mut receiver, Kind::Challenge).await.unwrap_err();
-    assert!(matches!(error, LinkError::Refused(s) if s.code == Code::BadProtocolVersion));
+    let LinkError::Refused(status) = error else { panic!("{error}") };
+    assert_eq!(status.code, Code::BadProtocolVersion);
+    let told = "the server speaks versions 1 to 2 of the protocol, the client version 99: install a newer release \
+                on the server's host";
+    assert_eq!(status.detail, told);
     net.stop().await;
 }
 
@@ -329,7 +333,7 @@ fn tokens_parse_before_they_travel() {
 fn greetings() -> Vec<Vec<u8>> {
     let nonce = || Bytes::from_static(&[7; 32]);
     let hello = Hello {
-        protocol: PROTOCOL_VERSION,
+        protocol: PROTOCOL_VERSIONS[0],
         cluster_id: "c".into(),
         nonce: nonce(),
         claims: Bytes::from_static(b"claims"),
@@ -360,4 +364,40 @@ fn damaged_greetings() {
         survives::<Welcome>(bytes);
         assert_eq!(nonce_of(bytes).is_ok(), bytes.len() == 32);
     });
+}
+
+#[test]
+fn the_highest_version_that_both_speak_is_used() {
+    let agreed = |server, client| common(server, client).ok();
+    assert_eq!(agreed([1, 2], [1, 2]), Some(2));
+    assert_eq!(agreed([1, 2], [1, 1]), Some(1), "a client of the release before");
+    assert_eq!(agreed([1, 1], [1, 2]), Some(1), "a server of the release before");
+    assert_eq!(agreed([2, 3], [1, 2]), Some(2));
+    assert_eq!((agreed([2, 3], [1, 1]), agreed([1, 1], [2, 3])), (None, None));
+    let LinkError::Refused(status) = common([2, 3], [1, 1]).unwrap_err() else { panic!("refused") };
+    assert!(status.detail.contains("on the client's host"), "{}", status.detail);
+}
+
+/// Who knows nothing of ranges says one version, and is understood; nor does its welcome say any.
+#[tokio::test]
+async fn a_client_from_before_ranges_is_admitted() {
+    let net = Net::start("127.0.0.1:0", 8 << 20).await;
+    let stream = TcpStream::connect(&net.address).await.unwrap();
+    let pulse = Pulse::new(Tuning::default(), Counters::new());
+    let (mut sender, mut receiver) = tcp::split(stream, &pulse).unwrap();
+    let hello = Hello {
+        protocol: 1,
+        cluster_id: CLUSTER.into(),
+        nonce: vec![1; 32].into(),
+        daemon: true,
+        ..Default::default()
+    };
+    send(&mut sender, Kind::Hello, &hello).await.unwrap();
+    let challenge: Challenge = expect(&mut receiver, Kind::Challenge).await.unwrap();
+    let nonce = nonce_of(&challenge.nonce).unwrap();
+    let [_, proof] = proofs(net.key.secret(), &nonce, &hello.encode_to_vec(), None);
+    send(&mut sender, Kind::Proof, &Proof { proof: Bytes::copy_from_slice(&proof) }).await.unwrap();
+    let welcome: Welcome = expect(&mut receiver, Kind::Welcome).await.unwrap();
+    assert_eq!(welcome.protocol, 1);
+    net.stop().await;
 }

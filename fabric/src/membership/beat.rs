@@ -13,7 +13,7 @@ use super::{
     Report,
     lease::{BootTime, Lease},
 };
-use crate::{Call, ClusterClient, clock, leader::LeaderFinder, routing::RoutingCache};
+use crate::{Call, ClusterClient, clock, leader::LeaderFinder, level, routing::RoutingCache};
 
 /// Bounds of what a metad may ask for, so that a bad answer cannot stop or flood the cluster.
 const INTERVAL_MIN: Duration = Duration::from_millis(20);
@@ -133,6 +133,8 @@ impl Beat {
             read_ops: report.read_ops,
             write_ops: report.write_ops,
             certificate_expires_s: report.certificate_expires_s,
+            level: level::known(),
+            release: level::RELEASE.into(),
         }
     }
 }

@@ -297,6 +297,7 @@ async fn buffers_of_a_lost_connection_are_paid_back_but_not_lent_again() {
             requests: 8,
             local_name: name.clone(),
             shared_slabs: 0,
+            protocol: 0,
         };
         let routing = crate::RoutingCache::new();
         let mut gate = handshake::Gate {

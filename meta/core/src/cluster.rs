@@ -69,6 +69,7 @@ impl ClusterMachine {
         command: pb::ClusterCommand,
         kv: &mut dyn Kv,
     ) -> Result<pb::ClusterReply, Status> {
+        crate::machine::assert_known(command.level);
         let Some(fact) = command.fact else {
             return Err(Status::new(Code::InvalidArgument, "a command without a fact"));
         };

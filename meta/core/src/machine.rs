@@ -19,3 +19,14 @@ pub trait StateMachine: Send + 'static {
 
     fn view(&self) -> Self::View;
 }
+
+/// A command of a level that this release does not know may mean more than this release would do: it stops before its
+/// state differs from that of others. The cluster asks for no such level while a member does not know it, so this
+/// is a program older than the cluster (docs/design/0010).
+pub(crate) fn assert_known(level: u32) {
+    assert!(
+        level <= ff2_proto::LEVEL,
+        "the log has a command of level {level}, and this program knows no more than {}: install a newer release",
+        ff2_proto::LEVEL
+    );
+}

@@ -50,6 +50,7 @@ mod set_lock;
 mod set_xattr;
 mod shown;
 mod touched;
+mod trash;
 mod truncate;
 mod tx;
 mod unlink;
@@ -77,6 +78,7 @@ pub use restore::restored;
 pub use sessions::session;
 pub use shown::{Cacheable, Shown, cacheable};
 pub use touched::touched;
+pub use trash::next_to_go as next_to_go_from_trash;
 pub use truncate::unfinished;
 
 /// The machine of a namespace group: [`pb::NsCommand`] in, [`pb::NsReply`] out.
@@ -110,6 +112,7 @@ impl Namespace {
     }
 
     fn execute(command: &pb::NsCommand, kv: &mut dyn Kv) -> Result<Bytes, Status> {
+        crate::machine::assert_known(command.level);
         let missing = || Status::new(Code::InvalidArgument, "a command that asks for nothing");
         let request = command.request.as_ref().ok_or_else(missing)?;
         let op = request.op.as_ref().ok_or_else(missing)?;
@@ -171,6 +174,7 @@ fn run(
 ) -> Result<pb::NsReply, Status> {
     let mut tx = Tx::new(kv, command, request)?;
     confine::check(&tx.kv, op, command.subtree)?;
+    trash::folder::check(op)?;
     if command.told && touched(&tx.kv, request).iter().any(|at| !command.touched.contains(at)) {
         return Err(Status::new(Code::Busy, "a name means another inode by now"));
     }
@@ -213,6 +217,9 @@ fn change(tx: &mut Tx<'_>, op: &Op) -> Result<pb::NsReply, Status> {
         Op::SetQuota(op) => quota::set(tx, op),
         Op::RemoveQuota(op) => quota::remove_quota(tx, op),
         Op::CountQuota(op) => quota::count(tx, op),
+        Op::SetTrash(op) => trash::set(tx, op),
+        Op::EmptyTrash(op) => trash::empty(tx, op),
+        Op::RestoreTrash(op) => trash::restore(tx, op),
         Op::Lookup(_)
         | Op::GetAttr(_)
         | Op::ReadLink(_)
@@ -226,6 +233,7 @@ fn change(tx: &mut Tx<'_>, op: &Op) -> Result<pb::NsReply, Status> {
         | Op::ListLengthDoubts(_)
         | Op::ReadInline(_)
         | Op::ListQuotas(_)
+        | Op::ListTrash(_)
         | Op::GetXattr(_)
         | Op::ListXattrs(_)
         | Op::GetLock(_)
@@ -284,6 +292,7 @@ fn read(
             quota::stat_fs(kv, inode)
         }
         Op::ListQuotas(op) => quota::list(kv, op),
+        Op::ListTrash(op) => trash::list(kv, op),
         Op::Resolve(op) => resolve::resolve(kv, who()?, op, confine::root(subtree)),
         Op::Access(op) => lookup::access(kv, who()?, op),
         Op::Open(op) => open::read_only(kv, who()?, op),
@@ -323,6 +332,9 @@ fn read(
         | Op::SetQuota(_)
         | Op::RemoveQuota(_)
         | Op::CountQuota(_)
+        | Op::SetTrash(_)
+        | Op::EmptyTrash(_)
+        | Op::RestoreTrash(_)
         | Op::RecoverLength(_) => Err(Status::new(Code::InvalidArgument, "a mutation is logged")),
     }
 }

@@ -22,7 +22,10 @@ pub enum GroupError {
     AlreadyFormatted { folder: PathBuf },
     #[error("{} belongs to {found}, not to {wanted}", folder.display())]
     WrongOwner { folder: PathBuf, found: String, wanted: String },
-    #[error("{} has format {found}; this release reads {known}", folder.display())]
+    #[error(
+        "{} has format {found}, and this release reads none above {known}: nothing was touched; install a newer release",
+        folder.display()
+    )]
     UnknownFormat { folder: PathBuf, found: u32, known: u32 },
     #[error("{}: record `{record}` is damaged or missing", folder.display())]
     Damaged { folder: PathBuf, record: String },

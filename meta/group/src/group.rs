@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use ff2_meta_core::{KvRead, StateMachine};
-use ff2_proto::{GroupId, Status, pb};
+use ff2_proto::{Code, GroupId, Status, pb};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
@@ -213,6 +213,15 @@ impl<S: StateMachine> Group<S> {
     /// Reads what this replica has applied, which may be old. `None` once the group is stopped.
     pub fn read_stale<R>(&self, read: impl FnOnce(&dyn KvRead) -> R) -> Option<R> {
         self.shared.reader.read(read)
+    }
+
+    /// Says in the folder that what is logged may be of this feature level from now on.
+    pub fn mark_level(&self, level: u32) -> Result<(), Status> {
+        match self.shared.reader.mark(level) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => Err(Status::new(Code::DiskFailed, error.to_string())),
+            None => Err(stopped()),
+        }
     }
 
     /// Whether a query would be answered under the lease now.

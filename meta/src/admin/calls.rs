@@ -94,6 +94,16 @@ guarded! {
         |r| json!({ "subject": subject(r.subject.as_ref()), "bytes": limit(r.bytes), "inodes": limit(r.inodes) });
     remove_quota(RemoveQuotaRequest) -> RemoveQuotaReply: |_| Role::Admin,
         |r| subject(r.subject.as_ref());
+    set_trash(SetTrashRequest) -> SetTrashReply: |_| Role::Admin,
+        |r| json!({ "volume": r.volume, "keep_s": r.keep_s });
+    // Names of all users' files are more than a viewer sees.
+    list_trash(ListTrashRequest) -> ListTrashReply:
+        |r| if r.sums { Role::Viewer } else { Role::Operator }, |_| Value::Null;
+    restore_trash(RestoreTrashRequest) -> RestoreTrashReply: |_| Role::Operator,
+        |r| json!({ "volume": r.volume, "entry": r.entry, "path": String::from_utf8_lossy(&r.path) });
+    empty_trash(EmptyTrashRequest) -> EmptyTrashReply: |_| Role::Admin,
+        |r| json!({ "volume": r.volume, "older_than_s": r.older_than_s });
+    finish_upgrade(FinishUpgradeRequest) -> FinishUpgradeReply: |_| Role::Operator, |_| json!({});
     set_exports(SetExportsRequest) -> SetExportsReply: |_| Role::Admin,
         |r| json!({ "volume": r.volume, "rules": r.rules.iter().map(rule).collect::<Vec<_>>() });
 }
@@ -161,7 +171,9 @@ impl Guarded {
         }
         // Where it would be done, it is recorded.
         match call {
-            "set_quota" | "remove_quota" => state.leading_namespace()?,
+            "set_quota" | "remove_quota" | "set_trash" | "restore_trash" | "empty_trash" => {
+                state.leading_namespace()?
+            }
             _ => drop(state.leading()?),
         }
         let unwritten = |error: std::io::Error| {
@@ -252,7 +264,10 @@ mod tests {
                 "start_scrub",
                 "rebalance",
                 "extend_table",
-                "add_member"
+                "add_member",
+                "list_trash",
+                "restore_trash",
+                "finish_upgrade"
             ]
         );
         assert!(of(Role::Files).is_empty());

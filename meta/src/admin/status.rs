@@ -29,7 +29,7 @@ impl AdminState {
         for (id, node) in &mut shown.nodes {
             let vitals = lead.vitals(*id);
             if node.alive && node.role() == NodeRole::Storaged {
-                loads.push(vitals.load);
+                loads.push(vitals.load.clone());
             }
             if node.alive {
                 let expires_s = vitals.load.certificate_expires_s;
@@ -63,6 +63,7 @@ impl AdminState {
         problems.extend(silent.iter().filter_map(|pair| no_answer(&shown, *pair)));
         let stuck = stuck(&shown, &lead.space(&shown));
         problems.append(&mut certificates);
+        let upgrade = super::upgrade::unfinished(lead, &routing);
         problems.extend(stuck.iter().take(CHAINS_TOLD).map(no_place));
         pb::ClusterStatusReply {
             cluster_id: shown.cluster_id.clone(),
@@ -76,6 +77,8 @@ impl AdminState {
             statfs,
             scrubs,
             stuck,
+            level_known: ff2_fabric::level::known(),
+            upgrade: upgrade.unwrap_or_default(),
         }
     }
 

@@ -11,7 +11,7 @@ use ff2_daemon::Operations;
 use tonic::{Code, body::Body, codegen::Service, server::NamedService};
 
 /// gRPC's method names, and the same in the words of metrics.
-const CALLS: [(&str, &str); 27] = [
+const CALLS: [(&str, &str); 32] = [
     ("ClusterStatus", "admin_cluster_status"),
     ("CreateTable", "admin_create_table"),
     ("ExtendTable", "admin_extend_table"),
@@ -39,6 +39,11 @@ const CALLS: [(&str, &str); 27] = [
     ("RemoveQuota", "admin_remove_quota"),
     ("ListQuotas", "admin_list_quotas"),
     ("ReadBackup", "admin_read_backup"),
+    ("SetTrash", "admin_set_trash"),
+    ("ListTrash", "admin_list_trash"),
+    ("RestoreTrash", "admin_restore_trash"),
+    ("EmptyTrash", "admin_empty_trash"),
+    ("FinishUpgrade", "admin_finish_upgrade"),
 ];
 
 /// The service `S` with its calls timed.

@@ -151,6 +151,7 @@ impl ClusterGroup {
         let routing = self.routing();
         if routing.cluster_id.is_empty() {
             let fact = pb::Bootstrap {
+                level: ff2_fabric::level::known(),
                 cluster_id: self.cluster_id.clone(),
                 lease_ms: self.lease.lease_ms,
                 heartbeat_ms: self.lease.heartbeat_ms,

@@ -101,7 +101,8 @@ fn changes(op: &Op) -> bool {
         | Op::Unlock(_)
         | Op::CancelLock(_)
         | Op::AllotInodes(_)
-        | Op::ListQuotas(_) => false,
+        | Op::ListQuotas(_)
+        | Op::ListTrash(_) => false,
         Op::ExpireSessions(_)
         | Op::Create(_)
         | Op::MakeNode(_)
@@ -119,7 +120,10 @@ fn changes(op: &Op) -> bool {
         | Op::Batch(_)
         | Op::SetQuota(_)
         | Op::RemoveQuota(_)
-        | Op::CountQuota(_) => true,
+        | Op::CountQuota(_)
+        | Op::SetTrash(_)
+        | Op::EmptyTrash(_)
+        | Op::RestoreTrash(_) => true,
     }
 }
 

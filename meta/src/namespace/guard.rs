@@ -89,6 +89,7 @@ fn is_for_administrators(op: &Op) -> bool {
             | Op::ListTruncating(_)
             | Op::ListLengthDoubts(_)
             | Op::ListQuotas(_)
+            | Op::ListTrash(_)
     )
 }
 
@@ -141,6 +142,10 @@ pub(super) fn op_name(op: &Op) -> &'static str {
         Op::SetQuota(_) => "set_quota",
         Op::RemoveQuota(_) => "remove_quota",
         Op::CountQuota(_) => "count_quota",
+        Op::ListTrash(_) => "list_trash",
+        Op::SetTrash(_) => "set_trash",
+        Op::EmptyTrash(_) => "empty_trash",
+        Op::RestoreTrash(_) => "restore_trash",
     }
 }
 

@@ -38,7 +38,7 @@ impl Stamps {
         let (now_ns, seed) = (self.time_of(&request), u64::from_le_bytes(seed));
         let command = namespace::stamp(request, now_ns, seed, default_layout(routing));
         let Asker { owner, subtree } = asker;
-        Ok(pb::NsCommand { owner, subtree, ..command })
+        Ok(pb::NsCommand { owner, subtree, level: routing.level, ..command })
     }
 
     /// What was done before it was told has the time of its client, if that clock is about right.

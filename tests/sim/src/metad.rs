@@ -525,7 +525,7 @@ impl Metad {
 
     fn propose(&mut self, cx: &mut Context<'_>, fact: Fact, ticket: Ticket) {
         let ticket = self.ticket(ticket);
-        let command = pb::ClusterCommand { now_ms: millis(cx.now), fact: Some(fact) };
+        let command = pb::ClusterCommand { now_ms: millis(cx.now), fact: Some(fact), level: 0 };
         let command = Bytes::from(command.encode_to_vec());
         self.step(cx, 0, Input::Propose { ticket, command });
     }
@@ -686,6 +686,7 @@ fn millis(at: Duration) -> u64 {
 fn setup(routing: &ff2_proto::Routing) -> Option<Fact> {
     if routing.cluster_id.is_empty() {
         return Some(Fact::Bootstrap(pb::Bootstrap {
+            level: 0,
             cluster_id: "sim".into(),
             lease_ms: times().lease_ms,
             heartbeat_ms: times().heartbeat_ms,

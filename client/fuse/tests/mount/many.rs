@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use crate::{pattern, world};
+use crate::{pattern, until, world};
 
 #[test]
 fn large_directories_are_listed_completely() {

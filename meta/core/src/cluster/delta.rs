@@ -14,6 +14,7 @@ pub fn delta(routing: &Routing, since: RoutingVersion) -> pb::RoutingDelta {
         cluster_id: routing.cluster_id.clone(),
         scrub_round: routing.scrub_round,
         rebalancing: routing.rebalancing,
+        level: routing.level,
         ..Default::default()
     };
     if since == version {

@@ -3,7 +3,9 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use ff2_proto::{ChainId, NodeId, Routing, RoutingVersion, TableId, TargetId, VolumeId, pb};
+use ff2_proto::{
+    ChainId, NodeId, Routing, RoutingVersion, TableId, TargetId, VolumeId, level_of, pb,
+};
 
 use super::records;
 use crate::kv::Kv;
@@ -93,7 +95,13 @@ impl<'a> Edit<'a> {
         self.changing().rebalancing = on;
     }
 
+    pub(super) fn raise_level(&mut self, level: u32) {
+        self.record.level = level;
+        self.changing().level = level;
+    }
+
     pub(super) fn bootstrap(&mut self, bootstrap: pb::Bootstrap) {
+        self.raise_level(level_of(bootstrap.level));
         self.changing().cluster_id.clone_from(&bootstrap.cluster_id);
         self.record.bootstrap = Some(bootstrap);
     }

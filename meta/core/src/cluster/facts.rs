@@ -44,6 +44,7 @@ pub(super) fn apply(fact: Fact, edit: &mut Edit<'_>, kv: &mut dyn Kv) -> Answer 
         Fact::SetReplicas(fact) => moves::set_replicas(&fact, edit),
         Fact::SetRebalancing(fact) => moves::set_rebalancing(&fact, edit),
         Fact::SetExports(fact) => exports::set(fact, edit),
+        Fact::RaiseLevel(fact) => raise_level(fact, edit),
         Fact::CreateVolume(fact) => tables::create_volume(fact, edit),
         Fact::PutUser(fact) => users::put(fact, edit, kv),
         Fact::IssueToken(fact) => users::issue_token(&fact, edit, kv),
@@ -64,6 +65,14 @@ fn bootstrap(fact: pb::Bootstrap, edit: &mut Edit<'_>) -> Answer {
         edit.record.next_volume = 1;
         edit.record.next_token = 1;
         edit.bootstrap(fact);
+    }
+    Ok(pb::ClusterReply::default())
+}
+
+/// A level never falls: what it allows is in the logs by then.
+fn raise_level(fact: pb::RaiseLevel, edit: &mut Edit<'_>) -> Answer {
+    if fact.level > edit.routing().level {
+        edit.raise_level(fact.level);
     }
     Ok(pb::ClusterReply::default())
 }

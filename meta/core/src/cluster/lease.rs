@@ -19,7 +19,7 @@ mod report;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ff2_proto::{
-    NodeId, Routing, TargetId,
+    NodeId, Routing, TargetId, level_of,
     marks::{Mark, reached},
     pb,
     routing::ChainExt,
@@ -203,7 +203,7 @@ impl LeaseBook {
         let Some(entry) = self.nodes.get(&id) else {
             return NodeVitals { heartbeat_age_ms, ..NodeVitals::default() };
         };
-        let load = pb::NodeLoad { node: id.0, heartbeat_age_ms, ..entry.load };
+        let load = pb::NodeLoad { node: id.0, heartbeat_age_ms, ..entry.load.clone() };
         NodeVitals {
             heartbeat_age_ms,
             load,
@@ -345,6 +345,8 @@ impl Entry {
     /// Rates between this heartbeat and the last.
     fn measure(&mut self, now: Millis, request: &pb::HeartbeatRequest) {
         self.load.certificate_expires_s = request.certificate_expires_s;
+        self.load.level = level_of(request.level);
+        self.load.release.clone_from(&request.release);
         let counters = Counters {
             at: now,
             read_bytes: request.read_bytes,
@@ -364,7 +366,7 @@ impl Entry {
                 write_bytes_per_s: rate(counters.write_bytes, last.write_bytes),
                 read_ops_per_s: rate(counters.read_ops, last.read_ops),
                 write_ops_per_s: rate(counters.write_ops, last.write_ops),
-                ..self.load
+                ..self.load.clone()
             };
         }
         self.counters = Some(counters);

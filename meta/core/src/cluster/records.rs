@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use ff2_proto::{
-    ChainId, NodeId, Routing, RoutingVersion, Status, TableId, TargetId, VolumeId, pb,
+    ChainId, NodeId, Routing, RoutingVersion, Status, TableId, TargetId, VolumeId, level_of, pb,
 };
 use prost::Message;
 
@@ -46,6 +46,7 @@ pub(super) fn load(kv: &dyn KvRead) -> (Routing, pb::ClusterRecord) {
         revoked_tokens: record.revoked_tokens.clone(),
         scrub_round: record.scrub_round,
         rebalancing: record.rebalancing,
+        level: level_of(record.level),
         restored: record.restored,
         ..Routing::default()
     };

@@ -20,6 +20,7 @@ impl Cluster {
         let mut cluster =
             Self { machine: ClusterMachine::new(), kv: MemKv::new(), stores: BTreeMap::new() };
         cluster.ok(Fact::Bootstrap(pb::Bootstrap {
+            level: 0,
             cluster_id: "test".into(),
             lease_ms: 3_000,
             heartbeat_ms: 500,
@@ -47,7 +48,7 @@ impl Cluster {
     }
 
     pub(super) fn apply(&mut self, fact: Fact) -> pb::ClusterReply {
-        let command = pb::ClusterCommand { now_ms: 1, fact: Some(fact) }.encode_to_vec();
+        let command = pb::ClusterCommand { now_ms: 1, fact: Some(fact), level: 1 }.encode_to_vec();
         let reply = self.machine.apply(1, &command, &mut self.kv);
         self.machine.check();
         pb::ClusterReply::decode(reply).unwrap()
@@ -595,7 +596,7 @@ fn users_tokens_and_volumes() {
 fn nothing_happens_before_the_cluster_is_formed_and_nonsense_is_answered() {
     let mut machine = ClusterMachine::new();
     let mut kv = MemKv::new();
-    let command = pb::ClusterCommand { now_ms: 1, fact: Some(Fact::Join(new_node(1))) };
+    let command = pb::ClusterCommand { now_ms: 1, fact: Some(Fact::Join(new_node(1))), level: 1 };
     for bytes in [command.encode_to_vec(), vec![0xff; 9], Vec::new()] {
         let reply = machine.apply(1, &bytes, &mut kv);
         let reply = pb::ClusterReply::decode(reply).unwrap();
@@ -729,7 +730,8 @@ fn facts() -> Vec<Vec<u8>> {
         Fact::RemoveNode(pb::RemoveNode { node: 101 }),
         Fact::ReadmitNode(pb::ReadmitNode { node: 101 }),
     ];
-    let command = |fact| pb::ClusterCommand { now_ms: 1, fact: Some(fact) }.encode_to_vec();
+    let command =
+        |fact| pb::ClusterCommand { now_ms: 1, fact: Some(fact), level: 1 }.encode_to_vec();
     facts.map(command).to_vec()
 }
 
@@ -738,6 +740,10 @@ fn facts() -> Vec<Vec<u8>> {
 #[test]
 fn damaged_facts() {
     ff2_fuzz::target!(1_000, facts(), |bytes| {
+        // A command of a level to come stops the program, and must.
+        if pb::ClusterCommand::decode(bytes).is_ok_and(|command| command.level > ff2_proto::LEVEL) {
+            return;
+        }
         let Cluster { mut machine, mut kv, .. } = Cluster::serving(3, 3, 2);
         let answer = machine.apply(9, bytes, &mut kv);
         assert!(pb::ClusterReply::decode(answer).is_ok());
@@ -746,4 +752,30 @@ fn damaged_facts() {
         restored.restore(&kv);
         assert_eq!(restored.view(), machine.view());
     });
+}
+
+#[test]
+fn a_level_rises_and_never_falls() {
+    let mut cluster = Cluster::serving(3, 3, 2);
+    assert_eq!(cluster.machine.view().level, 1, "a cluster from before there were levels");
+    for (raised, expected) in [(2, 2), (1, 2), (2, 2)] {
+        cluster.ok(Fact::RaiseLevel(pb::RaiseLevel { level: raised }));
+        let routing = cluster.machine.view();
+        assert_eq!(routing.level, expected);
+        let told = delta(&routing, RoutingVersion(0));
+        let mut learnt = Routing::default();
+        assert!(learnt.apply(told) && learnt.level == expected);
+    }
+    let mut restored = ClusterMachine::new();
+    restored.restore(&cluster.kv);
+    assert_eq!(restored.view().level, 2);
+}
+
+#[test]
+#[should_panic(expected = "install a newer release")]
+fn a_program_stops_at_a_command_of_a_level_that_it_does_not_know() {
+    let mut cluster = Cluster::serving(3, 3, 2);
+    let fact = Some(Fact::StartScrub(pb::StartScrub {}));
+    let command = pb::ClusterCommand { now_ms: 1, fact, level: ff2_proto::LEVEL + 1 };
+    cluster.machine.apply(9, &command.encode_to_vec(), &mut cluster.kv);
 }

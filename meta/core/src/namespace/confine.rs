@@ -99,6 +99,10 @@ pub(super) fn inodes(op: &Op) -> [Option<u64>; 2] {
         Op::StatFs(op) if op.inode != 0 => one(op.inode),
         Op::StatFs(_)
         | Op::ListQuotas(_)
+        | Op::ListTrash(_)
+        | Op::SetTrash(_)
+        | Op::EmptyTrash(_)
+        | Op::RestoreTrash(_)
         | Op::SetQuota(_)
         | Op::RemoveQuota(_)
         | Op::CountQuota(_)

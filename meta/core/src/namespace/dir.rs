@@ -7,6 +7,7 @@ use prost::Message;
 use super::{
     inode::{Inode, decode},
     keys::{self, Tag},
+    trash,
     tx::Tx,
 };
 use crate::kv::{Kv, KvRead};
@@ -28,7 +29,25 @@ pub(super) fn lookup(
     dir: &Inode,
     name: &[u8],
 ) -> Result<Option<pb::DentryRecord>, Status> {
-    kv.get(&keys::dentry(dir.id(), name)).map(|bytes| decode(&bytes)).transpose()
+    match named(kv, dir.id(), name)? {
+        None if trash::folder::may_name(dir.id(), name) => trash::folder::named(kv, dir.id(), name),
+        found => Ok(found),
+    }
+}
+
+/// The name as it is stored.
+fn named(kv: &dyn KvRead, dir: u64, name: &[u8]) -> Result<Option<pb::DentryRecord>, Status> {
+    kv.get(&keys::dentry(dir, name)).map(|bytes| decode(&bytes)).transpose()
+}
+
+/// As [`lookup`], if no more than the number of the directory is known; what cannot be read is not there.
+pub(super) fn meant(kv: &dyn KvRead, dir: u64, name: &[u8]) -> Option<u64> {
+    let stored = named(kv, dir, name).ok()?;
+    let entry = match stored {
+        None if trash::folder::may_name(dir, name) => trash::folder::named(kv, dir, name).ok()?,
+        stored => stored,
+    };
+    Some(entry?.inode)
 }
 
 /// Adds a name that is not there yet, and counts. The caller stores `dir`.

@@ -6,6 +6,7 @@ mod locks;
 mod names;
 mod notes;
 mod quotas;
+mod trash;
 mod xattrs;
 
 use std::collections::BTreeMap;
@@ -59,6 +60,7 @@ pub fn fsck(kv: &dyn KvRead) -> Vec<Problem> {
     names::check(kv, &inodes, &mut problems);
     notes::check(kv, &volume, &inodes, &mut problems);
     quotas::check(kv, &volume, &inodes, &mut problems);
+    trash::check(kv, &volume, &inodes, &mut problems);
     problems
 }
 

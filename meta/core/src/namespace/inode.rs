@@ -11,6 +11,7 @@ use prost::Message;
 use super::{
     acl::Acl,
     keys::{self, Tag},
+    trash,
 };
 use crate::kv::KvRead;
 
@@ -33,6 +34,8 @@ pub(super) struct Inode {
     pub(super) default_acl: Option<Acl>,
     pub(super) xattr_bytes: u32,
     pub(super) xattr_name_bytes: u32,
+    /// Its entry in the trash; 0: it is not there.
+    pub(super) trash: u64,
 }
 
 impl Inode {
@@ -109,6 +112,7 @@ impl Inode {
             default_acl: self.default_acl.as_ref().map(Acl::encode).unwrap_or_default(),
             xattr_bytes: self.xattr_bytes,
             xattr_name_bytes: self.xattr_name_bytes,
+            trash: self.trash,
         };
         Bytes::from(record.encode_to_vec())
     }
@@ -133,6 +137,7 @@ impl Inode {
             default_acl: Acl::stored(&record.default_acl)?,
             xattr_bytes: record.xattr_bytes,
             xattr_name_bytes: record.xattr_name_bytes,
+            trash: record.trash,
         })
     }
 }
@@ -143,6 +148,9 @@ pub(super) fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M, Status> {
 }
 
 pub(super) fn find(kv: &dyn KvRead, id: u64) -> Result<Option<Inode>, Status> {
+    if trash::folder::is_folder(id) {
+        return trash::folder::inode(kv, id);
+    }
     let Some(bytes) = kv.get(&keys::one(Tag::Inode, id)) else { return Ok(None) };
     let inode = Inode::decode(&bytes)?;
     if inode.id() != id {

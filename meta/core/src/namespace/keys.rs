@@ -23,6 +23,8 @@
 //! q folder               -> QuotaRecord
 //! u kind owner           -> QuotaRecord     (kind: 0 users, 1 groups)
 //! x quota folder         -> cookie          (folders that a count has still to look through, and from where)
+//! Y entry                -> TrashRecord     (in the order of their removal)
+//! y uid entry            -> (empty)         (the files that a user removed)
 //! ```
 
 use std::collections::VecDeque;
@@ -59,9 +61,11 @@ pub(super) enum Tag {
     Quota = b'q',
     OwnerQuota = b'u',
     QuotaCount = b'x',
+    Trash = b'Y',
+    TrashOfUser = b'y',
 }
 
-pub(super) const TAGS: [Tag; 21] = [
+pub(super) const TAGS: [Tag; 23] = [
     Tag::Inode,
     Tag::Xattr,
     Tag::Dentry,
@@ -83,6 +87,8 @@ pub(super) const TAGS: [Tag; 21] = [
     Tag::Quota,
     Tag::OwnerQuota,
     Tag::QuotaCount,
+    Tag::Trash,
+    Tag::TrashOfUser,
 ];
 
 /// Of a session's nonce: each owner has nonces of its own.

@@ -52,6 +52,14 @@ pub const QUOTA_STEPS_MAX: usize = 256;
 /// clients can be told at the same moment.
 pub const QUOTA_FORESEEN_INODES: u64 = 65_536;
 pub const QUOTA_FORESEEN_BYTES: u64 = 512 << 20;
+/// For how long the trash keeps what is removed: ten years.
+pub const TRASH_KEEP_S_MAX: u64 = 3_650 * 86_400;
+/// Entries of the trash that go for good in one command: others wait for it.
+pub const TRASH_STEP_MAX: usize = 1_024;
+/// Folders between the root and something in the trash, as far as they are looked for.
+pub const PATH_DEPTH: usize = 1_024;
+/// Names of a folder that are looked at for that of a folder in it.
+pub const NAMES_LOOKED_AT: usize = 65_536;
 /// Pairs that one step of a longer scan takes from the keys.
 pub(super) const SCAN_PAGE: usize = 512;
 /// The first cookies of a directory are those of `.` and `..`, which the mount makes up.

@@ -3,17 +3,14 @@
 
 use ff2_proto::pb::{self, ns_request::Op};
 
-use super::{confine, inode, keys};
+use super::{confine, dir};
 use crate::kv::KvRead;
 
 /// The inodes that a request names, and those that its names mean as the keys are now. What its answer
 /// shows beyond that ([`super::Shown`], `walked`) the answer says.
 pub fn looked(kv: &dyn KvRead, request: &pb::NsRequest) -> Vec<u64> {
     let Some(op) = &request.op else { return Vec::new() };
-    let by_name = |parent: u64, name: &[u8]| -> Option<u64> {
-        let entry = kv.get(&keys::dentry(parent, name))?;
-        Some(inode::decode::<pb::DentryRecord>(&entry).ok()?.inode)
-    };
+    let by_name = |parent: u64, name: &[u8]| dir::meant(kv, parent, name);
     let meant = match op {
         Op::Lookup(op) => [by_name(op.parent, &op.name), None],
         Op::Create(op) => [by_name(op.parent, &op.name), None],

@@ -12,7 +12,7 @@ use super::{
     inline,
     inode::{self, Inode, decode},
     keys::{self, Tag},
-    limits, orphans, perm, quota, truncate,
+    limits, orphans, perm, quota, trash, truncate,
     tx::Tx,
 };
 use crate::kv::{Kv, KvRead};
@@ -62,14 +62,14 @@ pub(super) fn read_only(
     check(cred, &inode, op)?;
     let has_data = inode.attr.inline && op.read;
     let inline_data = if has_data { inline::data(kv, op.inode) } else { Bytes::new() };
-    Ok(pb::NsReply { attr: Some(inode.attr), inline_data, ..Default::default() })
+    Ok(pb::NsReply { attr: Some(trash::opened(&inode)), inline_data, ..Default::default() })
 }
 
 pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::OpenOp) -> Result<pb::NsReply, Status> {
     debug_assert!(is_writing(op), "a read-only open is never logged");
     let mut inode = inode::load(&tx.kv, op.inode)?;
     let truncation = existing(tx, &mut inode, op)?;
-    Ok(pb::NsReply { attr: Some(inode.attr), truncation, ..Default::default() })
+    Ok(pb::NsReply { attr: Some(trash::opened(&inode)), truncation, ..Default::default() })
 }
 
 /// Opens (and truncates) what is already there.

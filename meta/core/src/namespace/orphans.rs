@@ -12,19 +12,22 @@ use super::{
     inode::{self, Inode, decode},
     keys::{self, Tag},
     length, limits, locks, open, quota,
+    trash::{self, Lost},
     tx::Tx,
     xattr,
 };
 use crate::kv::{Kv, KvRead};
 
-/// One name of `inode` is gone; with the last one it becomes an orphan. The caller stores it.
-pub(super) fn lose_name(tx: &mut Tx<'_>, inode: &mut Inode) -> Result<(), Status> {
+/// One name of `inode` is gone; with the last one it goes to the trash, or becomes an orphan. The caller stores it.
+pub(super) fn lose_name(tx: &mut Tx<'_>, inode: &mut Inode, lost: Lost<'_>) -> Result<(), Status> {
     assert!(inode.attr.nlink > 0, "an orphan has no name to lose");
     // A directory has one name; its `.` and the `..` of its children end with it.
     inode.attr.nlink = if inode.is_dir() { 0 } else { inode.attr.nlink - 1 };
     inode.changed(tx.now_ns);
     if inode.attr.nlink == 0 {
-        add(tx, inode, false);
+        if !trash::keep(tx, inode, lost) {
+            add(tx, inode, false);
+        }
         quota::folder_removed(tx, inode)?;
         if !quota::is_counted(inode) {
             quota::remove(tx, inode)?;
@@ -36,6 +39,7 @@ pub(super) fn lose_name(tx: &mut Tx<'_>, inode: &mut Inode) -> Result<(), Status
 /// `inode` has no name, and may get one if it is `nameable`. The caller stores it.
 pub(super) fn add(tx: &mut Tx<'_>, inode: &Inode, nameable: bool) {
     assert!(inode.attr.nlink == 0, "an orphan has no name");
+    assert!(inode.trash == 0, "what is in the trash is no orphan");
     assert!(!nameable || inode.writers > 0, "who made it writes it");
     let seq = tx.volume.next_orphan_seq;
     tx.volume.next_orphan_seq += 1;
@@ -47,6 +51,9 @@ pub(super) fn add(tx: &mut Tx<'_>, inode: &Inode, nameable: bool) {
 
 /// An orphan is about to get its first name, if it may from this session: then it is none any more.
 pub(super) fn gets_name(tx: &mut Tx<'_>, inode: &Inode) -> Result<bool, Status> {
+    if inode.trash > 0 {
+        return Ok(false);
+    }
     let record = record(&tx.kv, inode.id())?;
     if !record.nameable || open::writer(&tx.kv, inode.id(), tx.session)?.is_none() {
         return Ok(false);
@@ -59,7 +66,7 @@ pub(super) fn gets_name(tx: &mut Tx<'_>, inode: &Inode) -> Result<bool, Status> 
 /// A write session of `inode` is over. If that has no name, it never gets one: from now on it may be that
 /// nobody has it open.
 pub(super) fn writer_ended(tx: &mut Tx<'_>, inode: &Inode) -> Result<(), Status> {
-    if inode.attr.nlink > 0 {
+    if inode.attr.nlink > 0 || inode.trash > 0 {
         return Ok(());
     }
     let mut record = record(&tx.kv, inode.id())?;
@@ -113,8 +120,9 @@ pub(super) fn collect(tx: &mut Tx<'_>, op: &pb::CollectOp) -> Result<pb::NsReply
             break;
         }
         let Some(mut inode) = inode::find(&tx.kv, id)? else { continue };
-        if inode.attr.nlink > 0 {
-            return Err(Status::new(Code::InvalidArgument, format!("inode {id} has a name")));
+        if inode.attr.nlink > 0 || inode.trash > 0 {
+            let why = format!("inode {id} has a name, or is in the trash");
+            return Err(Status::new(Code::InvalidArgument, why));
         }
         if record(&tx.kv, id)?.nameable {
             return Err(Status::new(Code::InvalidArgument, format!("inode {id} may get a name")));

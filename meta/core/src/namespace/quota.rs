@@ -37,7 +37,7 @@ pub(super) use account::{
 };
 pub(super) use count::{count, touched};
 pub(super) use list::{add_room, list, stat_fs};
-pub(super) use place::{Arrival, arrive, folder_removed};
+pub(super) use place::{Arrival, arrive, folder_removed, returns};
 pub(super) use set::{remove as remove_quota, set};
 
 /// What a quota is of.

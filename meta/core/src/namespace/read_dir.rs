@@ -7,7 +7,7 @@ use super::{
     dir,
     inode::{self, Inode},
     keys::{self, Tag},
-    perm,
+    perm, trash,
 };
 use crate::kv::KvRead;
 
@@ -22,6 +22,9 @@ pub(super) fn read_dir(
         0 => wire::DIR_PAGE_ENTRIES_MAX,
         limit => limit.min(wire::DIR_PAGE_ENTRIES_MAX),
     } as usize;
+    if trash::folder::is_folder(dir.id()) {
+        return trash::folder::read_dir(kv, cred, &dir, op.after_cookie, limit);
+    }
     let prefix = keys::one(Tag::Cookie, dir.id());
     let from = keys::two(Tag::Cookie, dir.id(), op.after_cookie.saturating_add(1));
     let mut page = kv.scan(&from, &keys::end_of(&prefix), limit + 1);

@@ -7,6 +7,7 @@ use super::{
     inode::{self, Inode},
     limits, orphans, perm,
     quota::{self, Arrival},
+    trash::{self, Lost},
     tx::Tx,
     unlink,
 };
@@ -59,6 +60,9 @@ enum Plan {
 }
 
 pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::RenameOp) -> Result<pb::NsReply, Status> {
+    if trash::folder::is_folder(op.parent) {
+        return trash::folder::take_back(tx, op);
+    }
     let mut parents = Parents::load(&tx.kv, op)?;
     let plan = decide(&tx.kv, &tx.cred, &parents, op)?;
     let mut reply = pb::NsReply::default();
@@ -70,7 +74,8 @@ pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::RenameOp) -> Result<pb::NsReply, S
             if let Some(mut replaced) = replaced {
                 place = Some(replaced.entry.cookie);
                 dir::remove(tx, parents.new_mut(), &op.new_name, &replaced.entry);
-                orphans::lose_name(tx, &mut replaced.inode)?;
+                let lost = Lost { parent: op.new_parent, name: &op.new_name };
+                orphans::lose_name(tx, &mut replaced.inode, lost)?;
                 tx.put_inode(&replaced.inode);
                 reply.replaced_attr = Some(replaced.inode.attr);
             }
@@ -147,6 +152,9 @@ fn decide(
     let Some(source) = named(kv, &parents.old, &op.name)? else {
         return Err(Code::NotFound.into());
     };
+    if trash::folder::is_folder(source.inode.id()) {
+        return Err(Status::new(Code::NotPermitted, "the trash has its place"));
+    }
     if parents.new_dir().attr.nlink == 0 {
         // Before any look upwards: what was above a removed directory may be gone, too.
         return Err(Status::new(Code::NotFound, "the directory was removed"));
@@ -154,6 +162,9 @@ fn decide(
     let target = named(kv, parents.new_dir(), &op.new_name)?;
     if op.no_replace && target.is_some() {
         return Err(Code::Exists.into());
+    }
+    if target.as_ref().is_some_and(|target| trash::folder::is_folder(target.inode.id())) {
+        return Err(Status::new(Code::NotPermitted, "the trash has its place"));
     }
     if op.exchange && target.is_none() {
         return Err(Code::NotFound.into());

@@ -2,6 +2,8 @@
 
 use ff2_proto::pb::{self, ns_request::Op};
 
+use super::trash;
+
 /// What the answer of an operation lets its session cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cacheable {
@@ -66,10 +68,13 @@ impl Cacheable {
         let inode = |attr: &Option<pb::Attr>| attr.map_or(0, |attr| attr.inode);
         let above = if reply.within == 0 { inode(&reply.parent_attr) } else { reply.within };
         let listed = inode(&reply.attr);
+        // The trash changes with every removal, and is never cached.
+        let is_stored = |attr: &&pb::Attr| !trash::folder::is_folder(attr.inode);
+        let (parent, own) = (reply.parent_attr.iter(), reply.attr.iter());
+        let parent = parent.filter(is_stored).map(|attr| show(attr, self == Self::All, 0));
+        let own = own.filter(is_stored).map(|attr| show(attr, self != Self::Changed, above));
         let entries = reply.entries.iter().filter_map(|entry| entry.attr.as_ref());
         let full = entries.filter(|attr| attr.version > 0).map(|attr| show(attr, true, listed));
-        let parent = reply.parent_attr.iter().map(|attr| show(attr, self == Self::All, 0));
-        let own = reply.attr.iter().map(|attr| show(attr, self != Self::Changed, above));
         parent.chain(own).chain(full).collect()
     }
 }

@@ -1,9 +1,12 @@
 //! Which inodes a request would change as the keys are now: whom the leader tells before it logs the
 //! request, so that nobody caches what it changes (see [`crate::callbacks`]).
 
-use ff2_proto::pb::{self, ns_request::Op, quota_key::Of};
+use ff2_proto::{
+    ROOT_INODE,
+    pb::{self, ns_request::Op, quota_key::Of},
+};
 
-use super::{inode, keys, open, quota};
+use super::{dir, open, quota, trash};
 use crate::kv::KvRead;
 
 /// The inodes whose attributes, bytes or entries the request would change. A request that will be
@@ -19,10 +22,7 @@ pub fn touched(kv: &dyn KvRead, request: &pb::NsRequest) -> Vec<u64> {
 
 fn of_op(kv: &dyn KvRead, op: &Op) -> Vec<u64> {
     // One key: this is asked for each request, at the leader and once more when it is applied.
-    let named = |parent: u64, name: &[u8]| -> Option<u64> {
-        let entry = kv.get(&keys::dentry(parent, name))?;
-        Some(inode::decode::<pb::DentryRecord>(&entry).ok()?.inode)
-    };
+    let named = |parent: u64, name: &[u8]| dir::meant(kv, parent, name);
     match op {
         Op::Create(op) if op.unnamed => Vec::new(),
         Op::Create(op) => match named(op.parent, &op.name) {
@@ -59,10 +59,13 @@ fn of_op(kv: &dyn KvRead, op: &Op) -> Vec<u64> {
             }
         }
         Op::CountQuota(op) => quota::touched(kv, op),
+        Op::SetTrash(_) => vec![ROOT_INODE.0],
+        Op::RestoreTrash(op) => trash::touched(kv, op),
         // Who holds it and may keep it goes by its callback, and is told by this to let it go.
         Op::SetLock(op) if op.lock.is_some_and(|lock| lock.append) => vec![op.inode],
-        // The cut was made when it began; until it ends nobody sees the inode. An orphan has no name.
-        Op::FinishTruncate(_) | Op::Collect(_) => Vec::new(),
+        // The cut was made when it began; until it ends nobody sees the inode. An orphan has no name, and what
+        // is in the trash shows the same attributes.
+        Op::FinishTruncate(_) | Op::Collect(_) | Op::EmptyTrash(_) => Vec::new(),
         Op::Open(_)
         | Op::OpenSession(_)
         | Op::CloseSession(_)
@@ -76,6 +79,7 @@ fn of_op(kv: &dyn KvRead, op: &Op) -> Vec<u64> {
         | Op::ReadDir(_)
         | Op::StatFs(_)
         | Op::ListQuotas(_)
+        | Op::ListTrash(_)
         | Op::Resolve(_)
         | Op::Access(_)
         | Op::ListSessions(_)

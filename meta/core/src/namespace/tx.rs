@@ -29,6 +29,8 @@ pub(super) struct Tx<'a> {
     /// Its programs were told of it already.
     pub(super) foreseen: bool,
     pub(super) volume: pb::VolumeRecord,
+    /// Of the cluster when the command was logged.
+    pub(super) level: u32,
 }
 
 impl<'a> Tx<'a> {
@@ -47,6 +49,7 @@ impl<'a> Tx<'a> {
             session: request.session,
             foreseen: request.at_ns != 0,
             owner: command.owner,
+            level: command.level,
             cred: request.cred.clone().unwrap_or_default(),
         })
     }
@@ -106,7 +109,10 @@ impl<'a> Tx<'a> {
         debug_assert!(inode.is_regular());
         quota::resized(self, inode, size)?;
         // Sparse files can promise more than 2^64 bytes together: the sum is modulo that.
-        self.volume.bytes = self.volume.bytes.wrapping_sub(inode.attr.size).wrapping_add(size);
+        let sums = [&mut self.volume.bytes, &mut self.volume.trash_bytes];
+        for sum in sums.into_iter().take(if inode.trash > 0 { 2 } else { 1 }) {
+            *sum = sum.wrapping_sub(inode.attr.size).wrapping_add(size);
+        }
         inode.attr.size = size;
         Ok(())
     }
@@ -151,6 +157,7 @@ pub(super) fn blank(id: u64, kind: FileKind, now_ns: i64) -> Inode {
         default_acl: None,
         xattr_bytes: 0,
         xattr_name_bytes: 0,
+        trash: 0,
     }
 }
 

@@ -6,10 +6,14 @@ use super::{
     dir,
     inode::{self, Inode},
     orphans, perm,
+    trash::{self, Lost},
     tx::Tx,
 };
 
 pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::UnlinkOp) -> Result<pb::NsReply, Status> {
+    if trash::folder::is_folder(op.parent) {
+        return trash::folder::remove(tx, op);
+    }
     let mut parent = inode::load_dir(&tx.kv, op.parent)?;
     perm::search(&tx.cred, &parent)?;
     dir::check_name(&op.name)?;
@@ -23,7 +27,8 @@ pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::UnlinkOp) -> Result<pb::NsReply, S
         return Err(Code::NotEmpty.into());
     }
     dir::remove(tx, &mut parent, &op.name, &entry);
-    orphans::lose_name(tx, &mut victim)?;
+    let lost = Lost { parent: op.parent, name: &op.name };
+    orphans::lose_name(tx, &mut victim, lost)?;
     tx.put_inode(&parent);
     tx.put_inode(&victim);
     Ok(pb::NsReply {

@@ -41,7 +41,11 @@ impl Superblock {
         }
         let version = u32::from_le_bytes(array(&fields[8..12]));
         if version != FORMAT_VERSION {
-            return Err(bad(&format!("format version {version}, known is {FORMAT_VERSION}")));
+            let why = format!(
+                "format version {version}, and this release reads none above {FORMAT_VERSION}: nothing was \
+                 touched; install a newer release"
+            );
+            return Err(bad(&why));
         }
         if crc32c(fields).to_le_bytes() != crc {
             return Err(bad("checksum does not match"));

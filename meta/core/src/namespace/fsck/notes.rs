@@ -208,8 +208,11 @@ fn check_orphans(
     for inode in order.into_values() {
         problems.push(Problem::Inode { inode, what: "is twice in the order of orphans" });
     }
-    let nameless: BTreeSet<u64> =
-        inodes.iter().filter(|(_, i)| i.attr.nlink == 0).map(|(id, _)| *id).collect();
+    let nameless: BTreeSet<u64> = inodes
+        .iter()
+        .filter(|(_, i)| i.attr.nlink == 0 && i.trash == 0)
+        .map(|(id, _)| *id)
+        .collect();
     for &inode in listed.symmetric_difference(&nameless) {
         problems
             .push(Problem::Inode { inode, what: "is an orphan that is not listed, or no orphan" });

@@ -5,7 +5,7 @@ use ff2_proto::{Status, pb};
 use super::{Inode, Key, Tx, account::counting, chain, decode, find, limits};
 use crate::{
     kv::KvRead,
-    namespace::{inode, keys::Tag, tx},
+    namespace::{inode, keys::Tag, trash, tx},
 };
 
 pub(super) fn told(key: Key, record: &pb::QuotaRecord) -> pb::Quota {
@@ -115,7 +115,7 @@ pub(in crate::namespace) fn stat_fs(kv: &dyn KvRead, id: u64) -> Result<pb::NsRe
     let mut statfs =
         pb::StatFs { inodes_used: volume.inodes, bytes_used: volume.bytes, ..Default::default() };
     let mut quota_room = None;
-    if id != 0 && volume.quotas > 0 {
+    if id != 0 && volume.quotas > 0 && !trash::folder::is_folder(id) {
         let inode = inode::load(kv, id)?;
         let records = chain(kv, inode.attr.quota)?;
         let left = |max: u64, used: u64| max.saturating_sub(used);

@@ -4,7 +4,7 @@ use ff2_proto::{Status, status::Code};
 
 use super::{
     Inode, Key, Tx,
-    account::{Amount, Records, change, check, folder_records},
+    account::{Amount, Records, add, change, check, counting, folder_records},
     chain, find, is_counted, is_root, limits, put,
 };
 
@@ -105,6 +105,26 @@ fn difference(tx: &Tx<'_>, from: u64, to: u64) -> Result<(Records, Records), Sta
         entered.pop();
     }
     Ok((left, entered))
+}
+
+/// An inode that has no name is about to get one in `folder`: it counts there from then on, if there is room. The
+/// caller stores it.
+pub(in crate::namespace) fn returns(
+    tx: &mut Tx<'_>,
+    inode: &mut Inode,
+    folder: &Inode,
+) -> Result<(), Status> {
+    let was_counted = is_counted(inode);
+    // The root that it counted in may be gone.
+    if inode.attr.quota != 0 && find(&tx.kv, Key::Folder(inode.attr.quota))?.is_none() {
+        inode.attr.quota = 0;
+    }
+    transfer(tx, inode, folder.attr.quota, true)?;
+    if !was_counted {
+        check(tx, &counting(tx, inode)?, Amount::of(inode))?;
+        add(tx, inode)?;
+    }
+    Ok(())
 }
 
 /// A folder lost its name: its quota ends with it. It still counts what has no name and is written.

@@ -8,14 +8,14 @@ use prost::Message as _;
 use prost011::Message as _;
 use raft::eraftpb::{ConfState, Entry, HardState};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
-    Direction, ErrorKind, IteratorMode, Options, WriteBatch, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType,
+    DBRecoveryMode, Direction, ErrorKind, IteratorMode, Options, WriteBatch, WriteOptions,
 };
 
 use super::{Pins, RocksStore, StateReader};
 use crate::{
     error::GroupError,
-    format::{self, FORMAT, Identity},
+    format::{self, FIRST_FORMAT, FORMAT, Identity},
     limits,
     membership::Membership,
     metrics::GroupMetrics,
@@ -82,7 +82,7 @@ fn form<E: From<GroupError>>(
         db.write(batch).map_err(failed)?;
     }
     let identity = Identity {
-        format: FORMAT,
+        format: FIRST_FORMAT,
         group: group.0,
         node,
         raft_id: own.raft_id,
@@ -216,7 +216,7 @@ impl Records<'_> {
         if let Some(bytes) = self.get(format::IDENTITY)? {
             let found = Identity::decode(bytes.as_slice()).map_err(|_| self.damaged("identity"))?;
             let folder = self.folder.to_path_buf();
-            if found.format != FORMAT {
+            if !(FIRST_FORMAT..=FORMAT).contains(&found.format) {
                 let (found, known) = (found.format, FORMAT);
                 return Err(GroupError::UnknownFormat { folder, found, known });
             }
@@ -227,8 +227,13 @@ impl Records<'_> {
             }
             return Ok(found);
         }
-        let identity =
-            Identity { format: FORMAT, group: group.0, node, raft_id: 0, incarnation: random() };
+        let identity = Identity {
+            format: FIRST_FORMAT,
+            group: group.0,
+            node,
+            raft_id: 0,
+            incarnation: random(),
+        };
         let raft = self.db.cf_handle(format::CF_RAFT).expect("made at open");
         let bytes = identity.encode_to_vec();
         let written = self.db.put_cf_opt(&raft, format::IDENTITY, bytes, &synced());
@@ -317,13 +322,18 @@ fn table_options(cache: &Cache) -> Options {
     blocks.set_block_size(16 << 10);
     blocks.set_bloom_filter(10.0, false);
     blocks.set_cache_index_and_filter_blocks(true);
+    // In small pieces: a whole filter of a large file is a megabyte, and would be read again for each key once the
+    // files' filters do not fit the cache together.
+    blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    blocks.set_partition_filters(true);
+    blocks.set_pin_top_level_index_and_filter(true);
     let mut options = Options::default();
     options.set_block_based_table_factory(&blocks);
     options.set_write_buffer_size(32 << 20);
     options
 }
 
-fn synced() -> WriteOptions {
+pub(super) fn synced() -> WriteOptions {
     let mut options = WriteOptions::default();
     options.set_sync(true);
     options

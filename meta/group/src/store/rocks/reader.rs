@@ -9,12 +9,16 @@ use std::{
 use bytes::Bytes;
 use ff2_meta_core::KvRead;
 use parking_lot::RwLock;
+use prost::Message as _;
 use rocksdb::{
     BoundColumnFamily, Cache, DB, Direction, IteratorMode, ReadOptions, SnapshotWithThreadMode,
 };
 
 use super::pins::{Pin, Pins};
-use crate::{error::stop, format};
+use crate::{
+    error::stop,
+    format::{self, Identity},
+};
 
 /// A handle for readers on other threads.
 #[derive(Clone)]
@@ -59,6 +63,25 @@ impl StateReader {
                 return Some(read(&view));
             }
         }
+    }
+
+    /// Says in the folder that its log and state are of this format from now on, so that releases that do not read it
+    /// refuse it. Never a lower one. `None`: the group was closed.
+    pub(crate) fn mark(&self, format: u32) -> Option<Result<(), rocksdb::Error>> {
+        let db = self.0.db.read().clone()?;
+        let raft = db.cf_handle(format::CF_RAFT)?;
+        let mark = || {
+            let Some(bytes) = db.get_cf(&raft, format::IDENTITY)? else { return Ok(()) };
+            match Identity::decode(bytes.as_slice()) {
+                Ok(identity) if identity.format < format => {
+                    let marked = Identity { format, ..identity }.encode_to_vec();
+                    db.put_cf_opt(&raft, format::IDENTITY, marked, &super::open::synced())
+                }
+                // It was read when the folder was opened.
+                Ok(_) | Err(_) => Ok(()),
+            }
+        };
+        Some(mark())
     }
 
     /// Pins the state as it is now, for a backup, and tells about how many keys it has. `None`: the group was closed,
