@@ -1,6 +1,7 @@
-//! `ff2ctl upgrade finish|status`: the end of an upgrade.
+//! `ff2ctl upgrade finish`: the end of an upgrade.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use ff2_fabric::level;
 use ff2_proto::pb;
 use serde_json::json;
 
@@ -23,7 +24,15 @@ pub(crate) async fn run(around: &Surroundings, command: Command) -> Result<()> {
 }
 
 pub(crate) async fn finish(admin: &Admin) -> Result<pb::FinishUpgradeReply> {
-    admin.finish_upgrade(pb::FinishUpgradeRequest {}).await
+    let reply = admin.finish_upgrade(pb::FinishUpgradeRequest {}).await?;
+    let known = level::known();
+    ensure!(
+        reply.level >= known,
+        "the cluster stays at level {}, because the metad that leads it does not know level {known}: install the new \
+         release on all servers",
+        reply.level
+    );
+    Ok(reply)
 }
 
 fn told(reply: &pb::FinishUpgradeReply) -> String {

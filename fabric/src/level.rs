@@ -7,7 +7,8 @@ use ff2_proto::{LEVEL, PROTOCOL_VERSIONS};
 /// As `ff2ctl status` shows it where members differ.
 pub const RELEASE: &str = env!("CARGO_PKG_VERSION");
 
-/// For tests of upgrades: the program takes part as one of this level, and of the protocol from before there were levels.
+/// For tests of upgrades: the program takes part as one of this level, and of the protocol from before there were
+/// levels.
 const AS_LEVEL: &str = "FF2_TEST_AS_LEVEL";
 
 static KNOWN: LazyLock<u32> = LazyLock::new(|| {

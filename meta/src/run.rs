@@ -102,7 +102,8 @@ impl Metad {
         let level = cluster.routing().level;
         ensure!(
             level <= level::known(),
-            "the cluster of this folder is at level {level}, and this program knows no more than {}: install a newer release",
+            "the cluster of this folder is at level {level}, and this program knows no more than {}: \
+             install a newer release",
             level::known()
         );
         let group = group_config(&config, NAMESPACE_GROUP, &raft);

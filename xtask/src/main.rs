@@ -11,6 +11,7 @@ mod imports;
 mod promises;
 mod purity;
 mod tidy;
+mod upgrade;
 mod workspace;
 
 #[derive(Parser)]
@@ -32,6 +33,15 @@ enum Task {
     Doctests,
     /// Core crates depend on no runtime, clock, randomness, file or socket.
     Purity,
+    /// Upgrades a cluster under load from the programs of another commit, which are built and kept in target/upgrade.
+    Upgrade {
+        /// The commit to come from.
+        #[arg(long, value_name = "REV", required_unless_present = "programs")]
+        from: Option<String>,
+        /// Programs that are built already, in this folder.
+        #[arg(long, value_name = "DIR", conflicts_with = "from")]
+        programs: Option<std::path::PathBuf>,
+    },
     /// Runs the simulator: `cargo xtask sim --seed 7` or `--seeds 1000`, `--rpc` for that of the RPC layer.
     Sim {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -47,6 +57,7 @@ fn main() -> Result<()> {
         Task::Dependencies => dependencies::run(&root),
         Task::Doctests => doctests(),
         Task::Purity => purity::run(&root),
+        Task::Upgrade { from, programs } => upgrade::run(&root, from.as_deref(), programs),
         Task::Sim { args } => {
             // Of the whole workspace, as everything here (see `doctests`): so by the binary's name.
             let mut all = vec!["run", "--locked", "--bin", "ff2-sim", "--"];

@@ -23,7 +23,8 @@ pub enum GroupError {
     #[error("{} belongs to {found}, not to {wanted}", folder.display())]
     WrongOwner { folder: PathBuf, found: String, wanted: String },
     #[error(
-        "{} has format {found}, and this release reads none above {known}: nothing was touched; install a newer release",
+        "{} has format {found}, and this release reads none above {known}: nothing was touched; \
+         install a newer release",
         folder.display()
     )]
     UnknownFormat { folder: PathBuf, found: u32, known: u32 },

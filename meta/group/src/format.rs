@@ -28,8 +28,8 @@ pub(crate) const TRUNCATED: &[u8] = b"truncated";
 pub(crate) const ACTIVE: &[u8] = b"active";
 const LOG: &[u8; 4] = b"log/";
 
-/// The highest version of this layout that is read. History: 1 = first; 2 = the same, and the log and the state may have
-/// what came with feature level 2.
+/// The highest version of this layout that is read. History: 1 = first; 2 = the same, and the log and the
+/// state may have what came with feature level 2.
 pub(crate) const FORMAT: u32 = ff2_proto::LEVEL;
 /// Of new folders, until the group's cluster is known to be at a higher level.
 pub(crate) const FIRST_FORMAT: u32 = 1;

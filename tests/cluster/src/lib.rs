@@ -20,6 +20,7 @@ pub mod load;
 pub mod network;
 pub mod suite;
 pub mod throttle;
+pub mod upgrade;
 
 /// The smallest cluster in which each role can lose a server.
 #[rustfmt::skip]
@@ -37,6 +38,8 @@ pub struct Cluster {
     program: PathBuf,
     /// Of `ff2ctl up`.
     shape: Vec<String>,
+    /// What `ff2ctl`, and whatever it starts, finds in its environment.
+    environment: Vec<(String, String)>,
 }
 
 /// Where a cluster is put. By default in a folder of its own, on the host's loopback network.
@@ -45,6 +48,8 @@ pub struct Site<'a> {
     /// The folder that it keeps everything in.
     pub dir: Option<&'a Path>,
     pub network: Option<&'a network::Network>,
+    /// The release that it is made with.
+    pub release: Option<&'a upgrade::Release>,
 }
 
 impl Cluster {
@@ -70,7 +75,11 @@ impl Cluster {
         let shape = shape.iter().map(|&part| part.to_owned()).collect();
         let dir = site.dir.map_or_else(|| folder.path().join("cluster"), Path::to_path_buf);
         let network = site.network.map(|network| network.path());
-        let cluster = Self { folder, dir, network, program, shape };
+        let environment = Vec::new();
+        let mut cluster = Self { folder, dir, network, program, shape, environment };
+        if let Some(release) = site.release {
+            cluster.use_release(release);
+        }
         cluster.up()?;
         Ok(cluster)
     }
@@ -134,6 +143,7 @@ impl Cluster {
             .arg("--dir")
             .arg(&self.dir)
             .args(args)
+            .envs(self.environment.iter().cloned())
             .output()
             .with_context(|| format!("start {}", self.program.display()))
     }
@@ -369,6 +379,9 @@ pub fn scratch_folder(prefix: &str) -> Result<tempfile::TempDir> {
 /// The folder that cargo builds into: tests run from `target/debug/deps`.
 fn target_folder() -> Result<PathBuf> {
     let program = env::current_exe().context("find the test's own program")?;
-    let folder = program.ancestors().nth(3).context("tests lie in target/debug/deps")?;
+    // Tests lie in target/debug/deps, programs in target/debug.
+    let is_test = program.parent().is_some_and(|folder| folder.ends_with("deps"));
+    let above = if is_test { 3 } else { 2 };
+    let folder = program.ancestors().nth(above).context("the program lies in target/debug")?;
     Ok(folder.to_path_buf())
 }
