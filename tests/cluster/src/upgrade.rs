@@ -63,8 +63,8 @@ pub struct Measured {
     pub took: Duration,
 }
 
-/// Goes from `old` to this build: some servers, back again, all of them, the end. Writers write all the time, on a mount
-/// of the old release, and what they wrote is read back by the new one.
+/// Goes from `old` to this build: some servers, back again, all of them, the end. Writers write all the
+/// time, on a mount of the old release, and what they wrote is read back by the new one.
 pub fn upgrade(old: &Release) -> Result<Measured> {
     let site = Site { release: Some(old), ..Site::default() };
     let mut cluster = Cluster::start_at(&site, &SMALLEST)?;

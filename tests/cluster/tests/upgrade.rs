@@ -1,5 +1,5 @@
-//! An upgrade under load. The old release is this one, held back: `cargo xtask upgrade --from REV` does the same from the
-//! programs of another commit.
+//! An upgrade under load. The old release is this one, held back: `cargo xtask upgrade --from REV` does the same
+//! from the programs of another commit.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
