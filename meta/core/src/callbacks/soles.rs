@@ -22,10 +22,7 @@ fn answered(
     inode: u64,
     changed: bool,
 ) -> Option<bool> {
-    let since = callbacks.position();
-    let shown = [Shown { inode, version: 1, anew: true, within: NOWHERE }];
-    let promised = callbacks.promise_shown(now, session, since, &shown, changed);
-    promised.first().map(|callback| callback.sole)
+    shown(callbacks, now, session, (NOWHERE, inode), changed)
 }
 
 /// The answer to a question shows an inode in a folder.
@@ -36,9 +33,19 @@ fn found(
     folder: u64,
     inode: u64,
 ) -> Option<bool> {
+    shown(callbacks, now, session, (folder, inode), false)
+}
+
+fn shown(
+    callbacks: &mut Callbacks,
+    now: Millis,
+    session: u64,
+    (within, inode): (u64, u64),
+    changed: bool,
+) -> Option<bool> {
     let since = callbacks.position();
-    let shown = [Shown { inode, version: 1, anew: true, within: folder }];
-    let promised = callbacks.promise_shown(now, session, since, &shown, false);
+    let shown = [Shown { inode, version: 1, anew: true, within }];
+    let promised = callbacks.promise_shown(now, session, since, &shown, changed);
     promised.first().map(|callback| callback.sole)
 }
 
