@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     audit, backup, bench, chain, cluster::Folder, completion, config, connect::Access, demo, down,
     dump, folder, fs, fsck, kill, metad, mount, node, output::Output, ps, quota, rebalance,
-    restart, restore, scrub, security, session, status, table, target, up, user, volume, why,
+    restart, restore, scrub, security, session, snapshot, status, table, target, up, user, volume,
+    why,
 };
 
 /// Starts, inspects and exercises an ff2 cluster.
@@ -90,6 +91,9 @@ enum Command {
     /// Quotas: how much there may be in a folder, or of a user or a group.
     #[command(subcommand)]
     Quota(quota::Command),
+    /// Snapshots of a volume: what it was, to look at in `/.snapshots/NAME` of each mount.
+    #[command(subcommand)]
+    Snapshot(snapshot::Command),
     /// Volumes: what is mounted.
     #[command(subcommand)]
     Volume(volume::Command),
@@ -185,6 +189,7 @@ impl Command {
             Self::Table(command) => table::run(around, &command).await,
             Self::Rebalance(args) => rebalance::run(around, args).await,
             Self::Quota(command) => quota::run(around, &command).await,
+            Self::Snapshot(command) => snapshot::run(around, &command).await,
             Self::Volume(command) => volume::run(around, &command).await,
             Self::Scrub(command) => scrub::run(around, &command).await,
             Self::Fsck(args) => fsck::run(around, args).await,
@@ -283,6 +288,9 @@ mod tests {
             "quota get --group 100 --volume data",
             "quota list --json",
             "quota remove /a",
+            "snapshot create before-upgrade",
+            "snapshot list --json",
+            "snapshot remove before-upgrade --no-wait",
             "scrub start --wait",
             "scrub status",
             "fsck --repair",

@@ -167,6 +167,9 @@ impl Admin {
         remove_quota(RemoveQuotaRequest) -> RemoveQuotaReply;
         list_quotas(ListQuotasRequest) -> ListQuotasReply;
         read_backup(ReadBackupRequest) -> ReadBackupReply;
+        create_snapshot(CreateSnapshotRequest) -> CreateSnapshotReply;
+        list_snapshots(ListSnapshotsRequest) -> ListSnapshotsReply;
+        remove_snapshot(RemoveSnapshotRequest) -> RemoveSnapshotReply;
     }
 
     pub(crate) fn patience(self, patience: Duration) -> Self {

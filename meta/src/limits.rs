@@ -48,6 +48,13 @@ pub const HOLDS_MAX: usize = 65_536;
 pub const LEFTOVERS_PAGE: u32 = 256;
 /// How soon a quota begins to be counted.
 pub const QUOTAS_ROUND: Duration = Duration::from_millis(500);
+/// How soon a snapshot begins to be made or removed.
+pub const SNAPSHOTS_ROUND: Duration = Duration::from_millis(100);
+/// Between two questions whether all storage nodes know of a snapshot.
+pub const PUBLISH_PAUSE: Duration = Duration::from_millis(20);
+/// Between two steps of a removal, which others should not feel: of rows that are passed on, and of pages of chunks
+/// that are looked through.
+pub const REMOVAL_PAUSE: Duration = Duration::from_millis(20);
 /// Files whose length is asked at the same time.
 pub const RECOVERED_TOGETHER: usize = 16;
 /// How long a grant lets its holder do I/O without asking again.

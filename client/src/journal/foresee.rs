@@ -8,7 +8,7 @@ use ff2_client_core::{
     rooms::{Need, Place, Verdict},
 };
 use ff2_proto::{
-    Code, InodeId, limits as wire,
+    Code, InodeId, SNAPSHOTS_FOLDER, limits as wire,
     pb::{self, FileKind, ns_request::Op},
 };
 
@@ -34,9 +34,20 @@ struct Foreseen {
     takes: (Place, Need),
 }
 
+/// The folder of snapshots is in no listing, and there all the same.
+fn names_snapshots(op: &Op) -> bool {
+    let name = match op {
+        Op::Create(op) => &op.name,
+        Op::MakeNode(op) => &op.name,
+        Op::Unlink(op) => &op.name,
+        _ => return false,
+    };
+    name == SNAPSHOTS_FOLDER
+}
+
 impl Shared {
     pub(crate) fn foresee(self: &Arc<Self>, cred: &pb::Credentials, op: &Op) -> Foresight {
-        if !self.options.behind || !self.has_callbacks() {
+        if !self.options.behind || !self.has_callbacks() || names_snapshots(op) {
             return Foresight::No;
         }
         let mut state = self.journal.state.lock();

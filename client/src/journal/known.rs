@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use ff2_client_core::{Name, Page, foresee};
 use ff2_proto::{
-    InodeId,
+    InodeId, SNAPSHOTS_FOLDER,
     limits::{DIR_PAGE_ENTRIES_MAX, NAME_BYTES_MAX},
     pb::{self, FileKind, ns_request::Op},
 };
@@ -25,7 +25,7 @@ impl Shared {
                 let callbacks = vec![callback(&attr)];
                 Some(pb::NsReply { attr: Some(attr), callbacks, ..Default::default() })
             }
-            Op::Lookup(op) if op.absent_is_answer => {
+            Op::Lookup(op) if op.absent_is_answer && op.name != SNAPSHOTS_FOLDER => {
                 let parent = self.current(&state, InodeId(op.parent))?;
                 if !foresee::may_search(cred, &parent) || op.name.len() > NAME_BYTES_MAX {
                     return None;
@@ -66,7 +66,7 @@ impl Shared {
         let parent = reply.parent_attr.as_ref().filter(is_held);
         let mut state = self.journal.state.lock();
         match (op, parent) {
-            (Op::Lookup(op), Some(parent)) => {
+            (Op::Lookup(op), Some(parent)) if op.name != SNAPSHOTS_FOLDER => {
                 state.folders.learn(parent);
                 let is = reply.attr.as_ref().map_or(Name::Absent, name_of);
                 state.folders.learn_name(InodeId(op.parent), parent.version, &op.name, is);

@@ -37,7 +37,9 @@ mod number;
 mod once;
 mod open;
 mod orphans;
+mod past;
 mod perm;
+mod preserve;
 mod quota;
 mod read_dir;
 mod rename;
@@ -49,6 +51,7 @@ mod set_attr;
 mod set_lock;
 mod set_xattr;
 mod shown;
+mod snapshots;
 mod touched;
 mod truncate;
 mod tx;
@@ -76,6 +79,7 @@ pub use request::{Class, Owner, class, granted, is_mutation, needs_grant, stamp}
 pub use restore::restored;
 pub use sessions::session;
 pub use shown::{Cacheable, Shown, cacheable};
+pub use snapshots::{all as snapshots, is_kept};
 pub use touched::touched;
 pub use truncate::unfinished;
 
@@ -170,13 +174,17 @@ fn run(
     kv: &mut dyn Kv,
 ) -> Result<pb::NsReply, Status> {
     let mut tx = Tx::new(kv, command, request)?;
+    past::refuse_change(&tx.kv, op, command.subtree)?;
     confine::check(&tx.kv, op, command.subtree)?;
     if command.told && touched(&tx.kv, request).iter().any(|at| !command.touched.contains(at)) {
         return Err(Status::new(Code::Busy, "a name means another inode by now"));
     }
     let mut reply = change(&mut tx, op)?;
     quota::add_room(&tx, &mut reply)?;
-    for (key, value) in tx.finish() {
+    let newest = tx.volume.newest_snapshot;
+    let changes = tx.finish();
+    preserve::preserve(kv, newest, changes.keys());
+    for (key, value) in changes {
         match value {
             Some(value) => kv.put(&key, value),
             None => kv.delete(&key),
@@ -213,6 +221,7 @@ fn change(tx: &mut Tx<'_>, op: &Op) -> Result<pb::NsReply, Status> {
         Op::SetQuota(op) => quota::set(tx, op),
         Op::RemoveQuota(op) => quota::remove_quota(tx, op),
         Op::CountQuota(op) => quota::count(tx, op),
+        Op::StepSnapshot(op) => snapshots::step(tx, op),
         Op::Lookup(_)
         | Op::GetAttr(_)
         | Op::ReadLink(_)
@@ -226,6 +235,7 @@ fn change(tx: &mut Tx<'_>, op: &Op) -> Result<pb::NsReply, Status> {
         | Op::ListLengthDoubts(_)
         | Op::ReadInline(_)
         | Op::ListQuotas(_)
+        | Op::ListSnapshots(_)
         | Op::GetXattr(_)
         | Op::ListXattrs(_)
         | Op::GetLock(_)
@@ -269,6 +279,19 @@ fn read(
     if request.session != 0 {
         sessions::check(kv, request.session, owner)?;
     }
+    match past::answer(kv, request, op, subtree)? {
+        Some(reply) => Ok(reply),
+        None => answer(kv, request, op, subtree),
+    }
+}
+
+/// From these keys, be they as they are or as they were.
+fn answer(
+    kv: &dyn KvRead,
+    request: &pb::NsRequest,
+    op: &Op,
+    subtree: u64,
+) -> Result<pb::NsReply, Status> {
     confine::check(kv, op, subtree)?;
     let who = || {
         let none = || Status::new(Code::InvalidArgument, "the request needs credentials");
@@ -284,6 +307,7 @@ fn read(
             quota::stat_fs(kv, inode)
         }
         Op::ListQuotas(op) => quota::list(kv, op),
+        Op::ListSnapshots(_) => snapshots::list(kv),
         Op::Resolve(op) => resolve::resolve(kv, who()?, op, confine::root(subtree)),
         Op::Access(op) => lookup::access(kv, who()?, op),
         Op::Open(op) => open::read_only(kv, who()?, op),
@@ -323,6 +347,7 @@ fn read(
         | Op::SetQuota(_)
         | Op::RemoveQuota(_)
         | Op::CountQuota(_)
+        | Op::StepSnapshot(_)
         | Op::RecoverLength(_) => Err(Status::new(Code::InvalidArgument, "a mutation is logged")),
     }
 }

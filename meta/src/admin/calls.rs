@@ -94,6 +94,11 @@ guarded! {
         |r| json!({ "subject": subject(r.subject.as_ref()), "bytes": limit(r.bytes), "inodes": limit(r.inodes) });
     remove_quota(RemoveQuotaRequest) -> RemoveQuotaReply: |_| Role::Admin,
         |r| subject(r.subject.as_ref());
+    list_snapshots(ListSnapshotsRequest) -> ListSnapshotsReply: |_| Role::Viewer, |_| Value::Null;
+    create_snapshot(CreateSnapshotRequest) -> CreateSnapshotReply: |_| Role::Admin,
+        |r| if r.id == 0 { named(&r.volume, &r.name) } else { Value::Null };
+    remove_snapshot(RemoveSnapshotRequest) -> RemoveSnapshotReply: |_| Role::Admin,
+        |r| named(&r.volume, &r.name);
     set_exports(SetExportsRequest) -> SetExportsReply: |_| Role::Admin,
         |r| json!({ "volume": r.volume, "rules": r.rules.iter().map(rule).collect::<Vec<_>>() });
 }
@@ -109,6 +114,10 @@ fn subject(subject: Option<&pb::QuotaSubject>) -> Value {
         None => {}
     }
     shown
+}
+
+fn named(volume: &str, name: &[u8]) -> Value {
+    json!({ "volume": volume, "name": String::from_utf8_lossy(name) })
 }
 
 /// Null: it stays as it is.
@@ -161,7 +170,9 @@ impl Guarded {
         }
         // Where it would be done, it is recorded.
         match call {
-            "set_quota" | "remove_quota" => state.leading_namespace()?,
+            "set_quota" | "remove_quota" | "create_snapshot" | "remove_snapshot" => {
+                state.leading_namespace()?
+            }
             _ => drop(state.leading()?),
         }
         let unwritten = |error: std::io::Error| {
@@ -241,7 +252,8 @@ mod tests {
                 "read_audit",
                 "check_namespace",
                 "check_chunks",
-                "list_quotas"
+                "list_quotas",
+                "list_snapshots"
             ]
         );
         assert_eq!(

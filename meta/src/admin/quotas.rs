@@ -86,7 +86,7 @@ impl AdminState {
         Ok((volume, pb::QuotaKey { of: Some(of) }))
     }
 
-    fn volume(&self, name: &str) -> Result<VolumeId, Status> {
+    pub(super) fn volume(&self, name: &str) -> Result<VolumeId, Status> {
         let name = if name.is_empty() { "default" } else { name };
         let routing = self.cluster.routing();
         let found = routing.volumes.values().find(|volume| volume.name == name);

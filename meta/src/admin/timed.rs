@@ -11,7 +11,7 @@ use ff2_daemon::Operations;
 use tonic::{Code, body::Body, codegen::Service, server::NamedService};
 
 /// gRPC's method names, and the same in the words of metrics.
-const CALLS: [(&str, &str); 27] = [
+const CALLS: [(&str, &str); 30] = [
     ("ClusterStatus", "admin_cluster_status"),
     ("CreateTable", "admin_create_table"),
     ("ExtendTable", "admin_extend_table"),
@@ -39,6 +39,9 @@ const CALLS: [(&str, &str); 27] = [
     ("RemoveQuota", "admin_remove_quota"),
     ("ListQuotas", "admin_list_quotas"),
     ("ReadBackup", "admin_read_backup"),
+    ("CreateSnapshot", "admin_create_snapshot"),
+    ("ListSnapshots", "admin_list_snapshots"),
+    ("RemoveSnapshot", "admin_remove_snapshot"),
 ];
 
 /// The service `S` with its calls timed.

@@ -89,6 +89,7 @@ fn is_for_administrators(op: &Op) -> bool {
             | Op::ListTruncating(_)
             | Op::ListLengthDoubts(_)
             | Op::ListQuotas(_)
+            | Op::ListSnapshots(_)
     )
 }
 
@@ -138,6 +139,8 @@ pub(super) fn op_name(op: &Op) -> &'static str {
         Op::Batch(_) => "batch",
         Op::AllotInodes(_) => "allot_inodes",
         Op::ListQuotas(_) => "list_quotas",
+        Op::ListSnapshots(_) => "list_snapshots",
+        Op::StepSnapshot(_) => "step_snapshot",
         Op::SetQuota(_) => "set_quota",
         Op::RemoveQuota(_) => "remove_quota",
         Op::CountQuota(_) => "count_quota",

@@ -102,6 +102,7 @@ impl NamespaceGroup {
             }),
             rounds("recover lengths", limits::LEFTOVERS_ROUND, || group.recover_lengths(lead)),
             rounds("count quotas", limits::QUOTAS_ROUND, || group.count_quotas(lead)),
+            rounds("make snapshots", limits::SNAPSHOTS_ROUND, || group.step_snapshots(lead)),
         );
     }
 

@@ -99,6 +99,8 @@ pub(super) fn inodes(op: &Op) -> [Option<u64>; 2] {
         Op::StatFs(op) if op.inode != 0 => one(op.inode),
         Op::StatFs(_)
         | Op::ListQuotas(_)
+        | Op::ListSnapshots(_)
+        | Op::StepSnapshot(_)
         | Op::SetQuota(_)
         | Op::RemoveQuota(_)
         | Op::CountQuota(_)

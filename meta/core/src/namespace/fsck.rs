@@ -6,6 +6,7 @@ mod locks;
 mod names;
 mod notes;
 mod quotas;
+mod snapshots;
 mod xattrs;
 
 use std::collections::BTreeMap;
@@ -40,6 +41,8 @@ pub enum Problem {
     QuotaCount { of: String, what: &'static str, counted: u64, found: u64 },
     #[error("the quota of {of}: {what}")]
     Quota { of: String, what: &'static str },
+    #[error("snapshot {snapshot}: {what}")]
+    Snapshot { snapshot: u32, what: &'static str },
     #[error("session {session}: {what}")]
     Session { session: u64, what: &'static str },
 }
@@ -59,6 +62,7 @@ pub fn fsck(kv: &dyn KvRead) -> Vec<Problem> {
     names::check(kv, &inodes, &mut problems);
     notes::check(kv, &volume, &inodes, &mut problems);
     quotas::check(kv, &volume, &inodes, &mut problems);
+    snapshots::check(kv, &volume, &mut problems);
     problems
 }
 

@@ -48,6 +48,7 @@ pub(super) fn class_of(op: &Op) -> Class {
         | Op::ListXattrs(_)
         | Op::GetLock(_)
         | Op::ListQuotas(_)
+        | Op::ListSnapshots(_)
         | Op::AwaitLocks(_) => Class::Read,
         Op::Create(_)
         | Op::MakeNode(_)
@@ -74,6 +75,7 @@ pub(super) fn class_of(op: &Op) -> Class {
         | Op::SetQuota(_)
         | Op::RemoveQuota(_)
         | Op::CountQuota(_)
+        | Op::StepSnapshot(_)
         | Op::RecoverLength(_) => Class::Leader,
         Op::Keepalive(_) | Op::AwaitInvalidations(_) => Class::Keepalive,
     }
@@ -142,6 +144,8 @@ pub fn granted(request: &pb::NsRequest) -> Option<(bool, bool)> {
         | Op::SetQuota(_)
         | Op::RemoveQuota(_)
         | Op::CountQuota(_)
+        | Op::ListSnapshots(_)
+        | Op::StepSnapshot(_)
         | Op::AllotInodes(_) => None,
     }
 }

@@ -2,6 +2,8 @@
 
 use ff2_proto::pb::{self, ns_request::Op};
 
+use super::number;
+
 /// What the answer of an operation lets its session cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cacheable {
@@ -70,6 +72,8 @@ impl Cacheable {
         let full = entries.filter(|attr| attr.version > 0).map(|attr| show(attr, true, listed));
         let parent = reply.parent_attr.iter().map(|attr| show(attr, self == Self::All, 0));
         let own = reply.attr.iter().map(|attr| show(attr, self != Self::Changed, above));
-        parent.chain(own).chain(full).collect()
+        // What a snapshot shows changes never, and is asked each time: it may be removed.
+        let is_now = |shown: &Shown| !number::is_past(shown.inode);
+        parent.chain(own).chain(full).filter(is_now).collect()
     }
 }

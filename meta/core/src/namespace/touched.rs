@@ -76,6 +76,8 @@ fn of_op(kv: &dyn KvRead, op: &Op) -> Vec<u64> {
         | Op::ReadDir(_)
         | Op::StatFs(_)
         | Op::ListQuotas(_)
+        | Op::ListSnapshots(_)
+        | Op::StepSnapshot(_)
         | Op::Resolve(_)
         | Op::Access(_)
         | Op::ListSessions(_)
