@@ -12,8 +12,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use ff2_client_core::{InlineWrites, Lengths, OpenInodes, lengths::Report};
-use ff2_proto::{ChainId, Code, InodeId, Status, pb};
+use ff2_client_core::{InlineWrites, Lengths, OpenInodes, ReadSpan, lengths::Report, read_spans};
+use ff2_proto::{ChainId, ChunkId, Code, InodeId, Status, pb};
 use parking_lot::Mutex;
 use tokio::sync::RwLock;
 
@@ -488,6 +488,25 @@ impl OpenInode {
     pub(crate) fn layout(&self) -> (pb::Layout, Arc<[ChainId]>) {
         let state = self.state.lock();
         (state.attr.layout.unwrap_or_default(), state.chains.clone())
+    }
+
+    /// What a read of these bytes consists of. Of a file that a snapshot shows the chains know the chunks by the
+    /// number that it had.
+    pub(crate) fn read_spans(
+        &self,
+        layout: &pb::Layout,
+        chains: &[ChainId],
+        offset: u64,
+        length: u64,
+    ) -> Vec<ReadSpan> {
+        let mut spans = read_spans(self.id, layout, chains, offset, length);
+        let pb::Attr { snapshot, origin, .. } = self.state.lock().attr;
+        if snapshot != 0 {
+            for span in &mut spans {
+                span.chunk = ChunkId::new(InodeId(origin), span.chunk.index).at(snapshot);
+            }
+        }
+        spans
     }
 
     pub(crate) fn attr(&self) -> (pb::Attr, Duration) {

@@ -8,8 +8,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     audit, backup, bench, chain, cluster::Folder, completion, config, connect::Access, demo, down,
     dump, folder, fs, fsck, kill, metad, mount, node, output::Output, ps, quota, rebalance,
-    restart, restore, scrub, security, session, status, table, target, trash, up, upgrade, user,
-    volume, why,
+    restart, restore, scrub, security, session, snapshot, status, table, target, trash, up,
+    upgrade, user, volume, why,
 };
 
 /// Starts, inspects and exercises an ff2 cluster.
@@ -97,6 +97,9 @@ enum Command {
     /// The end of an upgrade.
     #[command(subcommand)]
     Upgrade(upgrade::Command),
+    /// Snapshots of a volume: what it was, to look at in `/.snapshots/NAME` of each mount.
+    #[command(subcommand)]
+    Snapshot(snapshot::Command),
     /// Volumes: what is mounted.
     #[command(subcommand)]
     Volume(volume::Command),
@@ -194,6 +197,7 @@ impl Command {
             Self::Quota(command) => quota::run(around, &command).await,
             Self::Trash(command) => trash::run(around, &command).await,
             Self::Upgrade(command) => upgrade::run(around, command).await,
+            Self::Snapshot(command) => snapshot::run(around, &command).await,
             Self::Volume(command) => volume::run(around, &command).await,
             Self::Scrub(command) => scrub::run(around, &command).await,
             Self::Fsck(args) => fsck::run(around, args).await,
@@ -299,6 +303,9 @@ mod tests {
             "trash restore --under /a",
             "trash empty --older-than 12h",
             "upgrade finish",
+            "snapshot create before-upgrade",
+            "snapshot list --json",
+            "snapshot remove before-upgrade --no-wait",
             "scrub start --wait",
             "scrub status",
             "fsck --repair",

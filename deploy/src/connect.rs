@@ -172,6 +172,9 @@ impl Admin {
         restore_trash(RestoreTrashRequest) -> RestoreTrashReply;
         empty_trash(EmptyTrashRequest) -> EmptyTrashReply;
         finish_upgrade(FinishUpgradeRequest) -> FinishUpgradeReply;
+        create_snapshot(CreateSnapshotRequest) -> CreateSnapshotReply;
+        list_snapshots(ListSnapshotsRequest) -> ListSnapshotsReply;
+        remove_snapshot(RemoveSnapshotRequest) -> RemoveSnapshotReply;
     }
 
     pub(crate) fn patience(self, patience: Duration) -> Self {

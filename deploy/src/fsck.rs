@@ -162,7 +162,7 @@ mod tests {
         let mut found = Found { chains: 1, ..Found::default() };
         assert!(found.text(false).contains("0 problems"));
         let stray = |orphaned, removed| pb::StrayChunk {
-            chunk: Some(pb::ChunkKey { inode: 9, index: 2 }),
+            chunk: Some(pb::ChunkKey { inode: 9, index: 2, snapshot: 0 }),
             length: 4096,
             orphaned,
             removed,

@@ -38,6 +38,7 @@ mod scrub;
 mod security;
 mod session;
 mod show;
+mod snapshot;
 mod status;
 mod stop;
 mod table;

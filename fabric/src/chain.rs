@@ -198,7 +198,7 @@ impl ChainClient {
         self.list(asked, deadline).await
     }
 
-    /// Chunks of all inodes from one on, as [`Self::list_chunks`]; for daemons.
+    /// Chunks of all inodes from one on, with all clones, as [`Self::list_chunks`]; for daemons.
     pub async fn list_chain(
         &self,
         chain: ChainId,
@@ -210,6 +210,7 @@ impl ChainClient {
             chain: chain.0,
             inode: from.inode.0,
             from_index: from.index,
+            from_snapshot: from.snapshot,
             limit,
             every_inode: true,
             ..Default::default()

@@ -9,6 +9,7 @@ mod check;
 mod incoming;
 mod nodes;
 mod quotas;
+mod snapshots;
 mod status;
 mod timed;
 mod token;
@@ -577,6 +578,30 @@ impl Admin for AdminService {
         _request: Request<pb::FinishUpgradeRequest>,
     ) -> Reply<pb::FinishUpgradeReply> {
         Ok(Response::new(self.state.finish_upgrade().await?))
+    }
+
+    async fn create_snapshot(
+        &self,
+        request: Request<pb::CreateSnapshotRequest>,
+    ) -> Reply<pb::CreateSnapshotReply> {
+        let reply = self.state.create_snapshot(request.into_inner()).await;
+        Ok(Response::new(reply.map_err(|status| self.state.refuse_change(status))?))
+    }
+
+    async fn remove_snapshot(
+        &self,
+        request: Request<pb::RemoveSnapshotRequest>,
+    ) -> Reply<pb::RemoveSnapshotReply> {
+        let reply = self.state.remove_snapshot(request.into_inner()).await;
+        Ok(Response::new(reply.map_err(|status| self.state.refuse_change(status))?))
+    }
+
+    async fn list_snapshots(
+        &self,
+        request: Request<pb::ListSnapshotsRequest>,
+    ) -> Reply<pb::ListSnapshotsReply> {
+        let reply = self.state.list_snapshots(&request.into_inner()).await;
+        Ok(Response::new(reply.map_err(|status| self.state.refuse(status))?))
     }
 
     async fn start_scrub(

@@ -19,7 +19,8 @@ use ff2_meta_core::{
     namespace::Namespace,
 };
 use ff2_proto::{
-    CLUSTER_GROUP, Code, NodeId, Routing, RoutingVersion, Status, level_of, pb, status::check,
+    CLUSTER_GROUP, Code, NodeId, Routing, RoutingVersion, Status, VolumeId, level_of, pb,
+    status::check,
 };
 use pb::cluster_command::Fact;
 use prost::Message;
@@ -74,6 +75,29 @@ impl ClusterGroup {
 
     fn leading(&self) -> Result<Arc<ClusterLead>, Status> {
         self.lead.get().ok_or_else(|| self.not_leader())
+    }
+
+    /// Has the routing say which snapshots a volume has. True: all storage nodes that may serve know it.
+    pub(crate) async fn publish_snapshots(
+        &self,
+        wanted: &pb::PublishSnapshotsRequest,
+    ) -> Result<bool, Status> {
+        let lead = self.leading()?;
+        let of = VolumeId(wanted.volume);
+        let is_said = |routing: &Routing| {
+            let volume = routing.volumes.get(&of);
+            volume.is_some_and(|v| v.snapshots == wanted.snapshots && v.frozen == wanted.frozen)
+        };
+        if !is_said(&self.routing()) {
+            let fact = Fact::PublishSnapshots(wanted.clone());
+            self.propose_within(fact, limits::OWN_COMMAND).await?;
+        }
+        let routing = self.routing();
+        let changed_at = routing.volumes.get(&of).map_or(u64::MAX, |volume| volume.changed_at);
+        let known = is_said(&routing) && lead.is_known(&routing, changed_at);
+        // What a leader heard that was replaced meanwhile is no word about now.
+        lead.check()?;
+        Ok(known)
     }
 
     fn full_routing(&self) -> pb::RoutingDelta {
@@ -143,6 +167,19 @@ impl Cluster for ClusterService {
         let operation = self.operations.begin("watch_routing", detail);
         let news = self.news(&cx, &request, &operation).await;
         operation.end(news.map(Answer::from))
+    }
+
+    async fn publish_snapshots(
+        &self,
+        cx: Context,
+        request: pb::PublishSnapshotsRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::PublishSnapshotsReply>, Status> {
+        cx.require_daemon()?;
+        let detail = format!("volume {}", request.volume);
+        let operation = self.operations.begin("publish_snapshots", detail);
+        let known = self.cluster.publish_snapshots(&request).await;
+        operation.end(known.map(|known| pb::PublishSnapshotsReply { known }.into()))
     }
 
     async fn leaders(

@@ -62,6 +62,13 @@ pub const TRASH_FREE_PART: u64 = 10;
 pub const TRASH_FREE_STEPS: usize = 4;
 /// How long after such steps it is looked again.
 pub const TRASH_FREE_PAUSE: Duration = Duration::from_secs(5);
+/// How soon a snapshot begins to be made or removed.
+pub const SNAPSHOTS_ROUND: Duration = Duration::from_millis(100);
+/// Between two questions whether all storage nodes know of a snapshot.
+pub const PUBLISH_PAUSE: Duration = Duration::from_millis(20);
+/// Between two steps of a removal, which others should not feel: of rows that are passed on, and of pages of chunks
+/// that are looked through.
+pub const REMOVAL_PAUSE: Duration = Duration::from_millis(20);
 /// Files whose length is asked at the same time.
 pub const RECOVERED_TOGETHER: usize = 16;
 /// How long a grant lets its holder do I/O without asking again.

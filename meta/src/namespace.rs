@@ -21,6 +21,7 @@ mod plan;
 mod questions;
 mod quotas;
 mod sessions;
+mod snapshots;
 mod space;
 mod stamp;
 mod trash;
@@ -413,7 +414,8 @@ impl NamespaceService {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let grant = self.namespace.key.check_grant(&op.grant, now.as_secs())?;
         check_rules(&grant, &self.namespace.cluster.routing())?;
-        if grant.inode == op.inode && grant.read {
+        let granted = if grant.snapshot == 0 { grant.inode } else { grant.shown_as };
+        if granted == op.inode && grant.read {
             return Ok(());
         }
         let detail = format!("the grant is not to read inode {}", op.inode);
@@ -427,8 +429,11 @@ impl NamespaceService {
             return;
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let is_past = attr.snapshot != 0;
         let grant = pb::Grant {
-            inode: attr.inode,
+            inode: if is_past { attr.origin } else { attr.inode },
+            snapshot: attr.snapshot,
+            shown_as: if is_past { attr.inode } else { 0 },
             session: wanted.session,
             read: wanted.read,
             write: wanted.write,

@@ -73,6 +73,13 @@ impl Storage for StorageService {
     ) -> Result<Answer<pb::UpdateReply>, Status> {
         let bytes = bulk.len() as u64;
         let update = wire::update(&request, bulk)?;
+        if update.chunk.snapshot != 0 {
+            // Whoever makes clones go is told which are no snapshot's any more.
+            cx.require_daemon()?;
+            if !update.change.removes() {
+                return Err(wire::invalid("nobody writes what a snapshot shows"));
+            }
+        }
         self.grants.check(&cx, &request.grant, update.chunk.inode, Want::Write)?;
         let target = self.target(request.chain, None)?;
         let detail = format!("{} of chain {}", update.chunk, request.chain);
@@ -124,18 +131,20 @@ impl Storage for StorageService {
         _bulk: Buf,
     ) -> Result<Answer<pb::ListChunksReply>, Status> {
         let inode = InodeId(request.inode);
-        let from = ChunkId { inode, index: request.from_index };
+        let clones = request.every_inode;
+        let from_snapshot = if clones { request.from_snapshot } else { 0 };
+        let from = ChunkId::new(inode, request.from_index).at(from_snapshot);
         let last = if request.every_inode {
             cx.require_daemon()?;
-            ChunkId { inode: InodeId(u64::MAX), index: u32::MAX }
+            ChunkId::new(InodeId(u64::MAX), u32::MAX).at(u32::MAX)
         } else {
             self.grants.check(&cx, &request.grant, inode, Want::Length)?;
-            ChunkId { inode, index: u32::MAX }
+            ChunkId::new(inode, u32::MAX)
         };
         let target = self.target(request.chain, None)?;
         let operation = self.operations.begin("list", format!("inode {inode}"));
         let limit = request.limit;
-        let make = move |call| Input::List { call, from, last, limit };
+        let make = move |call| Input::List { call, from, last, limit, clones };
         let reply = target.call(cx.remaining(), make).await;
         let page = operation.end(reply.and_then(|reply| match reply {
             Reply::List(result) => result,

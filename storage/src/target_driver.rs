@@ -35,7 +35,7 @@ use ff2_fabric::{
 };
 use ff2_proto::{ChainId, ChunkId, Code, Routing, Status, TargetId, pb};
 use ff2_storage_core::target::{
-    CallId, Input, Loaded, Now, Outputs, ReadAnswer, Reply, Report, Role, Target,
+    CallId, Input, Loaded, Now, Outputs, ReadAnswer, Reply, Report, Role, Snapshots, Target,
 };
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
@@ -457,7 +457,21 @@ impl Task {
             );
             self.perform(out);
         }
+        self.take_snapshots(now);
         self.take_chain(now);
+    }
+
+    /// Of all volumes: chunks do not say which is theirs, and a number means the same in each.
+    fn take_snapshots(&mut self, now: Now) {
+        let volumes = || self.routing.volumes.values();
+        let mut ids: Vec<u32> = volumes().flat_map(|volume| volume.snapshots.clone()).collect();
+        ids.sort_unstable();
+        let snapshots = Snapshots { ids, frozen: volumes().any(|volume| volume.frozen) };
+        if snapshots != *self.machine.snapshots() {
+            let mut out = Outputs::new();
+            self.machine.step(now, Input::Snapshots(snapshots), &mut out);
+            self.perform(out);
+        }
     }
 
     fn tick(&mut self) {

@@ -331,6 +331,7 @@ fn loaded(chunk: LoadedChunk) -> Loaded {
             length: c.length,
             chunk_size: c.chunk_size,
             tags: ff2_storage_core::tags::Tags::from_entries(c.tags),
+            since: c.since,
             synced_under: 0.into(),
         }),
         pending: pending.map(|p| LoadedPending {
@@ -339,6 +340,7 @@ fn loaded(chunk: LoadedChunk) -> Loaded {
             length: p.length,
             chunk_size: p.chunk_size,
             tags: ff2_storage_core::tags::Tags::from_entries(p.tags),
+            keeping: p.keeping,
         }),
     }
 }

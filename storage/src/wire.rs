@@ -6,7 +6,7 @@ use ff2_fabric::buf::{Buf, SharedBuf};
 use ff2_proto::{ChunkId, Code, Status, limits, pb};
 use ff2_storage_core::{
     tags::Tags,
-    target::{Change, Forward, Outcome, PageRequest, Standing, Update, UpdateId},
+    target::{Change, Forward, Keeping, Outcome, PageRequest, Standing, Update, UpdateId},
 };
 use pb::UpdateKind;
 
@@ -91,6 +91,7 @@ pub fn forward(request: pb::ForwardRequest, bulk: Buf) -> Result<Forward<Payload
         chunk_size: inner.chunk_size,
         tag: inner.tag.filter(|tag| *tag != pb::UpdateTag::default()),
         tags: Tags::from_entries(request.tags),
+        keeping: Keeping { since: request.since, keep: request.keep },
         resync: request.resync,
     })
 }
@@ -132,6 +133,8 @@ pub fn forward_request(
         made_under: forward.id.made_under.0,
         base_made_under: forward.base.map_or(0, |base| base.made_under.0),
         chunk_length,
+        since: forward.keeping.since,
+        keep: forward.keeping.keep,
     };
     (request, payload.map(|payload| payload.bytes().clone()).into_iter().collect())
 }
@@ -213,13 +216,14 @@ mod tests {
             chain_version: ChainVersion(5),
             from: TargetId(1),
             to: TargetId(2),
-            chunk: ChunkId { inode: InodeId(7), index: 9 },
+            chunk: ChunkId::new(InodeId(7), 9),
             id: id(8),
             base: Some(id(7)),
             change,
             chunk_size: 1 << 16,
             tag: Some(tag),
             tags: Tags::from_entries([pb::AppliedTag { tag: Some(tag), version: 8 }]),
+            keeping: Keeping { since: 4, keep: 3 },
             resync,
         }
     }
@@ -324,7 +328,7 @@ mod tests {
 
     fn settlements() -> Vec<Vec<u8>> {
         let id = UpdateId { made_under: ChainVersion(4), version: version_of(8) };
-        let chunk = ChunkId { inode: InodeId(7), index: 9 };
+        let chunk = ChunkId::new(InodeId(7), 9);
         let outcome = Outcome { chunk, id, committed: true };
         let updates = vec![settled(&outcome); 3];
         vec![pb::SettleRequest { updates, ..Default::default() }.encode_to_vec()]

@@ -71,6 +71,8 @@ pub fn made(
         layout: if is_directory { parent.layout } else { new.layout },
         extras: 0,
         inline: new.inline,
+        snapshot: 0,
+        origin: 0,
         quota: parent.quota,
     };
     let mut parent = names_changed(parent, at_ns);

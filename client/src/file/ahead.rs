@@ -147,8 +147,7 @@ impl Fetching {
     async fn fetch(&self, range: Range<u64>) -> Option<SharedBuf> {
         let (layout, chains) = self.inode.layout();
         let length = range.end - range.start;
-        let spans =
-            ff2_client_core::read_spans(self.inode.id, &layout, &chains, range.start, length);
+        let spans = self.inode.read_spans(&layout, &chains, range.start, length);
         let grant = self.inode.read_grant();
         let shared = &self.shared;
         let read = shared.chains.read(&spans, &grant, shared.deadline()).await;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
-use ff2_client_core::{ReadSpan, read_spans};
+use ff2_client_core::ReadSpan;
 use ff2_fabric::{BufPool, SharedBuf};
 use ff2_proto::{Code, Status};
 use tokio::sync::OwnedSemaphorePermit;
@@ -100,7 +100,7 @@ impl File {
         let (mut spans, mut places) = (Vec::new(), Vec::new());
         for (place, range) in in_chunks {
             let length = range.end - range.start;
-            let own = read_spans(self.inode.id, &layout, &chains, range.start, length);
+            let own = self.inode.read_spans(&layout, &chains, range.start, length);
             places.extend(own.iter().map(|_| place));
             spans.extend(own);
         }
@@ -159,7 +159,7 @@ impl File {
         shared.settle_range(&self.inode, &range).await;
         let (layout, chains) = self.inode.layout();
         let length = range.end - range.start;
-        let spans = read_spans(self.inode.id, &layout, &chains, range.start, length);
+        let spans = self.inode.read_spans(&layout, &chains, range.start, length);
         // Of several pieces, each with a buffer of its own, some might find no room.
         let pool = room.filter(|_| spans.len() == 1).unwrap_or(&shared.pool);
         self.read_spans(pool, &spans).await

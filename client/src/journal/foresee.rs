@@ -8,7 +8,7 @@ use ff2_client_core::{
     rooms::{Need, Place, Verdict},
 };
 use ff2_proto::{
-    Code, InodeId, ROOT_INODE, TRASH_NAME, limits as wire,
+    Code, InodeId, is_unlisted, limits as wire,
     pb::{self, FileKind, ns_request::Op},
 };
 
@@ -34,21 +34,25 @@ struct Foreseen {
     takes: (Place, Need),
 }
 
+/// What there is under such a name is not known from listings.
+fn names_unlisted(op: &Op) -> bool {
+    let (parent, name) = match op {
+        Op::Create(op) => (op.parent, &op.name),
+        Op::MakeNode(op) => (op.parent, &op.name),
+        Op::Unlink(op) => (op.parent, &op.name),
+        _ => return false,
+    };
+    is_unlisted(InodeId(parent), name)
+}
+
 impl Shared {
     pub(crate) fn foresee(self: &Arc<Self>, cred: &pb::Credentials, op: &Op) -> Foresight {
-        if !self.options.behind || !self.has_callbacks() {
+        if !self.options.behind || !self.has_callbacks() || names_unlisted(op) {
             return Foresight::No;
         }
         let mut state = self.journal.state.lock();
         let at_ns = now_ns();
         let foreseen = match op {
-            // What there is under this name no listing shows.
-            Op::Create(pb::CreateOp { parent, name, .. })
-            | Op::MakeNode(pb::MakeNodeOp { parent, name, .. })
-                if *parent == ROOT_INODE.0 && name == TRASH_NAME =>
-            {
-                None
-            }
             Op::Create(op) => self.foresee_create(&mut state, cred, op, at_ns),
             Op::MakeNode(op) => self.foresee_node(&mut state, cred, op, at_ns),
             Op::Unlink(op) => self.foresee_unlink(&state, cred, op, at_ns),

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use ff2_client_core::{Name, Page, foresee};
 use ff2_proto::{
-    InodeId, ROOT_INODE, TRASH_NAME,
+    InodeId, is_unlisted,
     limits::{DIR_PAGE_ENTRIES_MAX, NAME_BYTES_MAX},
     pb::{self, FileKind, ns_request::Op},
 };
@@ -25,8 +25,7 @@ impl Shared {
                 let callbacks = vec![callback(&attr)];
                 Some(pb::NsReply { attr: Some(attr), callbacks, ..Default::default() })
             }
-            // No listing shows it.
-            Op::Lookup(op) if op.parent == ROOT_INODE.0 && op.name == TRASH_NAME => None,
+            Op::Lookup(op) if is_unlisted(InodeId(op.parent), &op.name) => None,
             Op::Lookup(op) if op.absent_is_answer => {
                 let parent = self.current(&state, InodeId(op.parent))?;
                 if !foresee::may_search(cred, &parent) || op.name.len() > NAME_BYTES_MAX {
@@ -68,7 +67,7 @@ impl Shared {
         let parent = reply.parent_attr.as_ref().filter(is_held);
         let mut state = self.journal.state.lock();
         match (op, parent) {
-            (Op::Lookup(op), Some(parent)) => {
+            (Op::Lookup(op), Some(parent)) if !is_unlisted(InodeId(op.parent), &op.name) => {
                 state.folders.learn(parent);
                 let is = reply.attr.as_ref().map_or(Name::Absent, name_of);
                 state.folders.learn_name(InodeId(op.parent), parent.version, &op.name, is);

@@ -1,6 +1,8 @@
 //! A cluster inside the test: one metad around the real namespace machine, two storage nodes around
 //! one store in memory, real connections between them and the client. Faults are switched on by hand.
 
+#[path = "fake/cluster.rs"]
+mod cluster;
 #[path = "fake/lead.rs"]
 mod lead;
 
@@ -14,8 +16,8 @@ use std::{
 };
 
 use ff2_fabric::{
-    Answer, Buf, BufPool, Cluster, ClusterKey, ClusterServer, Context, Namespace, NamespaceServer,
-    Peer, Router, RoutingCache, Server, ServerConfig, SharedBuf, Storage, StorageServer, UserToken,
+    Answer, Buf, BufPool, ClusterKey, ClusterServer, Context, Namespace, NamespaceServer, Peer,
+    Router, RoutingCache, Server, ServerConfig, SharedBuf, Storage, StorageServer, UserToken,
 };
 use ff2_meta_core::{
     MemKv, StateMachine,
@@ -327,49 +329,6 @@ impl State {
 }
 
 struct Metad(Arc<State>);
-
-impl Cluster for Metad {
-    async fn join(
-        &self,
-        _cx: Context,
-        _request: pb::JoinRequest,
-        _bulk: Buf,
-    ) -> Result<Answer<pb::JoinReply>, Status> {
-        Err(Code::Unsupported.into())
-    }
-
-    async fn heartbeat(
-        &self,
-        _cx: Context,
-        _request: pb::HeartbeatRequest,
-        _bulk: Buf,
-    ) -> Result<Answer<pb::HeartbeatReply>, Status> {
-        Err(Code::Unsupported.into())
-    }
-
-    async fn watch_routing(
-        &self,
-        _cx: Context,
-        request: pb::WatchRoutingRequest,
-        _bulk: Buf,
-    ) -> Result<Answer<pb::RoutingDelta>, Status> {
-        let hold = Duration::from_millis(u64::from(request.wait_ms));
-        let changed = self.0.routing_changed.notified();
-        if self.0.routing.lock().version <= request.since {
-            let _ = tokio::time::timeout(hold, changed).await;
-        }
-        Ok(self.0.routing.lock().clone().into())
-    }
-
-    async fn leaders(
-        &self,
-        _cx: Context,
-        _request: pb::LeadersRequest,
-        _bulk: Buf,
-    ) -> Result<Answer<pb::LeadersReply>, Status> {
-        Ok(pb::LeadersReply::default().into())
-    }
-}
 
 impl Namespace for Metad {
     async fn execute(
@@ -735,9 +694,10 @@ impl Storage for Node {
         let from = (request.inode, request.from_index);
         let of_inode = chunks.range(from..).take_while(|(key, _)| key.0 == request.inode);
         let chunks = of_inode.map(|((inode, index), chunk)| pb::ChunkInfo {
-            chunk: Some(pb::ChunkKey { inode: *inode, index: *index }),
+            chunk: Some(pb::ChunkKey { inode: *inode, index: *index, snapshot: 0 }),
             length: chunk.bytes.len() as u32,
             version: chunk.version,
+            since: 0,
         });
         Ok(pb::ListChunksReply { status: None, chunks: chunks.collect(), end: true }.into())
     }

@@ -67,37 +67,68 @@ pub const ROOT_INODE: InodeId = InodeId(1);
 /// What the root of a volume shows under this name is made up (`namespace/trash/folder.rs` of `ff2-meta-core`), and
 /// changes with every removal.
 pub const TRASH_NAME: &[u8] = b".trash";
+/// The folder of a volume's snapshots, in its root or that of a connection which sees a folder only.
+pub const SNAPSHOTS_FOLDER: &[u8] = b".snapshots";
+
+/// Whether there may be something under a name that no listing of its folder shows.
+pub fn is_unlisted(parent: InodeId, name: &[u8]) -> bool {
+    name == SNAPSHOTS_FOLDER || (parent == ROOT_INODE && name == TRASH_NAME)
+}
 
 /// The cluster group.
 pub const CLUSTER_GROUP: GroupId = GroupId(0);
 
 /// A piece of a file: `index` counts chunks of the layout's chunk size from the file's start.
+///
+/// A chunk's clones follow it in order: what it was, kept for the snapshots up to `snapshot`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ChunkId {
     pub inode: InodeId,
     pub index: u32,
+    /// 0: as it is. In a read: as this snapshot shows it; else a clone.
+    pub snapshot: u32,
+}
+
+impl ChunkId {
+    /// A chunk as it is, in no snapshot.
+    pub const fn new(inode: InodeId, index: u32) -> Self {
+        Self { inode, index, snapshot: 0 }
+    }
+
+    /// The chunk of which this is a clone, or itself.
+    #[must_use]
+    pub const fn now(self) -> Self {
+        Self { snapshot: 0, ..self }
+    }
+
+    /// What it is, or was, for a snapshot.
+    #[must_use]
+    pub const fn at(self, snapshot: u32) -> Self {
+        Self { snapshot, ..self }
+    }
 }
 
 impl fmt::Debug for ChunkId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "chunk-{}.{}", self.inode.0, self.index)
+        write!(f, "chunk-{self}")
     }
 }
 
 impl fmt::Display for ChunkId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.inode.0, self.index)
+        write!(f, "{}.{}", self.inode.0, self.index)?;
+        if self.snapshot == 0 { Ok(()) } else { write!(f, "@{}", self.snapshot) }
     }
 }
 
 impl From<pb::ChunkKey> for ChunkId {
     fn from(key: pb::ChunkKey) -> Self {
-        Self { inode: InodeId(key.inode), index: key.index }
+        Self { inode: InodeId(key.inode), index: key.index, snapshot: key.snapshot }
     }
 }
 
 impl From<ChunkId> for pb::ChunkKey {
     fn from(id: ChunkId) -> Self {
-        Self { inode: id.inode.0, index: id.index }
+        Self { inode: id.inode.0, index: id.index, snapshot: id.snapshot }
     }
 }

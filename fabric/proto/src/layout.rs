@@ -66,7 +66,7 @@ pub fn split(
         let within = at % chunk_size;
         let take = (chunk_size - within).min(end - at);
         spans.push(ChunkSpan {
-            chunk: ChunkId { inode, index: index as u32 },
+            chunk: ChunkId::new(inode, index as u32),
             stripe_place: (index % chains as u64) as usize,
             offset: within as u32,
             length: take as u32,

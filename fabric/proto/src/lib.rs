@@ -36,8 +36,9 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 pub const PROTOCOL_VERSIONS: [u32; 2] = [1, 2];
 
 /// The highest feature level that this release knows: what it may log, store and send once all of a cluster do
-/// (docs/design/0010). History: 1 = before there were levels; 2 = the trash.
-pub const LEVEL: u32 = 2;
+/// (docs/design/0010). History: 1 = before there were levels; 2 = the trash;
+/// 3 = snapshots.
+pub const LEVEL: u32 = 3;
 
 /// A level as it is stored and sent: nothing was, before there were levels.
 pub fn level_of(told: u32) -> u32 {

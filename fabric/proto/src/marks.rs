@@ -74,6 +74,10 @@ marks! {
     SourceDamaged,
     /// A resync gives way to another member, because it cannot read what this one lacks.
     ResyncGivesWay,
+    /// What a chunk was is kept as a clone, for a snapshot.
+    CloneMade,
+    /// Updates that waited while a snapshot was made go on.
+    UpdatesThawed,
     /// A member that its chain can do without answers no reads any more.
     MemberRetires,
     /// ... and does again, because the chain needs it after all.

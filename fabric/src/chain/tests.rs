@@ -14,7 +14,7 @@ use crate::{
     StorageServer,
 };
 
-const CHUNK: ChunkId = ChunkId { inode: InodeId(7), index: 3 };
+const CHUNK: ChunkId = ChunkId::new(InodeId(7), 3);
 const LONG: Duration = Duration::from_secs(20);
 
 /// What a server does with the next call; with none left it serves.
@@ -100,8 +100,8 @@ impl Storage for Scripted {
         _bulk: Buf,
     ) -> Result<Answer<pb::ListChunksReply>, Status> {
         self.next().await?;
-        let chunk = pb::ChunkKey { inode: request.inode, index: request.from_index };
-        let chunks = vec![pb::ChunkInfo { chunk: Some(chunk), length: 1, version: 1 }];
+        let chunk = pb::ChunkKey { inode: request.inode, index: request.from_index, snapshot: 0 };
+        let chunks = vec![pb::ChunkInfo { chunk: Some(chunk), length: 1, version: 1, since: 0 }];
         Ok(pb::ListChunksReply { status: None, chunks, end: true }.into())
     }
 
@@ -432,7 +432,7 @@ async fn chunks_are_listed_and_space_is_summed() {
         rig.client.list_chunks(ChainId(2), InodeId(7), 30, 10, Bytes::new(), rig.deadline());
     let page = listed.await.unwrap();
     assert!(page.end);
-    assert_eq!(page.chunks[0].chunk, Some(pb::ChunkKey { inode: 7, index: 30 }));
+    assert_eq!(page.chunks[0].chunk, Some(pb::ChunkKey { inode: 7, index: 30, snapshot: 0 }));
     let space = rig.client.space(rig.deadline()).await.unwrap();
     assert_eq!((space.capacity_bytes, space.used_bytes), (200, 3));
     rig.trick(1, &[Trick::Refuse(Code::Busy.into())]);

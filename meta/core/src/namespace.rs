@@ -37,7 +37,9 @@ mod number;
 mod once;
 mod open;
 mod orphans;
+mod past;
 mod perm;
+mod preserve;
 mod quota;
 mod read_dir;
 mod rename;
@@ -49,6 +51,7 @@ mod set_attr;
 mod set_lock;
 mod set_xattr;
 mod shown;
+mod snapshots;
 mod touched;
 mod trash;
 mod truncate;
@@ -77,6 +80,7 @@ pub use request::{Class, Owner, class, granted, is_mutation, needs_grant, stamp}
 pub use restore::restored;
 pub use sessions::session;
 pub use shown::{Cacheable, Shown, cacheable};
+pub use snapshots::{all as snapshots, is_kept};
 pub use touched::touched;
 pub use trash::next_to_go as next_to_go_from_trash;
 pub use truncate::unfinished;
@@ -173,6 +177,7 @@ fn run(
     kv: &mut dyn Kv,
 ) -> Result<pb::NsReply, Status> {
     let mut tx = Tx::new(kv, command, request)?;
+    past::refuse_change(&tx.kv, op, command.subtree)?;
     confine::check(&tx.kv, op, command.subtree)?;
     trash::folder::check(op)?;
     if command.told && touched(&tx.kv, request).iter().any(|at| !command.touched.contains(at)) {
@@ -180,7 +185,10 @@ fn run(
     }
     let mut reply = change(&mut tx, op)?;
     quota::add_room(&tx, &mut reply)?;
-    for (key, value) in tx.finish() {
+    let newest = tx.volume.newest_snapshot;
+    let changes = tx.finish();
+    preserve::preserve(kv, newest, changes.keys());
+    for (key, value) in changes {
         match value {
             Some(value) => kv.put(&key, value),
             None => kv.delete(&key),
@@ -220,6 +228,7 @@ fn change(tx: &mut Tx<'_>, op: &Op) -> Result<pb::NsReply, Status> {
         Op::SetTrash(op) => trash::set(tx, op),
         Op::EmptyTrash(op) => trash::empty(tx, op),
         Op::RestoreTrash(op) => trash::restore(tx, op),
+        Op::StepSnapshot(op) => snapshots::step(tx, op),
         Op::Lookup(_)
         | Op::GetAttr(_)
         | Op::ReadLink(_)
@@ -234,6 +243,7 @@ fn change(tx: &mut Tx<'_>, op: &Op) -> Result<pb::NsReply, Status> {
         | Op::ReadInline(_)
         | Op::ListQuotas(_)
         | Op::ListTrash(_)
+        | Op::ListSnapshots(_)
         | Op::GetXattr(_)
         | Op::ListXattrs(_)
         | Op::GetLock(_)
@@ -277,6 +287,19 @@ fn read(
     if request.session != 0 {
         sessions::check(kv, request.session, owner)?;
     }
+    match past::answer(kv, request, op, subtree)? {
+        Some(reply) => Ok(reply),
+        None => answer(kv, request, op, subtree),
+    }
+}
+
+/// From these keys, be they as they are or as they were.
+fn answer(
+    kv: &dyn KvRead,
+    request: &pb::NsRequest,
+    op: &Op,
+    subtree: u64,
+) -> Result<pb::NsReply, Status> {
     confine::check(kv, op, subtree)?;
     let who = || {
         let none = || Status::new(Code::InvalidArgument, "the request needs credentials");
@@ -293,6 +316,7 @@ fn read(
         }
         Op::ListQuotas(op) => quota::list(kv, op),
         Op::ListTrash(op) => trash::list(kv, op),
+        Op::ListSnapshots(_) => snapshots::list(kv),
         Op::Resolve(op) => resolve::resolve(kv, who()?, op, confine::root(subtree)),
         Op::Access(op) => lookup::access(kv, who()?, op),
         Op::Open(op) => open::read_only(kv, who()?, op),
@@ -335,6 +359,7 @@ fn read(
         | Op::SetTrash(_)
         | Op::EmptyTrash(_)
         | Op::RestoreTrash(_)
+        | Op::StepSnapshot(_)
         | Op::RecoverLength(_) => Err(Status::new(Code::InvalidArgument, "a mutation is logged")),
     }
 }

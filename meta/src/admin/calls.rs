@@ -104,6 +104,11 @@ guarded! {
     empty_trash(EmptyTrashRequest) -> EmptyTrashReply: |_| Role::Admin,
         |r| json!({ "volume": r.volume, "older_than_s": r.older_than_s });
     finish_upgrade(FinishUpgradeRequest) -> FinishUpgradeReply: |_| Role::Operator, |_| json!({});
+    list_snapshots(ListSnapshotsRequest) -> ListSnapshotsReply: |_| Role::Viewer, |_| Value::Null;
+    create_snapshot(CreateSnapshotRequest) -> CreateSnapshotReply: |_| Role::Admin,
+        |r| if r.id == 0 { named(&r.volume, &r.name) } else { Value::Null };
+    remove_snapshot(RemoveSnapshotRequest) -> RemoveSnapshotReply: |_| Role::Admin,
+        |r| named(&r.volume, &r.name);
     set_exports(SetExportsRequest) -> SetExportsReply: |_| Role::Admin,
         |r| json!({ "volume": r.volume, "rules": r.rules.iter().map(rule).collect::<Vec<_>>() });
 }
@@ -119,6 +124,10 @@ fn subject(subject: Option<&pb::QuotaSubject>) -> Value {
         None => {}
     }
     shown
+}
+
+fn named(volume: &str, name: &[u8]) -> Value {
+    json!({ "volume": volume, "name": String::from_utf8_lossy(name) })
 }
 
 /// Null: it stays as it is.
@@ -171,9 +180,8 @@ impl Guarded {
         }
         // Where it would be done, it is recorded.
         match call {
-            "set_quota" | "remove_quota" | "set_trash" | "restore_trash" | "empty_trash" => {
-                state.leading_namespace()?
-            }
+            "set_quota" | "remove_quota" | "set_trash" | "restore_trash" | "empty_trash"
+            | "create_snapshot" | "remove_snapshot" => state.leading_namespace()?,
             _ => drop(state.leading()?),
         }
         let unwritten = |error: std::io::Error| {
@@ -253,7 +261,8 @@ mod tests {
                 "read_audit",
                 "check_namespace",
                 "check_chunks",
-                "list_quotas"
+                "list_quotas",
+                "list_snapshots"
             ]
         );
         assert_eq!(

@@ -11,7 +11,7 @@ use ff2_daemon::Operations;
 use tonic::{Code, body::Body, codegen::Service, server::NamedService};
 
 /// gRPC's method names, and the same in the words of metrics.
-const CALLS: [(&str, &str); 32] = [
+const CALLS: [(&str, &str); 35] = [
     ("ClusterStatus", "admin_cluster_status"),
     ("CreateTable", "admin_create_table"),
     ("ExtendTable", "admin_extend_table"),
@@ -44,6 +44,9 @@ const CALLS: [(&str, &str); 32] = [
     ("RestoreTrash", "admin_restore_trash"),
     ("EmptyTrash", "admin_empty_trash"),
     ("FinishUpgrade", "admin_finish_upgrade"),
+    ("CreateSnapshot", "admin_create_snapshot"),
+    ("ListSnapshots", "admin_list_snapshots"),
+    ("RemoveSnapshot", "admin_remove_snapshot"),
 ];
 
 /// The service `S` with its calls timed.

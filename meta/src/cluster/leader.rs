@@ -62,6 +62,10 @@ impl ClusterLead {
         self.book.lock().is_leaving(routing, node)
     }
 
+    pub(super) fn is_known(&self, routing: &Routing, version: u64) -> bool {
+        self.book.lock().is_known(routing, version)
+    }
+
     pub(crate) fn vitals(&self, node: NodeId) -> NodeVitals {
         self.book.lock().vitals(self.term.now_ms(), node)
     }

@@ -68,14 +68,24 @@ impl NamespaceGroup {
         let client = &self.chunks.client;
         let page = client.list_chain(chain, from, limits::CHUNK_PAGE, deadline).await?;
         let mut listed: Vec<(ChunkId, u32)> = Vec::with_capacity(page.chunks.len());
+        let mut since = BTreeMap::new();
         for info in &page.chunks {
             let unnamed = || Status::new(Code::Corrupt, "a chunk without a name");
-            listed.push((info.chunk.ok_or_else(unnamed)?.into(), info.length));
+            let chunk = ChunkId::from(info.chunk.ok_or_else(unnamed)?);
+            listed.push((chunk, info.length));
+            since.insert(chunk, info.since);
         }
-        let known = self.known(&listed).await?;
+        let (known, snapshots) = self.known(&listed).await?;
         let mut strays = Vec::new();
         for &(chunk, length) in &listed {
             let orphaned = match known[&chunk.inode.0] {
+                // A clone is its snapshots', whatever became of the file.
+                _ if chunk.snapshot != 0 => {
+                    if namespace::is_kept(&snapshots, since[&chunk], chunk.snapshot) {
+                        continue;
+                    }
+                    true
+                }
                 Known::Nobodys => true,
                 Known::Below(end) if u64::from(chunk.index) >= end && length > 0 => false,
                 Known::Below(_) | Known::Unsettled => continue,
@@ -96,11 +106,15 @@ impl NamespaceGroup {
     }
 
     /// What the namespace says of each inode, as of now.
-    async fn known(&self, listed: &[(ChunkId, u32)]) -> Result<BTreeMap<u64, Known>, Status> {
+    async fn known(
+        &self,
+        listed: &[(ChunkId, u32)],
+    ) -> Result<(BTreeMap<u64, Known>, Vec<pb::SnapshotRecord>), Status> {
         let ids: BTreeSet<u64> = listed.iter().map(|(chunk, _)| chunk.inode.0).collect();
         let look = |kv: &dyn KvRead| {
             let one = |&id: &u64| Ok((id, namespace::chunks_of(kv, id)?));
-            ids.iter().map(one).collect::<Result<BTreeMap<_, _>, Status>>()
+            let known = ids.iter().map(one).collect::<Result<BTreeMap<_, _>, Status>>()?;
+            Ok((known, namespace::snapshots(kv)?))
         };
         self.group.query(look).await?
     }
@@ -136,9 +150,13 @@ impl NamespaceGroup {
     }
 }
 
-fn behind(chunk: ChunkId) -> Option<ChunkId> {
+/// The first chunk, or clone, that may lie behind this one.
+pub(super) fn behind(chunk: ChunkId) -> Option<ChunkId> {
+    if let Some(snapshot) = chunk.snapshot.checked_add(1) {
+        return Some(chunk.at(snapshot));
+    }
     match chunk.index.checked_add(1) {
-        Some(index) => Some(ChunkId { index, ..chunk }),
-        None => Some(ChunkId { inode: chunk.inode.0.checked_add(1)?.into(), index: 0 }),
+        Some(index) => Some(ChunkId::new(chunk.inode, index)),
+        None => Some(ChunkId::new(chunk.inode.0.checked_add(1)?.into(), 0)),
     }
 }

@@ -88,6 +88,8 @@ fn changes(op: &Op) -> bool {
         | Op::ListOrphans(_)
         | Op::ListTruncating(_)
         | Op::ListLengthDoubts(_)
+        | Op::ListSnapshots(_)
+        | Op::StepSnapshot(_)
         | Op::ReadInline(_)
         | Op::OpenSession(_)
         | Op::CloseSession(_)

@@ -90,6 +90,7 @@ fn is_for_administrators(op: &Op) -> bool {
             | Op::ListLengthDoubts(_)
             | Op::ListQuotas(_)
             | Op::ListTrash(_)
+            | Op::ListSnapshots(_)
     )
 }
 
@@ -139,6 +140,8 @@ pub(super) fn op_name(op: &Op) -> &'static str {
         Op::Batch(_) => "batch",
         Op::AllotInodes(_) => "allot_inodes",
         Op::ListQuotas(_) => "list_quotas",
+        Op::ListSnapshots(_) => "list_snapshots",
+        Op::StepSnapshot(_) => "step_snapshot",
         Op::SetQuota(_) => "set_quota",
         Op::RemoveQuota(_) => "remove_quota",
         Op::CountQuota(_) => "count_quota",

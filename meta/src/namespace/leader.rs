@@ -103,6 +103,7 @@ impl NamespaceGroup {
             rounds("recover lengths", limits::LEFTOVERS_ROUND, || group.recover_lengths(lead)),
             rounds("count quotas", limits::QUOTAS_ROUND, || group.count_quotas(lead)),
             rounds("empty the trash", limits::TRASH_ROUND, || group.expire_trash(lead)),
+            rounds("make snapshots", limits::SNAPSHOTS_ROUND, || group.step_snapshots(lead)),
         );
     }
 

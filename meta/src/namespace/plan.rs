@@ -46,7 +46,7 @@ impl FileChunks {
 
     /// The first chunk and its chain.
     pub(super) fn first(&self) -> (ChainId, ChunkId) {
-        (self.chains[0], ChunkId { inode: self.inode, index: 0 })
+        (self.chains[0], ChunkId::new(self.inode, 0))
     }
 
     pub(super) fn inode(&self) -> InodeId {
@@ -74,7 +74,7 @@ impl FileChunks {
     pub(super) fn cut(&self, index: u32, size: u64) -> Option<Step> {
         let begin = u64::from(index) * self.chunk_size;
         let chain = self.chains[index as usize % self.chains.len()];
-        let chunk = ChunkId { inode: self.inode, index };
+        let chunk = ChunkId::new(self.inode, index);
         let length = size.saturating_sub(begin);
         let is_within = length < self.chunk_size;
         is_within.then(|| Step::Truncate {
@@ -87,7 +87,7 @@ impl FileChunks {
     /// Of a file that nobody can reach any more.
     pub(super) fn remove(&self, index: u32) -> Step {
         let chain = self.chains[index as usize % self.chains.len()];
-        Step::Remove { chain, chunk: ChunkId { inode: self.inode, index } }
+        Step::Remove { chain, chunk: ChunkId::new(self.inode, index) }
     }
 
     /// The byte behind the last one of this chunk; 0 if it is empty.
@@ -129,7 +129,7 @@ mod tests {
         let chunks = file.above(size, 4 * MIB + 1);
         assert_eq!(chunks, 2..5);
         let steps: Vec<_> = chunks.map(|index| file.cut(index as u32, size).unwrap()).collect();
-        let chunk = |index| ChunkId { inode: InodeId(9), index };
+        let chunk = |index| ChunkId::new(InodeId(9), index);
         let chain = |index: usize| file.chains[index % 2];
         assert_eq!(
             steps,
@@ -152,8 +152,8 @@ mod tests {
         assert!(matches!(file.cut(0, 1), Some(Step::Truncate { length: 1, .. })));
         assert!(FileChunks::are_few(&(3..3 + limits::CHUNKS_UNASKED)));
         assert!(!FileChunks::are_few(&(0..1000)));
-        let key = pb::ChunkKey { inode: 9, index: 3 };
-        let last = pb::ChunkInfo { chunk: Some(key), length: 7, version: 1 };
+        let key = pb::ChunkKey { inode: 9, index: 3, snapshot: 0 };
+        let last = pb::ChunkInfo { chunk: Some(key), length: 7, version: 1, since: 0 };
         assert_eq!(file.end(&last), 3 * MIB + 7);
         assert_eq!(file.end(&pb::ChunkInfo { length: 0, ..last }), 0, "left by a cut");
     }

@@ -146,9 +146,10 @@ impl Storage for Service {
         // Chunks of both chains are in one map; those of the other one are passed over twice, which
         // a cut and a length must bear anyway.
         let chunks = range.map(|(&(inode, index), &length)| pb::ChunkInfo {
-            chunk: Some(pb::ChunkKey { inode, index }),
+            chunk: Some(pb::ChunkKey { inode, index, snapshot: 0 }),
             length,
             version: 1,
+            since: 0,
         });
         Ok(pb::ListChunksReply { chunks: chunks.collect(), end: true, status: None }.into())
     }

@@ -49,6 +49,8 @@ pub struct ChunkState<'a> {
     pub may_fill: bool,
     /// The file is known to be larger than a piece, so a piece's block is made for all of it.
     pub grows: bool,
+    /// What it is becomes a clone, with the blocks and patches that it has: the new version gets others.
+    pub keeps: bool,
     /// The pieces that exist, at least those in [`Change::pieces`].
     pub pieces: &'a BTreeMap<u16, PieceState>,
 }
@@ -97,6 +99,11 @@ impl Change {
             Self::Remove | Self::Replace { .. } => (0, u32::MAX),
         }
     }
+
+    /// As [`Self::pieces`], where the update keeps what the chunk was: then all matter.
+    pub fn pieces_of(&self, keeps: bool) -> (u32, u32) {
+        if keeps { (0, u32::MAX) } else { self.pieces() }
+    }
 }
 
 /// Decides; see the module.
@@ -125,6 +132,9 @@ pub fn plan(chunk: &ChunkState<'_>, change: Change) -> Result<Plan, Refused> {
                 plan.steps.insert(piece as u16, step);
             }
         }
+    }
+    if chunk.keeps {
+        copy_all(chunk, &mut plan);
     }
     plan.check(chunk);
     Ok(plan)
@@ -248,6 +258,23 @@ fn truncate(chunk: &ChunkState<'_>, length: u32, plan: &mut Plan) {
     }
 }
 
+/// Gives each piece that stays a new block with all of its content.
+fn copy_all(chunk: &ChunkState<'_>, plan: &mut Plan) {
+    for (piece, old) in chunk.pieces {
+        let block_size = old.block_size;
+        let whole = Step::Rewrite { block_size, write: 0, keep: old.written };
+        let step = match plan.steps.get(piece) {
+            None => whole,
+            Some(Step::Drop | Step::Rewrite { .. }) => continue,
+            Some(Step::Adjust { fill, patch, clear }) => {
+                let write = fill | patch;
+                Step::Rewrite { block_size, write, keep: old.written & !(write | clear) }
+            }
+        };
+        plan.steps.insert(*piece, step);
+    }
+}
+
 impl Plan {
     /// The block sizes to allocate, in order of the pieces.
     pub fn blocks(&self) -> impl Iterator<Item = u32> + '_ {
@@ -269,6 +296,8 @@ impl Plan {
 
     /// What must hold of every plan.
     fn check(&self, chunk: &ChunkState<'_>) {
+        let all_planned = || chunk.pieces.keys().all(|piece| self.steps.contains_key(piece));
+        assert!(!chunk.keeps || all_planned(), "all that is kept has its own place");
         for (piece, step) in &self.steps {
             let old = chunk.pieces.get(piece).copied();
             match *step {
@@ -279,6 +308,7 @@ impl Plan {
                     assert!(top * SECTOR <= block_size, "the content fits its block");
                 }
                 Step::Adjust { fill, patch, clear } => {
+                    assert!(!chunk.keeps, "what is kept is not touched");
                     let old = old.expect("only what is there is adjusted");
                     assert_eq!(fill & old.written, 0, "committed bytes are not overwritten");
                     assert!(fill & patch == 0 && (fill | patch) & clear == 0);

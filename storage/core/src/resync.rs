@@ -469,9 +469,11 @@ fn shown(chunk: &pb::SyncChunk) -> Option<(ChunkId, UpdateId, u32)> {
 
 /// The key just before a chunk's; None: it is the first of all.
 fn before(chunk: ChunkId) -> Option<ChunkId> {
-    match (chunk.inode.0, chunk.index) {
-        (inode, index) if index > 0 => Some(ChunkId { inode: inode.into(), index: index - 1 }),
-        (0, _) => None,
-        (inode, _) => Some(ChunkId { inode: (inode - 1).into(), index: u32::MAX }),
+    let last = |inode: u64, index| ChunkId::new(inode.into(), index).at(u32::MAX);
+    match (chunk.inode.0, chunk.index, chunk.snapshot) {
+        (_, _, snapshot) if snapshot > 0 => Some(chunk.at(snapshot - 1)),
+        (inode, index, _) if index > 0 => Some(last(inode, index - 1)),
+        (0, ..) => None,
+        (inode, ..) => Some(last(inode - 1, u32::MAX)),
     }
 }

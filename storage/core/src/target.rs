@@ -38,10 +38,12 @@
 //!
 //! `update` (clients, at the head), `forward` (from the predecessor), `hop` (to the successor),
 //! `settle` (commit, drop, outcomes), `read` (reads and questions), `sync` (the syncing side),
-//! `source` (the sending side, with [`crate::resync`]), `membership` (chain changes), `store` (one
-//! store operation at a time per chunk), `suspect` (damaged chunks), `check` (what must always hold).
+//! `clones` (what is kept for snapshots), `source` (the sending side, with [`crate::resync`]),
+//! `membership` (chain changes), `store` (one store operation at a time per chunk), `suspect` (damaged
+//! chunks), `check` (what must always hold).
 
 mod check;
+mod clones;
 mod event;
 mod forward;
 mod hop;
@@ -71,11 +73,11 @@ use ff2_proto::{
     pb,
     routing::ChainExt,
 };
-use live::{Dropped, Live, Pending, Silence, Tombstone};
+use live::{Dropped, Live, Pending, Reading, Silence, Tombstone};
 use memory::Memory;
 pub use types::{
-    Attempt, CallId, Change, Done, Forward, FullCopy, Loaded, LoadedPending, Now, Outcome, Page,
-    ReadAnswer, Record, Report, Role, Standing, Update, UpdateId,
+    Attempt, CallId, Change, Done, Forward, FullCopy, Keeping, Loaded, LoadedPending, Now, Outcome,
+    Page, ReadAnswer, Record, Report, Role, Snapshots, Standing, Update, UpdateId,
 };
 
 use crate::{limits, resync::Resync};
@@ -110,8 +112,8 @@ pub struct Target<P> {
     counter: u64,
     waiting_updates: usize,
     waiting_reads: usize,
-    /// Reads on the disk, with `serving_since` when they began.
-    reading: BTreeMap<CallId, (ChunkId, ChainVersion)>,
+    reading: BTreeMap<CallId, Reading>,
+    snapshots: Snapshots,
     /// The sync to the successor, while that is syncing and this target serves.
     source: Option<Resync>,
     sync_bytes_per_s: u64,
@@ -149,6 +151,7 @@ impl<P: Clone> Target<P> {
             waiting_updates: 0,
             waiting_reads: 0,
             reading: BTreeMap::new(),
+            snapshots: Snapshots::default(),
             source: None,
             sync_bytes_per_s: u64::MAX,
             complete_under: None,
@@ -189,8 +192,8 @@ impl<P: Clone> Target<P> {
             Input::Query { call, chain_version, chunk } => {
                 self.on_query(now, call, chain_version, chunk, out);
             }
-            Input::List { call, from, last, limit } => {
-                self.on_list(now, call, from..=last, limit, out);
+            Input::List { call, from, last, limit, clones } => {
+                self.on_list(now, call, from..=last, limit, clones, out);
             }
             Input::SyncPage { call, request } => self.on_sync_page(call, &request, out),
             Input::SyncDone { call, chain_version } => self.on_sync_done(call, chain_version, out),
@@ -212,6 +215,7 @@ impl<P: Clone> Target<P> {
             Input::SyncEnded { attempt, result } => self.on_sync_ended(now, attempt, result, out),
             Input::SyncRate { bytes_per_s } => self.set_sync_rate(bytes_per_s),
             Input::Retire(number) => self.retire(number, out),
+            Input::Snapshots(snapshots) => self.set_snapshots(now, snapshots, out),
             Input::Failed(status) => self.fail(status, out),
         }
         self.check_in_debug();

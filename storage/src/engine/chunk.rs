@@ -10,6 +10,7 @@ use ff2_proto::{ChainVersion, ChunkVersion, Status, pb, status::Code};
 use ff2_storage_core::{
     alloc::Block,
     format::{Piece, chunk_bounds},
+    target::Keeping,
 };
 
 use super::{
@@ -158,6 +159,17 @@ impl Chunk {
         self.pieces.iter().filter_map(|(number, piece)| Some((*number, piece.as_ref()?)))
     }
 
+    /// A clone of which all is known.
+    pub(super) fn cloned(
+        committed: CommittedChunk,
+        pieces: BTreeMap<u16, Arc<Piece>>,
+        patches: Patches,
+    ) -> Self {
+        let pieces = pieces.into_iter().map(|(number, piece)| (number, Some(piece))).collect();
+        let committed = Some(committed);
+        Self { committed, pieces, all_pieces_known: true, patches, ..Self::default() }
+    }
+
     /// After the index took it.
     pub(super) fn set_piece(&mut self, number: u16, piece: Option<Arc<Piece>>) {
         self.pieces.insert(number, piece);
@@ -259,6 +271,8 @@ impl PendingState {
             length: self.about.length,
             chunk_size: self.about.chunk_size,
             tags: self.about.tags.clone(),
+            since: self.about.keeping.since,
+            keep: self.about.keeping.keep,
             pieces: pieces.collect(),
             patches: patches.collect(),
         }
@@ -313,6 +327,7 @@ pub(super) fn committed(record: &pb::ChunkRecord) -> CommittedChunk {
         length: record.length,
         chunk_size: record.chunk_size,
         tags: record.tags.clone(),
+        since: record.since,
     }
 }
 
@@ -323,6 +338,7 @@ pub(super) fn committed_record(chunk: &CommittedChunk) -> pb::ChunkRecord {
         length: chunk.length,
         chunk_size: chunk.chunk_size,
         tags: chunk.tags.clone(),
+        since: chunk.since,
     }
 }
 
@@ -342,6 +358,7 @@ pub(super) fn pending(record: &pb::PendingRecord) -> Option<PendingChunk> {
         length: record.length,
         chunk_size: record.chunk_size,
         tags: record.tags.clone(),
+        keeping: Keeping { since: record.since, keep: record.keep },
     })
 }
 

@@ -1,6 +1,6 @@
 //! The end of a pending version: it becomes the committed one, or is forgotten.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ff2_proto::{ChainVersion, ChunkVersion, Status, status::Code};
 use ff2_storage_core::{
@@ -10,7 +10,9 @@ use ff2_storage_core::{
 
 use super::{
     CommittedChunk, LocalChunk, PendingKind,
-    chunk::{Chunk, PendingState, PieceChange, Slot, adjusted, committed_record, no_pending},
+    chunk::{
+        Chunk, Patches, PendingState, PieceChange, Slot, adjusted, committed_record, no_pending,
+    },
     core::{Core, count},
     index::{Changes, Index},
     ledger::Ledger,
@@ -25,6 +27,15 @@ struct Flip {
     freed: Vec<Block>,
     gone_patches: Vec<(u16, u8)>,
     makes_holes: bool,
+    clone: Option<Kept>,
+}
+
+/// What a chunk was: its rows go to a name of their own, its blocks stay where they are.
+struct Kept {
+    of: LocalChunk,
+    committed: CommittedChunk,
+    pieces: BTreeMap<u16, Arc<Piece>>,
+    patches: Patches,
 }
 
 impl Core {
@@ -46,7 +57,11 @@ impl Core {
             return Err(Status::new(Code::MissingUpdate, detail));
         }
         let about = pending.about.clone();
-        let mut flip = Flip::new(of, chunk, &self.index)?;
+        let clone = LocalChunk { chunk: of.chunk.at(about.keeping.keep), ..of };
+        // One that is there stays; one that is on its way from another replica comes.
+        let keeps = about.keeping.keep != 0 && shard.find(clone, &self.index)?.is_none();
+        let Some(chunk) = shard.find(of, &self.index)? else { return Err(no_pending(of)) };
+        let mut flip = Flip::new(of, chunk, keeps.then_some(clone), &self.index)?;
         let removed = about.kind == PendingKind::Remove;
         let committed = CommittedChunk {
             version,
@@ -54,6 +69,7 @@ impl Core {
             length: about.length,
             chunk_size: about.chunk_size,
             tags: about.tags,
+            since: about.keeping.since,
         };
         flip.changes.delete(&Key::Pending(of.target, of.chunk));
         let key = Key::Chunk(of.target, of.chunk);
@@ -64,11 +80,19 @@ impl Core {
         }
         let mut ledger = self.ledger.lock();
         let batch = self.write(&mut ledger, std::mem::take(&mut flip.changes))?;
+        let clone = flip.clone.take();
         flip.apply(of, chunk, &mut ledger, batch);
         chunk.committed = Some(committed);
         if removed {
             assert!(chunk.patches.is_empty(), "the patches went with their pieces");
             shard.remove(of);
+        }
+        if let Some(Kept { of, committed, pieces, patches }) = clone {
+            ledger.patches += patches.len();
+            if !patches.is_empty() {
+                ledger.dirty.insert(of);
+            }
+            shard.insert(of, Chunk::cloned(committed, pieces, patches));
         }
         let kick = ledger.patches >= limits::PATCHES_KICK;
         drop(ledger);
@@ -117,8 +141,18 @@ impl Core {
 }
 
 impl Flip {
-    fn new(of: LocalChunk, chunk: &mut Chunk, index: &Index) -> Result<Self, Status> {
-        let mut flip = Self::default();
+    fn new(
+        of: LocalChunk,
+        chunk: &mut Chunk,
+        clone: Option<LocalChunk>,
+        index: &Index,
+    ) -> Result<Self, Status> {
+        let clone = clone.zip(chunk.committed.clone()).map(|(of, committed)| {
+            // Tags are of whom writes, and nobody writes a clone.
+            let committed = CommittedChunk { tags: Vec::new(), ..committed };
+            Kept { of, committed, pieces: BTreeMap::new(), patches: chunk.patches.clone() }
+        });
+        let mut flip = Self { clone, ..Self::default() };
         let Slot::Prepared(pending) = std::mem::take(&mut chunk.slot) else {
             unreachable!("the caller looked");
         };
@@ -153,8 +187,18 @@ impl Flip {
                 self.changes.delete_patch(of, *number, sector, patch.version);
                 self.gone_patches.push((*number, sector));
             }
-            if !matches!(change, PieceChange::Adjusted { .. }) {
-                self.freed.extend(old.map(|old| old.block));
+            match (&mut self.clone, old) {
+                (Some(clone), Some(old)) => {
+                    assert!(
+                        !matches!(change, PieceChange::Adjusted { .. }),
+                        "it has its own block"
+                    );
+                    clone.pieces.insert(*number, old);
+                }
+                (None, Some(old)) if !matches!(change, PieceChange::Adjusted { .. }) => {
+                    self.freed.push(old.block);
+                }
+                (_, None) | (None, Some(_)) => {}
             }
             match &new {
                 Some(piece) => self.changes.put_piece(of, *number, piece),
@@ -168,6 +212,16 @@ impl Flip {
                 self.changes.delete_patch(of, place.0, place.1, old.version);
                 self.gone_patches.push(*place);
             }
+        }
+        if let Some(Kept { of, committed, pieces, patches }) = &self.clone {
+            for (number, piece) in pieces {
+                self.changes.put_piece(*of, *number, piece);
+            }
+            for ((piece, sector), patch) in patches {
+                let key = Key::Patch(of.target, of.chunk, *piece, *sector, patch.version);
+                self.changes.put(&key, &patch.bytes);
+            }
+            self.changes.put_record(&Key::Chunk(of.target, of.chunk), &committed_record(committed));
         }
         Ok(())
     }

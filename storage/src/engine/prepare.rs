@@ -58,6 +58,7 @@ impl Core {
             length,
             chunk_size: update.chunk_size,
             tags: update.tags.clone(),
+            keeping: update.keeping,
         };
         let blocks: Vec<Block> = draft.blocks.values().copied().collect();
         let outcome = match self.write_image(of, &draft, &update).await {
@@ -187,7 +188,8 @@ impl Core {
             let detail = format!("{of} has version {committed}, so {} is old", update.version);
             return Err(Status::new(Code::StaleUpdate, detail));
         }
-        let (first, end) = change.pieces();
+        let keeps = update.keeping.keep != 0 && chunk.committed.is_some();
+        let (first, end) = change.pieces_of(keeps);
         if end == u32::MAX {
             chunk.know_all_pieces(of, &self.index)?;
         } else {
@@ -214,6 +216,7 @@ impl Core {
             chunk_size: update.chunk_size,
             may_fill: self.ledger.lock().is_settled(chunk.holes_batch),
             grows: of.chunk.index > 0 || chunk.length() >= PIECE_SIZE,
+            keeps,
             pieces: &pieces,
         };
         let plan = plan::plan(&state, change)

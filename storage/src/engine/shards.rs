@@ -43,6 +43,8 @@ impl Shards {
     }
 
     pub(super) fn lock(&self, of: LocalChunk) -> MutexGuard<'_, Shard> {
+        // A chunk and its clones lie together: a commit that makes one changes both.
+        let of = LocalChunk { chunk: of.chunk.now(), ..of };
         let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(of);
         self.shards[hash as usize % SHARDS].lock()
     }

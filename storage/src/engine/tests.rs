@@ -1,6 +1,7 @@
 //! The engine against byte arrays: content, crashes, broken disks, and what it costs.
 
 mod amplification;
+mod clones;
 mod concurrent;
 mod crash;
 mod faults;
@@ -22,7 +23,7 @@ const CHUNK: u32 = 1 << 20;
 const TARGET: TargetId = TargetId(7);
 
 fn chunk(index: u32) -> ChunkId {
-    ChunkId { inode: InodeId(42), index }
+    ChunkId::new(InodeId(42), index)
 }
 
 fn meta() -> TargetMeta {
@@ -78,6 +79,7 @@ fn update(version: u64, kind: PendingKind) -> Pending {
         chunk_size: CHUNK,
         tags: Vec::new(),
         length: 0,
+        keeping: Default::default(),
     }
 }
 

@@ -23,6 +23,7 @@
 //! may overlap with them and see the version that was current when they began.
 
 use ff2_proto::{ChainId, ChainVersion, ChunkId, ChunkVersion, TargetId, pb};
+use ff2_storage_core::target::Keeping;
 
 use crate::payload::Payload;
 
@@ -68,6 +69,8 @@ pub struct CommittedChunk {
     pub length: u32,
     pub chunk_size: u32,
     pub tags: Vec<pb::AppliedTag>,
+    /// Snapshots up to this one do not show it.
+    pub since: u32,
 }
 
 /// What is known of a prepared version that was neither committed nor aborted.
@@ -79,6 +82,7 @@ pub struct PendingChunk {
     pub length: u32,
     pub chunk_size: u32,
     pub tags: Vec<pb::AppliedTag>,
+    pub keeping: Keeping,
 }
 
 /// What an update does to a chunk.
@@ -112,6 +116,9 @@ pub struct Pending {
     pub tags: Vec<pb::AppliedTag>,
     /// Of a truncation or replacement: the new length. Unused otherwise.
     pub length: u32,
+    /// With `keep`, the commit makes what the chunk was the clone of that number, unless there is one. This costs
+    /// a copy of all that the chunk keeps.
+    pub keeping: Keeping,
 }
 
 /// A prepared version.

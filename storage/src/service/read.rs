@@ -11,7 +11,6 @@ use tokio::sync::oneshot;
 use super::StorageService;
 use crate::{
     engine::Check,
-    grants::Want,
     limits,
     target_driver::{DiskRead, ReadBytes, TargetHandle, stopping},
     wire,
@@ -82,7 +81,7 @@ impl StorageService {
         part: &pb::ReadPart,
     ) -> Result<Checked, Status> {
         let chunk: ChunkId = wire::chunk(part.chunk)?;
-        self.grants.check(cx, &request.grant, chunk.inode, Want::Read)?;
+        self.grants.check_read(cx, &request.grant, chunk)?;
         let target = self.target(part.chain, Some(part.target))?;
         let end = u64::from(part.offset) + u64::from(part.length);
         if part.length == 0 || end > u64::from(shared::CHUNK_SIZE_MAX) {

@@ -2,7 +2,9 @@
 
 use ff2_fabric::buf::Buf;
 use ff2_proto::{ChunkId, Code};
-use ff2_storage_core::target::{CallId, Change, Input, Output, Outputs, StoreOp, UpdateId};
+use ff2_storage_core::target::{
+    CallId, Change, Input, Keeping, Output, Outputs, StoreOp, UpdateId,
+};
 
 use super::{Done, ReadBytes, ReadState, Task, peer::Call, settle::Settled};
 use crate::{
@@ -59,8 +61,8 @@ impl Task {
         self.tasks.spawn(async move {
             let timer = metrics.store_timer(&op);
             let result = match op {
-                StoreOp::Prepare { id, change, chunk_size, tags } => {
-                    let pending = pending(id, change, chunk_size, tags.to_entries());
+                StoreOp::Prepare { id, change, chunk_size, tags, keeping } => {
+                    let pending = pending(id, change, chunk_size, tags.to_entries(), keeping);
                     engine.prepare(target, chunk, pending).await.map(|_| ())
                 }
                 StoreOp::Commit { id } => {
@@ -80,6 +82,8 @@ impl Task {
         else {
             unreachable!("a call reads once")
         };
+        // Of a snapshot's read, what it shows: the chunk, or a clone.
+        reading.chunk = chunk;
         let (engine, target, done) = (self.engine.clone(), self.meta.id, self.done.clone());
         self.tasks.spawn(async move {
             let (offset, length) = (read.offset, read.length);
@@ -105,6 +109,7 @@ fn pending(
     change: Change<Payload>,
     chunk_size: u32,
     tags: Vec<ff2_proto::pb::AppliedTag>,
+    keeping: Keeping,
 ) -> Pending {
     let (kind, offset, length, payload) = match change {
         Change::Write { offset, payload, .. } => (PendingKind::Write, offset, 0, payload),
@@ -121,5 +126,6 @@ fn pending(
         chunk_size,
         tags,
         length,
+        keeping,
     }
 }

@@ -34,7 +34,7 @@ const CHAIN: ChainId = ChainId(1);
 const SIZE: u32 = 1 << 20;
 
 fn chunk(index: u32) -> ChunkId {
-    ChunkId { inode: InodeId(7), index }
+    ChunkId::new(InodeId(7), index)
 }
 
 fn soon() -> Instant {

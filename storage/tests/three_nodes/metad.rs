@@ -352,6 +352,15 @@ impl Cluster for Metad {
         Ok(self.routing().into())
     }
 
+    async fn publish_snapshots(
+        &self,
+        _cx: Context,
+        _request: pb::PublishSnapshotsRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::PublishSnapshotsReply>, Status> {
+        Ok(pb::PublishSnapshotsReply { known: true }.into())
+    }
+
     async fn leaders(
         &self,
         _cx: Context,

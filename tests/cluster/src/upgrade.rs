@@ -96,11 +96,13 @@ pub fn upgrade(old: &Release) -> Result<Measured> {
     cluster.ctl(&["restart", "--rolling", "--no-finish"]).context("all to the new release")?;
     println!("{:>6.1} s  all run the new release", begun.elapsed().as_secs_f64());
     ensure!(cluster.level()? == 1, "the level stays until somebody raises it");
-    let early = cluster.ctl(&["trash", "set", "--keep", "1h"]).err();
-    let early = early.context("what is new is not used before the end")?;
-    ensure!(early.to_string().contains("upgrade finish"), "the refusal says why: {early:#}");
+    for new in [&["trash", "set", "--keep", "1h"][..], &["snapshot", "create", "early"]] {
+        let early = cluster.ctl(new).err().context("what is new is not used before the end")?;
+        ensure!(early.to_string().contains("upgrade finish"), "the refusal says why: {early:#}");
+    }
     let finished = cluster.json(&["upgrade", "finish"])?;
-    ensure!(finished["level"] == 2 && cluster.level()? == 2, "finished: {finished}");
+    let level = cluster.level()?;
+    ensure!(level > 1 && finished["level"] == level, "finished: {finished}");
     println!("{:>6.1} s  finished: {finished}", begun.elapsed().as_secs_f64());
 
     use_what_is_new(&cluster)?;
@@ -140,5 +142,10 @@ fn use_what_is_new(cluster: &Cluster) -> Result<()> {
     let entry = entry.with_context(|| format!("the removed file is in the trash: {entries}"))?;
     cluster.ctl(&["trash", "restore", &entry["entry"].to_string()])?;
     ensure!(fs::read_to_string(&path)? == "and had back", "the file is as it was");
+    cluster.ctl(&["snapshot", "create", "upgraded"])?;
+    fs::remove_file(&path)?;
+    let kept = cluster.mount().join(".snapshots/upgraded/removed");
+    ensure!(fs::read_to_string(kept)? == "and had back", "the snapshot shows what there was");
+    cluster.ctl(&["snapshot", "remove", "upgraded"])?;
     Ok(())
 }

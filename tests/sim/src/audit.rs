@@ -5,7 +5,10 @@ use std::{collections::VecDeque, time::Duration};
 
 use ff2_proto::{ChunkId, Routing, pb, routing::ChainExt};
 
-use crate::chunk_client::{all_chunks, chain_of};
+use crate::{
+    chunk_client::{all_chunks, chain_of},
+    snapshots,
+};
 
 #[derive(Debug, Default)]
 pub(crate) struct Audit {
@@ -31,7 +34,12 @@ impl Audit {
             }
             let targets =
                 |chunk| chain_of(routing, chunk).serving().map(move |m| (chunk, m.target));
-            self.left = Some(all_chunks(now).flat_map(targets).collect());
+            let past = snapshots::readable(routing);
+            let with_past = |chunk: ChunkId| {
+                let at = past.iter().map(move |&snapshot| chunk.at(snapshot));
+                std::iter::once(chunk).chain(at)
+            };
+            self.left = Some(all_chunks(now).flat_map(with_past).flat_map(targets).collect());
         }
         let next = self.left.as_mut().and_then(VecDeque::pop_front);
         if next.is_none() {

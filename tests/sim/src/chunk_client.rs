@@ -15,6 +15,7 @@ use crate::{
     message::{Answer, Call, ChunkCall, Message, RpcId},
     net::Place,
     pace::Pace,
+    snapshots,
     world::{Context, Later},
 };
 
@@ -187,6 +188,10 @@ impl ChunkClient {
         if !matches!(action, Action::Read { .. }) {
             self.seq += 1;
         }
+        let past = snapshots::readable(&self.routing);
+        if matches!(action, Action::Read { .. }) && !past.is_empty() && cx.rng.chance(40) {
+            chunk = chunk.at(*cx.rng.pick(&past).expect("there are some"));
+        }
         self.record(cx, chunk, action, None);
     }
 
@@ -279,12 +284,12 @@ impl ChunkClient {
 }
 
 fn numbered(number: u64) -> ChunkId {
-    ChunkId { inode: InodeId(100 + number), index: 0 }
+    ChunkId::new(InodeId(100 + number), 0)
 }
 
 /// The chunk that is used in this age, and only removed in later ones.
 fn mortal(age: u64) -> ChunkId {
-    ChunkId { inode: InodeId(1_000 + age), index: 0 }
+    ChunkId::new(InodeId(1_000 + age), 0)
 }
 
 fn age(now: Duration) -> u64 {

@@ -102,6 +102,8 @@ enum Row {
     /// Bytes of the pending version, or where they lie.
     Bytes(Place),
     NoPending,
+    /// The committed version is there under this name too, unless something is.
+    Keep(ChunkId),
     Committed(Record, Place),
     NoCommitted,
 }
@@ -111,7 +113,7 @@ impl Disk {
     /// bytes that cannot be read.
     pub(crate) fn take(&mut self, chunk: ChunkId, op: StoreOp<Content>) -> Result<Wait, Status> {
         let (rows, block) = match op {
-            StoreOp::Prepare { id, change, chunk_size, tags } => {
+            StoreOp::Prepare { id, change, chunk_size, tags, keeping } => {
                 let before = match change.needs_base() {
                     true => self.committed(chunk)?.map(|(_, content)| content).unwrap_or_default(),
                     false => Content::new(),
@@ -119,7 +121,7 @@ impl Disk {
                 let content = changed(&before, &change);
                 let length = content.len() as u32 * CELL;
                 let removes = change.removes();
-                let pending = LoadedPending { id, removes, length, chunk_size, tags };
+                let pending = LoadedPending { id, removes, length, chunk_size, tags, keeping };
                 let (place, block) = self.put(&before, content);
                 (vec![Row::Pending(pending), Row::Bytes(place)], block)
             }
@@ -127,11 +129,14 @@ impl Disk {
                 let stored = self.now.chunks.get(&chunk).and_then(|stored| stored.pending.clone());
                 let (pending, place) = stored.expect("a commit has its pending");
                 assert_eq!(pending.id, id, "the pending update is the one that is committed");
+                let keep = Row::Keep(chunk.at(pending.keeping.keep));
+                let keeps = pending.keeping.keep != 0;
                 let row = match pending.removes {
                     true => Row::NoCommitted,
                     false => Row::Committed(pending.into_record(), place),
                 };
-                (vec![Row::NoPending, row], None)
+                let keep = keeps.then_some(keep);
+                (keep.into_iter().chain([Row::NoPending, row]).collect(), None)
             }
             // A prepare that failed left nothing to drop.
             StoreOp::Abort { id } if self.pending_id(chunk) != Some(id) => {
@@ -288,10 +293,22 @@ impl Disk {
 impl Index {
     /// Returns the blocks that nothing refers to any more.
     fn apply(&mut self, batch: &Batch) -> Vec<u64> {
+        let mut kept = BTreeSet::new();
+        if let Some(Row::Keep(clone)) = batch.rows.first()
+            && let Some(before) = self.chunks.get(&batch.chunk).and_then(|s| s.committed.clone())
+            && !self.chunks.contains_key(clone)
+        {
+            let (record, place) = before;
+            let record = Record { tags: Default::default(), ..record };
+            let stored = Stored { committed: Some((record, place)), pending: None };
+            kept = stored.blocks();
+            self.chunks.insert(*clone, stored);
+        }
         let stored = self.chunks.entry(batch.chunk).or_default();
         let before = stored.blocks();
         for row in &batch.rows {
             match row {
+                Row::Keep(_) => {}
                 Row::Pending(pending) => {
                     stored.pending = Some((pending.clone(), Place::Index(Vec::new())));
                 }
@@ -306,7 +323,8 @@ impl Index {
                 Row::NoCommitted => stored.committed = None,
             }
         }
-        let after = stored.blocks();
+        let mut after = stored.blocks();
+        after.append(&mut kept);
         if stored.committed.is_none() && stored.pending.is_none() {
             self.chunks.remove(&batch.chunk);
         }

@@ -30,6 +30,7 @@ mod panics;
 mod process;
 mod rng;
 mod rpc;
+mod snapshots;
 mod storaged;
 mod verdict;
 mod wishes;

@@ -23,6 +23,7 @@ use crate::{
     mutation::Mutation,
     names::Names,
     net::Place,
+    snapshots::Snapshots,
     wishes::Wishes,
     world::{Context, FOUNDERS, Later},
 };
@@ -50,6 +51,7 @@ pub(crate) struct Metad {
     pub(crate) wishes: Wishes,
     /// How many of the rebalances that were asked for it has begun.
     rebalanced: u64,
+    pub(crate) snapshots: Snapshots,
 }
 
 #[derive(Debug)]
@@ -135,6 +137,7 @@ impl Metad {
             mutation,
             wishes: Wishes::default(),
             rebalanced: 0,
+            snapshots: Snapshots::default(),
         }
     }
 
@@ -583,6 +586,11 @@ impl Metad {
     /// What a person asks for, or the next step of what is being moved.
     fn moving(&mut self, cx: &Context<'_>, routing: &ff2_proto::Routing) -> Option<Fact> {
         if let Some(fact) = self.wishes.missing(routing) {
+            return Some(fact);
+        }
+        let running = self.running.as_ref().expect("it runs");
+        let (_, book) = running.book.as_ref()?;
+        if let Some(fact) = self.snapshots.step(cx.world_now, routing, book) {
             return Some(fact);
         }
         if self.rebalanced < self.wishes.rebalances {

@@ -20,6 +20,8 @@ pub enum Mutation {
     Checksum,
     /// A target that is to leave its chain says that it answers no reads any more, and does.
     Retire,
+    /// A storage node does not hear of snapshots, and keeps nothing for them.
+    Keep,
     /// A member that has retired is taken out of its chain before the others were heard without it.
     Unheard,
 }

@@ -14,6 +14,7 @@ use crate::{
     message::{Answer, Call, ChunkCall, Message, RpcId},
     mutation::Mutation,
     net::Place,
+    snapshots,
     world::{Context, Later},
 };
 
@@ -401,6 +402,10 @@ impl Storaged {
         let id = TargetId(target.id);
         if self.mutation != Some(Mutation::Retire) {
             self.step(cx, id, Input::Retire(target.retiring));
+        }
+        if self.mutation != Some(Mutation::Keep) {
+            let told = snapshots::told(&self.running().routing);
+            self.step(cx, id, Input::Snapshots(told));
         }
         let chain = self.running().routing.chains[&ChainId(target.chain)].clone();
         self.step(cx, id, Input::Chain(chain));

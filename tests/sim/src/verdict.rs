@@ -8,6 +8,7 @@ use ff2_proto::{ChunkId, ROOT_INODE, TargetId, marks, pb};
 use crate::{
     history::{Operation, linearizable},
     metad::Metad,
+    snapshots::Snapshots,
     storaged::Storaged,
     world::{LOAD_END, METADS, World},
 };
@@ -116,11 +117,19 @@ pub(crate) fn judge(
 /// the bound may serve what is no longer so, and if it is a metad's, its leases are not worth anything.
 fn chunk_histories(world: &World) -> BTreeMap<ChunkId, Vec<Operation>> {
     let mut chunks: BTreeMap<ChunkId, Vec<Operation>> = BTreeMap::new();
+    let windows = Snapshots::windows(world.metads.iter().map(|metad| &metad.snapshots));
     for done in world.chunk_clients.iter().flat_map(|client| &client.history) {
         let doubtful = world.clocks.stray.is_some_and(|p| p == done.by || METADS.contains(&p));
-        if !doubtful || counts(&done.operation) {
-            chunks.entry(done.chunk).or_default().push(done.operation.clone());
+        let mut operation = done.operation.clone();
+        if done.chunk.snapshot != 0 {
+            // What a clock beyond its bound lets begin may be in a snapshot or not.
+            let window = windows.get(&done.chunk.snapshot).filter(|_| world.clocks.stray.is_none());
+            let Some((window, _)) = window.zip(operation.returned) else { continue };
+            (operation.called, operation.returned) = (window.ordered, window.cut);
+        } else if doubtful && !counts(&operation) {
+            continue;
         }
+        chunks.entry(done.chunk.now()).or_default().push(operation);
     }
     chunks
 }

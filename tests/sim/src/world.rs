@@ -23,6 +23,7 @@ use crate::{
     panics,
     process::Process,
     rng::Rng,
+    snapshots,
     storaged::{self, Storaged},
     verdict::{self, Verdict},
     wishes::Wishes,
@@ -82,6 +83,8 @@ struct Event {
 pub(crate) struct Context<'a> {
     /// On the clock of this process.
     pub(crate) now: Duration,
+    /// On no process's clock: for what is judged later, and nothing else.
+    pub(crate) world_now: Duration,
     pub(crate) place: Place,
     pub(crate) rng: &'a mut Rng,
     pub(crate) metads: &'a [Place],
@@ -160,6 +163,7 @@ pub fn run_mutated(seed: u64, mutation: Option<Mutation>) -> Verdict {
     marks::take();
     let mut world = World::start(seed, Clocks::new(seed), mutation);
     world.schedule(CHAOS.start, 0, None, What::Fault);
+    world.metads.iter_mut().for_each(|m| m.snapshots.are_made = snapshots::are_made(seed));
     if Wishes::are_made(seed) {
         world.schedule(CHAOS.start, 0, None, What::Wish);
     }
@@ -289,6 +293,7 @@ impl World {
         let clock = self.clocks.of(place);
         let mut cx = Context {
             now: clock.shows(self.now),
+            world_now: self.now,
             place,
             rng: &mut self.rng,
             metads: &METADS,

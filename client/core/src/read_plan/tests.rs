@@ -32,7 +32,7 @@ fn spans(count: u32, chains: u32, length: u32) -> Vec<ReadSpan> {
     (0..count)
         .map(|index| ReadSpan {
             chain: ChainId(index % chains),
-            chunk: ChunkId { inode: InodeId(9), index },
+            chunk: ChunkId::new(InodeId(9), index),
             offset: 0,
             length,
         })

@@ -4,6 +4,7 @@ mod chains;
 mod exports;
 mod moves;
 mod nodes;
+mod snapshots;
 mod tables;
 mod targets;
 mod users;
@@ -45,6 +46,7 @@ pub(super) fn apply(fact: Fact, edit: &mut Edit<'_>, kv: &mut dyn Kv) -> Answer 
         Fact::SetRebalancing(fact) => moves::set_rebalancing(&fact, edit),
         Fact::SetExports(fact) => exports::set(fact, edit),
         Fact::RaiseLevel(fact) => raise_level(fact, edit),
+        Fact::PublishSnapshots(fact) => snapshots::publish(fact, edit),
         Fact::CreateVolume(fact) => tables::create_volume(fact, edit),
         Fact::PutUser(fact) => users::put(fact, edit, kv),
         Fact::IssueToken(fact) => users::issue_token(&fact, edit, kv),

@@ -217,6 +217,18 @@ impl LeaseBook {
         Space::new(routing, self.nodes.values().flat_map(|entry| &entry.disks))
     }
 
+    /// Whether every storage node that may serve knows the routing of this version, or a later one. Of those that
+    /// count as dead the leases are over: they join, and learn it, before they serve again.
+    pub fn is_known(&self, routing: &Routing, version: u64) -> bool {
+        let storages = routing.nodes.values().filter(|node| node.role() == NodeRole::Storaged);
+        storages.filter(|node| node.alive).all(|node| {
+            let entry = self.nodes.get(&NodeId(node.id));
+            entry.is_some_and(|entry| {
+                entry.incarnation == node.incarnation && entry.routing_version >= version
+            })
+        })
+    }
+
     /// Whether every other member of the chain that serves has been heard to do so under the chain's present
     /// version, and to know the record of this target as it is now. So it was alive after that record was made.
     pub(super) fn hears_without(

@@ -103,6 +103,8 @@ pub(super) fn inodes(op: &Op) -> [Option<u64>; 2] {
         | Op::SetTrash(_)
         | Op::EmptyTrash(_)
         | Op::RestoreTrash(_)
+        | Op::ListSnapshots(_)
+        | Op::StepSnapshot(_)
         | Op::SetQuota(_)
         | Op::RemoveQuota(_)
         | Op::CountQuota(_)

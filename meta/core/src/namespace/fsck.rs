@@ -6,6 +6,7 @@ mod locks;
 mod names;
 mod notes;
 mod quotas;
+mod snapshots;
 mod trash;
 mod xattrs;
 
@@ -41,6 +42,8 @@ pub enum Problem {
     QuotaCount { of: String, what: &'static str, counted: u64, found: u64 },
     #[error("the quota of {of}: {what}")]
     Quota { of: String, what: &'static str },
+    #[error("snapshot {snapshot}: {what}")]
+    Snapshot { snapshot: u32, what: &'static str },
     #[error("session {session}: {what}")]
     Session { session: u64, what: &'static str },
 }
@@ -61,6 +64,7 @@ pub fn fsck(kv: &dyn KvRead) -> Vec<Problem> {
     notes::check(kv, &volume, &inodes, &mut problems);
     quotas::check(kv, &volume, &inodes, &mut problems);
     trash::check(kv, &volume, &inodes, &mut problems);
+    snapshots::check(kv, &volume, &mut problems);
     problems
 }
 

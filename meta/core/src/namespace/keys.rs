@@ -22,6 +22,8 @@
 //! X session seq          -> the encoded NsReply that was given
 //! q folder               -> QuotaRecord
 //! u kind owner           -> QuotaRecord     (kind: 0 users, 1 groups)
+//! H snapshot             -> SnapshotRecord
+//! P snapshot key         -> a value of a key as it was, if it was there (preserve.rs)
 //! x quota folder         -> cookie          (folders that a count has still to look through, and from where)
 //! Y entry                -> TrashRecord     (in the order of their removal)
 //! y uid entry            -> (empty)         (the files that a user removed)
@@ -63,9 +65,11 @@ pub(super) enum Tag {
     QuotaCount = b'x',
     Trash = b'Y',
     TrashOfUser = b'y',
+    Snapshot = b'H',
+    Preserved = b'P',
 }
 
-pub(super) const TAGS: [Tag; 23] = [
+pub(super) const TAGS: [Tag; 25] = [
     Tag::Inode,
     Tag::Xattr,
     Tag::Dentry,
@@ -89,6 +93,8 @@ pub(super) const TAGS: [Tag; 23] = [
     Tag::QuotaCount,
     Tag::Trash,
     Tag::TrashOfUser,
+    Tag::Snapshot,
+    Tag::Preserved,
 ];
 
 /// Of a session's nonce: each owner has nonces of its own.
@@ -119,6 +125,18 @@ pub(super) fn three(tag: Tag, first: u64, second: u64, third: u64) -> [u8; 25] {
 pub(super) fn dentry(parent: u64, name: &[u8]) -> Vec<u8> {
     named(Tag::Dentry, parent, name)
 }
+
+/// A key as it was for a snapshot. Those of one snapshot lie together, in the order of their keys.
+pub(super) fn preserved(snapshot: u32, key: &[u8]) -> Vec<u8> {
+    let mut place = Vec::with_capacity(PRESERVED_PREFIX + key.len());
+    place.push(Tag::Preserved as u8);
+    place.extend_from_slice(&snapshot.to_be_bytes());
+    place.extend_from_slice(key);
+    place
+}
+
+/// Bytes before the key in a [`preserved`] one.
+pub(super) const PRESERVED_PREFIX: usize = 5;
 
 /// Of something with a name that belongs to an inode.
 pub(super) fn named(tag: Tag, inode: u64, name: &[u8]) -> Vec<u8> {

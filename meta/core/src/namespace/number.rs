@@ -57,6 +57,35 @@ pub(super) fn count_of(key: u64, number: u64) -> u64 {
     left << HALF_BITS | right
 }
 
+/// Numbers of inodes that a snapshot shows have this bit, and no others.
+const PAST: u64 = 1 << 62;
+/// Bits of a count within such a number; what is above them says which snapshot. Counts after a restore begin
+/// at 2^24 times the second, which is below until 2038.
+const COUNT_BITS: u32 = 55;
+/// Names the root, which was made from no count.
+const ROOT_COUNT: u64 = 1;
+pub(super) const SLOTS: u32 = 127;
+
+/// Whether a number is of what a snapshot shows, or of the folder of snapshots.
+pub(super) fn is_past(number: u64) -> bool {
+    number & PAST != 0
+}
+
+/// The number that an inode has in the snapshot of a slot; with slot 0, the folder of snapshots.
+pub(super) fn past_of(key: u64, slot: u32, inode: u64) -> Option<u64> {
+    let count = if inode == ROOT_INODE.0 { ROOT_COUNT } else { count_of(key, inode) };
+    let fits = count < 1 << COUNT_BITS && slot <= SLOTS;
+    fits.then(|| PAST | shuffled(key, u64::from(slot) << COUNT_BITS | count))
+}
+
+/// The slot and the inode of such a number.
+pub(super) fn of_past(key: u64, number: u64) -> Option<(u32, u64)> {
+    let count = count_of(key, number & !PAST);
+    let (slot, count) = ((count >> COUNT_BITS) as u32, count & ((1 << COUNT_BITS) - 1));
+    let inode = if count == ROOT_COUNT { Some(ROOT_INODE.0) } else { number_of(key, count) };
+    Some((slot, inode?))
+}
+
 fn noise(key: u64, round: u64, half: u64) -> u64 {
     let mut hash = SipHasher24::new_with_keys(key, round);
     hash.write(&half.to_le_bytes());
@@ -79,6 +108,24 @@ mod tests {
                 assert!(number < 1 << 62 && numbers.insert(number), "{count} under {key}");
                 assert_eq!(count_of(key, number), count);
             }
+        }
+    }
+
+    #[test]
+    fn what_a_snapshot_shows_has_numbers_of_its_own() {
+        for key in [0, 7, u64::MAX] {
+            let inodes = (2..500).chain((1 << 54)..(1 << 54) + 500);
+            let inodes = inodes.filter_map(|count| number_of(key, count));
+            let mut numbers = BTreeSet::new();
+            for inode in inodes.chain([ROOT_INODE.0]) {
+                for slot in [1, 2, SLOTS] {
+                    let number = past_of(key, slot, inode).unwrap();
+                    assert!(is_past(number) && !is_past(inode) && number <= i64::MAX as u64);
+                    assert!(numbers.insert(number));
+                    assert_eq!(of_past(key, number), Some((slot, inode)));
+                }
+            }
+            assert_eq!(past_of(key, SLOTS + 1, ROOT_INODE.0), None);
         }
     }
 

@@ -49,6 +49,7 @@ pub(super) fn class_of(op: &Op) -> Class {
         | Op::GetLock(_)
         | Op::ListQuotas(_)
         | Op::ListTrash(_)
+        | Op::ListSnapshots(_)
         | Op::AwaitLocks(_) => Class::Read,
         Op::Create(_)
         | Op::MakeNode(_)
@@ -78,6 +79,7 @@ pub(super) fn class_of(op: &Op) -> Class {
         | Op::SetTrash(_)
         | Op::EmptyTrash(_)
         | Op::RestoreTrash(_)
+        | Op::StepSnapshot(_)
         | Op::RecoverLength(_) => Class::Leader,
         Op::Keepalive(_) | Op::AwaitInvalidations(_) => Class::Keepalive,
     }
@@ -150,6 +152,8 @@ pub fn granted(request: &pb::NsRequest) -> Option<(bool, bool)> {
         | Op::SetTrash(_)
         | Op::EmptyTrash(_)
         | Op::RestoreTrash(_)
+        | Op::ListSnapshots(_)
+        | Op::StepSnapshot(_)
         | Op::AllotInodes(_) => None,
     }
 }

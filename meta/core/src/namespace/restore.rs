@@ -31,6 +31,8 @@ pub fn restored(key: &Bytes, value: &Bytes, at_s: u64) -> Result<Vec<(Bytes, Byt
         {
             *next = number.max(*next);
         }
+        // Chunks may know of snapshots that are lost: what they kept for those must not look like another's.
+        volume.next_snapshot = volume.next_snapshot.max(u32::try_from(at_s).unwrap_or(u32::MAX));
         volume.next_doubt = volume.next_doubt.max(number);
         return Ok(vec![(key.clone(), encoded(&volume))]);
     }

@@ -2,7 +2,7 @@
 
 use ff2_proto::pb::{self, ns_request::Op};
 
-use super::trash;
+use super::{number, trash};
 
 /// What the answer of an operation lets its session cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,13 +68,16 @@ impl Cacheable {
         let inode = |attr: &Option<pb::Attr>| attr.map_or(0, |attr| attr.inode);
         let above = if reply.within == 0 { inode(&reply.parent_attr) } else { reply.within };
         let listed = inode(&reply.attr);
-        // The trash changes with every removal, and is never cached.
-        let is_stored = |attr: &&pb::Attr| !trash::folder::is_folder(attr.inode);
+        // The trash changes with every removal. What a snapshot shows changes never, and is asked each time: it may be
+        // removed.
+        let is_cached = |attr: &&pb::Attr| {
+            !trash::folder::is_folder(attr.inode) && !number::is_past(attr.inode)
+        };
         let (parent, own) = (reply.parent_attr.iter(), reply.attr.iter());
-        let parent = parent.filter(is_stored).map(|attr| show(attr, self == Self::All, 0));
-        let own = own.filter(is_stored).map(|attr| show(attr, self != Self::Changed, above));
+        let parent = parent.filter(is_cached).map(|attr| show(attr, self == Self::All, 0));
+        let own = own.filter(is_cached).map(|attr| show(attr, self != Self::Changed, above));
         let entries = reply.entries.iter().filter_map(|entry| entry.attr.as_ref());
-        let full = entries.filter(|attr| attr.version > 0).map(|attr| show(attr, true, listed));
-        parent.chain(own).chain(full).collect()
+        let full = entries.filter(|attr| attr.version > 0).filter(is_cached);
+        parent.chain(own).chain(full.map(|attr| show(attr, true, listed))).collect()
     }
 }

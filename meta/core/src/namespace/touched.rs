@@ -80,6 +80,8 @@ fn of_op(kv: &dyn KvRead, op: &Op) -> Vec<u64> {
         | Op::StatFs(_)
         | Op::ListQuotas(_)
         | Op::ListTrash(_)
+        | Op::ListSnapshots(_)
+        | Op::StepSnapshot(_)
         | Op::Resolve(_)
         | Op::Access(_)
         | Op::ListSessions(_)

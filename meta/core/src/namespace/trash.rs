@@ -112,11 +112,7 @@ pub(super) fn opened(inode: &Inode) -> pb::Attr {
 
 /// For how long what is removed is kept.
 pub(super) fn set(tx: &mut Tx<'_>, op: &pb::SetTrashOp) -> Result<pb::NsReply, Status> {
-    if tx.level < LEVEL {
-        let why = "the trash needs a cluster whose programs all know it: finish the upgrade first \
-                   (`ff2ctl upgrade finish`)";
-        return Err(Status::new(Code::InvalidArgument, why));
-    }
+    tx.require_level(LEVEL, "the trash")?;
     if op.keep_s > super::limits::TRASH_KEEP_S_MAX {
         let days = super::limits::TRASH_KEEP_S_MAX / 86_400;
         let why = format!("the trash keeps what is removed for at most {days} days");

@@ -54,6 +54,18 @@ impl<'a> Tx<'a> {
         })
     }
 
+    /// Refuses what programs of a level before `level` do not know, as long as the cluster may have such.
+    pub(super) fn require_level(&self, level: u32, what: &str) -> Result<(), Status> {
+        if self.level >= level {
+            return Ok(());
+        }
+        let why = format!(
+            "{what} needs a cluster whose programs all know it: finish the upgrade first \
+             (`ff2ctl upgrade finish`)"
+        );
+        Err(Status::new(Code::InvalidArgument, why))
+    }
+
     /// The changes of a command that succeeded.
     pub(super) fn finish(mut self) -> BTreeMap<Bytes, Option<Bytes>> {
         self.kv.put(&keys::VOLUME, Bytes::from(self.volume.encode_to_vec()));

@@ -20,6 +20,7 @@ mod permissions;
 mod quotas;
 mod renames;
 mod sessions;
+mod snapshots;
 mod trash;
 mod truncation;
 mod unnamed;

@@ -313,12 +313,7 @@ fn a_confined_connection_does_not_come_there() {
 #[test]
 fn it_needs_a_cluster_that_knows_it() {
     let (mut v, _) = Volume::with_root();
-    let request = pb::NsRequest { volume: 1, op: Some(keep(5)), ..Default::default() };
-    let command = ff2_meta_core::namespace::stamp(request, 1, 1, None);
-    let command = pb::NsCommand { level: 1, ..command };
-    let answer = v.apply(&prost::Message::encode_to_vec(&command));
-    let reply: pb::NsReply = prost::Message::decode(answer.as_slice()).unwrap();
-    let status = reply.status.unwrap();
+    let status = v.at_level(1, keep(5)).unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     assert!(status.detail.contains("ff2ctl upgrade finish"), "{}", status.detail);
 }

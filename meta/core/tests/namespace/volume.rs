@@ -167,6 +167,18 @@ impl Volume {
         checked(reply)
     }
 
+    /// What the leader of a cluster of this feature level is answered.
+    pub(crate) fn at_level(&mut self, level: u32, op: Op) -> Result<pb::NsReply, pb::Status> {
+        let request = pb::NsRequest { volume: 1, op: Some(op), ..Default::default() };
+        let command = pb::NsCommand { level, ..stamp(request, 1, 1, None) };
+        let answer = self.apply(&command.encode_to_vec());
+        let reply = pb::NsReply::decode(answer.as_slice()).expect("a reply");
+        match reply.status.clone() {
+            None => Ok(reply),
+            Some(status) => Err(status),
+        }
+    }
+
     pub(crate) fn apply(&mut self, command: &[u8]) -> Vec<u8> {
         Namespace::new().apply(self.log.len() as u64, command, &mut self.kv).to_vec()
     }

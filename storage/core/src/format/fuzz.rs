@@ -9,7 +9,7 @@ use super::*;
 use crate::{alloc::Allocator, alloc::Block, limits, tags::Tags};
 
 fn keys() -> Vec<Vec<u8>> {
-    let (target, chunk) = (TargetId(7), ChunkId { inode: InodeId(9), index: 3 });
+    let (target, chunk) = (TargetId(7), ChunkId::new(InodeId(9), 3));
     let keys = [
         Key::Superblock,
         Key::Target(target),

@@ -1,5 +1,5 @@
 //! Keys of the index. Their byte order is the order in which things are scanned: targets, then
-//! chunk by chunk (record, pieces, patches, pending record).
+//! chunk by chunk (record, pieces, patches, pending record), each followed by its clones.
 
 use ff2_proto::{ChunkId, InodeId, TargetId};
 
@@ -13,8 +13,10 @@ const RECORD: u8 = 0;
 const PIECE: u8 = 1;
 const PATCH: u8 = 2;
 const PENDING: u8 = 3;
+/// Before the number of a clone and the sort of its row.
+const CLONE: u8 = 4;
 
-/// Bytes of the part that all rows of one chunk share.
+/// Bytes of the part that all rows of one chunk share, clones included.
 const CHUNK_PREFIX: usize = 1 + 8 + 8 + 4;
 
 /// One row of the index.
@@ -61,11 +63,15 @@ impl Key {
 }
 
 fn row(target: TargetId, chunk: ChunkId, sort: u8) -> Vec<u8> {
-    let mut key = Vec::with_capacity(CHUNK_PREFIX + 12);
+    let mut key = Vec::with_capacity(CHUNK_PREFIX + 17);
     key.push(CHUNK);
     key.extend_from_slice(&target.0.to_be_bytes());
     key.extend_from_slice(&chunk.inode.0.to_be_bytes());
     key.extend_from_slice(&chunk.index.to_be_bytes());
+    if chunk.snapshot != 0 {
+        key.push(CLONE);
+        key.extend_from_slice(&chunk.snapshot.to_be_bytes());
+    }
     key.push(sort);
     key
 }
@@ -107,8 +113,14 @@ fn row_of(key: &[u8]) -> Option<Key> {
 fn chunk_row(rest: &mut &[u8]) -> Option<Key> {
     let target = TargetId(u64::from_be_bytes(take(rest)?));
     let inode = InodeId(u64::from_be_bytes(take(rest)?));
-    let chunk = ChunkId { inode, index: u32::from_be_bytes(take(rest)?) };
-    Some(match take::<1>(rest)?[0] {
+    let mut chunk = ChunkId::new(inode, u32::from_be_bytes(take(rest)?));
+    let mut sort = take::<1>(rest)?[0];
+    if sort == CLONE {
+        // A clone of number 0 would be the chunk itself.
+        chunk.snapshot = u32::from_be_bytes(take(rest)?);
+        sort = take::<1>(rest).filter(|_| chunk.snapshot != 0)?[0];
+    }
+    Some(match sort {
         RECORD => Key::Chunk(target, chunk),
         PENDING => Key::Pending(target, chunk),
         PIECE => Key::Piece(target, chunk, u16::from_be_bytes(take(rest)?)),

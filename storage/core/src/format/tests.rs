@@ -5,7 +5,7 @@ use super::*;
 use crate::alloc::Block;
 
 fn chunk(inode: u64, index: u32) -> ChunkId {
-    ChunkId { inode: InodeId(inode), index }
+    ChunkId::new(InodeId(inode), index)
 }
 
 fn keys() -> impl Strategy<Value = Key> {

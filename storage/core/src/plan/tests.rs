@@ -12,7 +12,14 @@ fn run(length: u32, pieces: &[(u16, u32, u64)], may_fill: bool, change: Change) 
             (*piece, PieceState { block_size: *block_size, written: *written })
         })
         .collect();
-    let state = ChunkState { length, chunk_size: CHUNK, may_fill, grows: false, pieces: &pieces };
+    let state = ChunkState {
+        length,
+        chunk_size: CHUNK,
+        may_fill,
+        grows: false,
+        keeps: false,
+        pieces: &pieces,
+    };
     plan(&state, change).expect("the change is within the chunk")
 }
 
@@ -168,8 +175,14 @@ fn young_holes_are_not_filled() {
 #[test]
 fn what_lies_beyond_the_chunk_is_refused() {
     let pieces = BTreeMap::new();
-    let state =
-        ChunkState { length: 0, chunk_size: 65_536, may_fill: true, grows: true, pieces: &pieces };
+    let state = ChunkState {
+        length: 0,
+        chunk_size: 65_536,
+        may_fill: true,
+        grows: true,
+        keeps: false,
+        pieces: &pieces,
+    };
     for change in [
         write(65_536, 1),
         write(u32::MAX, u32::MAX),

@@ -11,7 +11,7 @@ fn id(version: u64) -> UpdateId {
 }
 
 fn chunk(n: u64) -> ChunkId {
-    ChunkId { inode: (n / 4).into(), index: (n % 4) as u32 }
+    ChunkId::new((n / 4).into(), (n % 4) as u32)
 }
 
 fn records(chunks: &[(u64, u64)]) -> BTreeMap<ChunkId, Record> {
@@ -20,6 +20,7 @@ fn records(chunks: &[(u64, u64)]) -> BTreeMap<ChunkId, Record> {
         length: 10,
         chunk_size: 1 << 16,
         tags: Tags::default(),
+        since: 0,
         synced_under: 0.into(),
     };
     chunks.iter().map(|&(n, version)| (chunk(n), record(version))).collect()
@@ -194,11 +195,13 @@ fn it_is_not_finished_while_an_inherited_update_is_on_its_way() {
 
 #[test]
 fn the_key_before_a_chunk() {
-    assert_eq!(before(ChunkId { inode: 0.into(), index: 0 }), None);
-    let first = ChunkId { inode: 3.into(), index: 0 };
-    assert_eq!(before(first), Some(ChunkId { inode: 2.into(), index: u32::MAX }));
-    let other = ChunkId { inode: 3.into(), index: 8 };
-    assert_eq!(before(other), Some(ChunkId { inode: 3.into(), index: 7 }));
+    assert_eq!(before(ChunkId::new(0.into(), 0)), None);
+    let first = ChunkId::new(3.into(), 0);
+    assert_eq!(before(first), Some(ChunkId::new(2.into(), u32::MAX).at(u32::MAX)));
+    let other = ChunkId::new(3.into(), 8);
+    assert_eq!(before(other), Some(ChunkId::new(3.into(), 7).at(u32::MAX)));
+    assert_eq!(before(other.at(4)), Some(other.at(3)));
+    assert_eq!(before(other.at(1)), Some(other));
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use ff2_proto::{ChainVersion, ChunkId, Status, TargetId, pb};
 
 use super::types::{
-    Attempt, CallId, Change, Done, Forward, FullCopy, Outcome, Page, ReadAnswer, Standing, Update,
-    UpdateId,
+    Attempt, CallId, Change, Done, Forward, FullCopy, Keeping, Outcome, Page, ReadAnswer,
+    Snapshots, Standing, Update, UpdateId,
 };
 use crate::tags::Tags;
 
@@ -38,6 +38,8 @@ pub enum Input<P> {
         from: ChunkId,
         last: ChunkId,
         limit: u32,
+        /// Clones too.
+        clones: bool,
     },
     /// The predecessor pages through this syncing target's chunks.
     SyncPage {
@@ -97,6 +99,8 @@ pub enum Input<P> {
     /// The chain is to do without this member: it answers no reads while the number is not 0, which the
     /// report repeats. It goes on taking updates, and with 0 it answers again.
     Retire(u64),
+    /// The snapshots, and whether one is being made.
+    Snapshots(Snapshots),
     /// The disk is gone: the target stops serving until the process starts again.
     Failed(Status),
 }
@@ -180,7 +184,9 @@ pub enum Output<P> {
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoreOp<P> {
     /// Durable when it is answered.
-    Prepare { id: UpdateId, change: Change<P>, chunk_size: u32, tags: Tags },
+    Prepare { id: UpdateId, change: Change<P>, chunk_size: u32, tags: Tags, keeping: Keeping },
+    /// With a prepare that keeps what was before, makes that a clone, unless there is one.
+    ///
     /// Needs no sync: the pending version is durable, and whoever starts without the commit is told
     /// the outcome by the chain.
     Commit { id: UpdateId },

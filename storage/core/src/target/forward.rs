@@ -162,6 +162,7 @@ impl<P: Clone> Target<P> {
     fn pending_of(&self, forward: Forward<P>, callers: Vec<Caller>) -> Pending<P> {
         let replaces = matches!(forward.change, Change::Replace { .. });
         let (id, base, tags, resync) = (forward.id, forward.base, forward.tags, forward.resync);
+        let (chunk, keeping) = (forward.chunk, forward.keeping);
         let update = Update {
             chain_version: forward.chain_version,
             chunk: forward.chunk,
@@ -176,6 +177,7 @@ impl<P: Clone> Target<P> {
         // Made under an earlier chain version than this: an earlier head may have committed it.
         pending.inherited = id.made_under < self.version() && !resync;
         pending.resync = resync;
+        self.keep_by(chunk, keeping, &mut pending);
         pending
     }
 

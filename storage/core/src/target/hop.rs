@@ -86,6 +86,7 @@ impl<P: Clone> Target<P> {
             chunk_size: pending.chunk_size,
             tag: pending.tag,
             tags: pending.tags.clone(),
+            keeping: pending.keeping,
             resync: false,
         };
         let change = match &pending.body {
@@ -259,6 +260,7 @@ pub(super) fn with_change<P>(copy: FullCopy, change: Change<P>) -> Forward<P> {
         chunk_size: copy.chunk_size,
         tag: copy.tag,
         tags: copy.tags,
+        keeping: copy.keeping,
         resync: copy.resync,
     }
 }

@@ -4,11 +4,11 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use ff2_proto::{ChainVersion, ChunkVersion, Status, pb};
+use ff2_proto::{ChainVersion, ChunkId, ChunkVersion, Status, pb};
 
 use super::{
     event::StoreOp,
-    types::{Attempt, CallId, Change, LoadedPending, Update, UpdateId},
+    types::{Attempt, CallId, Change, Keeping, LoadedPending, Update, UpdateId},
 };
 use crate::{limits, tags::Tags};
 
@@ -58,6 +58,10 @@ pub(super) struct Pending<P> {
     pub(super) tag: Option<pb::UpdateTag>,
     /// The chunk's tags once this is committed.
     pub(super) tags: Tags,
+    /// As the head said.
+    pub(super) keeping: Keeping,
+    /// This member has what is to be kept.
+    pub(super) keeps: bool,
     /// The chunk's length once this is committed.
     pub(super) length: u32,
     /// Durable here.
@@ -82,6 +86,11 @@ pub(super) struct Pending<P> {
 }
 
 impl<P> Pending<P> {
+    /// What the store is to do about snapshots.
+    pub(super) fn kept_here(&self) -> Keeping {
+        Keeping { keep: if self.keeps { self.keeping.keep } else { 0 }, ..self.keeping }
+    }
+
     /// Durable here and on every member behind.
     pub(super) fn is_complete(&self) -> bool {
         self.persisted && matches!(self.hop, Hop::Last | Hop::Done)
@@ -112,6 +121,8 @@ impl<P> Pending<P> {
             chunk_size: loaded.chunk_size,
             tag: None,
             tags: loaded.tags,
+            keeping: loaded.keeping,
+            keeps: loaded.keeping.keep != 0 && base.is_some(),
             length: loaded.length,
             persisted: true,
             hop: Hop::Idle,
@@ -184,8 +195,21 @@ pub(super) struct Ask {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AskKind {
-    Read,
+    /// As a snapshot shows it; 0: as it is.
+    Read {
+        snapshot: u32,
+    },
     Query,
+}
+
+/// A read on the disk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading {
+    pub(super) asked: ChunkId,
+    /// The chunk, or the clone of it, that the snapshot shows.
+    pub(super) found: ChunkId,
+    /// `serving_since` when it began.
+    pub(super) since: ChainVersion,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

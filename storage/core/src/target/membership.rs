@@ -162,7 +162,7 @@ impl<P: Clone> Target<P> {
         if number != 0 {
             let chunks: Vec<ChunkId> = self.live.keys().copied().collect();
             for chunk in chunks {
-                self.refuse_asks(chunk, &retired(), |ask| ask.kind == AskKind::Read, out);
+                self.refuse_asks(chunk, &retired(), |ask| ask.kind != AskKind::Query, out);
             }
         }
         out.push(Output::Changed);
@@ -241,7 +241,7 @@ impl<P: Clone> Target<P> {
 
 pub(super) fn refusal(kind: AskKind, status: Status) -> Reply {
     match kind {
-        AskKind::Read => Reply::Read(Err(status)),
+        AskKind::Read { .. } => Reply::Read(Err(status)),
         AskKind::Query => Reply::Query(Err(status)),
     }
 }

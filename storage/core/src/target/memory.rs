@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     fn chunk(inode: u64) -> ChunkId {
-        ChunkId { inode: InodeId(inode), index: 0 }
+        ChunkId::new(InodeId(inode), 0)
     }
 
     #[test]

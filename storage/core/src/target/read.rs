@@ -16,9 +16,9 @@ use ff2_proto::{
 use super::{
     Now, Outputs, Target,
     event::{Output, Reply},
-    live::{Ask, AskKind, Live, Query},
+    live::{Ask, AskKind, Live, Query, Reading},
     membership::{refusal, reply_read},
-    types::{Attempt, CallId, Page, ReadAnswer, Role, Standing, UpdateId},
+    types::{Attempt, CallId, Page, ReadAnswer, Record, Role, Standing, UpdateId},
 };
 use crate::limits;
 
@@ -32,8 +32,10 @@ impl<P: Clone> Target<P> {
             reply_read(call, Err(Status::new(Code::Busy, "too many reads")), out);
             return;
         }
-        if self.live.contains_key(&chunk) {
-            self.queue_ask(now, call, AskKind::Read, chunk, out);
+        // What a snapshot shows may depend on the update that is pending now.
+        if self.live.contains_key(&chunk.now()) {
+            let snapshot = chunk.snapshot;
+            self.queue_ask(now, call, AskKind::Read { snapshot }, chunk.now(), out);
         } else {
             self.answer_read(call, chunk, out);
         }
@@ -112,7 +114,7 @@ impl<P: Clone> Target<P> {
         self.waiting_reads -= ready.len();
         for ask in ready {
             match ask.kind {
-                AskKind::Read => self.answer_read(ask.call, chunk, out),
+                AskKind::Read { snapshot } => self.answer_read(ask.call, chunk.at(snapshot), out),
                 AskKind::Query => {
                     out.push(Output::Reply { call: ask.call, reply: Reply::Query(Ok(standing)) });
                 }
@@ -121,12 +123,12 @@ impl<P: Clone> Target<P> {
     }
 
     fn answer_read(&mut self, call: CallId, chunk: ChunkId, out: &mut Outputs<P>) {
-        if !self.records.contains_key(&chunk) {
+        let Some(found) = self.shown_at(chunk) else {
             reply_read(call, Ok(ReadAnswer::Absent), out);
             return;
-        }
-        self.reading.insert(call, (chunk, self.serving_since));
-        out.push(Output::Read { call, chunk });
+        };
+        self.reading.insert(call, Reading { asked: chunk, found, since: self.serving_since });
+        out.push(Output::Read { call, chunk: found });
     }
 
     /// The bytes are there; they count only if this target still is what it was.
@@ -137,10 +139,15 @@ impl<P: Clone> Target<P> {
         result: Result<(), Status>,
         out: &mut Outputs<P>,
     ) {
-        let (chunk, since) = self.reading.remove(&call).expect("a read is done once");
+        let Reading { asked, found: chunk, since } =
+            self.reading.remove(&call).expect("a read is done once");
         let mut checked = self.may_read(now);
         if checked.is_ok() && since != self.serving_since {
             checked = Err(self.stale("the target left the chain during the read"));
+        }
+        if checked.is_ok() && asked.snapshot != 0 && self.shown_at(asked) != Some(chunk) {
+            let detail = "what the snapshot shows became a clone during the read";
+            checked = Err(Status::new(Code::PendingVersion, detail));
         }
         if checked.is_err() {
             reached(Mark::ReadTooLate);
@@ -255,9 +262,10 @@ impl<P: Clone> Target<P> {
         call: CallId,
         range: RangeInclusive<ChunkId>,
         limit: u32,
+        clones: bool,
         out: &mut Outputs<P>,
     ) {
-        let result = self.may_read(now).and_then(|()| self.list(&range, limit));
+        let result = self.may_read(now).and_then(|()| self.list(&range, limit, clones));
         out.push(Output::Reply { call, reply: Reply::List(result) });
     }
 
@@ -265,26 +273,30 @@ impl<P: Clone> Target<P> {
         &self,
         range: &RangeInclusive<ChunkId>,
         limit: u32,
+        clones: bool,
     ) -> Result<Page<pb::ChunkInfo>, Status> {
         let (from, last) = (*range.start(), *range.end());
         if from > last {
             return Ok(Page { chunks: Vec::new(), end: true });
         }
         let limit = limit.clamp(1, limits::PAGE_CHUNKS) as usize;
-        let info = |chunk: ChunkId, length, version| pb::ChunkInfo {
+        let info = |chunk: ChunkId, length, version, since| pb::ChunkInfo {
             chunk: Some(chunk.into()),
             length,
             version,
+            since,
         };
-        let records = self.records.range(from..=last).take(limit + 1);
-        let mut chunks: BTreeMap<ChunkId, pb::ChunkInfo> = records
-            .map(|(&chunk, record)| (chunk, info(chunk, record.length, record.id.version.0)))
-            .collect();
+        let records = self.records.range(from..=last);
+        let records = records.filter(|(chunk, _)| clones || chunk.snapshot == 0).take(limit + 1);
+        let info_of = |(&chunk, record): (&ChunkId, &Record)| {
+            (chunk, info(chunk, record.length, record.id.version.0, record.since))
+        };
+        let mut chunks: BTreeMap<ChunkId, pb::ChunkInfo> = records.map(info_of).collect();
         // Chunks whose first version is pending: whoever collects the file must find them, and
         // whoever asks for its length need not count them yet.
         let is_coming = |live: &Live<P>| live.pending.as_ref().is_some_and(|p| !p.removes());
         for (&chunk, _) in self.live.range(from..=last).filter(|(_, live)| is_coming(live)) {
-            chunks.entry(chunk).or_insert_with(|| info(chunk, 0, 0));
+            chunks.entry(chunk).or_insert_with(|| info(chunk, 0, 0, 0));
         }
         let end = chunks.len() <= limit;
         let mut chunks: Vec<_> = chunks.into_iter().collect();

@@ -61,6 +61,9 @@ impl<P: Clone> Target<P> {
     }
 
     fn record(&mut self, now: Now, chunk: ChunkId, pending: Pending<P>) {
+        if pending.keeps {
+            self.keep(now, chunk, &pending);
+        }
         if pending.heals && self.suspects.remove(&chunk) {
             reached(Mark::DamageHealed);
         }
@@ -84,6 +87,7 @@ impl<P: Clone> Target<P> {
                 length: pending.length,
                 chunk_size: pending.chunk_size,
                 tags: pending.tags,
+                since: pending.keeping.since,
                 synced_under,
             };
             self.records.insert(chunk, record);

@@ -11,7 +11,7 @@ use super::{
     event::{Output, PageRequest},
     hop::with_change,
     live::Hop,
-    types::{Attempt, Change, FullCopy, Page, UpdateId},
+    types::{Attempt, Change, FullCopy, Keeping, Page, UpdateId},
 };
 use crate::{
     resync::{Own, Resync, Step},
@@ -75,6 +75,7 @@ impl<P: Clone> Target<P> {
                     length: record.length,
                     chunk_size: record.chunk_size,
                     tags: record.tags.clone(),
+                    keeping: Keeping { since: record.since, keep: 0 },
                     ..self.copy_head(to, chunk, record.id, observed)
                 };
                 reached(Mark::CopySent);
@@ -116,6 +117,7 @@ impl<P: Clone> Target<P> {
             chunk_size: shared::CHUNK_SIZE_MIN,
             tag: None,
             tags: Tags::default(),
+            keeping: Keeping::default(),
             resync: true,
         }
     }

@@ -1,6 +1,7 @@
 //! The machine's table, and three machines in a bad network.
 
 mod bench;
+mod clones;
 mod disk;
 mod history;
 mod manager;
@@ -35,7 +36,7 @@ impl Dice {
 }
 
 pub(super) fn chunk(inode: u64, index: u32) -> ChunkId {
-    ChunkId { inode: InodeId(inode), index }
+    ChunkId::new(InodeId(inode), index)
 }
 
 pub(super) fn chain(version: u64, members: &[(u64, pb::PublicState)]) -> pb::Chain {

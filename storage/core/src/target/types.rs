@@ -116,8 +116,27 @@ pub struct Forward<P> {
     pub tag: Option<pb::UpdateTag>,
     /// Of a replacement: all tags of the chunk.
     pub tags: Tags,
+    pub keeping: Keeping,
     /// A copy of a committed version by the resync, not a live update.
     pub resync: bool,
+}
+
+/// What an update has to do with snapshots: see `clones`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keeping {
+    /// The newest snapshot when the head made the update: what it makes is in none up to that.
+    pub since: u32,
+    /// What the chunk was before is kept as the clone of this number; 0: it is not.
+    pub keep: u32,
+}
+
+/// The snapshots as the routing has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshots {
+    /// In their order.
+    pub ids: Vec<u32>,
+    /// One is being made: no update begins.
+    pub frozen: bool,
 }
 
 /// A full copy whose bytes the driver reads from the store before it sends it.
@@ -133,6 +152,7 @@ pub struct FullCopy {
     pub chunk_size: u32,
     pub tag: Option<pb::UpdateTag>,
     pub tags: Tags,
+    pub keeping: Keeping,
     /// Of a resync copy the committed version is read, of a live update the pending one.
     pub resync: bool,
 }
@@ -151,6 +171,7 @@ impl FullCopy {
             chunk_size: self.chunk_size,
             tag: self.tag,
             tags: self.tags,
+            keeping: self.keeping,
             resync: self.resync,
         }
     }
@@ -201,6 +222,8 @@ pub struct Record {
     pub length: u32,
     pub chunk_size: u32,
     pub tags: Tags,
+    /// Snapshots up to this one do not show it.
+    pub since: u32,
     /// The chain version under which the syncing successor was seen to hold exactly this.
     pub synced_under: ChainVersion,
 }
@@ -221,13 +244,16 @@ pub struct LoadedPending {
     pub length: u32,
     pub chunk_size: u32,
     pub tags: Tags,
+    /// As far as this store goes by it.
+    pub keeping: Keeping,
 }
 
 impl LoadedPending {
     /// As it is once it is committed.
     pub fn into_record(self) -> Record {
-        let Self { id, length, chunk_size, tags, .. } = self;
-        Record { id, length, chunk_size, tags, synced_under: ChainVersion(0) }
+        let Self { id, length, chunk_size, tags, keeping, .. } = self;
+        let since = keeping.since;
+        Record { id, length, chunk_size, tags, since, synced_under: ChainVersion(0) }
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     Now, Outputs, Target,
     event::{Output, Reply, StoreOp},
     live::{Body, Caller, Hop, Pending, WaitingUpdate},
-    types::{CallId, Change, Done, Update, UpdateId},
+    types::{CallId, Change, Done, Keeping, Update, UpdateId},
 };
 use crate::{
     limits,
@@ -137,7 +137,7 @@ impl<P: Clone> Target<P> {
 
     /// Starts the update that waits first, if nothing is pending. Returns whether one was taken.
     pub(super) fn start_next(&mut self, now: Now, chunk: ChunkId, out: &mut Outputs<P>) -> bool {
-        if !self.role.is_head() || self.failed.is_some() {
+        if !self.role.is_head() || self.failed.is_some() || self.snapshots.frozen {
             return false;
         }
         let Some(live) = self.live.get_mut(&chunk) else { return false };
@@ -162,7 +162,8 @@ impl<P: Clone> Target<P> {
         let id = UpdateId { made_under: self.version(), version: self.next_version(chunk) };
         let callers = calls.into_iter().map(|call| Caller { call, client: true }).collect();
         let base = self.records.get(&chunk).map(|record| record.id);
-        let pending = self.make_pending(chunk, id, base, update, callers);
+        let mut pending = self.make_pending(chunk, id, base, update, callers);
+        self.keep_by(chunk, self.keeping_now(chunk), &mut pending);
         self.admit(now, chunk, pending, out);
         true
     }
@@ -222,6 +223,8 @@ impl<P: Clone> Target<P> {
             chunk_size: update.chunk_size,
             tag: update.tag,
             tags,
+            keeping: Keeping::default(),
+            keeps: false,
             persisted: false,
             hop: Hop::Idle,
             sent: false,
@@ -251,6 +254,7 @@ impl<P: Clone> Target<P> {
             change: change.clone(),
             chunk_size: pending.chunk_size,
             tags: pending.tags.clone(),
+            keeping: pending.kept_here(),
         };
         let live = self.live.entry(chunk).or_default();
         assert!(live.pending.is_none(), "one pending update per chunk");

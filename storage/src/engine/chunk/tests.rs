@@ -7,7 +7,7 @@ use prost::Message;
 
 use super::*;
 
-const KEY: Key = Key::Pending(TargetId(7), ChunkId { inode: ff2_proto::InodeId(9), index: 3 });
+const KEY: Key = Key::Pending(TargetId(7), ChunkId::new(ff2_proto::InodeId(9), 3));
 
 fn patches() -> Patches {
     let patch = |crc| Patch { version: 8, batch: 0, crc, bytes: Bytes::from_static(&[1; 16]) };

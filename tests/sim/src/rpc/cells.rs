@@ -18,7 +18,7 @@ pub(super) fn from_bytes(bytes: &[u8]) -> Content {
 /// The same operation with its payload as cells.
 pub(super) fn stored(op: StoreOp<Payload>) -> StoreOp<Content> {
     match op {
-        StoreOp::Prepare { id, change, chunk_size, tags } => {
+        StoreOp::Prepare { id, change, chunk_size, tags, keeping } => {
             let change = match change {
                 Change::Write { offset, length, payload } => {
                     Change::Write { offset, length, payload: from_bytes(&payload) }
@@ -29,7 +29,7 @@ pub(super) fn stored(op: StoreOp<Payload>) -> StoreOp<Content> {
                     Change::Replace { length, payload: from_bytes(&payload) }
                 }
             };
-            StoreOp::Prepare { id, change, chunk_size, tags }
+            StoreOp::Prepare { id, change, chunk_size, tags, keeping }
         }
         StoreOp::Commit { id } => StoreOp::Commit { id },
         StoreOp::Abort { id } => StoreOp::Abort { id },

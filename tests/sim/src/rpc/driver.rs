@@ -54,6 +54,7 @@ pub(super) struct Surroundings {
 pub(super) type Answered = (Reply, Option<(UpdateId, Content)>);
 pub(super) type MakeInput = Box<dyn FnOnce(CallId) -> Input<Payload> + Send>;
 
+#[expect(clippy::large_enum_variant, reason = "short-lived values of a simulation")]
 pub(super) enum Mail {
     Call { make: MakeInput, reply: oneshot::Sender<Answered> },
     Tell(Input<Payload>),

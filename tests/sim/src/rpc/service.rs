@@ -138,9 +138,9 @@ impl Storage for Service {
     ) -> Result<Answer<pb::ListChunksReply>, Status> {
         let target = self.target(request.chain, None)?;
         let inode = InodeId(request.inode);
-        let from = ChunkId { inode, index: request.from_index };
-        let (last, limit) = (ChunkId { inode, index: u32::MAX }, request.limit);
-        let make = move |call| Input::List { call, from, last, limit };
+        let from = ChunkId::new(inode, request.from_index);
+        let (last, limit) = (ChunkId::new(inode, u32::MAX), request.limit);
+        let make = move |call| Input::List { call, from, last, limit, clones: false };
         match target.call(cx.remaining(), make).await?.0 {
             Reply::List(page) => {
                 let page = page?;

@@ -200,7 +200,7 @@ pub(super) fn histories(sessions: &[Arc<Session>]) -> BTreeMap<Register, Vec<Ope
 }
 
 fn chunk(number: u32) -> ChunkId {
-    ChunkId { inode: InodeId(100 + u64::from(number)), index: 0 }
+    ChunkId::new(InodeId(100 + u64::from(number)), 0)
 }
 
 fn chain_of(chunk: ChunkId) -> ChainId {

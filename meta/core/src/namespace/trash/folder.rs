@@ -16,8 +16,8 @@ use crate::{
     namespace::{confine, dir, inode, keys::Tag, limits::FIRST_COOKIE, orphans, perm, tx, unlink},
 };
 
-/// Above all numbers that the volume gives (62 bits), and positive for programs that take them for signed.
-const FOLDER: u64 = 1 << 62;
+/// Above all numbers that the volume gives, and those of what snapshots show (63 bits, `number.rs`).
+const FOLDER: u64 = 1 << 63;
 const FIRST_USER: u64 = FOLDER + 1;
 
 /// Whether this is the number of the trash folder or of a user's in it.

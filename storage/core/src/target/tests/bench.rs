@@ -101,6 +101,7 @@ impl Bench {
             chunk_size: SIZE,
             tag: None,
             tags: Tags::default(),
+            keeping: Default::default(),
             resync: false,
         }
     }

@@ -8,14 +8,14 @@ use ff2_proto::ChunkId;
 use super::Dice;
 use crate::{
     tags::Tags,
-    target::{Change, Loaded, LoadedPending, Record, StoreOp, UpdateId},
+    target::{Change, Keeping, Loaded, LoadedPending, Record, StoreOp, UpdateId},
 };
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Disk {
     chunks: BTreeMap<ChunkId, Stored>,
-    /// Chunks before commits that no later sync has covered, newest last.
-    unsynced: Vec<(ChunkId, Stored)>,
+    /// Chunks before commits that no later sync has covered, newest last, with the clones that these made.
+    unsynced: Vec<(ChunkId, Stored, Option<ChunkId>)>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -30,25 +30,34 @@ pub(super) struct Content {
     pub(super) bytes: Vec<u8>,
     chunk_size: u32,
     tags: Tags,
+    keeping: Keeping,
 }
 
 impl Disk {
     pub(super) fn perform(&mut self, chunk: ChunkId, op: &StoreOp<Bytes>) {
+        let has = |clone| self.chunks.contains_key(&clone);
+        let kept = self.pending(chunk).map_or(0, |content| content.keeping.keep);
+        let clone = Some(chunk.at(kept)).filter(|clone| kept != 0 && !has(*clone));
         let stored = self.chunks.entry(chunk).or_default();
         match op {
-            StoreOp::Prepare { id, change, chunk_size, tags } => {
+            StoreOp::Prepare { id, change, chunk_size, tags, keeping } => {
                 let before = stored.committed.as_ref().map(|c| c.bytes.clone()).unwrap_or_default();
                 let bytes = changed(before, change);
-                let content =
-                    Content { id: *id, bytes, chunk_size: *chunk_size, tags: tags.clone() };
+                let (chunk_size, tags, keeping) = (*chunk_size, tags.clone(), *keeping);
+                let content = Content { id: *id, bytes, chunk_size, tags, keeping };
                 stored.pending = Some((content, change.removes()));
                 self.unsynced.clear();
             }
             StoreOp::Commit { id } => {
-                self.unsynced.push((chunk, stored.clone()));
+                self.unsynced.push((chunk, stored.clone(), clone));
+                let before = stored.committed.take();
                 let (content, removes) = stored.pending.take().expect("a pending version");
                 assert_eq!(content.id, *id, "the version that is pending is committed");
                 stored.committed = (!removes).then_some(content);
+                if let Some((clone, before)) = clone.zip(before) {
+                    let committed = Some(Content { tags: Tags::default(), ..before });
+                    self.chunks.insert(clone, Stored { committed, pending: None });
+                }
             }
             StoreOp::Abort { .. } => {
                 stored.pending = None;
@@ -59,12 +68,13 @@ impl Disk {
 
     /// Power goes: some of what was not synced is undone, latest first.
     pub(super) fn crash(&mut self, dice: &mut Dice) {
-        while let Some((chunk, before)) = self.unsynced.pop() {
+        while let Some((chunk, before, clone)) = self.unsynced.pop() {
             if dice.chance(50) {
                 self.unsynced.clear();
                 return;
             }
             self.chunks.insert(chunk, before);
+            clone.map(|clone| self.chunks.remove(&clone));
         }
     }
 
@@ -92,6 +102,7 @@ impl Disk {
                 length: content.bytes.len() as u32,
                 chunk_size: content.chunk_size,
                 tags: content.tags.clone(),
+                since: content.keeping.since,
                 synced_under: 0.into(),
             }),
             pending: stored.pending.as_ref().map(|(content, removes)| LoadedPending {
@@ -100,6 +111,7 @@ impl Disk {
                 length: content.bytes.len() as u32,
                 chunk_size: content.chunk_size,
                 tags: content.tags.clone(),
+                keeping: content.keeping,
             }),
         });
         loaded.filter(|loaded| loaded.committed.is_some() || loaded.pending.is_some()).collect()

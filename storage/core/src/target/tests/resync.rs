@@ -26,6 +26,7 @@ fn syncing_with(record: Option<UpdateId>, pending: Option<UpdateId>) -> Bench {
         length: 5,
         chunk_size: SIZE,
         tags: Tags::default(),
+        since: 0,
         synced_under: 0.into(),
     });
     let pending = pending.map(|id| LoadedPending {
@@ -34,6 +35,7 @@ fn syncing_with(record: Option<UpdateId>, pending: Option<UpdateId>) -> Bench {
         length: 5,
         chunk_size: SIZE,
         tags: Tags::default(),
+        keeping: Default::default(),
     });
     let loaded = Loaded { chunk: place(), committed, pending };
     let loaded = (loaded.committed.is_some() || loaded.pending.is_some()).then_some(loaded);

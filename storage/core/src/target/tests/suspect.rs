@@ -99,6 +99,7 @@ fn a_suspect_chunk_is_copied_although_its_version_is_the_right_one() {
         length: 5,
         chunk_size: SIZE,
         tags: Tags::default(),
+        since: 0,
         synced_under: 0.into(),
     };
     let loaded = Loaded { chunk: place(), committed: Some(record), pending: None };
@@ -156,6 +157,7 @@ fn what_took_the_place_of_a_damaged_chunk_has_it_after_a_start_too() {
         length: 5,
         chunk_size: SIZE,
         tags: Tags::default(),
+        since: 0,
         synced_under: 0.into(),
     };
     // A removal is named after the version 0 that a damaged chunk shows.
@@ -166,6 +168,7 @@ fn what_took_the_place_of_a_damaged_chunk_has_it_after_a_start_too() {
             length: 5,
             chunk_size: SIZE,
             tags: Tags::default(),
+            keeping: Default::default(),
         };
         let committed = Some(record.clone());
         let loaded = Loaded { chunk: place(), committed, pending: Some(pending) };

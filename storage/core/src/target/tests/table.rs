@@ -322,6 +322,7 @@ fn a_restarted_target_serves_only_under_a_newer_chain_version() {
         length: 3,
         chunk_size: SIZE,
         tags: Tags::default(),
+        keeping: Default::default(),
     };
     let loaded = Loaded { chunk: place(), committed: None, pending: Some(pending) };
     let mut bench = Bench::with(1, chain(4, &[(1, Serving)]), 4, [loaded]);
@@ -432,7 +433,7 @@ fn a_listing_shows_chunks_that_are_coming() {
     let list = |head: &mut Bench| {
         let call = head.call();
         let last = ff2_proto::ChunkId { index: u32::MAX, ..place() };
-        let input = Input::List { call, from: place(), last, limit: 10 };
+        let input = Input::List { call, from: place(), last, limit: 10, clones: false };
         match head.step(input).pop() {
             Some(Output::Reply { reply: Reply::List(page), .. }) => {
                 page.map(|page| page.chunks).map_err(|status| status.code)
@@ -440,7 +441,7 @@ fn a_listing_shows_chunks_that_are_coming() {
             other => panic!("{other:?}"),
         }
     };
-    let coming = pb::ChunkInfo { chunk: Some(place().into()), length: 0, version: 0 };
+    let coming = pb::ChunkInfo { chunk: Some(place().into()), length: 0, version: 0, since: 0 };
     assert_eq!(list(&mut head), Ok(vec![coming]));
     let mut tail = tail_of_two();
     tail.forward(1, id(2, 1), None);
