@@ -22,7 +22,7 @@ use ff2_client_core::{
     Folders, Rooms,
     rooms::{Need, Place},
 };
-use ff2_proto::{Code, InodeId, Status, pb, pb::ns_request::Op};
+use ff2_proto::{Code, InodeId, Status, TRASH_INODES, pb, pb::ns_request::Op};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -199,9 +199,13 @@ impl Shared {
 
     /// As [`Self::settle_journal`], of what a question names.
     pub(crate) async fn settle_named(&self, op: &Op, deadline: Instant) -> Result<()> {
-        let last = match op {
-            Op::Resolve(_) => self.journal.state.lock().pushed,
-            _ => self.journal.last_of(&named(op)),
+        let inodes = named(op);
+        // The trash shows what any of the changes removed.
+        let is_of_all = matches!(op, Op::Resolve(_)) || inodes.iter().any(|id| *id >= TRASH_INODES);
+        let last = if is_of_all {
+            self.journal.state.lock().pushed
+        } else {
+            self.journal.last_of(&inodes)
         };
         if last == 0 { Ok(()) } else { self.journal.settle(last, deadline).await }
     }

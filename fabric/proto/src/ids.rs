@@ -67,6 +67,8 @@ pub const ROOT_INODE: InodeId = InodeId(1);
 /// What the root of a volume shows under this name is made up (`namespace/trash/folder.rs` of `ff2-meta-core`), and
 /// changes with every removal.
 pub const TRASH_NAME: &[u8] = b".trash";
+/// The first number of the trash's folders. Above all that a volume gives, and those of what snapshots show (63 bits).
+pub const TRASH_INODES: InodeId = InodeId(1 << 63);
 /// The folder of a volume's snapshots, in its root or that of a connection which sees a folder only.
 pub const SNAPSHOTS_FOLDER: &[u8] = b".snapshots";
 

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use ff2_proto::{
-    ROOT_INODE, Status, TRASH_NAME, limits as wire,
+    ROOT_INODE, Status, TRASH_INODES, TRASH_NAME, limits as wire,
     pb::{self, FileKind, ns_request::Op},
     status::Code,
 };
@@ -16,8 +16,7 @@ use crate::{
     namespace::{confine, dir, inode, keys::Tag, limits::FIRST_COOKIE, orphans, perm, tx, unlink},
 };
 
-/// Above all numbers that the volume gives, and those of what snapshots show (63 bits, `number.rs`).
-const FOLDER: u64 = 1 << 63;
+const FOLDER: u64 = TRASH_INODES.0;
 const FIRST_USER: u64 = FOLDER + 1;
 
 /// Whether this is the number of the trash folder or of a user's in it.
