@@ -28,8 +28,8 @@ use std::{
 use annex::Annex;
 pub(crate) use annex::Span;
 use mapping::Theirs;
-use socket::{Incoming, send_with};
-use tokio::net::{UnixStream, unix::OwnedWriteHalf};
+use socket::{Incoming, Outgoing};
+use tokio::net::UnixStream;
 
 use crate::{
     buf::{SharedBuf, Slab},
@@ -43,28 +43,28 @@ use crate::{
 pub(crate) fn split(
     stream: UnixStream,
     pulse: &Arc<Pulse>,
-) -> (transport::Sender, transport::Receiver) {
-    let (read, write) = stream.into_split();
+) -> io::Result<(transport::Sender, transport::Receiver)> {
+    let (half, incoming) = socket::halves(stream)?;
     let theirs = Arc::<Theirs>::default();
     let sender = Sender {
-        half: write,
+        half,
         ours: HashMap::new(),
         may_share: 0,
         theirs: theirs.clone(),
         pulse: pulse.clone(),
     };
     let receiver = Receiver {
-        reader: Reader::new(Incoming::new(read)),
+        reader: Reader::new(incoming),
         theirs,
         bulk: Bulk::default(),
         pulse: pulse.clone(),
     };
-    (transport::Sender::Shm(sender), transport::Receiver::Shm(receiver))
+    Ok((transport::Sender::Shm(sender), transport::Receiver::Shm(receiver)))
 }
 
 #[derive(Debug)]
 pub(crate) struct Sender {
-    half: OwnedWriteHalf,
+    half: Outgoing,
     /// The slabs that the peer has, by their id here: their numbers on this connection.
     ours: HashMap<u64, Shared>,
     /// So many slabs the peer takes.
@@ -136,7 +136,7 @@ impl Sender {
         }
         let mut head = vec![0; HEADER_BYTES];
         seal(&mut head, Header::new(Kind::Slab, 0, 0), &[], 0);
-        let sent = send_with(&self.half, &head, slab.memory()).await?;
+        let sent = self.half.send_with(&head, slab.memory()).await?;
         self.pulse.sent(sent);
         let mut rest = [IoSlice::new(&head[sent..])];
         write_all(&mut self.half, &mut rest[..usize::from(sent < head.len())], &self.pulse).await?;

@@ -69,7 +69,8 @@ fn storaged(folder: &Folder, file: &ClusterFile, process: &Process) -> StoragedC
         },
         metads: file.metads(),
         disks: (0..process.disks).map(disk).collect(),
-        storage: StorageTuning::default(),
+        // What has one thread for everything wakes no other one for its disks.
+        storage: StorageTuning { disk_threads: threads(file) > 1, ..StorageTuning::default() },
         shared_memory: !file.tcp,
         threads: threads(file),
         log: LogConfig::default(),

@@ -216,7 +216,7 @@ impl Lane {
         let pulse = Pulse::new(shared.tuning, shared.counters.clone());
         let joined = timeout(shared.tuning.connect_timeout / 3, async {
             let stream = UnixStream::connect(shm::path_of(name)).await?;
-            self.join(shm::split(stream, &pulse), pulse.clone(), shared, name, None).await
+            self.join(shm::split(stream, &pulse)?, pulse.clone(), shared, name, None).await
         });
         let joined = joined.await.unwrap_or(Err(LinkError::Stalled(0)));
         joined.inspect_err(|why| tracing::debug!(%why, "no local connection")).ok()

@@ -104,7 +104,7 @@ impl Incoming {
     pub(super) fn split(self, pulse: &Arc<Pulse>) -> io::Result<(Sender, Receiver)> {
         match self {
             Self::Tcp(stream) => tcp::split(stream, pulse),
-            Self::Local(stream) => Ok(shm::split(stream, pulse)),
+            Self::Local(stream) => shm::split(stream, pulse),
             Self::Mem(connecting) => Ok(connecting.split(pulse)),
         }
     }

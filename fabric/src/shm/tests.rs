@@ -34,8 +34,8 @@ struct Ends {
 fn ends() -> Ends {
     let (near, far) = UnixStream::pair().unwrap();
     let counters = Counters::new();
-    let mut client = split(near, &Pulse::new(Tuning::default(), counters.clone()));
-    let mut server = split(far, &pulse());
+    let mut client = split(near, &Pulse::new(Tuning::default(), counters.clone())).unwrap();
+    let mut server = split(far, &pulse()).unwrap();
     client.0.may_share(4);
     client.1.open(Limits::AUTHENTICATED, 0);
     server.1.open(Limits::AUTHENTICATED, 4);
@@ -155,20 +155,46 @@ async fn memory_that_nobody_announced_is_refused() {
 }
 
 #[tokio::test]
+async fn who_finds_no_room_waits_for_it() {
+    use tokio::io::AsyncWriteExt;
+    let (near, far) = UnixStream::pair().unwrap();
+    let (mut write, _near) = socket::halves(near).unwrap();
+    let (_far, mut read) = socket::halves(far).unwrap();
+    read.open();
+    let bytes: Vec<u8> = (0..4 << 20).map(|at: u32| (at / 100) as u8).collect();
+    let sent = bytes.clone();
+    let writer = tokio::spawn(async move {
+        write.write_all(&sent).await.unwrap();
+    });
+    let mut came = Vec::new();
+    let mut piece = vec![0; 100_000];
+    loop {
+        let count = crate::stream::ReadHalf::read(&mut read, &mut piece).await.unwrap();
+        if count == 0 {
+            break;
+        }
+        came.extend_from_slice(&piece[..count]);
+        tokio::task::yield_now().await;
+    }
+    writer.await.unwrap();
+    assert!(came == bytes, "all of it, in order, and then the end");
+}
+
+#[tokio::test]
 async fn descriptors_are_taken_from_who_proved_himself_and_only_memory() {
     let sealed = BufPool::new(1 << 20).try_get(4096).unwrap().slab().unwrap().clone();
     let file = tempfile::tempfile().unwrap();
     for (open, memory) in [(false, true), (true, true), (true, false)] {
         let (near, far) = UnixStream::pair().unwrap();
-        let mut receiver = split(far, &pulse()).1;
+        let mut receiver = split(far, &pulse()).unwrap().1;
         if open {
             receiver.open(Limits::AUTHENTICATED, 4);
         }
-        let (_read, write) = near.into_split();
+        let (mut write, _read) = socket::halves(near).unwrap();
         let mut head = vec![0; HEADER_BYTES];
         seal(&mut head, Header::new(Kind::Slab, 0, 0), &[], 0);
         let sent = if memory { sealed.memory() } else { file.as_fd() };
-        assert_eq!(send_with(&write, &head, sent).await.unwrap(), head.len());
+        assert_eq!(write.send_with(&head, sent).await.unwrap(), head.len());
         drop(write);
         let ended = receiver.head().await.unwrap_err();
         // The one that was taken is followed by the end of the connection, the others end it.
@@ -179,13 +205,13 @@ async fn descriptors_are_taken_from_who_proved_himself_and_only_memory() {
 #[tokio::test]
 async fn descriptors_without_a_word_end_the_connection() {
     let (near, far) = UnixStream::pair().unwrap();
-    let mut receiver = split(far, &pulse()).1;
+    let mut receiver = split(far, &pulse()).unwrap().1;
     receiver.open(Limits::AUTHENTICATED, 4);
-    let (_read, write) = near.into_split();
+    let (mut write, _read) = socket::halves(near).unwrap();
     let slab = BufPool::new(1 << 20).try_get(4096).unwrap().slab().unwrap().clone();
     for _ in 0..HEADER_BYTES - 1 {
         // Bytes of a header that never ends.
-        send_with(&write, b"f", slab.memory()).await.unwrap();
+        write.send_with(b"f", slab.memory()).await.unwrap();
     }
     let ended = receiver.head().await.unwrap_err();
     assert!(ended.to_string().contains("without a word"), "{ended}");
@@ -219,7 +245,7 @@ async fn users_share_a_few_slabs_and_then_none() {
         let (mut sender, mut receiver) = if number == 0 {
             tcp::split(TcpStream::connect(&net.address).await.unwrap(), &pulse()).unwrap()
         } else {
-            split(UnixStream::connect(path_of(&name)).await.unwrap(), &pulse())
+            split(UnixStream::connect(path_of(&name)).await.unwrap(), &pulse()).unwrap()
         };
         let lane = Lane::Bulk;
         let joining =
@@ -314,7 +340,7 @@ async fn buffers_of_a_lost_connection_are_paid_back_but_not_lent_again() {
             tcp::split(tcp.accept().await.unwrap().0, &pulse()).unwrap();
         handshake::admit(&mut sender, &mut receiver, &gate).await.unwrap();
         gate.came_by = &name;
-        let (mut sender, mut receiver) = split(local.accept().await.unwrap().0, &pulse());
+        let (mut sender, mut receiver) = split(local.accept().await.unwrap().0, &pulse()).unwrap();
         handshake::admit(&mut sender, &mut receiver, &gate).await.unwrap();
         let landing = receiver.head().await.unwrap().landing.unwrap();
         (sender, receiver, landing)
@@ -347,7 +373,8 @@ async fn a_request_cannot_claim_that_its_payload_is_there() {
     let joining =
         handshake::join(&mut sender, &mut receiver, &identity, CLUSTER, (Lane::Bulk, ""), None);
     let name = joining.await.unwrap().local_name;
-    (sender, receiver) = split(UnixStream::connect(path_of(&name)).await.unwrap(), &pulse());
+    (sender, receiver) =
+        split(UnixStream::connect(path_of(&name)).await.unwrap(), &pulse()).unwrap();
     let joining =
         handshake::join(&mut sender, &mut receiver, &identity, CLUSTER, (Lane::Bulk, &name), None);
     assert_eq!(joining.await.unwrap().shared_slabs, SHARED_SLABS_MAX);
