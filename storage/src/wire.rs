@@ -211,7 +211,7 @@ mod tests {
 
     fn sample(change: Change<Payload>, resync: bool) -> Forward<Payload> {
         let id = |version| UpdateId { made_under: ChainVersion(4), version: version_of(version) };
-        let tag = pb::UpdateTag { session: 1, channel: 2, seq: 3 };
+        let tag = pb::UpdateTag { session: 1, channel: 2, seq: 3, ack_below: 2 };
         Forward {
             chain_version: ChainVersion(5),
             from: TargetId(1),

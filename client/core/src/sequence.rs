@@ -57,8 +57,10 @@ impl Mutations {
 pub struct Channels {
     session: u64,
     limit: u32,
+    next: u64,
     /// The last number of each channel that was ever used.
     last_seq: BTreeMap<u32, u64>,
+    in_flight: BTreeSet<u64>,
     /// Used before and free now. The lowest is taken first: a chunk then remembers few channels.
     free: BTreeSet<u32>,
 }
@@ -66,10 +68,12 @@ pub struct Channels {
 impl Channels {
     pub fn new(session: u64, limit: u32) -> Self {
         assert!(limit > 0 && limit <= limits::CHANNELS_MAX, "channels are bounded");
-        Self { session, limit, last_seq: BTreeMap::new(), free: BTreeSet::new() }
+        let (last_seq, in_flight, free) = Default::default();
+        Self { session, limit, next: 1, last_seq, in_flight, free }
     }
 
-    /// A tag for a new update; `None`: every channel has one in flight.
+    /// A tag for a new update; `None`: every channel has one in flight. It tells the chunk which updates of
+    /// the session it may forget, and refuses if they come once more.
     pub fn take(&mut self) -> Option<pb::UpdateTag> {
         let channel = match self.free.pop_first() {
             Some(channel) => channel,
@@ -81,9 +85,12 @@ impl Channels {
                 fresh
             }
         };
-        let seq = self.last_seq.entry(channel).or_insert(0);
-        *seq += 1;
-        Some(pb::UpdateTag { session: self.session, channel, seq: *seq })
+        let seq = self.next;
+        self.next += 1;
+        self.last_seq.insert(channel, seq);
+        self.in_flight.insert(seq);
+        let ack_below = *self.in_flight.first().expect("this one");
+        Some(pb::UpdateTag { session: self.session, channel, seq, ack_below })
     }
 
     /// The update of this tag has its answer, or nobody waits for it any more. A tag of an earlier
@@ -95,10 +102,11 @@ impl Channels {
         assert_eq!(self.last_seq.get(&tag.channel), Some(&tag.seq), "one update per channel");
         let was_taken = self.free.insert(tag.channel);
         assert!(was_taken, "a tag is given back once");
+        self.in_flight.remove(&tag.seq);
     }
 
     pub fn in_flight(&self) -> usize {
-        self.last_seq.len() - self.free.len()
+        self.in_flight.len()
     }
 }
 
@@ -142,8 +150,20 @@ mod tests {
         channels.give_back(&b);
         channels.give_back(&a);
         let c = channels.take().unwrap();
-        assert_eq!((c.channel, c.seq), (0, 2), "the lowest channel first, with the next number");
+        assert_eq!((c.channel, c.seq), (0, 3), "the lowest channel first, with the next number");
         assert_eq!(c.session, 9);
+    }
+
+    #[test]
+    fn a_tag_tells_what_has_its_answer() {
+        let mut channels = Channels::new(9, 4);
+        let [a, b, c] = [(); 3].map(|()| channels.take().unwrap());
+        assert_eq!([a.ack_below, b.ack_below, c.ack_below], [1; 3]);
+        channels.give_back(&b);
+        assert_eq!(channels.take().unwrap().ack_below, 1, "the first is in flight");
+        channels.give_back(&a);
+        let last = channels.take().unwrap();
+        assert_eq!((last.seq, last.ack_below), (5, c.seq));
     }
 
     #[test]

@@ -31,7 +31,7 @@ fn attr() -> pb::Attr {
 
 fn seeds() -> Vec<Vec<u8>> {
     let status = pb::Status::from(Status::new(pb::Code::Busy, "wait"));
-    let tag = pb::UpdateTag { session: 1, channel: 2, seq: 3 };
+    let tag = pb::UpdateTag { session: 1, channel: 2, seq: 3, ack_below: 2 };
     let update = pb::UpdateRequest {
         chunk: Some(pb::ChunkKey { inode: 7, index: 1, snapshot: 0 }),
         length: 5,

@@ -12,6 +12,9 @@ use super::{
 };
 use crate::{Call, StorageClient};
 
+/// The level of a cluster whose storage servers all know `ack_below`.
+const ACK_BELOW_LEVEL: u32 = 3;
+
 /// A channel in use; given back when dropped, so that an abandoned update costs none.
 struct Channel<'a> {
     client: &'a ChainClient,
@@ -96,7 +99,11 @@ impl ChainClient {
         let permit = self.channel_free.clone().acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed");
         loop {
-            if let Some(tag) = self.channels.lock().take() {
+            if let Some(mut tag) = self.channels.lock().take() {
+                // All members of a chain must forget the same.
+                if self.routing.get().level < ACK_BELOW_LEVEL {
+                    tag.ack_below = 0;
+                }
                 return Channel { client: self, tag, _permit: permit };
             }
             // Its last user gave the permit back just before the channel.

@@ -1,7 +1,8 @@
 //! What a chunk remembers of its latest updates, so that a retried one is not carried out twice.
 //!
-//! A client numbers the updates of each of its channels; one channel has one update in flight. The
-//! chunk keeps, for each channel, the last number and the version it made. The entries are part of
+//! A client numbers its updates over all of its channels; one channel has one update in flight. The
+//! chunk keeps, for each channel, the last number and the version it made, until the client says with a
+//! later update that it has the answer; from then on all that is older is late. The entries are part of
 //! the chunk's record and of every full copy, so they survive failover and resync. A chunk that was
 //! cut to nothing keeps its record, and so its entries. A removed one leaves them in a tombstone, in
 //! memory and for a while only: whoever removes a chunk says that nobody writes it any more, so it
@@ -50,22 +51,40 @@ impl Tags {
     }
 
     pub fn seen(&self, tag: &pb::UpdateTag) -> Seen {
-        let Some((known, version)) = self.channel(tag) else { return Seen::New };
-        match tag.seq.cmp(&known.seq) {
-            std::cmp::Ordering::Greater => Seen::New,
-            std::cmp::Ordering::Equal => Seen::Applied(version),
-            std::cmp::Ordering::Less => Seen::Stale,
+        match self.channel(tag) {
+            Some((known, version)) if known.seq == tag.seq => Seen::Applied(version),
+            Some((known, _)) if known.seq > tag.seq => Seen::Stale,
+            _ if tag.seq < self.answered_below(tag.session) => Seen::Stale,
+            _ => Seen::New,
         }
     }
 
-    /// Remembers an update. The entry with the oldest version makes room.
+    /// Remembers an update, and forgets what it says was answered. The entry with the oldest version makes
+    /// room.
     pub fn apply(&mut self, tag: &pb::UpdateTag, version: ChunkVersion) {
-        self.0.retain(|entry| !entry.tag.is_some_and(|known| same_channel(&known, tag)));
+        let ack_below = tag.ack_below.max(self.answered_below(tag.session));
+        self.0.retain_mut(|entry| {
+            let Some(known) = entry.tag.as_mut().filter(|known| known.session == tag.session)
+            else {
+                return true;
+            };
+            // The newest entry of a session says it for all.
+            known.ack_below = 0;
+            known.channel != tag.channel && known.seq >= ack_below
+        });
         while self.0.len() >= limits::TAGS_PER_CHUNK {
             self.0.remove(0);
         }
-        self.0.push(pb::AppliedTag { tag: Some(*tag), version: version.0 });
+        let tag = pb::UpdateTag { ack_below, ..*tag };
+        self.0.push(pb::AppliedTag { tag: Some(tag), version: version.0 });
         self.check();
+    }
+
+    /// Updates of a session with numbers below this were answered, or given up: whoever comes with one now is
+    /// late.
+    fn answered_below(&self, session: u64) -> u64 {
+        let of_session = |entry: &pb::AppliedTag| entry.tag.filter(|tag| tag.session == session);
+        self.0.iter().filter_map(of_session).map(|tag| tag.ack_below).max().unwrap_or(0)
     }
 
     fn channel(&self, tag: &pb::UpdateTag) -> Option<(pb::UpdateTag, ChunkVersion)> {
@@ -91,7 +110,7 @@ mod tests {
     use super::*;
 
     fn tag(session: u64, channel: u32, seq: u64) -> pb::UpdateTag {
-        pb::UpdateTag { session, channel, seq }
+        pb::UpdateTag { session, channel, seq, ack_below: 0 }
     }
 
     #[test]
@@ -108,6 +127,30 @@ mod tests {
         for (asked, expected) in rows {
             assert_eq!(tags.seen(&asked), expected, "{asked:?}");
         }
+    }
+
+    #[test]
+    fn what_was_answered_is_forgotten_and_late_if_it_comes_again() {
+        let answered = |tag, ack_below| pb::UpdateTag { ack_below, ..tag };
+        let mut tags = Tags::default();
+        tags.apply(&tag(9, 0, 1), ChunkVersion(1));
+        for seq in 1..=4 {
+            tags.apply(&answered(tag(7, seq as u32, seq), 1), ChunkVersion(seq + 1));
+        }
+        assert_eq!(tags.entries().len(), 5, "all may still be asked for");
+        tags.apply(&answered(tag(7, 0, 5), 4), ChunkVersion(6));
+        assert_eq!(tags.entries().len(), 3);
+        for _ in 0..2 {
+            assert_eq!(tags.seen(&tag(7, 3, 3)), Seen::Stale);
+            assert_eq!(tags.seen(&tag(7, 8, 2)), Seen::Stale, "it never came here, and is late");
+            assert_eq!(tags.seen(&tag(7, 4, 4)), Seen::Applied(ChunkVersion(5)));
+            assert_eq!(tags.seen(&tag(7, 3, 6)), Seen::New);
+            assert_eq!(tags.seen(&tag(9, 0, 1)), Seen::Applied(ChunkVersion(1)), "of another");
+            tags = Tags::from_entries(tags.to_entries());
+        }
+        // An update that was begun before it was known how far the others are.
+        tags.apply(&answered(tag(7, 5, 6), 3), ChunkVersion(7));
+        assert_eq!(tags.seen(&tag(7, 3, 3)), Seen::Stale);
     }
 
     #[test]

@@ -164,7 +164,12 @@ impl ChunkClient {
             chunk: current.chunk,
             change,
             chunk_size: limits::CHUNK_SIZE_MIN,
-            tag: Some(pb::UpdateTag { session: self.session, channel: 0, seq: self.seq }),
+            tag: Some(pb::UpdateTag {
+                session: self.session,
+                channel: 0,
+                seq: self.seq,
+                ack_below: self.seq,
+            }),
         })
     }
 

@@ -84,7 +84,7 @@ fn damaged_pieces() {
 }
 
 fn chunk_records() -> Vec<Vec<u8>> {
-    let tag = |session| Some(pb::UpdateTag { session, channel: 1, seq: 5 });
+    let tag = |session| Some(pb::UpdateTag { session, channel: 1, seq: 5, ack_below: 4 });
     let tags = |count| (0..count).map(|n| pb::AppliedTag { tag: tag(n), version: n + 1 }).collect();
     let record =
         |count| pb::ChunkRecord { committed_version: 9, tags: tags(count), ..Default::default() };

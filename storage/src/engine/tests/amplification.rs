@@ -22,7 +22,12 @@ async fn a_4_kib_overwrite_writes_at_most_12_kib() {
     }
     let tags: Vec<_> = (0..4)
         .map(|channel| ff2_proto::pb::AppliedTag {
-            tag: Some(ff2_proto::pb::UpdateTag { session: 77, channel, seq: 1 << 20 }),
+            tag: Some(ff2_proto::pb::UpdateTag {
+                session: 77,
+                channel,
+                seq: 1 << 20,
+                ack_below: 0,
+            }),
             version: 1 << 20,
         })
         .collect();

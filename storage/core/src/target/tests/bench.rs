@@ -61,7 +61,7 @@ impl Bench {
     }
 
     pub(super) fn update(&mut self, seq: u64, change: Change<Bytes>) -> Vec<Output<Bytes>> {
-        let tag = Some(pb::UpdateTag { session: 1, channel: 0, seq });
+        let tag = Some(pb::UpdateTag { session: 1, channel: 0, seq, ack_below: seq });
         let chain_version = cv(self.target.chain().version);
         let update = Update { chain_version, chunk: place(), change, chunk_size: SIZE, tag };
         let call = self.call();

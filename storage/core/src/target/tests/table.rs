@@ -453,7 +453,7 @@ fn queues_are_bounded() {
     let mut head = head_of_two();
     let mut refused = 0;
     for channel in 0..2 * limits::WAITING_UPDATES_PER_CHUNK as u32 {
-        let tag = Some(pb::UpdateTag { session: 1, channel, seq: 1 });
+        let tag = Some(pb::UpdateTag { session: 1, channel, seq: 1, ack_below: 0 });
         let update = Update {
             chain_version: cv(2),
             chunk: place(),
@@ -597,7 +597,7 @@ fn a_full_queue_of_writers_leaves_every_entry_for_a_retry() {
     let mut head = alone();
     let admitted = limits::WAITING_UPDATES_PER_CHUNK as u32 + 1;
     let ask = |head: &mut Bench, channel| {
-        let tag = Some(pb::UpdateTag { session: 1, channel, seq: 1 });
+        let tag = Some(pb::UpdateTag { session: 1, channel, seq: 1, ack_below: 0 });
         let (chunk, change, chunk_size) = (place(), write(1), SIZE);
         let update = Update { chain_version: cv(2), chunk, change, chunk_size, tag };
         let call = head.call();

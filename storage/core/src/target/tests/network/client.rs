@@ -89,7 +89,8 @@ impl Client {
             Kind::Remove => Change::Remove,
             Kind::Cut => Change::Truncate { length: 0 },
         };
-        let tag = pb::UpdateTag { session: self.session, channel: 0, seq: self.op };
+        let tag =
+            pb::UpdateTag { session: self.session, channel: 0, seq: self.op, ack_below: self.op };
         Update {
             chain_version: cv(version),
             chunk: place(doing.index),
