@@ -62,8 +62,8 @@ pub const TRASH_FREE_PART: u64 = 10;
 pub const TRASH_FREE_STEPS: usize = 4;
 /// How long after such steps it is looked again.
 pub const TRASH_FREE_PAUSE: Duration = Duration::from_secs(5);
-/// How soon a snapshot begins to be made or removed.
-pub const SNAPSHOTS_ROUND: Duration = Duration::from_millis(100);
+/// How soon a new leader goes on with a snapshot that is being made or removed.
+pub const SNAPSHOTS_ROUND: Duration = Duration::from_secs(1);
 /// Between two questions whether all storage nodes know of a snapshot.
 pub const PUBLISH_PAUSE: Duration = Duration::from_millis(20);
 /// Between two steps of a removal, which others should not feel: of rows that are passed on, and of pages of chunks

@@ -43,6 +43,7 @@ use ff2_meta_core::namespace::{self, Namespace};
 use ff2_proto::{Code, Routing, Status, VolumeId, pb, status::check};
 use pb::ns_request::Op;
 use prost::Message;
+use tokio::sync::Notify;
 
 use crate::{
     NAMESPACE_GROUP, cluster::ClusterGroup, cluster::within, limits, metrics::CallbackMetrics,
@@ -72,6 +73,8 @@ pub(crate) struct NamespaceGroup {
     space: SpaceCache,
     lock_questions: Questions,
     callback_metrics: CallbackMetrics,
+    /// A snapshot is to be made or removed.
+    snapshot_ordered: Notify,
 }
 
 impl NamespaceGroup {
@@ -98,6 +101,7 @@ impl NamespaceGroup {
             space,
             lock_questions: Questions::default(),
             callback_metrics,
+            snapshot_ordered: Notify::new(),
         })
     }
 

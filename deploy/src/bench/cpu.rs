@@ -36,9 +36,11 @@ impl Processes {
         self.sums("smaps_rollup", |text| field(text, "Pss:")?.checked_mul(1024))
     }
 
-    /// Bytes that were given to disks, or will be when the page cache is written back.
+    /// Bytes that were given to disks, or will be when the page cache is written back. What this program writes goes
+    /// to the mount, which the kernel counts like a disk.
     fn written(&self) -> Result<u64> {
-        Ok(self.sums("io", |text| field(text, "write_bytes:"))?.values().sum())
+        let by_role = self.sums("io", |text| field(text, "write_bytes:"))?;
+        Ok(by_role.iter().filter(|(role, _)| *role != BENCH).map(|(_, bytes)| bytes).sum())
     }
 
     /// By role, of what each process's file in `/proc` says.

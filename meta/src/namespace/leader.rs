@@ -103,7 +103,11 @@ impl NamespaceGroup {
             rounds("recover lengths", limits::LEFTOVERS_ROUND, || group.recover_lengths(lead)),
             rounds("count quotas", limits::QUOTAS_ROUND, || group.count_quotas(lead)),
             rounds("empty the trash", limits::TRASH_ROUND, || group.expire_trash(lead)),
-            rounds("make snapshots", limits::SNAPSHOTS_ROUND, || group.step_snapshots(lead)),
+            rounds_after(
+                "make snapshots",
+                || group.await_snapshot(),
+                || group.step_snapshots(lead),
+            ),
         );
     }
 
@@ -272,10 +276,20 @@ impl NamespaceGroup {
 }
 
 /// Repeats a round for ever; the first one begins at once.
-async fn rounds<F, Fut>(what: &'static str, every: Duration, mut round: F)
+async fn rounds<F, Fut>(what: &'static str, every: Duration, round: F)
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<(), Status>>,
+{
+    rounds_after(what, || tokio::time::sleep(every), round).await;
+}
+
+/// As [`rounds`], each after a `pause`.
+async fn rounds_after<F, Fut, P>(what: &'static str, mut pause: impl FnMut() -> P, mut round: F)
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<(), Status>>,
+    P: Future<Output = ()>,
 {
     let mut failing = false;
     loop {
@@ -287,6 +301,6 @@ where
             }
             Err(_) => {}
         }
-        tokio::time::sleep(every).await;
+        pause().await;
     }
 }

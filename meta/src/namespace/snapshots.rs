@@ -35,8 +35,15 @@ impl NamespaceGroup {
     ) -> Result<pb::SnapshotRecord, Status> {
         let op = pb::StepSnapshotOp { step: step.into(), name, id: 0 };
         let reply = self.command(volume, Op::StepSnapshot(op)).await?;
+        self.snapshot_ordered.notify_one();
         let none = || Status::new(Code::Internal, "a step without its snapshot");
         reply.snapshots.into_iter().next().ok_or_else(none)
+    }
+
+    /// Steps when one is ordered, and now and then.
+    pub(super) async fn await_snapshot(&self) {
+        let _ =
+            tokio::time::timeout(limits::SNAPSHOTS_ROUND, self.snapshot_ordered.notified()).await;
     }
 
     pub(super) async fn step_snapshots(&self, lead: &Arc<NamespaceLead>) -> Result<(), Status> {

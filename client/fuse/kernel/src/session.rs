@@ -1,6 +1,11 @@
 //! One mounted file system, from the mount to its end.
 
-use std::{fs, io, sync::Arc};
+use std::{
+    fs,
+    io::{self, Read},
+    os::unix::fs::FileExt,
+    sync::Arc,
+};
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +41,7 @@ pub trait Filesystem: Send + Sync + 'static {
 pub enum IoUring {
     /// Where the kernel offers it (Linux 6.14, `/sys/module/fuse/parameters/enable_uring`).
     Auto,
-    /// As `Auto`, and asks the kernel to offer it, which root may.
+    /// As `Auto`, and asks the kernel to offer it for a moment, which root may.
     Yes,
     No,
 }
@@ -89,9 +94,8 @@ pub fn mount<F: Filesystem>(
     options: Options,
     filesystem: Arc<F>,
 ) -> io::Result<Mounted> {
-    if options.io_uring == IoUring::Yes {
-        ask_for_io_uring();
-    }
+    // Until the kernel has agreed.
+    let _offered = (options.io_uring == IoUring::Yes).then(Offered::ask);
     let device = Arc::new(Device::new(mount::mount(&options.mount)?));
     let unmounter = Unmounter::new(options.mount.mount_point.clone(), device.clone());
     let served = serve(executors, &options, filesystem, &device);
@@ -212,10 +216,37 @@ fn possible_cpus() -> io::Result<u16> {
     last.and_then(|last| last.checked_add(1)).ok_or_else(odd)
 }
 
-fn ask_for_io_uring() {
-    const PATH: &str = "/sys/module/fuse/parameters/enable_uring";
-    if let Err(error) = fs::write(PATH, "Y") {
-        tracing::debug!(%error, "{PATH} stays as it is");
+/// The machine's kernel offers io_uring, if that is ours to say; when this is dropped it is set as it was before.
+struct Offered(Option<(fs::File, String)>);
+
+impl Offered {
+    const SETTING: &str = "/sys/module/fuse/parameters/enable_uring";
+
+    fn ask() -> Self {
+        let set = || -> io::Result<_> {
+            let mut file = fs::File::options().read(true).write(true).open(Self::SETTING)?;
+            // One after the other, so that none takes for the machine's what another asked for.
+            rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
+            let mut before = String::new();
+            file.read_to_string(&mut before)?;
+            file.write_all_at(b"Y", 0)?;
+            Ok((file, before))
+        };
+        let set = set();
+        if let Err(error) = &set {
+            tracing::debug!(%error, "{} stays as it is", Self::SETTING);
+        }
+        Self(set.ok())
+    }
+}
+
+impl Drop for Offered {
+    fn drop(&mut self) {
+        if let Some((file, before)) = &self.0
+            && let Err(error) = file.write_all_at(before.trim().as_bytes(), 0)
+        {
+            tracing::warn!(%error, "{} is not set as it was", Self::SETTING);
+        }
     }
 }
 
