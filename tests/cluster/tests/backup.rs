@@ -61,6 +61,7 @@ fn metadata_comes_from_a_backup_and_bytes_are_the_newest() {
     for index in 0..100 {
         fs::write(root.join(format!("small/{index}")), format!("content {index}")).unwrap();
     }
+    cluster.ctl(&["snapshot", "create", "before"]).unwrap();
     let backup = cluster.dir().join("backup");
     let name = backup.to_str().unwrap();
     let load = Load::start(&root.join("load"), 4).unwrap();
@@ -84,6 +85,7 @@ fn metadata_comes_from_a_backup_and_bytes_are_the_newest() {
     cluster.ctl(&["kill", "storaged/1"]).unwrap();
     overwrite(&root.join("large-3"), &body(13));
     write(&root.join("later"), &body(5));
+    cluster.ctl(&["snapshot", "create", "after"]).unwrap();
     // A file that grew.
     let grown = [body(0), body(6)].concat();
     overwrite(&root.join("large-0"), &grown);
@@ -107,6 +109,12 @@ fn metadata_comes_from_a_backup_and_bytes_are_the_newest() {
     wait_length(&root.join("large-0"), 2 * LARGE);
     check(&root);
     assert!(!root.join("later").exists(), "it was made after the backup");
+    // The backup's snapshot shows what changed since, and the one that was made since is gone.
+    for seed in 0..4 {
+        let kept = root.join(format!(".snapshots/before/large-{seed}"));
+        assert!(fs::read(kept).unwrap() == body(seed), "{seed}");
+    }
+    assert!(!root.join(".snapshots/after").exists());
     cluster.ctl(&["fsck", "--repair"]).unwrap();
     cluster.fsck().unwrap();
     write(&root.join("new"), &body(7));

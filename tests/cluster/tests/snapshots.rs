@@ -70,11 +70,8 @@ impl Turns {
     }
 }
 
-#[test]
-fn a_snapshot_is_one_moment_of_all_mounts_under_load() {
-    let cluster = Cluster::start().unwrap();
-    let mounts = [cluster.mount(), cluster.mount_beside("other").unwrap()];
-    let writers: Vec<Turns> = (0..3)
+fn writers(mounts: &[PathBuf; 2]) -> Vec<Turns> {
+    (0..3)
         .map(|writer| {
             let file = |side: usize| mounts[side].join(format!("w{writer}-{side}"));
             Turns {
@@ -83,7 +80,30 @@ fn a_snapshot_is_one_moment_of_all_mounts_under_load() {
                 acknowledged: AtomicU64::new(0),
             }
         })
-        .collect();
+        .collect()
+}
+
+/// What a snapshot must show of each writer: at least and at most.
+type Window = (Vec<u64>, Vec<u64>);
+
+fn assert_one_moment(snapshot: &Path, writers: &[Turns], (before, after): &Window) {
+    for (number, writer) in (0..).zip(writers) {
+        let counts = writer
+            .files
+            .each_ref()
+            .map(|path| records_in(&snapshot.join(path.file_name().unwrap()), number));
+        let [first, second] = counts;
+        let (least, most) = (before[number as usize], after[number as usize]);
+        assert!(second >= least && first <= most, "{counts:?} of {least} to {most}");
+        assert!(first == second || first == second + 1, "{counts:?}: no one moment");
+    }
+}
+
+#[test]
+fn a_snapshot_is_one_moment_of_all_mounts_under_load() {
+    let cluster = Cluster::start().unwrap();
+    let mounts = [cluster.mount(), cluster.mount_beside("other").unwrap()];
+    let writers = writers(&mounts);
     let is_over = AtomicBool::new(false);
     let mut windows = Vec::new();
     thread::scope(|scope| {
@@ -108,18 +128,9 @@ fn a_snapshot_is_one_moment_of_all_mounts_under_load() {
         is_over.store(true, SeqCst);
     });
     for mount in &mounts {
-        for (round, (before, after)) in windows.iter().enumerate() {
+        for (round, window) in windows.iter().enumerate() {
             let snapshot = in_snapshot(mount, &format!("round-{round}"));
-            for (number, writer) in (0..).zip(&writers) {
-                let counts = writer
-                    .files
-                    .each_ref()
-                    .map(|path| records_in(&snapshot.join(path.file_name().unwrap()), number));
-                let [first, second] = counts;
-                let (least, most) = (before[number as usize], after[number as usize]);
-                assert!(second >= least && first <= most, "{counts:?} of {least} to {most}");
-                assert!(first == second || first == second + 1, "{counts:?}: no one moment");
-            }
+            assert_one_moment(&snapshot, &writers, window);
         }
     }
     assert_eq!(cluster.json(&["snapshot", "list"]).unwrap().as_array().unwrap().len(), 4);
@@ -127,6 +138,93 @@ fn a_snapshot_is_one_moment_of_all_mounts_under_load() {
         cluster.ctl(&["snapshot", "remove", &format!("round-{round}")]).unwrap();
     }
     cluster.fsck().unwrap();
+}
+
+/// A command that the death of a leader may interrupt is given again, as a user would, until it says that it is
+/// done already.
+fn insist(cluster: &Cluster, args: &[&str], done: &str) {
+    let begun = Instant::now();
+    while let Err(failure) = cluster.ctl(args) {
+        if failure.to_string().contains(done) {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{args:?}: {failure:#}");
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn leaders_die_while_snapshots_are_made_and_removed() {
+    let cluster = Cluster::start().unwrap();
+    let mounts = [cluster.mount(), cluster.mount_beside("other").unwrap()];
+    let writers = writers(&mounts);
+    let is_over = AtomicBool::new(false);
+    // The namespace's leader makes the steps, the cluster's tells the storage servers.
+    let kill_leader = |group: u64, after: Duration| {
+        let leader = cluster.leader(group).unwrap();
+        thread::sleep(after);
+        cluster.signal(&leader, Signal::KILL).unwrap();
+    };
+    let mut windows = Vec::new();
+    thread::scope(|scope| {
+        for (number, writer) in (0..).zip(&writers) {
+            let is_over = &is_over;
+            scope.spawn(move || writer.run(number, is_over));
+        }
+        let guard = EndOf(&is_over);
+        for round in 0..5_u64 {
+            thread::sleep(Duration::from_millis(700));
+            let (cluster, name) = (&cluster, &format!("round-{round}"));
+            let before: Vec<u64> = writers.iter().map(|w| w.acknowledged.load(SeqCst)).collect();
+            thread::scope(|scope| {
+                let is_made = "there is a snapshot of this name";
+                scope.spawn(move || insist(cluster, &["snapshot", "create", name], is_made));
+                kill_leader(round.is_multiple_of(2).into(), Duration::from_millis(60 * round));
+            });
+            let after: Vec<u64> = writers.iter().map(|w| w.begun.load(SeqCst)).collect();
+            windows.push((before, after));
+            cluster.up().unwrap();
+        }
+        // Nothing is left frozen.
+        let before: Vec<u64> = writers.iter().map(|w| w.acknowledged.load(SeqCst)).collect();
+        thread::sleep(Duration::from_secs(3));
+        let after = writers.iter().map(|w| w.acknowledged.load(SeqCst));
+        assert!(after.zip(before).all(|(after, before)| after > before), "all go on");
+        drop(guard);
+    });
+    for (round, window) in windows.iter().enumerate() {
+        let snapshot = in_snapshot(&mounts[round % 2], &format!("round-{round}"));
+        assert_one_moment(&snapshot, &writers, window);
+    }
+    for round in 0..5_u64 {
+        let (cluster, name) = (&cluster, &format!("round-{round}"));
+        thread::scope(|scope| {
+            let is_gone = "there is no snapshot of this name";
+            scope.spawn(move || insist(cluster, &["snapshot", "remove", name], is_gone));
+            kill_leader(round.is_multiple_of(2).into(), Duration::from_millis(50 * round));
+        });
+        cluster.up().unwrap();
+        for (left, window) in windows.iter().enumerate().skip(round as usize + 1) {
+            let snapshot = in_snapshot(&mounts[left % 2], &format!("round-{left}"));
+            assert_one_moment(&snapshot, &writers, window);
+        }
+    }
+    let begun = Instant::now();
+    while !cluster.json(&["snapshot", "list"]).unwrap().as_array().unwrap().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "a removal was left");
+        thread::sleep(Duration::from_millis(200));
+    }
+    cluster.wait_healthy(Duration::from_secs(60)).unwrap();
+    cluster.fsck().unwrap();
+}
+
+/// Writers end when this goes, by a panic too.
+struct EndOf<'a>(&'a AtomicBool);
+
+impl Drop for EndOf<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
 }
 
 fn body(seed: usize, length: usize) -> Vec<u8> {
