@@ -257,6 +257,26 @@ impl Shared {
         if let Some(known) = self.known(cred, &op) {
             return Ok(known);
         }
+        if let Some(inode) = self.lacks_only(&op) {
+            // By its number: changes of the folder that are on their way need not be waited for.
+            let by_number = Op::GetAttr(pb::GetAttrOp { inode: inode.0 });
+            match self.ask(cred, by_number, deadline).await {
+                Err(failure) if failure.code != Code::StaleInode => return Err(failure),
+                _ => {}
+            }
+            if let Some(known) = self.known(cred, &op) {
+                return Ok(known);
+            }
+        }
+        self.ask(cred, op, deadline).await
+    }
+
+    async fn ask(
+        self: &Arc<Self>,
+        cred: &pb::Credentials,
+        op: Op,
+        deadline: Instant,
+    ) -> Result<pb::NsReply> {
         for _ in 0..limits::RENEWALS_MAX {
             self.settle_named(&op, deadline).await?;
             let id = self.session.id();

@@ -46,6 +46,21 @@ impl Shared {
         }
     }
 
+    /// What a name means, if all that is missing for the answer to its lookup are the attributes of that.
+    pub(crate) fn lacks_only(&self, op: &Op) -> Option<InodeId> {
+        let Op::Lookup(op) = op else { return None };
+        let folder = InodeId(op.parent);
+        if !op.absent_is_answer || is_unlisted(folder, &op.name) || !self.options.behind {
+            return None;
+        }
+        let state = self.journal.state.lock();
+        self.current(&state, folder)?;
+        match state.folders.name(folder, &op.name)? {
+            Name::Is { inode, .. } if !state.pending.contains_key(&inode) => Some(inode),
+            Name::Is { .. } | Name::Absent => None,
+        }
+    }
+
     /// Attributes that are those of the namespace, or will be.
     pub(super) fn current(&self, state: &State, inode: InodeId) -> Option<pb::Attr> {
         if let Some(pending) = state.pending.get(&inode) {

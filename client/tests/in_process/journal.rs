@@ -90,6 +90,37 @@ async fn what_others_look_at_is_with_the_namespace_before() {
     assert_eq!(a.lost_changes() + b.lost_changes(), 0);
 }
 
+/// Its name is certain then, and only the file is asked for, by its number.
+#[tokio::test]
+async fn a_file_that_another_changed_is_shown_as_it_is() {
+    let fake = Fake::start().await;
+    let (a, b) = (coherent(&fake).await, coherent(&fake).await);
+    let folder = own_folder(&fake, &a, b"d").await;
+    for name in [b"one", b"two"] {
+        put(&a.me(), folder, name, b"text").await;
+    }
+    let find = async |name: &[u8]| {
+        let before = fake.state.questions.load(SeqCst);
+        let found = a.me().find(folder, name).await.unwrap();
+        (found.map(|attr| attr.mode & 0o777), fake.state.questions.load(SeqCst) - before)
+    };
+    for (name, mode) in [(b"one", 0o600), (b"two", 0o640)] {
+        let inode = InodeId(b.me().find(folder, name).await.unwrap().unwrap().inode);
+        let change = AttrChange { mode: Some(mode), ..AttrChange::default() };
+        b.me().set_attr(inode, change).await.unwrap();
+        b.sync_names().await.unwrap();
+        assert_eq!(find(name).await.0, Some(mode));
+        // What two change in turns is promised to nobody, for a moment.
+        while find(name).await != (Some(mode), 0) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    b.me().unlink(folder, b"one", false).await.unwrap();
+    b.sync_names().await.unwrap();
+    assert_eq!(find(b"one").await.0, None);
+    assert_eq!(find(b"two").await.0, Some(0o640));
+}
+
 #[tokio::test]
 async fn a_folder_that_is_known_to_be_empty_is_removed_behind() {
     let fake = Fake::start().await;
