@@ -130,7 +130,7 @@ impl Client {
             inodes: Inodes::new(),
             locks: Locks::default(),
             coherence: Coherence::new(),
-            journal: Arc::default(),
+            journal: Arc::new(Journal::new()?),
             // Buffers come in powers of two: a budget may take twice its share of the pool.
             read_budget: permits(4),
             read_units: part(4),

@@ -121,6 +121,15 @@ impl Drop for Unforeseen<'_> {
 }
 
 impl Journal {
+    pub(crate) fn new() -> Result<Self> {
+        let mut key = [0; 16];
+        getrandom::fill(&mut key)
+            .map_err(|error| Status::new(Code::Internal, format!("no randomness: {error}")))?;
+        let half = |at: usize| u64::from_le_bytes(key[at..at + 8].try_into().expect("8 bytes"));
+        let state = State { folders: Folders::new([half(0), half(8)]), ..State::default() };
+        Ok(Self { state: Mutex::new(state), ..Self::default() })
+    }
+
     /// Puts what waits here over the attributes that the namespace knows.
     pub(crate) fn overlay(&self, attr: &mut pb::Attr) {
         let state = self.state.lock();

@@ -13,7 +13,7 @@ use std::{
 
 use ff2_client_core::{Mutations, limits as core_limits};
 use ff2_fabric::{Call, NamespaceClient, leader::LeaderFinder};
-use ff2_proto::{Code, Retry, Status, VolumeId, pb, pb::ns_request::Op, status::check};
+use ff2_proto::{Code, InodeId, Retry, Status, VolumeId, pb, pb::ns_request::Op, status::check};
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::{
@@ -258,9 +258,7 @@ impl Shared {
             return Ok(known);
         }
         if let Some(inode) = self.lacks_only(&op) {
-            // By its number: changes of the folder that are on their way need not be waited for.
-            let by_number = Op::GetAttr(pb::GetAttrOp { inode: inode.0 });
-            match self.ask(cred, by_number, deadline).await {
+            match self.by_number(cred, inode, deadline).await {
                 Err(failure) if failure.code != Code::StaleInode => return Err(failure),
                 _ => {}
             }
@@ -269,6 +267,17 @@ impl Shared {
             }
         }
         self.ask(cred, op, deadline).await
+    }
+
+    /// Changes of the folder that are on their way need not be waited for.
+    async fn by_number(
+        self: &Arc<Self>,
+        cred: &pb::Credentials,
+        inode: InodeId,
+        deadline: Instant,
+    ) -> Result<pb::NsReply> {
+        // On the heap: most questions never come here.
+        Box::pin(self.ask(cred, Op::GetAttr(pb::GetAttrOp { inode: inode.0 }), deadline)).await
     }
 
     async fn ask(
@@ -304,11 +313,14 @@ impl Shared {
         op: Op,
     ) -> Result<(pb::NsReply, u64)> {
         let deadline = self.deadline();
+        let mut lacks = self.lacks_only(&op);
         loop {
-            match self.foresee(cred, &op) {
-                Foresight::Answer(reply, session) => return Ok((*reply, session)),
-                Foresight::Soon if Instant::now() < deadline => self.journal.moves().await,
-                Foresight::Soon | Foresight::No => break,
+            match (self.foresee(cred, &op), lacks.take()) {
+                (Foresight::Answer(reply, session), _) => return Ok((*reply, session)),
+                (Foresight::Soon, _) if Instant::now() < deadline => self.journal.moves().await,
+                // It may be known then, and if not the namespace is asked for all of it.
+                (Foresight::No, Some(inode)) => drop(self.by_number(cred, inode, deadline).await),
+                (Foresight::Soon | Foresight::No, _) => break,
             }
         }
         // What was foreseen comes before what is not.

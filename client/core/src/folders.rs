@@ -8,23 +8,21 @@
 //! Who looks up one name after the other will look up the next: then whole pages of the folder are asked for
 //! ahead, as long as enough of what came before was used.
 //!
-//! Of a folder of which all names are known, those for which there is no room leave a digest: a name without
-//! one is not there, so new files of a very large directory are still made without asking.
+//! Names are kept as fingerprints of 128 bits under a key of this process (SipHash), so that many have room and
+//! nobody can make one that is taken for another.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use ff2_proto::{
     InodeId,
     pb::{self, FileKind},
 };
-use xxhash_rust::xxh3::xxh3_64;
+use siphasher::sip128::{Hasher128, SipHasher24};
 
 /// Folders that are known; all are forgotten for a new one beyond.
 const FOLDERS_MAX: usize = 4_096;
-/// Names of all folders together; beyond they become digests.
-const NAMES_MAX: usize = 262_144;
-/// Digests of all folders together, of 8 bytes; beyond all folders are forgotten.
-const DIGESTS_MAX: usize = 4_194_304;
+/// Names of all folders together, some 50 bytes each; all are forgotten for a new one beyond.
+const NAMES_MAX: usize = 2_097_152;
 /// Attributes of files: some megabytes.
 const ATTRS_MAX: usize = 65_536;
 /// Names that are looked up before any is asked for ahead.
@@ -36,7 +34,7 @@ const AHEAD_USED: u32 = 4;
 pub struct Folders {
     known: BTreeMap<InodeId, Folder>,
     names: usize,
-    digests: usize,
+    key: [u64; 2],
     /// Of what is no folder.
     attrs: BTreeMap<InodeId, pb::Attr>,
 }
@@ -44,13 +42,13 @@ pub struct Folders {
 #[derive(Debug)]
 struct Folder {
     attr: pb::Attr,
-    /// Names that are not listed, and have no digest, are not there.
+    /// Names that are not listed are not there.
     is_complete: bool,
-    names: BTreeMap<Vec<u8>, Name>,
-    /// Of names that were there when they were too many. Two names may have the same one, so none is taken away.
-    digests: BTreeSet<u64>,
+    names: BTreeMap<Fingerprint, Name>,
     ahead: Ahead,
 }
+
+type Fingerprint = u128;
 
 /// Pages that are asked for ahead.
 #[derive(Clone, Copy, Debug, Default)]
@@ -86,6 +84,17 @@ pub enum Name {
 }
 
 impl Folders {
+    /// `key`: random, and of nobody else.
+    pub fn new(key: [u64; 2]) -> Self {
+        Self { key, ..Self::default() }
+    }
+
+    fn fingerprint(&self, name: &[u8]) -> Fingerprint {
+        let mut hash = SipHasher24::new_with_keys(self.key[0], self.key[1]);
+        std::hash::Hasher::write(&mut hash, name);
+        hash.finish128().as_u128()
+    }
+
     /// Of a folder or of what one names.
     pub fn attr(&self, inode: InodeId) -> Option<&pb::Attr> {
         let folder = self.known.get(&inode).map(|folder| &folder.attr);
@@ -94,16 +103,14 @@ impl Folders {
 
     pub fn name(&self, folder: InodeId, name: &[u8]) -> Option<Name> {
         let folder = self.known.get(&folder)?;
-        let named = folder.names.get(name).copied();
-        named.or_else(|| folder.is_surely_absent(name).then_some(Name::Absent))
+        let named = folder.names.get(&self.fingerprint(name)).copied();
+        named.or_else(|| folder.is_complete.then_some(Name::Absent))
     }
 
     /// Whether it is known that nothing is in a folder.
     pub fn is_empty(&self, folder: InodeId) -> bool {
-        let is_empty = |folder: &Folder| {
-            folder.is_complete && folder.names.is_empty() && folder.digests.is_empty()
-        };
-        self.known.get(&folder).is_some_and(is_empty)
+        let folder = self.known.get(&folder);
+        folder.is_some_and(|folder| folder.is_complete && folder.names.is_empty())
     }
 
     /// The namespace said this, with a callback. An older answer changes nothing.
@@ -120,7 +127,6 @@ impl Folders {
             Some(folder) if folder.attr.version >= attr.version => {}
             Some(folder) => {
                 self.names -= folder.names.len();
-                self.digests -= folder.digests.len();
                 *folder = Folder::new(*attr);
             }
             None => self.add(*attr, false),
@@ -136,19 +142,22 @@ impl Folders {
     /// This client changed the folder, which is so now; and names of it, if it was that.
     pub fn changed(&mut self, attr: &pb::Attr, names: &[(&[u8], Name)]) {
         self.make_room();
+        let names: Vec<(Fingerprint, Name)> =
+            names.iter().map(|(name, is)| (self.fingerprint(name), *is)).collect();
         let Some(folder) = self.known.get_mut(&InodeId(attr.inode)) else { return };
         if folder.attr.version + 1 != attr.version {
             return self.learn(attr);
         }
         folder.attr = *attr;
         for (name, is) in names {
-            folder.know(&mut self.names, name, *is);
+            folder.know(&mut self.names, name, is);
         }
     }
 
     /// What the namespace said of a name, in this version of the folder.
     pub fn learn_name(&mut self, folder: InodeId, version: u64, name: &[u8], is: Name) {
         self.make_room();
+        let name = self.fingerprint(name);
         if let Some(folder) = self.known.get_mut(&folder)
             && folder.attr.version == version
         {
@@ -210,12 +219,11 @@ impl Folders {
         self.attrs.remove(&folder);
         if let Some(folder) = self.known.remove(&folder) {
             self.names -= folder.names.len();
-            self.digests -= folder.digests.len();
         }
     }
 
     pub fn forget_all(&mut self) {
-        *self = Self::default();
+        *self = Self::new(self.key);
     }
 
     fn add(&mut self, attr: pb::Attr, is_complete: bool) {
@@ -224,12 +232,7 @@ impl Folders {
     }
 
     fn make_room(&mut self) {
-        if self.names >= NAMES_MAX {
-            self.known.values_mut().for_each(Folder::condense);
-            self.names = 0;
-            self.digests = self.known.values().map(|folder| folder.digests.len()).sum();
-        }
-        if self.known.len() >= FOLDERS_MAX || self.digests >= DIGESTS_MAX {
+        if self.known.len() >= FOLDERS_MAX || self.names >= NAMES_MAX {
             self.forget_all();
         }
     }
@@ -237,33 +240,14 @@ impl Folders {
 
 impl Folder {
     fn new(attr: pb::Attr) -> Self {
-        Self {
-            attr,
-            is_complete: false,
-            names: BTreeMap::new(),
-            digests: BTreeSet::new(),
-            ahead: Ahead::default(),
-        }
+        Self { attr, is_complete: false, names: BTreeMap::new(), ahead: Ahead::default() }
     }
 
-    fn is_surely_absent(&self, name: &[u8]) -> bool {
-        self.is_complete && (self.digests.is_empty() || !self.digests.contains(&xxh3_64(name)))
-    }
-
-    /// Forgets its names, but for which are not there.
-    fn condense(&mut self) {
-        let names = std::mem::take(&mut self.names);
-        if self.is_complete {
-            let there = names.iter().filter(|(_, is)| **is != Name::Absent);
-            self.digests.extend(there.map(|(name, _)| xxh3_64(name)));
-        }
-    }
-
-    fn know(&mut self, names: &mut usize, name: &[u8], is: Name) {
-        if is == Name::Absent && self.is_surely_absent(name) {
-            *names -= usize::from(self.names.remove(name).is_some());
+    fn know(&mut self, names: &mut usize, name: Fingerprint, is: Name) {
+        if is == Name::Absent && self.is_complete {
+            *names -= usize::from(self.names.remove(&name).is_some());
         } else {
-            *names += usize::from(self.names.insert(name.to_vec(), is).is_none());
+            *names += usize::from(self.names.insert(name, is).is_none());
         }
     }
 }
@@ -310,27 +294,22 @@ mod tests {
     }
 
     #[test]
-    fn of_names_for_which_there_is_no_room_it_is_known_which_are_not_there() {
-        let mut folders = Folders::default();
+    fn names_are_known_up_to_a_bound_and_then_none_is() {
+        let mut folders = Folders::new([5, 6]);
         folders.made(&attr(1));
-        let other = InodeId(8);
-        folders.learn(&pb::Attr { inode: other.0, ..attr(1) });
-        folders.learn_name(other, 1, b"x", Name::Absent);
         let name = |number: u64| number.to_string().into_bytes();
-        let many = NAMES_MAX as u64 + 10;
-        for number in 1..=many {
+        for number in 1..=NAMES_MAX as u64 {
             folders.changed(&attr(number + 1), &[(&name(number), file(100 + number))]);
         }
-        assert_eq!((folders.names, folders.digests), (11, NAMES_MAX - 1));
-        assert_eq!(folders.name(FOLDER, &name(1)), None, "it may be there");
+        let many = NAMES_MAX as u64;
+        assert_eq!(folders.names, NAMES_MAX);
+        assert_eq!(folders.name(FOLDER, &name(1)), Some(file(101)));
         assert_eq!(folders.name(FOLDER, &name(many)), Some(file(100 + many)));
         assert_eq!(folders.name(FOLDER, &name(many + 1)), Some(Name::Absent));
-        assert_eq!(folders.name(other, b"x"), None, "not all names of that one were known");
-        folders.changed(&attr(many + 2), &[(&name(1), Name::Absent)]);
-        assert_eq!(folders.name(FOLDER, &name(1)), Some(Name::Absent));
-        assert!(!folders.is_empty(FOLDER));
-        folders.forget(FOLDER);
-        assert_eq!((folders.names, folders.digests), (0, 0));
+        let one_more: &[(&[u8], Name)] = &[(b"more", file(9))];
+        folders.changed(&attr(many + 2), one_more);
+        assert_eq!((folders.name(FOLDER, &name(1)), folders.names), (None, 0));
+        assert_eq!(folders.key, [5, 6]);
     }
 
     #[test]

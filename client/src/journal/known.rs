@@ -46,19 +46,27 @@ impl Shared {
         }
     }
 
-    /// What a name means, if all that is missing for the answer to its lookup are the attributes of that.
+    /// What a name means, if all that is missing for the answer to its lookup, or to foresee its removal, are
+    /// the attributes of that.
     pub(crate) fn lacks_only(&self, op: &Op) -> Option<InodeId> {
-        let Op::Lookup(op) = op else { return None };
-        let folder = InodeId(op.parent);
-        if !op.absent_is_answer || is_unlisted(folder, &op.name) || !self.options.behind {
+        let (folder, name) = match op {
+            Op::Lookup(op) if op.absent_is_answer => (InodeId(op.parent), &op.name),
+            Op::Unlink(op) if !op.directory => (InodeId(op.parent), &op.name),
+            _ => return None,
+        };
+        if is_unlisted(folder, name) || !self.options.behind {
             return None;
         }
         let state = self.journal.state.lock();
-        self.current(&state, folder)?;
-        match state.folders.name(folder, &op.name)? {
-            Name::Is { inode, .. } if !state.pending.contains_key(&inode) => Some(inode),
-            Name::Is { .. } | Name::Absent => None,
-        }
+        let of = self.current(&state, folder)?;
+        let Name::Is { inode, .. } = state.folders.name(folder, name)? else { return None };
+        let is_it = match op {
+            Op::Unlink(_) => {
+                self.coherence.is_sole(folder, of.version) && !self.coherence.holds(inode)
+            }
+            _ => true,
+        };
+        (is_it && !state.pending.contains_key(&inode)).then_some(inode)
     }
 
     /// Attributes that are those of the namespace, or will be.
