@@ -90,7 +90,7 @@ async fn what_others_look_at_is_with_the_namespace_before() {
     assert_eq!(a.lost_changes() + b.lost_changes(), 0);
 }
 
-/// Its name is certain then, and only the file is asked for, by its number.
+/// What is asked for by its number, as its name is certain, is as it is now.
 #[tokio::test]
 async fn a_file_that_another_changed_is_shown_as_it_is() {
     let fake = Fake::start().await;
