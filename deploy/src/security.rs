@@ -26,6 +26,8 @@ pub(crate) const CLUSTER_KEY: &str = "cluster.key";
 pub(crate) const CA: &str = "ca.pem";
 pub(crate) const ROOT_TOKEN: &str = "root.token";
 const CA_KEY: &str = "ca.key";
+/// Of an authority that is to take over.
+const NEXT_CA_KEY: &str = "ca.next.key";
 
 /// Tokens that the cluster issues count up from 1; the one that is made before it runs lies above.
 const FIRST_TOKEN_BIT: u64 = 1 << 63;
@@ -56,12 +58,26 @@ pub(crate) enum Command {
     /// Make new certificates and keys in place of all that are there, for the same names.
     ///
     /// Servers use new files within seconds, without a restart. On real hosts copy each pair to its host, as those
-    /// before. The authority, the cluster key and tokens stay as they are.
+    /// before. The authority (see `security authority`), the cluster key and tokens stay as they are.
     Rotate {
         /// The folder that `security init` made [default: that of the local cluster]
         #[arg(value_name = "FOLDER")]
         folder: Option<PathBuf>,
         /// Days until they end.
+        #[arg(long, default_value_t = DAYS, value_parser = clap::value_parser!(i64).range(1..=36_500))]
+        days: i64,
+    },
+    /// Let a new certificate authority take over: begin, switch, finish.
+    ///
+    /// Processes use new files within seconds, without a restart. On real hosts bring `ca.pem` to all servers and
+    /// mounts after `begin` and after `finish`, and the certificates to their servers after `switch`.
+    Authority {
+        #[arg(value_name = "STEP")]
+        step: authority::Step,
+        /// The folder that `security init` made [default: that of the local cluster]
+        #[arg(value_name = "FOLDER")]
+        folder: Option<PathBuf>,
+        /// Days until the certificates of `switch` end.
         #[arg(long, default_value_t = DAYS, value_parser = clap::value_parser!(i64).range(1..=36_500))]
         days: i64,
     },
@@ -88,6 +104,20 @@ pub(crate) fn run(around: &Surroundings, command: &Command) -> Result<()> {
             let rotated = rotate::all(&folder, *days)?;
             around.output.print(&json!({ "rotated": rotated }), || {
                 format!("made {} new certificates in {}", rotated.len(), folder.display())
+            })
+        }
+        Command::Authority { step, folder, days } => {
+            let folder = folder.clone().unwrap_or_else(|| around.folder.security());
+            Authority::renew(&folder, *step, *days)?;
+            let next = match step {
+                authority::Step::Begin => {
+                    "when every server and mount has the new ca.pem: `switch`"
+                }
+                authority::Step::Switch => "when every server has its new certificate: `finish`",
+                authority::Step::Finish => "bring ca.pem to every server and mount",
+            };
+            around.output.print(&json!({ "folder": folder, "next": next }), || {
+                format!("done in {}; {next}", folder.display())
             })
         }
         Command::List { folder } => {
@@ -154,7 +184,7 @@ impl CertificateFiles {
         ensure!(!host.contains('/') && !host.is_empty(), "{host:?} is no name of a host");
         let file = |kind| folder.join(format!("{host}.{kind}"));
         let files = Self { certificate: file("pem"), key: file("key") };
-        let reserved = [CLUSTER_KEY, CA_KEY].map(|name| folder.join(name));
+        let reserved = [CLUSTER_KEY, CA_KEY, NEXT_CA_KEY].map(|name| folder.join(name));
         ensure!(!reserved.contains(&files.key), "{} is taken", files.key.display());
         Ok(files)
     }
@@ -194,7 +224,7 @@ mod tests {
         init(dir.path()).unwrap();
         let before = fs::read(dir.path().join(CLUSTER_KEY)).unwrap();
         assert!(init(dir.path()).unwrap_err().to_string().contains("another folder"));
-        for host in ["cluster", "ca", "a/b", ""] {
+        for host in ["cluster", "ca", "ca.next", "a/b", ""] {
             assert!(CertificateFiles::of(dir.path(), host).is_err(), "{host:?}");
         }
         assert_eq!(fs::read(dir.path().join(CLUSTER_KEY)).unwrap(), before);

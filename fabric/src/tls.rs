@@ -4,11 +4,12 @@
 //! A server's port takes both kinds of connection: the first byte tells. The handshake of `handshake.rs` stays,
 //! inside, and its proofs cover a secret that only the two ends of the TLS connection know
 //! ([`BINDING`]), so that nobody in the middle can pass them on. Clients show no certificate: their key or token
-//! says who they are. A certificate's files are looked at again when connections begin, so a new one needs no
-//! restart.
+//! says who they are. Files of certificates and of authorities are looked at again when connections begin, so a new
+//! one needs no restart.
 
 mod certificate;
-mod der;
+mod shown;
+mod trust;
 
 use std::{
     io,
@@ -17,20 +18,21 @@ use std::{
 };
 
 pub use certificate::{Certificate, read_certificate};
-pub use der::Shown;
 use ff2_proto::{Routing, pb};
+pub use shown::Shown;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio_rustls::{
-    TlsAcceptor, TlsConnector, TlsStream,
+    TlsAcceptor, TlsStream,
     rustls::{
-        self, ClientConfig, RootCertStore, ServerConfig,
+        self, ServerConfig,
         crypto::{CryptoProvider, ring},
         pki_types::{CertificateDer, ServerName, pem::PemObject},
         version::TLS13,
     },
 };
 
+use self::trust::Trust;
 use crate::auth::Secret;
 
 /// What the ends of a TLS connection derive the secret from that the handshake is bound to.
@@ -56,7 +58,7 @@ pub enum TlsError {
 /// What a process encrypts of the connections that it makes.
 #[derive(Clone)]
 pub struct ClientTls {
-    connector: TlsConnector,
+    trust: Arc<Trust>,
     all: bool,
 }
 
@@ -73,15 +75,7 @@ impl ClientTls {
     ///
     /// If the file cannot be read or holds no certificate.
     pub fn load(authority: &Path, all: bool) -> Result<Self, TlsError> {
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates(authority)? {
-            roots.add(certificate)?;
-        }
-        let config = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&TLS13])?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Self { connector: TlsConnector::from(Arc::new(config)), all })
+        Ok(Self { trust: Arc::new(Trust::load(authority)?), all })
     }
 
     /// Whether a connection to this address is encrypted: whoever is not known to be a storage node is.
@@ -100,7 +94,7 @@ impl ClientTls {
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(host)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let stream = self.connector.connect(name, stream).await.map_err(|error| {
+        let stream = self.trust.connector().connect(name, stream).await.map_err(|error| {
             let advice = "TLS (does the server have a certificate of this cluster's authority for that name?)";
             io::Error::new(error.kind(), format!("{advice}: {error}"))
         })?;

@@ -17,7 +17,7 @@ mod trash;
 mod upgrade;
 mod why;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use ff2_daemon::{Operations, bounded::BoundedListener, config::MetadConfig};
@@ -55,8 +55,8 @@ pub(crate) struct AdminState {
     pub(crate) namespace: Arc<NamespaceGroup>,
     pub(crate) key: ClusterKey,
     pub(crate) audit: Audit,
-    /// The authority that signed the metads' certificates, in PEM.
-    pub(crate) authority: Option<String>,
+    /// The file of the authorities that signed the metads' certificates, in PEM.
+    pub(crate) authority: Option<PathBuf>,
 }
 
 /// The bound gRPC server.
@@ -88,7 +88,7 @@ impl AdminServer {
              tokens would travel in clear text",
             config.admin_listen
         );
-        let authority = security.tls_ca_file.as_deref().map(read).transpose()?;
+        let authority = security.tls_ca_file.clone();
         let state = AdminState { cluster, namespace, key, audit, authority };
         Ok(Self { state, listener, certificate })
     }
@@ -128,10 +128,6 @@ impl AdminServer {
         server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?;
         Ok(())
     }
-}
-
-fn read(path: &std::path::Path) -> Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
 }
 
 struct AdminService {

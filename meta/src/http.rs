@@ -34,7 +34,7 @@ struct Pages {
 
 /// What the daemon's HTTP port shows beside metrics and status.
 pub(crate) fn pages(state: AdminState) -> Router {
-    let leader = Arc::new(LeaderView::new(&state));
+    let leader = Arc::new(LeaderView::default());
     Router::new()
         .route("/", get(page))
         .route("/api/cluster.json", get(cluster))

@@ -2,14 +2,14 @@
 
 use std::{fs, path::Path};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
 use time::{Duration, OffsetDateTime};
 
-use super::{CA, CA_KEY, CertificateFiles};
+use super::{CA, CA_KEY, CertificateFiles, NEXT_CA_KEY, rotate};
 use crate::cluster::write_file;
 
 /// The same for every cluster, so that the key alone is enough to sign for it again; clients tell
@@ -17,6 +17,19 @@ use crate::cluster::write_file;
 const NAME: &str = "ff2 certificate authority";
 
 pub(crate) struct Authority(Issuer<'static, KeyPair>);
+
+/// How a new authority takes over, while everything runs: between two steps the files are brought to all hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Step {
+    /// Make the new one: from now on both are trusted (`ca.pem`).
+    Begin,
+    /// Sign the certificates of all servers with the new one.
+    Switch,
+    /// Trust the new one only.
+    Finish,
+}
+
+const BLOCK: &str = "-----BEGIN CERTIFICATE-----";
 
 impl Authority {
     /// A new one, written to the folder. Its key is kept, for the certificates of later hosts.
@@ -36,6 +49,60 @@ impl Authority {
         })?;
         let key = KeyPair::from_pem(&pem).with_context(|| format!("parse {}", path.display()))?;
         Ok(Self(Issuer::new(params()?, key)))
+    }
+
+    /// A step of the change to another authority. Each is refused unless it is its turn.
+    pub(crate) fn renew(folder: &Path, step: Step, days: i64) -> Result<()> {
+        let (trusted, key, next) = (folder.join(CA), folder.join(CA_KEY), folder.join(NEXT_CA_KEY));
+        let known = fs::read_to_string(&trusted).with_context(|| {
+            format!("read {}; `ff2ctl security init` makes it", trusted.display())
+        })?;
+        let newest = known.rfind(BLOCK).context("ca.pem holds no certificate")?;
+        let several = known.find(BLOCK) != Some(newest);
+        match step {
+            Step::Begin => {
+                ensure!(
+                    !several,
+                    "{} holds two authorities: the last change is not finished",
+                    trusted.display()
+                );
+                let made = KeyPair::generate()?;
+                let certificate = params()?.self_signed(&made)?;
+                write_file(&next, made.serialize_pem().as_bytes(), 0o600)?;
+                let both = format!("{}\n{}", known.trim_end(), certificate.pem());
+                write_file(&trusted, both.as_bytes(), 0o644)
+            }
+            Step::Switch => {
+                ensure!(several, "there is no new authority: `begin` first");
+                if next.exists() {
+                    fs::rename(&next, &key)
+                        .with_context(|| format!("rename {}", next.display()))?;
+                }
+                // Also if an earlier switch was interrupted here.
+                rotate::all(folder, days).map(drop)
+            }
+            Step::Finish => {
+                ensure!(
+                    several,
+                    "{} holds one authority: nothing is to be finished",
+                    trusted.display()
+                );
+                ensure!(
+                    !next.exists(),
+                    "the servers' certificates are the old authority's: `switch` first"
+                );
+                let signed = fs::metadata(&key)?.modified()?;
+                for server in rotate::servers(folder)? {
+                    let made = fs::metadata(&server)?.modified()?;
+                    ensure!(
+                        made >= signed,
+                        "{} is the old authority's: `switch` again",
+                        server.display()
+                    );
+                }
+                write_file(&trusted, known[newest..].as_bytes(), 0o644)
+            }
+        }
     }
 
     /// A certificate of a server that is reached as `host`, and under other names and addresses.

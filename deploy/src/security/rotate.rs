@@ -54,6 +54,12 @@ pub(super) fn list(folder: &Path) -> Result<Vec<Found>> {
     found.collect()
 }
 
+/// The certificates of servers.
+pub(super) fn servers(folder: &Path) -> Result<Vec<PathBuf>> {
+    let found = list(folder)?.into_iter().filter(|one| !one.is_authority);
+    Ok(found.map(|one| one.file).collect())
+}
+
 /// New certificates and keys for all servers of the folder. Answers their files.
 pub(super) fn all(folder: &Path, days: i64) -> Result<Vec<PathBuf>> {
     let authority = Authority::load(folder)?;
@@ -87,7 +93,7 @@ pub(super) fn text(found: &[Found]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::security::init;
+    use crate::security::{authority::Step, init};
 
     #[test]
     fn rotation_keeps_names_and_changes_all_else() {
@@ -111,5 +117,36 @@ mod tests {
         assert!((99 * 86_400..=101 * 86_400).contains(&longer), "{longer}");
         assert!(anew[0].is_authority && text(&anew).contains("store-a, 10.0.0.7"));
         ff2_fabric::tls::Certificate::load(&files.certificate, &files.key).unwrap();
+    }
+
+    #[test]
+    fn another_authority_takes_over_in_three_steps() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path()).unwrap();
+        let files = CertificateFiles::of(dir.path(), "store-a").unwrap();
+        let authority = Authority::load(dir.path()).unwrap();
+        authority.certify("store-a", &[], 100, &files).unwrap();
+        let text = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+        let (old, certificate) = (text(CA), text("store-a.pem"));
+        let step = |step| Authority::renew(dir.path(), step, 50).map_err(|why| why.to_string());
+        assert!(step(Step::Switch).unwrap_err().contains("`begin` first"));
+        assert!(step(Step::Finish).unwrap_err().contains("nothing is to be finished"));
+        step(Step::Begin).unwrap();
+        assert!(step(Step::Begin).unwrap_err().contains("not finished"));
+        let both = text(CA);
+        assert!(both.starts_with(old.trim_end()) && both.len() > old.len());
+        assert_eq!(text("store-a.pem"), certificate, "not before all trust the new one");
+        assert!(step(Step::Finish).unwrap_err().contains("`switch` first"));
+        step(Step::Switch).unwrap();
+        assert_ne!(text("store-a.pem"), certificate);
+        assert_eq!(
+            text(CA),
+            both,
+            "the old one is trusted while others still show its certificates"
+        );
+        step(Step::Finish).unwrap();
+        let new = text(CA);
+        assert!(both.ends_with(&new) && new.len() < both.len() && !new.contains(old.trim_end()));
+        step(Step::Begin).unwrap();
     }
 }

@@ -13,10 +13,10 @@ use tokio_rustls::rustls::{
     sign::CertifiedKey,
 };
 
-use super::{TlsError, certificates, der::Shown, provider, read};
+use super::{TlsError, certificates, provider, read, shown::Shown};
 
 /// The files are looked at no more often, however many connections begin.
-const LOOK: Duration = Duration::from_secs(1);
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 
 /// See the module.
 #[derive(Debug)]

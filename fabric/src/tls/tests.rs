@@ -175,6 +175,34 @@ async fn a_new_certificate_needs_no_restart() {
     net.stop().await;
 }
 
+#[tokio::test]
+async fn another_authority_is_trusted_without_a_restart() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let (net, new_net) = (
+        start(old.server(&["127.0.0.1"], true)).await,
+        start(new.server(&["127.0.0.1"], true)).await,
+    );
+    let client = old.client();
+    let connect = async |net: &Net| {
+        let stream = TcpStream::connect(&net.address).await.unwrap();
+        client.connect(&net.address, stream).await.is_ok()
+    };
+    assert!(connect(&net).await && !connect(&new_net).await);
+    let [old_ca, new_ca] =
+        [&old, &new].map(|authority| fs::read_to_string(authority.ca()).unwrap());
+    for (text, trusted) in [
+        (old_ca.clone() + &new_ca, (true, true)),
+        ("x".into(), (true, true)),
+        (new_ca, (false, true)),
+    ] {
+        fs::write(old.ca(), text).unwrap();
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        assert_eq!((connect(&net).await, connect(&new_net).await), trusted);
+    }
+    net.stop().await;
+    new_net.stop().await;
+}
+
 #[test]
 fn a_certificate_says_until_when_and_for_whom() {
     let authority = Authority::new();

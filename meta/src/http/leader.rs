@@ -16,19 +16,12 @@ use crate::admin::{AdminState, admin_token};
 const AGE: Duration = Duration::from_secs(1);
 const ASK: Duration = Duration::from_secs(2);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct LeaderView {
-    tls: Option<ClientTlsConfig>,
     last: Mutex<Option<(Instant, pb::ClusterStatusReply)>>,
 }
 
 impl LeaderView {
-    pub(super) fn new(state: &AdminState) -> Self {
-        let authority = state.authority.as_ref().map(Certificate::from_pem);
-        let tls = authority.map(|authority| ClientTlsConfig::new().ca_certificate(authority));
-        Self { tls, last: Mutex::new(None) }
-    }
-
     pub(super) async fn status(&self, state: &AdminState) -> Option<pb::ClusterStatusReply> {
         let mut last = self.last.lock().await;
         if let Some((at, status)) = &*last
@@ -52,10 +45,11 @@ impl LeaderView {
 
     async fn ask(&self, state: &AdminState) -> anyhow::Result<pb::ClusterStatusReply> {
         let leader = state.leader_address().ok_or_else(|| anyhow::anyhow!("no leader"))?;
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let scheme = if state.authority.is_some() { "https" } else { "http" };
         let mut endpoint = Endpoint::from_shared(format!("{scheme}://{leader}"))?.timeout(ASK);
-        if let Some(tls) = &self.tls {
-            endpoint = endpoint.tls_config(tls.clone())?;
+        if let Some(file) = &state.authority {
+            let authority = Certificate::from_pem(tokio::fs::read(file).await?);
+            endpoint = endpoint.tls_config(ClientTlsConfig::new().ca_certificate(authority))?;
         }
         let channel = endpoint.connect().await?;
         let mut request = Request::new(pb::ClusterStatusRequest {});

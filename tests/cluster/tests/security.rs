@@ -198,6 +198,15 @@ fn all_is_encrypted_and_certificates_are_exchanged() {
         assert!(metrics(name).contains("certificate_left_seconds 17"), "{}", metrics(name));
     }
     cluster.ctl(&["security", "rotate"]).unwrap();
+    // Another authority takes over while files are written and servers go and come.
+    for step in ["begin", "switch", "finish"] {
+        cluster.ctl(&["security", "authority", step]).unwrap();
+        // All processes look at their files once in a second.
+        std::thread::sleep(Duration::from_millis(1_500));
+        cluster.ctl(&["kill", "storaged/2"]).unwrap();
+        cluster.up().unwrap();
+        write(step, 7);
+    }
     // New connections, and a process that begins anew, go by the newest ones.
     cluster.ctl(&["kill", "storaged/1"]).unwrap();
     cluster.up().unwrap();
