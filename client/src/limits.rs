@@ -63,6 +63,9 @@ pub const JOURNAL_PAUSE: Duration = Duration::from_millis(20);
 pub const JOURNAL_PATIENCE: Duration = Duration::from_secs(10);
 /// Nothing is foreseen in the last moment of the cache lease.
 pub const SOLE_MARGIN: Duration = Duration::from_secs(1);
-/// Numbers for new inodes that are asked for at once, and when.
-pub const NUMBERS: u32 = 1_024;
-pub const NUMBERS_LOW: usize = 512;
+/// Numbers for new inodes that are asked for at once, and when: those that are left last for some tenths of a second.
+pub const NUMBERS: u32 = 2_048;
+pub const NUMBERS_LOW: usize = 1_024;
+/// How often a file is asked for by its number, so that its removal can be foreseen: what was answered may be given up
+/// for something newer meanwhile.
+pub const BY_NUMBER_MAX: u32 = 3;

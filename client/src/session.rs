@@ -313,14 +313,19 @@ impl Shared {
         op: Op,
     ) -> Result<(pb::NsReply, u64)> {
         let deadline = self.deadline();
-        let mut lacks = self.lacks_only(&op);
+        let mut asked = 0;
         loop {
-            match (self.foresee(cred, &op), lacks.take()) {
-                (Foresight::Answer(reply, session), _) => return Ok((*reply, session)),
-                (Foresight::Soon, _) if Instant::now() < deadline => self.journal.moves().await,
-                // It may be known then, and if not the namespace is asked for all of it.
-                (Foresight::No, Some(inode)) => drop(self.by_number(cred, inode, deadline).await),
-                (Foresight::Soon | Foresight::No, _) => break,
+            match self.foresee(cred, &op) {
+                Foresight::Answer(reply, session) => return Ok((*reply, session)),
+                Foresight::Soon if Instant::now() < deadline => self.journal.moves().await,
+                Foresight::Soon => break,
+                Foresight::No => {
+                    let lacks = self.lacks_only(&op).filter(|_| asked < limits::BY_NUMBER_MAX);
+                    let Some(inode) = lacks else { break };
+                    // It may be known then, and if not the namespace is asked for all of it.
+                    asked += 1;
+                    drop(self.by_number(cred, inode, deadline).await);
+                }
             }
         }
         // What was foreseen comes before what is not.

@@ -17,6 +17,7 @@ mod guard;
 mod invalidations;
 pub(crate) mod leader;
 mod locks;
+mod orphans;
 mod plan;
 mod questions;
 mod quotas;

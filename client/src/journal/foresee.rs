@@ -51,6 +51,12 @@ impl Shared {
             return Foresight::No;
         }
         let mut state = self.journal.state.lock();
+        let makes = matches!(op, Op::Create(_) | Op::MakeNode(_));
+        if makes && self.may_foresee(&state) && state.numbers.free.is_empty() {
+            // To ask the namespace for the change itself would wait for all that is in the journal.
+            self.want_numbers(&mut state);
+            return Foresight::Soon;
+        }
         let at_ns = now_ns();
         let foreseen = match op {
             Op::Create(op) => self.foresee_create(&mut state, cred, op, at_ns),
@@ -365,6 +371,7 @@ impl Shared {
                     }
                     state.numbers.ruled_at = ruled_at;
                     state.numbers.free.extend(reply.inodes);
+                    shared.journal.progress.notify_waiters();
                 }
                 Err(failure) if failure.code == Code::InvalidArgument => {
                     tracing::info!(%failure, "this namespace allots no numbers: nothing goes behind");

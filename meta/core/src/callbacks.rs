@@ -34,7 +34,8 @@ pub type Millis = u64;
 pub struct CallbackLimits {
     /// For how long a session may go by what it caches after it sent its last question.
     pub lease_ms: Millis,
-    /// Callbacks of one session; beyond it the oldest is given up, with an invalidation.
+    /// Callbacks of one session; beyond it the oldest of a file is given up, with an invalidation; if there is
+    /// none, of a folder.
     pub held_max: usize,
     /// Invalidations that a session has not handled; beyond it no callback is given up or made.
     pub owed_max: usize,
@@ -86,11 +87,15 @@ pub struct CallbackCounts {
 struct Session {
     enrollment: u64,
     lease_until: Millis,
-    /// What it holds, and the other way round: the oldest is the first.
-    held: BTreeMap<u64, u64>,
-    by_age: BTreeMap<u64, u64>,
+    /// What it holds, and the other way round: what is given up first is the first.
+    held: BTreeMap<u64, Age>,
+    by_age: BTreeMap<Age, u64>,
     owed: BTreeMap<u64, Owed>,
 }
+
+/// How late a callback is given up for newer ones: files before folders, since with a folder goes all that is known
+/// of its names, in the session and in its kernel; then by number, the oldest first.
+type Age = (bool, u64);
 
 /// An invalidation on its way.
 #[derive(Clone, Copy, Debug)]
@@ -264,7 +269,13 @@ impl Callbacks {
 
     /// Makes the promise for an inode that an answer shows as it was at some moment since `since`.
     /// False: the answer may be out of date by the time it arrives, and must not be cached.
-    pub fn promise(&mut self, now: Millis, session: u64, inode: u64, since: u64) -> bool {
+    pub fn promise(
+        &mut self,
+        now: Millis,
+        session: u64,
+        (inode, is_folder): (u64, bool),
+        since: u64,
+    ) -> bool {
         self.lapse(now);
         let is_moving = self.changing.contains_key(&inode)
             || self.contended.contains_key(&inode)
@@ -283,7 +294,8 @@ impl Callbacks {
             self.break_one(session, oldest);
         }
         self.last_number += 1;
-        let (age, known) = (self.last_number, self.sessions.get_mut(&session));
+        let age = (is_folder, self.last_number);
+        let known = self.sessions.get_mut(&session);
         let known = known.expect("it was there above");
         match known.held.insert(inode, age) {
             Some(older) => drop(known.by_age.remove(&older)),
@@ -306,9 +318,9 @@ impl Callbacks {
         changed: bool,
     ) -> Vec<pb::Callback> {
         let mut promised = Vec::new();
-        for &Shown { inode, version, anew, within } in shown {
+        for &Shown { inode, version, is_folder, anew, within } in shown {
             let may = anew || self.holds(session, inode);
-            let is_promised = may && self.promise(now, session, inode, since);
+            let is_promised = may && self.promise(now, session, (inode, is_folder), since);
             let is_own = changed || self.soles.get(&within) == Some(&session);
             let sole = is_own && (changed || is_promised) && self.make_sole(session, inode);
             if is_promised || sole {

@@ -1,10 +1,15 @@
 //! What the leader of a namespace group keeps in memory and does in its term: sessions that fall
-//! silent expire, orphans are collected, truncations and doubtful lengths that were left are settled.
+//! silent expire, truncations and doubtful lengths that were left are settled; work with a file of its own begins here.
 //!
 //! Each kind of work is a loop of rounds; a round reads the state, does what it finds, and logs what
 //! it did. A failed round is repeated, so rounds must be safe to repeat, and are.
 
-use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
 
 use ff2_meta_core::namespace::{self, Owner};
 use ff2_proto::{Code, Status, VolumeId, pb};
@@ -13,7 +18,8 @@ use parking_lot::Mutex;
 use pb::ns_request::Op;
 
 use super::{
-    NamespaceGroup, callbacks::CallbackBook, sessions::SessionBook, truncation::Truncations,
+    NamespaceGroup, callbacks::CallbackBook, orphans::Gone, sessions::SessionBook,
+    truncation::Truncations,
 };
 use crate::{leading::Term, limits};
 
@@ -42,11 +48,12 @@ impl Drop for Reign {
 #[derive(Debug)]
 pub(crate) struct NamespaceLead {
     pub(super) term: Term,
-    book: Mutex<SessionBook>,
+    pub(super) book: Mutex<SessionBook>,
     pub(super) truncations: Truncations,
     /// Truncations, by inode and version, that were begun before this term: earlier leaders may know them.
     pub(super) inherited: BTreeSet<(u64, u64)>,
     pub(super) callbacks: CallbackBook,
+    pub(super) gone: Mutex<BTreeMap<VolumeId, Gone>>,
 }
 
 impl NamespaceLead {
@@ -90,6 +97,7 @@ impl NamespaceGroup {
             truncations: Truncations::default(),
             inherited,
             callbacks: CallbackBook::new(self.callback_metrics.clone()),
+            gone: Mutex::default(),
         });
         *self.lead.now.lock() = Some(lead.clone());
         let _reign = Reign(self.lead.clone());
@@ -168,62 +176,6 @@ impl NamespaceGroup {
             }
             answer => answer.map(drop),
         }
-    }
-
-    async fn collect_orphans(&self, lead: &NamespaceLead) -> Result<(), Status> {
-        for volume in self.volumes() {
-            let mut after = 0;
-            loop {
-                let limit = limits::ORPHANS_PAGE;
-                let op = Op::ListOrphans(pb::ListOrphansOp { after, limit });
-                let reply = self.ask(volume, op).await?;
-                let last = reply.orphan_inodes.last().map(|orphan| orphan.seq);
-                // Asked after the orphans: whoever could have one of them open is on this list. A
-                // session that the book did not know would not be waited for.
-                lead.learn(volume, &self.sessions(volume).await?);
-                let (ready, seen_by_all) = {
-                    let mut book = lead.book.lock();
-                    if let Some(newest) = last {
-                        book.noticed(lead.term.now_ms(), volume, newest);
-                    }
-                    let ready = book.collectable(volume, reply.orphan_inodes);
-                    (ready, book.seen_by_all(volume))
-                };
-                self.collect(lead, volume, ready).await?;
-                match last {
-                    // Behind what all have seen, nothing can be collected.
-                    Some(last) if !reply.end && last < seen_by_all => after = last,
-                    _ => break,
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes the chunks of orphans, then the orphans. One whose chunks cannot be removed now (its
-    /// chain is down) stays for a later round and keeps none of the others.
-    async fn collect(
-        &self,
-        lead: &NamespaceLead,
-        volume: VolumeId,
-        orphans: Vec<pb::Orphan>,
-    ) -> Result<(), Status> {
-        let removed = stream::iter(orphans.into_iter().map(|orphan| async move {
-            let removed = self.chunks.remove(&lead.term, &orphan).await;
-            if let Err(status) = &removed {
-                tracing::info!(%volume, inode = orphan.inode, %status, "chunks not removed yet");
-            }
-            removed.is_ok().then_some(orphan.inode)
-        }))
-        .buffer_unordered(limits::COLLECTED_TOGETHER);
-        let inodes: Vec<u64> = removed.filter_map(std::future::ready).collect().await;
-        if inodes.is_empty() {
-            return Ok(());
-        }
-        lead.term.check()?;
-        tracing::debug!(%volume, count = inodes.len(), "orphans are collected");
-        self.command(volume, Op::Collect(pb::CollectOp { inodes })).await?;
-        Ok(())
     }
 
     /// Truncations that an earlier leader, or a client that went away, left unfinished.

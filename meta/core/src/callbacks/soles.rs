@@ -44,7 +44,7 @@ fn shown(
     changed: bool,
 ) -> Option<bool> {
     let since = callbacks.position();
-    let shown = [Shown { inode, version: 1, anew: true, within }];
+    let shown = [Shown { inode, version: 1, is_folder: false, anew: true, within }];
     let promised = callbacks.promise_shown(now, session, since, &shown, changed);
     promised.first().map(|callback| callback.sole)
 }

@@ -22,7 +22,7 @@ pub(super) fn enrolled_within(limits: CallbackLimits, sessions: &[u64]) -> Callb
 
 fn promise(callbacks: &mut Callbacks, now: Millis, session: u64, inode: u64) -> bool {
     let since = callbacks.position();
-    callbacks.promise(now, session, inode, since)
+    callbacks.promise(now, session, (inode, false), since)
 }
 
 #[test]
@@ -94,8 +94,11 @@ fn an_answer_that_was_overtaken_by_a_change_gets_no_callback() {
     let since = callbacks.position();
     let change = callbacks.begin(0, 2, vec![DIR]);
     callbacks.end(change);
-    assert!(!callbacks.promise(0, 1, DIR, since), "read before the change, or after: who knows");
-    assert!(callbacks.promise(0, 2, DIR, since), "who changed it knows");
+    assert!(
+        !callbacks.promise(0, 1, (DIR, true), since),
+        "read before the change, or after: who knows"
+    );
+    assert!(callbacks.promise(0, 2, (DIR, true), since), "who changed it knows");
     assert!(promise(&mut callbacks, 0, 1, DIR));
 }
 
@@ -129,6 +132,19 @@ fn the_oldest_callback_makes_room_and_is_told() {
         promise(&mut callbacks, 0, 1, inode);
     }
     assert_eq!(callbacks.owed_to(1, 100).inodes.len(), LIMITS.owed_max, "and then none is made");
+}
+
+#[test]
+fn folders_make_room_only_where_there_are_no_files() {
+    let mut callbacks = enrolled(&[1]);
+    for (inode, is_folder) in [(DIR, true), (6, true), (11, false), (12, false), (13, false)] {
+        assert!(callbacks.promise(0, 1, (inode, is_folder), callbacks.position()));
+    }
+    assert_eq!(callbacks.owed_to(1, 10).inodes, [11, 12]);
+    for inode in [7, 8] {
+        assert!(callbacks.promise(0, 1, (inode, true), callbacks.position()));
+    }
+    assert_eq!(callbacks.owed_to(1, 10).inodes, [11, 12, 13, DIR]);
 }
 
 #[test]
@@ -254,7 +270,7 @@ impl World {
             self.begin((at + 1) % 3);
             (0..self.below(8)).for_each(|_| self.go_on());
         }
-        let promised = self.callbacks.promise(self.now, at as u64 + 1, inode, since);
+        let promised = self.callbacks.promise(self.now, at as u64 + 1, (inode, false), since);
         let answer = self.mounts[at].answers.last_mut().unwrap();
         answer.2 = promised;
     }

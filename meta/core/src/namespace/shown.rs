@@ -1,6 +1,6 @@
 //! What an answer shows of inodes, so that its session may cache it (see [`crate::callbacks`]).
 
-use ff2_proto::pb::{self, ns_request::Op};
+use ff2_proto::pb::{self, FileKind, ns_request::Op};
 
 use super::{number, trash};
 
@@ -22,6 +22,7 @@ pub enum Cacheable {
 pub struct Shown {
     pub inode: u64,
     pub version: u64,
+    pub is_folder: bool,
     /// A session that does not cache it yet may begin to.
     pub anew: bool,
     /// The folder in which it was found; 0: it was not looked for in one.
@@ -62,6 +63,7 @@ impl Cacheable {
         let show = |attr: &pb::Attr, anew, within| Shown {
             inode: attr.inode,
             version: attr.version,
+            is_folder: attr.kind() == FileKind::Directory,
             anew,
             within,
         };
