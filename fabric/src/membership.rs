@@ -55,6 +55,8 @@ pub struct Report {
     pub write_ops: u64,
     /// Unix time; 0: it has no certificate.
     pub certificate_expires_s: u64,
+    /// Nodes that do not answer this one, although the routing says that they live.
+    pub unreachable: Vec<u32>,
 }
 
 /// This process's place in the cluster. Dropping it stops the heartbeats without a goodbye.

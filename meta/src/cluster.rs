@@ -77,7 +77,8 @@ impl ClusterGroup {
         self.lead.get().ok_or_else(|| self.not_leader())
     }
 
-    /// Has the routing say which snapshots a volume has. True: all storage nodes that may serve know it.
+    /// Has the routing say which snapshots a volume has. True: all storage nodes that may serve know it,
+    /// and no update is under way that began before they were frozen.
     pub(crate) async fn publish_snapshots(
         &self,
         wanted: &pb::PublishSnapshotsRequest,
@@ -94,7 +95,9 @@ impl ClusterGroup {
         }
         let routing = self.routing();
         let changed_at = routing.volumes.get(&of).map_or(u64::MAX, |volume| volume.changed_at);
-        let known = is_said(&routing) && lead.is_known(&routing, changed_at);
+        let known = is_said(&routing)
+            && lead.is_known(&routing, changed_at)
+            && (!wanted.frozen || lead.are_held(&routing, changed_at));
         // What a leader heard that was replaced meanwhile is no word about now.
         lead.check()?;
         Ok(known)

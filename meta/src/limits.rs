@@ -64,6 +64,9 @@ pub const TRASH_FREE_STEPS: usize = 4;
 pub const TRASH_FREE_PAUSE: Duration = Duration::from_secs(5);
 /// How soon a new leader goes on with a snapshot that is being made or removed.
 pub const SNAPSHOTS_ROUND: Duration = Duration::from_secs(1);
+/// How long all writes wait for those that had begun before a snapshot, until it is given up: longer than it takes
+/// until a server that died is out of its chains.
+pub const FREEZE_MAX: Duration = Duration::from_secs(6);
 /// Between two questions whether all storage nodes know of a snapshot.
 pub const PUBLISH_PAUSE: Duration = Duration::from_millis(20);
 /// Between two steps of a removal, which others should not feel: of rows that are passed on, and of pages of chunks

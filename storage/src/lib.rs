@@ -8,6 +8,7 @@
 //! checks it, and gives it to the target's task; the machine answers with a store operation and a
 //! forward, which run at the same time; when both are done it commits, and the service answers. The
 //! buffer is never copied on the way to the disk and to the successor.
+mod cuts;
 pub mod disk;
 pub mod disks;
 pub mod engine;

@@ -42,6 +42,10 @@ pub const READ_BYTES_MIN: u64 = (2 * shared::BULK_BYTES_MAX + READ_PARTS * (4 <<
 pub const GRANTS: usize = 1_024;
 /// Before a store that could not be made or removed is tried again.
 pub const MATCH_AGAIN: Duration = Duration::from_secs(5);
+/// Time between two looks for successors that are silent.
+pub const SILENCE_LOOK: Duration = Duration::from_secs(1);
+/// One probe of a node that is silent. A node under a heavy load answers within this, whatever its disks do.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time between two looks at the whole node: resync shares, failed disks, space.
 pub const HOUSEKEEPING: Duration = Duration::from_millis(200);
 /// Chunks that a scrub takes note of at once.

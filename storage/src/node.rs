@@ -18,6 +18,7 @@ use ff2_proto::pb;
 use serde_json::json;
 
 use crate::{
+    cuts::Ways,
     disks,
     grants::Grants,
     heart::Heart,
@@ -74,7 +75,8 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
     let heart = Heart::start().context("start the heartbeat's thread")?;
     // Nothing of the membership carries bulk bytes.
     let metads = peers_with(BufPool::new(0));
-    let report = report(targets.clone(), metrics.clone(), certificate);
+    let ways = Ways::default();
+    let report = report(targets.clone(), ways.clone(), metrics.clone(), certificate);
     let join = join(config.clone(), identity, targets.disks(), report, metads, routing.clone());
     let membership = tokio::select! {
         joined = heart.run(join) => joined.context("run the join")??,
@@ -117,6 +119,8 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
 
     let follower = targets.clone();
     runtime.tasks.spawn(async move { follower.follow(node_id, shared).await });
+    let (news, stop) = (membership.heartbeat_trigger(), runtime.stop.child_token());
+    runtime.tasks.spawn(ways.watch(targets.clone(), peers.clone(), routing.clone(), news, stop));
     let serving = tokio::spawn(server.serve(router, runtime.stop.clone()));
     membership.heartbeat_now();
     runtime.admin.set_ready(true);
@@ -169,6 +173,7 @@ fn encryption(security: &SecurityConfig) -> Result<(Option<ClientTls>, Option<Ar
 /// What each heartbeat says.
 fn report(
     targets: Arc<Targets>,
+    ways: Ways,
     metrics: Arc<StorageMetrics>,
     certificate: Option<Arc<Certificate>>,
 ) -> impl Fn() -> Report + Send + Sync + 'static {
@@ -183,6 +188,7 @@ fn report(
                 .as_ref()
                 .and_then(|own| own.expires_s())
                 .unwrap_or(0),
+            unreachable: ways.unreachable(),
             ..targets.report()
         }
     }

@@ -82,6 +82,8 @@ pub struct TargetHandle {
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     pub report: Report,
+    /// See `TargetReport.held_at`.
+    pub held_at: u64,
     pub role: Role,
     pub chunks: usize,
     pub live_chunks: usize,
@@ -242,7 +244,7 @@ impl TargetHandle {
 
     /// What a heartbeat says of this target.
     pub fn report(&self, used_bytes: u64) -> pb::TargetReport {
-        let Seen { report, past, .. } = self.seen();
+        let Seen { report, held_at, past, .. } = self.seen();
         pb::TargetReport {
             target: self.meta.id.0,
             local_state: report.local_state.into(),
@@ -255,6 +257,7 @@ impl TargetHandle {
             scrub: None,
             retired: report.retired,
             silent_successor: report.silent_successor,
+            held_at,
             past: Some(past),
             chain: self.meta.chain.0,
             disk_uuid: self.disk_uuid.to_vec().into(),
@@ -429,6 +432,10 @@ impl Task {
         let mut out = Outputs::new();
         self.machine.step(now, input, &mut out);
         self.perform(out);
+        if self.machine.holds() {
+            // A snapshot waits for it, and everybody's writes with that.
+            self.publish();
+        }
     }
 
     /// The moment of a step, with the newest chain in the machine: without a lease if it is not there yet.
@@ -486,8 +493,10 @@ impl Task {
     }
 
     fn publish(&self) {
+        let held_at = if self.machine.holds() { self.routing.version.0 } else { 0 };
         let seen = Seen {
             report: self.machine.report(),
+            held_at,
             role: self.machine.role(),
             chunks: self.machine.records().len(),
             live_chunks: self.machine.live_chunks(),

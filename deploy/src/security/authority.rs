@@ -100,7 +100,7 @@ impl Authority {
                         server.display()
                     );
                 }
-                write_file(&trusted, known[newest..].as_bytes(), 0o644)
+                write_file(&trusted, &known.as_bytes()[newest..], 0o644)
             }
         }
     }

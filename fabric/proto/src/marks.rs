@@ -74,6 +74,8 @@ marks! {
     SourceDamaged,
     /// A resync gives way to another member, because it cannot read what this one lacks.
     ResyncGivesWay,
+    /// A member is out of its chain, since others do not reach it.
+    CutGivesWay,
     /// What a chunk was is kept as a clone, for a snapshot.
     CloneMade,
     /// Updates that waited while a snapshot was made go on.

@@ -133,6 +133,7 @@ impl Beat {
             read_ops: report.read_ops,
             write_ops: report.write_ops,
             certificate_expires_s: report.certificate_expires_s,
+            unreachable: report.unreachable,
             level: level::known(),
             release: level::RELEASE.into(),
         }

@@ -6,6 +6,7 @@ use ff2_proto::{Code, Status, pb};
 use pb::{SnapshotState, SnapshotStep};
 
 use super::AdminState;
+use crate::limits;
 
 /// How long a call waits for one that is being made, and how often it looks.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -27,7 +28,12 @@ impl AdminState {
         loop {
             let snapshots = self.namespace.snapshots(volume).await?;
             let Some(record) = snapshots.into_iter().find(|record| record.id == id) else {
-                return Err(Status::new(Code::NotFound, "the snapshot was removed meanwhile"));
+                let why = format!(
+                    "the snapshot is not there any more: it was removed, or given up because writes \
+                     that had begun did not end within {:?}; see `ff2ctl status`, then make it again",
+                    limits::FREEZE_MAX
+                );
+                return Err(Status::new(Code::NotFound, why));
             };
             if record.state() != SnapshotState::Making || Instant::now() >= until {
                 return Ok(pb::CreateSnapshotReply { snapshot: Some(record) });

@@ -24,7 +24,7 @@ impl AdminState {
         let routing = self.cluster.routing();
         let mut shown = Routing::clone(&routing);
         let (mut loads, mut syncs, mut scrubs) = (Vec::new(), Vec::new(), Vec::new());
-        let mut silent = Vec::new();
+        let (mut silent, mut cut) = (Vec::new(), Vec::new());
         let mut certificates = Vec::new();
         for (id, node) in &mut shown.nodes {
             let vitals = lead.vitals(*id);
@@ -34,6 +34,9 @@ impl AdminState {
             if node.alive {
                 let expires_s = vitals.load.certificate_expires_s;
                 certificates.extend(ending_certificate(node, expires_s, wall_ms() / 1_000));
+            }
+            if node.alive {
+                cut.extend(vitals.unreachable.iter().map(|other| (*id, *other)));
             }
             freshen(node, vitals.disks);
             for (target, report) in vitals.reports {
@@ -61,6 +64,7 @@ impl AdminState {
         let mut problems = problems(&shown, &groups, &syncs);
         problems.extend(scrubs.iter().filter_map(|scrub| unrepaired(&shown, scrub)));
         problems.extend(silent.iter().filter_map(|pair| no_answer(&shown, *pair)));
+        problems.extend(cut.iter().filter_map(|pair| no_way(&shown, *pair)));
         let stuck = stuck(&shown, &lead.space(&shown));
         problems.append(&mut certificates);
         let upgrade = super::upgrade::unfinished(lead, &routing);
@@ -259,8 +263,7 @@ fn no_place(stuck: &pb::StuckMove) -> String {
     }
 }
 
-/// Damage that stays: a target leaves its chain to have a chunk repaired only while others serve.
-/// Both live, so that nobody takes one of them out: a link that is cut, or a disk that hangs.
+/// Both live, and the one behind answers other questions: its disk hangs, or it is not yet said that the way is cut.
 fn no_answer(routing: &Routing, (target, successor): (u64, u64)) -> Option<String> {
     let target = routing.targets.get(&TargetId(target))?;
     let successor = routing.targets.get(&TargetId(successor))?;
@@ -274,6 +277,18 @@ fn no_answer(routing: &Routing, (target, successor): (u64, u64)) -> Option<Strin
     ))
 }
 
+/// Both live. Of each chain of both one has given way.
+fn no_way(routing: &Routing, (node, other): (NodeId, NodeId)) -> Option<String> {
+    let is_alive = |id: NodeId| routing.nodes.get(&id).is_some_and(|node| node.alive);
+    (is_alive(node) && is_alive(other)).then(|| {
+        format!(
+            "node {node} does not reach node {other}, though both live: see to the link between them; until then the \
+             chains of both go on with one of the two"
+        )
+    })
+}
+
+/// Damage that stays: a target leaves its chain to have a chunk repaired only while others serve.
 fn unrepaired(routing: &Routing, scrub: &pb::TargetScrub) -> Option<String> {
     let count = scrub.scrub.as_ref()?.unrepaired_chunks;
     let target = routing.targets.get(&TargetId(scrub.target)).filter(|_| count > 0)?;

@@ -66,6 +66,10 @@ impl ClusterLead {
         self.book.lock().is_known(routing, version)
     }
 
+    pub(super) fn are_held(&self, routing: &Routing, version: u64) -> bool {
+        self.book.lock().are_held(routing, version)
+    }
+
     pub(crate) fn vitals(&self, node: NodeId) -> NodeVitals {
         self.book.lock().vitals(self.term.now_ms(), node)
     }

@@ -90,11 +90,23 @@ impl NamespaceGroup {
             let soles = lead.callbacks.soles(volume);
             self.look(lead, volume, 0, &soles).await?;
         }
-        self.publish(lead, volume, snapshots, true).await?;
+        let name = String::from_utf8_lossy(&record.name);
+        let until = Instant::now() + limits::FREEZE_MAX;
+        if !self.publish(lead, volume, snapshots, true, until).await? {
+            // All writes wait. Rather this one snapshot is not made.
+            self.step(volume, SnapshotStep::GiveUp, record.id).await?;
+            tracing::warn!(
+                %volume, snapshot = record.id, %name,
+                "a snapshot is given up: writes that had begun did not end within {:?}; \
+                 the cluster's status names the chains that wait",
+                limits::FREEZE_MAX
+            );
+            let others: Vec<_> = snapshots.iter().filter(|o| o.id != record.id).cloned().collect();
+            return self.publish_all(lead, volume, &others).await;
+        }
         lead.check()?;
         self.step(volume, SnapshotStep::Cut, record.id).await?;
-        self.publish(lead, volume, snapshots, false).await?;
-        let name = String::from_utf8_lossy(&record.name);
+        self.publish_all(lead, volume, snapshots).await?;
         tracing::info!(%volume, snapshot = record.id, %name, "a snapshot was made");
         Ok(())
     }
@@ -107,7 +119,7 @@ impl NamespaceGroup {
         snapshots: &[pb::SnapshotRecord],
     ) -> Result<(), Status> {
         // From now on nothing more is kept for them, and nobody reads them.
-        self.publish(lead, volume, snapshots, false).await?;
+        self.publish_all(lead, volume, snapshots).await?;
         let going = snapshots.iter().filter(|record| record.state() == State::Removing);
         for record in going {
             let mut state = record.state();
@@ -145,20 +157,36 @@ impl NamespaceGroup {
         Ok(self.command(volume, Op::StepSnapshot(op)).await?.snapshots.pop())
     }
 
-    /// Returns when each storage node that may serve knows.
+    /// Has updates go on. Returns when each storage node that may serve knows of the snapshots.
+    async fn publish_all(
+        &self,
+        lead: &NamespaceLead,
+        volume: VolumeId,
+        snapshots: &[pb::SnapshotRecord],
+    ) -> Result<(), Status> {
+        let patience = Instant::now() + limits::SNAPSHOTS_ROUND;
+        while !self.publish(lead, volume, snapshots, false, patience).await? {}
+        Ok(())
+    }
+
+    /// Whether each storage node that may serve knows, and does so, at the latest at `until`.
     async fn publish(
         &self,
         lead: &NamespaceLead,
         volume: VolumeId,
         snapshots: &[pb::SnapshotRecord],
         frozen: bool,
-    ) -> Result<(), Status> {
+        until: Instant,
+    ) -> Result<bool, Status> {
         let wanted =
             pb::PublishSnapshotsRequest { volume: volume.0, snapshots: ids(snapshots), frozen };
         loop {
             lead.check()?;
             if self.publish_once(&wanted).await? {
-                return Ok(());
+                return Ok(true);
+            }
+            if Instant::now() >= until {
+                return Ok(false);
             }
             tokio::time::sleep(limits::PUBLISH_PAUSE).await;
         }

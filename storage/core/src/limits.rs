@@ -37,6 +37,11 @@ pub const SETTLE_WAIT: Duration = Duration::from_millis(200);
 pub const QUERY_RETRY: Duration = Duration::from_millis(200);
 /// A successor that lives and has not answered an update for so long is spoken of.
 pub const SUCCESSOR_SILENT: Duration = Duration::from_secs(3);
+/// Between two probes of a node that is silent, or cut off.
+pub const PROBE_PAUSE: Duration = Duration::from_secs(1);
+/// Probes without an answer, in a row, after which it is cut off; and answered ones after which it is not.
+pub const PROBES_TO_CUT: u32 = 2;
+pub const PROBES_TO_HEAL: u32 = 5;
 /// Pause before a failed forward is sent again: the first, doubled up to the last.
 pub const FORWARD_RETRY_FIRST: Duration = Duration::from_millis(10);
 pub const FORWARD_RETRY_LAST: Duration = Duration::from_millis(500);

@@ -261,7 +261,6 @@ impl<P: Clone> Target<P> {
     /// Whether the target failed for a reason that passes, and its chain went on without it: once
     /// the reason is gone, a new machine from the same store may take its place.
     pub fn may_return(&self) -> bool {
-        let may_pass = |status: &Status| matches!(status.code, Code::NoSpace | Code::Corrupt);
         let passes = self.failed.as_ref().is_some_and(may_pass);
         let state = self.chain.member(self.id).map(pb::ChainMember::state);
         passes && !matches!(state, Some(pb::PublicState::Serving | pb::PublicState::Syncing))
@@ -305,7 +304,7 @@ impl<P: Clone> Target<P> {
     fn may_serve(&self, now: Now) -> Result<(), Status> {
         match &self.failed {
             // What ails this target is no word about the call: another member serves it.
-            Some(status) if matches!(status.code, Code::NoSpace | Code::Corrupt) => {
+            Some(status) if may_pass(status) => {
                 return Err(Status::new(Code::NotServing, format!("the target failed: {status}")));
             }
             Some(status) => return Err(status.clone()),
@@ -371,6 +370,11 @@ impl<P: Clone> Target<P> {
         }
         lines
     }
+}
+
+/// Whether a target that failed for this may come back without a restart of its server.
+fn may_pass(status: &Status) -> bool {
+    matches!(status.code, Code::NoSpace | Code::Corrupt)
 }
 
 /// Another member is asked at once.

@@ -34,6 +34,10 @@ pub(crate) enum Fault {
         place: Place,
         from_metads: bool,
     },
+    /// Between two storage nodes nothing passes, while all others reach both.
+    Cut {
+        between: (Place, Place),
+    },
     /// As SIGSTOP: the process does nothing, then goes on as if no time had passed.
     Pause {
         place: Place,
@@ -79,6 +83,8 @@ pub(crate) struct Faults {
     rng: Rng,
     weights: [u64; KINDS.len()],
     pause_ms: u64,
+    /// Single ways are cut rather than all of a place.
+    cuts_ways: bool,
 }
 
 impl Faults {
@@ -86,7 +92,7 @@ impl Faults {
         let mut rng = Rng::new(seed, "faults");
         let weights = KINDS.map(|(_, range)| rng.within(range));
         let pause_ms = rng.within(600..6_000);
-        Self { rng, weights, pause_ms }
+        Self { rng, weights, pause_ms, cuts_ways: seed % 5 == 2 }
     }
 
     pub(crate) fn next(&mut self) -> Fault {
@@ -108,6 +114,12 @@ impl Faults {
         let metad = *rng.pick(&METADS).expect("there are metads");
         let back_after = Duration::from_millis(rng.within(100..9_000));
         match kind {
+            Kind::Isolate if self.cuts_ways => {
+                let others: Vec<Place> =
+                    STORAGEDS.into_iter().filter(|other| *other != storaged).collect();
+                let other = *rng.pick(&others).expect("there are others");
+                Fault::Cut { between: (storaged, other) }
+            }
             Kind::Crash => Fault::Crash { places: vec![place], back_after },
             Kind::Isolate => Fault::Isolate { place, from_metads: rng.chance(40) },
             Kind::Pause => {

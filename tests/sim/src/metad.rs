@@ -694,7 +694,7 @@ fn millis(at: Duration) -> u64 {
 fn setup(routing: &ff2_proto::Routing) -> Option<Fact> {
     if routing.cluster_id.is_empty() {
         return Some(Fact::Bootstrap(pb::Bootstrap {
-            level: 0,
+            level: ff2_proto::LEVEL,
             cluster_id: "sim".into(),
             lease_ms: times().lease_ms,
             heartbeat_ms: times().heartbeat_ms,

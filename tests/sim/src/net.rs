@@ -63,6 +63,11 @@ impl Net {
         }
     }
 
+    /// Cuts the way between two places, in both directions.
+    pub(crate) fn cut(&mut self, one: Place, other: Place) {
+        self.cut.extend([(one, other), (other, one)]);
+    }
+
     /// Everything passes again, and the weather clears up.
     pub(crate) fn heal(&mut self) {
         self.cut.clear();

@@ -56,7 +56,8 @@ impl Snapshots {
             Some(Fact::PublishSnapshots(fact))
         };
         if volume.frozen {
-            if !book.is_known(routing, volume.changed_at) {
+            let version = volume.changed_at;
+            if !book.is_known(routing, version) || !book.are_held(routing, version) {
                 return None;
             }
             let id = *snapshots.last()?;

@@ -3,10 +3,12 @@
 
 mod perform;
 mod report;
+mod ways;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use ff2_proto::{ChainId, ChainVersion, ChunkId, Code, Routing, Status, TargetId, pb};
+use ff2_proto::{ChainId, ChainVersion, ChunkId, Code, NodeId, Routing, Status, TargetId, pb};
+use ff2_storage_core::cuts::Cuts;
 use ff2_storage_core::target::{Attempt, CallId, Input, Now, Reply, Target};
 
 use crate::{
@@ -62,6 +64,7 @@ struct Running {
     heartbeat_at: Duration,
     /// A join or heartbeat is on its way.
     reporting: bool,
+    cuts: Cuts,
 }
 
 /// What an outgoing call was for.
@@ -73,12 +76,13 @@ enum Asked {
     Query { target: TargetId, chunk: ChunkId, attempt: Attempt },
     Page { target: TargetId, attempt: Attempt },
     Done { target: TargetId, attempt: Attempt },
+    Probe { node: NodeId },
 }
 
 impl Asked {
     fn target(&self) -> Option<TargetId> {
         match self {
-            Self::Join { .. } | Self::Heartbeat { .. } => None,
+            Self::Join { .. } | Self::Heartbeat { .. } | Self::Probe { .. } => None,
             Self::Forward { target, .. }
             | Self::Query { target, .. }
             | Self::Page { target, .. }
@@ -146,6 +150,7 @@ impl Storaged {
             metad: cx.rng.within(0..cx.metads.len() as u64) as usize,
             heartbeat_at: cx.now,
             reporting: false,
+            cuts: Cuts::default(),
         });
         cx.after(Duration::from_millis(1), Later::Storaged(Timer::Tick));
     }
@@ -244,6 +249,7 @@ impl Storaged {
 
     fn tick(&mut self, cx: &mut Context<'_>) {
         self.report(cx);
+        self.probe(cx);
         let targets: Vec<TargetId> = self.running().targets.keys().copied().collect();
         let mut is_idle = true;
         for id in targets {

@@ -7,12 +7,12 @@ const FOUND_BY: [(Mutation, u64); 9] = [
     (Mutation::Fence, 14),
     (Mutation::VersionCheck, 0),
     (Mutation::Sync, 0),
-    (Mutation::OnceChunks, 9),
+    (Mutation::OnceChunks, 3),
     (Mutation::OnceNames, 0),
-    (Mutation::Checksum, 4),
-    (Mutation::Retire, 1908),
+    (Mutation::Checksum, 0),
+    (Mutation::Retire, 1992),
     (Mutation::Keep, 3),
-    (Mutation::Unheard, 456),
+    (Mutation::Unheard, 624),
 ];
 
 #[test]

@@ -8,7 +8,7 @@ use ff2_sim::{
 };
 
 /// Seed, path, and what was found on it.
-const FOUND: [(u64, Mark, &str); 5] = [
+const FOUND: [(u64, Mark, &str); 7] = [
     (
         13,
         Mark::LearnerPromoted,
@@ -16,7 +16,7 @@ const FOUND: [(u64, Mark, &str); 5] = [
     ),
     (1180, Mark::KnownByDisk, "a server that crashed before it knew its id was another one after"),
     (
-        202,
+        696,
         Mark::CopyLeftBehind,
         "a server that crashed after a damaged chunk's repair panicked, and another dropped the repair",
     ),
@@ -25,6 +25,16 @@ const FOUND: [(u64, Mark, &str); 5] = [
         447,
         Mark::DoubleAnswered,
         "a cut to nothing whose answer was lost was carried out again, on what was written since",
+    ),
+    (
+        367,
+        Mark::UpdatesThawed,
+        "a write that had begun before a snapshot came into it when reads had been without it since",
+    ),
+    (
+        692,
+        Mark::CutGivesWay,
+        "a member left its chain to another that did not reach it, and that had just lost its disk",
     ),
 ];
 

@@ -8,6 +8,7 @@ mod snapshots;
 mod tables;
 mod targets;
 mod users;
+mod ways;
 
 use ff2_proto::{Status, pb, status::Code};
 use pb::cluster_command::Fact;
@@ -46,6 +47,7 @@ pub(super) fn apply(fact: Fact, edit: &mut Edit<'_>, kv: &mut dyn Kv) -> Answer 
         Fact::SetRebalancing(fact) => moves::set_rebalancing(&fact, edit),
         Fact::SetExports(fact) => exports::set(fact, edit),
         Fact::RaiseLevel(fact) => raise_level(fact, edit),
+        Fact::WaysChanged(fact) => ways::changed(&fact, edit),
         Fact::PublishSnapshots(fact) => snapshots::publish(fact, edit),
         Fact::CreateVolume(fact) => tables::create_volume(fact, edit),
         Fact::PutUser(fact) => users::put(fact, edit, kv),

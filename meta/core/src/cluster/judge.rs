@@ -29,7 +29,14 @@ pub(super) fn observe_report(routing: &Routing, report: &pb::TargetReport) -> Op
         // Complete as of another version proves nothing about this one.
         LocalState::UpToDate | LocalState::Online => Observation::Online,
     };
-    Some(if can_work(routing, target) { seen } else { Observation::Gone })
+    Some(if can_work(routing, target) && !is_kept_out(target) { seen } else { Observation::Gone })
+}
+
+/// Whether a member is out of its chain because others do not reach it. One that serves, or did last, is not: see
+/// [`leave`].
+fn is_kept_out(target: &pb::Target) -> bool {
+    let is_needed = matches!(target.public_state(), PublicState::Serving | PublicState::Lastsrv);
+    target.gives_way && !is_needed
 }
 
 /// The local state that the record takes from a report; what it says of completeness holds for one
@@ -46,7 +53,7 @@ pub(super) fn local_state(seen: Observation) -> LocalState {
 
 /// What the record says of a target.
 pub(super) fn observe_record(routing: &Routing, target: &pb::Target) -> Observation {
-    if !can_work(routing, target) {
+    if !can_work(routing, target) || is_kept_out(target) {
         return Observation::Gone;
     }
     match target.local_state() {
@@ -70,7 +77,7 @@ pub(super) fn judge(
 ) {
     for &id in chains {
         decide(edit, id, |routing, target| match fresh.get(&TargetId(target.id)) {
-            Some(&(seen, _)) if can_work(routing, target) => seen,
+            Some(&(seen, _)) if can_work(routing, target) && !is_kept_out(target) => seen,
             _ => observe_record(routing, target),
         });
     }
@@ -184,7 +191,7 @@ pub(super) fn check(routing: &Routing) {
             assert!(target.replaces != target.id);
             let retires = target.retiring != 0;
             assert!(!retires || member.state() == PublicState::Serving, "target {}", target.id);
-            assert!(!retires || leave::is_to_leave(routing, chain, target));
+            assert!(!retires || target.gives_way || leave::is_to_leave(routing, chain, target));
             assert!(retires || !target.retired);
         }
     }

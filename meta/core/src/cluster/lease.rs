@@ -14,6 +14,7 @@
 //! older than half a lease have fenced themselves and serve nobody. If they turn out to be dead too,
 //! nobody served without the first, and all of them hold every acknowledged write.
 
+mod cuts;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,6 +67,8 @@ pub struct NodeVitals {
     pub load: pb::NodeLoad,
     pub disks: Vec<pb::Disk>,
     pub reports: BTreeMap<TargetId, pb::TargetReport>,
+    /// Nodes that it does not reach.
+    pub unreachable: BTreeSet<NodeId>,
 }
 
 #[derive(Debug)]
@@ -90,6 +93,8 @@ struct Entry {
     disks: Vec<pb::Disk>,
     /// The newest routing that it knew when it sent its last heartbeat.
     routing_version: u64,
+    /// Nodes that it does not reach.
+    unreachable: BTreeSet<NodeId>,
     counters: Option<Counters>,
     load: pb::NodeLoad,
 }
@@ -165,6 +170,7 @@ impl LeaseBook {
         entry.measure(now, &request);
         entry.disks = request.disks;
         entry.routing_version = request.routing_version;
+        entry.unreachable = request.unreachable.into_iter().map(NodeId).collect();
         entry.reports = request.targets.into_iter().map(|r| (TargetId(r.target), r)).collect();
         Heard::Renewed
     }
@@ -182,6 +188,7 @@ impl LeaseBook {
             let dead = dead.into_iter().map(|id| id.0).collect();
             out.push(Fact::NodesChanged(pb::NodesChanged { dead, alive }));
         }
+        out.extend(self.ways_changed(routing).map(Fact::WaysChanged));
         for (id, entry) in &self.nodes {
             let Some(node) = routing.nodes.get(id) else { continue };
             if node.alive && node.incarnation == entry.incarnation && entry.is_staying() {
@@ -209,6 +216,7 @@ impl LeaseBook {
             load,
             disks: entry.disks.clone(),
             reports: entry.reports.clone(),
+            unreachable: entry.unreachable.clone(),
         }
     }
 
@@ -227,6 +235,20 @@ impl LeaseBook {
                 entry.incarnation == node.incarnation && entry.routing_version >= version
             })
         })
+    }
+
+    /// Whether each chain that serves has been heard to hold updates, by the routing of this version or a later one,
+    /// with none left that had begun. One that does not serve answers no reads before it has ended them.
+    pub fn are_held(&self, routing: &Routing, version: u64) -> bool {
+        routing.chains.values().filter_map(|chain| Some((chain, chain.head()?))).all(
+            |(chain, head)| {
+                let entry = self.nodes.get(&NodeId(head.node));
+                let report = entry.and_then(|entry| entry.reports.get(&TargetId(head.target)));
+                report.is_some_and(|report| {
+                    report.chain_version == chain.version && report.held_at >= version
+                })
+            },
+        )
     }
 
     /// Whether every other member of the chain that serves has been heard to do so under the chain's present

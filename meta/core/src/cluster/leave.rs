@@ -9,6 +9,9 @@
 //!    serves has outlived the last read of the one that leaves.
 //! 3. It is taken out, and its store goes.
 //!
+//! One that others do not reach (docs/design/0012) takes the same steps, but its chain need only be served by
+//! another; after the last one it is still a member, and offline.
+//!
 //! If somebody else is gone meanwhile, its chain still has it with all that was acknowledged: the
 //! retirement ends, and it answers again. One that does not serve takes the last step alone.
 
@@ -16,6 +19,7 @@ use ff2_proto::{
     ChainId, Routing, TargetId,
     marks::{Mark, reached},
     pb,
+    routing::ChainExt,
 };
 use pb::PublicState;
 
@@ -59,6 +63,15 @@ pub(super) fn may_be_taken_out(routing: &Routing, chain: &pb::Chain, target: &pb
     }
 }
 
+/// Whether a member that serves is to do so no more because others, of whom one serves and stays, do not reach it.
+pub(super) fn gives_way(routing: &Routing, chain: &pb::Chain, target: &pb::Target) -> bool {
+    let stays = |member: &pb::ChainMember| {
+        let other = routing.targets.get(&TargetId(member.target));
+        member.target != target.id && other.is_some_and(|other| !other.gives_way)
+    };
+    target.gives_way && chain.serving().any(stays)
+}
+
 fn others_serve(chain: &pb::Chain, target: u64) -> bool {
     let mut others = chain.members.iter().filter(|member| member.target != target).peekable();
     others.peek().is_some() && others.all(|member| member.state() == PublicState::Serving)
@@ -72,8 +85,8 @@ pub(super) fn settle(edit: &mut Edit<'_>, id: ChainId) {
     for member in &chain.members {
         let Some(target) = routing.targets.get(&TargetId(member.target)) else { continue };
         let retires = member.state() == PublicState::Serving
-            && is_to_leave(routing, chain, target)
-            && others_serve(chain, target.id);
+            && (gives_way(routing, chain, target)
+                || is_to_leave(routing, chain, target) && others_serve(chain, target.id));
         if retires != (target.retiring != 0) {
             changed.push((target.clone(), retires));
         }

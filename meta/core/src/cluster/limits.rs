@@ -33,3 +33,5 @@ pub const NEWCOMER_PATIENCE_MS: u64 = 60_000;
 pub const STUCK_LOOKED_AT: usize = 1_024;
 /// A chain settles within a few decisions; more would be an oscillation, which is a bug.
 pub(super) const DECISIONS_MAX: u32 = 8;
+/// The level of a cluster whose metads all know of members that give way.
+pub const WAYS_LEVEL: u32 = 3;

@@ -21,7 +21,7 @@ use super::{
     LeaseBook,
     destination::{NoPlace, Places, Wanted},
     judge::can_work,
-    leave::may_be_taken_out,
+    leave::{gives_way, may_be_taken_out},
     limits, rebalance,
     space::Space,
     spares::is_outage,
@@ -160,15 +160,18 @@ fn is_wanted(routing: &Routing) -> bool {
 
 /// A member that may go now.
 fn end(routing: &Routing, book: &LeaseBook, under_way: &UnderWay) -> Option<pb::TakeOutTarget> {
-    let is_leaving =
-        |target: &&pb::Target| target.leaving || under_way.replaced.contains(&target.id);
+    let is_leaving = |target: &&pb::Target| {
+        target.leaving || target.gives_way || under_way.replaced.contains(&target.id)
+    };
     let leaving = routing.targets.values().filter(|target| target.chain != 0).filter(is_leaving);
     let mut leaving = leaving.filter_map(|target| {
         let chain = routing.chains.get(&ChainId(target.chain))?;
         Some((target, chain))
     });
     let (target, chain) = leaving.find(|(target, chain)| {
-        may_be_taken_out(routing, chain, target) && book.hears_without(routing, chain, target)
+        let retires = target.retired && gives_way(routing, chain, target);
+        (retires || may_be_taken_out(routing, chain, target))
+            && book.hears_without(routing, chain, target)
     })?;
     Some(pb::TakeOutTarget { target: target.id, chain_version: chain.version })
 }

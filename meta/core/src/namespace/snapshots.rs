@@ -34,15 +34,17 @@ pub(super) fn step(tx: &mut Tx<'_>, op: &pb::StepSnapshotOp) -> Result<pb::NsRep
     let record = match op.step() {
         Step::Begin => begin(tx, &snapshots, &op.name)?,
         Step::Remove => remove(tx, &snapshots, &op.name)?,
-        Step::Cut | Step::PassOn | Step::Forget => {
+        Step::Cut | Step::PassOn | Step::Forget | Step::GiveUp => {
             let Some(record) = snapshots.iter().find(|record| record.id == op.id) else {
                 return Ok(pb::NsReply::default());
             };
             match op.step() {
                 Step::Cut => cut(tx, record),
                 Step::PassOn => pass_on(tx, &snapshots, record),
-                _ => {
-                    forget(tx, record);
+                step => {
+                    // One that was given up was seen by nobody, and nothing was kept for it.
+                    let ends = if step == Step::GiveUp { State::Making } else { State::Trimming };
+                    forget(tx, record, ends);
                     return Ok(pb::NsReply::default());
                 }
             }
@@ -153,8 +155,8 @@ fn pass_on(
     record
 }
 
-fn forget(tx: &mut Tx<'_>, record: &pb::SnapshotRecord) {
-    if record.state() == State::Trimming {
+fn forget(tx: &mut Tx<'_>, record: &pb::SnapshotRecord, ends: State) {
+    if record.state() == ends {
         tx.kv.delete(&key(record.id));
     }
 }

@@ -235,6 +235,12 @@ fn the_folder_is_in_no_listing_and_shows_who_is_ready() {
     assert_eq!(step(&mut volume, SnapshotStep::Remove, "one", 0), Err(Code::InvalidArgument));
     step(&mut volume, SnapshotStep::Cut, "", begun).unwrap();
     assert_eq!(step(&mut volume, SnapshotStep::Begin, "one", 0), Err(Code::Exists));
+    let other = step(&mut volume, SnapshotStep::Begin, "two", 0).unwrap();
+    for id in [begun, other] {
+        step(&mut volume, SnapshotStep::GiveUp, "", id).unwrap();
+    }
+    let left: Vec<u32> = list(&volume).iter().map(|record| record.id).collect();
+    assert_eq!(left, [begun], "only one that was not cut is given up");
     assert_eq!(step(&mut volume, SnapshotStep::Begin, "a/b", 0), Err(Code::InvalidArgument));
     assert_eq!(step(&mut volume, SnapshotStep::Remove, "two", 0), Err(Code::NotFound));
     volume.ask(&who, touch(ROOT, "later", 0o600)).unwrap();

@@ -10,8 +10,8 @@
 //! was so at its time; if not, there was none.
 //!
 //! The head alone looks at the snapshots, and its lease says that it knows of all that were published: so no
-//! update that begins later goes without its clone. While a snapshot is being made none begins at all, which
-//! is what makes one moment of all chains.
+//! update that begins later goes without its clone. While a snapshot is being made none begins at all, and it is
+//! made once those that had begun are over, which is what makes one moment of all chains.
 
 use ff2_proto::{
     ChainVersion, ChunkId,
@@ -20,7 +20,7 @@ use ff2_proto::{
 
 use super::{
     Now, Outputs, Target,
-    live::Pending,
+    live::{Live, Pending},
     types::{Keeping, Record, Snapshots},
 };
 use crate::tags::Tags;
@@ -43,6 +43,13 @@ impl<P: Clone> Target<P> {
         &self.snapshots
     }
 
+    /// It is a head that begins no updates, and none that had begun is left: what a snapshot shows of this
+    /// chain does not change any more, and later reads see no less.
+    pub fn holds(&self) -> bool {
+        let is_pending = |live: &Live<P>| live.pending.is_some();
+        self.snapshots.frozen && self.role.is_head() && !self.live.values().any(is_pending)
+    }
+
     /// Of an update that the head makes now.
     pub(super) fn keeping_now(&self, chunk: ChunkId) -> Keeping {
         let newest = self.snapshots.ids.last().copied().unwrap_or(0);
@@ -58,10 +65,7 @@ impl<P: Clone> Target<P> {
     pub(super) fn keep_by(&self, chunk: ChunkId, keeping: Keeping, pending: &mut Pending<P>) {
         let has_base = self.records.get(&chunk).is_some_and(|r| Some(r.id) == pending.base);
         pending.keeping = keeping;
-        pending.keeps = keeping.keep != 0
-            && has_base
-            && !pending.resync
-            && !self.is_known(chunk.at(keeping.keep));
+        pending.keeps = keeping.keep != 0 && has_base && !self.is_known(chunk.at(keeping.keep));
     }
 
     fn is_known(&self, clone: ChunkId) -> bool {

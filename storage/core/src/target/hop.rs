@@ -1,5 +1,7 @@
 //! The way of a pending update to the successor, until it is answered or the chain changes.
 
+use std::time::Duration;
+
 use ff2_proto::{
     ChunkId, Code, Status,
     marks::{Mark, reached},
@@ -119,6 +121,13 @@ impl<P: Clone> Target<P> {
     }
 
     fn note_silence(&mut self, now: Now, chunk: ChunkId, result: &Result<(), Status>) {
+        let pending = self.live.get(&chunk).and_then(|live| live.pending.as_ref());
+        let sent = pending.map_or(now.at, |pending| pending.since);
+        self.note_answer(now, sent, result);
+    }
+
+    /// What the successor answered to something that was `sent` then, or that it did not.
+    pub(super) fn note_answer<T>(&mut self, now: Now, sent: Duration, result: &Result<T, Status>) {
         let is_silence = |status: &Status| {
             matches!(status.code, Code::Unreachable | Code::Timeout | Code::UnknownOutcome)
         };
@@ -126,8 +135,6 @@ impl<P: Clone> Target<P> {
             self.successor_silent = None;
             return;
         }
-        let pending = self.live.get(&chunk).and_then(|live| live.pending.as_ref());
-        let sent = pending.map_or(now.at, |pending| pending.since);
         let since = self.successor_silent.map_or(sent, |silence| silence.since);
         self.successor_silent = Some(Silence { since, lasted: now.at.saturating_sub(since) });
     }

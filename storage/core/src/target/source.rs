@@ -10,7 +10,7 @@ use super::{
     Now, Outputs, Target,
     event::{Output, PageRequest},
     hop::with_change,
-    live::Hop,
+    live::{Hop, Pending},
     types::{Attempt, Change, FullCopy, Keeping, Page, UpdateId},
 };
 use crate::{
@@ -33,7 +33,13 @@ impl<P: Clone> Target<P> {
         let Some(mut source) = self.source.take() else { return };
         let mut steps = Vec::new();
         let live = &self.live;
-        let is_pending = |chunk: ChunkId| live.get(&chunk).is_some_and(|l| l.pending.is_some());
+        let pending = |chunk: ChunkId| live.get(&chunk).and_then(|live| live.pending.as_ref());
+        // A clone that a pending update will make is as good as on its way: the successor's may be the one
+        // intact copy of it.
+        let is_pending = |chunk: ChunkId| {
+            let keeps = |p: &Pending<P>| p.keeps && chunk == chunk.now().at(p.keeping.keep);
+            pending(chunk).is_some() || pending(chunk.now()).is_some_and(keeps)
+        };
         // An earlier head may have committed an update that is still on its way to the successor.
         let is_settled = live
             .values()
@@ -75,7 +81,7 @@ impl<P: Clone> Target<P> {
                     length: record.length,
                     chunk_size: record.chunk_size,
                     tags: record.tags.clone(),
-                    keeping: Keeping { since: record.since, keep: 0 },
+                    keeping: Keeping { since: record.since, keep: self.kept_as(chunk, observed) },
                     ..self.copy_head(to, chunk, record.id, observed)
                 };
                 reached(Mark::CopySent);
@@ -87,7 +93,9 @@ impl<P: Clone> Target<P> {
                 // the same chain version. It leaves no tombstone.
                 let version = (observed.version.0 + 1).into();
                 let id = UpdateId { made_under: observed.made_under, version };
-                let head = self.copy_head(to, chunk, id, Some(observed));
+                let keep = self.kept_as(chunk, Some(observed));
+                let keeping = Keeping { since: 0, keep };
+                let head = FullCopy { keeping, ..self.copy_head(to, chunk, id, Some(observed)) };
                 let forward = with_change(head, Change::Remove);
                 reached(Mark::CopyRemoves);
                 out.push(Output::CopyRemoval { to, attempt, forward });
@@ -97,6 +105,14 @@ impl<P: Clone> Target<P> {
                 out.push(Output::SyncDone { to, attempt });
             }
         }
+    }
+
+    /// The clone that the successor's version is, so that it keeps what it has: nothing need be sent for it, and it
+    /// may be the one intact copy. 0: none.
+    fn kept_as(&self, chunk: ChunkId, observed: Option<UpdateId>) -> u32 {
+        let mut clones = self.records.range(chunk.now().at(1)..=chunk.at(u32::MAX));
+        let same = clones.find(|(_, record)| chunk.snapshot == 0 && Some(record.id) == observed);
+        same.map_or(0, |(clone, _)| clone.snapshot)
     }
 
     fn copy_head(
@@ -129,6 +145,10 @@ impl<P: Clone> Target<P> {
         result: Result<Page<pb::SyncChunk>, Status>,
         out: &mut Outputs<P>,
     ) {
+        if self.source.is_some() {
+            // When it was asked is not kept: silence counts from the first page that was not answered.
+            self.note_answer(now, now.at, &result);
+        }
         self.with_source(out, |source, own, steps| {
             source.paged(now.at, attempt, result, own, steps);
         });

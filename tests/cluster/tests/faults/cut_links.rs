@@ -5,6 +5,7 @@ use std::{thread, time::Duration};
 use ff2_cluster_tests::{Cluster, SMALLEST, Site, is_root, load::Load, network::Network};
 
 const CUT: Duration = Duration::from_secs(8);
+const APART: Duration = Duration::from_secs(40);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Half-open: what the victim sends arrives, so it counts as alive; nothing reaches it.
@@ -34,10 +35,10 @@ fn servers_that_nobody_reaches_are_waited_for_or_replaced() {
     cluster.ensure_kept(load, PAUSE_MAX).unwrap();
 }
 
-/// Two storage servers that do not reach each other, and are reached by all others: neither is dead, and the
-/// chains on which one stands behind the other cannot go on.
+/// Two storage servers that do not reach each other, and are reached by all others: neither is dead, so of each
+/// chain of both one gives way, until they do.
 #[test]
-fn servers_that_do_not_reach_each_other_lose_nothing() {
+fn of_servers_that_do_not_reach_each_other_one_gives_way() {
     if !is_root() {
         return;
     }
@@ -56,11 +57,12 @@ fn servers_that_do_not_reach_each_other_lose_nothing() {
     let links =
         [(one_user, cluster.ports(other).unwrap()), (other_user, cluster.ports(one).unwrap())];
     network.cut_from(&links).unwrap();
-    thread::sleep(CUT);
+    thread::sleep(APART);
     let status = cluster.json(&["status"]).unwrap();
     let told = status["problems"].to_string();
-    assert!(told.contains("gets no answer from node"), "nobody says what is wrong: {told}");
+    assert!(told.contains("does not reach node"), "nobody says what is wrong: {told}");
     network.heal().unwrap();
     cluster.wait_healthy(Duration::from_secs(90)).unwrap();
-    cluster.ensure_kept(load, PAUSE_MAX).unwrap();
+    // Writes went on long before the servers reached each other.
+    cluster.ensure_kept(load, APART / 2).unwrap();
 }

@@ -210,6 +210,7 @@ impl Storaged {
                 };
                 self.step(cx, target, Input::Paged { attempt, result });
             }
+            Asked::Probe { node } => self.on_probed(cx, node, &answer),
             Asked::Done { target, attempt } => {
                 let result = match answer {
                     Answer::Chunk(Reply::SyncDone(result), _) => result,

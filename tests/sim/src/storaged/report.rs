@@ -41,6 +41,7 @@ impl Storaged {
                         generation: generations[&target.id()],
                         chain_version: report.chain_version,
                         retired: if lies { retiring(target.id()) } else { report.retired },
+                        held_at: if target.holds() { running.routing.version.0 } else { 0 },
                         ..Default::default()
                     }
                 })
@@ -51,6 +52,7 @@ impl Storaged {
                 targets,
                 disks: vec![disk],
                 routing_version: running.routing.version.0,
+                unreachable: running.cuts.cut().map(|node| node.0).collect(),
                 ..Default::default()
             };
             (Asked::Heartbeat { sent }, Call::Heartbeat(request))

@@ -56,6 +56,7 @@ impl World {
                 let all: Vec<Place> = servers.chain(clients).collect();
                 self.net.isolate(place, &all);
             }
+            Fault::Cut { between: (one, other) } => self.net.cut(one, other),
             Fault::Pause { place, until_after } => {
                 self.paused[place as usize] = self.now + until_after;
             }

@@ -13,9 +13,10 @@ use pb::{LocalState, NodeRole, PublicState};
 
 use super::{Answer, invalid, not_found, targets::give_up};
 use crate::cluster::{
+    chain::Observation,
     edit::Edit,
     judge::judge,
-    leave::{may_be_taken_out, newcomer_for},
+    leave::{gives_way, may_be_taken_out, newcomer_for},
     limits,
 };
 
@@ -160,7 +161,14 @@ pub(super) fn take_out_heard(fact: &pb::TakeOutTarget, edit: &mut Edit<'_>) -> A
     let target = member(fact.target, edit)?;
     let id = ChainId(target.chain);
     let chain = &edit.routing().chains[&id];
-    if chain.version != fact.chain_version || !may_be_taken_out(edit.routing(), chain, &target) {
+    let is_present = chain.version == fact.chain_version;
+    if is_present && target.retired && gives_way(edit.routing(), chain, &target) {
+        reached(Mark::CutGivesWay);
+        let gone = BTreeMap::from([(TargetId(target.id), (Observation::Gone, target.generation))]);
+        judge(edit, &BTreeSet::from([id]), &gone);
+        return Ok(pb::ClusterReply::default());
+    }
+    if !is_present || !may_be_taken_out(edit.routing(), chain, &target) {
         return Err(invalid(format!("chain {id} cannot do without target {} now", target.id)));
     }
     let newcomer = newcomer_for(edit.routing(), chain, target.id).is_some();

@@ -1,5 +1,5 @@
 use super::*;
-use crate::cluster::tests::Cluster;
+use crate::cluster::{limits, tests::Cluster};
 use pb::{LocalState, PublicState};
 
 const TIMES: LeaseTimes = LeaseTimes { lease_ms: 3_000, heartbeat_ms: 500 };
@@ -299,4 +299,102 @@ fn a_second_machine_with_a_living_metads_id_waits() {
     assert_eq!(turn(&mut leader, &request("a:1", 8)), JoinTurn::Now, "the same place: a restart");
     leader.pass(4_000, &[101, 102, 103]);
     assert_eq!(turn(&mut leader, &request("b:1", 8)), JoinTurn::Now, "it moved");
+}
+
+/// A leader of a cluster whose metads all know of members that give way.
+fn leader_of_ways() -> Leader {
+    let mut leader = Leader::new();
+    leader.cluster.ok(Fact::RaiseLevel(pb::RaiseLevel { level: limits::WAYS_LEVEL }));
+    leader
+}
+
+fn chain_of(leader: &Leader) -> pb::Chain {
+    leader.cluster.routing().chains.values().next().unwrap().clone()
+}
+
+/// Who gives way if each of these says that it does not reach the others; by the place in the chain.
+fn giving_way(said: &[(usize, &[usize])]) -> Vec<usize> {
+    let mut leader = leader_of_ways();
+    let members = chain_of(&leader).members;
+    for (at, member) in members.iter().enumerate() {
+        let said = said.iter().find(|(who, _)| *who == at).map_or(&[][..], |(_, others)| *others);
+        let unreachable: Vec<u32> = said.iter().map(|other| members[*other].node).collect();
+        leader.beat_with(member.node, |request| request.unreachable.clone_from(&unreachable));
+    }
+    leader.tick();
+    let routing = leader.cluster.routing();
+    let gives = |at: &usize| routing.targets[&TargetId(members[*at].target)].gives_way;
+    (0..members.len()).filter(gives).collect()
+}
+
+#[test]
+fn one_of_two_members_without_a_way_gives_way() {
+    assert_eq!(giving_way(&[]), []);
+    assert_eq!(giving_way(&[(0, &[1])]), [1]);
+    assert_eq!(giving_way(&[(1, &[0])]), [1], "whoever says it: the one behind");
+    assert_eq!(giving_way(&[(0, &[2])]), [2], "also if another is between");
+    assert_eq!(giving_way(&[(0, &[1, 2])]), [0], "who reaches nobody rather than they");
+    assert_eq!(giving_way(&[(1, &[0]), (2, &[0])]), [0]);
+    assert_eq!(giving_way(&[(0, &[1]), (1, &[2]), (2, &[0])]), [1, 2], "one always stays");
+}
+
+#[test]
+fn who_gives_way_leaves_when_the_others_were_heard_and_stays_out_until_it_is_reached() {
+    let mut leader = leader_of_ways();
+    let members = chain_of(&leader).members;
+    let (speaker, other, third) = (members[0].node, members[1].node, members[2].node);
+    let is_out = |leader: &Leader| chain_of(leader).serving().all(|member| member.node != other);
+    let word = |leader: &mut Leader, node: u32, unreachable: &[u32], retired: u64| {
+        let (version, chain) = (leader.cluster.routing().version.0, chain_of(leader));
+        let serves = chain.serving().any(|member| member.node == node);
+        leader.beat_with(node, |request| {
+            request.unreachable = unreachable.to_vec();
+            request.routing_version = version;
+            let report = &mut request.targets[0];
+            let state = if serves { LocalState::UpToDate } else { LocalState::Online };
+            report.set_local_state(state);
+            (report.chain_version, report.retired) = (chain.version, retired);
+        });
+    };
+    let say = |leader: &mut Leader, unreachable: &[u32]| word(leader, speaker, unreachable, 0);
+    let beat = |leader: &mut Leader, node: u32, retired: u64| word(leader, node, &[], retired);
+    let mut moves = crate::cluster::moves::Moves::default();
+    let mut step = |leader: &mut Leader| {
+        leader.tick();
+        if let Some(fact) = moves.tick(leader.now, &leader.cluster.routing(), &leader.book) {
+            leader.cluster.ok(fact);
+        }
+    };
+    say(&mut leader, &[other]);
+    beat(&mut leader, third, 0);
+    step(&mut leader);
+    let retiring = leader.cluster.routing().targets[&TargetId(members[1].target)].retiring;
+    assert!(retiring > 0 && !is_out(&leader), "it is to answer no reads first");
+    beat(&mut leader, other, retiring);
+    step(&mut leader);
+    step(&mut leader);
+    assert!(!is_out(&leader), "one of the others may be dead by now");
+    say(&mut leader, &[other]);
+    beat(&mut leader, third, 0);
+    step(&mut leader);
+    assert!(is_out(&leader));
+    beat(&mut leader, other, 0);
+    step(&mut leader);
+    let state = |leader: &Leader| {
+        let chain = chain_of(leader);
+        let member = chain.members.iter().find(|member| member.node == other).unwrap();
+        member.state()
+    };
+    assert_eq!(state(&leader), PublicState::Offline, "though it is there");
+    // A new leader that has not heard who does not reach it leaves it out.
+    leader.book = LeaseBook::new(TIMES, leader.now);
+    beat(&mut leader, other, 0);
+    beat(&mut leader, third, 0);
+    step(&mut leader);
+    assert_eq!(state(&leader), PublicState::Offline);
+    say(&mut leader, &[]);
+    step(&mut leader);
+    beat(&mut leader, other, 0);
+    step(&mut leader);
+    assert_eq!(state(&leader), PublicState::Syncing);
 }

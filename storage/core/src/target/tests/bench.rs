@@ -213,3 +213,11 @@ pub(super) fn settled(out: &[Output<Bytes>]) -> Option<bool> {
         _ => None,
     })
 }
+
+/// A look at what the successor has.
+pub(super) fn page_asked(out: &[Output<Bytes>]) -> Option<Attempt> {
+    out.iter().find_map(|output| match output {
+        Output::SyncPage { attempt, .. } => Some(*attempt),
+        _ => None,
+    })
+}

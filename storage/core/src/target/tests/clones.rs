@@ -6,12 +6,17 @@ use pb::PublicState::{Serving, Syncing};
 
 use super::{
     bench::{
-        Bench, SIZE, alone, head_of_two, id, place, reads_disk, refusals, sent, stores,
+        Bench, SIZE, alone, head_of_two, id, page_asked, place, reads_disk, refusals, sent, stores,
         tail_of_two, versions_done, write,
     },
     chain,
 };
-use crate::target::{Change, Input, Keeping, Output, ReadAnswer, Reply, Snapshots, StoreOp};
+use crate::{
+    limits,
+    target::{
+        Change, Input, Keeping, Loaded, Output, Page, ReadAnswer, Record, Reply, Snapshots, StoreOp,
+    },
+};
 
 fn snapshots(ids: &[u32]) -> Input<Bytes> {
     Input::Snapshots(Snapshots { ids: ids.to_vec(), frozen: false })
@@ -110,13 +115,16 @@ fn while_a_snapshot_is_made_no_update_begins_and_those_that_began_end() {
     let attempt = sent(&head.write(1)).unwrap();
     head.step(frozen(&[3]));
     head.stored();
+    assert!(!head.target.holds(), "what had begun is not over");
     assert_eq!(versions_done(&head.forwarded(attempt, Ok(()))), [1], "it began before");
+    assert!(head.target.holds());
     head.stored();
     let out = head.write(2);
     assert!(stores(&out).is_empty() && refusals(&out).is_empty(), "it waits");
     assert!(reads_disk(&head.read()), "reads do not");
     let out = head.step(snapshots(&[3]));
     assert_eq!(keeping(&out), Some(Keeping { since: 3, keep: 3 }), "and begins under the new one");
+    assert!(!head.target.holds());
 }
 
 #[test]
@@ -160,6 +168,84 @@ fn who_syncs_and_lacks_what_is_to_be_kept_is_sent_the_clone() {
     source.forwarded(attempt, Ok(()));
     assert_eq!(source.target.records()[&place().at(3)].synced_under, 0.into());
     assert_eq!(source.target.records()[&place()].synced_under, 3.into());
+}
+
+#[test]
+fn a_copy_has_the_successor_keep_what_it_has_of_a_snapshot() {
+    for last in [write(2), Change::Remove] {
+        let mut source = alone();
+        done(&mut source, 1, write(1));
+        source.step(snapshots(&[3]));
+        done(&mut source, 2, last);
+        let out = source.step(Input::Chain(chain(3, &[(1, Serving), (2, Syncing)])));
+        // The successor was away since before the snapshot.
+        let chunks = vec![pb::SyncChunk {
+            chunk: Some(place().into()),
+            committed_version: 1,
+            pending_version: 0,
+            length: 1,
+            chain_version: 2,
+        }];
+        let attempt = page_asked(&out).expect("it looks at what the successor has");
+        let out = source.step(Input::Paged { attempt, result: Ok(Page { chunks, end: true }) });
+        let keeps = |output: &Output<Bytes>| match output {
+            Output::Copy { copy, .. } if copy.chunk == place() => Some(copy.keeping.keep),
+            Output::CopyRemoval { forward, .. } => Some(forward.keeping.keep),
+            _ => None,
+        };
+        assert_eq!(out.iter().find_map(keeps), Some(3));
+    }
+    let record = Record {
+        id: id(2, 1),
+        length: 1,
+        chunk_size: SIZE,
+        tags: Default::default(),
+        since: 0,
+        synced_under: 0.into(),
+    };
+    let loaded = Loaded { chunk: place(), committed: Some(record), pending: None };
+    let members = chain(6, &[(1, Serving), (2, Syncing)]);
+    let mut syncing = Bench::with(2, members, 5, [loaded]);
+    let whole = Change::Replace { length: 2, payload: Bytes::from_static(b"ab") };
+    let mut copy = syncing.forward_of(1, id(2, 2), Some(id(2, 1)), whole);
+    copy.keeping = Keeping { since: 3, keep: 3 };
+    copy.resync = true;
+    let call = syncing.call();
+    syncing.step(Input::Forward { call, forward: copy });
+    syncing.stored();
+    let records = syncing.target.records();
+    assert_eq!((records[&place()].id, records[&place().at(3)].id), (id(2, 2), id(2, 1)));
+}
+
+#[test]
+fn a_successors_clone_stays_while_the_update_that_makes_it_here_is_pending() {
+    let mut source = alone();
+    done(&mut source, 1, write(1));
+    source.step(snapshots(&[3]));
+    source.write(2);
+    let out = source.step(Input::Chain(chain(3, &[(1, Serving), (2, Syncing)])));
+    let page = |chunk: ChunkId, version| pb::SyncChunk {
+        chunk: Some(chunk.into()),
+        committed_version: version,
+        pending_version: 0,
+        length: 1,
+        chain_version: 2,
+    };
+    // The successor saw the update committed under an earlier chain version: it has made the clone.
+    let chunks = vec![page(place(), 2), page(place().at(3), 1)];
+    let attempt = page_asked(&out).expect("it looks at what the successor has");
+    let out = source.step(Input::Paged { attempt, result: Ok(Page { chunks, end: true }) });
+    let removes = |output: &Output<Bytes>| matches!(output, Output::CopyRemoval { .. });
+    assert!(!out.iter().any(removes), "this side will have it too");
+    let attempt = sent(&source.stored()).or_else(|| sent(&out)).expect("the update goes first");
+    source.forwarded(attempt, Ok(()));
+    source.stored();
+    let out = source.later(limits::RESYNC_RETRY);
+    let attempt = page_asked(&out).expect("it looks again");
+    let chunks = vec![page(place().at(3), 1)];
+    let out = source.step(Input::Paged { attempt, result: Ok(Page { chunks, end: false }) });
+    assert!(!out.iter().any(removes), "both have it now");
+    assert_eq!(source.target.records()[&place().at(3)].synced_under, 3.into());
 }
 
 #[test]

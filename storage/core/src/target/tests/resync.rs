@@ -8,7 +8,7 @@ use pb::{
 };
 
 use super::{
-    bench::{Bench, SIZE, id, place, refusals, sent, stores, versions_done},
+    bench::{Bench, SIZE, id, page_asked, place, refusals, sent, stores, versions_done},
     chain, cv, payload,
 };
 use crate::{
@@ -171,13 +171,6 @@ fn source() -> (Bench, Attempt) {
         _ => None,
     });
     (bench, copied.expect("what is missing is sent"))
-}
-
-fn page_asked(out: &[Output<Bytes>]) -> Option<Attempt> {
-    out.iter().find_map(|output| match output {
-        Output::SyncPage { attempt, .. } => Some(*attempt),
-        _ => None,
-    })
 }
 
 fn finishes(out: &[Output<Bytes>]) -> bool {
