@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ff2_meta_core::cluster::{delta, stuck, why_not_served};
+use ff2_meta_core::cluster::{delta, limits::WAYS_LEVEL, stuck, why_not_served};
 use ff2_proto::{NodeId, Routing, RoutingVersion, TargetId, pb};
 use pb::{LocalState, NodeRole, PublicState, ns_request::Op};
 
@@ -277,13 +277,17 @@ fn no_answer(routing: &Routing, (target, successor): (u64, u64)) -> Option<Strin
     ))
 }
 
-/// Both live. Of each chain of both one has given way.
+/// Both live. Of each chain of both one gives way.
 fn no_way(routing: &Routing, (node, other): (NodeId, NodeId)) -> Option<String> {
     let is_alive = |id: NodeId| routing.nodes.get(&id).is_some_and(|node| node.alive);
+    let meanwhile = match routing.level < WAYS_LEVEL {
+        true => "writes to the chains of both wait, unless `ff2ctl upgrade finish` is possible",
+        false => "the chains of both go on with one of the two",
+    };
     (is_alive(node) && is_alive(other)).then(|| {
         format!(
-            "node {node} does not reach node {other}, though both live: see to the link between them; until then the \
-             chains of both go on with one of the two"
+            "node {node} does not reach node {other}, though both live: see to the link between them; until then \
+             {meanwhile}"
         )
     })
 }
@@ -378,6 +382,17 @@ mod tests {
         assert_eq!(said(now_s + 31 * day), None);
         assert!(said(now_s + 12 * day).unwrap().contains("(store-a, ) ends in 12 days"));
         assert!(said(now_s - 1).unwrap().contains("has ended"));
+    }
+
+    #[test]
+    fn a_way_that_is_cut_is_told_with_what_comes_of_it() {
+        let (mut routing, _) = healthy();
+        let said = |routing: &Routing| no_way(routing, (NodeId(101), NodeId(102)));
+        assert!(said(&routing).unwrap().ends_with("unless `ff2ctl upgrade finish` is possible"));
+        routing.level = WAYS_LEVEL;
+        assert!(said(&routing).unwrap().ends_with("go on with one of the two"));
+        routing.nodes.get_mut(&NodeId(102)).unwrap().alive = false;
+        assert_eq!(said(&routing), None, "that says it");
     }
 
     fn healthy() -> (Routing, Vec<pb::GroupStatus>) {

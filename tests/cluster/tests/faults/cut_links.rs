@@ -57,12 +57,18 @@ fn of_servers_that_do_not_reach_each_other_one_gives_way() {
     let links =
         [(one_user, cluster.ports(other).unwrap()), (other_user, cluster.ports(one).unwrap())];
     network.cut_from(&links).unwrap();
+    thread::sleep(Duration::from_secs(1));
+    // Writes that had begun do not end before one has given way. A snapshot holds up all others for so long at most.
+    let early = cluster.ctl_output(&["snapshot", "create", "early"]).unwrap();
+    let told = String::from_utf8_lossy(&early.stderr);
+    assert!(early.status.success() || told.contains("given up"), "{told}");
     thread::sleep(APART);
     let status = cluster.json(&["status"]).unwrap();
     let told = status["problems"].to_string();
     assert!(told.contains("does not reach node"), "nobody says what is wrong: {told}");
     network.heal().unwrap();
     cluster.wait_healthy(Duration::from_secs(90)).unwrap();
+    cluster.ctl(&["snapshot", "create", "later"]).unwrap();
     // Writes went on long before the servers reached each other.
     cluster.ensure_kept(load, APART / 2).unwrap();
 }
