@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ff2_fabric::{Call, Peers, RoutingCache, StorageClient};
 use ff2_proto::{Code, NodeId, Status, TargetId, pb, status::check};
-use ff2_storage_core::cuts::Cuts;
+use ff2_storage_core::cuts::{Cuts, is_silence};
 use parking_lot::Mutex;
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -75,11 +75,7 @@ async fn answers(client: Option<StorageClient>) -> Result<(), Status> {
     let request = pb::QueryVersionRequest::default();
     let asked = client.query_version(&request, Call::within(limits::PROBE_TIMEOUT)).await;
     match asked.and_then(|(reply, _)| check(reply.status)) {
-        Err(status)
-            if matches!(status.code, Code::Unreachable | Code::Timeout | Code::UnknownOutcome) =>
-        {
-            Err(status)
-        }
+        Err(status) if is_silence(&status) => Err(status),
         _ => Ok(()),
     }
 }

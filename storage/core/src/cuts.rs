@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use ff2_proto::NodeId;
+use ff2_proto::{Code, NodeId, Status};
 
 use crate::limits;
 
@@ -74,6 +74,11 @@ impl Cuts {
     pub fn cut(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.suspects.iter().filter(|(_, probes)| probes.is_cut).map(|(node, _)| *node)
     }
+}
+
+/// Whether this stands for no answer at all, rather than for one that the other gave.
+pub fn is_silence(status: &Status) -> bool {
+    matches!(status.code, Code::Unreachable | Code::Timeout | Code::UnknownOutcome)
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ use super::{
     types::{Attempt, Change, Forward, FullCopy},
 };
 
+use crate::cuts::is_silence;
+
 impl<P: Clone> Target<P> {
     /// Sends the pending update to whoever is the successor now.
     pub(super) fn aim(&mut self, now: Now, chunk: ChunkId, out: &mut Outputs<P>) {
@@ -128,9 +130,6 @@ impl<P: Clone> Target<P> {
 
     /// What the successor answered to something that was `sent` then, or that it did not.
     pub(super) fn note_answer<T>(&mut self, now: Now, sent: Duration, result: &Result<T, Status>) {
-        let is_silence = |status: &Status| {
-            matches!(status.code, Code::Unreachable | Code::Timeout | Code::UnknownOutcome)
-        };
         if !result.as_ref().is_err_and(is_silence) {
             self.successor_silent = None;
             return;
