@@ -1,20 +1,15 @@
 //! Counts of calls and bytes, for the daemons to show. Latencies are theirs to measure.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Instant,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use crate::{clock, rpc::Method, stubs::method};
+use crate::{rpc::Method, stubs::method};
 
 /// One side's traffic: a server's, or a process's calls to its peers.
 #[derive(Debug)]
 pub struct Counters {
-    /// Since when they count.
-    pub(crate) born: Instant,
     pub bytes_in: AtomicU64,
     pub bytes_out: AtomicU64,
     /// Connections that are open now.
@@ -36,7 +31,6 @@ impl Counters {
     pub(crate) fn new() -> Arc<Self> {
         let methods = method::ALL.iter().map(|_| MethodCounters::default()).collect();
         Arc::new(Self {
-            born: clock::now(),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             connections: AtomicU64::new(0),

@@ -27,6 +27,7 @@ pub mod limits;
 pub mod mem;
 pub mod membership;
 mod outbox;
+pub mod pace;
 pub mod peers;
 mod pulse;
 pub mod routing;

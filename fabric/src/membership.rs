@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::routing::RoutingWatch;
 use crate::{
-    Call, ClusterClient, Peers, clock, leader::LeaderFinder, level, routing::RoutingCache,
+    Call, ClusterClient, Peers, clock, leader::LeaderFinder, level, pace, routing::RoutingCache,
 };
 
 /// One round of a join; rounds repeat until the cluster answers.
@@ -227,7 +227,7 @@ async fn heartbeats(
 ) {
     let mut failing = false;
     loop {
-        let next = clock::now() + beat.interval();
+        let next = pace::next(pace::rounded(beat.interval()));
         let outcome = tokio::select! {
             () = stop.cancelled() => return,
             outcome = beat.once() => outcome,
@@ -253,7 +253,7 @@ async fn heartbeats(
         tokio::select! {
             () = stop.cancelled() => return,
             () = wake.notified() => {}
-            () = tokio::time::sleep_until(next.into()) => {}
+            () = tokio::time::sleep_until(next) => {}
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{clock, counters::Counters, limits, transport::LinkError};
+use crate::{clock, counters::Counters, limits, pace, transport::LinkError};
 
 /// How a connection behaves over time; the defaults are in [`crate::limits`].
 #[derive(Clone, Copy, Debug)]
@@ -108,12 +108,9 @@ impl Pulse {
         idle >= millis(self.tuning.keepalive) * 3 / 4
     }
 
-    /// The next time to say that we live. All connections of a server, or to a process's peers, do it in
-    /// the same moment: an idle process then wakes once for all of them.
+    /// The first time to say that we live.
     pub(crate) fn first_tick(&self) -> Instant {
-        let since = self.born.saturating_duration_since(self.counters.born).as_nanos();
-        let missing = self.tuning.keepalive.as_nanos() - since % self.tuning.keepalive.as_nanos();
-        self.born + Duration::from_nanos(u64::try_from(missing).unwrap_or(0))
+        pace::after(self.born.into(), self.tuning.keepalive).into_std()
     }
 
     fn now_ms(&self) -> u64 {

@@ -47,9 +47,9 @@ pub const HOLDS_MAX: usize = 65_536;
 /// Truncations and length doubts of one listing.
 pub const LEFTOVERS_PAGE: u32 = 256;
 /// How soon a quota begins to be counted.
-pub const QUOTAS_ROUND: Duration = Duration::from_millis(500);
+pub const QUOTAS_ROUND: Duration = Duration::from_millis(512);
 /// How long after its time something in the trash may still be there.
-pub const TRASH_ROUND: Duration = Duration::from_secs(1);
+pub const TRASH_ROUND: Duration = Duration::from_millis(1_024);
 /// Entries of the trash that go in one command.
 pub const TRASH_STEP: usize = 256;
 /// Steps of one call that empties the trash.
@@ -63,7 +63,7 @@ pub const TRASH_FREE_STEPS: usize = 4;
 /// How long after such steps it is looked again.
 pub const TRASH_FREE_PAUSE: Duration = Duration::from_secs(5);
 /// How soon a new leader goes on with a snapshot that is being made or removed.
-pub const SNAPSHOTS_ROUND: Duration = Duration::from_secs(1);
+pub const SNAPSHOTS_ROUND: Duration = Duration::from_millis(1_024);
 /// How long all writes wait for those that had begun before a snapshot, until it is given up: longer than it takes
 /// until a server that died is out of its chains.
 pub const FREEZE_MAX: Duration = Duration::from_secs(6);
@@ -102,9 +102,9 @@ pub const TELL_TRIES: u32 = 2;
 /// mounts that change it in turns.
 pub const CONTENDED: Duration = Duration::from_millis(100);
 /// Rounds of the leader's background work.
-pub const SESSIONS_ROUND: Duration = Duration::from_secs(1);
-pub const ORPHANS_ROUND: Duration = Duration::from_millis(500);
-pub const LEFTOVERS_ROUND: Duration = Duration::from_secs(1);
+pub const SESSIONS_ROUND: Duration = Duration::from_millis(1_024);
+pub const ORPHANS_ROUND: Duration = Duration::from_millis(512);
+pub const LEFTOVERS_ROUND: Duration = Duration::from_millis(1_024);
 /// Samples of the cluster's throughput that the status page shows, and their distance.
 pub const HISTORY_SAMPLES: usize = 150;
 pub const HISTORY_STEP: Duration = Duration::from_secs(2);

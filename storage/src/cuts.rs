@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ff2_fabric::{Call, Peers, RoutingCache, StorageClient};
+use ff2_fabric::{Call, Peers, RoutingCache, StorageClient, pace};
 use ff2_proto::{Code, NodeId, Status, TargetId, pb, status::check};
 use ff2_storage_core::cuts::{Cuts, is_silence};
 use parking_lot::Mutex;
@@ -33,8 +33,7 @@ impl Ways {
         stop: CancellationToken,
     ) {
         let began = Instant::now();
-        let mut pause = tokio::time::interval(limits::SILENCE_LOOK);
-        while stop.run_until_cancelled(pause.tick()).await.is_some() {
+        while stop.run_until_cancelled(pace::pause(limits::SILENCE_LOOK)).await.is_some() {
             let known = routing.get();
             let node_of =
                 |target: u64| known.targets.get(&TargetId(target)).map(|t| NodeId(t.node));

@@ -6,6 +6,7 @@
 
 use std::io;
 
+use ff2_fabric::pace;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -18,8 +19,8 @@ pub(crate) struct Heart {
 impl Heart {
     pub(crate) fn start() -> io::Result<Self> {
         let mut builder = Builder::new_multi_thread();
-        let runtime = builder.worker_threads(1).thread_name("ff2-heart").enable_all().build()?;
-        Ok(Self { runtime: Some(runtime) })
+        builder.worker_threads(1).thread_name("ff2-heart").enable_all();
+        Ok(Self { runtime: Some(pace::runtime(&mut builder)?) })
     }
 
     /// Runs `work` there; what it spawns stays there. It ends when the handle is dropped.

@@ -18,7 +18,7 @@ pub const OUTCOMES_PER_CALL: usize = 512;
 /// Time between two ticks of a target's machine: below the shortest pause that it makes.
 pub const TICK: Duration = Duration::from_millis(20);
 /// While nothing is in progress: how late a failed disk or the end of a lease is noticed then.
-pub const IDLE_TICK: Duration = Duration::from_millis(200);
+pub const IDLE_TICK: Duration = Duration::from_millis(512);
 /// One try of a forward: it waits for the disks of everybody behind.
 pub const FORWARD_TIMEOUT: Duration = Duration::from_secs(4);
 /// One try of a question, a page, an outcome: they wait for no disk.
@@ -43,11 +43,11 @@ pub const GRANTS: usize = 1_024;
 /// Before a store that could not be made or removed is tried again.
 pub const MATCH_AGAIN: Duration = Duration::from_secs(5);
 /// Time between two looks for successors that are silent.
-pub const SILENCE_LOOK: Duration = Duration::from_secs(1);
+pub const SILENCE_LOOK: Duration = Duration::from_millis(1_024);
 /// One probe of a node that is silent. A node under a heavy load answers within this, whatever its disks do.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time between two looks at the whole node: resync shares, failed disks, space.
-pub const HOUSEKEEPING: Duration = Duration::from_millis(200);
+pub const HOUSEKEEPING: Duration = Duration::from_millis(512);
 /// Chunks that a scrub takes note of at once.
 pub const SCRUB_PAGE: usize = 256;
 /// What it reads at once.

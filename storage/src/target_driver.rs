@@ -23,7 +23,7 @@ use std::{
     fmt,
     ops::Bound,
     pin::pin,
-    sync::{Arc, LazyLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -32,6 +32,7 @@ use ff2_fabric::{
     Peers, RoutingCache,
     buf::{Buf, BufPool},
     membership::Lease,
+    pace,
 };
 use ff2_proto::{ChainId, ChunkId, Code, Routing, Status, TargetId, pb};
 use ff2_storage_core::target::{
@@ -355,7 +356,11 @@ impl Task {
                     }
                 }
             }
-            let next = if self.is_idle() { next_idle_tick(ticked) } else { ticked + limits::TICK };
+            let next = if self.is_idle() {
+                pace::after(ticked, limits::IDLE_TICK)
+            } else {
+                ticked + limits::TICK
+            };
             if tick.deadline() != next {
                 tick.as_mut().reset(next);
             }
@@ -545,13 +550,4 @@ pub(crate) fn no_such_target(chain: ChainId, target: Option<TargetId>) -> Status
         None => format!("chain {chain} has no target on this node"),
     };
     Status::new(Code::NoSuchTarget, detail)
-}
-
-/// When a target ticks next that has nothing to do: all of the process in the same moment, so that it wakes
-/// once for all of them.
-fn next_idle_tick(after: tokio::time::Instant) -> tokio::time::Instant {
-    static FIRST: LazyLock<tokio::time::Instant> = LazyLock::new(tokio::time::Instant::now);
-    let since = after.saturating_duration_since(*FIRST).as_millis();
-    let ticks = since / limits::IDLE_TICK.as_millis() + 1;
-    *FIRST + limits::IDLE_TICK * u32::try_from(ticks).unwrap_or(u32::MAX)
 }

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use ff2_fabric::membership::Report;
+use ff2_fabric::{membership::Report, pace};
 use ff2_proto::{ChainId, ChunkId, Code, NodeId, Routing, Status, TargetId, pb};
 use ff2_storage_core::target::{Input, Loaded, LoadedPending, Record, Role, UpdateId};
 use parking_lot::{Mutex, RwLock};
@@ -154,7 +154,6 @@ impl Targets {
     /// Follows the routing until the end: makes stores that are missing, drops those that are gone.
     pub async fn follow(&self, node: NodeId, shared: Shared) {
         let mut changed = shared.routing.subscribe();
-        let mut pause = tokio::time::interval(limits::HOUSEKEEPING);
         let (mut matched, mut again_at) = (true, Instant::now());
         loop {
             tokio::select! {
@@ -165,7 +164,7 @@ impl Targets {
                     }
                     matched = self.match_routing(node, &shared.routing.get(), &shared).await;
                 }
-                _ = pause.tick() => {
+                () = pace::pause(limits::HOUSEKEEPING) => {
                     self.look_after(&shared);
                     self.bring_back(&shared).await;
                     if !matched && again_at <= Instant::now() {

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{Figure, at_least_one, cpu, rounded, tell};
 use crate::{own::Own, stop::Stop};
 
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(500);
 /// What was done before comes to its end.
 const SETTLE: Duration = Duration::from_secs(3);
 

@@ -76,7 +76,7 @@ where
     if config.threads() > 0 {
         tokio.worker_threads(config.threads());
     }
-    let tokio = tokio.build().context("start the threads")?;
+    let tokio = ff2_fabric::pace::runtime(&mut tokio).context("start the threads")?;
     let outcome = tokio.block_on(Box::pin(serve(name, version, Arc::new(config), daemon)));
     // Blocking calls that still run (a slow disk) do not keep a stopped daemon alive.
     tokio.shutdown_timeout(limits::TASKS);

@@ -82,21 +82,34 @@ impl<S: StateMachine> Driver<S> {
 impl<S: StateMachine> Running<S> {
     fn run(mut self) {
         let tick = self.driver.config.tick;
-        let mut next_tick = clock::now() + tick;
+        let whole = |time| clock::time_of(clock::ticks(time, tick), tick);
+        let mut ticked_at = whole(clock::now());
         let mut out = Vec::new();
         self.publish_status();
         loop {
             let ready = self.replica.has_ready() || self.replica.may_propose();
-            let wait = next_tick.saturating_sub(clock::now());
+            let calm = if self.stopping.is_some() { 0 } else { self.replica.calm_ticks() };
+            let wait = (ticked_at + tick * (calm + 1)).saturating_sub(clock::now());
             let wait = if ready { Duration::ZERO } else { wait };
             let work = self.driver.shared.inbox.take(wait);
             let now = clock::now();
-            self.take_in(now, work, &mut out);
-            let ticked = now >= next_tick;
-            if ticked {
+            // The calm ticks whose time came. Before what arrived: to raft nothing is older than a tick after it.
+            let mut ticked = false;
+            for _ in 0..calm {
+                if now < ticked_at + tick {
+                    break;
+                }
                 self.replica.tick(now, &mut out);
-                // Never two ticks in less than a tick's time: a lease rests on a number of ticks.
-                next_tick = now + tick;
+                (ticked_at, ticked) = (ticked_at + tick, true);
+            }
+            self.take_in(now, work, &mut out);
+            if now >= ticked_at + tick {
+                ticked = true;
+                self.replica.tick(now, &mut out);
+                // Never more ticks than there was time for: a lease rests on a number of them. One that was
+                // late by more than a moment makes the next one later, too.
+                let late = now - (ticked_at + tick);
+                ticked_at = if late < tick / 8 { ticked_at + tick } else { whole(now) + tick };
             }
             self.replica.turn(now, &mut out);
             self.perform(&mut out);

@@ -83,6 +83,8 @@ impl GroupConfig {
             tick: self.tick,
             election_ticks: self.election_ticks,
             heartbeat_ticks: self.heartbeat_ticks,
+            calm_heartbeat_ticks: self.heartbeat_ticks.max(self.election_ticks * 2 / 5),
+            first_tick: clock::ticks(clock::now(), self.tick),
             log_keep_entries: self.log_keep_entries,
             broadcast_commits: self.broadcast_commits,
             seed,

@@ -44,6 +44,10 @@ pub struct ReplicaConfig {
     pub tick: Duration,
     pub election_ticks: usize,
     pub heartbeat_ticks: usize,
+    /// The same for a leader of whom nobody asks anything; the lease outlives it.
+    pub calm_heartbeat_ticks: usize,
+    /// Ticks that count as done: groups of a process that count them alike send heartbeats in the same moment.
+    pub first_tick: u64,
     pub log_keep_entries: u64,
     /// Followers hear of a commit at once, by a message of its own. Otherwise with the next entries, read
     /// or heartbeat, which spares half of the messages.
@@ -75,6 +79,13 @@ impl ReplicaConfig {
         }
         if self.election_ticks < 4 * self.heartbeat_ticks || self.election_ticks > 10_000 {
             return wrong("election_ticks must be at least four times heartbeat_ticks");
+        }
+        if self.calm_heartbeat_ticks < self.heartbeat_ticks
+            || self.calm_heartbeat_ticks * 5 > self.election_ticks * 2
+        {
+            return wrong(
+                "calm heartbeats come no more often than others, and twice in an election timeout",
+            );
         }
         Ok(())
     }
@@ -180,6 +191,8 @@ pub struct Replica<St: LogStore, S: StateMachine> {
     quiet_until: Option<Duration>,
     campaigns: u64,
     ticks: u64,
+    /// Something was asked of this replica since its last heartbeat.
+    asked: bool,
     /// The tick of each peer's last message, and that at which this replica began to lead.
     heard: BTreeMap<u64, u64>,
     leading_since: u64,
@@ -240,7 +253,7 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
         let hints = BTreeMap::new();
         let reads = Reads::new(config.raft_id, config.seed);
         let raft_config = raft_config(&config, store.applied());
-        let group = config.group;
+        let (group, ticks) = (config.group, config.first_tick);
         let raw = RawNode::new(&raft_config, store, &trace::logger(group));
         let mut raw = raw.map_err(|error| GroupError::Raft { group, reason: error.to_string() })?;
         if alone {
@@ -264,7 +277,8 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
             fetching: None,
             quiet_until,
             campaigns: 0,
-            ticks: 0,
+            ticks,
+            asked: false,
             heard: BTreeMap::new(),
             leading_since: 0,
             over,
@@ -281,6 +295,7 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
     /// Takes an input in. Effects that need no disk may follow at once, the rest with the next ready.
     pub fn step(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
         assert_eq!(self.stage, Stage::Idle, "a ready is handled to its end first");
+        self.asked |= !matches!(input, Input::Messages(_));
         match input {
             Input::Propose { ticket, command } => self.proposals.push((ticket, command)),
             Input::Read { ticket } => self.reads.ask(ticket, now),
@@ -312,13 +327,49 @@ impl<St: LogStore, S: StateMachine> Replica<St, S> {
         if due && self.raw.raft.state != StateRole::Leader {
             self.campaigns += 1;
         }
-        let heartbeat = self.ticks.is_multiple_of(self.config.heartbeat_ticks as u64);
-        self.reads.tick(now, heartbeat, self.config.election_timeout());
+        self.reads.tick(now, self.is_beat(self.ticks), self.config.election_timeout());
+        if self.ticks.is_multiple_of(self.config.heartbeat_ticks as u64) {
+            self.asked = false;
+        }
         self.watch_sending();
         self.renew_term();
         self.reconcile();
         self.compact();
         self.observe(out);
+    }
+
+    /// A leader of whom nobody asks anything sends heartbeats less often.
+    fn is_beat(&self, tick: u64) -> bool {
+        let config = &self.config;
+        let ticks = if self.asked { config.heartbeat_ticks } else { config.calm_heartbeat_ticks };
+        tick.is_multiple_of(ticks as u64)
+    }
+
+    /// Ticks from now on that would change nothing but raft's count of them, if nothing comes in. They may
+    /// be made up together later, before anything else is taken in: so that a group that nobody uses need
+    /// not wake for each.
+    pub fn calm_ticks(&self) -> u32 {
+        let raft = &self.raw.raft;
+        let is_busy = self.over
+            || !self.proposals.is_empty()
+            || !self.waiting.is_empty()
+            || !self.sending.is_empty()
+            || self.fetching.is_some()
+            || self.transfer_term.is_some()
+            || self.reads.are_asked();
+        match raft.state {
+            _ if is_busy => 0,
+            StateRole::Leader => {
+                let next = |calm: &u32| self.is_beat(self.ticks + u64::from(*calm) + 1);
+                (0..).find(next).unwrap_or(0)
+            }
+            // The last two before an election come one by one: what arrived meanwhile is taken in between.
+            StateRole::Follower if raft.leader_id != 0 => {
+                let timeout = self.election_timeout_ticks();
+                u32::try_from(timeout.saturating_sub(raft.election_elapsed + 2)).unwrap_or(0)
+            }
+            _ => 0,
+        }
     }
 
     /// Hands to raft what gathered: commands in as few entries as they fit, reads in one round.

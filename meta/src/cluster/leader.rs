@@ -3,6 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use ff2_fabric::pace;
 use ff2_meta_core::cluster::{
     Heard, JoinTurn, LeaseBook, LeaseTimes, Moves, NodeVitals, Space, Spares,
 };
@@ -133,11 +134,8 @@ impl ClusterGroup {
             history: Mutex::default(),
         });
         *self.lead.now.lock() = Some(lead.clone());
-        let mut tick = tokio::time::interval(self.tick_interval());
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut sampled = term.age();
         loop {
-            tick.tick().await;
             if let Err(status) = self.round(&lead).await {
                 tracing::warn!(%status, "a fact was not logged; it will be proposed again");
             }
@@ -145,14 +143,15 @@ impl ClusterGroup {
                 sampled = term.age();
                 lead.sample(&self.routing());
             }
+            pace::pause(self.tick_interval()).await;
         }
     }
 
     /// Often enough that a death is declared soon after its lease, and a report logged soon after it
     /// came.
     fn tick_interval(&self) -> Duration {
-        let interval = Duration::from_millis(u64::from(self.lease.heartbeat_ms) / 5);
-        interval.clamp(Duration::from_millis(10), Duration::from_millis(100))
+        let interval = Duration::from_millis(u64::from(self.lease.heartbeat_ms) / 3);
+        interval.clamp(Duration::from_millis(10), pace::SLOT * 2)
     }
 
     async fn round(&self, lead: &ClusterLead) -> Result<(), Status> {

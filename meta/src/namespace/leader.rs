@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use ff2_fabric::pace;
 use ff2_meta_core::namespace::{self, Owner};
 use ff2_proto::{Code, Status, VolumeId, pb};
 use futures::{StreamExt, stream};
@@ -233,7 +234,7 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<(), Status>>,
 {
-    rounds_after(what, || tokio::time::sleep(every), round).await;
+    rounds_after(what, || pace::pause(every), round).await;
 }
 
 /// As [`rounds`], each after a `pause`.

@@ -8,7 +8,7 @@
 use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use ff2_fabric::{Call, ClusterClient, SharedBuf, chain::ChunkUpdate};
+use ff2_fabric::{Call, ClusterClient, SharedBuf, chain::ChunkUpdate, pace};
 use ff2_meta_core::namespace;
 use ff2_proto::{ChainId, ChunkId, Code, Status, VolumeId, limits as wire, pb};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -42,8 +42,8 @@ impl NamespaceGroup {
 
     /// Steps when one is ordered, and now and then.
     pub(super) async fn await_snapshot(&self) {
-        let _ =
-            tokio::time::timeout(limits::SNAPSHOTS_ROUND, self.snapshot_ordered.notified()).await;
+        let next = pace::next(limits::SNAPSHOTS_ROUND);
+        let _ = tokio::time::timeout_at(next, self.snapshot_ordered.notified()).await;
     }
 
     pub(super) async fn step_snapshots(&self, lead: &Arc<NamespaceLead>) -> Result<(), Status> {

@@ -18,7 +18,7 @@ pub const PATCHES_KICK: usize = 256;
 /// Patches of one round of writing back (1 MiB of sectors, one sync).
 pub const PATCHES_PER_ROUND: usize = 256;
 /// How long a patch waits for company.
-pub const PATCH_AGE_MS: u64 = 500;
+pub const PATCH_AGE_MS: u64 = 512;
 /// An idle disk makes its last commits durable after this time.
 pub const IDLE_SYNC_MS: u64 = 1_000;
 /// Memory that one disk's updates and unaligned reads copy through.

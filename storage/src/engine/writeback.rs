@@ -6,6 +6,7 @@ use std::{
 };
 
 use ff2_daemon::fault_async;
+use ff2_fabric::pace;
 use ff2_proto::Status;
 use ff2_storage_core::format::SECTOR;
 use tokio_util::sync::CancellationToken;
@@ -45,7 +46,7 @@ pub(super) async fn run(core: Arc<Core>, stop: CancellationToken) {
             () = stop.cancelled() => break,
             // What failed just now fails again at once: no kick cuts the pause short.
             () = core.patches_kick.notified(), if !failed => {}
-            () = tokio::time::sleep(age) => {}
+            () = pace::pause(age) => {}
         }
         let outcome = core.write_back_all(&stop).await;
         failed = outcome.is_err();

@@ -229,6 +229,9 @@ impl Metad {
             tick: RAFT_TICK,
             election_ticks: ELECTION_TICKS,
             heartbeat_ticks: HEARTBEAT_TICKS,
+            // As often: seeds that were found before keep their meaning.
+            calm_heartbeat_ticks: HEARTBEAT_TICKS,
+            first_tick: 0,
             // Short, so that followers that were away are fed by snapshots.
             log_keep_entries: 200,
             broadcast_commits: group == 0,

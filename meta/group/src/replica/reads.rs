@@ -87,6 +87,11 @@ impl Reads {
         self.asked.push(Asked { ticket, at });
     }
 
+    /// Whether reads wait, or a round is under way.
+    pub(super) fn are_asked(&self) -> bool {
+        !self.asked.is_empty() || !self.confirmed.is_empty() || self.round.is_some()
+    }
+
     pub(super) fn tick(&mut self, now: Duration, heartbeat: bool, election: Duration) {
         self.renew |= heartbeat;
         if self.lease_until.is_some_and(|until| until <= now) {

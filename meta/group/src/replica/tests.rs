@@ -193,6 +193,39 @@ fn no_lease_after_a_transfer_began() {
 }
 
 #[test]
+fn a_group_that_nobody_uses_wakes_seldom_and_keeps_its_leader() {
+    let mut sim = Sim::new(23, false);
+    let leader = sim.await_leader();
+    for _ in 0..50 {
+        sim.advance();
+    }
+    let term = sim.replicas[&leader].leading;
+    let (mut calm, mut sent) = (0, 0);
+    for tick in 0..400_u64 {
+        if tick % 4 == 0 && tick < 200 {
+            sim.propose(leader, format!("k={tick}"));
+        }
+        let before = sim.sent;
+        sim.advance();
+        assert!(sim.replicas[&leader].lease_until().is_some_and(|until| until > sim.now));
+        if tick >= 220 {
+            calm += usize::from(sim.replicas.values().all(|replica| replica.calm_ticks() > 0));
+            sent += sim.sent - before;
+        }
+    }
+    assert_eq!(sim.replicas[&leader].leading, term, "nobody asked for another leader");
+    // A heartbeat in four ticks: to two followers, and their answers.
+    assert!((170..=190).contains(&sent), "{sent} messages in 180 ticks");
+    assert!(calm > 100, "{calm}");
+    // The leader dies, and the others notice it in their time.
+    sim.crash(leader);
+    for _ in 0..60 {
+        sim.advance();
+    }
+    assert!(sim.leader().is_some_and(|now| now != leader));
+}
+
+#[test]
 fn leases_come_back_after_a_transfer_that_failed() {
     let mut sim = Sim::new(22, false);
     let leader = sim.await_leader();

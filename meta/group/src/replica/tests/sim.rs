@@ -62,10 +62,12 @@ pub(super) struct Sim {
     pub(super) random: Random,
     pub(super) seed: u64,
     pub(super) replicas: BTreeMap<u32, Replica<MemStore, Counter>>,
+    /// Calm ticks that a replica has not done yet.
+    owed: BTreeMap<u32, u32>,
     pub(super) crashed: BTreeMap<u32, (MemStore, u64)>,
     /// By arrival time, then order of sending.
     network: BTreeMap<(Duration, u64), (u32, u32, Packet)>,
-    sent: u64,
+    pub(super) sent: u64,
     pub(super) cut: Option<u32>,
     /// A node whose disk was lost, and the incarnation of its new folder.
     pub(super) wiped: Option<(u32, u64)>,
@@ -104,6 +106,7 @@ impl Sim {
             random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
             seed,
             replicas: BTreeMap::new(),
+            owed: BTreeMap::new(),
             crashed: BTreeMap::new(),
             network: BTreeMap::new(),
             sent: 0,
@@ -134,21 +137,36 @@ impl Sim {
             tick: TICK,
             election_ticks: 12,
             heartbeat_ticks: 2,
+            calm_heartbeat_ticks: 4,
+            first_tick: 0,
             log_keep_entries: 20,
             broadcast_commits: self.seed.is_multiple_of(2),
             seed: self.seed ^ self.random.next(u64::MAX),
         };
         let mut replica = Replica::new(config, store, Counter::default(), self.now).unwrap();
         replica.introduce(founders());
+        self.owed.remove(&node);
         self.replicas.insert(node, replica);
     }
 
     pub(super) fn step(&mut self, node: u32, input: Input) {
         let now = self.now;
+        self.make_up(node);
         let Some(replica) = self.replicas.get_mut(&node) else { return };
         let mut out = Vec::new();
         replica.step(now, input, &mut out);
         self.settle(node, out);
+    }
+
+    /// The calm ticks that a replica owes, as its driver does before it takes anything in.
+    pub(super) fn make_up(&mut self, node: u32) {
+        let now = self.now;
+        for _ in 0..self.owed.remove(&node).unwrap_or(0) {
+            let Some(replica) = self.replicas.get_mut(&node) else { return };
+            let mut out = Vec::new();
+            replica.tick(now, &mut out);
+            assert!(out.is_empty(), "a calm tick does nothing: {out:?}");
+        }
     }
 
     pub(super) fn settle(&mut self, node: u32, mut out: Vec<Output>) {
@@ -286,6 +304,13 @@ impl Sim {
         self.now = end;
         let nodes: Vec<u32> = self.replicas.keys().copied().collect();
         for node in nodes {
+            let Some(replica) = self.replicas.get_mut(&node) else { continue };
+            let owed = self.owed.entry(node).or_default();
+            if *owed < replica.calm_ticks() {
+                *owed += 1;
+                continue;
+            }
+            self.make_up(node);
             let Some(replica) = self.replicas.get_mut(&node) else { continue };
             let mut out = Vec::new();
             replica.tick(end, &mut out);
