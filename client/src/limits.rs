@@ -57,6 +57,8 @@ pub const JOURNAL_BATCH_BYTES: usize = 128 << 10;
 pub const JOURNAL_ENTRY_BYTES: usize = 512;
 /// They wait so long for others, if nobody waits for them.
 pub const JOURNAL_LINGER: Duration = Duration::from_millis(1);
+/// The same while there are only closes of files that were synced.
+pub const JOURNAL_LAZY: Duration = Duration::from_millis(50);
 /// A change that may be foreseen in a moment looks again after this at the latest.
 pub const JOURNAL_PAUSE: Duration = Duration::from_millis(20);
 /// One request of them; it is repeated as long as the session lives.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use ff2_proto::{InodeId, Status, pb, pb::ns_request::Op};
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Instant};
 
 use super::{Entry, Journal};
 use crate::{Result, client::Shared, inodes::OpenInode, limits};
@@ -24,43 +24,39 @@ pub(crate) fn start(shared: &Arc<Shared>) -> JoinHandle<()> {
 }
 
 impl Journal {
-    /// Waits for entries, and a moment longer for others if nobody waits for them.
+    /// Waits for entries, and then for others that may go with them, if nobody waits for these.
     async fn next_entries(&self) -> Vec<Entry> {
-        let mut has_lingered = false;
+        let mut until: Option<Instant> = None;
         loop {
             let woken = self.wake.notified();
             {
                 let mut state = self.state.lock();
+                let is_lazy = state.queue.iter().all(Entry::is_lazy);
+                let linger = if is_lazy { limits::JOURNAL_LAZY } else { limits::JOURNAL_LINGER };
                 let is_enough = state.queue.len() >= limits::JOURNAL_BATCH
                     || state.wanted > state.answered
-                    || has_lingered;
-                if !state.queue.is_empty() && is_enough {
-                    return take(&mut state.queue);
-                }
+                    || until.is_some_and(|until| until <= Instant::now());
                 if !state.queue.is_empty() {
-                    has_lingered = true;
+                    if is_enough {
+                        return take(&mut state.queue);
+                    }
+                    let latest = Instant::now() + linger;
+                    until = Some(until.map_or(latest, |until| until.min(latest)));
                 }
             }
-            if has_lingered {
-                let _ = tokio::time::timeout(limits::JOURNAL_LINGER, self.wanted()).await;
-            } else {
-                woken.await;
+            match until {
+                Some(until) => drop(tokio::time::timeout_at(until, woken).await),
+                None => woken.await,
             }
         }
     }
+}
 
-    /// Returns when there is more to do than to linger.
-    async fn wanted(&self) {
-        loop {
-            let woken = self.wake.notified();
-            {
-                let state = self.state.lock();
-                if state.queue.len() >= limits::JOURNAL_BATCH || state.wanted > state.answered {
-                    return;
-                }
-            }
-            woken.await;
-        }
+impl Entry {
+    /// It says only that a file is not open any more: nothing is lost that a program did if this goes with
+    /// the session, and whoever is kept waiting by it has it sent.
+    fn is_lazy(&self) -> bool {
+        matches!(&self.op, Op::Close(op) if !op.wrote && op.inline_writes.is_empty())
     }
 }
 
@@ -198,4 +194,97 @@ fn is_as_foreseen(foreseen: &pb::Attr, attr: &pb::Attr) -> bool {
         (inode, kind, mode, uid, gid, nlink, size, version, inline)
     };
     shape(foreseen) == shape(attr)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{
+        super::{Need, Place},
+        *,
+    };
+
+    fn entry(number: u64, op: Op) -> Entry {
+        Entry {
+            number,
+            session: 1,
+            cred: pb::Credentials::default(),
+            op,
+            at_ns: 0,
+            foreseen: pb::NsReply::default(),
+            made: None,
+            concerns: Vec::new(),
+            takes: (Place::of(&pb::Attr::default()), Need::default()),
+        }
+    }
+
+    fn push(journal: &Journal, op: Op) {
+        let mut state = journal.state.lock();
+        state.pushed += 1;
+        let number = state.pushed;
+        state.queue.push_back(entry(number, op));
+        drop(state);
+        journal.wake.notify_one();
+    }
+
+    fn closed() -> Op {
+        Op::Close(pb::CloseOp::default())
+    }
+
+    fn made() -> Op {
+        Op::Create(pb::CreateOp::default())
+    }
+
+    /// How long the sender waited, and for how many.
+    async fn lingered(journal: &Journal) -> (Duration, usize) {
+        let began = Instant::now();
+        let entries = journal.next_entries().await;
+        (began.elapsed(), entries.len())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_close_with_nothing_new_waits_for_others_to_go_with() {
+        let journal = Journal::new().unwrap();
+        push(&journal, closed());
+        let (alone, count) = lingered(&journal).await;
+        assert!(alone >= limits::JOURNAL_LAZY && count == 1, "{alone:?}");
+
+        push(&journal, closed());
+        push(&journal, made());
+        let (with_another, count) = lingered(&journal).await;
+        assert!(with_another < limits::JOURNAL_LAZY / 5 && count == 2, "{with_another:?}");
+
+        push(&journal, closed());
+        let later = async {
+            tokio::time::sleep(limits::JOURNAL_LAZY / 5).await;
+            push(&journal, made());
+        };
+        let ((joined, count), ()) = tokio::join!(lingered(&journal), later);
+        assert!(joined < limits::JOURNAL_LAZY / 2 && count == 2, "{joined:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_a_close_has_it_sent_at_once() {
+        let journal = Journal::new().unwrap();
+        push(&journal, closed());
+        let settling = async {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            // Nobody answers here.
+            assert!(journal.settle(1, std::time::Instant::now()).await.is_err());
+        };
+        let ((waited, _), ()) = tokio::join!(lingered(&journal), settling);
+        assert!(waited < limits::JOURNAL_LAZY / 5, "{waited:?}");
+    }
+
+    #[test]
+    fn a_close_that_says_something_is_not_put_off() {
+        let wrote = pb::CloseOp { wrote: true, ..Default::default() };
+        let bytes = vec![pb::InlineWrite::default()];
+        let writes = pb::CloseOp { inline_writes: bytes, ..Default::default() };
+        for op in [Op::Close(wrote), Op::Close(writes), made()] {
+            assert!(!entry(1, op).is_lazy());
+        }
+        assert!(entry(1, closed()).is_lazy());
+    }
 }

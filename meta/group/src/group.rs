@@ -181,17 +181,37 @@ impl<S: StateMachine> Group<S> {
     /// the same time share an entry and a sync. NOT_LEADER and BUSY mean that nothing happened;
     /// UNKNOWN_OUTCOME that it may still be applied.
     pub async fn propose(&self, command: Bytes) -> Result<Bytes, Status> {
-        if command.len() > limits::COMMAND_BYTES_MAX {
-            let what = format!("a command of {} bytes", command.len());
+        let mut answers = self.propose_all(vec![command]).await?;
+        answers.pop().expect("one for each command")
+    }
+
+    /// As [`Self::propose`], of commands that follow each other: they are taken in together, or not at all,
+    /// so that they do not wait for a sync one after the other. The answers are in the same order.
+    pub async fn propose_all(
+        &self,
+        commands: Vec<Bytes>,
+    ) -> Result<Vec<Result<Bytes, Status>>, Status> {
+        if let Some(long) = commands.iter().find(|c| c.len() > limits::COMMAND_BYTES_MAX) {
+            let what = format!("a command of {} bytes", long.len());
             return Err(Status::new(pb::Code::InvalidArgument, what));
         }
         let begun = Instant::now();
-        let (reply, answer) = oneshot::channel();
-        self.shared.inbox.propose(command, reply)?;
+        let ask = |command| {
+            let (reply, answer) = oneshot::channel();
+            ((command, reply), answer)
+        };
+        let (proposals, pending): (Vec<_>, Vec<_>) = commands.into_iter().map(ask).unzip();
+        self.shared.inbox.propose(proposals)?;
         let lost = || Status::new(pb::Code::UnknownOutcome, "the group stopped");
-        let answer = answer.await.unwrap_or_else(|_| Err(lost()))?;
-        self.shared.metrics.propose.observe(begun.elapsed().as_secs_f64());
-        Ok(answer)
+        let mut answers = Vec::with_capacity(pending.len());
+        for answer in pending {
+            let answer = answer.await.unwrap_or_else(|_| Err(lost()));
+            if answer.is_ok() {
+                self.shared.metrics.propose.observe(begun.elapsed().as_secs_f64());
+            }
+            answers.push(answer);
+        }
+        Ok(answers)
     }
 
     /// Reads a state that contains every change acknowledged anywhere before this call. The leader

@@ -68,19 +68,21 @@ fn closed() -> Status {
 }
 
 impl Inbox {
-    pub(crate) fn propose(&self, command: Bytes, reply: Reply<Bytes>) -> Result<(), Status> {
+    /// All of them, next to each other in this order, or none.
+    pub(crate) fn propose(&self, proposals: Vec<(Bytes, Reply<Bytes>)>) -> Result<(), Status> {
         let mut work = self.work.lock();
         if work.closed {
             return Err(closed());
         }
-        let bytes = work.proposal_bytes + command.len();
-        let open = self.proposals_open.load(Ordering::Relaxed);
-        if open >= limits::PROPOSALS_MAX || bytes > limits::PROPOSAL_BYTES_MAX {
+        let added: usize = proposals.iter().map(|(command, _)| command.len()).sum();
+        let bytes = work.proposal_bytes + added;
+        let open = self.proposals_open.load(Ordering::Relaxed) + proposals.len();
+        if open > limits::PROPOSALS_MAX || bytes > limits::PROPOSAL_BYTES_MAX {
             return Err(busy("proposals"));
         }
-        self.proposals_open.fetch_add(1, Ordering::Relaxed);
+        self.proposals_open.fetch_add(proposals.len(), Ordering::Relaxed);
         work.proposal_bytes = bytes;
-        work.proposals.push((command, reply));
+        work.proposals.extend(proposals);
         self.wake.notify_one();
         Ok(())
     }
@@ -169,23 +171,41 @@ impl Work {
 mod tests {
     use super::*;
 
+    fn proposal(command: &Bytes) -> (Bytes, Reply<Bytes>) {
+        (command.clone(), oneshot::channel().0)
+    }
+
     #[test]
     fn a_full_inbox_pushes_back_until_answers_went_out() {
-        let inbox = Inbox::default();
+        let (inbox, small) = (Inbox::default(), Bytes::new());
         for _ in 0..limits::PROPOSALS_MAX {
-            assert!(inbox.propose(Bytes::new(), oneshot::channel().0).is_ok());
+            assert!(inbox.propose(vec![proposal(&small)]).is_ok());
         }
-        let refused = inbox.propose(Bytes::new(), oneshot::channel().0);
+        let refused = inbox.propose(vec![proposal(&small)]);
         assert_eq!(refused.map_err(|status| status.code), Err(pb::Code::Busy));
         assert_eq!(inbox.take(Duration::ZERO).proposals.len(), limits::PROPOSALS_MAX);
-        let refused = inbox.propose(Bytes::new(), oneshot::channel().0);
+        let refused = inbox.propose(vec![proposal(&small)]);
         assert!(refused.is_err(), "taken is not answered");
         inbox.proposals_answered(1);
-        assert!(inbox.propose(Bytes::new(), oneshot::channel().0).is_ok());
+        assert!(inbox.propose(vec![proposal(&small)]).is_ok());
         let large = Bytes::from(vec![0; limits::PROPOSAL_BYTES_MAX]);
         inbox.proposals_answered(2);
-        assert!(inbox.propose(large.clone(), oneshot::channel().0).is_ok());
-        assert!(inbox.propose(Bytes::from_static(b"1"), oneshot::channel().0).is_err());
+        assert!(inbox.propose(vec![proposal(&large)]).is_ok());
+        assert!(inbox.propose(vec![proposal(&Bytes::from_static(b"1"))]).is_err());
+    }
+
+    #[test]
+    fn what_is_proposed_together_is_taken_together_or_not_at_all() {
+        let inbox = Inbox::default();
+        let many = |count: usize| -> Vec<_> {
+            (0..count).map(|n| proposal(&Bytes::from(n.to_be_bytes().to_vec()))).collect()
+        };
+        assert!(inbox.propose(many(3)).is_ok());
+        assert!(inbox.propose(many(limits::PROPOSALS_MAX - 2)).is_err(), "one too many");
+        let taken = inbox.take(Duration::ZERO).proposals;
+        let commands: Vec<_> = taken.iter().map(|(command, _)| command.clone()).collect();
+        assert_eq!(commands, many(3).into_iter().map(|(command, _)| command).collect::<Vec<_>>());
+        assert!(inbox.propose(many(limits::PROPOSALS_MAX - 3)).is_ok());
     }
 
     #[test]

@@ -10,7 +10,6 @@ use ff2_daemon::Operation;
 use ff2_fabric::Context;
 use ff2_meta_core::namespace::{self, Class};
 use ff2_proto::{Code, Status, VolumeId, pb, status::check};
-use futures::future::join_all;
 use pb::ns_request::Op;
 use prost::Message;
 
@@ -98,16 +97,15 @@ impl NamespaceGroup {
             commands.push(Bytes::from(command.encode_to_vec()));
         }
         let group = self.group.clone();
-        // As with one: it goes on without who asked. All are handed over before any is waited for, in order.
+        // As with one: it goes on without who asked.
         let applying = tokio::spawn(async move {
-            let answers =
-                join_all(commands.into_iter().map(|command| group.propose(command))).await;
+            let answers = group.propose_all(commands).await;
             drop(ongoing);
             answers
         });
         let lost = |_| Status::new(Code::UnknownOutcome, "the process is stopping");
         let mut replies = Vec::with_capacity(requests.len());
-        for answer in applying.await.map_err(lost)? {
+        for answer in applying.await.map_err(lost)?? {
             let broken = |error: prost::DecodeError| Status::new(Code::Internal, error.to_string());
             let mut reply = pb::NsReply::decode(answer?).map_err(broken)?;
             let granted = std::mem::take(&mut reply.lock_grants);
