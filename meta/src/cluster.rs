@@ -44,6 +44,18 @@ pub(crate) struct ClusterGroup {
 }
 
 impl ClusterGroup {
+    /// A metad that was removed does not let itself back in by starting with an empty folder.
+    pub(crate) async fn refuse_removed(&self, node: u32) -> Result<(), Status> {
+        // This replica may not have heard of the removal yet.
+        self.group.read_index().await?;
+        let removed = |node: &pb::Node| node.role() == pb::NodeRole::RoleUnknown;
+        if self.routing().nodes.get(&NodeId(node)).is_some_and(removed) {
+            let detail = format!("metad {node} was removed: add it (`AddMember`) first");
+            return Err(Status::new(Code::Forbidden, detail));
+        }
+        Ok(())
+    }
+
     /// Logs a fact and answers what it brought about. A refusal of the machine is an error.
     pub(crate) async fn propose(&self, fact: Fact) -> Result<pb::ClusterReply, Status> {
         let level = self.routing().level;

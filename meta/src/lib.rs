@@ -16,12 +16,9 @@ mod audit;
 mod cluster;
 mod format;
 mod http;
-mod leading;
 pub mod limits;
-mod link;
 mod metrics;
 mod namespace;
-mod raft;
 mod restore;
 mod run;
 

@@ -6,14 +6,6 @@ use crate::audit::Bounds;
 
 /// Buffers of the data plane: namespace messages carry no bulk bytes, raft batches few.
 pub const BUFFER_BYTES: u64 = 64 << 20;
-/// Raft batches that wait for one peer and group; raft sends again what is dropped.
-pub const LINK_QUEUE: usize = 1_024;
-/// Raft messages that travel in one call.
-pub const LINK_MESSAGES_MAX: usize = 4_096;
-/// Raft bytes that travel in one call.
-pub const LINK_BYTES_MAX: usize = 4 << 20;
-/// A raft call: longer than a slow disk, shorter than what would hold up the news behind it.
-pub const LINK_CALL: Duration = Duration::from_secs(2);
 /// Longest time that a routing watch is held.
 pub const WATCH_MAX: Duration = Duration::from_secs(30);
 /// Left of a caller's deadline when a held call is answered.

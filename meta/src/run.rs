@@ -15,7 +15,7 @@ use ff2_fabric::{
     membership::{Membership, MembershipConfig, Report},
     tls::{self, Certificate, ClientTls, ServerTls},
 };
-use ff2_group::{Group, GroupConfig, RaftMetrics};
+use ff2_group::{Group, GroupConfig, Link, Pending, RaftMetrics, RaftService, lead_each_term};
 use ff2_meta_core::{cluster::ClusterMachine, namespace::Namespace};
 use ff2_proto::{CLUSTER_GROUP, GroupId, pb};
 use serde_json::json;
@@ -25,13 +25,9 @@ use crate::{
     NAMESPACE_GROUP,
     admin::AdminServer,
     cluster::{ClusterGroup, ClusterService, leader::Lead},
-    http,
-    leading::lead_each_term,
-    limits,
-    link::Link,
+    http, limits,
     metrics::{CallbackMetrics, Figures, Gauges},
     namespace::{Chunks, NamespaceGroup, NamespaceService},
-    raft::RaftService,
 };
 
 /// The daemon's life, for `ff2_daemon::run`.
@@ -188,13 +184,20 @@ impl Metad {
                 namespace: self.namespace.clone(),
                 operations: self.runtime.operations.clone(),
             })))
-            .add(RaftServer::new(Arc::new(RaftService {
-                cluster: self.cluster.group.clone(),
-                namespace: self.namespace.group.clone(),
-                operations: self.runtime.operations.clone(),
-            })));
+            .add(RaftServer::new(Arc::new(self.raft_service())));
         let unplug = self.unplug.clone();
         self.runtime.tasks.spawn(async move { server.serve(services, unplug).await });
+    }
+
+    fn raft_service(&self) -> RaftService {
+        let cluster = self.cluster.clone();
+        let admit = move |node| {
+            let cluster = cluster.clone();
+            Box::pin(async move { cluster.refuse_removed(node).await }) as Pending<()>
+        };
+        RaftService::new(self.runtime.operations.clone(), Box::new(admit))
+            .host(&self.cluster.group)
+            .host(&self.namespace.group)
     }
 
     /// What this metad's own calls go by is what its replica applied.

@@ -1,8 +1,8 @@
 //! `Group<S>`: one replicated state machine over raft-rs and RocksDB.
 //!
 //! Owns a group's log, its key-value state and its membership on one node, and the thread that runs
-//! them. Knows nothing of what the state machine means, and nothing of the network: peers are reached
-//! through [`PeerLink`]. `ff2-metad` opens one for the cluster group and one for each namespace group.
+//! them. Knows nothing of what the state machine means. Peers are reached through [`PeerLink`]: over the data plane
+//! by [`Link`] and [`RaftService`], in tests in memory. `ff2-metad` opens one for the cluster group and one for each namespace group.
 //!
 //! The story of a command: [`Group::propose`] puts it into the bounded inbox. The group's thread takes
 //! all that waits, packs it into entries (`commands.rs`), and gives them to raft. The leader's messages
@@ -31,8 +31,11 @@ mod membership;
 mod metrics;
 pub mod probe;
 pub mod replica;
+mod service;
 mod store;
+mod term;
 mod trace;
+mod wire;
 
 pub use error::GroupError;
 pub use format::group_folder;
@@ -41,6 +44,9 @@ pub use link::{PeerLink, Pending};
 pub use membership::Membership;
 pub use metrics::{GroupMetrics, RaftMetrics};
 pub use replica::{Input, Leadership, Output, Replica, ReplicaConfig};
+pub use service::{Admit, RaftService};
 pub use store::{Install, LogStore, MemStore, RocksStore, StoreBatch, format_group, restore_group};
+pub use term::{Term, lead_each_term};
+pub use wire::Link;
 
 pub use ff2_proto::pb::Member;

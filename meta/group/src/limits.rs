@@ -67,3 +67,14 @@ const _: () = assert!(
     BATCH_SEND_BYTES_MAX + COMMAND_BYTES_MAX + (MESSAGE_BYTES_MAX as usize)
         < ff2_proto::limits::HEADER_BYTES_MAX
 );
+
+/// Raft batches that wait for one peer and group; raft sends again what is dropped.
+pub(crate) const LINK_QUEUE: usize = 1_024;
+/// Raft messages that travel in one call.
+pub(crate) const LINK_MESSAGES_MAX: usize = 4_096;
+/// Raft bytes that travel in one call.
+pub(crate) const LINK_BYTES_MAX: usize = 4 << 20;
+/// A raft call: longer than a slow disk, shorter than what would hold up the news behind it.
+pub(crate) const LINK_CALL: Duration = Duration::from_secs(2);
+/// One try to join a group.
+pub(crate) const JOIN_CALL: Duration = Duration::from_secs(5);

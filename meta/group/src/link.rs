@@ -1,4 +1,4 @@
-//! How a group reaches its peers. metad implements it over the data-plane RPC, tests over memory.
+//! How a group reaches its peers. [`crate::Link`] does over the data plane, tests in memory.
 
 use std::{future::Future, pin::Pin};
 

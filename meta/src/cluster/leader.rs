@@ -4,6 +4,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use ff2_fabric::pace;
+use ff2_group::Term;
 use ff2_meta_core::cluster::{
     Heard, JoinTurn, LeaseBook, LeaseTimes, Moves, NodeVitals, Space, Spares,
 };
@@ -12,7 +13,7 @@ use parking_lot::Mutex;
 use pb::cluster_command::Fact;
 
 use super::ClusterGroup;
-use crate::{leading::Term, limits};
+use crate::limits;
 
 /// The present term's memory, if this metad leads.
 #[derive(Clone, Debug, Default)]

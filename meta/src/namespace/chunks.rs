@@ -8,12 +8,13 @@ use ff2_fabric::{
     Peers, RoutingCache, SharedBuf,
     chain::{ChainClient, ChunkUpdate},
 };
+use ff2_group::Term;
 use ff2_proto::{ChainId, Status, pb};
 use futures::{StreamExt, TryStreamExt, stream};
 use pb::UpdateKind;
 
 use super::plan::{FileChunks, Step};
-use crate::{leading::Term, limits};
+use crate::limits;
 
 /// The steps of a truncation or removal: planned first, made then.
 #[derive(Debug, Default)]

@@ -12,6 +12,7 @@ use std::{
 };
 
 use ff2_fabric::pace;
+use ff2_group::Term;
 use ff2_meta_core::namespace::{self, Owner};
 use ff2_proto::{Code, Status, VolumeId, pb};
 use futures::{StreamExt, stream};
@@ -22,7 +23,7 @@ use super::{
     NamespaceGroup, callbacks::CallbackBook, orphans::Gone, sessions::SessionBook,
     truncation::Truncations,
 };
-use crate::{leading::Term, limits};
+use crate::limits;
 
 /// The present term's memory, if this metad leads.
 #[derive(Clone, Debug, Default)]

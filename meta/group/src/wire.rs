@@ -1,22 +1,23 @@
-//! How a group's raft messages reach the other metads.
+//! How a group's raft messages reach its peers over the data plane.
 //!
-//! One queue and one task for each peer and group, so that a flooded namespace never delays the
-//! cluster group. A task posts one batch at a time; what gathers while it is being sent travels
+//! One queue and one task for each peer and group, so that a flooded group never delays another. A task posts one batch at a time; what gathers while it is being sent travels
 //! together in the next. A full queue drops: raft sends again what matters.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use ff2_fabric::{Call, Channel, Peers, RaftClient, stubs::method::RAFT_STEP};
-use ff2_group::{PeerLink, Pending};
 use ff2_proto::pb;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::limits;
+use crate::{
+    limits,
+    link::{PeerLink, Pending},
+};
 
 /// The links of this process.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub struct Link {
     peers: Arc<Peers>,
     tokio: tokio::runtime::Handle,
     queues: Mutex<BTreeMap<(String, u32), mpsc::Sender<pb::RaftBatch>>>,
@@ -24,7 +25,7 @@ pub(crate) struct Link {
 
 impl Link {
     /// Must be made inside the runtime that its tasks shall run in.
-    pub(crate) fn new(peers: Arc<Peers>) -> Arc<Self> {
+    pub fn new(peers: Arc<Peers>) -> Arc<Self> {
         let tokio = tokio::runtime::Handle::current();
         Arc::new(Self { peers, tokio, queues: Mutex::default() })
     }
@@ -54,7 +55,7 @@ impl PeerLink for Link {
     ) -> Pending<pb::FetchSnapshotReply> {
         let client = RaftClient::new(self.peers.channel(address));
         Box::pin(async move {
-            let call = Call::within(ff2_group::limits::PAGE_TIMEOUT);
+            let call = Call::within(limits::PAGE_TIMEOUT);
             let (reply, _) = client.fetch_snapshot(&request, call).await?;
             Ok(reply)
         })
@@ -63,7 +64,7 @@ impl PeerLink for Link {
     fn join(&self, address: &str, request: pb::JoinGroupRequest) -> Pending<pb::JoinGroupReply> {
         let client = RaftClient::new(self.peers.channel(address));
         Box::pin(async move {
-            let (reply, _) = client.join_group(&request, Call::within(limits::OWN_COMMAND)).await?;
+            let (reply, _) = client.join_group(&request, Call::within(limits::JOIN_CALL)).await?;
             Ok(reply)
         })
     }
@@ -83,7 +84,7 @@ async fn deliver(channel: Channel, mut queue: mpsc::Receiver<pb::RaftBatch>) {
             Ok(()) => failing = false,
             Err(status) if !failing => {
                 failing = true;
-                tracing::info!(address = channel.address(), %status, "a metad cannot be reached");
+                tracing::info!(address = channel.address(), %status, "a peer cannot be reached");
             }
             Err(_) => {}
         }

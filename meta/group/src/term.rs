@@ -5,36 +5,40 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ff2_group::Leadership;
 use ff2_proto::Status;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// One term in which this metad leads a group. Work of this term asks [`Term::check`] before each
+use crate::replica::Leadership;
+
+/// One term in which this node leads a group. Work of this term asks [`Term::check`] before each
 /// step that others can see.
 #[derive(Clone, Debug)]
-pub(crate) struct Term {
+pub struct Term {
     term: u64,
     began: Instant,
     leadership: watch::Receiver<Leadership>,
 }
 
 impl Term {
-    pub(crate) fn number(&self) -> u64 {
+    /// Raft's number of it.
+    pub fn number(&self) -> u64 {
         self.term
     }
 
     /// Time since the term began here.
-    pub(crate) fn age(&self) -> Duration {
+    pub fn age(&self) -> Duration {
         self.began.elapsed()
     }
 
     /// Milliseconds since the term began here: the leader's monotonic clock.
-    pub(crate) fn now_ms(&self) -> u64 {
+    pub fn now_ms(&self) -> u64 {
         u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX)
     }
 
-    pub(crate) fn check(&self) -> Result<(), Status> {
+    /// # Errors
+    /// NOT_LEADER once the term is over, with who leads if that is known.
+    pub fn check(&self) -> Result<(), Status> {
         let now = self.leadership.borrow();
         if now.is_leader && now.term == self.term {
             return Ok(());
@@ -43,7 +47,7 @@ impl Term {
     }
 
     /// Resolves when the term ends.
-    pub(crate) async fn ended(&self) {
+    pub async fn ended(&self) {
         let mut leadership = self.leadership.clone();
         let term = self.term;
         // An error means that the group was shut down: that ends the term too.
@@ -51,10 +55,10 @@ impl Term {
     }
 }
 
-/// Calls `lead` for each term in which this metad leads, and drops its future when the term ends.
+/// Calls `lead` for each term in which this node leads, and drops its future when the term ends.
 /// Everything that `lead` awaits must therefore be safe to abandon: commands are, since a command
 /// whose answer nobody heard is found in the state by the next term.
-pub(crate) async fn lead_each_term<F, Fut>(
+pub async fn lead_each_term<F, Fut>(
     mut leadership: watch::Receiver<Leadership>,
     stop: CancellationToken,
     mut lead: F,
