@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     audit, backup, bench, chain, cluster::Folder, completion, config, connect::Access, demo, down,
-    dump, folder, fs, fsck, kill, metad, mount, node, output::Output, ps, quota, rebalance,
+    dump, folder, fs, fsck, job, kill, metad, mount, node, output::Output, ps, quota, rebalance,
     restart, restore, scrub, security, session, snapshot, status, table, target, trash, up,
     upgrade, user, volume, why,
 };
@@ -135,6 +135,9 @@ enum Command {
     /// Look into one process.
     #[command(subcommand)]
     Admin(dump::Command),
+    /// Jobs: programs of several processes that can be suspended.
+    #[command(subcommand)]
+    Job(job::Command),
     /// Figures of the cluster, of the disk under it, and of a raft group alone.
     #[command(subcommand)]
     Bench(bench::Args),
@@ -167,6 +170,7 @@ impl Cli {
             Command::Completion(args) => completion::run(&args),
             Command::Demo(args) => demo::run(&args, json),
             Command::Bench(args) => bench::run(around.folder.path(), &args, json),
+            Command::Job(command) => job::run(around.output, command),
             Command::Kill(args) => kill::run(&around, &args),
             Command::Security(command) => security::run(&around, &command),
             Command::Config(command) => config::run(&around, command),
@@ -212,6 +216,7 @@ impl Command {
             Self::Completion(_)
             | Self::Demo(_)
             | Self::Bench(_)
+            | Self::Job(_)
             | Self::Kill(_)
             | Self::Security(_)
             | Self::Config(_) => {
@@ -303,6 +308,7 @@ mod tests {
             "trash restore --under /a",
             "trash empty --older-than 12h",
             "upgrade finish",
+            "job run --local --ranks 2 --suspend-after 1.5 --signal USR1 -- python3 train.py --lr 1",
             "snapshot create before-upgrade",
             "snapshot list --json",
             "snapshot remove before-upgrade --no-wait",

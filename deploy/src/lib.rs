@@ -21,6 +21,7 @@ mod dump;
 mod folder;
 mod fs;
 mod fsck;
+mod job;
 mod kill;
 mod metad;
 mod mount;

@@ -331,6 +331,11 @@ pub fn may_skip(missing: &str) -> bool {
     allowed
 }
 
+/// A program of this build.
+pub fn built(name: &str) -> Result<PathBuf> {
+    Ok(target_folder()?.join("debug").join(name))
+}
+
 /// Whether the test runs as root. If not it fails, unless what needs root may be left out.
 pub fn is_root() -> bool {
     let is_root = rustix::process::geteuid().is_root();

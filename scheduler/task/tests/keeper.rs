@@ -1,0 +1,129 @@
+//! A run that outlives whoever ordered it.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use ff2_task::{
+    Outcome, RunSpec,
+    keeper::{Run, State},
+    supervise::Suspension,
+};
+use tempfile::TempDir;
+
+fn spec(dir: &Path, script: &str) -> RunSpec {
+    RunSpec {
+        job: 1,
+        name: "kept".into(),
+        attempt: 0,
+        command: vec!["bash".into(), "-c".into(), script.into()],
+        work_dir: dir.into(),
+        env: BTreeMap::new(),
+        ranks: 2,
+        first_rank: 0,
+        world_size: 2,
+        node_rank: 0,
+        nodes: 1,
+        master_addr: "127.0.0.1".into(),
+        master_port: 29_500,
+        gpus: vec![],
+        folder: dir.join("job"),
+        checkpoint: dir.join("checkpoint"),
+        signal: None,
+        grace_s: 5,
+        user: None,
+    }
+}
+
+/// This test program, as the keeper of a run.
+fn keeper(run: &Run) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "keeps", "--nocapture"]).env("KEEP", run.folder());
+    command
+}
+
+#[test]
+fn keeps() {
+    if let Some(folder) = std::env::var_os("KEEP") {
+        // SAFETY: nextest runs each test in a process of its own, and no other thread looks at the environment.
+        unsafe { std::env::remove_var("KEEP") };
+        Run::at(folder).keep().unwrap();
+    }
+}
+
+fn wait_for<T>(what: impl Fn() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = what() {
+            return found;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "waited in vain");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn end_of(run: &Run) -> Outcome {
+    wait_for(|| match run.state().unwrap() {
+        State::Ended(outcome) => Some(outcome),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_run_takes_orders_from_whoever_finds_its_folder() {
+    let dir = TempDir::new().unwrap();
+    let script = "while [ ! -e $FF2_SUSPEND ]; do sleep 0.02; done; touch $FF2_ACK; sleep 1000";
+    let run = Run::at(dir.path().join("run"));
+    run.start(&spec(dir.path(), script), &mut keeper(&run)).unwrap();
+    assert_eq!(run.state().unwrap(), State::Running);
+    assert!(run.start(&spec(dir.path(), script), &mut keeper(&run)).is_err(), "once");
+    // Somebody else, later.
+    let found = Run::at(dir.path().join("run"));
+    found.suspend(Duration::from_secs(60)).unwrap();
+    let Outcome::Suspended { how, .. } = end_of(&found) else { panic!() };
+    assert_eq!(how, Suspension::Acknowledged);
+    assert!(found.stop().is_err(), "it is over");
+}
+
+#[test]
+fn a_run_that_cannot_begin_says_why() {
+    let dir = TempDir::new().unwrap();
+    let run = Run::at(dir.path().join("run"));
+    let command = vec!["/no/such/program".into()];
+    let spec = RunSpec { command, ..spec(dir.path(), "") };
+    run.start(&spec, &mut keeper(&run)).unwrap();
+    let Outcome::NotStarted { why } = end_of(&run) else { panic!() };
+    assert!(why.contains("/no/such/program"), "{why}");
+    let other = Run::at(dir.path().join("other"));
+    let error = other.start(&spec, Command::new("false").arg("x")).unwrap_err().to_string();
+    assert!(error.contains("exit status: 1"), "{error}");
+}
+
+#[test]
+fn what_a_lost_run_left_behind_is_swept_away() {
+    let dir = TempDir::new().unwrap();
+    let script = "(setsid sleep 1000 >/dev/null 2>&1 &); echo $$ > $FF2_STATE.$RANK; sleep 1000";
+    let run = Run::at(dir.path().join("run"));
+    run.start(&spec(dir.path(), script), &mut keeper(&run)).unwrap();
+    let pid = wait_for(|| {
+        let text = fs::read_to_string(dir.path().join("job/state.0")).ok()?;
+        text.trim().parse::<i32>().ok()
+    });
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let keeper: i32 =
+        stat.rsplit_once(") S ").unwrap().1.split(' ').next().unwrap().parse().unwrap();
+    let keeper = rustix::process::Pid::from_raw(keeper).unwrap();
+    thread::sleep(Duration::from_millis(200));
+    rustix::process::kill_process(keeper, rustix::process::Signal::KILL).unwrap();
+    wait_for(|| (run.state().unwrap() == State::Lost).then_some(()));
+    wait_for(|| (!Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
+    assert_eq!(run.sweep(), 2, "the ranks went with their keeper, their daemons did not");
+    assert_eq!(run.sweep(), 0);
+}
