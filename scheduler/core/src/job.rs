@@ -233,8 +233,6 @@ pub struct Job {
     pub ran_ms: u64,
     /// Of runs that are over: GPUs times ms.
     pub service_gpu_ms: u64,
-    /// Raised to the best band: how much service it had then.
-    pub raised_at_gpu_ms: Option<u64>,
     /// It lost a node and could not go on at once: it goes before others of its band.
     pub ahead: bool,
     /// Up to when the current run is in the accounts.

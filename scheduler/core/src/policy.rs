@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::job::{Job, Resources};
 
 const MINUTE_MS: u64 = 60_000;
-const GPU_HOUR_MS: u64 = 60 * MINUTE_MS;
+const HOUR_MS: u64 = 60 * MINUTE_MS;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -25,7 +25,7 @@ impl Default for Config {
             policy: Policy::ff2(),
             // A compute node of Fire-Flyer 2: two CPUs with 32 cores, 512 GiB (arXiv 2408.14158, table I).
             beside_gpus: Resources { gpus: 0, cpus: 64, memory: 512 << 10 },
-            half_life_ms: 7 * 24 * GPU_HOUR_MS,
+            half_life_ms: 7 * 24 * HOUR_MS,
             across_zones: 1,
         }
     }
@@ -58,7 +58,8 @@ pub struct Bands {
     pub min_run_ms: u64,
     /// And so much of what the job ran before, in percent: what costs a restart should last in proportion.
     pub min_run_percent: u64,
-    /// Who waited so many times as long as it ever ran, and the floor, is raised to the best band once. 0: nobody is.
+    /// Who waits for so many times as long as it ever ran, and at least for the floor, is taken as of one band better;
+    /// after twice that of two, and so on to the best. So everybody's turn comes. 0: nobody's does.
     pub starved_times: u64,
     pub starved_floor_ms: u64,
     /// Whether small jobs are moved together so that a larger one fits.
@@ -71,7 +72,7 @@ impl Policy {
     /// Least attained service in six bands, as Tiresias has it (NSDI 2019): what others are compared with.
     pub fn las() -> Self {
         Self::Bands(Bands {
-            first_gpu_ms: 8 * GPU_HOUR_MS,
+            first_gpu_ms: 8 * HOUR_MS,
             factor: 4,
             count: 6,
             patience_ms: 0,
@@ -87,14 +88,14 @@ impl Policy {
     /// What this scheduler is for: few preemptions, nobody starves, nothing lies idle.
     pub fn ff2() -> Self {
         Self::Bands(Bands {
-            first_gpu_ms: GPU_HOUR_MS,
-            factor: 2,
-            count: 20,
+            first_gpu_ms: 8 * HOUR_MS,
+            factor: 4,
+            count: 6,
             patience_ms: 5 * MINUTE_MS,
             min_run_ms: 30 * MINUTE_MS,
             min_run_percent: 5,
-            starved_times: 4,
-            starved_floor_ms: 24 * 60 * MINUTE_MS,
+            starved_times: 2,
+            starved_floor_ms: 14 * 24 * HOUR_MS,
             consolidates: true,
             plan_every_ms: MINUTE_MS,
         })
@@ -127,31 +128,16 @@ impl Bands {
         })
     }
 
-    /// What a job's band is counted from: since it was raised, only what it got after that.
-    pub(crate) fn counted(&self, job: &Job, now: u64) -> u64 {
-        let service = job.service(now);
-        match job.raised_at_gpu_ms {
-            // After a quantum of the first band it is what it was.
-            Some(raised) if service - raised < self.quantum(raised) => 0,
-            Some(_) | None => service,
-        }
-    }
-
-    /// How much a raised job gets before it goes back: an eighth of what it had, and the first band at least.
-    pub(crate) fn quantum(&self, raised: u64) -> u64 {
-        (raised / 8).max(self.first_gpu_ms)
-    }
-
     /// How long a run of a job lasts at least, ms.
     pub(crate) fn min_run(&self, job: &Job) -> u64 {
         let share = job.ran_ms * self.min_run_percent / 100;
         self.min_run_ms.max(share).max(job.spec.min_run_ms)
     }
 
-    /// When a job that waits will have starved, unless it runs.
-    pub(crate) fn starves_at(&self, job: &Job) -> Option<u64> {
+    /// For how long a job waits until it is taken as of one band better, ms.
+    pub(crate) fn starves_after(&self, job: &Job) -> Option<u64> {
         let wait = (job.ran_ms * self.starved_times).max(self.starved_floor_ms);
-        (self.starved_times > 0).then(|| job.since_ms + wait)
+        (self.starved_times > 0).then_some(wait.max(1))
     }
 }
 
@@ -162,7 +148,7 @@ mod tests {
     #[test]
     fn a_job_leaves_its_band_at_the_threshold() {
         let Policy::Bands(bands) = Policy::las() else { panic!("las has bands") };
-        let hours = |hours: u64| hours * GPU_HOUR_MS;
+        let hours = |hours: u64| hours * HOUR_MS;
         let of = |service| bands.band(hours(service));
         assert_eq!(
             [of(0), of(7), of(8), of(31), of(32), of(2_047), of(2_048), of(99_999)],

@@ -135,14 +135,10 @@ impl Scheduler {
     }
 
     fn look_at(&mut self, id: JobId, out: &mut Vec<Decision>) {
-        let now = self.now;
         let job = self.jobs.get_mut(&id).expect("a job that ends has no timer");
         match &mut job.state {
             State::Held | State::Claiming => {}
-            State::Pending => {
-                job.raised_at_gpu_ms = Some(job.service(now));
-                self.requeue_in_order(id);
-            }
+            State::Pending => self.requeue_in_order(id),
             State::Running { .. } => {
                 self.stop(id, Cause::Overdue, Then::End(Outcome::Failed), out);
             }
@@ -160,10 +156,13 @@ impl Scheduler {
         let job = &self.jobs[&id];
         let at = match &job.state {
             State::Held | State::Claiming => None,
-            State::Pending => match job.raised_at_gpu_ms {
-                None => self.config.policy.bands().and_then(|bands| bands.starves_at(job)),
-                Some(_) => None,
-            },
+            State::Pending => {
+                let bands = self.config.policy.bands();
+                let period = bands.and_then(|bands| bands.starves_after(job));
+                let next =
+                    |period| job.since_ms + (self.now - job.since_ms) / period * period + period;
+                period.filter(|_| self.band(job) > 0).map(next)
+            }
             State::Running { started_ms, .. } => {
                 let left = job.spec.limit_ms.map(|limit| limit.saturating_sub(job.ran_ms));
                 left.map(|left| started_ms + left)
@@ -197,11 +196,16 @@ impl Scheduler {
         self.ledger.charge(&job.spec, gpu_ms);
     }
 
-    /// The band of a job now, with what its group is behind.
+    /// The band of a job now, with what its group is behind and what it waited for.
     pub(crate) fn band(&self, job: &Job) -> u32 {
         let Some(bands) = self.config.policy.bands() else { return 0 };
         let excess = self.excess.get(&job.spec.group).copied().unwrap_or(0);
-        bands.band(bands.counted(job, self.now)) + excess
+        let band = bands.band(job.service(self.now)) + excess;
+        let starved = match (&job.state, bands.starves_after(job)) {
+            (State::Pending, Some(period)) => (self.now - job.since_ms) / period,
+            _ => 0,
+        };
+        band.saturating_sub(u32::try_from(starved).unwrap_or(u32::MAX))
     }
 
     pub(crate) fn rank(&self, job: &Job) -> Rank {

@@ -1,4 +1,5 @@
-//! Replays a trace file: `sched_replay TRACE --gpus N [--policy fifo|easy|las|ff2] [--unit-ms N] [--json] [--plot F]`.
+//! Replays a trace file: `sched_replay TRACE --gpus N [--policy fifo|easy|las|ff2] [--per-leaf N] [--unit-ms N] [--json] [--plot F]`.
+//! `--set NAME=VALUE` changes a number of the bands, to see what it is good for.
 
 use anyhow::{Context, Result, bail};
 use ff2_sched_core::Policy;
@@ -7,6 +8,7 @@ use ff2_sched_replay::{Setting, cluster, plot, replay, trace};
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let (mut file, mut gpus, mut policy, mut unit_ms) = (None, None, "ff2".to_owned(), 1);
+    let (mut per_leaf, mut changes) = (15, Vec::new());
     let (mut json, mut picture, mut checks) = (false, None, false);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().with_context(|| format!("{argument} needs a value"));
@@ -14,6 +16,8 @@ fn main() -> Result<()> {
             "--gpus" => gpus = Some(value()?.parse().context("read --gpus")?),
             "--policy" => policy = value()?,
             "--unit-ms" => unit_ms = value()?.parse().context("read --unit-ms")?,
+            "--per-leaf" => per_leaf = value()?.parse().context("read --per-leaf")?,
+            "--set" => changes.push(value()?),
             "--json" => json = true,
             "--checks" => checks = true,
             "--plot" => picture = Some(value()?),
@@ -22,16 +26,19 @@ fn main() -> Result<()> {
         }
     }
     let file = file.context("name the file with the trace")?;
-    let chosen = match policy.as_str() {
+    let mut chosen = match policy.as_str() {
         "fifo" => Policy::Fifo,
         "easy" => Policy::Easy,
         "las" => Policy::las(),
         "ff2" => Policy::ff2(),
         other => bail!("the policies are fifo, easy, las and ff2, not {other}"),
     };
+    for change in &changes {
+        chosen = changed(&chosen, change)?;
+    }
     let text = std::fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
     let jobs = trace::csv(&text, unit_ms).with_context(|| format!("read {file}"))?;
-    let topology = cluster(gpus.context("say how many GPUs there are: --gpus N")?);
+    let topology = cluster(gpus.context("say how many GPUs there are: --gpus N")?, per_leaf);
     let mut setting = Setting::new(chosen);
     setting.checks = checks;
     let started = std::time::Instant::now();
@@ -70,4 +77,13 @@ fn main() -> Result<()> {
     );
     println!("lost         {:.0} of {:.0} GPU-hours", report.gpu_hours_lost, report.gpu_hours);
     Ok(())
+}
+
+/// The policy with one of its numbers changed.
+fn changed(policy: &Policy, change: &str) -> Result<Policy> {
+    let (name, value) = change.split_once('=').context("write --set NAME=VALUE")?;
+    let mut json = serde_json::to_value(policy)?;
+    let number = json.get_mut("bands").and_then(|bands| bands.get_mut(name));
+    *number.with_context(|| format!("this policy has no {name}"))? = value.parse()?;
+    serde_json::from_value(json).with_context(|| format!("set {change}"))
 }

@@ -85,12 +85,6 @@ impl Scheduler {
         job.ran_ms += ran;
         job.service_gpu_ms += ran * job.spec.gpus();
         job.state = State::Held;
-        if let (Some(raised), Some(bands)) = (job.raised_at_gpu_ms, self.config.policy.bands()) {
-            // Its turn is over, and it may starve again.
-            if job.service_gpu_ms - raised >= bands.quantum(raised) {
-                job.raised_at_gpu_ms = None;
-            }
-        }
         let spec = job.spec.clone();
         self.running.remove(&id);
         self.timers.set(id, None);

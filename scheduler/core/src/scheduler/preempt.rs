@@ -29,9 +29,10 @@ pub(crate) struct Standing {
 /// All that run, for one round of plans.
 pub(crate) type Standings = BTreeMap<JobId, Standing>;
 
-/// What a task costs others: the smallest is taken. The victims' highest priority, their best band, how many
-/// they are, and the GPUs that they lose.
-type Price = (Priority, Reverse<u32>, usize, u64);
+/// What a task costs others: the smallest is taken. The victims' highest priority, their best band, the oldest of them,
+/// the GPUs that they lose, and how many they are. Old ones are spared before many are: in the last band, where the
+/// long jobs are, those end first that came first, so the longest times to the end stay short.
+type Price = (Priority, Reverse<u32>, Reverse<JobId>, u64, usize);
 
 /// Whom a job may stop.
 #[derive(Clone, Copy, Debug)]
@@ -203,7 +204,7 @@ impl Scratch<'_> {
 
     fn price(&self, node: NodeId, task: Resources) -> Option<(Price, Vec<JobId>)> {
         if task.fits_in(self.free[node.index()]) {
-            return Some(((Priority::Idle, Reverse(u32::MAX), 0, 0), Vec::new()));
+            return Some((self.total(&[]), Vec::new()));
         }
         self.price_of_more(node, task)
     }
@@ -221,7 +222,7 @@ impl Scratch<'_> {
             .map(|(id, standing)| (id, standing, self.held(id, node, standing.task)))
             .collect();
         candidates.sort_unstable_by_key(|(id, standing, _)| {
-            (standing.priority, Reverse(standing.band), Reverse(standing.gpus), *id)
+            (standing.priority, Reverse(standing.band), Reverse(standing.gpus), Reverse(*id))
         });
         let alone = candidates.iter().filter(|(.., held)| wanted.fits_in(free.with(*held)));
         let alone =
@@ -263,8 +264,9 @@ impl Scratch<'_> {
         (
             of().map(|standing| standing.priority).max().unwrap_or(Priority::Idle),
             Reverse(of().map(|standing| standing.band).min().unwrap_or(u32::MAX)),
-            victims.len(),
+            Reverse(victims.iter().min().copied().unwrap_or(JobId(u64::MAX))),
             of().map(|standing| standing.gpus).sum(),
+            victims.len(),
         )
     }
 

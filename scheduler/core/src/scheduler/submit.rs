@@ -107,7 +107,6 @@ impl Scheduler {
             since_ms: self.now,
             ran_ms: 0,
             service_gpu_ms: 0,
-            raised_at_gpu_ms: None,
             ahead: false,
             charged_ms: self.now,
             preemptions: 0,
