@@ -40,6 +40,7 @@ struct Node {
     state: NodeState,
     /// Kept free for a node that fails.
     spare: bool,
+    /// Those with tasks there, in their order: decisions must not tell in which they came.
     jobs: Vec<JobId>,
 }
 
@@ -113,10 +114,6 @@ impl Cluster {
         self.nodes[node.index()].used
     }
 
-    pub(crate) fn claimed(&self, node: NodeId) -> Resources {
-        self.nodes[node.index()].claimed
-    }
-
     pub(crate) fn jobs(&self, node: NodeId) -> &[JobId] {
         &self.nodes[node.index()].jobs
     }
@@ -158,7 +155,8 @@ impl Cluster {
         for slot in &placement.slots {
             self.change(slot.node, |node| {
                 node.used = node.used.with(task.times(slot.tasks));
-                node.jobs.push(job);
+                let at = node.jobs.partition_point(|other| *other < job);
+                node.jobs.insert(at, job);
             });
             let node = &self.nodes[slot.node.index()];
             assert!(node.used.fits_in(node.capacity), "{job:?} overfills {:?}", slot.node);

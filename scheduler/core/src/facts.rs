@@ -25,6 +25,8 @@ pub struct Facts {
     pub jobs: Vec<Job>,
     pub ended: Vec<(JobId, Outcome)>,
     claims: Vec<(JobId, Claim)>,
+    /// Jobs that a quota holds, and which: they are let go when it has room.
+    parked: Vec<(JobId, QuotaKey)>,
     pub quotas: Vec<(QuotaKey, u64)>,
     pub shares: BTreeMap<String, Share>,
     excess: BTreeMap<String, u32>,
@@ -55,6 +57,7 @@ impl Scheduler {
             jobs: self.jobs.values().cloned().collect(),
             ended: self.ended.iter().map(|(id, outcome)| (*id, *outcome)).collect(),
             claims: self.claims.iter().map(|(id, claim)| (*id, claim.clone())).collect(),
+            parked: self.queue.parked().map(|(id, key)| (id, key.clone())).collect(),
             quotas: self.quotas.iter().map(|(key, has)| (key.clone(), has.limit)).collect(),
             shares: self.shares.iter().map(|(group, share)| (group.clone(), *share)).collect(),
             excess: self.excess.clone(),
@@ -98,6 +101,9 @@ impl Scheduler {
         machine.index();
         for (key, limit) in facts.quotas {
             machine.set_quota(key, Some(limit));
+        }
+        for (id, key) in facts.parked {
+            machine.queue.park(id, key);
         }
         Ok(machine)
     }

@@ -86,11 +86,12 @@ impl Queue {
         self.by_shape.get(shape)?.first().copied()
     }
 
-    pub(crate) fn parked_under(&self, job: JobId) -> Option<&QuotaKey> {
-        match self.places.get(&job)? {
-            (_, Place::Parked(key, _)) => Some(key),
-            (_, Place::Shape(_)) => None,
-        }
+    pub(crate) fn parked(&self) -> impl Iterator<Item = (JobId, &QuotaKey)> {
+        let places = self.places.iter();
+        places.filter_map(|(id, (_, place))| match place {
+            Place::Parked(key, _) => Some((*id, key)),
+            Place::Shape(_) => None,
+        })
     }
 
     pub(crate) fn rank(&self, job: JobId) -> Option<Rank> {

@@ -132,8 +132,12 @@ mod tests {
         // With four times the weight of others it is due what it used.
         shares.set("a", 4, 0);
         assert_eq!(shares.excess(0, 1_000)["a"], 0);
-        // What was long ago counts no more.
-        shares.charge("b", 600, 20_000, 1_000);
-        assert_eq!(shares.excess(20_000, 1_000).get("b"), Some(&2));
+        // What was long ago counts no more; who is alone is due everything.
+        shares.charge("b", 700, 20_000, 1_000);
+        assert_eq!(shares.excess(20_000, 1_000), BTreeMap::from([("b".to_owned(), 0)]));
+        shares.charge("c", 50, 20_000, 1_000);
+        shares.charge("d", 50, 20_000, 1_000);
+        let excess = shares.excess(20_000, 1_000);
+        assert_eq!((excess["b"], excess["c"]), (1, 0));
     }
 }

@@ -135,6 +135,12 @@ impl Tree {
             .map(|(zone, pods)| (zone, pods.iter().map(|pod| in_pod[pod.index()]).sum()))
             .collect();
         let mut slots = Vec::new();
+        if !want.spread
+            && let Some(leaf) = self.tightest_leaf(&at_leaf, want)
+        {
+            self.fill(leaf, room, u64::from(want.tasks), &mut slots);
+            return Some(self.ordered(slots));
+        }
         for (zone, tasks) in divide(zones, u64::from(want.tasks))? {
             if tasks < u64::from(want.tasks) && !want.across {
                 return None;
@@ -166,6 +172,16 @@ impl Tree {
         };
         let rooms = zones.map(|(_, pods)| room_in(pods));
         if want.across { rooms.sum() } else { rooms.max().unwrap_or(0) }
+    }
+
+    /// Of the leaves that have room for all, the one with least.
+    fn tightest_leaf(&self, at_leaf: &[u64], want: Want) -> Option<LeafId> {
+        let leaves = (0..).map(LeafId).zip(at_leaf);
+        let fitting = leaves.filter(|(leaf, room)| {
+            **room >= u64::from(want.tasks)
+                && want.zone.is_none_or(|only| self.zone_of(*leaf) == only)
+        });
+        fitting.min_by_key(|(leaf, room)| (**room, *leaf)).map(|(leaf, _)| leaf)
     }
 
     /// Takes the nodes of a leaf with most room first, and for the rest the one that it fills best.

@@ -126,15 +126,14 @@ impl Scheduler {
                 others.remove(&id);
             }
         }
-        if let Some(member) = job.member {
-            if let Some(others) = self.members.get_mut(&member.first) {
-                others.remove(&id);
-                if others.is_empty() {
-                    self.members.remove(&member.first);
-                }
+        let first = job.member.map_or(id, |member| member.first);
+        if let Some(others) = self.members.get_mut(&first) {
+            others.remove(&id);
+            if others.is_empty() {
+                self.members.remove(&first);
             }
-            self.let_members_go(member.first);
         }
+        self.let_members_go(first);
         for dependent in self.dependents.remove(&id).unwrap_or_default() {
             self.dependency_ended(dependent, id, outcome, out);
         }

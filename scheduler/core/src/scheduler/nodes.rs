@@ -85,6 +85,7 @@ impl Scheduler {
         for node in placement.nodes().collect::<Vec<_>>() {
             if self.cluster.is_spare(node) {
                 self.cluster.set_state(node, NodeState::Up, false);
+                self.blocked.clear();
             }
         }
         self.quotas.take(&spec);

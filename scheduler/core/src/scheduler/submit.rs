@@ -198,7 +198,8 @@ impl Scheduler {
         spec.priority = always.map_or(Priority::Normal, |always| always.priority);
         let mut indexes = BTreeSet::new();
         for id in &members {
-            let job = self.jobs.get_mut(id).expect("a member has not ended");
+            // It may have ended with one that it came after.
+            let Some(job) = self.jobs.get_mut(id) else { continue };
             let index = job.member.map_or(0, |member| member.index);
             if index >= max {
                 self.cancel_one(*id, out);
