@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cluster::NodeState,
-    job::{Job, JobId, Outcome, State},
+    job::{Job, JobId, Outcome, Shape, State},
     ledger::{Accounts, Ledger},
     policy::Config,
     quota::QuotaKey,
@@ -27,6 +27,8 @@ pub struct Facts {
     claims: Vec<(JobId, Claim)>,
     /// Jobs that a quota holds, and which: they are let go when it has room.
     parked: Vec<(JobId, QuotaKey)>,
+    /// Shapes that are not looked at before something is free again.
+    blocked: BTreeSet<Shape>,
     pub quotas: Vec<(QuotaKey, u64)>,
     pub shares: BTreeMap<String, Share>,
     excess: BTreeMap<String, u32>,
@@ -58,6 +60,7 @@ impl Scheduler {
             ended: self.ended.iter().map(|(id, outcome)| (*id, *outcome)).collect(),
             claims: self.claims.iter().map(|(id, claim)| (*id, claim.clone())).collect(),
             parked: self.queue.parked().map(|(id, key)| (id, key.clone())).collect(),
+            blocked: self.blocked.clone(),
             quotas: self.quotas.iter().map(|(key, has)| (key.clone(), has.limit)).collect(),
             shares: self.shares.iter().map(|(group, share)| (group.clone(), *share)).collect(),
             excess: self.excess.clone(),
@@ -105,6 +108,7 @@ impl Scheduler {
         for (id, key) in facts.parked {
             machine.queue.park(id, key);
         }
+        machine.blocked = facts.blocked;
         Ok(machine)
     }
 

@@ -104,7 +104,7 @@ impl JobSpec {
 }
 
 /// What decides whether a job fits: those of one shape fit alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Shape {
     pub tasks: u32,
     pub task: Resources,

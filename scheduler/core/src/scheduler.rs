@@ -53,14 +53,14 @@ pub struct Scheduler {
     pub(crate) spares_wanted: u32,
     /// When plans that preempt or move are looked for again.
     pub(crate) plan_at: u64,
+    /// Shapes that did not fit since something was last freed.
+    pub(crate) blocked: BTreeSet<Shape>,
 
     // From here on nothing is a fact: `facts.rs` makes it anew.
     pub(crate) queue: Queue,
     timers: Timers,
     /// Jobs that lie in several zones.
     across: BTreeSet<JobId>,
-    /// Shapes that did not fit since something was last freed.
-    blocked: BTreeSet<Shape>,
     dependents: BTreeMap<JobId, BTreeSet<JobId>>,
     /// Members of arrays and services that have not ended, by their first.
     members: BTreeMap<JobId, BTreeSet<JobId>>,

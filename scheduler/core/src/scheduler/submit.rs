@@ -215,7 +215,8 @@ impl Scheduler {
             self.priority_changed(*id, &before);
         }
         for index in (0..max).filter(|index| !indexes.contains(index)) {
-            self.admit_member(&spec, first, index);
+            let id = self.admit_member(&spec, first, index);
+            out.push(Decision::Accepted { first: id, count: 1 });
         }
         self.let_members_go(first);
     }
