@@ -53,6 +53,7 @@ pub(crate) struct Cluster {
     by_free: Vec<u32>,
     leaf_by_free: Vec<Vec<u32>>,
     gpus_max: u32,
+    spares: u32,
 }
 
 impl Cluster {
@@ -78,6 +79,7 @@ impl Cluster {
             by_free: buckets,
             nodes,
             gpus_max,
+            spares: 0,
             tree,
         };
         for node in (0..cluster.nodes.len()).map(number) {
@@ -104,6 +106,19 @@ impl Cluster {
 
     pub(crate) fn is_spare(&self, node: NodeId) -> bool {
         self.nodes[node.index()].spare
+    }
+
+    pub(crate) fn spares(&self) -> u32 {
+        self.spares
+    }
+
+    /// Nobody has or was promised anything there, and it could be a spare.
+    pub(crate) fn is_idle(&self, node: NodeId) -> bool {
+        let of = &self.nodes[node.index()];
+        self.may_be_used(node)
+            && of.jobs.is_empty()
+            && of.claimed == Resources::default()
+            && of.capacity != Resources::default()
     }
 
     pub(crate) fn capacity(&self, node: NodeId) -> Resources {
@@ -147,6 +162,7 @@ impl Cluster {
     pub(crate) fn set_state(&mut self, node: NodeId, state: NodeState, spare: bool) {
         self.count(node, false);
         let of = &mut self.nodes[node.index()];
+        self.spares = self.spares + u32::from(spare) - u32::from(of.spare);
         (of.state, of.spare) = (state, spare);
         self.count(node, true);
     }

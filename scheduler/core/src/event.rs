@@ -34,10 +34,9 @@ pub enum Event {
         scope: Scope,
         state: NodeState,
     },
-    /// Whether a node is kept free for one that fails.
-    Spare {
-        node: NodeId,
-        spare: bool,
+    /// How many nodes are kept free for those that fail.
+    Spares {
+        count: u32,
     },
     /// GPUs that may be used at once; none: no limit.
     Quota {

@@ -49,7 +49,7 @@ pub struct Scheduler {
     pub(crate) share_at: u64,
     pub(crate) ledger: Ledger,
     pub(crate) caches: BTreeMap<String, BTreeSet<NodeId>>,
-    /// How many nodes are to be kept free; one that comes back becomes a spare while there are fewer.
+    /// How many nodes are to be kept free: idle ones become spares while there are fewer.
     pub(crate) spares_wanted: u32,
     /// When plans that preempt or move are looked for again.
     pub(crate) plan_at: u64,
@@ -66,6 +66,8 @@ pub struct Scheduler {
     members: BTreeMap<JobId, BTreeSet<JobId>>,
     /// Jobs that run, without those that stop.
     running: BTreeSet<JobId>,
+    /// Jobs that lost a node and have not gone on.
+    ahead: BTreeSet<JobId>,
 }
 
 impl Scheduler {
@@ -93,6 +95,7 @@ impl Scheduler {
             dependents: BTreeMap::new(),
             members: BTreeMap::new(),
             running: BTreeSet::new(),
+            ahead: BTreeSet::new(),
         }
     }
 
@@ -108,12 +111,13 @@ impl Scheduler {
             Event::Exited { job, attempt, succeeded } => self.exited(job, attempt, succeeded, out),
             Event::Stopped { job, attempt } => self.stopped(job, attempt, out),
             Event::Node { scope, state } => self.set_nodes(scope, state, out),
-            Event::Spare { node, spare } => self.set_spare(node, spare),
+            Event::Spares { count } => self.set_spares(count),
             Event::Quota { key, limit } => self.set_quota(key, limit),
             Event::Share { group, weight } => self.shares.set(&group, weight, self.now),
             Event::Scale { service, min, max } => self.scale(service, min, max, out),
             Event::Cached { input, nodes } => self.set_cached(input, nodes),
         }
+        self.keep_spares();
         self.pass(out);
     }
 
@@ -229,6 +233,9 @@ impl Scheduler {
         if matches!(job.state, State::Running { .. }) {
             self.running.insert(id);
         }
+        if job.ahead {
+            self.ahead.insert(id);
+        }
         let claimed = self.claims.get(&id).map(|claim| &claim.placement);
         let mut lies = job.placement().into_iter().chain(claimed);
         if lies.any(|placement| self.cluster.tree.is_across(placement)) {
@@ -272,6 +279,7 @@ impl Scheduler {
         }
         job.attempt += 1;
         job.ahead = false;
+        self.ahead.remove(&id);
         (job.since_ms, job.charged_ms) = (now, now);
         job.state = State::Running { placement: placement.clone(), started_ms: now };
         self.running.insert(id);

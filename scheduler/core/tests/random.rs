@@ -175,9 +175,7 @@ fn fact(random: &mut Random, agents: &Agents) -> Event {
             ]);
             Event::Node { scope, state }
         }
-        15 if random.below(4) == 0 => {
-            Event::Spare { node: NodeId(random.below(NODES) as u32), spare: random.below(2) == 0 }
-        }
+        15 if random.below(4) == 0 => Event::Spares { count: random.below(5) as u32 },
         16 if random.below(4) == 0 => {
             let key = QuotaKey {
                 user: random.one_of(&[None, Some("ann")]).map(Into::into),
@@ -244,13 +242,10 @@ fn run(seed: u64, policy: Policy, steps: u64) {
         step(&mut machine, &mut agents, now, event);
     }
     // Now all is well for long enough: everybody's turn comes.
-    let nodes = || (0..NODES).map(|node| NodeId(node as u32));
-    for scope in nodes().map(Scope::Node) {
+    for scope in (0..NODES).map(|node| Scope::Node(NodeId(node as u32))) {
         step(&mut machine, &mut agents, now, Event::Node { scope, state: NodeState::Up });
     }
-    for node in nodes() {
-        step(&mut machine, &mut agents, now, Event::Spare { node, spare: false });
-    }
+    step(&mut machine, &mut agents, now, Event::Spares { count: 0 });
     for key in machine.quotas().into_keys() {
         step(&mut machine, &mut agents, now, Event::Quota { key, limit: None });
     }

@@ -135,13 +135,13 @@ pub fn replay(topology: &Topology, trace: &[TraceJob], setting: &Setting) -> Res
     Ok(simulation.report())
 }
 
-/// A network for so many GPUs: nodes with eight, so many at each leaf (15 on Fire-Flyer 2), 600 at most in each zone.
+/// A network for so many GPUs: nodes with eight, so many at each leaf (15 on Fire-Flyer 2), 640 at most in each zone.
 ///
 /// # Panics
 /// If there are none, or more than the numbers of nodes go.
 pub fn cluster(gpus: u32, per_leaf: u32) -> Topology {
     let nodes = gpus.div_ceil(8);
-    let zones = nodes.div_ceil(600).max(1);
+    let zones = nodes.div_ceil(640).max(1);
     let compute = nodes.div_ceil(zones);
     let network = FatTree {
         zones,

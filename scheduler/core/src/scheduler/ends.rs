@@ -111,6 +111,7 @@ impl Scheduler {
         self.unclaim(id);
         self.queue.remove(id);
         self.timers.set(id, None);
+        self.ahead.remove(&id);
         let job = self.jobs.remove(&id).expect("the caller has it");
         assert!(job.placement().is_none(), "{id:?} ends without nodes");
         self.ended.insert(id, outcome);

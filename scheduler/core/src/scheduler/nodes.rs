@@ -30,10 +30,7 @@ impl Scheduler {
         if before == state {
             return;
         }
-        let spares = self.cluster.ids().filter(|node| self.cluster.is_spare(*node)).count() as u64;
-        let is_back = state == NodeState::Up && self.cluster.jobs(node).is_empty();
-        let spare =
-            self.cluster.is_spare(node) || (is_back && spares < u64::from(self.spares_wanted));
+        let spare = self.cluster.is_spare(node);
         self.cluster.set_state(node, state, spare);
         self.blocked.clear();
         if state != NodeState::Up {
@@ -58,18 +55,37 @@ impl Scheduler {
         }
     }
 
-    /// Keeps a node free for one that fails, from when nothing runs there any more.
-    pub(crate) fn set_spare(&mut self, node: NodeId, spare: bool) {
-        if !self.cluster.knows(node) || self.cluster.is_spare(node) == spare {
-            return;
+    /// Keeps so many nodes free for those that fail, from when they are idle.
+    pub(crate) fn set_spares(&mut self, count: u32) {
+        self.spares_wanted = count;
+        let spares = self.cluster.ids().filter(|node| self.cluster.is_spare(*node));
+        for node in spares.skip(count as usize).collect::<Vec<_>>() {
+            self.cluster.set_state(node, self.cluster.state(node), false);
+            self.blocked.clear();
         }
-        self.cluster.set_state(node, self.cluster.state(node), spare);
+    }
+
+    /// Makes idle nodes spares as long as there are fewer than are wanted, at leaves that have the fewest. While a job
+    /// waits that lost a node there are none: it may have them.
+    pub(crate) fn keep_spares(&mut self) {
+        while self.cluster.spares() < self.spares_wanted && self.ahead.is_empty() {
+            let of = |leaf: &[NodeId]| leaf.iter().filter(|n| self.cluster.is_spare(**n)).count();
+            let leaves = self.cluster.tree.leaves();
+            let idle = leaves.filter_map(|(_, nodes)| {
+                let idle = nodes.iter().find(|node| self.cluster.is_idle(**node))?;
+                Some((of(nodes), *idle))
+            });
+            let Some((_, node)) = idle.min() else { return };
+            self.cluster.set_state(node, NodeState::Up, true);
+        }
+    }
+
+    fn let_spares_go(&mut self) {
+        let spares = self.cluster.ids().filter(|node| self.cluster.is_spare(*node));
+        for node in spares.collect::<Vec<_>>() {
+            self.cluster.set_state(node, self.cluster.state(node), false);
+        }
         self.blocked.clear();
-        if spare {
-            self.unclaim_where(|claim| claim.placement.has(node));
-        }
-        let spares = self.cluster.ids().filter(|node| self.cluster.is_spare(*node)).count();
-        self.spares_wanted = u32::try_from(spares).expect("a network has fewer nodes");
     }
 
     /// A job that lost nodes goes on at once: on those it keeps, and on others instead of those it lost.
@@ -79,6 +95,10 @@ impl Scheduler {
         let spec = job.spec.clone();
         let placement = self.quotas.blocks(&spec).is_none().then(|| self.instead(before, id));
         let Some(placement) = placement.flatten() else {
+            self.ahead.insert(id);
+            self.let_spares_go();
+            // Others make room at once if they may.
+            self.plan_at = self.now;
             self.wait(id);
             return;
         };
