@@ -6,11 +6,12 @@ use ff2_topology::NodeId;
 
 use crate::{
     cluster::NodeState,
-    job::{Job, JobId, Outcome},
+    job::{Job, JobId, Outcome, Resources, State},
     ledger::Accounts,
     placement::Placement,
     quota::{Allowance, QuotaKey},
     scheduler::Scheduler,
+    tree::Want,
 };
 
 impl Scheduler {
@@ -58,5 +59,23 @@ impl Scheduler {
 
     pub fn is_across_zones(&self, placement: &Placement) -> bool {
         self.cluster.tree.is_across(placement)
+    }
+
+    /// The most tasks of a gang that fit now, in one zone.
+    pub fn largest_gang(&self, task: Resources) -> u64 {
+        let room: Vec<u32> =
+            self.cluster.ids().map(|node| self.cluster.free(node).room(task)).collect();
+        let want = Want { tasks: u32::MAX, zone: None, spread: false, across: false };
+        self.cluster.tree.most(&room, want)
+    }
+
+    /// When a job that waits starts at the latest, ms, if all that run keep to their limits and nobody goes before it.
+    /// None if it does not wait, or jobs without limits are in its way.
+    pub fn starts_by(&self, id: JobId) -> Option<u64> {
+        let job = self.jobs.get(&id).filter(|job| job.state == State::Pending)?;
+        if self.fit(id).is_some() {
+            return Some(self.now);
+        }
+        self.reservation(job).map(|reserved| reserved.at_ms)
     }
 }
