@@ -1,14 +1,16 @@
-//! Replays a trace file: `sched_replay TRACE --gpus N [--policy fifo|easy|las|ff2] [--per-leaf N] [--unit-ms N] [--json] [--plot F]`.
-//! `--set NAME=VALUE` changes a number of the bands, to see what it is good for.
+//! Replays a trace file: `sched_replay TRACE --gpus N [--policy fifo|easy|las|ff2] [--unit-ms N] [--json] [--plot F]`.
+//! `--topology FILE` instead of `--gpus N` reads a network, `--per-leaf N` says how many nodes a leaf has,
+//! `--set NAME=VALUE` changes a number of the bands, and `--checks` looks after each step whether all holds.
 
 use anyhow::{Context, Result, bail};
 use ff2_sched_core::Policy;
 use ff2_sched_replay::{Setting, cluster, plot, replay, trace};
+use ff2_topology::{Topology, lingjun};
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let (mut file, mut gpus, mut policy, mut unit_ms) = (None, None, "ff2".to_owned(), 1);
-    let (mut per_leaf, mut changes) = (15, Vec::new());
+    let (mut per_leaf, mut changes, mut network) = (15, Vec::new(), None);
     let (mut json, mut picture, mut checks) = (false, None, false);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().with_context(|| format!("{argument} needs a value"));
@@ -17,6 +19,7 @@ fn main() -> Result<()> {
             "--policy" => policy = value()?,
             "--unit-ms" => unit_ms = value()?.parse().context("read --unit-ms")?,
             "--per-leaf" => per_leaf = value()?.parse().context("read --per-leaf")?,
+            "--topology" => network = Some(value()?),
             "--set" => changes.push(value()?),
             "--json" => json = true,
             "--checks" => checks = true,
@@ -38,7 +41,11 @@ fn main() -> Result<()> {
     }
     let text = std::fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
     let jobs = trace::csv(&text, unit_ms).with_context(|| format!("read {file}"))?;
-    let topology = cluster(gpus.context("say how many GPUs there are: --gpus N")?, per_leaf);
+    let topology = match (network, gpus) {
+        (Some(file), _) => topology(&file)?,
+        (None, Some(gpus)) => cluster(gpus, per_leaf),
+        (None, None) => bail!("say how many GPUs there are: --gpus N, or --topology FILE"),
+    };
     let mut setting = Setting::new(chosen);
     setting.checks = checks;
     let started = std::time::Instant::now();
@@ -77,6 +84,16 @@ fn main() -> Result<()> {
     );
     println!("lost         {:.0} of {:.0} GPU-hours", report.gpu_hours_lost, report.gpu_hours);
     Ok(())
+}
+
+/// Lingjun's format if it is a table, else a description as JSON.
+fn topology(file: &str) -> Result<Topology> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("read {file}"))?;
+    let description = match file.ends_with(".csv") {
+        true => lingjun::describe(&text, 8, 400)?,
+        false => serde_json::from_str(&text).with_context(|| format!("read {file}"))?,
+    };
+    Topology::new(&description).with_context(|| format!("read {file}"))
 }
 
 /// The policy with one of its numbers changed.

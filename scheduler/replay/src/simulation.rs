@@ -52,7 +52,8 @@ impl Setting {
 pub enum Stuck {
     #[error("{0} jobs wait, and nothing is to come: {1}")]
     Waiting(usize, String),
-    #[error("line {0} of the trace was refused: {1}")]
+    /// Jobs are counted from 1, in the order of their submission.
+    #[error("job {0} of the trace was refused: {1}")]
     Refused(usize, String),
 }
 
@@ -246,7 +247,7 @@ impl Simulation<'_> {
             }
             Decision::Refused(why) => {
                 let What::Submitted { index } = what else { unreachable!("one at a time") };
-                return Err(Stuck::Refused(index + 2, why.to_string()));
+                return Err(Stuck::Refused(index + 1, why.to_string()));
             }
             Decision::Place { job, attempt, resumes, placement, .. } => {
                 self.enter(job, attempt, resumes, &placement);
