@@ -267,7 +267,7 @@ impl Cluster {
         Some(near.filter(|near| spans(near) <= spans(&placement)).unwrap_or(placement))
     }
 
-    /// The fewest free GPUs that are enough, and of those nodes one in the leaf with the fewest that are free as a whole.
+    /// The fewest free GPUs that are enough, and of those nodes one in the leaf with the fewest whole ones.
     fn fit_one(&self, shape: Shape, prefer: Option<&BTreeSet<NodeId>>) -> Option<NodeId> {
         for gpus in shape.task.gpus..=self.gpus_max {
             if self.by_free[gpus as usize] == 0 {

@@ -11,7 +11,7 @@ use crate::{
     ledger::{Accounts, Ledger},
     policy::Config,
     quota::QuotaKey,
-    scheduler::{Claim, Scheduler},
+    scheduler::{Claim, Reservation, Scheduler},
     share::{Share, Shares},
 };
 
@@ -37,6 +37,7 @@ pub struct Facts {
     pub caches: BTreeMap<String, BTreeSet<NodeId>>,
     spares_wanted: u32,
     plan_at_ms: u64,
+    reserved: Option<Reservation>,
     /// Those that are not up, or spares.
     pub nodes: Vec<(NodeId, NodeState, bool)>,
 }
@@ -69,6 +70,7 @@ impl Scheduler {
             caches: self.caches.clone(),
             spares_wanted: self.spares_wanted,
             plan_at_ms: self.plan_at,
+            reserved: self.reserved.clone(),
             nodes: nodes.filter(|(_, state, spare)| *state != NodeState::Up || *spare).collect(),
         }
     }
@@ -97,6 +99,7 @@ impl Scheduler {
         machine.caches = facts.caches;
         machine.spares_wanted = facts.spares_wanted;
         machine.plan_at = facts.plan_at_ms;
+        machine.reserved = facts.reserved;
         for (node, state, spare) in facts.nodes {
             machine.cluster.set_state(node, state, spare);
         }

@@ -6,9 +6,9 @@
 //!
 //! The story of a job: [`Event::Submit`] puts it into the queue (`queue.rs`), by its shape and rank. A pass
 //! (`scheduler/pass.rs`) takes the first that fit (`cluster.rs`, `tree.rs`) and places them. Who does not fit may
-//! take the place of others (`scheduler/preempt.rs`) or have them moved together (`scheduler/consolidate.rs`): its nodes
-//! are claimed (`scheduler/claims.rs`), and when the last victim is gone it starts. [`Scheduler::why`] says what a job
-//! waits for. docs/design/0013 has the reasons.
+//! take the place of others (`scheduler/preempt.rs`) or have them moved together (`scheduler/consolidate.rs`): its
+//! nodes are claimed (`scheduler/claims.rs`), and when the last victim is gone it starts. [`Scheduler::why`] says
+//! what a job waits for. docs/design/0013 has the reasons.
 #![forbid(unsafe_code)]
 
 mod cluster;

@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
 };
 
 use crate::{
@@ -100,6 +101,12 @@ impl Queue {
 
     pub(crate) fn jobs(&self) -> impl Iterator<Item = JobId> {
         self.places.keys().copied()
+    }
+
+    /// Those of a shape that go after one with this rank.
+    pub(crate) fn behind(&self, shape: &Shape, rank: Rank) -> impl Iterator<Item = Rank> {
+        let set = self.by_shape.get(shape).into_iter();
+        set.flat_map(move |set| set.range((Bound::Excluded(rank), Bound::Unbounded))).copied()
     }
 
     /// Jobs that go before one with this rank.

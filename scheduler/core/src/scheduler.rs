@@ -28,6 +28,7 @@ mod preempt;
 mod show;
 mod submit;
 
+pub(crate) use backfill::Reservation;
 pub(crate) use claims::Claim;
 
 /// How often groups are charged for what runs, and their order is made anew.
@@ -55,6 +56,8 @@ pub struct Scheduler {
     pub(crate) plan_at: u64,
     /// Shapes that did not fit since something was last freed.
     pub(crate) blocked: BTreeSet<Shape>,
+    /// Nodes that a job which can stop nobody gets when others end, by their limits.
+    pub(crate) reserved: Option<Reservation>,
 
     // From here on nothing is a fact: `facts.rs` makes it anew.
     pub(crate) queue: Queue,
@@ -88,6 +91,7 @@ impl Scheduler {
             caches: BTreeMap::new(),
             spares_wanted: 0,
             plan_at: 0,
+            reserved: None,
             queue: Queue::default(),
             timers: Timers::default(),
             across: BTreeSet::new(),
@@ -259,6 +263,15 @@ impl Scheduler {
         let job = &self.jobs[&id];
         self.queue.push(job.spec.shape(), self.rank(job));
         self.set_timer(id);
+    }
+
+    /// Takes a job out of the queue, and its reservation with it.
+    pub(crate) fn leave_queue(&mut self, id: JobId) {
+        self.queue.remove(id);
+        if self.reserved.as_ref().is_some_and(|reserved| reserved.job == id) {
+            self.reserved = None;
+            self.blocked.clear();
+        }
     }
 
     fn requeue_in_order(&mut self, id: JobId) {

@@ -10,8 +10,8 @@ use ff2_topology::{LeafId, NodeId, Topology};
 const ACROSS_PERCENT: f64 = 90.0;
 
 /// GB/s of data reduced, for a double binary tree over the nodes in the order of ranks. Each node sends twice what it
-/// reduces, so half of its port's rate is the ceiling (section IV of the paper). A leaf has as many ways up as nodes; the
-/// edges of the trees that leave it share them. Other traffic is not counted. None for a job of one node.
+/// reduces, so half of its port's rate is the ceiling (section IV of the paper). A leaf has as many ways up as nodes;
+/// the edges of the trees that leave it share them. Other traffic is not counted. None for a job of one node.
 pub fn allreduce_gb_per_s(topology: &Topology, placement: &Placement) -> Option<f64> {
     let nodes: Vec<NodeId> = placement.nodes().collect();
     if nodes.len() < 2 {

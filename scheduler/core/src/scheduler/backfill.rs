@@ -2,17 +2,24 @@
 
 use std::collections::BTreeSet;
 
+use ff2_topology::NodeId;
+use serde::{Deserialize, Serialize};
+
 use crate::{
     event::Decision,
-    job::{Job, Shape},
+    job::{Job, JobId, Shape},
     placement::Placement,
     queue::Rank,
     scheduler::Scheduler,
 };
 
+/// So many of a shape are looked at for one that is short enough.
+const BEHIND_MAX: usize = 64;
+
 /// When and where a job will start at the latest, if all keep to their time limits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Reservation {
+    pub(crate) job: JobId,
     pub(crate) at_ms: u64,
     pub(crate) placement: Placement,
 }
@@ -38,7 +45,7 @@ impl Scheduler {
             let spec = &first.spec;
             let across = self.may_lie_across();
             if let Some(placement) = later.fit(spec.shape(), spec.reads_much, across, None) {
-                return Some(Reservation { at_ms: at.max(self.now), placement });
+                return Some(Reservation { job: first.id, at_ms: at.max(self.now), placement });
             }
         }
         None
@@ -60,11 +67,7 @@ impl Scheduler {
         // Shapes that do not fit at all, and those that do not fit beside the reservation.
         let (mut full, mut beside) = (BTreeSet::new(), BTreeSet::new());
         for (rank, shape) in others.into_iter().filter(|(rank, _)| *rank != first) {
-            let job = &self.jobs[&rank.job];
-            let is_short = job
-                .spec
-                .limit_ms
-                .is_some_and(|limit| self.now + limit.saturating_sub(job.ran_ms) <= reserved.at_ms);
+            let is_short = self.ends_before(&self.jobs[&rank.job], reserved.at_ms);
             if full.contains(&shape) || (!is_short && beside.contains(&shape)) {
                 continue;
             }
@@ -84,5 +87,53 @@ impl Scheduler {
                 None => _ = beside.insert(shape),
             }
         }
+    }
+
+    fn ends_before(&self, job: &Job, at_ms: u64) -> bool {
+        let limit = job.spec.limit_ms;
+        limit.is_some_and(|limit| self.now + limit.saturating_sub(job.ran_ms) <= at_ms)
+    }
+
+    /// With bands: a job that could stop or move nobody is promised nodes if limits tell when they are free. One job
+    /// at a time, the first by rank.
+    pub(crate) fn reserve_for(&mut self, id: JobId) {
+        let Some(bands) = self.config.policy.bands() else { return };
+        let job = &self.jobs[&id];
+        // Until its patience is over it may still stop others.
+        if self.reserved.is_none() && self.now - job.since_ms >= bands.patience_ms {
+            self.reserved = self.reservation(job);
+        }
+    }
+
+    /// A reservation that a job would delay if it took its nodes.
+    fn reserved_from(&self, id: JobId) -> Option<&Reservation> {
+        let reserved = self.reserved.as_ref()?;
+        let may = reserved.job == id || self.ends_before(&self.jobs[&id], reserved.at_ms);
+        (!may).then_some(reserved)
+    }
+
+    /// Nodes that plans for a job leave alone.
+    pub(crate) fn avoided(&self, id: JobId) -> BTreeSet<NodeId> {
+        let reserved = self.reserved_from(id).into_iter();
+        reserved.flat_map(|reserved| reserved.placement.nodes()).collect()
+    }
+
+    /// Starts a job that waits if it fits now, and beside the reservation unless it ends before that begins.
+    pub(crate) fn place_beside_reservation(&mut self, id: JobId, out: &mut Vec<Decision>) -> bool {
+        let Some(reserved) = self.reserved_from(id).cloned() else { return self.place(id, out) };
+        let task = self.jobs[&reserved.job].spec.task;
+        self.cluster.claim(&reserved.placement, task);
+        let placement = self.fit(id);
+        self.cluster.unclaim(&reserved.placement, task);
+        let Some(placement) = placement else { return false };
+        self.start_waiting(id, placement, out);
+        true
+    }
+
+    /// After one that did not fit beside the reservation: the next of its shape that ends before that begins.
+    pub(crate) fn next_short(&self, shape: &Shape, after: Rank) -> Option<Rank> {
+        let at_ms = self.reserved_from(after.job)?.at_ms;
+        let behind = self.queue.behind(shape, after).take(BEHIND_MAX);
+        behind.into_iter().find(|rank| self.ends_before(&self.jobs[&rank.job], at_ms))
     }
 }

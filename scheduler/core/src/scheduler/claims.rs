@@ -27,7 +27,7 @@ impl Scheduler {
         victims: Vec<JobId>,
         out: &mut Vec<Decision>,
     ) {
-        self.queue.remove(id);
+        self.leave_queue(id);
         let job = self.jobs.get_mut(&id).expect("it waits");
         job.state = State::Claiming;
         let spec = job.spec.clone();

@@ -1,5 +1,7 @@
 //! Moves small jobs together so that one that waits fits: the only reason for which a running job is moved.
 
+use std::collections::BTreeSet;
+
 use ff2_topology::NodeId;
 
 use crate::{
@@ -47,10 +49,17 @@ impl Scheduler {
         if !bands.consolidates || !is_patient || self.cluster.free_gpus() < spec.gpus() {
             return None;
         }
-        let nodes: Vec<NodeId> =
-            self.cluster.ids().filter(|node| self.cluster.may_be_used(*node)).collect();
-        let mut free: Vec<Resources> =
-            self.cluster.ids().map(|node| self.cluster.free(node)).collect();
+        let avoided = self.avoided(id);
+        let nodes = self.cluster.ids().filter(|node| self.cluster.may_be_used(*node));
+        let nodes: Vec<NodeId> = nodes.filter(|node| !avoided.contains(node)).collect();
+        // What is reserved is no place to move to, either.
+        let all = self.reserved.iter().flat_map(|reserved| reserved.placement.nodes());
+        let all: BTreeSet<NodeId> = all.collect();
+        let free = |node: NodeId| match all.contains(&node) {
+            true => Resources::default(),
+            false => self.cluster.free(node),
+        };
+        let mut free: Vec<Resources> = self.cluster.ids().map(free).collect();
         let mut moves: Vec<Move> = Vec::new();
         let mut budget = spec.gpus() / 2;
         let want = Want {

@@ -109,7 +109,7 @@ impl Scheduler {
     /// A job that has no nodes and waits for nothing any more.
     pub(crate) fn end(&mut self, id: JobId, outcome: Outcome, out: &mut Vec<Decision>) {
         self.unclaim(id);
-        self.queue.remove(id);
+        self.leave_queue(id);
         self.timers.set(id, None);
         self.ahead.remove(&id);
         let job = self.jobs.remove(&id).expect("the caller has it");

@@ -32,6 +32,7 @@ impl Scheduler {
                 if plans {
                     self.plan_at = self.now + bands.plan_every_ms;
                     self.blocked.clear();
+                    self.reserved = None;
                 }
                 self.pass_by_rank(plans, out);
             }
@@ -65,12 +66,19 @@ impl Scheduler {
         let mut standings = if plans { self.standings() } else { Standings::new() };
         while let Some(Reverse((rank, shape))) = heads.pop() {
             let is_done = self.is_parked(rank.job)
-                || self.place(rank.job, out)
+                || self.place_beside_reservation(rank.job, out)
                 || (plans && self.plan_for(rank.job, &mut standings, out));
-            if is_done {
-                heads.extend(self.queue.first_of(&shape).map(|rank| Reverse((rank, shape))));
-            } else {
-                self.blocked.insert(shape);
+            let next = match is_done {
+                true => self.queue.first_of(&shape),
+                false => self.next_short(&shape, rank),
+            };
+            if plans && !is_done {
+                self.reserve_for(rank.job);
+            }
+            match next {
+                Some(next) => heads.push(Reverse((next, shape))),
+                None if is_done => {}
+                None => _ = self.blocked.insert(shape),
             }
         }
     }
@@ -101,7 +109,7 @@ impl Scheduler {
         placement: Placement,
         out: &mut Vec<Decision>,
     ) {
-        self.queue.remove(id);
+        self.leave_queue(id);
         let spec = self.jobs[&id].spec.clone();
         self.quotas.take(&spec);
         self.start(id, placement, out);

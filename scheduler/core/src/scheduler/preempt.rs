@@ -50,6 +50,7 @@ struct Scratch<'a> {
     claimant: Claimant,
     free: Vec<Resources>,
     victims: BTreeSet<JobId>,
+    avoided: BTreeSet<NodeId>,
 }
 
 impl Scheduler {
@@ -98,14 +99,25 @@ impl Scheduler {
         if !standings.values().any(|standing| claimant.may_stop(standing)) {
             return None;
         }
-        let free = self.cluster.ids().map(|node| self.cluster.free(node)).collect();
-        let mut scratch =
-            Scratch { scheduler: self, standings, claimant, free, victims: BTreeSet::new() };
+        let avoided = self.avoided(id);
+        let free = |node: NodeId| match avoided.contains(&node) {
+            true => Resources::default(),
+            false => self.cluster.free(node),
+        };
+        let free = self.cluster.ids().map(free).collect();
+        let mut scratch = Scratch {
+            scheduler: self,
+            standings,
+            claimant,
+            free,
+            victims: BTreeSet::new(),
+            avoided,
+        };
         let placement =
             if job.spec.tasks == 1 { scratch.one(&job.spec) } else { scratch.gang(&job.spec) }?;
         let victims = scratch.needed(&placement, job.spec.task);
-        assert!(!victims.is_empty(), "{id:?} was tried without victims before");
-        Some((placement, victims))
+        // Without any it would have been placed before.
+        (!victims.is_empty()).then_some((placement, victims))
     }
 }
 
@@ -198,6 +210,7 @@ impl Scratch<'_> {
     fn may_lie(&self, node: NodeId, spec: &JobSpec) -> bool {
         let cluster = &self.scheduler.cluster;
         cluster.may_be_used(node)
+            && !self.avoided.contains(&node)
             && spec.task.fits_in(cluster.capacity(node))
             && cluster.tree.is_in(node, spec.zone)
     }
@@ -277,7 +290,9 @@ impl Scratch<'_> {
             }
             let job = &self.scheduler.jobs[id];
             for slot in job.placement().iter().flat_map(|placement| &placement.slots) {
-                if self.scheduler.cluster.may_be_used(slot.node) {
+                let may_lie = self.scheduler.cluster.may_be_used(slot.node)
+                    && !self.avoided.contains(&slot.node);
+                if may_lie {
                     let free = &mut self.free[slot.node.index()];
                     *free = free.with(job.spec.task.times(slot.tasks));
                 }

@@ -26,6 +26,10 @@ impl Scheduler {
             self.admit_member(&spec, first, index);
         }
         self.let_members_go(first);
+        if self.reserved.is_some() {
+            // Others of its shape may have been too long for what is free until then.
+            self.blocked.remove(&spec.shape());
+        }
         // What goes before others by its priority does not wait for the next round of plans.
         let goes_first = |id: &JobId| self.jobs[id].spec.priority < spec.priority;
         if spec.priority > Priority::Normal && self.running.iter().any(goes_first) {

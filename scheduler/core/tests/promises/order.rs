@@ -105,3 +105,23 @@ fn who_waits_long_enough_gets_a_turn() {
     assert_eq!(turns(Policy::las()), 1, "without that it starves");
     assert!(turns(Policy::ff2()) > 1);
 }
+
+#[test]
+fn with_bands_too_a_gang_that_can_stop_nobody_has_a_reservation() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 1, 3));
+    let stays = |spec| JobSpec { preemptible: false, ..spec };
+    let first = rig.submit(stays(limited(2, nodes(1))));
+    let second = rig.submit(stays(limited(6, nodes(1))));
+    let gang = rig.submit(nodes(2));
+    assert!(rig.runs(first) && rig.runs(second) && rig.waits(gang));
+    rig.pass(10 * MINUTE);
+    assert_eq!(rig.machine.starts_by(gang), Some(2 * HOUR));
+    // The third node is free: only who is gone by then gets it.
+    let (long, short) = (rig.submit(limited(4, nodes(1))), rig.submit(limited(1, nodes(1))));
+    let endless = rig.submit(gpus(1));
+    assert!(rig.waits(long) && rig.runs(short) && rig.waits(endless));
+    rig.exit(short);
+    assert!(rig.waits(long) && rig.waits(endless));
+    rig.exit(first);
+    assert!(rig.runs(gang) && rig.waits(long));
+}
