@@ -53,6 +53,14 @@ struct Scratch<'a> {
     avoided: BTreeSet<NodeId>,
 }
 
+/// A plan for a gang in a part of the network.
+struct Gang {
+    price: Price,
+    placement: Placement,
+    free: Vec<Resources>,
+    victims: BTreeSet<JobId>,
+}
+
 impl Scheduler {
     pub(crate) fn standings(&self) -> Standings {
         let bands = self.config.policy.bands();
@@ -140,47 +148,71 @@ impl Scratch<'_> {
         Some(Placement { slots: vec![Slot { node, tasks: 1 }] })
     }
 
-    /// Takes the cheapest nodes until there is room for all, one zone after the other.
+    /// Takes the cheapest nodes until there is room for all: within a leaf if that stops nobody better than elsewhere in
+    /// the zone, within a zone if that can be, and else over both.
     fn gang(&mut self, spec: &JobSpec) -> Option<Placement> {
         let across = self.scheduler.may_lie_across();
         let want = Want { tasks: spec.tasks, zone: spec.zone, spread: spec.reads_much, across };
-        let start = (self.free.clone(), self.victims.clone());
-        // Within one zone if that can be: the best one by what it costs.
-        let zones = self
-            .scheduler
-            .cluster
-            .tree
-            .zones()
-            .filter(|zone| spec.zone.is_none_or(|only| only == *zone));
-        let mut best: Option<(Price, Placement, _)> = None;
-        for zone in zones {
-            (self.free, self.victims) = start.clone();
-            let within = Want { zone: Some(zone), ..want };
-            let Some(placement) = self.gang_within(spec, within) else { continue };
-            let price = self.total(&self.needed(&placement, spec.task));
-            if best.as_ref().is_none_or(|(least, ..)| price < *least) {
-                best = Some((price, placement, (self.free.clone(), self.victims.clone())));
+        let all: Vec<NodeId> =
+            self.scheduler.cluster.ids().filter(|node| self.may_lie(*node, spec)).collect();
+        let tree = &self.scheduler.cluster.tree;
+        let in_zone = |zone| all.iter().copied().filter(move |node| tree.is_in(*node, Some(zone)));
+        let zones = tree.zones().filter(|zone| spec.zone.is_none_or(|only| only == *zone));
+        let zones = zones.map(|zone| (Want { zone: Some(zone), ..want }, in_zone(zone).collect()));
+        let leaves = tree.leaves().map(|(leaf, nodes)| {
+            let within = Want { zone: Some(tree.zone_of(leaf)), ..want };
+            (within, nodes.iter().copied().filter(|node| self.may_lie(*node, spec)).collect())
+        });
+        let (zones, leaves) = (zones.collect(), leaves.collect());
+        let zone = self.cheapest(spec, zones);
+        let leaf = if spec.reads_much { None } else { self.cheapest(spec, leaves) };
+        let plan = match (leaf, zone) {
+            (Some(leaf), Some(zone))
+                if leaf.price.0 == zone.price.0 && leaf.price.1 == zone.price.1 =>
+            {
+                Some(leaf)
             }
-        }
-        if let Some((_, placement, after)) = best {
-            (self.free, self.victims) = after;
-            return Some(placement);
+            (_, zone) => zone,
+        };
+        if let Some(plan) = plan {
+            (self.free, self.victims) = (plan.free, plan.victims);
+            return Some(plan.placement);
         }
         if !across || spec.zone.is_some() {
             return None;
         }
-        (self.free, self.victims) = start;
-        self.gang_within(spec, want)
+        self.gang_within(spec, want, &all)
     }
 
-    fn gang_within(&mut self, spec: &JobSpec, want: Want) -> Option<Placement> {
-        let nodes = self.scheduler.cluster.ids();
-        let in_zone = |node: &NodeId| self.scheduler.cluster.tree.is_in(*node, want.zone);
-        let nodes: Vec<NodeId> =
-            nodes.filter(in_zone).filter(|node| self.may_lie(*node, spec)).collect();
+    /// Of several parts of the network the one where a gang costs least.
+    fn cheapest(&mut self, spec: &JobSpec, parts: Vec<(Want, Vec<NodeId>)>) -> Option<Gang> {
+        let start = (self.free.clone(), self.victims.clone());
+        let mut best: Option<Gang> = None;
+        for (want, nodes) in parts {
+            let most =
+                nodes.iter().map(|node| self.scheduler.cluster.capacity(*node).room(spec.task));
+            if most.map(u64::from).sum::<u64>() < u64::from(spec.tasks) {
+                continue;
+            }
+            if let Some(placement) = self.gang_within(spec, want, &nodes) {
+                let price = self.total(&self.needed(&placement, spec.task));
+                if best.as_ref().is_none_or(|best| price < best.price) {
+                    let (free, victims) = (self.free.clone(), self.victims.clone());
+                    best = Some(Gang { price, placement, free, victims });
+                }
+            }
+            (self.free, self.victims) = start.clone();
+        }
+        best
+    }
+
+    fn gang_within(&mut self, spec: &JobSpec, want: Want, nodes: &[NodeId]) -> Option<Placement> {
         // Each round adds a task to each node at most.
         for _ in 0..=self.scheduler.cluster.gpus_max() {
-            let room: Vec<u32> = self.free.iter().map(|free| free.room(spec.task)).collect();
+            let mut room = vec![0; self.free.len()];
+            for node in nodes {
+                room[node.index()] = self.free[node.index()].room(spec.task);
+            }
             let mut missing =
                 u64::from(want.tasks).saturating_sub(self.scheduler.cluster.tree.most(&room, want));
             if missing == 0 {
