@@ -56,7 +56,8 @@ pub struct Bands {
     pub patience_ms: u64,
     /// So long a run lasts at least before it is preempted.
     pub min_run_ms: u64,
-    /// And so much of what the job ran before, in percent: what costs a restart should last in proportion.
+    /// And so much of what the job ran before, in percent, before one of its own priority takes its place: what costs
+    /// a restart should last in proportion.
     pub min_run_percent: u64,
     /// Who waits for so many times as long as it ever ran, and at least for the floor, is taken as of one band better;
     /// after twice that of two, and so on to the best. So everybody's turn comes. 0: nobody's does.
@@ -128,10 +129,14 @@ impl Bands {
         })
     }
 
-    /// How long a run of a job lasts at least, ms.
+    /// How long a run of a job lasts at least before one of a higher priority stops it, ms.
     pub(crate) fn min_run(&self, job: &Job) -> u64 {
-        let share = job.ran_ms * self.min_run_percent / 100;
-        self.min_run_ms.max(share).max(job.spec.min_run_ms)
+        self.min_run_ms.max(job.spec.min_run_ms)
+    }
+
+    /// And before one of its own priority does.
+    pub(crate) fn min_run_for_equal(&self, job: &Job) -> u64 {
+        self.min_run(job).max(job.ran_ms * self.min_run_percent / 100)
     }
 
     /// For how long a job waits until it is taken as of one band better, ms.

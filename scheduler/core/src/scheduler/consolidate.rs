@@ -163,6 +163,6 @@ impl Scheduler {
 impl Standing {
     /// Services stay where they are reached; what takes only what is left over may go anywhere.
     fn may_move(&self) -> bool {
-        self.is_free_to_stop || self.priority == Priority::Idle
+        self.for_equal || self.priority == Priority::Idle
     }
 }

@@ -22,8 +22,9 @@ pub(crate) struct Standing {
     band: u32,
     gpus: u64,
     task: Resources,
-    /// It ran as long as it must, and may be preempted at all.
-    pub(crate) is_free_to_stop: bool,
+    /// It may be preempted, and ran as long as it must: for one of a higher priority, and for one of its own.
+    for_higher: bool,
+    pub(crate) for_equal: bool,
 }
 
 /// All that run, for one round of plans.
@@ -72,8 +73,10 @@ impl Scheduler {
                 band: self.band(job),
                 gpus: job.spec.gpus(),
                 task: job.spec.task,
-                is_free_to_stop: job.spec.preemptible
+                for_higher: job.spec.preemptible
                     && bands.is_some_and(|bands| ran >= bands.min_run(job)),
+                for_equal: job.spec.preemptible
+                    && bands.is_some_and(|bands| ran >= bands.min_run_for_equal(job)),
             };
             (*id, standing)
         };
@@ -131,10 +134,14 @@ impl Scheduler {
 
 impl Claimant {
     fn may_stop(&self, victim: &Standing) -> bool {
-        let is_behind = victim.priority < self.priority
-            || (victim.priority == self.priority && self.is_patient && victim.band > self.band);
-        // What takes only what is left over is stopped at once.
-        is_behind && (victim.is_free_to_stop || victim.priority == Priority::Idle)
+        if victim.priority < self.priority {
+            // What takes only what is left over is stopped at once.
+            return victim.for_higher || victim.priority == Priority::Idle;
+        }
+        victim.priority == self.priority
+            && victim.band > self.band
+            && self.is_patient
+            && victim.for_equal
     }
 }
 
@@ -155,7 +162,15 @@ impl Scratch<'_> {
         let want = Want { tasks: spec.tasks, zone: spec.zone, spread: spec.reads_much, across };
         let all: Vec<NodeId> =
             self.scheduler.cluster.ids().filter(|node| self.may_lie(*node, spec)).collect();
+        // What there would be without all that may be stopped: most parts are out of question by that alone.
+        let mut room = vec![0; self.free.len()];
+        for node in &all {
+            room[node.index()] = self.at_most(*node).room(spec.task);
+        }
         let tree = &self.scheduler.cluster.tree;
+        if tree.most(&room, want) < u64::from(want.tasks) {
+            return None;
+        }
         let in_zone = |zone| all.iter().copied().filter(move |node| tree.is_in(*node, Some(zone)));
         let zones = tree.zones().filter(|zone| spec.zone.is_none_or(|only| only == *zone));
         let zones = zones.map(|zone| (Want { zone: Some(zone), ..want }, in_zone(zone).collect()));
@@ -164,8 +179,8 @@ impl Scratch<'_> {
             (within, nodes.iter().copied().filter(|node| self.may_lie(*node, spec)).collect())
         });
         let (zones, leaves) = (zones.collect(), leaves.collect());
-        let zone = self.cheapest(spec, zones);
-        let leaf = if spec.reads_much { None } else { self.cheapest(spec, leaves) };
+        let zone = self.cheapest(spec, zones, &room);
+        let leaf = if spec.reads_much { None } else { self.cheapest(spec, leaves, &room) };
         let plan = match (leaf, zone) {
             (Some(leaf), Some(zone))
                 if leaf.price.0 == zone.price.0 && leaf.price.1 == zone.price.1 =>
@@ -185,15 +200,19 @@ impl Scratch<'_> {
     }
 
     /// Of several parts of the network the one where a gang costs least.
-    fn cheapest(&mut self, spec: &JobSpec, parts: Vec<(Want, Vec<NodeId>)>) -> Option<Gang> {
+    fn cheapest(
+        &mut self,
+        spec: &JobSpec,
+        parts: Vec<(Want, Vec<NodeId>)>,
+        room: &[u32],
+    ) -> Option<Gang> {
+        let has_room = |nodes: &[NodeId]| {
+            let room = nodes.iter().map(|node| u64::from(room[node.index()]));
+            room.sum::<u64>() >= u64::from(spec.tasks)
+        };
         let start = (self.free.clone(), self.victims.clone());
         let mut best: Option<Gang> = None;
-        for (want, nodes) in parts {
-            let most =
-                nodes.iter().map(|node| self.scheduler.cluster.capacity(*node).room(spec.task));
-            if most.map(u64::from).sum::<u64>() < u64::from(spec.tasks) {
-                continue;
-            }
+        for (want, nodes) in parts.into_iter().filter(|(_, nodes)| has_room(nodes)) {
             if let Some(placement) = self.gang_within(spec, want, &nodes) {
                 let price = self.total(&self.needed(&placement, spec.task));
                 if best.as_ref().is_none_or(|best| price < best.price) {
@@ -294,6 +313,17 @@ impl Scratch<'_> {
         }
         let several = (self.total(&kept), kept);
         Some(alone.map_or(several.clone(), |alone| alone.min(several)))
+    }
+
+    /// What a node would have without all that may be stopped there.
+    fn at_most(&self, node: NodeId) -> Resources {
+        let jobs = self.scheduler.cluster.jobs(node).iter();
+        let stopped = jobs.filter_map(|id| Some((*id, *self.standings.get(id)?)));
+        stopped
+            .filter(|(_, standing)| self.claimant.may_stop(standing))
+            .fold(self.free[node.index()], |sum, (id, standing)| {
+                sum.with(self.held(id, node, standing.task))
+            })
     }
 
     /// What a job has of a node.

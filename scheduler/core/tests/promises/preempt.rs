@@ -129,3 +129,21 @@ fn what_runs_stays_where_it_is_without_a_gain() {
     assert_eq!(suspended(&rig.pass(100 * HOUR)), []);
     assert!(small.into_iter().all(|job| rig.runs(job)));
 }
+
+#[test]
+fn what_ran_long_is_spared_by_its_equals_for_longer_and_by_a_higher_priority_not() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 1, 1));
+    let old = rig.submit(gpus(8));
+    rig.pass(100 * HOUR);
+    let first = rig.submit(gpus(8));
+    rig.pass(10 * MINUTE);
+    rig.stopped(old);
+    rig.exit(first);
+    // It goes on, and five hours are a twentieth of what it ran.
+    assert!(rig.runs(old));
+    let equal = rig.submit(gpus(8));
+    assert_eq!(suspended(&rig.pass(4 * HOUR)), []);
+    let high = rig.submit(JobSpec { priority: Priority::High, ..gpus(8) });
+    assert_eq!(suspended(&rig.decisions), [(old, Cause::Preempted { by: high })]);
+    assert!(rig.waits(equal));
+}
