@@ -14,11 +14,17 @@ use crate::{
 };
 
 /// The crates that the simulator runs, and the contract under them.
-const PURE: [&str; 5] =
-    ["ff2-proto", "ff2-topology", "ff2-meta-core", "ff2-storage-core", "ff2-client-core"];
+const PURE: [&str; 6] = [
+    "ff2-proto",
+    "ff2-topology",
+    "ff2-meta-core",
+    "ff2-storage-core",
+    "ff2-client-core",
+    "ff2-sched-core",
+];
 
 /// All that a pure crate may reach at run time: codecs, checksums, collections and macros.
-const HARMLESS: [&str; 30] = [
+const HARMLESS: [&str; 31] = [
     "anyhow",
     "bytes",
     "crc-fast",
@@ -27,6 +33,7 @@ const HARMLESS: [&str; 30] = [
     "ff2-client-core",
     "ff2-meta-core",
     "ff2-proto",
+    "ff2-sched-core",
     "ff2-storage-core",
     "ff2-topology",
     "generic-array",
@@ -121,6 +128,7 @@ fn forbidden_words(root: &Path, name: &str) -> Result<()> {
         "ff2-meta-core" => "meta/core/src",
         "ff2-storage-core" => "storage/core/src",
         "ff2-client-core" => "client/core/src",
+        "ff2-sched-core" => "scheduler/core/src",
         other => bail!("no source folder known for {other}"),
     });
     for (path, source) in crate::tidy::sources(&folder, "rs")? {

@@ -2,12 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::description::{Description, Role};
 
 macro_rules! number {
     ($name:ident, $what:literal) => {
         #[doc = concat!("The number of ", $what, " in one [`Topology`], from 0.")]
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
         pub struct $name(pub u32);
 
         impl $name {
@@ -15,7 +19,7 @@ macro_rules! number {
                 Self(u32::try_from(index).expect("a network has fewer parts"))
             }
 
-            fn index(self) -> usize {
+            pub fn index(self) -> usize {
                 self.0 as usize
             }
         }

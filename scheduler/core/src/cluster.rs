@@ -1,0 +1,334 @@
+//! What nodes have and what is free of it, counted by leaf and by free GPUs.
+
+use std::collections::BTreeSet;
+
+use ff2_topology::{LeafId, NodeId, Topology};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    job::{JobId, Resources, Shape},
+    placement::{Placement, Slot},
+    tree::{Tree, Want},
+};
+
+/// What a node is good for at a moment.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeState {
+    #[default]
+    Up,
+    /// Nothing new is placed there; what runs goes on.
+    Cordoned,
+    /// What runs there is suspended and goes elsewhere.
+    Draining,
+    /// As draining, because a check failed: stays until somebody says otherwise.
+    Quarantined,
+    /// Nothing runs there any more.
+    Down,
+}
+
+#[derive(Clone, Debug)]
+struct Node {
+    capacity: Resources,
+    /// By tasks that run or stop there.
+    used: Resources,
+    /// For jobs whose nodes are known before they are free. With what is used it may be more than there is, as
+    /// long as somebody stops there.
+    claimed: Resources,
+    state: NodeState,
+    /// Kept free for a node that fails.
+    spare: bool,
+    /// Those with tasks there, in their order: decisions must not tell in which they came.
+    jobs: Vec<JobId>,
+}
+
+/// All nodes, by [`NodeId`].
+#[derive(Clone, Debug)]
+pub(crate) struct Cluster {
+    pub(crate) tree: Tree,
+    nodes: Vec<Node>,
+    /// Nodes that may be used, by free GPUs: of all, and of each leaf.
+    by_free: Vec<u32>,
+    leaf_by_free: Vec<Vec<u32>>,
+    gpus_max: u32,
+    spares: u32,
+}
+
+impl Cluster {
+    /// `beside` is what each node has beside its GPUs.
+    pub(crate) fn new(topology: &Topology, beside: Resources) -> Self {
+        let tree = Tree::new(topology);
+        let capacity = |gpus| Resources { gpus, ..beside };
+        let nodes: Vec<Node> = topology
+            .nodes()
+            .map(|(id, node)| Node {
+                capacity: tree.leaf_of(id).map_or(Resources::default(), |_| capacity(node.gpus())),
+                used: Resources::default(),
+                claimed: Resources::default(),
+                state: NodeState::Up,
+                spare: false,
+                jobs: Vec::new(),
+            })
+            .collect();
+        let gpus_max = nodes.iter().map(|node| node.capacity.gpus).max().unwrap_or(0);
+        let buckets = vec![0; gpus_max as usize + 1];
+        let mut cluster = Self {
+            leaf_by_free: vec![buckets.clone(); topology.leaves().len()],
+            by_free: buckets,
+            nodes,
+            gpus_max,
+            spares: 0,
+            tree,
+        };
+        for node in (0..cluster.nodes.len()).map(number) {
+            cluster.count(node, true);
+        }
+        cluster
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = NodeId> + use<> {
+        (0..self.nodes.len()).map(number)
+    }
+
+    pub(crate) fn gpus_max(&self) -> u32 {
+        self.gpus_max
+    }
+
+    pub(crate) fn knows(&self, node: NodeId) -> bool {
+        node.index() < self.nodes.len() && self.tree.leaf_of(node).is_some()
+    }
+
+    pub(crate) fn state(&self, node: NodeId) -> NodeState {
+        self.nodes[node.index()].state
+    }
+
+    pub(crate) fn is_spare(&self, node: NodeId) -> bool {
+        self.nodes[node.index()].spare
+    }
+
+    pub(crate) fn spares(&self) -> u32 {
+        self.spares
+    }
+
+    /// Nobody has or was promised anything there, and it could be a spare.
+    pub(crate) fn is_idle(&self, node: NodeId) -> bool {
+        let of = &self.nodes[node.index()];
+        self.may_be_used(node)
+            && of.jobs.is_empty()
+            && of.claimed == Resources::default()
+            && of.capacity != Resources::default()
+    }
+
+    pub(crate) fn capacity(&self, node: NodeId) -> Resources {
+        self.nodes[node.index()].capacity
+    }
+
+    pub(crate) fn used(&self, node: NodeId) -> Resources {
+        self.nodes[node.index()].used
+    }
+
+    pub(crate) fn jobs(&self, node: NodeId) -> &[JobId] {
+        &self.nodes[node.index()].jobs
+    }
+
+    pub(crate) fn may_be_used(&self, node: NodeId) -> bool {
+        let node = &self.nodes[node.index()];
+        node.state == NodeState::Up && !node.spare
+    }
+
+    /// What a new task may have there.
+    pub(crate) fn free(&self, node: NodeId) -> Resources {
+        if self.may_be_used(node) { self.left(node) } else { Resources::default() }
+    }
+
+    /// What nobody uses or claimed, whether or not anybody may.
+    pub(crate) fn left(&self, node: NodeId) -> Resources {
+        let Node { capacity, used, claimed, .. } = &self.nodes[node.index()];
+        capacity.without(used.with(*claimed))
+    }
+
+    pub(crate) fn free_gpus(&self) -> u64 {
+        (0..).zip(&self.by_free).map(|(gpus, nodes): (u64, &u32)| gpus * u64::from(*nodes)).sum()
+    }
+
+    /// GPUs of nodes that may be used.
+    pub(crate) fn usable_gpus(&self) -> u64 {
+        let usable = self.ids().filter(|node| self.may_be_used(*node));
+        usable.map(|node| u64::from(self.capacity(node).gpus)).sum()
+    }
+
+    pub(crate) fn set_state(&mut self, node: NodeId, state: NodeState, spare: bool) {
+        self.count(node, false);
+        let of = &mut self.nodes[node.index()];
+        self.spares = self.spares + u32::from(spare) - u32::from(of.spare);
+        (of.state, of.spare) = (state, spare);
+        self.count(node, true);
+    }
+
+    pub(crate) fn take(&mut self, job: JobId, placement: &Placement, task: Resources) {
+        for slot in &placement.slots {
+            self.change(slot.node, |node| {
+                node.used = node.used.with(task.times(slot.tasks));
+                let at = node.jobs.partition_point(|other| *other < job);
+                node.jobs.insert(at, job);
+            });
+            let node = &self.nodes[slot.node.index()];
+            assert!(node.used.fits_in(node.capacity), "{job:?} overfills {:?}", slot.node);
+        }
+    }
+
+    pub(crate) fn give(&mut self, job: JobId, placement: &Placement, task: Resources) {
+        for slot in &placement.slots {
+            self.change(slot.node, |node| {
+                node.used = node.used.without(task.times(slot.tasks));
+                node.jobs.retain(|other| *other != job);
+            });
+        }
+    }
+
+    pub(crate) fn claim(&mut self, placement: &Placement, task: Resources) {
+        for slot in &placement.slots {
+            self.change(slot.node, |node| {
+                node.claimed = node.claimed.with(task.times(slot.tasks));
+            });
+        }
+    }
+
+    pub(crate) fn unclaim(&mut self, placement: &Placement, task: Resources) {
+        for slot in &placement.slots {
+            self.change(slot.node, |node| {
+                node.claimed = node.claimed.without(task.times(slot.tasks));
+            });
+        }
+    }
+
+    fn change(&mut self, node: NodeId, change: impl FnOnce(&mut Node)) {
+        self.count(node, false);
+        change(&mut self.nodes[node.index()]);
+        self.count(node, true);
+    }
+
+    fn count(&mut self, node: NodeId, more: bool) {
+        let Some(leaf) = self.tree.leaf_of(node).filter(|_| self.may_be_used(node)) else { return };
+        let gpus = self.left(node).gpus as usize;
+        for count in [&mut self.by_free[gpus], &mut self.leaf_by_free[leaf.index()][gpus]] {
+            *count = if more { *count + 1 } else { *count - 1 };
+        }
+    }
+
+    /// The counts as they are kept, and as they come out of all nodes: for checks.
+    pub(crate) fn counted(&self) -> (&[u32], &[Vec<u32>]) {
+        (&self.by_free, &self.leaf_by_free)
+    }
+
+    pub(crate) fn recounted(&self) -> (Vec<u32>, Vec<Vec<u32>>) {
+        let none = vec![0; self.by_free.len()];
+        let (mut all, mut leaves) = (none.clone(), vec![none; self.leaf_by_free.len()]);
+        for node in self.ids().filter(|node| self.may_be_used(*node)) {
+            let Some(leaf) = self.tree.leaf_of(node) else { continue };
+            let gpus = self.left(node).gpus as usize;
+            all[gpus] += 1;
+            leaves[leaf.index()][gpus] += 1;
+        }
+        (all, leaves)
+    }
+
+    /// Tasks that have GPUs now, as the counts tell: a job with more does not fit.
+    pub(crate) fn room_at_most(&self, task: Resources) -> u64 {
+        let Some(each) = std::num::NonZero::new(task.gpus) else { return u64::MAX };
+        let counted = (0u32..).zip(&self.by_free);
+        counted.map(|(gpus, nodes)| u64::from(gpus / each) * u64::from(*nodes)).sum()
+    }
+
+    /// Where a job fits now. Of nodes or leaves that are equally good, those that `prefer` are taken.
+    pub(crate) fn fit(
+        &self,
+        shape: Shape,
+        spread: bool,
+        across: bool,
+        prefer: Option<&BTreeSet<NodeId>>,
+    ) -> Option<Placement> {
+        if self.room_at_most(shape.task) < u64::from(shape.tasks) {
+            return None;
+        }
+        if shape.tasks == 1 {
+            let node = self.fit_one(shape, prefer)?;
+            return Some(Placement { slots: vec![Slot { node, tasks: 1 }] });
+        }
+        let room: Vec<u32> = self.ids().map(|node| self.free(node).room(shape.task)).collect();
+        let want = Want { tasks: shape.tasks, zone: shape.zone, spread, across };
+        let placement = self.tree.lay(&room, want)?;
+        let Some(preferred) = prefer else { return Some(placement) };
+        let only = |node: NodeId| if preferred.contains(&node) { room[node.index()] } else { 0 };
+        let near = self.tree.lay(&self.ids().map(only).collect::<Vec<_>>(), want);
+        let spans = |placement: &Placement| self.tree.leaves_of(placement);
+        Some(near.filter(|near| spans(near) <= spans(&placement)).unwrap_or(placement))
+    }
+
+    /// The fewest free GPUs that are enough, and of those nodes one in the leaf with the fewest whole ones.
+    fn fit_one(&self, shape: Shape, prefer: Option<&BTreeSet<NodeId>>) -> Option<NodeId> {
+        for gpus in shape.task.gpus..=self.gpus_max {
+            if self.by_free[gpus as usize] == 0 {
+                continue;
+            }
+            let leaves = self.tree.leaves().map(|(leaf, _)| leaf);
+            let mut leaves: Vec<(u32, LeafId)> = leaves
+                .filter(|leaf| shape.zone.is_none_or(|only| self.tree.zone_of(*leaf) == only))
+                .filter(|leaf| self.leaf_by_free[leaf.index()][gpus as usize] > 0)
+                .map(|leaf| (self.leaf_by_free[leaf.index()][self.gpus_max as usize], leaf))
+                .collect();
+            leaves.sort_unstable();
+            let nodes = leaves.iter().flat_map(|(_, leaf)| self.tree.at(*leaf)).copied();
+            let mut fitting = nodes.filter(|node| {
+                let free = self.free(*node);
+                free.gpus == gpus && self.may_be_used(*node) && shape.task.fits_in(free)
+            });
+            let Some(first) = fitting.next() else { continue };
+            let Some(preferred) = prefer.filter(|nodes| !nodes.contains(&first)) else {
+                return Some(first);
+            };
+            return Some(fitting.find(|node| preferred.contains(node)).unwrap_or(first));
+        }
+        None
+    }
+}
+
+impl Resources {
+    pub(crate) fn with(self, other: Self) -> Self {
+        Self {
+            gpus: self.gpus + other.gpus,
+            cpus: self.cpus + other.cpus,
+            memory: self.memory + other.memory,
+        }
+    }
+
+    /// Not below nothing.
+    pub(crate) fn without(self, other: Self) -> Self {
+        Self {
+            gpus: self.gpus.saturating_sub(other.gpus),
+            cpus: self.cpus.saturating_sub(other.cpus),
+            memory: self.memory.saturating_sub(other.memory),
+        }
+    }
+
+    pub(crate) fn times(self, tasks: u32) -> Self {
+        Self { gpus: self.gpus * tasks, cpus: self.cpus * tasks, memory: self.memory * tasks }
+    }
+
+    pub(crate) fn fits_in(self, free: Self) -> bool {
+        self.gpus <= free.gpus && self.cpus <= free.cpus && self.memory <= free.memory
+    }
+
+    /// How many of such tasks it has room for.
+    pub(crate) fn room(self, task: Self) -> u32 {
+        let by = |free: u32, each: u32| free.checked_div(each).unwrap_or(u32::MAX);
+        let room = by(self.gpus, task.gpus).min(by(self.cpus, task.cpus));
+        room.min(by(self.memory, task.memory))
+    }
+}
+
+fn number(index: usize) -> NodeId {
+    NodeId(u32::try_from(index).expect("a network has fewer nodes"))
+}

@@ -1,0 +1,129 @@
+//! What must hold after each step, whatever happened.
+
+use std::collections::BTreeMap;
+
+use ff2_topology::NodeId;
+
+use crate::{
+    cluster::NodeState,
+    job::{JobId, Resources, State},
+    quota::Quotas,
+    scheduler::Scheduler,
+};
+
+impl Scheduler {
+    /// Looks through everything: for tests and simulations, as it takes as long as there are jobs and nodes.
+    ///
+    /// # Panics
+    /// If anything does not hold.
+    pub fn check(&self) {
+        self.check_nodes();
+        self.check_jobs();
+        self.check_quotas();
+        let across = self.jobs.iter().filter(|(id, job)| {
+            let claimed = self.claims.get(id).map(|claim| &claim.placement);
+            let mut lies = job.placement().into_iter().chain(claimed);
+            lies.any(|placement| self.cluster.tree.is_across(placement))
+        });
+        let across: Vec<JobId> = across.map(|(id, _)| *id).collect();
+        assert!(across.iter().eq(self.across.iter()), "jobs across zones: {across:?}");
+        assert!(across.len() <= self.config.across_zones as usize, "{across:?} lie across zones");
+    }
+
+    /// No node has more than it holds, by tasks that run and those that it is promised to.
+    fn check_nodes(&self) {
+        let (mut used, mut later) = (BTreeMap::new(), BTreeMap::new());
+        let add = |sums: &mut BTreeMap<NodeId, Resources>, node, more: Resources| {
+            let sum = sums.entry(node).or_default();
+            *sum = sum.with(more);
+        };
+        for job in self.jobs.values() {
+            let goes = matches!(job.state, State::Stopping { .. });
+            for slot in job.placement().into_iter().flat_map(|placement| &placement.slots) {
+                let needs = job.spec.task.times(slot.tasks);
+                add(&mut used, slot.node, needs);
+                if !goes {
+                    add(&mut later, slot.node, needs);
+                }
+                let runs = matches!(job.state, State::Running { .. });
+                let state = self.cluster.state(slot.node);
+                let may_run = matches!(state, NodeState::Up | NodeState::Cordoned);
+                assert!(!runs || may_run, "{:?} runs on {:?}, {state:?}", job.id, slot.node);
+            }
+        }
+        for (id, claim) in &self.claims {
+            for slot in &claim.placement.slots {
+                let needs = self.jobs[id].spec.task.times(slot.tasks);
+                add(&mut later, slot.node, needs);
+                let state = self.cluster.state(slot.node);
+                assert_eq!(state, NodeState::Up, "{id:?} is promised {:?}", slot.node);
+            }
+        }
+        for node in self.cluster.ids() {
+            let of = |sums: &BTreeMap<_, _>| sums.get(&node).copied().unwrap_or_default();
+            let (used, later) = (of(&used), of(&later));
+            let capacity = self.cluster.capacity(node);
+            assert_eq!(used, self.cluster.used(node), "{node:?} is counted wrong");
+            assert!(used.fits_in(capacity), "{node:?} is overfull: {used:?} of {capacity:?}");
+            assert!(
+                later.fits_in(capacity),
+                "{node:?} is promised twice: {later:?} of {capacity:?}"
+            );
+        }
+        let (all, leaves) = self.cluster.recounted();
+        assert_eq!(self.cluster.counted(), (&all[..], &leaves[..]), "the counts by free GPUs");
+    }
+
+    /// A gang has all of its tasks or none, and each job is where its state says.
+    fn check_jobs(&self) {
+        for (id, job) in &self.jobs {
+            let claim = self.claims.get(id);
+            let is_queued = self.queue.rank(*id).is_some();
+            let tasks = job.placement().map(crate::Placement::tasks);
+            assert!(
+                tasks.is_none_or(|tasks| tasks == job.spec.tasks),
+                "{id:?} has {tasks:?} tasks"
+            );
+            let mut nodes: Vec<_> = job.placement().into_iter().flat_map(|p| p.nodes()).collect();
+            let several = nodes.len();
+            nodes.sort_unstable();
+            nodes.dedup();
+            assert_eq!(nodes.len(), several, "{id:?} has a node twice");
+            assert_eq!(is_queued, job.state == State::Pending, "{id:?} waits, or does not");
+            assert_eq!(self.running.contains(id), matches!(job.state, State::Running { .. }));
+            match &job.state {
+                State::Held | State::Pending | State::Running { .. } => {
+                    assert!(claim.is_none(), "{id:?} needs no promise");
+                }
+                State::Claiming => assert!(claim.is_some(), "{id:?} waits for nothing"),
+                State::Stopping { .. } => {}
+            }
+            assert!(!self.ended.contains_key(id), "{id:?} has ended and has not");
+        }
+        for (id, claim) in &self.claims {
+            assert!(!claim.waits_for.is_empty(), "{id:?} could start");
+            assert_eq!(claim.placement.tasks(), self.jobs[id].spec.tasks);
+            for other in &claim.waits_for {
+                let stops = matches!(self.jobs[other].state, State::Stopping { .. });
+                assert!(stops, "{id:?} waits for {other:?}, which does not stop");
+            }
+        }
+        assert_eq!(
+            self.queue.len(),
+            self.jobs.values().filter(|j| j.state == State::Pending).count()
+        );
+    }
+
+    fn check_quotas(&self) {
+        for (key, has) in self.quotas.iter() {
+            let counts = |id: &JobId| {
+                let job = &self.jobs[id];
+                let has = job.placement().is_some() || job.state == State::Claiming;
+                has && Quotas::applies(key, &job.spec)
+            };
+            let ids = self.jobs.keys().filter(|id| counts(id));
+            let used: u64 = ids.map(|id| self.jobs[id].spec.gpus()).sum();
+            assert_eq!(used, has.used, "{key:?} is counted wrong");
+        }
+    }
+}

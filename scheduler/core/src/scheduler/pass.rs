@@ -1,0 +1,129 @@
+//! Places what fits, in the order of rank.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, BinaryHeap},
+};
+
+use ff2_topology::NodeId;
+
+use crate::{
+    event::Decision,
+    job::{JobId, Shape},
+    placement::Placement,
+    policy::Policy,
+    queue::Rank,
+    scheduler::{Scheduler, preempt::Standings},
+};
+
+impl Scheduler {
+    pub(crate) fn pass(&mut self, out: &mut Vec<Decision>) {
+        match self.config.policy {
+            Policy::Fifo => {
+                self.pass_in_order(out);
+            }
+            Policy::Easy => {
+                if let Some(first) = self.pass_in_order(out) {
+                    self.backfill(first, out);
+                }
+            }
+            Policy::Bands(bands) => {
+                let plans = self.plans_are_due_at().is_some_and(|due| due <= self.now);
+                if plans {
+                    self.plan_at = self.now + bands.plan_every_ms;
+                    self.blocked.clear();
+                    self.reserved = None;
+                }
+                self.pass_by_rank(plans, out);
+            }
+        }
+    }
+
+    /// None while nobody waits who could use a plan.
+    pub(crate) fn plans_are_due_at(&self) -> Option<u64> {
+        let waits = self.config.policy.bands().is_some() && self.queue.shapes().next().is_some();
+        waits.then_some(self.plan_at)
+    }
+
+    /// Places jobs until the first that does not fit, which it returns.
+    fn pass_in_order(&mut self, out: &mut Vec<Decision>) -> Option<(Rank, Shape)> {
+        loop {
+            let heads =
+                self.queue.shapes().filter_map(|(shape, set)| Some((*set.first()?, *shape)));
+            let (rank, shape) = heads.min()?;
+            if self.is_parked(rank.job) || self.place(rank.job, out) {
+                continue;
+            }
+            return Some((rank, shape));
+        }
+    }
+
+    /// Places jobs of all shapes; the first of a shape that does not fit speaks for the rest of it.
+    fn pass_by_rank(&mut self, plans: bool, out: &mut Vec<Decision>) {
+        let open = self.queue.shapes().filter(|(shape, _)| !self.blocked.contains(shape));
+        let mut heads: BinaryHeap<Reverse<(Rank, Shape)>> =
+            open.filter_map(|(shape, set)| Some(Reverse((*set.first()?, *shape)))).collect();
+        let mut standings = if plans { self.standings() } else { Standings::new() };
+        while let Some(Reverse((rank, shape))) = heads.pop() {
+            let is_done = self.is_parked(rank.job)
+                || self.place_beside_reservation(rank.job, out)
+                || (plans && self.plan_for(rank.job, &mut standings, out));
+            let next = match is_done {
+                true => self.queue.first_of(&shape),
+                false => self.next_short(&shape, rank),
+            };
+            if plans && !is_done {
+                self.reserve_for(rank.job);
+            }
+            match next {
+                Some(next) => heads.push(Reverse((next, shape))),
+                None if is_done => {}
+                None => _ = self.blocked.insert(shape),
+            }
+        }
+    }
+
+    fn plan_for(&mut self, id: JobId, standings: &mut Standings, out: &mut Vec<Decision>) -> bool {
+        // To move a few costs nobody a turn.
+        self.consolidate_for(id, standings, out) || self.preempt_for(id, standings, out)
+    }
+
+    /// Whether a quota holds a job, which then is not looked at before that has room.
+    pub(crate) fn is_parked(&mut self, id: JobId) -> bool {
+        let Some((key, _)) = self.quotas.blocks(&self.jobs[&id].spec) else { return false };
+        let key = key.clone();
+        self.queue.park(id, key);
+        true
+    }
+
+    /// Starts a job that waits, if it fits now.
+    pub(crate) fn place(&mut self, id: JobId, out: &mut Vec<Decision>) -> bool {
+        let Some(placement) = self.fit(id) else { return false };
+        self.start_waiting(id, placement, out);
+        true
+    }
+
+    pub(crate) fn start_waiting(
+        &mut self,
+        id: JobId,
+        placement: Placement,
+        out: &mut Vec<Decision>,
+    ) {
+        self.leave_queue(id);
+        let spec = self.jobs[&id].spec.clone();
+        self.quotas.take(&spec);
+        self.start(id, placement, out);
+    }
+
+    pub(crate) fn fit(&self, id: JobId) -> Option<Placement> {
+        let spec = &self.jobs[&id].spec;
+        let cached = self.cached(&spec.inputs);
+        let prefer = (!cached.is_empty()).then_some(&cached);
+        self.cluster.fit(spec.shape(), spec.reads_much, self.may_lie_across(), prefer)
+    }
+
+    /// Nodes whose caches hold any of these inputs.
+    fn cached(&self, inputs: &[String]) -> BTreeSet<NodeId> {
+        inputs.iter().filter_map(|input| self.caches.get(input)).flatten().copied().collect()
+    }
+}

@@ -1,0 +1,393 @@
+//! Plans by which a job takes the place of others. A plan lets the job run, or is none.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use ff2_topology::NodeId;
+
+use crate::{
+    event::Decision,
+    job::{JobId, JobSpec, Priority, Resources},
+    placement::{Placement, Slot},
+    scheduler::Scheduler,
+    tree::Want,
+};
+
+/// What counts of a job that runs, as of now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    pub(crate) priority: Priority,
+    band: u32,
+    gpus: u64,
+    task: Resources,
+    /// It may be preempted, and ran as long as it must: for one of a higher priority, and for one of its own.
+    for_higher: bool,
+    pub(crate) for_equal: bool,
+}
+
+/// All that run, for one round of plans.
+pub(crate) type Standings = BTreeMap<JobId, Standing>;
+
+/// What a task costs others: the smallest is taken. The victims' highest priority, their best band, the oldest of them,
+/// the GPUs that they lose, and how many they are. Old ones are spared before many are: in the last band, where the
+/// long jobs are, those end first that came first, so the longest times to the end stay short.
+type Price = (Priority, Reverse<u32>, Reverse<JobId>, u64, usize);
+
+/// Whom a job may stop.
+#[derive(Clone, Copy, Debug)]
+struct Claimant {
+    priority: Priority,
+    band: u32,
+    /// It waited long enough to stop jobs of its own priority.
+    is_patient: bool,
+}
+
+/// What there would be, without the victims so far.
+struct Scratch<'a> {
+    scheduler: &'a Scheduler,
+    standings: &'a Standings,
+    claimant: Claimant,
+    free: Vec<Resources>,
+    victims: BTreeSet<JobId>,
+    avoided: BTreeSet<NodeId>,
+}
+
+/// A plan for a gang in a part of the network.
+struct Gang {
+    price: Price,
+    placement: Placement,
+    free: Vec<Resources>,
+    victims: BTreeSet<JobId>,
+}
+
+impl Scheduler {
+    pub(crate) fn standings(&self) -> Standings {
+        let bands = self.config.policy.bands();
+        let of = |id: &JobId| {
+            let job = &self.jobs[id];
+            let ran = self.now - job.since_ms;
+            let standing = Standing {
+                priority: job.spec.priority,
+                band: self.band(job),
+                gpus: job.spec.gpus(),
+                task: job.spec.task,
+                for_higher: job.spec.preemptible
+                    && bands.is_some_and(|bands| ran >= bands.min_run(job)),
+                for_equal: job.spec.preemptible
+                    && bands.is_some_and(|bands| ran >= bands.min_run_for_equal(job)),
+            };
+            (*id, standing)
+        };
+        self.running.iter().map(of).collect()
+    }
+
+    /// Claims nodes for a job from others that come behind it. The nodes are its own from now on, though it starts
+    /// when the last of them has stopped.
+    pub(crate) fn preempt_for(
+        &mut self,
+        id: JobId,
+        standings: &mut Standings,
+        out: &mut Vec<Decision>,
+    ) -> bool {
+        let Some((placement, victims)) = self.plan(id, standings) else { return false };
+        for victim in &victims {
+            standings.remove(victim);
+        }
+        self.claim_for(id, placement, victims, out);
+        true
+    }
+
+    fn plan(&self, id: JobId, standings: &Standings) -> Option<(Placement, Vec<JobId>)> {
+        let job = &self.jobs[&id];
+        let patience = self.config.policy.bands()?.patience_ms;
+        let claimant = Claimant {
+            priority: job.spec.priority,
+            band: self.band(job),
+            is_patient: self.now - job.since_ms >= patience,
+        };
+        if !standings.values().any(|standing| claimant.may_stop(standing)) {
+            return None;
+        }
+        let avoided = self.avoided(id);
+        let free = |node: NodeId| match avoided.contains(&node) {
+            true => Resources::default(),
+            false => self.cluster.free(node),
+        };
+        let free = self.cluster.ids().map(free).collect();
+        let mut scratch = Scratch {
+            scheduler: self,
+            standings,
+            claimant,
+            free,
+            victims: BTreeSet::new(),
+            avoided,
+        };
+        let placement =
+            if job.spec.tasks == 1 { scratch.one(&job.spec) } else { scratch.gang(&job.spec) }?;
+        let victims = scratch.needed(&placement, job.spec.task);
+        // Without any it would have been placed before.
+        (!victims.is_empty()).then_some((placement, victims))
+    }
+}
+
+impl Claimant {
+    fn may_stop(&self, victim: &Standing) -> bool {
+        if victim.priority < self.priority {
+            // What takes only what is left over is stopped at once.
+            return victim.for_higher || victim.priority == Priority::Idle;
+        }
+        victim.priority == self.priority
+            && victim.band > self.band
+            && self.is_patient
+            && victim.for_equal
+    }
+}
+
+impl Scratch<'_> {
+    /// The node where one more task costs least.
+    fn one(&mut self, spec: &JobSpec) -> Option<Placement> {
+        let nodes = self.scheduler.cluster.ids().filter(|node| self.may_lie(*node, spec));
+        let priced = nodes.filter_map(|node| Some((self.price(node, spec.task)?, node)));
+        let ((_, victims), node) = priced.min()?;
+        self.stop(&victims);
+        Some(Placement { slots: vec![Slot { node, tasks: 1 }] })
+    }
+
+    /// Takes the cheapest nodes until there is room for all: within a leaf if that stops nobody better than elsewhere in
+    /// the zone, within a zone if that can be, and else over both.
+    fn gang(&mut self, spec: &JobSpec) -> Option<Placement> {
+        let across = self.scheduler.may_lie_across();
+        let want = Want { tasks: spec.tasks, zone: spec.zone, spread: spec.reads_much, across };
+        let all: Vec<NodeId> =
+            self.scheduler.cluster.ids().filter(|node| self.may_lie(*node, spec)).collect();
+        // What there would be without all that may be stopped: most parts are out of question by that alone.
+        let mut room = vec![0; self.free.len()];
+        for node in &all {
+            room[node.index()] = self.at_most(*node).room(spec.task);
+        }
+        let tree = &self.scheduler.cluster.tree;
+        if tree.most(&room, want) < u64::from(want.tasks) {
+            return None;
+        }
+        let in_zone = |zone| all.iter().copied().filter(move |node| tree.is_in(*node, Some(zone)));
+        let zones = tree.zones().filter(|zone| spec.zone.is_none_or(|only| only == *zone));
+        let zones = zones.map(|zone| (Want { zone: Some(zone), ..want }, in_zone(zone).collect()));
+        let leaves = tree.leaves().map(|(leaf, nodes)| {
+            let within = Want { zone: Some(tree.zone_of(leaf)), ..want };
+            (within, nodes.iter().copied().filter(|node| self.may_lie(*node, spec)).collect())
+        });
+        let (zones, leaves) = (zones.collect(), leaves.collect());
+        let zone = self.cheapest(spec, zones, &room);
+        let leaf = if spec.reads_much { None } else { self.cheapest(spec, leaves, &room) };
+        let plan = match (leaf, zone) {
+            (Some(leaf), Some(zone))
+                if leaf.price.0 == zone.price.0 && leaf.price.1 == zone.price.1 =>
+            {
+                Some(leaf)
+            }
+            (_, zone) => zone,
+        };
+        if let Some(plan) = plan {
+            (self.free, self.victims) = (plan.free, plan.victims);
+            return Some(plan.placement);
+        }
+        if !across || spec.zone.is_some() {
+            return None;
+        }
+        self.gang_within(spec, want, &all)
+    }
+
+    /// Of several parts of the network the one where a gang costs least.
+    fn cheapest(
+        &mut self,
+        spec: &JobSpec,
+        parts: Vec<(Want, Vec<NodeId>)>,
+        room: &[u32],
+    ) -> Option<Gang> {
+        let has_room = |nodes: &[NodeId]| {
+            let room = nodes.iter().map(|node| u64::from(room[node.index()]));
+            room.sum::<u64>() >= u64::from(spec.tasks)
+        };
+        let start = (self.free.clone(), self.victims.clone());
+        let mut best: Option<Gang> = None;
+        for (want, nodes) in parts.into_iter().filter(|(_, nodes)| has_room(nodes)) {
+            if let Some(placement) = self.gang_within(spec, want, &nodes) {
+                let price = self.total(&self.needed(&placement, spec.task));
+                if best.as_ref().is_none_or(|best| price < best.price) {
+                    let (free, victims) = (self.free.clone(), self.victims.clone());
+                    best = Some(Gang { price, placement, free, victims });
+                }
+            }
+            (self.free, self.victims) = start.clone();
+        }
+        best
+    }
+
+    fn gang_within(&mut self, spec: &JobSpec, want: Want, nodes: &[NodeId]) -> Option<Placement> {
+        // Each round adds a task to each node at most.
+        for _ in 0..=self.scheduler.cluster.gpus_max() {
+            let mut room = vec![0; self.free.len()];
+            for node in nodes {
+                room[node.index()] = self.free[node.index()].room(spec.task);
+            }
+            let mut missing =
+                u64::from(want.tasks).saturating_sub(self.scheduler.cluster.tree.most(&room, want));
+            if missing == 0 {
+                return self.scheduler.cluster.tree.lay(&room, want);
+            }
+            let mut priced: Vec<_> = nodes
+                .iter()
+                .filter_map(|node| Some((self.price_of_more(*node, spec.task)?, *node)))
+                .collect();
+            if priced.is_empty() {
+                return None;
+            }
+            priced.sort_unstable();
+            for ((_, victims), node) in priced {
+                let before = self.free[node.index()].room(spec.task);
+                self.stop(&victims);
+                let gained = self.free[node.index()].room(spec.task).saturating_sub(before);
+                missing = missing.saturating_sub(u64::from(gained));
+                if missing == 0 {
+                    break;
+                }
+            }
+        }
+        None
+    }
+
+    fn may_lie(&self, node: NodeId, spec: &JobSpec) -> bool {
+        let cluster = &self.scheduler.cluster;
+        cluster.may_be_used(node)
+            && !self.avoided.contains(&node)
+            && spec.task.fits_in(cluster.capacity(node))
+            && cluster.tree.is_in(node, spec.zone)
+    }
+
+    fn price(&self, node: NodeId, task: Resources) -> Option<(Price, Vec<JobId>)> {
+        if task.fits_in(self.free[node.index()]) {
+            return Some((self.total(&[]), Vec::new()));
+        }
+        self.price_of_more(node, task)
+    }
+
+    /// What it takes that a node has room for one more task than it has: the cheaper of one victim that
+    /// is enough and of several, the last in line first.
+    fn price_of_more(&self, node: NodeId, task: Resources) -> Option<(Price, Vec<JobId>)> {
+        let free = self.free[node.index()];
+        let wanted = task.times(free.room(task) + 1);
+        let jobs = self.scheduler.cluster.jobs(node).iter();
+        let mut candidates: Vec<(JobId, Standing, Resources)> = jobs
+            .filter(|id| !self.victims.contains(id))
+            .filter_map(|id| Some((*id, *self.standings.get(id)?)))
+            .filter(|(_, standing)| self.claimant.may_stop(standing))
+            .map(|(id, standing)| (id, standing, self.held(id, node, standing.task)))
+            .collect();
+        candidates.sort_unstable_by_key(|(id, standing, _)| {
+            (standing.priority, Reverse(standing.band), Reverse(standing.gpus), Reverse(*id))
+        });
+        let alone = candidates.iter().filter(|(.., held)| wanted.fits_in(free.with(*held)));
+        let alone =
+            alone.map(|(id, ..)| vec![*id]).map(|victims| (self.total(&victims), victims)).min();
+        let (mut sum, mut several) = (free, Vec::new());
+        for (id, _, held) in &candidates {
+            if wanted.fits_in(sum) {
+                break;
+            }
+            sum = sum.with(*held);
+            several.push((*id, *held));
+        }
+        if !wanted.fits_in(sum) {
+            return None;
+        }
+        // Those that came first may not be needed any more.
+        let mut kept: Vec<JobId> = Vec::new();
+        for (id, held) in several {
+            if wanted.fits_in(sum.without(held)) {
+                sum = sum.without(held);
+            } else {
+                kept.push(id);
+            }
+        }
+        let several = (self.total(&kept), kept);
+        Some(alone.map_or(several.clone(), |alone| alone.min(several)))
+    }
+
+    /// What a node would have without all that may be stopped there.
+    fn at_most(&self, node: NodeId) -> Resources {
+        let jobs = self.scheduler.cluster.jobs(node).iter();
+        let stopped = jobs.filter_map(|id| Some((*id, *self.standings.get(id)?)));
+        stopped
+            .filter(|(_, standing)| self.claimant.may_stop(standing))
+            .fold(self.free[node.index()], |sum, (id, standing)| {
+                sum.with(self.held(id, node, standing.task))
+            })
+    }
+
+    /// What a job has of a node.
+    fn held(&self, id: JobId, node: NodeId, task: Resources) -> Resources {
+        let placement = self.scheduler.jobs[&id].placement();
+        let slots = placement.map_or(&[][..], |placement| &placement.slots);
+        let slot = slots.iter().find(|slot| slot.node == node);
+        task.times(slot.map_or(0, |slot| slot.tasks))
+    }
+
+    fn total(&self, victims: &[JobId]) -> Price {
+        let of = || victims.iter().map(|id| &self.standings[id]);
+        (
+            of().map(|standing| standing.priority).max().unwrap_or(Priority::Idle),
+            Reverse(of().map(|standing| standing.band).min().unwrap_or(u32::MAX)),
+            Reverse(victims.iter().min().copied().unwrap_or(JobId(u64::MAX))),
+            of().map(|standing| standing.gpus).sum(),
+            victims.len(),
+        )
+    }
+
+    fn stop(&mut self, victims: &[JobId]) {
+        for id in victims {
+            if !self.victims.insert(*id) {
+                continue;
+            }
+            let job = &self.scheduler.jobs[id];
+            for slot in job.placement().iter().flat_map(|placement| &placement.slots) {
+                let may_lie = self.scheduler.cluster.may_be_used(slot.node)
+                    && !self.avoided.contains(&slot.node);
+                if may_lie {
+                    let free = &mut self.free[slot.node.index()];
+                    *free = free.with(job.spec.task.times(slot.tasks));
+                }
+            }
+        }
+    }
+
+    /// The victims without which the placement has not the room: the others go on.
+    fn needed(&self, placement: &Placement, task: Resources) -> Vec<JobId> {
+        let mut free = self.free.clone();
+        let wanted: BTreeMap<NodeId, Resources> =
+            placement.slots.iter().map(|slot| (slot.node, task.times(slot.tasks))).collect();
+        let mut victims: Vec<JobId> = self.victims.iter().copied().collect();
+        // Who stands best is spared first.
+        victims.sort_unstable_by_key(|id| {
+            let standing = &self.standings[id];
+            (Reverse(standing.priority), standing.band, Reverse(standing.gpus), *id)
+        });
+        victims.retain(|id| {
+            let job = &self.scheduler.jobs[id];
+            let slots = || job.placement().into_iter().flat_map(|placement| &placement.slots);
+            let used = |tasks: u32| job.spec.task.times(tasks);
+            let is_needed = slots().any(|slot| {
+                let without = free[slot.node.index()].without(used(slot.tasks));
+                wanted.get(&slot.node).is_some_and(|wanted| !wanted.fits_in(without))
+            });
+            if !is_needed {
+                for slot in slots() {
+                    free[slot.node.index()] = free[slot.node.index()].without(used(slot.tasks));
+                }
+            }
+            is_needed
+        });
+        victims
+    }
+}

@@ -1,0 +1,81 @@
+//! What others may look at.
+
+use std::collections::BTreeMap;
+
+use ff2_topology::NodeId;
+
+use crate::{
+    cluster::NodeState,
+    job::{Job, JobId, Outcome, Resources, State},
+    ledger::Accounts,
+    placement::Placement,
+    quota::{Allowance, QuotaKey},
+    scheduler::Scheduler,
+    tree::Want,
+};
+
+impl Scheduler {
+    pub fn job(&self, id: JobId) -> Option<&Job> {
+        self.jobs.get(&id)
+    }
+
+    /// Jobs that have not ended.
+    pub fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.values()
+    }
+
+    /// How a job ended, as long as that is remembered.
+    pub fn outcome(&self, id: JobId) -> Option<Outcome> {
+        self.ended.get(&id).copied()
+    }
+
+    /// Jobs that wait in the queue, without those that are held or have nodes promised.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub fn node_state(&self, node: NodeId) -> Option<NodeState> {
+        self.cluster.knows(node).then(|| self.cluster.state(node))
+    }
+
+    /// GPUs of nodes that may be used, and how many of them nobody uses or is promised.
+    pub fn gpus(&self) -> (u64, u64) {
+        (self.cluster.usable_gpus(), self.cluster.free_gpus())
+    }
+
+    /// GPU time and cost of all users. What runs is charged once an hour and at its end.
+    pub fn accounts(&self) -> &Accounts {
+        &self.ledger.accounts
+    }
+
+    pub fn quotas(&self) -> BTreeMap<QuotaKey, Allowance> {
+        self.quotas.iter().map(|(key, has)| (key.clone(), has)).collect()
+    }
+
+    /// How many leaves a placement has nodes at.
+    pub fn leaves_of(&self, placement: &Placement) -> usize {
+        self.cluster.tree.leaves_of(placement)
+    }
+
+    pub fn is_across_zones(&self, placement: &Placement) -> bool {
+        self.cluster.tree.is_across(placement)
+    }
+
+    /// The most tasks of a gang that fit now, in one zone.
+    pub fn largest_gang(&self, task: Resources) -> u64 {
+        let room: Vec<u32> =
+            self.cluster.ids().map(|node| self.cluster.free(node).room(task)).collect();
+        let want = Want { tasks: u32::MAX, zone: None, spread: false, across: false };
+        self.cluster.tree.most(&room, want)
+    }
+
+    /// When a job that waits starts at the latest, ms, if all that run keep to their limits and nobody goes before it.
+    /// None if it does not wait, or jobs without limits are in its way.
+    pub fn starts_by(&self, id: JobId) -> Option<u64> {
+        let job = self.jobs.get(&id).filter(|job| job.state == State::Pending)?;
+        if self.fit(id).is_some() {
+            return Some(self.now);
+        }
+        self.reservation(job).map(|reserved| reserved.at_ms)
+    }
+}

@@ -1,0 +1,271 @@
+//! Submissions, cancellations, and what members of one submission have to do with each other.
+
+use std::collections::BTreeSet;
+
+use ff2_topology::NodeId;
+
+use crate::{
+    event::{Decision, Refusal},
+    job::{Cause, Dependency, Job, JobId, JobSpec, Many, Member, Outcome, Priority, State, Then},
+    limits,
+    quota::{QuotaKey, Quotas},
+    scheduler::Scheduler,
+    tree::Want,
+};
+
+impl Scheduler {
+    pub(crate) fn submit(&mut self, spec: JobSpec, out: &mut Vec<Decision>) {
+        if let Err(refusal) = self.admit(&spec) {
+            out.push(Decision::Refused(refusal));
+            return;
+        }
+        let count = members(spec.many);
+        let first = JobId(self.next_job);
+        out.push(Decision::Accepted { first, count });
+        for index in 0..count {
+            self.admit_member(&spec, first, index);
+        }
+        self.let_members_go(first);
+        if self.reserved.is_some() {
+            // Others of its shape may have been too long for what is free until then.
+            self.blocked.remove(&spec.shape());
+        }
+        // What goes before others by its priority does not wait for the next round of plans.
+        let goes_first = |id: &JobId| self.jobs[id].spec.priority < spec.priority;
+        if spec.priority > Priority::Normal && self.running.iter().any(goes_first) {
+            self.plan_at = self.now;
+        }
+    }
+
+    /// Whether a submission could ever run.
+    fn admit(&self, spec: &JobSpec) -> Result<(), Refusal> {
+        let task = spec.task;
+        if spec.tasks == 0 || (task.gpus == 0 && task.cpus == 0) {
+            return Err(Refusal::Empty);
+        }
+        let count = match spec.many {
+            Many::One => 1,
+            Many::Array { count, .. } => count,
+            Many::Service { min, max } if min <= max => max,
+            Many::Service { .. } => 0,
+        };
+        if count == 0 || count > limits::MEMBERS_MAX {
+            return Err(Refusal::Members(spec.many));
+        }
+        let waiting = self.jobs.len() as u64;
+        if waiting + u64::from(count) > limits::JOBS_MAX {
+            return Err(Refusal::QueueFull { waiting });
+        }
+        let room: Vec<u32> = self
+            .cluster
+            .ids()
+            .map(|node| self.cluster.capacity(node).room(task).min(spec.tasks))
+            .collect();
+        if room.iter().all(|room| *room == 0) {
+            return Err(Refusal::TaskTooLarge);
+        }
+        let across = self.config.across_zones > 0;
+        let want = Want { tasks: spec.tasks, zone: spec.zone, spread: spec.reads_much, across };
+        if spec.tasks > limits::TASKS_MAX || self.cluster.tree.lay(&room, want).is_none() {
+            let most = self.cluster.tree.most(&room, want);
+            return Err(Refusal::GangTooLarge { wanted: spec.tasks, most });
+        }
+        if let Some((key, has)) = self.quotas.never_allows(spec) {
+            let (key, limit) = (key.clone(), has.limit);
+            return Err(Refusal::AboveQuota { key, gpus: spec.gpus(), limit });
+        }
+        let known = |job: JobId| self.jobs.contains_key(&job) || self.ended.contains_key(&job);
+        match spec.after.iter().find(|dependency| !known(dependency.job)) {
+            Some(unknown) => Err(Refusal::NoSuchDependency(unknown.job)),
+            None => Ok(()),
+        }
+    }
+
+    fn admit_member(&mut self, spec: &JobSpec, first: JobId, index: u32) -> JobId {
+        let id = JobId(self.next_job);
+        self.next_job += 1;
+        let mut spec = spec.clone();
+        if let Many::Service { min, .. } = spec.many {
+            if index < min {
+                spec.preemptible = false;
+            } else {
+                spec.priority = Priority::Idle;
+            }
+        }
+        let of = spec.many;
+        let member = (of != Many::One).then_some(Member { first, index, of });
+        for Dependency { job, .. } in &spec.after {
+            if self.jobs.contains_key(job) {
+                self.dependents.entry(*job).or_default().insert(id);
+            }
+        }
+        self.members.entry(first).or_default().insert(id);
+        let job = Job {
+            id,
+            spec,
+            member,
+            state: State::Held,
+            attempt: 0,
+            failures: 0,
+            submitted_ms: self.now,
+            since_ms: self.now,
+            ran_ms: 0,
+            service_gpu_ms: 0,
+            ahead: false,
+            charged_ms: self.now,
+            preemptions: 0,
+            moves: 0,
+        };
+        self.jobs.insert(id, job);
+        id
+    }
+
+    /// Lets members of a submission wait in the queue, as many as may at once, once all came that they come after.
+    pub(crate) fn let_members_go(&mut self, first: JobId) {
+        let Some(members) = self.members.get(&first) else { return };
+        let Some(one) = members.first().map(|id| &self.jobs[id]) else { return };
+        let at_once = match one.spec.many {
+            Many::Array { at_once, .. } if at_once > 0 => at_once as usize,
+            Many::Array { .. } | Many::One | Many::Service { .. } => usize::MAX,
+        };
+        let held = |id: &&JobId| self.jobs[id].state == State::Held;
+        let gone = if at_once == usize::MAX {
+            0
+        } else {
+            members.len() - members.iter().filter(held).count()
+        };
+        // A dependency that was not met cancels; so those that ended are met.
+        let is_met = |id: &&JobId| {
+            self.jobs[id].spec.after.iter().all(|on| !self.jobs.contains_key(&on.job))
+        };
+        let go = members.iter().filter(held).filter(is_met);
+        let go: Vec<JobId> = go.take(at_once.saturating_sub(gone)).copied().collect();
+        for id in go {
+            self.wait(id);
+        }
+    }
+
+    pub(crate) fn dependency_ended(
+        &mut self,
+        id: JobId,
+        on: JobId,
+        outcome: Outcome,
+        out: &mut Vec<Decision>,
+    ) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let must =
+            job.spec.after.iter().any(|dependency| dependency.job == on && dependency.must_succeed);
+        if must && outcome != Outcome::Succeeded {
+            self.end(id, Outcome::DependencyFailed, out);
+        } else {
+            let first = job.member.map_or(id, |member| member.first);
+            self.let_members_go(first);
+        }
+    }
+
+    /// A job, or all of an array or service whose first it is or was.
+    pub(crate) fn cancel(&mut self, id: JobId, out: &mut Vec<Decision>) {
+        let all = self.members.get(&id).cloned().unwrap_or_default();
+        for id in all.into_iter().chain([id]).collect::<BTreeSet<_>>() {
+            self.cancel_one(id, out);
+        }
+    }
+
+    fn cancel_one(&mut self, id: JobId, out: &mut Vec<Decision>) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        match &mut job.state {
+            State::Held | State::Pending | State::Claiming => {
+                self.end(id, Outcome::Cancelled, out);
+            }
+            State::Running { .. } => {
+                self.stop(id, Cause::Cancelled, Then::End(Outcome::Cancelled), out);
+            }
+            State::Stopping { then, .. } => {
+                *then = Then::End(Outcome::Cancelled);
+                self.unclaim(id);
+            }
+        }
+    }
+
+    pub(crate) fn scale(&mut self, first: JobId, min: u32, max: u32, out: &mut Vec<Decision>) {
+        let Some(members) = self.members.get(&first).cloned() else { return };
+        let Some(one) = members.first().map(|id| self.jobs[id].clone()) else { return };
+        let Many::Service { .. } = one.spec.many else { return };
+        if min > max || max == 0 || max > limits::MEMBERS_MAX {
+            return;
+        }
+        let of = Many::Service { min, max };
+        let mut spec = one.spec.clone();
+        // Of a replica that is always there, or of one that is not: the priority of the service is that of the former.
+        let always = members.iter().map(|id| &self.jobs[id].spec).find(|spec| !spec.preemptible);
+        (spec.many, spec.preemptible) = (of, true);
+        spec.priority = always.map_or(Priority::Normal, |always| always.priority);
+        let mut indexes = BTreeSet::new();
+        for id in &members {
+            // It may have ended with one that it came after.
+            let Some(job) = self.jobs.get_mut(id) else { continue };
+            let index = job.member.map_or(0, |member| member.index);
+            if index >= max {
+                self.cancel_one(*id, out);
+                continue;
+            }
+            indexes.insert(index);
+            job.member = Some(Member { first, index, of });
+            let is_always = index < min;
+            let before = job.spec.clone();
+            job.spec.many = of;
+            job.spec.preemptible = !is_always;
+            job.spec.priority = if is_always { spec.priority } else { Priority::Idle };
+            self.priority_changed(*id, &before);
+        }
+        for index in (0..max).filter(|index| !indexes.contains(index)) {
+            let id = self.admit_member(&spec, first, index);
+            out.push(Decision::Accepted { first: id, count: 1 });
+        }
+        self.let_members_go(first);
+    }
+
+    /// Moves a job to the queue's place, and to the quotas, that its new priority has.
+    fn priority_changed(&mut self, id: JobId, before: &JobSpec) {
+        let job = &self.jobs[&id];
+        let spec = job.spec.clone();
+        match job.state {
+            State::Held => {}
+            State::Pending => self.requeue_in_order(id),
+            State::Claiming | State::Running { .. } | State::Stopping { .. } => {
+                let freed = self.quotas.give(before);
+                self.quotas.take(&spec);
+                self.unpark(&freed);
+            }
+        }
+    }
+
+    pub(crate) fn set_quota(&mut self, key: QuotaKey, limit: Option<u64>) {
+        let has = self.jobs.values().filter(|job| {
+            Quotas::applies(&key, &job.spec)
+                && (job.placement().is_some() || job.state == State::Claiming)
+        });
+        let used = has.map(|job| job.spec.gpus()).sum();
+        self.quotas.set(key.clone(), limit, used);
+        // Who was parked under it is looked at anew.
+        if self.queue.unpark(&key, u64::MAX) {
+            self.blocked.clear();
+        }
+    }
+
+    pub(crate) fn set_cached(&mut self, input: String, nodes: Vec<NodeId>) {
+        if nodes.is_empty() {
+            self.caches.remove(&input);
+        } else {
+            self.caches.insert(input, nodes.into_iter().collect());
+        }
+    }
+}
+
+fn members(many: Many) -> u32 {
+    match many {
+        Many::One => 1,
+        Many::Array { count, .. } => count,
+        Many::Service { max, .. } => max,
+    }
+}

@@ -1,0 +1,91 @@
+//! Why a job does not run, with the figures.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    job::{Job, JobId, Many, State},
+    policy::Policy,
+    quota::{Allowance, QuotaKey},
+    scheduler::Scheduler,
+    tree::Want,
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "why")]
+pub enum Why {
+    /// It has ended, or never was.
+    NoSuchJob,
+    /// It runs, or did until a moment ago.
+    HasNodes,
+    /// It comes after others that have not ended.
+    Dependencies { jobs: Vec<JobId> },
+    /// So many of its array may be in the queue or run at once, and are.
+    ArrayIsFull { at_once: u32 },
+    /// With its GPUs a quota would be exceeded.
+    Quota { key: QuotaKey, allowance: Allowance, gpus: u64 },
+    /// Its nodes are known; these stop there first.
+    Stopping { jobs: Vec<JobId> },
+    /// The order holds it up: so many go first.
+    Behind { jobs: u64 },
+    /// GPUs are free, but fewer than it needs.
+    TooFewFree { gpus: u64, free: u64 },
+    /// Enough are free, but not together: the largest gang of its tasks that fits now.
+    Fragmented { gpus: u64, free: u64, tasks: u32, fit: u64 },
+    /// It fits in two zones only, and another job lies there that way.
+    AcrossZones { tasks: u32, fit: u64 },
+    /// It fits, and is placed with the next step.
+    Fits,
+}
+
+impl Scheduler {
+    /// The reason why a job does not run at this moment.
+    pub fn why(&self, id: JobId) -> Why {
+        let Some(job) = self.jobs.get(&id) else { return Why::NoSuchJob };
+        match &job.state {
+            State::Running { .. } | State::Stopping { .. } => Why::HasNodes,
+            State::Held => self.why_held(job),
+            State::Claiming => {
+                let claim = &self.claims[&id];
+                Why::Stopping { jobs: claim.waits_for.iter().copied().collect() }
+            }
+            State::Pending => self.why_pending(job),
+        }
+    }
+
+    fn why_held(&self, job: &Job) -> Why {
+        let missing = job.spec.after.iter().map(|dependency| dependency.job);
+        let jobs: Vec<JobId> = missing.filter(|on| self.jobs.contains_key(on)).collect();
+        match job.spec.many {
+            Many::Array { at_once, .. } if jobs.is_empty() => Why::ArrayIsFull { at_once },
+            Many::Array { .. } | Many::One | Many::Service { .. } => Why::Dependencies { jobs },
+        }
+    }
+
+    fn why_pending(&self, job: &Job) -> Why {
+        let spec = &job.spec;
+        let gpus = spec.gpus();
+        if let Some((key, allowance)) = self.quotas.blocks(spec) {
+            return Why::Quota { key: key.clone(), allowance, gpus };
+        }
+        let before = self.queue.before(self.rank(job));
+        if before > 0 && self.config.policy == Policy::Fifo {
+            return Why::Behind { jobs: before };
+        }
+        if self.fit(job.id).is_some() {
+            return if before > 0 { Why::Behind { jobs: before } } else { Why::Fits };
+        }
+        let free = self.cluster.free_gpus();
+        if free < gpus {
+            return Why::TooFewFree { gpus, free };
+        }
+        let room: Vec<u32> =
+            self.cluster.ids().map(|node| self.cluster.free(node).room(spec.task)).collect();
+        let within = Want { tasks: spec.tasks, zone: spec.zone, spread: false, across: false };
+        let fit = self.cluster.tree.most(&room, within);
+        let fit_across = self.cluster.tree.most(&room, Want { across: true, ..within });
+        if fit_across >= u64::from(spec.tasks) {
+            return Why::AcrossZones { tasks: spec.tasks, fit };
+        }
+        Why::Fragmented { gpus, free, tasks: spec.tasks, fit }
+    }
+}

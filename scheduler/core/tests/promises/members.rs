@@ -1,0 +1,117 @@
+//! Arrays, services, jobs that come after others, and what becomes of submissions.
+
+use ff2_sched_core::{
+    Decision, Dependency, Event, JobId, JobSpec, Many, Outcome, Policy, Priority, Refusal,
+    Resources, Why,
+};
+
+use crate::rig::{HOUR, Rig, gpus, network, nodes};
+
+fn after(job: JobId, must_succeed: bool) -> JobSpec {
+    JobSpec { after: vec![Dependency { job, must_succeed }], ..gpus(1) }
+}
+
+#[test]
+fn a_job_waits_for_those_it_comes_after() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 1, 1));
+    let first = rig.submit(gpus(1));
+    let (good, any) = (rig.submit(after(first, true)), rig.submit(after(first, false)));
+    assert_eq!(rig.machine.why(good), Why::Dependencies { jobs: vec![first] });
+    rig.fail(first);
+    assert_eq!(rig.ended(good), Some(Outcome::DependencyFailed));
+    assert!(rig.runs(any));
+    rig.exit(any);
+    let late = rig.submit(after(any, true));
+    assert!(rig.runs(late), "what it comes after has ended well");
+    rig.tell(Event::Submit(Box::new(after(JobId(999), true))));
+    assert_eq!(rig.decisions, [Decision::Refused(Refusal::NoSuchDependency(JobId(999)))]);
+}
+
+#[test]
+fn of_an_array_so_many_run_at_once() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 1, 1));
+    let many = Many::Array { count: 5, at_once: 2 };
+    let first = rig.submit(JobSpec { many, ..gpus(1) });
+    let all: Vec<JobId> = (0..5).map(|index| JobId(first.0 + index)).collect();
+    let running = |rig: &Rig| all.iter().filter(|job| rig.runs(**job)).count();
+    assert_eq!(running(&rig), 2);
+    assert_eq!(rig.machine.why(all[4]), Why::ArrayIsFull { at_once: 2 });
+    rig.exit(all[0]);
+    assert!(rig.runs(all[2]) && running(&rig) == 2);
+    // With the first of it all of it is cancelled, though that one has ended.
+    rig.tell(Event::Cancel(first));
+    rig.stopped(all[1]);
+    rig.stopped(all[2]);
+    assert!(all[1..].iter().all(|job| rig.ended(*job) == Some(Outcome::Cancelled)));
+}
+
+#[test]
+fn a_service_keeps_its_least_replicas_and_gives_the_others_up() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 1, 3));
+    let many = Many::Service { min: 1, max: 3 };
+    let first = rig.submit(JobSpec { many, ..gpus(8) });
+    let [a, b, c] = [0, 1, 2].map(|index| JobId(first.0 + index));
+    assert!([a, b, c].iter().all(|job| rig.runs(*job)));
+    let normal = rig.submit(nodes(2));
+    rig.pass(HOUR);
+    rig.stopped(b);
+    rig.stopped(c);
+    assert!(rig.runs(a) && rig.runs(normal) && rig.waits(b) && rig.waits(c));
+    // A replica that ends is started again.
+    rig.exit(a);
+    assert!(rig.runs(a) && rig.attempt(a) == 2);
+    rig.tell(Event::Scale { service: first, min: 1, max: 2 });
+    assert_eq!(rig.ended(c), Some(Outcome::Cancelled));
+    rig.exit(normal);
+    rig.tell(Event::Scale { service: first, min: 3, max: 3 });
+    let replicas = rig.machine.jobs().filter(|job| job.spec.many != Many::One);
+    let always =
+        replicas.filter(|job| !job.spec.preemptible && job.spec.priority == Priority::Normal);
+    assert_eq!(always.count(), 3);
+    assert_eq!(rig.machine.gpus(), (24, 0));
+}
+
+#[test]
+fn a_job_that_fails_is_started_again_so_often_and_is_the_same() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 1, 1));
+    let job = rig.submit(JobSpec { restarts: 1, ..gpus(1) });
+    rig.pass(HOUR);
+    rig.fail(job);
+    assert!(rig.runs(job) && rig.attempt(job) == 2);
+    assert_eq!(rig.machine.job(job).unwrap().service(rig.now), HOUR);
+    // What is told late of the first run says nothing of the second.
+    rig.tell(Event::Exited { job, attempt: 1, succeeded: true });
+    rig.tell(Event::Stopped { job, attempt: 1 });
+    assert!(rig.runs(job));
+    rig.fail(job);
+    assert_eq!(rig.ended(job), Some(Outcome::Failed));
+}
+
+#[test]
+fn a_time_limit_ends_a_job() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 1, 1));
+    let job = rig.submit(JobSpec { limit_ms: Some(HOUR), ..gpus(1) });
+    rig.pass(HOUR + 1);
+    assert!(!rig.runs(job));
+    rig.stopped(job);
+    assert_eq!(rig.ended(job), Some(Outcome::Failed));
+}
+
+#[test]
+fn what_can_never_run_is_refused_with_the_reason() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 1, 2));
+    let mut told = |spec: JobSpec| {
+        rig.tell(Event::Submit(Box::new(spec)));
+        match &rig.decisions[..] {
+            [Decision::Refused(refusal)] => refusal.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(told(nodes(0)), Refusal::Empty);
+    assert_eq!(told(gpus(9)), Refusal::TaskTooLarge);
+    assert_eq!(told(nodes(3)), Refusal::GangTooLarge { wanted: 3, most: 2 });
+    let half = JobSpec { tasks: 5, task: Resources { gpus: 4, cpus: 0, memory: 0 }, ..gpus(4) };
+    assert_eq!(told(half), Refusal::GangTooLarge { wanted: 5, most: 4 });
+    let none = Many::Array { count: 0, at_once: 0 };
+    assert_eq!(told(JobSpec { many: none, ..gpus(1) }), Refusal::Members(none));
+}

@@ -1,0 +1,19 @@
+//! Bounds of the scheduler's replicated state.
+
+/// Commands that are kept beside the facts; with one more the facts are written anew.
+pub const COMMANDS_KEPT: usize = 4_096;
+
+/// Bytes of facts in one value.
+pub(crate) const FACTS_PART: usize = 256 << 10;
+
+/// What was submitted is kept for so many submissions after their end; the oldest are forgotten.
+pub const ENDED_ORDERS_KEPT: usize = 10_000;
+
+/// Bytes of what a submission says beside what the core must know: the script, its environment.
+pub const ORDER_BYTES_MAX: usize = 256 << 10;
+
+/// Bytes of the name that a client gives a submission, to know it again.
+pub const KEY_BYTES_MAX: usize = 64;
+
+/// Nodes that ever joined.
+pub const NODES_MAX: usize = 20_000;

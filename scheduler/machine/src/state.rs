@@ -1,0 +1,138 @@
+//! The network and the core over it. It grows with the nodes that join.
+
+use std::collections::BTreeMap;
+
+use ff2_sched_core::{Config, Decision, Event, Facts, Foreign, Scheduler};
+use ff2_topology::{Description, LeafSwitch, NodeId, Port, Role, Server, Topology};
+
+use crate::{
+    command::{Answer, Command, Fact, Joined, Submission},
+    limits,
+};
+
+/// Ports are not told apart here.
+const GBIT_PER_S: u32 = 200;
+
+#[derive(Clone, Debug)]
+pub struct State {
+    pub(crate) network: Description,
+    topology: Topology,
+    nodes: BTreeMap<String, NodeId>,
+    pub(crate) scheduler: Scheduler,
+}
+
+impl State {
+    pub fn new(config: Config) -> Self {
+        let (network, topology) = (Description::default(), Topology::new(&Description::default()));
+        let topology = topology.expect("nothing contradicts nothing");
+        let scheduler = Scheduler::new(&topology, config);
+        Self { network, topology, nodes: BTreeMap::new(), scheduler }
+    }
+
+    /// # Errors
+    /// If the facts are of another network.
+    pub(crate) fn restore(network: Description, facts: Facts) -> Result<Self, Foreign> {
+        let topology = Topology::new(&network).expect("checked when its nodes joined");
+        let scheduler = Scheduler::restore(&topology, facts)?;
+        let named = |(at, node): (usize, &Server)| (node.name.clone(), NodeId(at as u32));
+        let nodes = network.nodes.iter().enumerate().map(named).collect();
+        Ok(Self { network, topology, nodes, scheduler })
+    }
+
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// The number of a node, by its name.
+    pub fn node(&self, name: &str) -> Option<NodeId> {
+        self.nodes.get(name).copied()
+    }
+
+    /// Takes in a command. What the core decided comes out, for who keeps books of it.
+    pub(crate) fn apply(&mut self, command: &Command, out: &mut Vec<Decision>) -> Answer {
+        match &command.fact {
+            Fact::Joined(joined) => self.join(joined),
+            Fact::Submitted(submission) => self.submit(command.at_ms, submission, out),
+            Fact::Event(Event::Submit(_)) => Answer::refused("a job is submitted with its order"),
+            Fact::Event(event) => {
+                self.scheduler.step(command.at_ms, event.clone(), out);
+                Answer::Done
+            }
+        }
+    }
+
+    fn submit(&mut self, at_ms: u64, what: &Submission, out: &mut Vec<Decision>) -> Answer {
+        if what.order.len() > limits::ORDER_BYTES_MAX {
+            let most = limits::ORDER_BYTES_MAX;
+            return Answer::refused(format!("a job of {} bytes: at most {most}", what.order.len()));
+        }
+        if what.key.is_empty() || what.key.len() > limits::KEY_BYTES_MAX {
+            let most = limits::KEY_BYTES_MAX;
+            return Answer::refused(format!("the key of a submission has from 1 to {most} bytes"));
+        }
+        let from = out.len();
+        self.scheduler.step(at_ms, Event::Submit(Box::new(what.spec.clone())), out);
+        let answer = out[from..].iter().find_map(|decision| match decision {
+            Decision::Accepted { first, count } => {
+                Some(Answer::Accepted { first: first.0, count: *count })
+            }
+            Decision::Refused(refusal) => Some(Answer::refused(refusal)),
+            _ => None,
+        });
+        answer.expect("the core answers each submission")
+    }
+
+    fn join(&mut self, joined: &Joined) -> Answer {
+        if let Some(known) = self.node(&joined.name) {
+            return self.is_as_before(known, joined);
+        }
+        if self.network.nodes.len() >= limits::NODES_MAX {
+            return Answer::refused(format!("{} nodes have joined already", limits::NODES_MAX));
+        }
+        let mut network = self.network.clone();
+        let leaf = LeafSwitch {
+            name: joined.leaf.clone(),
+            zone: joined.zone.clone(),
+            pod: joined.pod.clone(),
+        };
+        match network.leaves.iter().find(|known| known.name == leaf.name) {
+            Some(known) if *known == leaf => {}
+            Some(known) => {
+                let (zone, pod) = (&known.zone, &known.pod);
+                return Answer::refused(format!(
+                    "leaf {:?} is in zone {zone:?} and pod {pod:?}, as others of it said",
+                    leaf.name
+                ));
+            }
+            None => network.leaves.push(leaf),
+        }
+        // At the end: those before keep their numbers.
+        network.nodes.push(Server {
+            name: joined.name.clone(),
+            role: Role::Compute { gpus: joined.gpus },
+            ports: vec![Port { leaf: joined.leaf.clone(), gbit_per_s: GBIT_PER_S }],
+        });
+        if let Err(problem) = Topology::new(&network) {
+            return Answer::refused(problem);
+        }
+        *self = Self::restore(network, self.scheduler.facts()).expect("it has grown");
+        Answer::Done
+    }
+
+    fn is_as_before(&self, known: NodeId, joined: &Joined) -> Answer {
+        let node = &self.network.nodes[known.0 as usize];
+        let leaf = &node.ports[0].leaf;
+        let is_same = node.role == Role::Compute { gpus: joined.gpus } && *leaf == joined.leaf;
+        match is_same {
+            true => Answer::Done,
+            false => Answer::refused(format!(
+                "node {:?} was at leaf {leaf:?}, {:?}: one that is something else needs another name",
+                joined.name, node.role
+            )),
+        }
+    }
+}
