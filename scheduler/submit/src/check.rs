@@ -11,6 +11,8 @@ pub enum Contradiction {
     NothingRuns,
     #[error("a script and a command: expected one of them")]
     ScriptAndCommand,
+    #[error("a script without #! and a program, such as #!/bin/bash, at its beginning")]
+    NoProgram,
     #[error("arguments without a script: expected them in the command")]
     ArgumentsWithoutScript,
     #[error("{ranks} ranks do not fit on {nodes} nodes with at most {ranks_per_node} on each")]
@@ -47,6 +49,8 @@ pub enum Contradiction {
     Variable(String),
     #[error("{what} has a NUL in it: expected text")]
     Nul { what: &'static str },
+    #[error("{what} has control characters in it: expected one line of text")]
+    Lines { what: &'static str },
 }
 
 /// All contradictions of a job; at least one.
@@ -80,6 +84,7 @@ impl JobRequest {
     pub fn check(&self) -> Result<(), Contradictions> {
         let mut found = Vec::new();
         self.check_run(&mut found);
+        self.check_texts(&mut found);
         self.check_sizes(&mut found);
         self.check_members(&mut found);
         if found.is_empty() { Ok(()) } else { Err(Contradictions(found)) }
@@ -100,24 +105,42 @@ impl JobRequest {
             }
             _ => {}
         }
-        if let Some(name) = self.environment.keys().find(|name| !is_name(name)) {
-            found.push(Contradiction::Variable(name.clone()));
+        if self.script.as_ref().is_some_and(|script| !script.starts_with("#!")) {
+            found.push(Contradiction::NoProgram);
         }
-        // The system's calls end their strings there.
-        let texts: [(&'static str, bool); 5] = [
-            ("the command", self.command.iter().any(|word| word.contains('\0'))),
-            ("an argument", self.arguments.iter().any(|word| word.contains('\0'))),
-            ("a variable", self.environment.values().any(|value| value.contains('\0'))),
-            ("the script", self.script.iter().any(|text| text.contains('\0'))),
-            ("the folder", self.work_dir.iter().any(|path| path.contains('\0'))),
-        ];
-        let wrong = texts.into_iter().filter(|(_, is_wrong)| *is_wrong);
-        found.extend(wrong.map(|(what, _)| Contradiction::Nul { what }));
         if let (Some(grace), Some(signal)) = (self.grace, self.signal.and_then(|s| s.grace()))
             && grace != signal
         {
             found.push(Contradiction::Graces { grace, signal });
         }
+    }
+
+    /// What the system's calls or a table cannot take.
+    fn check_texts(&self, found: &mut Vec<Contradiction>) {
+        if let Some(name) = self.environment.keys().find(|name| !is_name(name)) {
+            found.push(Contradiction::Variable(name.clone()));
+        }
+        let has_nul = |text: &String| text.contains('\0');
+        let texts = [
+            ("the command", self.command.iter().any(has_nul)),
+            ("an argument", self.arguments.iter().any(has_nul)),
+            ("a variable", self.environment.values().any(has_nul)),
+            ("the script", self.script.iter().any(has_nul)),
+            ("an input", self.data.iter().any(has_nul)),
+        ];
+        let wrong = texts.into_iter().filter(|(_, is_wrong)| *is_wrong);
+        found.extend(wrong.map(|(what, _)| Contradiction::Nul { what }));
+        let lines = [
+            ("the name", &self.name),
+            ("the comment", &self.comment),
+            ("the queue", &self.queue),
+            ("the group", &self.group),
+            ("the folder", &self.work_dir),
+        ];
+        let has_control =
+            |text: &Option<String>| text.iter().any(|text| text.contains(char::is_control));
+        let wrong = lines.into_iter().filter(|(_, text)| has_control(text));
+        found.extend(wrong.map(|(what, _)| Contradiction::Lines { what }));
     }
 
     fn check_ranks(&self, found: &mut Vec<Contradiction>) {
@@ -289,8 +312,12 @@ mod tests {
         let table = [
             ("{}", "nothing runs: expected a script or a command"),
             ("{command: [ls, -l]}", ""),
-            ("{script: x, arguments: [y]}", ""),
-            ("{script: x, command: [y]}", "a script and a command: expected one of them"),
+            ("{script: '#!/bin/sh', arguments: [y]}", ""),
+            (
+                "{script: ls}",
+                "a script without #! and a program, such as #!/bin/bash, at its beginning",
+            ),
+            ("{script: '#!/bin/sh', command: [y]}", "a script and a command: expected one of them"),
             (
                 "{command: [y], arguments: [z]}",
                 "arguments without a script: expected them in the command",
@@ -300,6 +327,10 @@ mod tests {
                 "\"1A\" is no name of a variable: expected letters, digits and _, no digit in front",
             ),
             (r#"{command: ["a\0b"]}"#, "the command has a NUL in it: expected text"),
+            (
+                r#"{command: [y], name: "a\nb"}"#,
+                "the name has control characters in it: expected one line of text",
+            ),
         ];
         for (text, expected) in table {
             let told = from_yaml(text).unwrap().check().err().map(|found| found.to_string());

@@ -8,7 +8,7 @@ use crate::{limits::PATH_BYTES_MAX, problem::Malformed, text::as_text};
 ///
 /// | mark | becomes |
 /// |---|---|
-/// | `%j` | the job's number; of a member of an array its own |
+/// | `%j`, `%J` | the job's number; of a member of an array its own |
 /// | `%A` | the number of the array's first job; without an array the job's |
 /// | `%a` | the index in the array; without an array 0 |
 /// | `%x` | the job's name |
@@ -16,9 +16,11 @@ use crate::{limits::PATH_BYTES_MAX, problem::Malformed, text::as_text};
 /// | `%n` | the node's number in the job, from 0 |
 /// | `%t` | the rank, from 0 |
 /// | `%u` | the user's name |
+/// | `%s` | `batch`: there are no steps |
 /// | `%%` | `%` |
 ///
-/// Digits between (`%4t`) fill a number with zeros to so many places, at most 10.
+/// Digits between (`%4t`) fill a number with zeros to so many places, at most 10. In a path with a backslash
+/// nothing is replaced, and backslashes are left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilePattern(String);
 
@@ -55,8 +57,11 @@ impl FilePattern {
         &self.0
     }
 
-    /// The path for one job, node and rank. Slashes in names become `_`, so that no name leads elsewhere.
+    /// The path for one job, node and rank. What would lead elsewhere in names (`/`, `..`) becomes `_`.
     pub fn expand(&self, names: &Names<'_>) -> String {
+        if self.0.contains('\\') {
+            return self.0.replace('\\', "");
+        }
         let mut path = String::new();
         for part in parts(&self.0) {
             match part {
@@ -73,18 +78,26 @@ impl FilePattern {
 impl Names<'_> {
     fn of(&self, letter: char, width: usize) -> String {
         let number = match letter {
-            'j' => self.job,
+            'j' | 'J' => self.job,
             'A' => self.array.map_or(self.job, |(first, _)| first),
             'a' => u64::from(self.array.map_or(0, |(_, index)| index)),
             'n' => u64::from(self.node_index),
             't' => u64::from(self.rank),
-            'x' => return self.name.replace('/', "_"),
-            'u' => return self.user.replace('/', "_"),
-            'N' => return self.node.split('.').next().unwrap_or_default().replace('/', "_"),
+            'x' => return plain(self.name),
+            'u' => return plain(self.user),
+            'N' => return plain(self.node.split('.').next().unwrap_or_default()),
+            's' => return "batch".to_owned(),
             other => return other.to_string(),
         };
         format!("{number:0width$}")
     }
+}
+
+/// A name as a part of a path.
+fn plain(name: &str) -> String {
+    let is_folder = matches!(name, "." | "..");
+    let leads_on = |c: char| c == '/' || c.is_control() || (is_folder && c == '.');
+    name.replace(leads_on, "_")
 }
 
 fn parts(pattern: &str) -> impl Iterator<Item = Result<Part<'_>, ()>> {
@@ -98,15 +111,16 @@ fn parts(pattern: &str) -> impl Iterator<Item = Result<Part<'_>, ()>> {
         };
         let letter_at = marked.find(|c: char| !c.is_ascii_digit()).unwrap_or(marked.len());
         let (width, after) = marked.split_at(letter_at);
-        let width = if width.is_empty() { Some(0) } else { width.parse().ok() };
+        let width = match width {
+            "" => 0,
+            width => width.parse().map_or(WIDTH_MAX, |width: usize| width.min(WIDTH_MAX)),
+        };
         let mut after = after.chars();
         let letter = after.next();
         rest = after.as_str();
-        Some(match (letter, width) {
-            (Some('%'), Some(0)) => Ok(Part::Text("%")),
-            (Some(letter), Some(width)) if "jAaxNntu".contains(letter) && width <= WIDTH_MAX => {
-                Ok(Part::Mark { letter, width })
-            }
+        Some(match letter {
+            Some('%') => Ok(Part::Text("%")),
+            Some(letter) if "jJAaxNntus".contains(letter) => Ok(Part::Mark { letter, width }),
             _ => Err(()),
         })
     })
@@ -118,7 +132,8 @@ impl FromStr for FilePattern {
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let is_path =
             !text.is_empty() && text.len() <= PATH_BYTES_MAX && !text.contains(char::is_control);
-        if !is_path || parts(text).any(|part| part.is_err()) {
+        let has_marks = !text.contains('\\');
+        if !is_path || has_marks && parts(text).any(|part| part.is_err()) {
             let forms = "a path in which %j, %A, %a, %x, %N, %n, %t, %u and %% stand for something";
             return Err(Malformed::new(text, "file pattern", forms));
         }
@@ -157,16 +172,20 @@ mod tests {
             ("%4t.%8A", "0027.00000800"),
             ("/home/%u/100%%", "/home/ada/100%"),
             ("plain", "plain"),
+            ("%J.%s.%99a", "812.batch.0000000012"),
+            ("\\%j%q", "%j%q"),
         ];
         for (text, path) in table {
             let pattern: FilePattern = text.parse().unwrap();
             assert_eq!(pattern.expand(&NAMES), path, "{text}");
         }
         let alone = Names { array: None, ..NAMES };
+        let up = Names { name: "..", user: "a\nb", ..NAMES };
+        assert_eq!("%x/%u".parse::<FilePattern>().unwrap().expand(&up), "__/a_b");
         assert_eq!("%A_%a".parse::<FilePattern>().unwrap().expand(&alone), "812_0");
         assert_eq!(FilePattern::default_of(false).expand(&alone), "ff2-812.out");
         assert_eq!(FilePattern::default_of(true).expand(&NAMES), "ff2-800_12.out");
-        for text in ["", "%", "a%q", "%11j", "%99999999999999999999999j", "a\nb", "%é", "a%5"] {
+        for text in ["", "%", "a%q", "a\nb", "%é", "a%5"] {
             assert!(text.parse::<FilePattern>().is_err(), "{text}");
         }
     }

@@ -140,16 +140,7 @@ fn options(
     job: &mut JobRequest,
     findings: &mut Findings,
 ) {
-    let words = match words::split(line, index, from) {
-        Ok(words) => words,
-        Err(unclosed) => {
-            let problem = format!(
-                "the quote {} has no end: expected another one on its line",
-                unclosed.quote
-            );
-            return findings.problem(unclosed.at, problem);
-        }
-    };
+    let words = words::split(line, index, from, findings);
     if let [word] = &words[..]
         && matches!(word.text.as_str(), "hetjob" | "packjob")
     {

@@ -101,7 +101,7 @@ prop_compose! {
 
 const DEPENDENCIES: &str = "after(ok|any|notok)?:[1-9]{1,9}(_[0-9])?(:[0-9]{1,9})?([,?]singleton)?";
 const OPTIONS: &str = "(time|mem|array|gres|gpus|signal|dependency|output|nodes|export|nice)";
-const PATTERNS: &str = "([a-z]|%[jAaxNntu%]|%[1-9][jAant]){1,9}";
+const PATTERNS: &str = "([a-z]|%[jJAaxNntus%]|%[1-9][jAant]){1,9}";
 
 prop_compose! {
     fn course()(
@@ -129,7 +129,7 @@ prop_compose! {
         course in course(),
         names in [option::of(text()), option::of(text()), option::of(text()), option::of(text())],
         texts in [option::of(text()), option::of(text())],
-        files in [option::of(parsed::<FilePattern>("[ -$&-~]{1,9}(%[jAaxNntu%]|%[1-9][jAant])?")),
+        files in [option::of(parsed::<FilePattern>("[ -$&-~]{1,9}(%[jJAaxNntus%]|%[1-9][jAant])?")),
             option::of(parsed::<FilePattern>("[a-z/]{1,9}"))],
         inherit in option::of(parsed::<Inherit>("all|none|[A-Z_][A-Z0-9_]{0,5}(,[a-z_]+)?")),
         lists in [collection::vec(text(), 0..3), collection::vec(text(), 0..3), collection::vec(text(), 0..3)],

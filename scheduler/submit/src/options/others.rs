@@ -31,7 +31,7 @@ const BOUND: &str = "ranks are bound to cores and GPUs in their order";
 const MAIL: &str = "no mail is sent";
 const ACCOUNTS: &str = "usage is accounted without it";
 
-pub(super) static OPTIONS: [Known; 76] = [
+pub(super) static OPTIONS: [Known; 79] = [
     missing("batch", None, NODES),
     missing("bb", None, "name what the job reads with --data in an #FF2 line"),
     missing("bbf", None, "name what the job reads with --data in an #FF2 line"),
@@ -72,7 +72,12 @@ pub(super) static OPTIONS: [Known; 76] = [
         "nodes are shared unless --exclusive is said; cores are not",
     ),
     missing("prefer", None, "name a kind of GPU (--gpus-per-node=KIND:COUNT) or a partition"),
-    missing("propagate", None, "set limits in the script"),
+    Known {
+        long: "propagate",
+        short: None,
+        takes: Takes::Maybe,
+        means: Missing("set limits in the script"),
+    },
     missing_flag("reboot", None, LEAVE_OUT),
     missing("reservation", None, LEAVE_OUT),
     missing("sockets-per-node", None, BY_COUNT),
@@ -85,6 +90,7 @@ pub(super) static OPTIONS: [Known; 76] = [
     missing("uid", None, "submit as that user"),
     missing("wrap", None, "hand the command over instead of a script"),
     no_matter("acctg-freq", None, ACCOUNTS),
+    no_matter_flag("consolidate-segments", None, PLACED),
     no_matter_flag("contiguous", None, PLACED),
     no_matter("cpu-freq", None, "nobody changes the speed of processors"),
     no_matter("delay-boot", None, "nodes are not booted for jobs"),
@@ -117,7 +123,9 @@ pub(super) static OPTIONS: [Known; 76] = [
     no_matter("power", None, "nothing is decided by power"),
     no_matter("profile", None, ACCOUNTS),
     no_matter_flag("quiet", Some('Q'), "it is about what sbatch prints"),
+    no_matter("segment", None, PLACED),
     no_matter_flag("spread-job", None, PLACED),
+    no_matter_flag("spread-segments", None, PLACED),
     no_matter_flag("stepmgr", None, "there are no steps"),
     no_matter("switches", None, PLACED),
     no_matter("tres-bind", None, BOUND),
