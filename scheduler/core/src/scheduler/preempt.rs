@@ -155,8 +155,8 @@ impl Scratch<'_> {
         Some(Placement { slots: vec![Slot { node, tasks: 1 }] })
     }
 
-    /// Takes the cheapest nodes until there is room for all: within a leaf if that stops nobody better than elsewhere in
-    /// the zone, within a zone if that can be, and else over both.
+    /// Takes the cheapest nodes until there is room for all: within a leaf if that stops nobody better than elsewhere
+    /// in the zone, within a zone if that can be, and else over both.
     fn gang(&mut self, spec: &JobSpec) -> Option<Placement> {
         let across = self.scheduler.may_lie_across();
         let want = Want { tasks: spec.tasks, zone: spec.zone, spread: spec.reads_much, across };
