@@ -25,6 +25,7 @@ mod ends;
 mod nodes;
 mod pass;
 mod preempt;
+mod round;
 mod show;
 mod submit;
 
