@@ -1,5 +1,5 @@
-//! How fast the core decides: 1,250 nodes with 10,000 GPUs, 10,000 jobs of all sizes that wait. With `--small` nearly all
-//! jobs have one or two GPUs, so that thousands run.
+//! How fast the core decides: 1,250 nodes with 10,000 GPUs, 10,000 jobs of all sizes that wait. With `--small`
+//! nearly all jobs have one or two GPUs, so that thousands run.
 
 use std::{collections::VecDeque, time::Instant};
 
