@@ -1,6 +1,6 @@
 //! What a snapshot has.
 
-use ff2_sched_core::{Event, Foreign, NodeState, Policy, Scheduler};
+use ff2_sched_core::{Decision, Event, Foreign, JobSpec, NodeState, Policy, Priority, Scheduler};
 use ff2_topology::NodeId;
 
 use crate::rig::{HOUR, Rig, gpus, network, nodes};
@@ -30,4 +30,20 @@ fn facts_of_another_network_are_refused() {
     rig.tell(Event::Tick);
     let restored = Scheduler::restore(&network(1, 1, 2), rig.machine.facts());
     assert_eq!(restored.err(), Some(Foreign(NodeId(3))));
+}
+
+#[test]
+fn a_new_leader_can_give_all_orders_again() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 1, 2));
+    let idle = rig.submit(JobSpec { priority: Priority::Idle, grace_ms: 9_000, ..gpus(8) });
+    let normal = rig.submit(gpus(8));
+    let placed = rig.decisions.last().cloned().unwrap();
+    rig.submit(JobSpec { priority: Priority::High, ..gpus(8) });
+    rig.now += 2_000;
+    rig.tell(Event::Tick);
+    let orders = rig.machine.orders();
+    assert_eq!(orders.len(), 2, "the third only has a promise: {orders:?}");
+    let suspend = |order: &Decision| matches!(order, Decision::Suspend { job, attempt: 1, grace_ms: 7_000, .. } if *job == idle);
+    assert!(orders.iter().any(suspend) && orders.contains(&placed), "{orders:?}");
+    assert!(rig.runs(normal));
 }
