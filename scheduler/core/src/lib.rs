@@ -9,6 +9,26 @@
 //! take the place of others (`scheduler/preempt.rs`) or have them moved together (`scheduler/consolidate.rs`): its
 //! nodes are claimed (`scheduler/claims.rs`), and when the last victim is gone it starts. [`Scheduler::why`] says
 //! what a job waits for. docs/design/0013 has the reasons.
+//!
+//! Who calls it does this, with the facts that come in and a tick when [`Scheduler::next_due`] says so:
+//!
+//! ```
+//! use ff2_sched_core::{Config, Decision, Event, JobSpec, Scheduler};
+//! use ff2_topology::{FatTree, Topology};
+//!
+//! let network = FatTree::default().describe()?;
+//! let mut scheduler = Scheduler::new(&Topology::new(&network)?, Config::default());
+//! let mut decisions = Vec::new();
+//! let job = JobSpec { tasks: 4, ..JobSpec::default() };
+//! scheduler.step(1_000, Event::Submit(Box::new(job)), &mut decisions);
+//! let [Decision::Accepted { first, .. }, Decision::Place { job, attempt, .. }] = decisions[..] else {
+//!     panic!("there is room for it")
+//! };
+//! assert_eq!(first, job);
+//! // The agents start it; when all of its tasks have ended:
+//! scheduler.step(9_000, Event::Exited { job, attempt, succeeded: true }, &mut decisions);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 
 mod cluster;

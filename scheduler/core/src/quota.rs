@@ -31,6 +31,9 @@ pub struct Allowance {
     pub used: u64,
 }
 
+/// So many keys cost less to compare than eight to make.
+const FEW: usize = 32;
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Quotas {
     of: BTreeMap<QuotaKey, Allowance>,
@@ -51,6 +54,9 @@ impl Quotas {
 
     /// The first quota that a job would go beyond.
     pub(crate) fn blocks(&self, spec: &JobSpec) -> Option<(&QuotaKey, Allowance)> {
+        if self.of.is_empty() {
+            return None;
+        }
         let mut of = self.matching(spec);
         of.find(|(_, allowance)| allowance.used + spec.gpus() > allowance.limit)
     }
@@ -61,26 +67,78 @@ impl Quotas {
     }
 
     fn matching(&self, spec: &JobSpec) -> impl Iterator<Item = (&QuotaKey, Allowance)> {
-        self.iter().filter(move |(key, _)| key.is_for(spec))
+        self.keys_for(spec).into_iter().map(|key| {
+            let (key, has) = self.of.get_key_value(&key).expect("it was just found");
+            (key, *has)
+        })
+    }
+
+    /// The quotas that a job is under. Of a few all are looked at; of many, all that it may be under.
+    fn keys_for(&self, spec: &JobSpec) -> Vec<QuotaKey> {
+        if self.of.len() <= FEW {
+            return self.of.keys().filter(|key| key.is_for(spec)).cloned().collect();
+        }
+        keys(spec).into_iter().filter(|key| self.of.contains_key(key)).collect()
     }
 
     pub(crate) fn take(&mut self, spec: &JobSpec) {
-        for (_, allowance) in self.of.iter_mut().filter(|(key, _)| key.is_for(spec)) {
-            allowance.used += spec.gpus();
+        for key in self.keys_for(spec) {
+            self.of.get_mut(&key).expect("it was just found").used += spec.gpus();
         }
     }
 
     /// Gives back, and names the quotas that have room again.
     pub(crate) fn give(&mut self, spec: &JobSpec) -> Vec<QuotaKey> {
-        let mut freed = Vec::new();
-        for (key, allowance) in self.of.iter_mut().filter(|(key, _)| key.is_for(spec)) {
-            allowance.used -= spec.gpus();
-            freed.push(key.clone());
+        let freed = self.keys_for(spec);
+        for key in &freed {
+            self.of.get_mut(key).expect("it was just found").used -= spec.gpus();
         }
         freed
     }
 
+    pub(crate) fn get(&self, key: &QuotaKey) -> Option<Allowance> {
+        self.of.get(key).copied()
+    }
+
     pub(crate) fn applies(key: &QuotaKey, spec: &JobSpec) -> bool {
         key.is_for(spec)
+    }
+}
+
+/// All quotas that a job may be under: each of the three is named or is not.
+fn keys(spec: &JobSpec) -> [QuotaKey; 8] {
+    std::array::from_fn(|named| QuotaKey {
+        user: (named & 1 != 0).then(|| spec.user.clone()),
+        priority: (named & 2 != 0).then_some(spec.priority),
+        group: (named & 4 != 0).then(|| spec.group.clone()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_quotas_the_same_are_found_as_of_few() {
+        let spec = JobSpec { user: "u7".into(), group: "g".into(), ..JobSpec::default() };
+        let mut quotas = Quotas::default();
+        let group = QuotaKey { group: Some("g".into()), ..QuotaKey::default() };
+        quotas.set(group.clone(), Some(9), 0);
+        quotas.set(QuotaKey::default(), Some(9), 0);
+        for user in 0..100 {
+            let key = QuotaKey { user: Some(format!("u{user}")), ..QuotaKey::default() };
+            let other = QuotaKey { group: Some("h".into()), ..key.clone() };
+            quotas.set(key, Some(9), 0);
+            quotas.set(other, Some(9), 0);
+            let found: Vec<_> = quotas.matching(&spec).map(|(key, _)| key.clone()).collect();
+            let mut linear: Vec<_> =
+                quotas.of.keys().filter(|key| key.is_for(&spec)).cloned().collect();
+            linear.sort();
+            assert_eq!(BTreeMap::from_iter(found.iter().map(|key| (key, ()))).len(), linear.len());
+            assert!(linear.iter().all(|key| found.contains(key)));
+        }
+        quotas.take(&spec);
+        assert_eq!(quotas.get(&group).unwrap().used, 1);
+        assert_eq!(quotas.give(&spec).len(), 3);
     }
 }

@@ -25,6 +25,7 @@ mod ends;
 mod nodes;
 mod pass;
 mod preempt;
+mod round;
 mod show;
 mod submit;
 
@@ -296,11 +297,7 @@ impl Scheduler {
         (job.since_ms, job.charged_ms) = (now, now);
         job.state = State::Running { placement: placement.clone(), started_ms: now };
         self.running.insert(id);
-        let nodes = placement.nodes().filter_map(|node| self.cluster.tree.leaf_of(node));
-        let mut zones: Vec<_> = nodes.map(|leaf| self.cluster.tree.zone_of(leaf)).collect();
-        zones.dedup();
-        let (attempt, resumes) = (job.attempt, job.attempt > 1);
-        out.push(Decision::Place { job: id, attempt, resumes, placement, zones });
+        out.push(self.place_order(&self.jobs[&id], placement));
         self.set_timer(id);
     }
 

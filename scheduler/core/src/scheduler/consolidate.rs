@@ -6,12 +6,9 @@ use ff2_topology::NodeId;
 
 use crate::{
     event::Decision,
-    job::{Cause, JobId, Priority, Resources},
+    job::{Cause, JobId, Resources},
     placement::{Placement, Slot},
-    scheduler::{
-        Scheduler,
-        preempt::{Standing, Standings},
-    },
+    scheduler::{Scheduler, round::Round},
     tree::Want,
 };
 
@@ -23,15 +20,15 @@ impl Scheduler {
     pub(crate) fn consolidate_for(
         &mut self,
         id: JobId,
-        standings: &mut Standings,
+        round: &mut Round,
         out: &mut Vec<Decision>,
     ) -> bool {
-        let Some((placement, moves)) = self.plan_moves(id, standings) else { return false };
+        let Some((placement, moves)) = self.plan_moves(id, round) else { return false };
         let gpus = self.jobs[&id].spec.gpus();
         self.claim_for(id, placement, Vec::new(), out);
         let cause = Cause::Moved { to_start: id, gpus };
         for (moved, to) in moves {
-            standings.remove(&moved);
+            round.remove(moved);
             let to =
                 Placement { slots: vec![Slot { node: to, tasks: self.jobs[&moved].spec.tasks }] };
             self.claims.get_mut(&id).expect("it was just made").waits_for.insert(moved);
@@ -40,7 +37,7 @@ impl Scheduler {
         true
     }
 
-    fn plan_moves(&self, id: JobId, standings: &Standings) -> Option<(Placement, Vec<Move>)> {
+    fn plan_moves(&self, id: JobId, round: &Round) -> Option<(Placement, Vec<Move>)> {
         let job = &self.jobs[&id];
         let spec = &job.spec;
         let bands = self.config.policy.bands()?;
@@ -80,7 +77,7 @@ impl Scheduler {
                     && self.cluster.tree.is_in(**node, spec.zone)
             };
             let cheapest = nodes.iter().filter(full).filter_map(|node| {
-                let moved = self.clear(*node, spec.task, &free, &moves, standings, budget)?;
+                let moved = self.clear(*node, spec.task, &free, &moves, round, budget)?;
                 Some((
                     moved.iter().map(|(id, _)| self.jobs[id].spec.gpus()).sum::<u64>(),
                     *node,
@@ -105,25 +102,23 @@ impl Scheduler {
         task: Resources,
         free: &[Resources],
         before: &[Move],
-        standings: &Standings,
+        round: &Round,
         budget: u64,
     ) -> Option<Vec<Move>> {
         let missing = task.gpus.saturating_sub(free[node.index()].gpus);
         if u64::from(missing) > budget {
             return None;
         }
-        let mut movable: Vec<(u64, JobId)> = self
-            .cluster
-            .jobs(node)
-            .iter()
-            .filter(|id| before.iter().all(|(moved, _)| moved != *id))
-            .filter(|id| {
-                let is_free = standings.get(id).is_some_and(|standing| standing.may_move());
-                let placement = self.jobs[*id].placement();
-                is_free && placement.is_some_and(|placement| placement.slots.len() == 1)
-            })
-            .map(|id| (self.jobs[id].spec.gpus(), *id))
-            .collect();
+        let movable = round.at(node).filter(|candidate| {
+            candidate.is_here_only
+                && candidate.standing.may_move()
+                && before.iter().all(|(moved, _)| *moved != candidate.id)
+        });
+        let mut movable: Vec<(u64, JobId)> =
+            movable.map(|candidate| (candidate.standing.gpus, candidate.id)).collect();
+        if movable.iter().map(|(gpus, _)| gpus).sum::<u64>() < u64::from(missing) {
+            return None;
+        }
         movable.sort_unstable_by_key(|(gpus, id)| (std::cmp::Reverse(*gpus), *id));
         let mut free = free.to_vec();
         let (mut moved, mut sum) = (Vec::new(), 0);
@@ -157,12 +152,5 @@ impl Scheduler {
             sum += gpus;
         }
         task.fits_in(free[node.index()]).then_some(moved)
-    }
-}
-
-impl Standing {
-    /// Services stay where they are reached; what takes only what is left over may go anywhere.
-    fn may_move(&self) -> bool {
-        self.for_equal || self.priority == Priority::Idle
     }
 }

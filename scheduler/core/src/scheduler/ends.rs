@@ -98,8 +98,8 @@ impl Scheduler {
 
     pub(crate) fn unpark(&mut self, freed: &[QuotaKey]) {
         for key in freed {
-            let room = self.quotas.iter().find(|(other, _)| *other == key);
-            let room = room.map_or(u64::MAX, |(_, has)| has.limit.saturating_sub(has.used));
+            let room = self.quotas.get(key);
+            let room = room.map_or(u64::MAX, |has| has.limit.saturating_sub(has.used));
             if self.queue.unpark(key, room) {
                 self.blocked.clear();
             }

@@ -13,8 +13,11 @@ use crate::{
     placement::Placement,
     policy::Policy,
     queue::Rank,
-    scheduler::{Scheduler, preempt::Standings},
+    scheduler::{Scheduler, round::Round},
 };
+
+/// After a round of plans that had no end.
+const AGAIN_MS: u64 = 1_000;
 
 impl Scheduler {
     pub(crate) fn pass(&mut self, out: &mut Vec<Decision>) {
@@ -63,11 +66,11 @@ impl Scheduler {
         let open = self.queue.shapes().filter(|(shape, _)| !self.blocked.contains(shape));
         let mut heads: BinaryHeap<Reverse<(Rank, Shape)>> =
             open.filter_map(|(shape, set)| Some(Reverse((*set.first()?, *shape)))).collect();
-        let mut standings = if plans { self.standings() } else { Standings::new() };
+        let mut round = if plans { self.new_round() } else { Round::default() };
         while let Some(Reverse((rank, shape))) = heads.pop() {
             let is_done = self.is_parked(rank.job)
                 || self.place_beside_reservation(rank.job, out)
-                || (plans && self.plan_for(rank.job, &mut standings, out));
+                || (plans && self.plan_for(rank.job, &mut round, out));
             let next = match is_done {
                 true => self.queue.first_of(&shape),
                 false => self.next_short(&shape, rank),
@@ -83,9 +86,17 @@ impl Scheduler {
         }
     }
 
-    fn plan_for(&mut self, id: JobId, standings: &mut Standings, out: &mut Vec<Decision>) -> bool {
+    fn plan_for(&mut self, id: JobId, round: &mut Round, out: &mut Vec<Decision>) -> bool {
+        if !round.is_open() {
+            self.plan_at = self.plan_at.min(self.now + AGAIN_MS);
+            return false;
+        }
         // To move a few costs nobody a turn.
-        self.consolidate_for(id, standings, out) || self.preempt_for(id, standings, out)
+        let is_planned = self.consolidate_for(id, round, out) || self.preempt_for(id, round, out);
+        if is_planned {
+            round.planned();
+        }
+        is_planned
     }
 
     /// Whether a quota holds a job, which then is not looked at before that has room.

@@ -11,43 +11,17 @@ use crate::{
     event::Decision,
     job::{JobId, JobSpec, Priority, Resources},
     placement::{Placement, Slot},
-    scheduler::Scheduler,
+    scheduler::{
+        Scheduler,
+        round::{Candidate, Claimant, Price, Prices, Round},
+    },
     tree::Want,
 };
-
-/// What counts of a job that runs, as of now.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Standing {
-    pub(crate) priority: Priority,
-    band: u32,
-    gpus: u64,
-    task: Resources,
-    /// It may be preempted, and ran as long as it must: for one of a higher priority, and for one of its own.
-    for_higher: bool,
-    pub(crate) for_equal: bool,
-}
-
-/// All that run, for one round of plans.
-pub(crate) type Standings = BTreeMap<JobId, Standing>;
-
-/// What a task costs others: the smallest is taken. The victims' highest priority, their best band, the oldest of them,
-/// the GPUs that they lose, and how many they are. Old ones are spared before many are: in the last band, where the
-/// long jobs are, those end first that came first, so the longest times to the end stay short.
-type Price = (Priority, Reverse<u32>, Reverse<JobId>, u64, usize);
-
-/// Whom a job may stop.
-#[derive(Clone, Copy, Debug)]
-struct Claimant {
-    priority: Priority,
-    band: u32,
-    /// It waited long enough to stop jobs of its own priority.
-    is_patient: bool,
-}
 
 /// What there would be, without the victims so far.
 struct Scratch<'a> {
     scheduler: &'a Scheduler,
-    standings: &'a Standings,
+    round: &'a Round,
     claimant: Claimant,
     free: Vec<Resources>,
     victims: BTreeSet<JobId>,
@@ -63,43 +37,23 @@ struct Gang {
 }
 
 impl Scheduler {
-    pub(crate) fn standings(&self) -> Standings {
-        let bands = self.config.policy.bands();
-        let of = |id: &JobId| {
-            let job = &self.jobs[id];
-            let ran = self.now - job.since_ms;
-            let standing = Standing {
-                priority: job.spec.priority,
-                band: self.band(job),
-                gpus: job.spec.gpus(),
-                task: job.spec.task,
-                for_higher: job.spec.preemptible
-                    && bands.is_some_and(|bands| ran >= bands.min_run(job)),
-                for_equal: job.spec.preemptible
-                    && bands.is_some_and(|bands| ran >= bands.min_run_for_equal(job)),
-            };
-            (*id, standing)
-        };
-        self.running.iter().map(of).collect()
-    }
-
     /// Claims nodes for a job from others that come behind it. The nodes are its own from now on, though it starts
     /// when the last of them has stopped.
     pub(crate) fn preempt_for(
         &mut self,
         id: JobId,
-        standings: &mut Standings,
+        round: &mut Round,
         out: &mut Vec<Decision>,
     ) -> bool {
-        let Some((placement, victims)) = self.plan(id, standings) else { return false };
+        let Some((placement, victims)) = self.plan(id, round) else { return false };
         for victim in &victims {
-            standings.remove(victim);
+            round.remove(*victim);
         }
         self.claim_for(id, placement, victims, out);
         true
     }
 
-    fn plan(&self, id: JobId, standings: &Standings) -> Option<(Placement, Vec<JobId>)> {
+    fn plan(&self, id: JobId, round: &mut Round) -> Option<(Placement, Vec<JobId>)> {
         let job = &self.jobs[&id];
         let patience = self.config.policy.bands()?.patience_ms;
         let claimant = Claimant {
@@ -107,56 +61,72 @@ impl Scheduler {
             band: self.band(job),
             is_patient: self.now - job.since_ms >= patience,
         };
-        if !standings.values().any(|standing| claimant.may_stop(standing)) {
+        if !round.has_anybody_for(claimant) {
             return None;
         }
+        let class = (job.spec.shape(), claimant);
+        let prices = round.take_prices(class);
         let avoided = self.avoided(id);
         let free = |node: NodeId| match avoided.contains(&node) {
             true => Resources::default(),
             false => self.cluster.free(node),
         };
         let free = self.cluster.ids().map(free).collect();
-        let mut scratch = Scratch {
-            scheduler: self,
-            standings,
-            claimant,
-            free,
-            victims: BTreeSet::new(),
-            avoided,
-        };
-        let placement =
-            if job.spec.tasks == 1 { scratch.one(&job.spec) } else { scratch.gang(&job.spec) }?;
-        let victims = scratch.needed(&placement, job.spec.task);
-        // Without any it would have been placed before.
-        (!victims.is_empty()).then_some((placement, victims))
-    }
-}
-
-impl Claimant {
-    fn may_stop(&self, victim: &Standing) -> bool {
-        if victim.priority < self.priority {
-            // What takes only what is left over is stopped at once.
-            return victim.for_higher || victim.priority == Priority::Idle;
+        let mut scratch =
+            Scratch { scheduler: self, round, claimant, free, victims: BTreeSet::new(), avoided };
+        if job.spec.tasks > 1 {
+            return scratch.plan_of(&job.spec, |scratch| scratch.gang(&job.spec));
         }
-        victim.priority == self.priority
-            && victim.band > self.band
-            && self.is_patient
-            && victim.for_equal
+        let mut prices = prices.unwrap_or_else(|| scratch.prices(&job.spec));
+        let plan = scratch.plan_of(&job.spec, |scratch| scratch.one(&job.spec, &mut prices));
+        round.keep_prices(class, prices);
+        plan
     }
 }
 
 impl Scratch<'_> {
-    /// The node where one more task costs least.
-    fn one(&mut self, spec: &JobSpec) -> Option<Placement> {
+    /// With those of the victims that it needs. Without any the job would have been placed before.
+    fn plan_of(
+        &mut self,
+        spec: &JobSpec,
+        place: impl FnOnce(&mut Self) -> Option<Placement>,
+    ) -> Option<(Placement, Vec<JobId>)> {
+        let placement = place(self)?;
+        let victims = self.needed(&placement, spec.task);
+        (!victims.is_empty()).then_some((placement, victims))
+    }
+
+    /// What one task costs on each node.
+    fn prices(&self, spec: &JobSpec) -> Prices {
         let nodes = self.scheduler.cluster.ids().filter(|node| self.may_lie(*node, spec));
-        let priced = nodes.filter_map(|node| Some((self.price(node, spec.task)?, node)));
-        let ((_, victims), node) = priced.min()?;
+        let priced = nodes.filter_map(|node| Some((self.price(node, spec.task)?.0, node)));
+        priced.map(Reverse).collect()
+    }
+
+    /// The node where one more task costs least. Prices are those of the last look: they are looked at again when their
+    /// turn comes.
+    fn one(&mut self, spec: &JobSpec, prices: &mut Prices) -> Option<Placement> {
+        let mut passed_over = Vec::new();
+        let found = loop {
+            let Some(Reverse((price, node))) = prices.pop() else { break None };
+            if !self.may_lie(node, spec) {
+                passed_over.push(Reverse((price, node)));
+                continue;
+            }
+            let Some((now, victims)) = self.price(node, spec.task) else { continue };
+            prices.push(Reverse((now, node)));
+            if now == price {
+                break Some((node, victims));
+            }
+        };
+        prices.extend(passed_over);
+        let (node, victims) = found?;
         self.stop(&victims);
         Some(Placement { slots: vec![Slot { node, tasks: 1 }] })
     }
 
-    /// Takes the cheapest nodes until there is room for all: within a leaf if that stops nobody better than elsewhere in
-    /// the zone, within a zone if that can be, and else over both.
+    /// Takes the cheapest nodes until there is room for all: within a leaf if that stops nobody better than elsewhere
+    /// in the zone, within a zone if that can be, and else over both.
     fn gang(&mut self, spec: &JobSpec) -> Option<Placement> {
         let across = self.scheduler.may_lie_across();
         let want = Want { tasks: spec.tasks, zone: spec.zone, spread: spec.reads_much, across };
@@ -278,26 +248,20 @@ impl Scratch<'_> {
     fn price_of_more(&self, node: NodeId, task: Resources) -> Option<(Price, Vec<JobId>)> {
         let free = self.free[node.index()];
         let wanted = task.times(free.room(task) + 1);
-        let jobs = self.scheduler.cluster.jobs(node).iter();
-        let mut candidates: Vec<(JobId, Standing, Resources)> = jobs
-            .filter(|id| !self.victims.contains(id))
-            .filter_map(|id| Some((*id, *self.standings.get(id)?)))
-            .filter(|(_, standing)| self.claimant.may_stop(standing))
-            .map(|(id, standing)| (id, standing, self.held(id, node, standing.task)))
+        let candidates: Vec<&Candidate> = self
+            .stoppable(node)
+            .filter(|candidate| !self.victims.contains(&candidate.id))
             .collect();
-        candidates.sort_unstable_by_key(|(id, standing, _)| {
-            (standing.priority, Reverse(standing.band), Reverse(standing.gpus), Reverse(*id))
-        });
-        let alone = candidates.iter().filter(|(.., held)| wanted.fits_in(free.with(*held)));
+        let alone = candidates.iter().filter(|one| wanted.fits_in(free.with(one.held)));
         let alone =
-            alone.map(|(id, ..)| vec![*id]).map(|victims| (self.total(&victims), victims)).min();
+            alone.map(|one| vec![one.id]).map(|victims| (self.total(&victims), victims)).min();
         let (mut sum, mut several) = (free, Vec::new());
-        for (id, _, held) in &candidates {
+        for candidate in candidates {
             if wanted.fits_in(sum) {
                 break;
             }
-            sum = sum.with(*held);
-            several.push((*id, *held));
+            sum = sum.with(candidate.held);
+            several.push((candidate.id, candidate.held));
         }
         if !wanted.fits_in(sum) {
             return None;
@@ -315,27 +279,19 @@ impl Scratch<'_> {
         Some(alone.map_or(several.clone(), |alone| alone.min(several)))
     }
 
-    /// What a node would have without all that may be stopped there.
-    fn at_most(&self, node: NodeId) -> Resources {
-        let jobs = self.scheduler.cluster.jobs(node).iter();
-        let stopped = jobs.filter_map(|id| Some((*id, *self.standings.get(id)?)));
-        stopped
-            .filter(|(_, standing)| self.claimant.may_stop(standing))
-            .fold(self.free[node.index()], |sum, (id, standing)| {
-                sum.with(self.held(id, node, standing.task))
-            })
+    /// Who may be stopped on a node, in the order in which they go.
+    fn stoppable(&self, node: NodeId) -> impl Iterator<Item = &Candidate> {
+        self.round.at(node).filter(|candidate| self.claimant.may_stop(&candidate.standing))
     }
 
-    /// What a job has of a node.
-    fn held(&self, id: JobId, node: NodeId, task: Resources) -> Resources {
-        let placement = self.scheduler.jobs[&id].placement();
-        let slots = placement.map_or(&[][..], |placement| &placement.slots);
-        let slot = slots.iter().find(|slot| slot.node == node);
-        task.times(slot.map_or(0, |slot| slot.tasks))
+    /// What a node would have without all that may be stopped there.
+    fn at_most(&self, node: NodeId) -> Resources {
+        let free = self.free[node.index()];
+        self.stoppable(node).fold(free, |sum, candidate| sum.with(candidate.held))
     }
 
     fn total(&self, victims: &[JobId]) -> Price {
-        let of = || victims.iter().map(|id| &self.standings[id]);
+        let of = || victims.iter().map(|id| self.round.standing(*id));
         (
             of().map(|standing| standing.priority).max().unwrap_or(Priority::Idle),
             Reverse(of().map(|standing| standing.band).min().unwrap_or(u32::MAX)),
@@ -370,7 +326,7 @@ impl Scratch<'_> {
         let mut victims: Vec<JobId> = self.victims.iter().copied().collect();
         // Who stands best is spared first.
         victims.sort_unstable_by_key(|id| {
-            let standing = &self.standings[id];
+            let standing = self.round.standing(*id);
             (Reverse(standing.priority), standing.band, Reverse(standing.gpus), *id)
         });
         victims.retain(|id| {

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use ff2_topology::NodeId;
+use ff2_topology::{NodeId, ZoneId};
 
 use crate::{
     cluster::NodeState,
+    event::Decision,
     job::{Job, JobId, Outcome, Resources, State},
     ledger::Accounts,
     placement::Placement,
@@ -77,5 +78,36 @@ impl Scheduler {
             return Some(self.now);
         }
         self.reservation(job).map(|reserved| reserved.at_ms)
+    }
+
+    /// The decisions that are in force: what runs was placed, what stops was told so. For a new leader, who does not know
+    /// which of them were carried out; agents know an attempt that they have.
+    pub fn orders(&self) -> Vec<Decision> {
+        self.jobs.values().filter_map(|job| self.order(job)).collect()
+    }
+
+    fn order(&self, job: &Job) -> Option<Decision> {
+        let (id, attempt) = (job.id, job.attempt);
+        match &job.state {
+            State::Held | State::Pending | State::Claiming => None,
+            State::Running { placement, .. } => Some(self.place_order(job, placement.clone())),
+            State::Stopping { killed: true, cause, .. } => {
+                Some(Decision::Kill { job: id, attempt, cause: *cause })
+            }
+            State::Stopping { asked_ms, cause, .. } => {
+                // What is left of it.
+                let grace_ms = (asked_ms + job.spec.grace_ms).saturating_sub(self.now);
+                Some(Decision::Suspend { job: id, attempt, grace_ms, cause: *cause })
+            }
+        }
+    }
+
+    pub(crate) fn place_order(&self, job: &Job, placement: Placement) -> Decision {
+        let tree = &self.cluster.tree;
+        let leaves = placement.nodes().filter_map(|node| tree.leaf_of(node));
+        let mut zones: Vec<ZoneId> = leaves.map(|leaf| tree.zone_of(leaf)).collect();
+        zones.dedup();
+        let (attempt, resumes) = (job.attempt, job.attempt > 1);
+        Decision::Place { job: job.id, attempt, resumes, placement, zones }
     }
 }

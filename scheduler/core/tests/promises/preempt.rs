@@ -147,3 +147,27 @@ fn what_ran_long_is_spared_by_its_equals_for_longer_and_by_a_higher_priority_not
     assert_eq!(suspended(&rig.decisions), [(old, Cause::Preempted { by: high })]);
     assert!(rig.waits(equal));
 }
+
+#[test]
+fn what_moves_is_at_most_half_of_what_starts() {
+    let moved = |gpus_each: [u32; 2]| {
+        let mut rig = Rig::new(Policy::ff2(), &network(1, 1, 2));
+        let filler = rig.submit(gpus(8));
+        let first = rig.submit(gpus(gpus_each[0]));
+        rig.exit(filler);
+        let filler = rig.submit(gpus(8));
+        let stays = JobSpec { preemptible: false, ..gpus(gpus_each[1]) };
+        // Fills up what the first left, so that the other goes to the second node.
+        let beside = rig.submit(gpus(8 - gpus_each[0]));
+        rig.exit(filler);
+        let second = rig.submit(stays);
+        rig.exit(beside);
+        assert_ne!(rig.on(first), rig.on(second));
+        rig.pass(HOUR / 2);
+        rig.pass(HOUR / 2);
+        rig.submit(gpus(8));
+        suspended(&rig.pass(10 * MINUTE)).iter().any(|(job, _)| *job == first)
+    };
+    assert!(moved([4, 4]));
+    assert!(!moved([5, 3]), "there would be room for it");
+}

@@ -1,0 +1,173 @@
+//! What a round of plans works with: all that runs as it stands now, and what nodes cost that were looked at before.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
+};
+
+use ff2_topology::NodeId;
+
+use crate::{
+    job::{Job, JobId, Priority, Resources, Shape},
+    limits,
+    scheduler::Scheduler,
+};
+
+/// What counts of a job that runs, as of now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Standing {
+    pub(crate) priority: Priority,
+    pub(crate) band: u32,
+    pub(crate) gpus: u64,
+    /// It may be preempted, and ran as long as it must: for one of a higher priority, and for one of its own.
+    for_higher: bool,
+    for_equal: bool,
+}
+
+/// A job that may have to go, as a node sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) id: JobId,
+    pub(crate) standing: Standing,
+    /// Of this node.
+    pub(crate) held: Resources,
+    /// It has tasks on no other node.
+    pub(crate) is_here_only: bool,
+}
+
+/// Whom a job may stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Claimant {
+    pub(crate) priority: Priority,
+    pub(crate) band: u32,
+    /// It waited long enough to stop jobs of its own priority.
+    pub(crate) is_patient: bool,
+}
+
+/// What a task costs others: the smallest is taken. The victims' highest priority, their best band, the oldest of them,
+/// the GPUs that they lose, and how many they are. Old ones are spared before many are: in the last band, where the
+/// long jobs are, those end first that came first, so the longest times to the end stay short.
+pub(crate) type Price = (Priority, Reverse<u32>, Reverse<JobId>, u64, usize);
+
+/// Nodes by price, the cheapest first. Prices may have changed since.
+pub(crate) type Prices = BinaryHeap<Reverse<(Price, NodeId)>>;
+
+#[derive(Debug, Default)]
+pub(crate) struct Round {
+    /// By node, who goes first before others.
+    by_node: Vec<Vec<Candidate>>,
+    standings: BTreeMap<JobId, Standing>,
+    /// Which standings there are, however many jobs have them.
+    kinds: BTreeSet<(Priority, u32, bool, bool)>,
+    prices: BTreeMap<(Shape, Claimant), Prices>,
+    plans: u32,
+}
+
+impl Scheduler {
+    pub(crate) fn new_round(&self) -> Round {
+        let mut round =
+            Round { by_node: vec![Vec::new(); self.cluster.ids().count()], ..Round::default() };
+        for id in &self.running {
+            let job = &self.jobs[id];
+            let standing = self.standing(job);
+            let slots = job.placement().map_or(&[][..], |placement| &placement.slots);
+            for slot in slots {
+                round.by_node[slot.node.index()].push(Candidate {
+                    id: *id,
+                    standing,
+                    held: job.spec.task.times(slot.tasks),
+                    is_here_only: slots.len() == 1,
+                });
+            }
+            let Standing { priority, band, for_higher, for_equal, .. } = standing;
+            round.kinds.insert((priority, band, for_higher, for_equal));
+            round.standings.insert(*id, standing);
+        }
+        for candidates in &mut round.by_node {
+            candidates.sort_unstable_by_key(|Candidate { id, standing, .. }| {
+                (standing.priority, Reverse(standing.band), Reverse(standing.gpus), Reverse(*id))
+            });
+        }
+        round
+    }
+
+    fn standing(&self, job: &Job) -> Standing {
+        let ran = self.now - job.since_ms;
+        let bands = self.config.policy.bands().filter(|_| job.spec.preemptible);
+        Standing {
+            priority: job.spec.priority,
+            band: self.band(job),
+            gpus: job.spec.gpus(),
+            for_higher: bands.is_some_and(|bands| ran >= bands.min_run(job)),
+            for_equal: bands.is_some_and(|bands| ran >= bands.min_run_for_equal(job)),
+        }
+    }
+}
+
+impl Round {
+    /// Jobs on a node that have not been told to go.
+    pub(crate) fn at(&self, node: NodeId) -> impl Iterator<Item = &Candidate> {
+        let candidates = self.by_node[node.index()].iter();
+        candidates.filter(|candidate| self.standings.contains_key(&candidate.id))
+    }
+
+    pub(crate) fn standing(&self, id: JobId) -> Standing {
+        self.standings[&id]
+    }
+
+    pub(crate) fn has_anybody_for(&self, claimant: Claimant) -> bool {
+        self.kinds.iter().any(|(priority, band, for_higher, for_equal)| {
+            claimant.may_stop_kind(*priority, *band, *for_higher, *for_equal)
+        })
+    }
+
+    /// A job was told to go.
+    pub(crate) fn remove(&mut self, id: JobId) {
+        self.standings.remove(&id);
+    }
+
+    /// Whether there may be another plan in this round.
+    pub(crate) fn is_open(&self) -> bool {
+        self.plans < limits::PLANS_MAX
+    }
+
+    pub(crate) fn planned(&mut self) {
+        self.plans += 1;
+    }
+
+    pub(crate) fn take_prices(&mut self, of: (Shape, Claimant)) -> Option<Prices> {
+        self.prices.remove(&of)
+    }
+
+    pub(crate) fn keep_prices(&mut self, of: (Shape, Claimant), prices: Prices) {
+        self.prices.insert(of, prices);
+    }
+}
+
+impl Claimant {
+    pub(crate) fn may_stop(&self, victim: &Standing) -> bool {
+        let Standing { priority, band, for_higher, for_equal, .. } = *victim;
+        self.may_stop_kind(priority, band, for_higher, for_equal)
+    }
+
+    fn may_stop_kind(
+        &self,
+        priority: Priority,
+        band: u32,
+        for_higher: bool,
+        for_equal: bool,
+    ) -> bool {
+        if priority < self.priority {
+            // What takes only what is left over is stopped at once.
+            return for_higher || priority == Priority::Idle;
+        }
+        priority == self.priority && band > self.band && self.is_patient && for_equal
+    }
+}
+
+impl Standing {
+    /// Services stay where they are reached; what takes only what is left over may go anywhere.
+    pub(crate) fn may_move(&self) -> bool {
+        self.for_equal || self.priority == Priority::Idle
+    }
+}
