@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     audit, backup, bench, chain, cluster::Folder, completion, config, connect::Access, demo, down,
     dump, folder, fs, fsck, job, kill, metad, mount, node, output::Output, ps, quota, rebalance,
-    restart, restore, scrub, security, session, snapshot, status, table, target, trash, up,
+    restart, restore, sched, scrub, security, session, snapshot, status, table, target, trash, up,
     upgrade, user, volume, why,
 };
 
@@ -138,6 +138,9 @@ enum Command {
     /// Jobs: programs of several processes that can be suspended.
     #[command(subcommand)]
     Job(job::Command),
+    /// The scheduler's policies, tried on traces.
+    #[command(subcommand)]
+    Sched(sched::Command),
     /// Figures of the cluster, of the disk under it, and of a raft group alone.
     #[command(subcommand)]
     Bench(bench::Args),
@@ -171,6 +174,7 @@ impl Cli {
             Command::Demo(args) => demo::run(&args, json),
             Command::Bench(args) => bench::run(around.folder.path(), &args, json),
             Command::Job(command) => job::run(around.output, command),
+            Command::Sched(command) => sched::run(around.output, &command),
             Command::Kill(args) => kill::run(&around, &args),
             Command::Security(command) => security::run(&around, &command),
             Command::Config(command) => config::run(&around, command),
@@ -217,6 +221,7 @@ impl Command {
             | Self::Demo(_)
             | Self::Bench(_)
             | Self::Job(_)
+            | Self::Sched(_)
             | Self::Kill(_)
             | Self::Security(_)
             | Self::Config(_) => {
@@ -308,6 +313,8 @@ mod tests {
             "trash restore --under /a",
             "trash empty --older-than 12h",
             "upgrade finish",
+            "sched replay trace.csv --gpus 384 --policy las --plot out.svg",
+            "sched replay trace.csv --topology net.json --unit-ms 1000",
             "job run --local --ranks 2 --suspend-after 1.5 --signal USR1 -- python3 train.py --lr 1",
             "snapshot create before-upgrade",
             "snapshot list --json",

@@ -35,6 +35,7 @@ mod quota;
 mod rebalance;
 mod restart;
 mod restore;
+mod sched;
 mod scrub;
 mod security;
 mod session;

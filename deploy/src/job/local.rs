@@ -66,7 +66,7 @@ pub(super) fn run(output: Output, args: &Args) -> Result<()> {
     let echo = (!output.is_json()).then(|| lines::shown(args.ranks == 1));
     let mut attempts = Vec::new();
     let last = loop {
-        let suspend_after = args.suspend_after.filter(|_| spec.attempt < args.suspends);
+        let suspend_after = args.suspend_after.filter(|_| spec.attempt <= args.suspends);
         let began = Instant::now();
         let outcome = attempt(&spec, suspend_after, &stop, echo.clone(), &say)?;
         attempts.push(json!({
@@ -103,7 +103,7 @@ fn spec(args: &Args, folder: &Path) -> Result<RunSpec> {
     Ok(RunSpec {
         job: 1,
         name: args.name.clone().or(name).unwrap_or_default(),
-        attempt: 0,
+        attempt: 1,
         command: args.command.clone(),
         work_dir: std::env::current_dir().context("where this is")?,
         env: BTreeMap::new(),

@@ -2,7 +2,8 @@
 //!
 //! Owns a group's log, its key-value state and its membership on one node, and the thread that runs
 //! them. Knows nothing of what the state machine means. Peers are reached through [`PeerLink`]: over the data plane
-//! by [`Link`] and [`RaftService`], in tests in memory. `ff2-metad` opens one for the cluster group and one for each namespace group.
+//! by [`Link`] and [`RaftService`], in tests in memory. `ff2-metad` opens one for the cluster group and one for each
+//! namespace group.
 //!
 //! The story of a command: [`Group::propose`] puts it into the bounded inbox. The group's thread takes
 //! all that waits, packs it into entries (`commands.rs`), and gives them to raft. The leader's messages

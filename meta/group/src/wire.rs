@@ -1,7 +1,8 @@
 //! How a group's raft messages reach its peers over the data plane.
 //!
-//! One queue and one task for each peer and group, so that a flooded group never delays another. A task posts one batch at a time; what gathers while it is being sent travels
-//! together in the next. A full queue drops: raft sends again what matters.
+//! One queue and one task for each peer and group, so that a flooded group never delays another.
+//! A task posts one batch at a time; what gathers while it is being sent travels together in the next.
+//! A full queue drops: raft sends again what matters.
 
 use std::{collections::BTreeMap, sync::Arc};
 

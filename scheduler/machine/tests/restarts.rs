@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, sync::PoisonError};
 
 use ff2_meta_core::{Kv, KvRead, MemKv, StateMachine};
 use ff2_sched_core::{
-    Cause, Config, Dependency, Event, Facts, JobId, JobSpec, Many, NodeState, Priority, Resources,
-    Scope, State as Of,
+    Cause, Config, Dependency, Event, Facts, Job, JobId, JobSpec, Many, NodeState, Priority,
+    Resources, Scope, State as Of,
 };
 use ff2_sched_machine::{
     Answer, Command, Fact, Joined, SchedMachine, Submission, limits, order_of,
@@ -37,6 +37,8 @@ struct World {
     now: u64,
     keys: u64,
     accepted: u64,
+    /// The newest job.
+    last: u64,
     /// The last attempt of each job that was seen to run.
     attempts: BTreeMap<JobId, u32>,
     preemptions: u64,
@@ -46,13 +48,14 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let mut world = Self {
-            random: Random(seed | 1),
+            random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
             kv: MemKv::new(),
             machine: SchedMachine::new(Config::default()),
             index: 0,
             now: 1_000,
             keys: 0,
             accepted: 0,
+            last: 0,
             attempts: BTreeMap::new(),
             preemptions: 0,
             stopping: BTreeMap::new(),
@@ -75,6 +78,12 @@ impl World {
         state.scheduler().facts()
     }
 
+    fn jobs(&self) -> Vec<Job> {
+        let view = self.machine.view();
+        let state = view.read().unwrap_or_else(PoisonError::into_inner);
+        state.scheduler().jobs().cloned().collect()
+    }
+
     /// As a new leader finds it.
     fn restart(&mut self) {
         let before = self.facts();
@@ -90,7 +99,7 @@ impl World {
             _ => Priority::Normal,
         };
         let task = if self.random.next(3) == 0 { GPUS } else { 1 + self.random.next(8) as u32 };
-        let known = self.facts().next_job - 1;
+        let known = self.last;
         let after = match known {
             1.. if self.random.next(10) == 0 => {
                 let job = JobId(1 + self.random.next(known));
@@ -130,13 +139,14 @@ impl World {
         }
         if let Answer::Accepted { first, count } = answer {
             self.accepted += u64::from(count);
+            self.last = first + u64::from(count) - 1;
             assert_eq!(order_of(&self.kv, first), Some(order));
         }
     }
 
     /// What the nodes tell: some runs end, those that should stop do.
     fn tell(&mut self) {
-        for job in self.facts().jobs {
+        for job in self.jobs() {
             let (id, attempt) = (job.id, job.attempt);
             match &job.state {
                 Of::Running { .. } => {
@@ -173,8 +183,7 @@ impl World {
                 self.log(Fact::Event(Event::Node { scope: Scope::Node(node), state }));
             }
             17 => {
-                let known = self.facts().next_job;
-                let job = JobId(1 + self.random.next(known));
+                let job = JobId(1 + self.random.next(self.last + 1));
                 self.log(Fact::Event(Event::Cancel(job)));
             }
             _ => drop(self.log(Fact::Event(Event::Tick))),
@@ -188,7 +197,7 @@ impl World {
             self.log(Fact::Event(Event::Node { scope, state: NodeState::Up }));
         }
         for _ in 0..100_000 {
-            if self.facts().jobs.is_empty() {
+            if self.jobs().is_empty() {
                 let ended: u64 = self
                     .facts()
                     .accounts
@@ -219,7 +228,7 @@ fn join(node: u32) -> Fact {
 
 /// How many steps a seed has; more by hand.
 fn steps() -> u64 {
-    std::env::var("FF2_SCHED_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(2_000)
+    std::env::var("FF2_SCHED_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(400)
 }
 
 #[test]

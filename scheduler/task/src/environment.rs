@@ -8,7 +8,7 @@
 //! | `MASTER_ADDR`, `MASTER_PORT` | where rank 0 is, and a port that is free there |
 //! | `CUDA_VISIBLE_DEVICES` | the rank's GPUs, if the job has any |
 //! | `FF2_JOB_ID`, `FF2_JOB_NAME` | of the job, the same after each resumption |
-//! | `FF2_ATTEMPT` | 0, and one more each time that the job is started |
+//! | `FF2_ATTEMPT` | 1, and one more each time that the job is started |
 //! | `FF2_CHECKPOINT` | the folder for checkpoints, the same after each resumption |
 //! | `FF2_STATE` | a small file of the job's own that survives resumptions |
 //! | `FF2_SUSPEND` | a file that is there when the job is asked to make room |

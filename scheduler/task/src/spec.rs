@@ -14,7 +14,7 @@ pub struct RunSpec {
     /// For the whole life of the job.
     pub job: u64,
     pub name: String,
-    /// From 0; grows each time that the job is started.
+    /// From 1; grows each time that the job is started.
     pub attempt: u32,
     /// Program and arguments of each rank.
     pub command: Vec<String>,
@@ -161,7 +161,7 @@ pub(crate) mod tests {
         RunSpec {
             job: 7,
             name: "train".into(),
-            attempt: 0,
+            attempt: 1,
             command: vec!["true".into()],
             work_dir: "/".into(),
             env: BTreeMap::new(),

@@ -22,7 +22,7 @@ fn spec(dir: &Path, script: &str) -> RunSpec {
     RunSpec {
         job: 1,
         name: "kept".into(),
-        attempt: 0,
+        attempt: 1,
         command: vec!["bash".into(), "-c".into(), script.into()],
         work_dir: dir.into(),
         env: BTreeMap::new(),

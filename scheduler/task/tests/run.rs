@@ -25,7 +25,7 @@ fn spec(dir: &Path, ranks: u32, script: &str) -> RunSpec {
     RunSpec {
         job: 1,
         name: "test".into(),
-        attempt: 0,
+        attempt: 1,
         command: vec!["bash".into(), "-c".into(), script.into()],
         work_dir: dir.into(),
         env: BTreeMap::new(),
@@ -105,7 +105,7 @@ fn a_job_that_acknowledges_is_ended_at_once_and_finds_what_it_kept() {
     let dir = TempDir::new().unwrap();
     let script = r#"
         echo "attempt $FF2_ATTEMPT found '$(cat $FF2_STATE 2>/dev/null)'"
-        if [ $FF2_ATTEMPT = 1 ]; then exit 0; fi
+        if [ $FF2_ATTEMPT = 2 ]; then exit 0; fi
         while [ ! -e $FF2_SUSPEND ]; do sleep 0.02; done
         if [ $RANK = 0 ]; then echo -n "step 42" > $FF2_STATE; touch $FF2_ACK; fi
         sleep 1000
@@ -119,9 +119,9 @@ fn a_job_that_acknowledges_is_ended_at_once_and_finds_what_it_kept() {
     assert_eq!(how, Suspension::Acknowledged);
     assert!(after_ms < 10_000, "{after_ms}");
     assert_eq!(of_job(dir.path()), [""; 0]);
-    spec.attempt = 1;
+    spec.attempt = 2;
     assert_eq!(run(&spec, |_| {}).unwrap(), Outcome::Finished);
-    assert!(log(&dir, 0).contains("attempt 1 found 'step 42'"));
+    assert!(log(&dir, 0).contains("attempt 2 found 'step 42'"));
 }
 
 #[test]

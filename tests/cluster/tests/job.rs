@@ -42,8 +42,8 @@ fn the_example_goes_on_where_it_was_suspended() {
     let told = String::from_utf8_lossy(&parts.stderr);
     assert_eq!(told.matches("that all is saved").count(), 2, "{told}");
     let text = String::from_utf8_lossy(&parts.stdout);
-    assert!(text.contains("[0] rank 0 starts at step 0, attempt 0"), "{text}");
-    assert!(text.contains("attempt 2") && !text.contains("step 0, attempt 1"), "{text}");
+    assert!(text.contains("[0] rank 0 starts at step 0, attempt 1"), "{text}");
+    assert!(text.contains("attempt 3") && !text.contains("step 0, attempt 2"), "{text}");
 }
 
 #[test]
@@ -51,12 +51,12 @@ fn a_job_says_how_it_went_and_keeps_what_it_should() {
     let dir = TempDir::new().unwrap();
     let folder = dir.path().join("job").display().to_string();
     let script = "echo hello; echo -n half > $FF2_STATE; while [ ! -e $FF2_SUSPEND ]; do sleep 0.05; \
-                  [ $FF2_ATTEMPT = 1 ] && exit 4; done; exit 0";
+                  [ $FF2_ATTEMPT = 2 ] && exit 4; done; exit 0";
     let output = job(&["--json", "--suspend-after", "0.3", "--folder", &folder])
         .args(["--", "bash", "-c", script])
         .output()
         .unwrap();
-    assert!(!output.status.success(), "attempt 1 fails");
+    assert!(!output.status.success(), "attempt 2 fails");
     assert!(String::from_utf8_lossy(&output.stderr).contains("rank 0 ended with 4"));
     let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(told["state"], "half");
