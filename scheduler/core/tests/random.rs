@@ -356,3 +356,10 @@ fn the_eager_policy_preempts_and_moves() {
     }
     assert!(preempted > 20 && moved > 0 && stopping > 0, "{preempted} {moved} {stopping}");
 }
+
+/// Seeds that found what the others did not.
+#[test]
+fn what_once_did_not_hold() {
+    // A job was moved to where another one that moved as well had not gone yet.
+    run(4_202, Policy::ff2(), 600);
+}

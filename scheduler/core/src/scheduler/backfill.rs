@@ -39,6 +39,9 @@ impl Scheduler {
             .filter_map(|id| Some((self.ends_at(&self.jobs[id])?, &self.jobs[id])))
             .collect();
         ends.sort_unstable_by_key(|(at, job)| (*at, job.id));
+        if ends.is_empty() {
+            return None;
+        }
         let mut later = self.cluster.clone();
         for (at, job) in ends {
             later.give(job.id, job.placement()?, job.spec.task);

@@ -19,6 +19,7 @@ impl Scheduler {
     pub fn check(&self) {
         self.check_nodes();
         self.check_jobs();
+        self.check_claims();
         self.check_quotas();
         let across = self.jobs.iter().filter(|(id, job)| {
             let claimed = self.claims.get(id).map(|claim| &claim.placement);
@@ -72,6 +73,26 @@ impl Scheduler {
         }
         let (all, leaves) = self.cluster.recounted();
         assert_eq!(self.cluster.counted(), (&all[..], &leaves[..]), "the counts by free GPUs");
+    }
+
+    /// Who was promised nodes has room there as soon as those are gone that it waits for, whoever else still stops.
+    fn check_claims(&self) {
+        for (id, claim) in &self.claims {
+            let task = self.jobs[id].spec.task;
+            for slot in &claim.placement.slots {
+                let node = slot.node;
+                let stays = |other: &&JobId| !claim.waits_for.contains(other);
+                let mut used = task.times(slot.tasks);
+                for other in self.cluster.jobs(node).iter().filter(stays) {
+                    let job = &self.jobs[other];
+                    let slots = job.placement().into_iter().flat_map(|p| &p.slots);
+                    let tasks = slots.filter(|slot| slot.node == node).map(|slot| slot.tasks);
+                    used = used.with(job.spec.task.times(tasks.sum()));
+                }
+                let capacity = self.cluster.capacity(node);
+                assert!(used.fits_in(capacity), "{id:?} will have no room on {node:?}: {used:?}");
+            }
+        }
     }
 
     /// A gang has all of its tasks or none, and each job is where its state says.

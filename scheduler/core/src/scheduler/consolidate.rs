@@ -135,7 +135,13 @@ impl Scheduler {
             if sum + gpus > budget {
                 continue;
             }
-            let others = self.cluster.ids().filter(|other| *other != node);
+            // What others leave is not free before they are gone, and nobody waits for that but the one that starts.
+            let is_left = |other: NodeId| {
+                let lies =
+                    |moved: &Move| self.jobs[&moved.0].placement().is_some_and(|p| p.has(other));
+                other == node || before.iter().any(lies)
+            };
+            let others = self.cluster.ids().filter(|other| !is_left(*other));
             let others = others.filter(|other| {
                 let left = free[other.index()];
                 // A node that has room for the task already is not filled up.

@@ -80,8 +80,8 @@ impl Scheduler {
         self.reservation(job).map(|reserved| reserved.at_ms)
     }
 
-    /// The decisions that are in force: what runs was placed, what stops was told so. For a new leader, who does not know
-    /// which of them were carried out; agents know an attempt that they have.
+    /// The decisions that are in force: what runs was placed, what stops was told so. For a new leader, who does not
+    /// know which of them were carried out; agents know an attempt that they have.
     pub fn orders(&self) -> Vec<Decision> {
         self.jobs.values().filter_map(|job| self.order(job)).collect()
     }

@@ -43,7 +43,12 @@ fn a_new_leader_can_give_all_orders_again() {
     rig.tell(Event::Tick);
     let orders = rig.machine.orders();
     assert_eq!(orders.len(), 2, "the third only has a promise: {orders:?}");
-    let suspend = |order: &Decision| matches!(order, Decision::Suspend { job, attempt: 1, grace_ms: 7_000, .. } if *job == idle);
+    let suspend = |order: &Decision| match order {
+        Decision::Suspend { job, attempt, grace_ms, .. } => {
+            (*job, *attempt, *grace_ms) == (idle, 1, 7_000)
+        }
+        _ => false,
+    };
     assert!(orders.iter().any(suspend) && orders.contains(&placed), "{orders:?}");
     assert!(rig.runs(normal));
 }
