@@ -32,6 +32,7 @@ mod idle;
 mod meta;
 mod raft;
 mod ring;
+mod sched;
 mod tree;
 
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -56,6 +57,8 @@ pub(crate) enum Args {
     Ring(ring::Args),
     /// A raft group alone: three replicas in this process.
     Raft(raft::Args),
+    /// The scheduler: decisions of its core, and durable submissions.
+    Sched(sched::Args),
 }
 
 /// What one piece of work reached.
@@ -148,6 +151,7 @@ pub(crate) fn run(dir: &Path, args: &Args, json: bool) -> Result<()> {
             Args::Disk(args) => disk::run(&dir, args, &work)?,
             Args::Ring(args) => ring::run(&Mounted::find(&dir, &work)?, &dir, args)?,
             Args::Raft(args) => raft::run(&dir, args, &work)?,
+            Args::Sched(args) => sched::run(&dir, args, &work)?,
         };
         output.print(&json!(figures), || {
             let rows = figures

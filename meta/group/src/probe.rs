@@ -83,13 +83,14 @@ pub enum ProbeError {
 
 /// Three replicas in folders below `data_dir`, and the leader's place.
 #[derive(Debug)]
-pub struct Probe {
-    groups: Vec<Group<PutMachine>>,
+pub struct Probe<S: StateMachine> {
+    groups: Vec<Group<S>>,
     leader: usize,
 }
 
-impl Probe {
-    pub async fn start(data_dir: &Path) -> Result<Self, ProbeError> {
+impl<S: StateMachine> Probe<S> {
+    /// With a machine each.
+    pub async fn start(data_dir: &Path, machine: impl Fn() -> S) -> Result<Self, ProbeError> {
         let wires = Loopback::default();
         let group = GroupId(1);
         let member = |node: u32| pb::Member {
@@ -104,7 +105,7 @@ impl Probe {
             let folder = data_dir.join(format!("node-{}", member.node));
             format_group(&folder, group, member.node, &members)?;
             let config = GroupConfig::new(group, member.node, &member.address, folder);
-            let opened = Group::open(config, PutMachine, wires.link(&member.address))?;
+            let opened = Group::open(config, machine(), wires.link(&member.address))?;
             wires.register(&member.address, &opened);
             groups.push(opened);
         }
@@ -112,11 +113,11 @@ impl Probe {
         Ok(Self { groups, leader })
     }
 
-    async fn await_leader(groups: &[Group<PutMachine>]) -> Result<usize, ProbeError> {
+    async fn await_leader(groups: &[Group<S>]) -> Result<usize, ProbeError> {
         let patience = Duration::from_secs(20);
         let deadline = Instant::now() + patience;
         while Instant::now() < deadline {
-            let leads = |group: &Group<PutMachine>| group.leadership().borrow().is_leader;
+            let leads = |group: &Group<S>| group.leadership().borrow().is_leader;
             if let Some(leader) = groups.iter().position(leads) {
                 return Ok(leader);
             }
@@ -125,15 +126,9 @@ impl Probe {
         Err(ProbeError::NoLeader(patience))
     }
 
-    /// `clients` tasks that put 64-byte values one after the other, `puts` in all.
-    pub async fn run(&self, clients: usize, puts: u64) -> Result<Figures, ProbeError> {
-        let group = &self.groups[self.leader];
-        let group = group.clone();
-        measure(clients, puts, move |command| {
-            let group = group.clone();
-            async move { group.propose(command).await.map(drop).map_err(ProbeError::Put) }
-        })
-        .await
+    /// The replica that leads.
+    pub fn leader(&self) -> &Group<S> {
+        &self.groups[self.leader]
     }
 
     /// Stops the replicas. The caller removes the folders.
@@ -141,6 +136,18 @@ impl Probe {
         for group in &self.groups {
             group.shutdown_now().await;
         }
+    }
+}
+
+impl Probe<PutMachine> {
+    /// `clients` tasks that put 64-byte values one after the other, `puts` in all.
+    pub async fn run(&self, clients: usize, puts: u64) -> Result<Figures, ProbeError> {
+        let group = self.leader().clone();
+        measure(clients, puts, move |command| {
+            let group = group.clone();
+            async move { group.propose(command).await.map(drop).map_err(ProbeError::Put) }
+        })
+        .await
     }
 }
 
@@ -207,7 +214,7 @@ pub async fn report(
     data_dir: &Path,
     mut line: impl FnMut(Subject, Figures),
 ) -> Result<(), ProbeError> {
-    let probe = Arc::new(Probe::start(data_dir).await?);
+    let probe = Arc::new(Probe::start(data_dir, || PutMachine).await?);
     for (clients, puts) in [(1, 1_000), (32, 20_000), (1_024, 100_000)] {
         line(Subject::Group, probe.run(clients, puts).await?);
     }
