@@ -226,17 +226,17 @@ fn join(node: u32) -> Fact {
     })
 }
 
-/// How many steps a seed has; more by hand.
-fn steps() -> u64 {
-    std::env::var("FF2_SCHED_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(400)
+/// How many seeds and steps of each; more by hand.
+fn number(variable: &str, usual: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|number| number.parse().ok()).unwrap_or(usual)
 }
 
 #[test]
 fn no_job_is_lost_or_doubled_whatever_fails() {
     let mut preemptions = 0;
-    for seed in 1..=4 {
+    for seed in 1..=number("FF2_SCHED_SEEDS", 4) {
         let mut world = World::new(seed);
-        for _ in 0..steps() {
+        for _ in 0..number("FF2_SCHED_STEPS", 400) {
             world.step();
         }
         world.drain();
@@ -244,6 +244,7 @@ fn no_job_is_lost_or_doubled_whatever_fails() {
         preemptions += world.preemptions;
         println!("seed {seed}: {} jobs, {} preemptions", world.accepted, world.preemptions);
     }
+    println!("{preemptions} preemptions in all");
     assert!(preemptions > 50, "{preemptions} preemptions: the test looks away");
 }
 
