@@ -24,6 +24,7 @@ mod driver;
 mod error;
 mod format;
 mod group;
+mod hosted;
 mod inbox;
 pub mod limits;
 mod link;

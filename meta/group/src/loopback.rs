@@ -9,7 +9,7 @@ use ff2_meta_core::StateMachine;
 use ff2_proto::{Status, pb};
 use parking_lot::Mutex;
 
-use crate::{Group, PeerLink, Pending};
+use crate::{Group, PeerLink, Pending, hosted::Hosted};
 
 /// Wires between groups that registered under their addresses. Clones share them.
 #[derive(Clone, Default)]
@@ -17,35 +17,12 @@ pub struct Loopback(Arc<Mutex<Wires>>);
 
 #[derive(Default)]
 struct Wires {
-    ends: BTreeMap<String, Arc<dyn End>>,
+    ends: BTreeMap<String, Arc<dyn Hosted>>,
     /// Sender and receiver between which nothing passes.
     cut: BTreeSet<(String, String)>,
     /// Of 1000 batches, so many are dropped.
     loss: u64,
     random: u64,
-}
-
-/// One side of a wire.
-trait End: Send + Sync {
-    fn step(&self, batch: pb::RaftBatch);
-    fn page(&self, request: pb::FetchSnapshotRequest) -> Pending<pb::FetchSnapshotReply>;
-    fn join(&self, request: pb::JoinGroupRequest) -> Pending<pb::JoinGroupReply>;
-}
-
-impl<S: StateMachine> End for Group<S> {
-    fn step(&self, batch: pb::RaftBatch) {
-        Group::step(self, batch);
-    }
-
-    fn page(&self, request: pb::FetchSnapshotRequest) -> Pending<pb::FetchSnapshotReply> {
-        let group = self.clone();
-        Box::pin(async move { Ok(group.serve_snapshot(request).await) })
-    }
-
-    fn join(&self, request: pb::JoinGroupRequest) -> Pending<pb::JoinGroupReply> {
-        let group = self.clone();
-        Box::pin(async move { Group::join(&group, request).await })
-    }
 }
 
 impl std::fmt::Debug for Loopback {
@@ -100,7 +77,7 @@ impl Loopback {
 }
 
 impl Wires {
-    fn end(&mut self, from: &str, to: &str) -> Option<Arc<dyn End>> {
+    fn end(&mut self, from: &str, to: &str) -> Option<Arc<dyn Hosted>> {
         if self.cut.contains(&(from.to_owned(), to.to_owned())) {
             return None;
         }
@@ -123,7 +100,7 @@ struct Wire {
 }
 
 impl Wire {
-    fn end(&self, to: &str) -> Option<Arc<dyn End>> {
+    fn end(&self, to: &str) -> Option<Arc<dyn Hosted>> {
         self.wires.0.lock().end(&self.from, to)
     }
 }
@@ -141,7 +118,7 @@ impl PeerLink for Wire {
         request: pb::FetchSnapshotRequest,
     ) -> Pending<pb::FetchSnapshotReply> {
         match self.end(address) {
-            Some(end) => end.page(request),
+            Some(end) => end.fetch_snapshot(request),
             None => Box::pin(async { Err(Status::from(pb::Code::Unreachable)) }),
         }
     }

@@ -7,7 +7,7 @@ use ff2_fabric::{Answer, Buf, Context, Raft};
 use ff2_meta_core::StateMachine;
 use ff2_proto::{Code, Status, pb};
 
-use crate::{Group, link::Pending};
+use crate::{Group, hosted::Hosted, link::Pending};
 
 /// Whether a node may join a group here.
 pub type Admit = Box<dyn Fn(u32) -> Pending<()> + Send + Sync>;
@@ -17,35 +17,6 @@ pub struct RaftService {
     groups: BTreeMap<u32, Arc<dyn Hosted>>,
     admit: Admit,
     operations: Operations,
-}
-
-/// A group, whatever its machine is.
-trait Hosted: Send + Sync {
-    fn step(&self, batch: pb::RaftBatch);
-    fn fetch_snapshot(&self, request: pb::FetchSnapshotRequest) -> Pending<pb::FetchSnapshotReply>;
-    fn join(&self, request: pb::JoinGroupRequest) -> Pending<pb::JoinGroupReply>;
-    fn remove(&self, node: u32) -> Pending<()>;
-}
-
-impl<S: StateMachine> Hosted for Group<S> {
-    fn step(&self, batch: pb::RaftBatch) {
-        Self::step(self, batch);
-    }
-
-    fn fetch_snapshot(&self, request: pb::FetchSnapshotRequest) -> Pending<pb::FetchSnapshotReply> {
-        let group = self.clone();
-        Box::pin(async move { Ok(group.serve_snapshot(request).await) })
-    }
-
-    fn join(&self, request: pb::JoinGroupRequest) -> Pending<pb::JoinGroupReply> {
-        let group = self.clone();
-        Box::pin(async move { Self::join(&group, request).await })
-    }
-
-    fn remove(&self, node: u32) -> Pending<()> {
-        let group = self.clone();
-        Box::pin(async move { Self::remove(&group, node).await })
-    }
 }
 
 impl fmt::Debug for RaftService {

@@ -1,9 +1,6 @@
 //! A run that outlives whoever ordered it.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::{
-    collections::BTreeMap,
     fs,
     path::Path,
     process::Command,
@@ -18,34 +15,12 @@ use ff2_task::{
 };
 use tempfile::TempDir;
 
-fn spec(dir: &Path, script: &str) -> RunSpec {
-    RunSpec {
-        job: 1,
-        name: "kept".into(),
-        attempt: 1,
-        command: vec!["bash".into(), "-c".into(), script.into()],
-        work_dir: dir.into(),
-        env: BTreeMap::new(),
-        ranks: 2,
-        first_rank: 0,
-        world_size: 2,
-        node_rank: 0,
-        nodes: 1,
-        master_addr: "127.0.0.1".into(),
-        master_port: 29_500,
-        gpus: vec![],
-        folder: dir.join("job"),
-        checkpoint: dir.join("checkpoint"),
-        signal: None,
-        grace_s: 5,
-        user: None,
-    }
-}
+use super::spec;
 
 /// This test program, as the keeper of a run.
 fn keeper(run: &Run) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "keeps", "--nocapture"]).env("KEEP", run.folder());
+    command.args(["--exact", "keeper::keeps", "--nocapture"]).env("KEEP", run.folder());
     command
 }
 
@@ -81,9 +56,9 @@ fn a_run_takes_orders_from_whoever_finds_its_folder() {
     let dir = TempDir::new().unwrap();
     let script = "while [ ! -e $FF2_SUSPEND ]; do sleep 0.02; done; touch $FF2_ACK; sleep 1000";
     let run = Run::at(dir.path().join("run"));
-    run.start(&spec(dir.path(), script), &mut keeper(&run)).unwrap();
+    run.start(&spec(dir.path(), 2, script), &mut keeper(&run)).unwrap();
     assert_eq!(run.state().unwrap(), State::Running);
-    assert!(run.start(&spec(dir.path(), script), &mut keeper(&run)).is_err(), "once");
+    assert!(run.start(&spec(dir.path(), 2, script), &mut keeper(&run)).is_err(), "once");
     // Somebody else, later.
     let found = Run::at(dir.path().join("run"));
     found.suspend(Duration::from_secs(60)).unwrap();
@@ -97,7 +72,7 @@ fn a_run_that_cannot_begin_says_why() {
     let dir = TempDir::new().unwrap();
     let run = Run::at(dir.path().join("run"));
     let command = vec!["/no/such/program".into()];
-    let spec = RunSpec { command, ..spec(dir.path(), "") };
+    let spec = RunSpec { command, ..spec(dir.path(), 2, "") };
     run.start(&spec, &mut keeper(&run)).unwrap();
     let Outcome::NotStarted { why } = end_of(&run) else { panic!() };
     assert!(why.contains("/no/such/program"), "{why}");
@@ -111,7 +86,7 @@ fn what_a_lost_run_left_behind_is_swept_away() {
     let dir = TempDir::new().unwrap();
     let script = "(setsid sleep 1000 >/dev/null 2>&1 &); echo $$ > $FF2_STATE.$RANK; sleep 1000";
     let run = Run::at(dir.path().join("run"));
-    run.start(&spec(dir.path(), script), &mut keeper(&run)).unwrap();
+    run.start(&spec(dir.path(), 2, script), &mut keeper(&run)).unwrap();
     let pid = wait_for(|| {
         let text = fs::read_to_string(dir.path().join("job/state.0")).ok()?;
         text.trim().parse::<i32>().ok()

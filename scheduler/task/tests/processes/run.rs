@@ -1,9 +1,6 @@
 //! Real processes: what they find, how they make room, and that nothing is left of them.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::{
-    collections::BTreeMap,
     fs, io,
     path::Path,
     process::Command,
@@ -17,33 +14,11 @@ use ff2_task::{
 };
 use tempfile::TempDir;
 
+use super::spec;
+
 /// What descends from the process is the job's: one run at a time. Nextest gives each test a process of its own;
 /// this is for those who do not use it.
 static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-
-fn spec(dir: &Path, ranks: u32, script: &str) -> RunSpec {
-    RunSpec {
-        job: 1,
-        name: "test".into(),
-        attempt: 1,
-        command: vec!["bash".into(), "-c".into(), script.into()],
-        work_dir: dir.into(),
-        env: BTreeMap::new(),
-        ranks,
-        first_rank: 0,
-        world_size: ranks,
-        node_rank: 0,
-        nodes: 1,
-        master_addr: "127.0.0.1".into(),
-        master_port: 29_500,
-        gpus: vec![],
-        folder: dir.join("job"),
-        checkpoint: dir.join("checkpoint"),
-        signal: None,
-        grace_s: 5,
-        user: None,
-    }
-}
 
 /// Runs it, and lets `meanwhile` give orders.
 fn run(spec: &RunSpec, meanwhile: impl FnOnce(&Control) + Send) -> io::Result<Outcome> {
@@ -221,7 +196,7 @@ fn nothing_outlives_a_supervisor_that_is_killed() {
     }
     let dir = TempDir::new().unwrap();
     let mut supervisor = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "nothing_outlives_a_supervisor_that_is_killed"])
+        .args(["--exact", "run::nothing_outlives_a_supervisor_that_is_killed"])
         .env("SUPERVISED", dir.path())
         .spawn()
         .unwrap();
