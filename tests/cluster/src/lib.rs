@@ -279,7 +279,7 @@ impl Cluster {
     /// The end of a load: every acknowledged byte is there on a fresh mount, and no append waited longer than
     /// `pause_max`.
     pub fn ensure_kept(&self, load: load::Load, pause_max: Duration) -> Result<()> {
-        let writers = load.stop()?;
+        let writers = load.stop().inspect_err(|_| self.print_in_flight())?;
         self.remount()?;
         for writer in &writers {
             writer.check()?;
@@ -287,6 +287,16 @@ impl Cluster {
             ensure!(writer.pause_max < pause_max, "{writer:?} waited too long");
         }
         Ok(())
+    }
+
+    /// What each process works on, for a test in which something does not end.
+    fn print_in_flight(&self) {
+        eprintln!("{}", self.ctl(&["status"]).unwrap_or_else(|error| error.to_string()));
+        for process in self.processes().unwrap_or_default() {
+            let name = format!("{}/{}", process["role"].as_str().unwrap_or(""), process["index"]);
+            let told = self.ctl(&["admin", "inflight", &name]);
+            eprintln!("---- {name}\n{}", told.unwrap_or_else(|error| error.to_string()));
+        }
     }
 
     /// Mounts once more, beside [`Cluster::mount`].
