@@ -216,7 +216,8 @@ fn follow(
             Ok(Event::Alone) => break Some(Suspension::Ended),
             Ok(Event::Suspend(grace)) if closing.is_none() => {
                 closing = Some(end_within(grace, Why::Suspended));
-                folder.ask(grace)?;
+                // Where the folder cannot be written (a full disk), the descriptor and the signal still tell.
+                let _ = folder.ask(grace);
                 // Its end is what the descriptor says.
                 drop(asked.take());
                 if let Some(signal) = spec.signal {

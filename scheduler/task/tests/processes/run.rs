@@ -112,6 +112,20 @@ fn the_descriptor_is_at_its_end_when_a_job_is_asked_to_make_room() {
     assert_eq!(log(&dir, 0), "asked\n");
 }
 
+/// As with a full disk: the request cannot be written, and that must not cost the job its grace.
+#[test]
+fn a_job_whose_folder_cannot_be_written_is_told_by_the_descriptor() {
+    let dir = TempDir::new().unwrap();
+    let script = r#"rm -r $(dirname $FF2_STATE); touch ready; read -u $FF2_SUSPEND_FD; sleep 0.3; touch saved"#;
+    let ready = dir.path().join("ready");
+    let outcome = run(&spec(dir.path(), 1, script), |control| {
+        wait_for(|| ready.exists());
+        control.suspend(Duration::from_secs(60));
+    });
+    let Outcome::Suspended { how: Suspension::Ended, .. } = outcome.unwrap() else { panic!() };
+    assert!(dir.path().join("saved").exists(), "it had its time");
+}
+
 #[test]
 fn a_job_may_be_told_by_a_signal_and_what_its_shell_started_may_go_on_saving() {
     let dir = TempDir::new().unwrap();
