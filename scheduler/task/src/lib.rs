@@ -3,7 +3,7 @@
 //! A *job* keeps its number, its folder and its state word for life; each time that it is started is an *attempt*.
 //! Here is what one attempt is on one node: ranks that are started with what programs expect in their
 //! environment ([`environment`]), the contract by which they are asked to make room ([`contract`]), and the
-//! [`supervise`] loop that ends when all that they ever started has ended.
+//! [`supervise()`] loop that ends when all that they ever started has ended.
 //!
 //! Whoever supervises is a process of its own: everything that a rank leaves behind becomes its child.
 
