@@ -17,6 +17,12 @@ pub enum Event {
     Submit(Box<JobSpec>),
     /// A job, or with the first of an array or service all of it.
     Cancel(JobId),
+    /// Holds back a job, or with the first of an array or service all of it, until it is resumed; a run of it is
+    /// suspended.
+    Suspend(JobId),
+    Resume(JobId),
+    /// Suspends a run; the job waits for its turn again.
+    Requeue(JobId),
     /// Time passed.
     Tick,
     /// A job's tasks ended by themselves.
@@ -24,6 +30,11 @@ pub enum Event {
         job: JobId,
         attempt: u32,
         succeeded: bool,
+    },
+    /// A run was cut off on some node by no fault of its own, and nothing of it is left on any.
+    Lost {
+        job: JobId,
+        attempt: u32,
     },
     /// Nothing of a run is left on any node: what a suspension or a kill is acknowledged with.
     Stopped {

@@ -186,6 +186,8 @@ pub enum Cause {
         node: NodeId,
     },
     Cancelled,
+    /// Somebody wanted it to stop and go on later.
+    Asked,
     /// Its time limit passed.
     Overdue,
     /// It did not stop within its grace.
@@ -195,7 +197,7 @@ pub enum Cause {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// For other jobs, or for those of its array.
+    /// For other jobs, for those of its array, or because somebody holds it.
     Held,
     Pending,
     /// Its nodes are known, and others are stopping there.
@@ -235,6 +237,9 @@ pub struct Job {
     pub service_gpu_ms: u64,
     /// It lost a node and could not go on at once: it goes before others of its band.
     pub ahead: bool,
+    /// It does not run before somebody says so.
+    #[serde(default)]
+    pub on_hold: bool,
     /// Up to when the current run is in the accounts.
     pub charged_ms: u64,
     pub preemptions: u32,

@@ -22,6 +22,7 @@ mod check;
 mod claims;
 mod consolidate;
 mod ends;
+mod hold;
 mod nodes;
 mod pass;
 mod preempt;
@@ -112,8 +113,12 @@ impl Scheduler {
         match event {
             Event::Submit(spec) => self.submit(*spec, out),
             Event::Cancel(job) => self.cancel(job, out),
+            Event::Suspend(job) => self.hold(job, out),
+            Event::Resume(job) => self.resume(job),
+            Event::Requeue(job) => self.requeue(job, out),
             Event::Tick => {}
             Event::Exited { job, attempt, succeeded } => self.exited(job, attempt, succeeded, out),
+            Event::Lost { job, attempt } => self.lost(job, attempt, out),
             Event::Stopped { job, attempt } => self.stopped(job, attempt, out),
             Event::Node { scope, state } => self.set_nodes(scope, state, out),
             Event::Spares { count } => self.set_spares(count),
@@ -259,8 +264,11 @@ impl Scheduler {
     pub(crate) fn wait(&mut self, id: JobId) {
         let now = self.now;
         let job = self.jobs.get_mut(&id).expect("the caller has it");
-        job.state = State::Pending;
         job.since_ms = now;
+        if job.on_hold {
+            return self.put_on_hold(id);
+        }
+        job.state = State::Pending;
         let job = &self.jobs[&id];
         self.queue.push(job.spec.shape(), self.rank(job));
         self.set_timer(id);

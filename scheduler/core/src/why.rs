@@ -17,6 +17,8 @@ pub enum Why {
     NoSuchJob,
     /// It runs, or did until a moment ago.
     HasNodes,
+    /// Somebody holds it: `job resume` lets it go.
+    OnHold,
     /// It comes after others that have not ended.
     Dependencies { jobs: Vec<JobId> },
     /// So many of its array may be in the queue or run at once, and are.
@@ -53,6 +55,9 @@ impl Scheduler {
     }
 
     fn why_held(&self, job: &Job) -> Why {
+        if job.on_hold {
+            return Why::OnHold;
+        }
         let missing = job.spec.after.iter().map(|dependency| dependency.job);
         let jobs: Vec<JobId> = missing.filter(|on| self.jobs.contains_key(on)).collect();
         match job.spec.many {

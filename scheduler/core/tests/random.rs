@@ -59,7 +59,10 @@ struct Agents {
 impl Agents {
     fn tell(&mut self, event: &Event) {
         self.gone = None;
-        if let Event::Exited { job, attempt, .. } | Event::Stopped { job, attempt } = event {
+        if let Event::Exited { job, attempt, .. }
+        | Event::Stopped { job, attempt }
+        | Event::Lost { job, attempt } = event
+        {
             self.gone = Some((*job, *attempt));
             self.running.remove(job);
             self.stopping.remove(job);
@@ -144,9 +147,10 @@ fn fact(random: &mut Random, agents: &Agents) -> Event {
         let at = random.below(runs.len().max(1) as u64) as usize;
         runs.iter().nth(at).map(|(job, attempt)| (*job, *attempt))
     };
-    match random.below(20) {
+    match random.below(23) {
         0..5 => Event::Submit(Box::new(job(random, agents))),
         5..9 => match some(random, &agents.running) {
+            Some((job, attempt)) if random.below(6) == 0 => Event::Lost { job, attempt },
             Some((job, attempt)) => Event::Exited { job, attempt, succeeded: random.below(4) > 0 },
             None => Event::Tick,
         },
@@ -195,6 +199,13 @@ fn fact(random: &mut Random, agents: &Agents) -> Event {
         19 if random.below(4) == 0 => {
             let nodes = (0..4).map(|_| NodeId(random.below(NODES) as u32)).collect();
             Event::Cached { input: "corpus".into(), nodes }
+        }
+        20 if random.below(3) == 0 => {
+            Event::Suspend(JobId(random.below(agents.accepted.len() as u64 + 2)))
+        }
+        21 => Event::Resume(JobId(random.below(agents.accepted.len() as u64 + 2))),
+        22 if random.below(3) == 0 => {
+            Event::Requeue(JobId(random.below(agents.accepted.len() as u64 + 2)))
         }
         _ => Event::Tick,
     }
@@ -257,6 +268,10 @@ fn run(seed: u64, policy: Policy, steps: u64) {
         .collect();
     for job in services {
         step(&mut machine, &mut agents, now, Event::Cancel(job));
+    }
+    let held = machine.jobs().filter(|job| job.on_hold).map(|job| job.id);
+    for job in held.collect::<Vec<_>>() {
+        step(&mut machine, &mut agents, now, Event::Resume(job));
     }
     let mut idle = 0;
     while machine.jobs().next().is_some() {

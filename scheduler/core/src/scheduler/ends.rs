@@ -57,6 +57,20 @@ impl Scheduler {
         self.gone(id, out);
     }
 
+    /// A run that was cut off: the job goes on from its checkpoint, and this counts as no failure of its own.
+    pub(crate) fn lost(&mut self, id: JobId, attempt: u32, out: &mut Vec<Decision>) {
+        let Some(job) = self.jobs.get(&id).filter(|job| job.attempt == attempt) else { return };
+        match job.state {
+            State::Held | State::Pending | State::Claiming => {}
+            State::Running { .. } => {
+                self.release(id);
+                self.wait(id);
+                self.gone(id, out);
+            }
+            State::Stopping { .. } => self.stopped(id, attempt, out),
+        }
+    }
+
     /// A job without nodes waits, unless others are promised to it.
     fn wait_or_go(&mut self, id: JobId) {
         if self.claims.contains_key(&id) {

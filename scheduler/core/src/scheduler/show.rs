@@ -35,6 +35,23 @@ impl Scheduler {
         self.queue.len()
     }
 
+    /// Jobs that run or stop on a node.
+    pub fn jobs_on(&self, node: NodeId) -> &[JobId] {
+        if self.cluster.knows(node) { self.cluster.jobs(node) } else { &[] }
+    }
+
+    /// GPUs of a node, and how many of them run or stop jobs.
+    pub fn gpus_of(&self, node: NodeId) -> (u32, u32) {
+        if !self.cluster.knows(node) {
+            return (0, 0);
+        }
+        (self.cluster.capacity(node).gpus, self.cluster.used(node).gpus)
+    }
+
+    pub fn is_spare(&self, node: NodeId) -> bool {
+        self.cluster.knows(node) && self.cluster.is_spare(node)
+    }
+
     pub fn node_state(&self, node: NodeId) -> Option<NodeState> {
         self.cluster.knows(node).then(|| self.cluster.state(node))
     }

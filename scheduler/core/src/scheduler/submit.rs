@@ -112,6 +112,7 @@ impl Scheduler {
             ran_ms: 0,
             service_gpu_ms: 0,
             ahead: false,
+            on_hold: false,
             charged_ms: self.now,
             preemptions: 0,
             moves: 0,
@@ -138,7 +139,8 @@ impl Scheduler {
         let is_met = |id: &&JobId| {
             self.jobs[id].spec.after.iter().all(|on| !self.jobs.contains_key(&on.job))
         };
-        let go = members.iter().filter(held).filter(is_met);
+        let may_run = |id: &&JobId| !self.jobs[id].on_hold;
+        let go = members.iter().filter(held).filter(is_met).filter(may_run);
         let go: Vec<JobId> = go.take(at_once.saturating_sub(gone)).copied().collect();
         for id in go {
             self.wait(id);
@@ -165,10 +167,13 @@ impl Scheduler {
 
     /// A job, or all of an array or service whose first it is or was.
     pub(crate) fn cancel(&mut self, id: JobId, out: &mut Vec<Decision>) {
-        let all = self.members.get(&id).cloned().unwrap_or_default();
-        for id in all.into_iter().chain([id]).collect::<BTreeSet<_>>() {
-            self.cancel_one(id, out);
-        }
+        self.all_of(id).into_iter().for_each(|id| self.cancel_one(id, out));
+    }
+
+    /// A job, and all of a submission whose first it is or was.
+    pub(crate) fn all_of(&self, id: JobId) -> BTreeSet<JobId> {
+        let members = self.members.get(&id).cloned().unwrap_or_default();
+        members.into_iter().chain([id]).collect()
     }
 
     fn cancel_one(&mut self, id: JobId, out: &mut Vec<Decision>) {

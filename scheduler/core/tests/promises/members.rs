@@ -1,7 +1,7 @@
 //! Arrays, services, jobs that come after others, and what becomes of submissions.
 
 use ff2_sched_core::{
-    Decision, Dependency, Event, JobId, JobSpec, Many, Outcome, Policy, Priority, Refusal,
+    Cause, Decision, Dependency, Event, JobId, JobSpec, Many, Outcome, Policy, Priority, Refusal,
     Resources, Why,
 };
 
@@ -43,6 +43,47 @@ fn of_an_array_so_many_run_at_once() {
     rig.stopped(all[1]);
     rig.stopped(all[2]);
     assert!(all[1..].iter().all(|job| rig.ended(*job) == Some(Outcome::Cancelled)));
+}
+
+#[test]
+fn what_is_on_hold_waits_until_it_is_resumed() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 1, 1));
+    let job = rig.submit(nodes(1));
+    rig.tell(Event::Suspend(job));
+    assert!(matches!(rig.decisions[..], [Decision::Suspend { cause: Cause::Asked, .. }]));
+    rig.stopped(job);
+    assert_eq!((rig.machine.why(job), rig.runs(job)), (Why::OnHold, false));
+    let other = rig.submit(nodes(1));
+    rig.tell(Event::Resume(job));
+    assert!(rig.waits(job) && rig.runs(other));
+    // One that waits is held as well, and an array's others go in its place.
+    rig.tell(Event::Suspend(job));
+    rig.exit(other);
+    assert!(!rig.runs(job));
+    let many = Many::Array { count: 3, at_once: 1 };
+    let first = rig.submit(JobSpec { many, ..gpus(1) });
+    let second = JobId(first.0 + 1);
+    rig.tell(Event::Suspend(second));
+    rig.exit(first);
+    assert!(rig.runs(JobId(first.0 + 2)) && !rig.runs(second));
+    rig.exit(JobId(first.0 + 2));
+    assert_eq!(rig.machine.why(second), Why::OnHold);
+    rig.tell(Event::Resume(second));
+    assert!(rig.runs(second));
+}
+
+#[test]
+fn a_run_that_was_cut_off_is_no_failure_of_the_job() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 1, 1));
+    let job = rig.submit(nodes(1));
+    let lost = Event::Lost { job, attempt: rig.attempt(job) };
+    rig.tell(lost.clone());
+    assert!(rig.runs(job) && rig.attempt(job) == 2, "it is started again");
+    rig.tell(lost);
+    assert_eq!(rig.attempt(job), 2, "told twice");
+    rig.tell(Event::Requeue(job));
+    rig.stopped(job);
+    assert_eq!(rig.attempt(job), 3);
 }
 
 #[test]
