@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cluster::NodeState,
-    job::{Cause, JobId, JobSpec, Many, Outcome},
+    job::{Cause, Job, JobId, JobSpec, Many, Outcome},
     placement::Placement,
     quota::QuotaKey,
 };
@@ -114,6 +114,8 @@ pub enum Decision {
     Ended {
         job: JobId,
         outcome: Outcome,
+        /// What it was: nothing else is kept of it here.
+        last: Box<Job>,
     },
 }
 

@@ -11,6 +11,9 @@ pub struct Command {
     /// Milliseconds of the Unix clock. A leader whose clock is behind makes no time go back.
     pub at_ms: u64,
     pub fact: Fact,
+    /// What people should read of it: how a run ended, why a node is not used.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +36,9 @@ pub struct Joined {
     pub pod: String,
     pub leaf: String,
     pub gpus: u32,
+    /// Where other nodes reach its ranks; it may change.
+    #[serde(default)]
+    pub host: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! Where what lies. Numbers are big-endian, so that keys are in their order.
 
-/// The network: all nodes that ever joined.
-pub(crate) const NETWORK: &[u8] = b"n";
+/// All nodes that ever joined, the history, and which command was the last before the facts.
+pub(crate) const AROUND: &[u8] = b"n";
 /// The facts, in parts.
 pub(crate) const FACTS: u8 = b'f';
 /// Commands since the facts, by their place in the log.

@@ -9,11 +9,13 @@
 #![forbid(unsafe_code)]
 
 mod command;
+mod history;
 mod keys;
 pub mod limits;
 mod machine;
 mod state;
 
 pub use command::{Answer, Command, Fact, Joined, Submission};
+pub use history::{EndedJob, History, How, Run};
 pub use machine::{SchedMachine, order_of};
 pub use state::State;

@@ -9,6 +9,13 @@ pub(crate) const FACTS_PART: usize = 256 << 10;
 /// What was submitted is kept for so many submissions after their end; the oldest are forgotten.
 pub const ENDED_ORDERS_KEPT: usize = 10_000;
 
+/// Runs that are over, and jobs that have ended, of which it is still told; the oldest are forgotten.
+pub const RUNS_KEPT: usize = 4_000;
+pub const ENDED_KEPT: usize = 4_000;
+
+/// Bytes of a note.
+pub const NOTE_BYTES_MAX: usize = 1_024;
+
 /// Bytes of what a submission says beside what the core must know: the script, its environment.
 pub const ORDER_BYTES_MAX: usize = 256 << 10;
 

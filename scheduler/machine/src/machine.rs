@@ -56,10 +56,10 @@ impl SchedMachine {
     }
 
     /// Applies a command that was not applied before; the books of submissions are the caller's.
-    fn take(&mut self, command: &Command) -> (Answer, Vec<Decision>) {
+    fn take(&mut self, index: u64, command: &Command) -> (Answer, Vec<Decision>) {
         let mut decisions = Vec::new();
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let answer = state.apply(command, &mut decisions);
+        let answer = state.apply(index, command, &mut decisions);
         (answer, decisions)
     }
 
@@ -113,7 +113,7 @@ impl SchedMachine {
     fn write_facts(&mut self, kv: &mut dyn Kv) {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         let facts = serde_json::to_vec(&state.scheduler.facts()).expect("numbers and strings");
-        let network = serde_json::to_vec(&state.network).expect("numbers and strings");
+        let around = serde_json::to_vec(state.around()).expect("numbers and strings");
         drop(state);
         for kind in [keys::FACTS, keys::COMMANDS] {
             let (from, to) = keys::all(kind);
@@ -124,7 +124,7 @@ impl SchedMachine {
         for (at, part) in facts.chunks(limits::FACTS_PART).enumerate() {
             kv.put(&keys::numbered(keys::FACTS, at as u64), Bytes::copy_from_slice(part));
         }
-        kv.put(keys::NETWORK, network.into());
+        kv.put(keys::AROUND, around.into());
         self.since_facts = 0;
     }
 }
@@ -138,20 +138,20 @@ impl StateMachine for SchedMachine {
             kv.scan(&from, &to, usize::MAX)
         };
         let facts: Vec<u8> = whole(keys::FACTS).into_iter().flat_map(|(_, part)| part).collect();
-        let state = match kv.get(keys::NETWORK) {
+        let state = match kv.get(keys::AROUND) {
             None => State::new(self.config.clone()),
-            Some(network) => {
-                let network = serde_json::from_slice(&network).expect("written by this machine");
+            Some(around) => {
+                let around = serde_json::from_slice(&around).expect("written by this machine");
                 let facts: Facts = serde_json::from_slice(&facts).expect("written by this machine");
-                State::restore(network, facts).expect("written together")
+                State::restore(around, facts).expect("written together")
             }
         };
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
         let commands = whole(keys::COMMANDS);
         self.since_facts = commands.len();
-        for (_, command) in commands {
+        for (key, command) in commands {
             let command = serde_json::from_slice(&command).expect("written by this machine");
-            self.take(&command);
+            self.take(keys::number(&key), &command);
         }
         let ended = whole(keys::ENDED);
         self.next_end = ended.last().map_or(0, |(key, _)| keys::number(key) + 1);
@@ -180,7 +180,7 @@ impl StateMachine for SchedMachine {
         {
             return known.encode();
         }
-        let (answer, decisions) = self.take(&decoded);
+        let (answer, decisions) = self.take(index, &decoded);
         self.keep_books(&decoded, &answer, &decisions, kv);
         kv.put(&keys::numbered(keys::COMMANDS, index), Bytes::copy_from_slice(command));
         self.since_facts += 1;

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use ff2_sched_core::{Config, Decision, Event, Facts, Foreign, Scheduler};
 use ff2_topology::{Description, LeafSwitch, NodeId, Port, Role, Server, Topology};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     command::{Answer, Command, Fact, Joined, Submission},
+    history::History,
     limits,
 };
 
@@ -15,28 +17,52 @@ const GBIT_PER_S: u32 = 200;
 
 #[derive(Clone, Debug)]
 pub struct State {
-    pub(crate) network: Description,
+    around: Around,
     topology: Topology,
     nodes: BTreeMap<String, NodeId>,
     pub(crate) scheduler: Scheduler,
 }
 
+/// What a snapshot has beside the core's facts.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Around {
+    network: Description,
+    /// Of nodes, in their order.
+    hosts: Vec<String>,
+    history: History,
+    version: u64,
+}
+
 impl State {
     pub fn new(config: Config) -> Self {
-        let (network, topology) = (Description::default(), Topology::new(&Description::default()));
+        let topology = Topology::new(&Description::default());
         let topology = topology.expect("nothing contradicts nothing");
         let scheduler = Scheduler::new(&topology, config);
-        Self { network, topology, nodes: BTreeMap::new(), scheduler }
+        Self { around: Around::default(), topology, nodes: BTreeMap::new(), scheduler }
     }
 
     /// # Errors
     /// If the facts are of another network.
-    pub(crate) fn restore(network: Description, facts: Facts) -> Result<Self, Foreign> {
-        let topology = Topology::new(&network).expect("checked when its nodes joined");
+    pub(crate) fn restore(around: Around, facts: Facts) -> Result<Self, Foreign> {
+        let network = &around.network;
+        let topology = Topology::new(network).expect("checked when its nodes joined");
         let scheduler = Scheduler::restore(&topology, facts)?;
         let named = |(at, node): (usize, &Server)| (node.name.clone(), NodeId(at as u32));
         let nodes = network.nodes.iter().enumerate().map(named).collect();
-        Ok(Self { network, topology, nodes, scheduler })
+        Ok(Self { around, topology, nodes, scheduler })
+    }
+
+    pub(crate) fn around(&self) -> &Around {
+        &self.around
+    }
+
+    pub fn history(&self) -> &History {
+        &self.around.history
+    }
+
+    /// The place in the log of the last command that is in here: it only grows, on whichever replica one looks.
+    pub fn version(&self) -> u64 {
+        self.around.version
     }
 
     pub fn scheduler(&self) -> &Scheduler {
@@ -52,17 +78,47 @@ impl State {
         self.nodes.get(name).copied()
     }
 
+    pub fn name(&self, node: NodeId) -> &str {
+        self.around.network.nodes.get(node.0 as usize).map_or("", |node| &node.name)
+    }
+
+    /// Where others reach the ranks of a node.
+    pub fn host(&self, node: NodeId) -> &str {
+        self.around.hosts.get(node.0 as usize).map_or("", String::as_str)
+    }
+
     /// Takes in a command. What the core decided comes out, for who keeps books of it.
-    pub(crate) fn apply(&mut self, command: &Command, out: &mut Vec<Decision>) -> Answer {
+    pub(crate) fn apply(
+        &mut self,
+        index: u64,
+        command: &Command,
+        out: &mut Vec<Decision>,
+    ) -> Answer {
+        self.around.version = index;
         match &command.fact {
             Fact::Joined(joined) => self.join(joined),
             Fact::Submitted(submission) => self.submit(command.at_ms, submission, out),
             Fact::Event(Event::Submit(_)) => Answer::refused("a job is submitted with its order"),
             Fact::Event(event) => {
-                self.scheduler.step(command.at_ms, event.clone(), out);
+                self.step(command.at_ms, event.clone(), &command.note, out);
                 Answer::Done
             }
         }
+    }
+
+    fn step(&mut self, at_ms: u64, event: Event, note: &str, out: &mut Vec<Decision>) {
+        let from = out.len();
+        let told = match &event {
+            // What is long of it is of no concern to the history.
+            Event::Submit(_) => Event::Tick,
+            other => other.clone(),
+        };
+        self.scheduler.step(at_ms, event, out);
+        let scheduler = &self.scheduler;
+        self.around.history.take(scheduler.now_ms(), &told, note, &out[from..], |job| {
+            let spec = &scheduler.job(job)?.spec;
+            Some((spec.name.clone(), spec.user.clone(), spec.gpus()))
+        });
     }
 
     fn submit(&mut self, at_ms: u64, what: &Submission, out: &mut Vec<Decision>) -> Answer {
@@ -75,7 +131,7 @@ impl State {
             return Answer::refused(format!("the key of a submission has from 1 to {most} bytes"));
         }
         let from = out.len();
-        self.scheduler.step(at_ms, Event::Submit(Box::new(what.spec.clone())), out);
+        self.step(at_ms, Event::Submit(Box::new(what.spec.clone())), "", out);
         let answer = out[from..].iter().find_map(|decision| match decision {
             Decision::Accepted { first, count } => {
                 Some(Answer::Accepted { first: first.0, count: *count })
@@ -88,12 +144,17 @@ impl State {
 
     fn join(&mut self, joined: &Joined) -> Answer {
         if let Some(known) = self.node(&joined.name) {
-            return self.is_as_before(known, joined);
+            let answer = self.is_as_before(known, joined);
+            if answer == Answer::Done {
+                self.around.hosts[known.0 as usize].clone_from(&joined.host);
+            }
+            return answer;
         }
-        if self.network.nodes.len() >= limits::NODES_MAX {
+        if self.around.network.nodes.len() >= limits::NODES_MAX {
             return Answer::refused(format!("{} nodes have joined already", limits::NODES_MAX));
         }
-        let mut network = self.network.clone();
+        let mut around = self.around.clone();
+        let network = &mut around.network;
         let leaf = LeafSwitch {
             name: joined.leaf.clone(),
             zone: joined.zone.clone(),
@@ -116,15 +177,16 @@ impl State {
             role: Role::Compute { gpus: joined.gpus },
             ports: vec![Port { leaf: joined.leaf.clone(), gbit_per_s: GBIT_PER_S }],
         });
-        if let Err(problem) = Topology::new(&network) {
+        if let Err(problem) = Topology::new(network) {
             return Answer::refused(problem);
         }
-        *self = Self::restore(network, self.scheduler.facts()).expect("it has grown");
+        around.hosts.push(joined.host.clone());
+        *self = Self::restore(around, self.scheduler.facts()).expect("it has grown");
         Answer::Done
     }
 
     fn is_as_before(&self, known: NodeId, joined: &Joined) -> Answer {
-        let node = &self.network.nodes[known.0 as usize];
+        let node = &self.around.network.nodes[known.0 as usize];
         let leaf = &node.ports[0].leaf;
         let is_same = node.role == Role::Compute { gpus: joined.gpus } && *leaf == joined.leaf;
         match is_same {

@@ -10,7 +10,7 @@ use ff2_sched_core::{
     Resources, Scope, State as Of,
 };
 use ff2_sched_machine::{
-    Answer, Command, Fact, Joined, SchedMachine, Submission, limits, order_of,
+    Answer, Command, Fact, History, How, Joined, SchedMachine, Submission, limits, order_of,
 };
 use ff2_topology::NodeId;
 
@@ -68,8 +68,15 @@ impl World {
 
     fn log(&mut self, fact: Fact) -> Answer {
         self.index += 1;
-        let command = Command { at_ms: self.now, fact }.encode();
+        let command = Command { at_ms: self.now, fact, note: String::new() }.encode();
         Answer::decode(&self.machine.apply(self.index, &command, &mut self.kv)).unwrap()
+    }
+
+    /// What else a replica knows.
+    fn around(&self) -> (History, u64) {
+        let view = self.machine.view();
+        let state = view.read().unwrap_or_else(PoisonError::into_inner);
+        (state.history().clone(), state.version())
     }
 
     fn facts(&self) -> Facts {
@@ -86,10 +93,10 @@ impl World {
 
     /// As a new leader finds it.
     fn restart(&mut self) {
-        let before = self.facts();
+        let before = (self.facts(), self.around());
         self.machine = SchedMachine::new(Config::default());
         self.machine.restore(&self.kv);
-        assert_eq!(self.facts(), before);
+        assert_eq!((self.facts(), self.around()), before);
     }
 
     fn submit(&mut self) {
@@ -190,6 +197,29 @@ impl World {
         }
     }
 
+    /// Each run came to an end, and each job's attempts are told without a gap.
+    fn check_history(&self) {
+        let (history, _) = self.around();
+        let mut attempts: BTreeMap<JobId, Vec<u32>> = BTreeMap::new();
+        for run in history.runs() {
+            let (to_ms, how) = run.end.expect("nothing runs any more");
+            assert!(to_ms >= run.from_ms, "{run:?}");
+            assert!(how != How::Stopped || run.cause.is_some(), "{run:?}");
+            attempts.entry(run.job).or_default().push(run.attempt);
+        }
+        assert!(!attempts.is_empty());
+        let mut told = 0;
+        for ended in history.ended() {
+            let Some(mut seen) = attempts.remove(&ended.last.id) else { continue };
+            seen.reverse();
+            let first = seen[0];
+            assert!(seen.iter().copied().eq(first..=ended.last.attempt), "{seen:?} of {ended:?}");
+            told += 1;
+        }
+        assert!(told > 100, "{told} jobs");
+        assert!(attempts.is_empty(), "these ran and did not end: {attempts:?}");
+    }
+
     /// Until nothing is left: each job ended once.
     fn drain(&mut self) {
         for node in 0..NODES {
@@ -223,6 +253,7 @@ fn join(node: u32) -> Fact {
         pod: String::new(),
         leaf: format!("l{}", node / 4),
         gpus: GPUS,
+        host: "here".into(),
     })
 }
 
@@ -241,6 +272,7 @@ fn no_job_is_lost_or_doubled_whatever_fails() {
         }
         world.drain();
         world.restart();
+        world.check_history();
         preemptions += world.preemptions;
         println!("seed {seed}: {} jobs, {} preemptions", world.accepted, world.preemptions);
     }
@@ -284,6 +316,7 @@ fn nodes_that_join_later_leave_what_runs_in_its_place() {
         pod: String::new(),
         leaf: "l5".into(),
         gpus: 8,
+        host: "there".into(),
     });
     let Answer::Refused { why } = world.log(other) else { panic!("it moved") };
     assert!(why.contains("another name"), "{why}");

@@ -256,7 +256,7 @@ impl Simulation<'_> {
             | Decision::Kill { job, attempt, cause } => {
                 self.suspend(job, attempt, cause);
             }
-            Decision::Ended { job, outcome } => {
+            Decision::Ended { job, outcome, .. } => {
                 assert_eq!(outcome, Outcome::Succeeded, "a trace has no failures");
                 let run = self.runs.remove(&job).expect("it was accepted");
                 let took = self.now - self.trace[run.index].submit_ms;

@@ -135,7 +135,6 @@ impl Scheduler {
         let account = self.ledger.of(&job.spec);
         account.jobs_ended += 1;
         account.preemptions += u64::from(job.preemptions);
-        out.push(Decision::Ended { job: id, outcome });
         for dependency in &job.spec.after {
             if let Some(others) = self.dependents.get_mut(&dependency.job) {
                 others.remove(&id);
@@ -148,6 +147,7 @@ impl Scheduler {
                 self.members.remove(&first);
             }
         }
+        out.push(Decision::Ended { job: id, outcome, last: Box::new(job) });
         self.let_members_go(first);
         for dependent in self.dependents.remove(&id).unwrap_or_default() {
             self.dependency_ended(dependent, id, outcome, out);

@@ -16,6 +16,11 @@ use crate::{
 };
 
 impl Scheduler {
+    /// The time of the last fact, ms.
+    pub fn now_ms(&self) -> u64 {
+        self.now
+    }
+
     pub fn job(&self, id: JobId) -> Option<&Job> {
         self.jobs.get(&id)
     }
