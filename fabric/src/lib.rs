@@ -48,6 +48,7 @@ pub use routing::RoutingCache;
 pub use rpc::{Answer, Call, Channel, Context, Peer};
 pub use server::{Router, Server, ServerConfig};
 pub use stubs::{
-    Cluster, ClusterClient, ClusterServer, Namespace, NamespaceClient, NamespaceServer, Raft,
-    RaftClient, RaftServer, Storage, StorageClient, StorageServer,
+    Agents, AgentsClient, AgentsServer, Cluster, ClusterClient, ClusterServer, Namespace,
+    NamespaceClient, NamespaceServer, Raft, RaftClient, RaftServer, Storage, StorageClient,
+    StorageServer,
 };

@@ -32,6 +32,7 @@ mod tests {
             (0x0401, "Raft.FetchSnapshot"),
             (0x0402, "Raft.JoinGroup"),
             (0x0403, "Raft.LeaveGroup"),
+            (0x0500, "Agents.Sync"),
         ];
         let mut known: Vec<_> = method::ALL.iter().map(|m| (m.number, m.name)).collect();
         known.sort_unstable();

@@ -6,7 +6,6 @@
 mod backup;
 mod calls;
 mod check;
-mod incoming;
 mod nodes;
 mod quotas;
 mod snapshots;
@@ -20,7 +19,12 @@ mod why;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use ff2_daemon::{Operations, bounded::BoundedListener, config::MetadConfig};
+use ff2_daemon::{
+    Operations,
+    bounded::BoundedListener,
+    config::MetadConfig,
+    grpc::{Timed, ask, incoming},
+};
 use ff2_fabric::{
     ClusterKey,
     admin::admin_server::{Admin, AdminServer as GrpcAdmin},
@@ -41,12 +45,7 @@ use crate::{
     namespace::NamespaceGroup,
 };
 use check::Checks;
-use incoming::incoming;
-use timed::Timed;
 pub use token::admin_token;
-
-/// Metadata key that names the leader's gRPC address.
-const LEADER_KEY: &str = "ff2-leader";
 
 /// What the admin interfaces work on.
 #[derive(Clone, Debug)]
@@ -114,7 +113,7 @@ impl AdminServer {
         let service = AdminService { state: self.state, checks: Checks::default() };
         let service = calls::Guarded { service };
         let inner = GrpcAdmin::with_interceptor(service, check);
-        let admin = Timed { inner, operations };
+        let admin = Timed { inner, operations, calls: &timed::CALLS };
         health.set_serving::<GrpcAdmin<calls::Guarded>>().await;
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -154,7 +153,7 @@ impl AdminState {
     }
 
     fn ask_leader(&self) -> tonic::Status {
-        ask(self.leader_address())
+        ask(self.leader_address().as_deref())
     }
 
     async fn propose(&self, fact: Fact) -> Result<pb::ClusterReply, tonic::Status> {
@@ -184,7 +183,7 @@ impl AdminState {
         let leadership = self.namespace.group.leadership();
         let leader = leadership.borrow().leader.as_ref().map(|leader| leader.node);
         match status.code {
-            Code::NotLeader => ask(leader.and_then(|node| self.admin_address(node))),
+            Code::NotLeader => ask(leader.and_then(|node| self.admin_address(node)).as_deref()),
             _ => self.refuse(status),
         }
     }
@@ -215,18 +214,6 @@ impl AdminState {
         }
         callbacks
     }
-}
-
-/// Names the one that leads, if it is known.
-fn ask(leader: Option<String>) -> tonic::Status {
-    let mut refusal = match &leader {
-        Some(leader) => tonic::Status::unavailable(format!("ask the leader, {leader}")),
-        None => tonic::Status::unavailable("no leader is known: retry in a second"),
-    };
-    if let Some(value) = leader.and_then(|leader| leader.parse().ok()) {
-        refusal.metadata_mut().insert(LEADER_KEY, value);
-    }
-    refusal
 }
 
 #[tonic::async_trait]

@@ -73,7 +73,10 @@ async fn submissions(folder: &Path, args: &Args) -> Result<f64> {
     for node in 0..NODES {
         let leaf = node / PER_LEAF;
         let joined = Joined {
-            name: format!("node{node}"),
+            name: format!(
+                "node{node    host: String::new(),
+        }"
+            ),
             zone: format!("zone{}", leaf / 42),
             pod: String::new(),
             leaf: format!("leaf{leaf}"),
@@ -109,7 +112,7 @@ async fn submissions(folder: &Path, args: &Args) -> Result<f64> {
 
 async fn propose(group: &Group<SchedMachine>, fact: Fact) -> Result<()> {
     let at_ms = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_millis() as u64;
-    let answer = group.propose(Command { at_ms, fact }.encode()).await?;
+    let answer = group.propose(Command { at_ms, fact, note: String::new() }.encode()).await?;
     let answer = Answer::decode(&answer)?;
     ensure!(!matches!(answer, Answer::Refused { .. }), "{answer:?}");
     Ok(())

@@ -2,12 +2,14 @@
 //! keys. `ff2ctl` writes the same structs, so that no key is spelled in two places.
 
 mod load;
+mod sched;
 mod suggest;
 mod validate;
 
 use std::path::{Path, PathBuf};
 
 pub use load::{ConfigError, load, parse, to_toml};
+pub use sched::{AgentConfig, ComputeConfig, SchedConfig, SchedPeer};
 use serde::{Deserialize, Serialize};
 pub use validate::{Problems, Validate};
 

@@ -10,6 +10,7 @@ pub mod bounded;
 pub mod config;
 mod expiry;
 pub mod fault;
+pub mod grpc;
 mod inflight;
 pub mod limits;
 mod log;

@@ -80,6 +80,9 @@ pub fn is_unlisted(parent: InodeId, name: &[u8]) -> bool {
 /// The cluster group.
 pub const CLUSTER_GROUP: GroupId = GroupId(0);
 
+/// The scheduler's group. Its replicas are those of `ff2-schedd`.
+pub const SCHED_GROUP: GroupId = GroupId(1_000);
+
 /// A piece of a file: `index` counts chunks of the layout's chunk size from the file's start.
 ///
 /// A chunk's clones follow it in order: what it was, kept for the snapshots up to `snapshot`.

@@ -13,6 +13,13 @@ pub const ENDED_ORDERS_KEPT: usize = 10_000;
 pub const RUNS_KEPT: usize = 4_000;
 pub const ENDED_KEPT: usize = 4_000;
 
+/// How long after the end of its lease nothing is left of a run: keepers end it at once.
+pub const FENCE_MARGIN_MS: u64 = 5_000;
+
+/// From which the port is taken that rank 0 may listen on: above what servers of a local cluster take, below what Linux
+/// gives to outgoing connections.
+pub const MASTER_PORTS: (u16, u16) = (31_000, 32_700);
+
 /// Bytes of a note.
 pub const NOTE_BYTES_MAX: usize = 1_024;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ff2_sched_core::{Config, Decision, Event, Facts, Foreign, Scheduler};
+use ff2_sched_core::{Config, Decision, Event, Facts, Foreign, NodeState, Scheduler, Scope};
 use ff2_topology::{Description, LeafSwitch, NodeId, Port, Role, Server, Topology};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,8 @@ pub(crate) struct Around {
     /// Of nodes, in their order.
     hosts: Vec<String>,
     history: History,
+    /// Why nodes are in the state that they are in.
+    node_notes: BTreeMap<NodeId, String>,
     version: u64,
 }
 
@@ -82,6 +84,25 @@ impl State {
         self.around.network.nodes.get(node.0 as usize).map_or("", |node| &node.name)
     }
 
+    pub fn is_at(&self, node: NodeId, leaf: &str, gpus: u32) -> bool {
+        let of = self.around.network.nodes.get(node.0 as usize);
+        of.is_some_and(|of| of.role == Role::Compute { gpus } && of.ports[0].leaf == leaf)
+    }
+
+    /// Why it is in the state that it is in, if anybody said so.
+    pub fn why_node(&self, node: NodeId) -> &str {
+        self.around.node_notes.get(&node).map_or("", String::as_str)
+    }
+
+    /// The names of a node's zone and leaf switch.
+    pub fn place(&self, node: NodeId) -> (&str, &str) {
+        let network = &self.around.network;
+        let Some(of) = network.nodes.get(node.0 as usize) else { return ("", "") };
+        let leaf = &of.ports[0].leaf;
+        let zone = network.leaves.iter().find(|known| known.name == *leaf);
+        (zone.map_or("", |known| &known.zone), leaf)
+    }
+
     /// Where others reach the ranks of a node.
     pub fn host(&self, node: NodeId) -> &str {
         self.around.hosts.get(node.0 as usize).map_or("", String::as_str)
@@ -113,6 +134,9 @@ impl State {
             Event::Submit(_) => Event::Tick,
             other => other.clone(),
         };
+        if let Event::Node { scope, state } = &event {
+            self.note_nodes(*scope, *state, note);
+        }
         self.scheduler.step(at_ms, event, out);
         let scheduler = &self.scheduler;
         self.around.history.take(scheduler.now_ms(), &told, note, &out[from..], |job| {
@@ -140,6 +164,22 @@ impl State {
             _ => None,
         });
         answer.expect("the core answers each submission")
+    }
+
+    fn note_nodes(&mut self, scope: Scope, state: NodeState, note: &str) {
+        let nodes: Vec<NodeId> = match scope {
+            Scope::Node(node) => vec![node],
+            Scope::Leaf(leaf) if leaf.index() < self.topology.leaves().len() => {
+                self.topology.at_leaf(leaf).collect()
+            }
+            Scope::Leaf(_) => Vec::new(),
+        };
+        for node in nodes.into_iter().filter(|node| (node.0 as usize) < self.around.hosts.len()) {
+            match state {
+                NodeState::Up => drop(self.around.node_notes.remove(&node)),
+                _ => drop(self.around.node_notes.insert(node, note.into())),
+            }
+        }
     }
 
     fn join(&mut self, joined: &Joined) -> Answer {

@@ -300,6 +300,7 @@ impl Simulation<'_> {
             Cause::Drained { .. }
             | Cause::NodeFailed { .. }
             | Cause::Cancelled
+            | Cause::Asked
             | Cause::Overdue
             | Cause::GracePassed => {}
         }

@@ -1,6 +1,8 @@
 //! What no type can say about a configuration: values that fit together. Each problem names the key
 //! and what to do, and all are found in one go.
 
+mod sched;
+
 use std::{
     collections::BTreeSet,
     fmt,
@@ -265,15 +267,17 @@ fn cluster_id(id: &str, problems: &mut Problems) {
 }
 
 fn metads(addresses: &[String], problems: &mut Problems) {
-    problems.require(
-        !addresses.is_empty(),
-        "metads",
-        "list the data-plane addresses of the metads",
-    );
-    for (index, metad) in addresses.iter().enumerate() {
-        advertised(&format!("metads[{index}]"), metad, problems);
+    servers("metads", addresses, problems);
+}
+
+/// The daemons of this kind, by their addresses.
+fn servers(kind: &str, addresses: &[String], problems: &mut Problems) {
+    let what_to_do = format!("list the data-plane addresses of the {kind}");
+    problems.require(!addresses.is_empty(), kind, what_to_do);
+    for (index, server) in addresses.iter().enumerate() {
+        advertised(&format!("{kind}[{index}]"), server, problems);
     }
-    distinct("metads", addresses, problems);
+    distinct(kind, addresses, problems);
 }
 
 /// `host:port`; port 0 lets the system choose.

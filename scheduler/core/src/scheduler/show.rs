@@ -71,6 +71,11 @@ impl Scheduler {
         &self.ledger.accounts
     }
 
+    /// Of a group in the fair share.
+    pub fn weight_of(&self, group: &str) -> u32 {
+        self.shares.iter().find(|(name, _)| *name == group).map_or(1, |(_, share)| share.weight)
+    }
+
     pub fn quotas(&self) -> BTreeMap<QuotaKey, Allowance> {
         self.quotas.iter().map(|(key, has)| (key.clone(), has)).collect()
     }

@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use ff2_daemon::bounded::{BoundedListener, BoundedStream};
 use futures::{Stream, stream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -20,11 +19,13 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
 
+use crate::bounded::{BoundedListener, BoundedStream};
+
 /// Until TLS is agreed on; a client that takes longer makes place for others.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Connections, for ever.
-pub(super) fn incoming(
+pub fn incoming(
     mut listener: BoundedListener,
     tls: Option<TlsAcceptor>,
 ) -> impl Stream<Item = io::Result<Incoming>> {
@@ -60,7 +61,8 @@ pub(super) fn incoming(
 }
 
 /// A connection that can say where it comes from.
-pub(super) enum Incoming {
+#[derive(Debug)]
+pub enum Incoming {
     Clear(BoundedStream),
     Secured(Box<TlsStream<BoundedStream>>),
 }

@@ -1,0 +1,128 @@
+//! Configuration of the scheduler's replicas and of the agents on compute nodes.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{DaemonConfig, LogConfig, RaftConfig, SecurityConfig};
+
+/// `schedd.toml`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SchedConfig {
+    /// This replica's number, from 1. Never give a number to another machine.
+    pub node: u32,
+    pub cluster_id: String,
+    /// Data-plane address, for agents and the other replicas.
+    pub listen: String,
+    /// gRPC (TLS) address for `ff2ctl`.
+    pub admin_listen: String,
+    /// HTTP address of metrics and the status page.
+    pub http_listen: String,
+    pub data_dir: PathBuf,
+    pub security: SecurityConfig,
+    /// Every replica, this one included, as first formed.
+    pub peers: Vec<SchedPeer>,
+    /// Data-plane addresses of the metads, which tell what tokens were revoked.
+    pub metads: Vec<String>,
+    /// Where jobs have their folders, as it is called on the compute nodes: on the mounted volume.
+    pub jobs_dir: PathBuf,
+    #[serde(default)]
+    pub compute: ComputeConfig,
+    #[serde(default)]
+    pub raft: RaftConfig,
+    #[serde(default)]
+    pub threads: usize,
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SchedPeer {
+    pub node: u32,
+    /// Data-plane address.
+    pub address: String,
+    /// gRPC address: where a client is sent that asks another one than the leader.
+    pub admin_address: String,
+}
+
+/// What holds for all compute nodes. The same on each replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ComputeConfig {
+    /// Cores of a node that jobs may have.
+    pub cpus: u32,
+    /// MiB of a node that jobs may have.
+    pub memory_mib: u32,
+    /// Runs on a node that hears from no scheduler for so long are ended; then they are started elsewhere.
+    pub lease_ms: u32,
+}
+
+impl Default for ComputeConfig {
+    fn default() -> Self {
+        // A compute node of Fire-Flyer 2 (arXiv 2408.14158, table I).
+        Self { cpus: 64, memory_mib: 512 << 10, lease_ms: 15_000 }
+    }
+}
+
+/// `agent.toml`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentConfig {
+    pub cluster_id: String,
+    /// What the node is called; never another one.
+    pub name: String,
+    /// Where other nodes reach the ranks that run here.
+    pub host: String,
+    /// Where it hangs in the network.
+    pub zone: String,
+    #[serde(default)]
+    pub pod: String,
+    pub leaf: String,
+    /// Runs, and the admin socket.
+    pub data_dir: PathBuf,
+    /// HTTP address of metrics; none by default.
+    #[serde(default)]
+    pub http_listen: Option<String>,
+    pub security: SecurityConfig,
+    /// Data-plane addresses of the scheduler's replicas.
+    pub schedds: Vec<String>,
+    /// So many GPUs are said to be there, for a machine without; none: those that NVML finds.
+    #[serde(default)]
+    pub fake_gpus: Option<u32>,
+    #[serde(default)]
+    pub threads: usize,
+    #[serde(default)]
+    pub log: LogConfig,
+}
+
+impl DaemonConfig for SchedConfig {
+    fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+    fn http_listen(&self) -> Option<&str> {
+        Some(&self.http_listen)
+    }
+    fn log(&self) -> &LogConfig {
+        &self.log
+    }
+    fn threads(&self) -> usize {
+        self.threads
+    }
+}
+
+impl DaemonConfig for AgentConfig {
+    fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+    fn http_listen(&self) -> Option<&str> {
+        self.http_listen.as_deref()
+    }
+    fn log(&self) -> &LogConfig {
+        &self.log
+    }
+    fn threads(&self) -> usize {
+        self.threads
+    }
+}

@@ -1,0 +1,77 @@
+//! The scheduler's replicas, and the agents on compute nodes.
+
+use super::{
+    Problems, Validate, address, advertised, cluster_id, distinct, folder, metads, servers, threads,
+};
+use crate::config::{AgentConfig, ComputeConfig, SchedConfig};
+
+impl Validate for SchedConfig {
+    fn validate(&self, problems: &mut Problems) {
+        problems.require(self.node > 0, "node", "numbers count from 1");
+        cluster_id(&self.cluster_id, problems);
+        advertised("listen", &self.listen, problems);
+        advertised("admin_listen", &self.admin_listen, problems);
+        address("http_listen", &self.http_listen, problems);
+        let own = [&self.listen, &self.admin_listen, &self.http_listen];
+        distinct("listen, admin_listen, http_listen", own, problems);
+        folder("data_dir", &self.data_dir, problems);
+        folder("jobs_dir", &self.jobs_dir, problems);
+        self.security.validate(problems);
+        for (index, peer) in self.peers.iter().enumerate() {
+            let key = format!("peers[{index}]");
+            problems.require(peer.node > 0, &key, "numbers count from 1");
+            advertised(&format!("{key}.address"), &peer.address, problems);
+            advertised(&format!("{key}.admin_address"), &peer.admin_address, problems);
+        }
+        distinct("peers[].node", self.peers.iter().map(|peer| peer.node), problems);
+        distinct("peers[].address", self.peers.iter().map(|peer| &peer.address), problems);
+        match self.peers.iter().find(|peer| peer.node == self.node) {
+            None => problems.add("peers", format!("list this replica ({}) too", self.node)),
+            Some(peer) if peer.address != self.listen => problems.add(
+                "listen",
+                format!("peers says that replica {} listens on {}", self.node, peer.address),
+            ),
+            Some(_) => {}
+        }
+        metads(&self.metads, problems);
+        self.compute.validate(problems);
+        self.raft.validate(problems);
+        threads(self.threads, problems);
+        self.log.validate(problems);
+    }
+}
+
+impl Validate for ComputeConfig {
+    fn validate(&self, problems: &mut Problems) {
+        problems.require(self.cpus > 0, "compute.cpus", "at least one core");
+        problems.require(self.memory_mib > 0, "compute.memory_mib", "at least one MiB");
+        problems.require(
+            (2_000..=600_000).contains(&self.lease_ms),
+            "compute.lease_ms",
+            "between 2000 and 600000 milliseconds: runs must outlive a change of leader",
+        );
+    }
+}
+
+impl Validate for AgentConfig {
+    fn validate(&self, problems: &mut Problems) {
+        cluster_id(&self.cluster_id, problems);
+        for (key, value) in [("name", &self.name), ("zone", &self.zone), ("leaf", &self.leaf)] {
+            problems.require(!value.is_empty(), key, "say what it is called");
+        }
+        problems.require(!self.host.is_empty(), "host", "where other nodes reach this one");
+        folder("data_dir", &self.data_dir, problems);
+        if let Some(listen) = &self.http_listen {
+            address("http_listen", listen, problems);
+        }
+        self.security.validate(problems);
+        servers("schedds", &self.schedds, problems);
+        problems.require(
+            self.fake_gpus.is_none_or(|gpus| gpus <= 64),
+            "fake_gpus",
+            "at most 64 on a node",
+        );
+        threads(self.threads, problems);
+        self.log.validate(problems);
+    }
+}

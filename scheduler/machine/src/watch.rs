@@ -1,0 +1,255 @@
+//! What the leader keeps in mind of the nodes: who was heard when, with which runs. From that, and from what should
+//! run, come the facts that it logs and the orders that it gives.
+//!
+//! Nothing of it is on record: agents tell all of it again to the next leader.
+//!
+//! A run is gone from a node
+//! - if the agent says that it ended there, or
+//! - if the agent does not have it and has carried out orders from when it was to end already: none that it may still
+//!   get starts it, or
+//! - if the node was silent for longer than its lease: then what ran there was ended by its keepers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use ff2_proto::pb::{self, RunPhase, RunWish};
+use ff2_sched_core::{Event, Job, JobId, NodeState, Scope, State as Of};
+use ff2_topology::NodeId;
+
+use crate::{limits, state::State};
+
+/// See the module. Times are of the leader's monotonic clock, ms, but where it says otherwise.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    lease_ms: u64,
+    began_ms: u64,
+    heard: BTreeMap<NodeId, Heard>,
+    /// Runs that are to end, and the version of the state when that was first seen.
+    since: BTreeMap<Attempt, u64>,
+    /// Runs that ended badly on some node: they are ended on the others.
+    doomed: BTreeMap<Attempt, Doom>,
+}
+
+type Attempt = (JobId, u32);
+
+#[derive(Clone, Debug)]
+struct Heard {
+    at_ms: u64,
+    seen_version: u64,
+    runs: BTreeMap<Attempt, (RunPhase, String)>,
+    node: pb::AgentNode,
+}
+
+#[derive(Clone, Debug)]
+struct Doom {
+    lost: bool,
+    note: String,
+}
+
+/// A fact to log, and what people should read of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    pub event: Event,
+    pub note: String,
+}
+
+impl Watch {
+    /// At the begin of a term: everybody might have been heard until now.
+    pub fn new(now_ms: u64, lease_ms: u64) -> Self {
+        Self {
+            lease_ms,
+            began_ms: now_ms,
+            heard: BTreeMap::new(),
+            since: BTreeMap::new(),
+            doomed: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in what an agent says.
+    pub fn hear(&mut self, now_ms: u64, node: NodeId, request: &pb::AgentSyncRequest) {
+        let run = |report: &pb::RunReport| {
+            let key = (JobId(report.job), report.attempt);
+            (key, (report.phase(), report.note.clone()))
+        };
+        let heard = Heard {
+            at_ms: now_ms,
+            seen_version: request.seen_version,
+            runs: request.runs.iter().map(run).collect(),
+            node: request.node.clone().unwrap_or_default(),
+        };
+        self.heard.insert(node, heard);
+    }
+
+    /// How many runs are ended everywhere because they ended badly somewhere.
+    pub fn doomed(&self) -> usize {
+        self.doomed.len()
+    }
+
+    /// What a node said of itself, and how long ago, ms.
+    pub fn said(&self, now_ms: u64, node: NodeId) -> Option<(&pb::AgentNode, u64)> {
+        let heard = self.heard.get(&node)?;
+        Some((&heard.node, now_ms.saturating_sub(heard.at_ms)))
+    }
+
+    fn silence(&self, now_ms: u64, node: NodeId) -> u64 {
+        let last = self.heard.get(&node).map_or(self.began_ms, |heard| heard.at_ms);
+        now_ms.saturating_sub(last)
+    }
+
+    /// Whatever ran there has been ended for want of a lease.
+    fn is_fenced(&self, now_ms: u64, node: NodeId) -> bool {
+        self.silence(now_ms, node) > self.lease_ms + limits::FENCE_MARGIN_MS
+    }
+
+    /// The facts that follow from what all nodes said, and did not say.
+    pub fn facts(&mut self, now_ms: u64, state: &State) -> Vec<Told> {
+        let mut told = Vec::new();
+        let scheduler = state.scheduler();
+        let nodes: Vec<NodeId> = state.topology().nodes().map(|(id, _)| id).collect();
+        for node in nodes {
+            let Some(is) = scheduler.node_state(node) else { continue };
+            let becomes = match (is, self.is_fenced(now_ms, node)) {
+                (NodeState::Up, true) => NodeState::Down,
+                // It is not to be used when it comes back.
+                (NodeState::Cordoned, true) => NodeState::Quarantined,
+                (NodeState::Down, false) if self.heard.contains_key(&node) => NodeState::Up,
+                _ => continue,
+            };
+            let note = match becomes {
+                NodeState::Up => String::new(),
+                _ => format!("silent for {} s", self.silence(now_ms, node) / 1_000),
+            };
+            let event = Event::Node { scope: Scope::Node(node), state: becomes };
+            told.push(Told { event, note });
+        }
+        let mut open = BTreeSet::new();
+        for job in scheduler.jobs().filter(|job| job.placement().is_some()) {
+            open.insert((job.id, job.attempt));
+            told.extend(self.judge(now_ms, state, job));
+        }
+        self.since.retain(|run, _| open.contains(run));
+        self.doomed.retain(|run, _| open.contains(run));
+        told
+    }
+
+    /// As [`Self::facts`], as far as the runs of one node are concerned.
+    pub fn facts_of(&mut self, now_ms: u64, state: &State, node: NodeId) -> Vec<Told> {
+        let mut told = Vec::new();
+        for id in state.scheduler().jobs_on(node) {
+            if let Some(job) = state.scheduler().job(*id) {
+                told.extend(self.judge(now_ms, state, job));
+            }
+        }
+        told
+    }
+
+    fn judge(&mut self, now_ms: u64, state: &State, job: &Job) -> Option<Told> {
+        let placement = job.placement()?;
+        let (id, attempt) = (job.id, job.attempt);
+        let run = (id, attempt);
+        let is_running = matches!(job.state, Of::Running { .. });
+        let phase = |node| Some(&self.heard.get(&node)?.runs.get(&run)?.0);
+        if placement.nodes().all(|node| phase(node) == Some(&RunPhase::RunSucceeded)) {
+            let event = Event::Exited { job: id, attempt, succeeded: true };
+            return Some(Told { event, note: String::new() });
+        }
+        if is_running && !self.doomed.contains_key(&run) {
+            let doom = placement.nodes().find_map(|node| self.doom(state, node, run))?;
+            self.doomed.insert(run, doom);
+        }
+        let since = *self.since.entry(run).or_insert(state.version());
+        if !placement.nodes().all(|node| self.is_gone(now_ms, node, run, since)) {
+            return None;
+        }
+        let doom = self.doomed.get(&run);
+        let note = doom.map_or_else(String::new, |doom| doom.note.clone());
+        let event = match doom {
+            Some(doom) if is_running && !doom.lost => {
+                Event::Exited { job: id, attempt, succeeded: false }
+            }
+            Some(_) if is_running => Event::Lost { job: id, attempt },
+            _ => Event::Stopped { job: id, attempt },
+        };
+        Some(Told { event, note })
+    }
+
+    /// Whether a run that should go on has ended badly on a node.
+    fn doom(&self, state: &State, node: NodeId, run: Attempt) -> Option<Doom> {
+        let (phase, note) = self.heard.get(&node)?.runs.get(&run)?;
+        let lost = match phase {
+            RunPhase::RunUnknown | RunPhase::RunRunning | RunPhase::RunSucceeded => return None,
+            RunPhase::RunFailed => false,
+            RunPhase::RunStopped | RunPhase::RunLost => true,
+        };
+        Some(Doom { lost, note: format!("on {}: {note}", state.name(node)) })
+    }
+
+    fn is_gone(&self, now_ms: u64, node: NodeId, run: Attempt, since: u64) -> bool {
+        if self.is_fenced(now_ms, node) {
+            return true;
+        }
+        let Some(heard) = self.heard.get(&node) else { return false };
+        match heard.runs.get(&run) {
+            Some((phase, _)) => !matches!(phase, RunPhase::RunUnknown | RunPhase::RunRunning),
+            None => heard.seen_version >= since,
+        }
+    }
+
+    /// What should be on a node, without what is to run, and the state's version that this is from.
+    pub fn orders(&self, state: &State, node: NodeId) -> Vec<pb::RunOrder> {
+        let scheduler = state.scheduler();
+        let jobs = scheduler.jobs_on(node).iter().filter_map(|id| scheduler.job(*id));
+        jobs.filter_map(|job| self.order(state, node, job)).collect()
+    }
+
+    fn order(&self, state: &State, node: NodeId, job: &Job) -> Option<pb::RunOrder> {
+        let placement = job.placement()?;
+        let rank = placement.nodes().position(|other| other == node)?;
+        let first = placement.nodes().next()?;
+        let before = placement.slots[..rank].iter().map(|slot| slot.tasks).sum();
+        let is_doomed = self.doomed.contains_key(&(job.id, job.attempt));
+        let (wish, grace_ms) = match &job.state {
+            Of::Running { .. } if is_doomed => (RunWish::RunEnd, 0),
+            Of::Running { .. } => (RunWish::RunGo, 0),
+            Of::Stopping { killed: false, asked_ms, .. } => {
+                let until = asked_ms + job.spec.grace_ms;
+                (RunWish::RunSuspend, until.saturating_sub(state.scheduler().now_ms()))
+            }
+            Of::Stopping { .. } => (RunWish::RunEnd, 0),
+            Of::Held | Of::Pending | Of::Claiming => return None,
+        };
+        let task = job.spec.task;
+        let ports = u64::from(limits::MASTER_PORTS.1 - limits::MASTER_PORTS.0);
+        Some(pb::RunOrder {
+            job: job.id.0,
+            attempt: job.attempt,
+            wish: wish.into(),
+            grace_ms,
+            order: String::new(),
+            array_index: job.member.map_or(0, |member| member.index),
+            array_first: job.member.map_or(0, |member| member.first.0),
+            node_rank: rank as u32,
+            nodes: placement.slots.len() as u32,
+            first_task: before,
+            tasks: placement.slots[rank].tasks,
+            gpus: task.gpus,
+            cpus: task.cpus,
+            memory_mib: task.memory,
+            master_host: state.host(first).to_owned(),
+            master_port: u32::from(limits::MASTER_PORTS.0) + (job.id.0 % ports) as u32,
+            hosts: placement.nodes().map(|node| state.host(node).to_owned()).collect(),
+        })
+    }
+}
+
+/// Differs when orders do, as far as an agent acts on them.
+pub fn orders_hash(orders: &[pb::RunOrder]) -> u64 {
+    let mut hash = DefaultHasher::new();
+    for order in orders {
+        (order.job, order.attempt, order.wish).hash(&mut hash);
+    }
+    // 0 is that of an agent that had none.
+    hash.finish().max(1)
+}

@@ -1,0 +1,154 @@
+//! The service `Agents`: what runs on a node, against what should.
+
+use std::{sync::Arc, time::Duration};
+
+use ff2_daemon::Operations;
+use ff2_fabric::{Agents, Answer, Buf, Context};
+use ff2_proto::{Code, Status, pb};
+use ff2_sched_machine::{Answer as Logged, Fact, Joined, order_of, orders_hash};
+use ff2_topology::NodeId;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    leader::{Lead, SchedGroup},
+    limits,
+};
+
+pub(crate) struct AgentService {
+    pub(crate) sched: SchedGroup,
+    pub(crate) operations: Operations,
+    /// Calls that are held end with it.
+    pub(crate) stop: CancellationToken,
+}
+
+impl Agents for AgentService {
+    async fn sync(
+        &self,
+        cx: Context,
+        request: pb::AgentSyncRequest,
+        _bulk: Buf,
+    ) -> Result<Answer<pb::AgentSyncReply>, Status> {
+        cx.require_daemon()?;
+        let name = request.node.as_ref().map_or("", |node| &node.name);
+        let operation = self.operations.begin("agent_sync", name.to_owned());
+        operation.end(self.answer(&cx, &request).await.map(Answer::from))
+    }
+}
+
+impl AgentService {
+    async fn answer(
+        &self,
+        cx: &Context,
+        request: &pb::AgentSyncRequest,
+    ) -> Result<pb::AgentSyncReply, Status> {
+        let lead = self.sched.leading()?;
+        let says = request.node.as_ref();
+        let says = says.ok_or_else(|| Status::new(Code::InvalidArgument, "which node is it?"))?;
+        let node = self.join(says).await?;
+        let now_ms = lead.term.now_ms();
+        let (told, has_doomed) = self.sched.look(|state| {
+            let mut watch = lead.watch.lock();
+            let doomed = watch.doomed();
+            watch.hear(now_ms, node, request);
+            (watch.facts_of(now_ms, state, node), watch.doomed() > doomed)
+        });
+        if has_doomed {
+            lead.news.notify_waiters();
+        }
+        self.sched.log_all(told).await?;
+        let reply = self.hold(cx, &lead, node, request).await?;
+        self.complete(reply, request)
+    }
+
+    /// The number of a node, which joins if it is new or says something new of itself.
+    async fn join(&self, says: &pb::AgentNode) -> Result<NodeId, Status> {
+        let known = |state: &ff2_sched_machine::State| {
+            let node = state.node(&says.name)?;
+            let is_same = state.host(node) == says.host && state.is_at(node, &says.leaf, says.gpus);
+            is_same.then_some(node)
+        };
+        if let Some(node) = self.sched.look(known) {
+            return Ok(node);
+        }
+        let joined = Joined {
+            name: says.name.clone(),
+            zone: says.zone.clone(),
+            pod: says.pod.clone(),
+            leaf: says.leaf.clone(),
+            gpus: says.gpus,
+            host: says.host.clone(),
+        };
+        match self.sched.log(Fact::Joined(joined), "").await? {
+            Logged::Refused { why } => Err(Status::new(Code::InvalidArgument, why)),
+            Logged::Done | Logged::Accepted { .. } => {
+                tracing::info!(node = says.name, host = says.host, gpus = says.gpus, "joined");
+                self.sched.look(known).ok_or_else(|| {
+                    Status::new(Code::Busy, "the node has joined and is not seen yet")
+                })
+            }
+        }
+    }
+
+    /// Waits until there is something new for the node.
+    async fn hold(
+        &self,
+        cx: &Context,
+        lead: &Arc<Lead>,
+        node: NodeId,
+        request: &pb::AgentSyncRequest,
+    ) -> Result<pb::AgentSyncReply, Status> {
+        let lease = Duration::from_millis(self.sched.lease_ms.into());
+        let wait = Duration::from_millis(request.wait_ms.into())
+            .min(lease / limits::HOLD_PART)
+            .min(cx.remaining().saturating_sub(limits::ANSWER_MARGIN));
+        let until = tokio::time::Instant::now() + wait;
+        let mut changes = self.sched.group.watch_view();
+        loop {
+            let news = lead.news.notified();
+            changes.mark_unchanged();
+            // An answer renews the lease of runs: only who leads for sure may give it.
+            self.sched.group.query(|_| ()).await?;
+            let reply = self.sched.look(|state| {
+                let runs = lead.watch.lock().orders(state, node);
+                pb::AgentSyncReply {
+                    version: state.version(),
+                    orders_hash: orders_hash(&runs),
+                    lease_ms: self.sched.lease_ms,
+                    runs,
+                }
+            });
+            let is_new = request.seen_version == 0 || reply.orders_hash != request.seen_orders;
+            if is_new || tokio::time::Instant::now() >= until {
+                return Ok(reply);
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => {}
+                () = news => {}
+                _ = changes.changed() => {}
+                () = self.stop.cancelled() => {
+                    return Err(Status::new(Code::ShuttingDown, "this schedd is stopping"));
+                }
+            }
+            lead.term.check()?;
+        }
+    }
+
+    /// Adds what is to run, where the agent does not have it.
+    fn complete(
+        &self,
+        mut reply: pb::AgentSyncReply,
+        request: &pb::AgentSyncRequest,
+    ) -> Result<pb::AgentSyncReply, Status> {
+        let has = |order: &pb::RunOrder| {
+            request.runs.iter().any(|run| (run.job, run.attempt) == (order.job, order.attempt))
+        };
+        for order in reply.runs.iter_mut().filter(|order| !has(order)) {
+            let first = if order.array_first == 0 { order.job } else { order.array_first };
+            let text = self.sched.group.read_stale(|kv| order_of(kv, first)).flatten();
+            order.order = text.ok_or_else(|| {
+                Status::new(Code::Internal, format!("nobody knows what job {} is", order.job))
+            })?;
+        }
+        Ok(reply)
+    }
+}

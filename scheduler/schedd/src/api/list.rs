@@ -1,0 +1,162 @@
+//! What people look at.
+
+use ff2_proto::pb;
+use ff2_sched_core::{Job, JobId, State as Of};
+use ff2_sched_machine::{State, order_of};
+use ff2_submit::Order;
+
+use super::Api;
+use crate::{
+    leader::Lead,
+    limits,
+    show::{self, Explain},
+};
+
+/// Of so many jobs that wait a listing says why: it costs more than all the rest.
+const EXPLAINED: usize = 100;
+
+impl Api {
+    /// What runs before what waits, then by number.
+    pub(crate) fn list(&self, request: &pb::ListJobsRequest) -> pb::ListJobsReply {
+        let most = if request.most == 0 { limits::LISTED } else { request.most } as usize;
+        self.sched.look(|state| {
+            let is_asked = |job: &Job| request.user.is_empty() || job.spec.user == request.user;
+            let open: Vec<&Job> = state.scheduler().jobs().filter(|job| is_asked(job)).collect();
+            let (has_nodes, waits): (Vec<&Job>, Vec<&Job>) =
+                open.iter().partition(|job| job.placement().is_some());
+            let running = has_nodes.iter().map(|job| show::job(state, job, Explain::Why));
+            let waiting = waits.iter().enumerate().map(|(place, job)| {
+                let explain = if place < EXPLAINED { Explain::Why } else { Explain::Nothing };
+                show::job(state, job, explain)
+            });
+            let ended: Vec<pb::JobInfo> = match request.ended {
+                true => {
+                    let ended = state.history().ended().filter(|ended| is_asked(&ended.last));
+                    ended.map(show::ended).collect()
+                }
+                false => Vec::new(),
+            };
+            let all = open.len() + ended.len();
+            let jobs = running.chain(waiting).chain(ended).take(most).collect();
+            pb::ListJobsReply { jobs, left_out: all.saturating_sub(most) as u64 }
+        })
+    }
+
+    pub(super) fn show(&self, number: u64) -> Result<pb::ShowJobReply, tonic::Status> {
+        let id = JobId(number);
+        let first = |job: &Job| job.member.map_or(job.id, |member| member.first);
+        let found = self.sched.look(|state| {
+            let job = match state.scheduler().job(id) {
+                Some(job) => (show::job(state, job, Explain::When), first(job)),
+                None => {
+                    let ended = state.history().ended().find(|ended| ended.last.id == id)?;
+                    (show::ended(ended), first(&ended.last))
+                }
+            };
+            let runs = state.history().runs_of(id).map(|run| show::run(state, run));
+            Some((job, runs.collect::<Vec<_>>()))
+        });
+        let Some(((job, first), runs)) = found else {
+            return Err(tonic::Status::not_found(format!(
+                "there is no job {number}, or it ended long ago"
+            )));
+        };
+        let order = self.sched.group.read_stale(|kv| order_of(kv, first.0)).flatten();
+        let order: Option<Order> = order.and_then(|text| serde_json::from_str(&text).ok());
+        let request = order.as_ref().and_then(|order| serde_json::to_string(&order.request).ok());
+        Ok(pb::ShowJobReply {
+            job: Some(job),
+            request: request.unwrap_or_default(),
+            runs,
+            folder: format!("{}/{number}", self.jobs_dir()),
+        })
+    }
+
+    /// `lead`: who was heard when is told too.
+    pub(crate) fn nodes(&self, lead: Option<&Lead>, runs: bool) -> pb::ListComputeNodesReply {
+        let status = self.sched.group.status();
+        self.sched.look(|state| {
+            let scheduler = state.scheduler();
+            let nodes = state.topology().nodes().filter_map(|(id, _)| node(state, lead, id));
+            let told = state.history().runs().take(limits::RUNS_LISTED);
+            let waits = |job: &&Job| matches!(job.state, Of::Held | Of::Pending | Of::Claiming);
+            pb::ListComputeNodesReply {
+                nodes: nodes.collect(),
+                runs: match runs {
+                    true => told.map(|run| show::run(state, run)).collect(),
+                    false => Vec::new(),
+                },
+                leader: status.leader_node,
+                term: status.term,
+                now_ms: crate::leader::wall_ms(),
+                waiting: scheduler.jobs().filter(waits).count() as u64,
+            }
+        })
+    }
+
+    pub(super) fn quotas(&self) -> pb::ListJobQuotasReply {
+        let quotas = self.sched.look(|state| state.scheduler().quotas());
+        let one =
+            |(key, has): (ff2_sched_core::QuotaKey, ff2_sched_core::Allowance)| pb::JobQuota {
+                user: key.user.unwrap_or_default(),
+                priority: key.priority.map(show::word).unwrap_or_default(),
+                group: key.group.unwrap_or_default(),
+                gpus: has.limit,
+                used: has.used,
+            };
+        pb::ListJobQuotasReply { quotas: quotas.into_iter().map(one).collect() }
+    }
+
+    pub(super) fn groups(&self) -> pb::ListJobGroupsReply {
+        self.sched.look(|state| {
+            let scheduler = state.scheduler();
+            let weight = |group: &str| scheduler.weight_of(group);
+            let of = |(group, users): (&String, &std::collections::BTreeMap<String, _>)| {
+                let weight = weight(group);
+                let group = group.clone();
+                users
+                    .iter()
+                    .map(move |(user, account): (&String, &ff2_sched_core::Account)| pb::JobGroup {
+                        group: group.clone(),
+                        weight,
+                        user: user.clone(),
+                        gpu_ms: account.gpu_ms,
+                        cost_milli: account.cost_milli,
+                        jobs_ended: account.jobs_ended,
+                        preemptions: account.preemptions,
+                    })
+                    .collect::<Vec<_>>()
+            };
+            pb::ListJobGroupsReply { groups: scheduler.accounts().iter().flat_map(of).collect() }
+        })
+    }
+}
+
+fn node(state: &State, lead: Option<&Lead>, id: ff2_topology::NodeId) -> Option<pb::ComputeNode> {
+    let scheduler = state.scheduler();
+    let is = scheduler.node_state(id)?;
+    let (gpus, gpus_used) = scheduler.gpus_of(id);
+    let (zone, leaf) = state.place(id);
+    let mut node = pb::ComputeNode {
+        name: state.name(id).to_owned(),
+        zone: zone.to_owned(),
+        leaf: leaf.to_owned(),
+        state: show::word(is),
+        gpus,
+        gpus_used,
+        spare: scheduler.is_spare(id),
+        jobs: scheduler.jobs_on(id).iter().map(|job| job.0).collect(),
+        host: state.host(id).to_owned(),
+        why: state.why_node(id).to_owned(),
+        ..Default::default()
+    };
+    if let Some(lead) = lead {
+        let watch = lead.watch.lock();
+        if let Some((said, ago)) = watch.said(lead.term.now_ms(), id) {
+            node.heard_ms = ago;
+            node.confinement.clone_from(&said.confinement);
+            node.release.clone_from(&said.release);
+        }
+    }
+    Some(node)
+}

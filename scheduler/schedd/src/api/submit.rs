@@ -1,0 +1,68 @@
+//! Submissions.
+
+use ff2_proto::pb;
+use ff2_sched_core::Priority;
+use ff2_sched_machine::{Answer, Fact, Submission};
+use ff2_submit::JobRequest;
+
+use super::{Api, token::Bearer};
+use crate::{
+    limits,
+    order::{self, NodeSize},
+};
+
+/// Of a node that has not joined yet.
+const NODE_GPUS: u32 = 8;
+
+impl Api {
+    pub(super) async fn submit(
+        &self,
+        bearer: &Bearer,
+        request: pb::SubmitJobRequest,
+    ) -> Result<pb::SubmitJobReply, tonic::Status> {
+        bearer.must_run()?;
+        self.leading()?;
+        let invalid = tonic::Status::invalid_argument;
+        if request.request.len() > limits::REQUEST_BYTES_MAX {
+            let (has, most) = (request.request.len() >> 10, limits::REQUEST_BYTES_MAX >> 10);
+            return Err(invalid(format!(
+                "a job of {has} KiB with its script and environment: at most {most}; put data into files"
+            )));
+        }
+        let job: JobRequest = serde_json::from_str(&request.request)
+            .map_err(|error| invalid(format!("the request cannot be read: {error}")))?;
+        let (spec, order) =
+            order::read(job, bearer.who.clone(), self.node_size(), &self.jobs_dir())
+                .map_err(invalid)?;
+        if spec.priority >= Priority::VeryHigh && !bearer.operates() {
+            return Err(tonic::Status::permission_denied(
+                "very-high and extreme are for operators: ask for high or less",
+            ));
+        }
+        let order = serde_json::to_string(&order).expect("text and numbers");
+        // Nobody meets another one's submission by its key.
+        let key = format!("{}:{}", bearer.who.uid, request.key);
+        let fact = Fact::Submitted(Box::new(Submission { key, spec, order }));
+        match self.sched.log(fact, "").await.map_err(|status| self.refuse(status))? {
+            Answer::Accepted { first, count } => Ok(pb::SubmitJobReply { first, count }),
+            Answer::Refused { why } => Err(invalid(why)),
+            Answer::Done => Err(tonic::Status::internal("a submission is accepted or refused")),
+        }
+    }
+
+    pub(super) fn jobs_dir(&self) -> String {
+        self.config.jobs_dir.to_string_lossy().into_owned()
+    }
+
+    fn node_size(&self) -> NodeSize {
+        let gpus = |state: &ff2_sched_machine::State| {
+            state.topology().nodes().map(|(_, node)| node.gpus()).max()
+        };
+        let compute = &self.config.compute;
+        NodeSize {
+            gpus: self.sched.look(gpus).unwrap_or(NODE_GPUS),
+            cpus: compute.cpus,
+            memory_mib: compute.memory_mib,
+        }
+    }
+}

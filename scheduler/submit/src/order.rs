@@ -1,0 +1,30 @@
+//! A request that was accepted, as those read it who run it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::request::JobRequest;
+
+/// What runs, as whom.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    pub request: JobRequest,
+    pub submitter: Submitter,
+    /// Of all tasks, and on each.
+    pub ranks: u32,
+    pub ranks_per_task: u32,
+    pub grace_s: u64,
+    /// Where jobs have their folders, on each node.
+    pub jobs_dir: String,
+    /// The indexes of an array.
+    #[serde(default)]
+    pub indexes: Vec<u32>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Submitter {
+    pub name: String,
+    pub uid: u32,
+    pub gid: u32,
+}
