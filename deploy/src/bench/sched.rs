@@ -73,14 +73,12 @@ async fn submissions(folder: &Path, args: &Args) -> Result<f64> {
     for node in 0..NODES {
         let leaf = node / PER_LEAF;
         let joined = Joined {
-            name: format!(
-                "node{node    host: String::new(),
-        }"
-            ),
+            name: format!("node{node}"),
             zone: format!("zone{}", leaf / 42),
             pod: String::new(),
             leaf: format!("leaf{leaf}"),
             gpus: GPUS,
+            host: String::new(),
         };
         propose(probe.leader(), Fact::Joined(joined)).await?;
     }

@@ -82,7 +82,7 @@ pub(super) fn run(output: Output, args: &Args) -> Result<()> {
         spec.attempt += 1;
         say(format!("ff2ctl: starting it again (attempt {})", spec.attempt));
     };
-    let state = JobFolder::new(&spec.folder).state_word().unwrap_or_default();
+    let state = JobFolder::new(&spec.folder, spec.attempt).state_word().unwrap_or_default();
     if output.is_json() {
         let value = json!({ "name": spec.name, "attempts": attempts, "state": state });
         output.print(&value, String::new)?;
@@ -90,7 +90,7 @@ pub(super) fn run(output: Output, args: &Args) -> Result<()> {
     match last {
         Outcome::Failed { rank, how } => bail!("rank {rank} {how}"),
         Outcome::NotStarted { why } => bail!("{why}"),
-        Outcome::Stopped => bail!("interrupted"),
+        Outcome::Stopped | Outcome::Expired => bail!("interrupted"),
         Outcome::Finished | Outcome::Suspended { .. } => Ok(()),
     }
 }
@@ -120,6 +120,10 @@ fn spec(args: &Args, folder: &Path) -> Result<RunSpec> {
         signal: args.signal,
         grace_s: args.grace,
         user: None,
+        script: None,
+        output: None,
+        errors: None,
+        until_boot_ms: None,
     })
 }
 

@@ -22,7 +22,6 @@ pub(crate) fn read(
     request: JobRequest,
     submitter: Submitter,
     node: NodeSize,
-    jobs_dir: &str,
 ) -> Result<(JobSpec, Order), String> {
     let layout = request.layout(node.gpus).map_err(|error| error.to_string())?;
     if let Some(kind) = &layout.gpu_kind {
@@ -54,7 +53,6 @@ pub(crate) fn read(
         ranks: layout.ranks,
         ranks_per_task: layout.ranks_per_node,
         grace_s,
-        jobs_dir: jobs_dir.into(),
         indexes,
         submitter,
         request,
@@ -140,7 +138,7 @@ mod tests {
         let words: Vec<&str> = options.split_whitespace().collect();
         ff2_submit::apply_arguments(&mut request, &words).unwrap();
         let who = Submitter { name: "ann".into(), uid: 1, gid: 1 };
-        read(request, who, NodeSize { gpus: 8, cpus: 64, memory_mib: 1 << 19 }, "/jobs")
+        read(request, who, NodeSize { gpus: 8, cpus: 64, memory_mib: 1 << 19 })
     }
 
     #[test]

@@ -14,8 +14,6 @@ pub struct Order {
     pub ranks: u32,
     pub ranks_per_task: u32,
     pub grace_s: u64,
-    /// Where jobs have their folders, on each node.
-    pub jobs_dir: String,
     /// The indexes of an array.
     #[serde(default)]
     pub indexes: Vec<u32>,

@@ -2,13 +2,16 @@
 //!
 //! The files of the contract are plain ones, so that any language can follow it, on the shared file system too:
 //!
-//! - `suspend` appears when the job is asked to make room; the text in it says until when, in seconds of the
-//!   Unix clock.
-//! - `ack` is made by any rank of the job, when all that matters is saved: the rest of the job is ended at once.
+//! - `suspend-N` appears when the job is asked to make room; the text in it says until when, in seconds of the
+//!   Unix clock. N is the attempt, so that nodes which start at different times see no request of an earlier one.
+//! - `ack-N` is made by any rank of the job, when all that matters is saved: the rest of the job is ended at once.
 //! - `state` is the job's, for what it must know when it starts again.
+//! - `script` is what runs, if the job came as a script.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -16,58 +19,88 @@ use std::{
 use crate::limits;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JobFolder(PathBuf);
+pub struct JobFolder {
+    path: PathBuf,
+    attempt: u32,
+}
 
 impl JobFolder {
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self(path.into())
+    /// As an attempt sees it.
+    pub fn new(path: impl Into<PathBuf>, attempt: u32) -> Self {
+        Self { path: path.into(), attempt }
     }
 
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     pub fn request(&self) -> PathBuf {
-        self.0.join("suspend")
+        self.path.join(format!("suspend-{}", self.attempt))
     }
 
     pub fn acknowledgement(&self) -> PathBuf {
-        self.0.join("ack")
+        self.path.join(format!("ack-{}", self.attempt))
     }
 
     pub fn state(&self) -> PathBuf {
-        self.0.join("state")
+        self.path.join("state")
+    }
+
+    pub fn script(&self) -> PathBuf {
+        self.path.join("script")
     }
 
     /// Of a rank, appended to by each attempt.
     pub fn log(&self, rank: u32) -> PathBuf {
-        self.0.join("logs").join(format!("rank-{rank}.log"))
+        self.path.join("logs").join(format!("rank-{rank}.log"))
     }
 
-    /// Before an attempt begins: nothing of the last one's end may be left.
+    /// Before an attempt begins on a node: nothing of earlier ones' ends is left, nor, if it is `alone` (the only node
+    /// of the attempt), of an earlier one with its number.
     ///
     /// # Errors
     /// The folder cannot be made or written.
-    pub fn prepare(&self, checkpoint: &Path) -> io::Result<()> {
-        fs::create_dir_all(self.0.join("logs"))?;
+    pub fn prepare(&self, checkpoint: &Path, alone: bool) -> io::Result<()> {
+        fs::create_dir_all(self.path.join("logs"))?;
         fs::create_dir_all(checkpoint)?;
-        for file in [self.request(), self.acknowledgement()] {
-            match fs::remove_file(&file) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let attempt = name.to_str().and_then(|name| {
+                let number = name.strip_prefix("suspend-").or_else(|| name.strip_prefix("ack-"))?;
+                number.parse::<u32>().ok()
+            });
+            let is_old = attempt.is_some_and(|of| of < self.attempt || alone);
+            if is_old {
+                gone(fs::remove_file(entry.path()))?;
             }
         }
         Ok(())
     }
 
-    /// Asks the job to make room within the grace. The file is whole when it appears.
+    /// Puts down what runs. `by` tells nodes apart that do so at the same time.
     ///
     /// # Errors
     /// The folder cannot be written.
-    pub fn ask(&self, grace: Duration) -> io::Result<()> {
+    pub fn put_script(&self, text: &str, by: u32) -> io::Result<()> {
+        let draft = self.path.join(format!(".script-{by}"));
+        gone(fs::remove_file(&draft))?;
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o755).open(&draft)?;
+        file.write_all(text.as_bytes())?;
+        drop(file);
+        fs::rename(draft, self.script())
+    }
+
+    /// Asks the job to make room within the grace. The file is whole when it appears. `by` as for
+    /// [`JobFolder::put_script`].
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn ask(&self, grace: Duration, by: u32) -> io::Result<()> {
         let until = SystemTime::now() + grace;
         let until = until.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let draft = self.0.join(".suspend");
+        let draft = self.path.join(format!(".suspend-{by}"));
         fs::write(&draft, format!("{until}\n"))?;
         fs::rename(draft, self.request())
     }
@@ -95,6 +128,14 @@ impl JobFolder {
     }
 }
 
+/// A file that is not there was removed.
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,23 +143,45 @@ mod tests {
     #[test]
     fn a_new_attempt_finds_its_state_and_no_old_request() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = JobFolder::new(dir.path().join("job"));
+        let path = dir.path().join("job");
+        let folder = JobFolder::new(&path, 1);
         let checkpoint = dir.path().join("checkpoint");
-        folder.prepare(&checkpoint).unwrap();
+        folder.prepare(&checkpoint, false).unwrap();
         assert_eq!(folder.state_word().unwrap(), "");
         fs::write(folder.state(), "step 7").unwrap();
-        folder.ask(Duration::from_secs(5)).unwrap();
+        folder.ask(Duration::from_secs(5), 0).unwrap();
         fs::write(folder.acknowledgement(), "").unwrap();
         assert!(folder.request().exists() && folder.is_acknowledged());
-        folder.prepare(&checkpoint).unwrap();
+        // Another node of the same attempt, later.
+        folder.prepare(&checkpoint, false).unwrap();
+        assert!(folder.request().exists() && folder.is_acknowledged());
+        let next = JobFolder::new(&path, 2);
+        next.prepare(&checkpoint, false).unwrap();
         assert!(!folder.request().exists() && !folder.is_acknowledged());
-        assert_eq!(folder.state_word().unwrap(), "step 7");
+        assert!(!next.request().exists() && !next.is_acknowledged());
+        assert_eq!(next.state_word().unwrap(), "step 7");
+        // Whoever is alone may begin again with the same number.
+        next.ask(Duration::from_secs(5), 0).unwrap();
+        next.prepare(&checkpoint, true).unwrap();
+        assert!(!next.request().exists());
+    }
+
+    #[test]
+    fn a_script_is_whole_and_can_be_executed() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = JobFolder::new(dir.path(), 1);
+        for text in ["#!/bin/sh\nexit 3\n", "#!/bin/sh\nexit 4\n"] {
+            folder.put_script(text, 0).unwrap();
+            assert_eq!(fs::read_to_string(folder.script()).unwrap(), text);
+        }
+        let status = std::process::Command::new(folder.script()).status().unwrap();
+        assert_eq!(status.code(), Some(4));
     }
 
     #[test]
     fn a_state_has_an_end() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = JobFolder::new(dir.path());
+        let folder = JobFolder::new(dir.path(), 1);
         fs::write(folder.state(), "x".repeat(5_000)).unwrap();
         assert!(folder.state_word().unwrap_err().to_string().contains("4096 bytes"));
     }

@@ -22,7 +22,7 @@ use crate::{JobFolder, RunSpec};
 
 /// Of one rank of this node, counted from 0. The descriptor is added where the rank is started.
 pub fn of_rank(spec: &RunSpec, local_rank: u32) -> BTreeMap<String, String> {
-    let folder = JobFolder::new(&spec.folder);
+    let folder = JobFolder::new(&spec.folder, spec.attempt);
     let path = |path: &std::path::Path| path.to_string_lossy().into_owned();
     let mut env = spec.env.clone();
     let mut set = |name: &str, value: String| env.insert(name.into(), value);

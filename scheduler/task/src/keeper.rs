@@ -19,13 +19,17 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Control, Outcome, RunSpec, control, limits, processes, supervise};
+use crate::{Control, Outcome, RunSpec, as_user, control, limits, processes, supervise};
 
 /// In the environment of each process of a run: its folder.
 const MARK: &str = "FF2_RUN";
@@ -49,6 +53,10 @@ enum Order {
         grace_ms: u64,
     },
     Stop,
+    /// Go on until then, ms since the machine started.
+    Renew {
+        until_boot_ms: u64,
+    },
     /// Only whether somebody is there.
     Look,
 }
@@ -103,8 +111,11 @@ impl Run {
         if let Some(outcome) = self.outcome()? {
             return Ok(State::Ended(outcome));
         }
-        if self.order(&Order::Look).is_ok() {
-            return Ok(State::Running);
+        match self.order(&Order::Look) {
+            Ok(()) => return Ok(State::Running),
+            // Somebody is there, on a machine that is very busy.
+            Err(error) if is_late(&error) => return Ok(State::Running),
+            Err(_) => {}
         }
         // It may have ended between the two looks.
         Ok(self.outcome()?.map_or(State::Lost, State::Ended))
@@ -134,6 +145,23 @@ impl Run {
         self.order(&Order::Stop)
     }
 
+    /// Lets it go on until then, ms since the machine started ([`boot_ms`]). Without it the run ends when its time is
+    /// over.
+    ///
+    /// # Errors
+    /// As [`Run::suspend`].
+    pub fn renew(&self, until_boot_ms: u64) -> io::Result<()> {
+        self.order(&Order::Renew { until_boot_ms })
+    }
+
+    /// What is to run.
+    ///
+    /// # Errors
+    /// The folder is not that of a run.
+    pub fn spec(&self) -> io::Result<RunSpec> {
+        Ok(serde_json::from_slice(&fs::read(self.0.join("run.json"))?)?)
+    }
+
     fn order(&self, order: &Order) -> io::Result<()> {
         let mut stream = connect(&self.0)?;
         stream.set_read_timeout(Some(limits::KEEPER_ANSWER))?;
@@ -158,16 +186,23 @@ impl Run {
     /// # Errors
     /// The folder is not that of a run, or cannot be written.
     pub fn keep(&self) -> io::Result<()> {
-        let mut spec: RunSpec = serde_json::from_slice(&fs::read(self.0.join("run.json"))?)?;
+        let mut spec = self.spec()?;
         spec.env.insert(MARK.into(), self.0.display().to_string());
         let socket = self.0.join("control.sock");
         let listener = listen(&self.0)?;
         fs::set_permissions(&socket, fs::Permissions::from_mode(0o600))?;
         let (control, orders) = control();
+        let until = Arc::new(AtomicU64::new(spec.until_boot_ms.unwrap_or(u64::MAX)));
+        if spec.until_boot_ms.is_some() {
+            let (control, until) = (control.clone(), until.clone());
+            thread::Builder::new().name("lease".into()).spawn(move || watch(&until, &control))?;
+        }
         thread::Builder::new()
             .name("orders".into())
-            .spawn(move || take_orders(&listener, &control))?;
-        let outcome = supervise(&spec, orders, None).unwrap_or_else(|error| {
+            .spawn(move || take_orders(&listener, &control, &until))?;
+        // The job's folder may be the user's: nothing there may lead this process elsewhere.
+        let outcome = as_user(spec.user, || supervise(&spec, orders, None));
+        let outcome = outcome.unwrap_or_else(|error| {
             eprintln!("{error}");
             Outcome::NotStarted { why: error.to_string() }
         });
@@ -176,20 +211,40 @@ impl Run {
     }
 }
 
-fn take_orders(listener: &UnixListener, control: &Control) {
+/// Of a socket whose timeout passed.
+fn is_late(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+fn take_orders(listener: &UnixListener, control: &Control, until: &AtomicU64) {
     for stream in listener.incoming().flatten() {
         // Who asks has gone, or said nothing that can be understood: it hears nothing.
-        let _ = take_order(stream, control);
+        let _ = take_order(stream, control, until);
     }
 }
 
-fn take_order(mut stream: UnixStream, control: &Control) -> io::Result<()> {
+/// Milliseconds since the machine started, those too in which it slept.
+pub fn boot_ms() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.tv_sec as u64 * 1_000 + now.tv_nsec as u64 / 1_000_000
+}
+
+/// Ends the run when its time is over.
+fn watch(until: &AtomicU64, control: &Control) {
+    while boot_ms() < until.load(Ordering::Relaxed) {
+        thread::sleep(limits::LEASE_LOOK);
+    }
+    control.expire();
+}
+
+fn take_order(mut stream: UnixStream, control: &Control, until: &AtomicU64) -> io::Result<()> {
     stream.set_read_timeout(Some(limits::KEEPER_ANSWER))?;
     let mut line = String::new();
     BufReader::new((&stream).take(1_024)).read_line(&mut line)?;
     match serde_json::from_str(&line)? {
         Order::Suspend { grace_ms } => control.suspend(Duration::from_millis(grace_ms)),
         Order::Stop => control.stop(),
+        Order::Renew { until_boot_ms } => drop(until.fetch_max(until_boot_ms, Ordering::Relaxed)),
         Order::Look => {}
     }
     stream.write_all(b"ok")

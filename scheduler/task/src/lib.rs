@@ -15,8 +15,10 @@ mod logs;
 mod processes;
 pub mod spec;
 pub mod supervise;
+mod user;
 
 pub use contract::JobFolder;
 pub use logs::Echo;
-pub use spec::{Notice, RunSpec, SpecError};
+pub use spec::{Notice, RunSpec, SpecError, User};
 pub use supervise::{Control, Orders, Outcome, control, supervise};
+pub use user::as_user;

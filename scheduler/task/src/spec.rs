@@ -45,9 +45,21 @@ pub struct RunSpec {
     #[serde(default)]
     pub signal: Option<Notice>,
     pub grace_s: u64,
-    /// Whose processes these are, if not the supervisor's.
+    /// Whose processes and files these are, if not the supervisor's.
     #[serde(default)]
     pub user: Option<User>,
+    /// Put into the job's folder before the ranks start: what `command` names there.
+    #[serde(default)]
+    pub script: Option<String>,
+    /// Where the output of each rank of this node goes, and that to standard error if it goes elsewhere. None: to the
+    /// job's folder.
+    #[serde(default)]
+    pub output: Option<Vec<PathBuf>>,
+    #[serde(default)]
+    pub errors: Option<Vec<PathBuf>>,
+    /// The run ends then, unless its keeper is told otherwise: ms since the machine started.
+    #[serde(default)]
+    pub until_boot_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +97,8 @@ pub enum SpecError {
         max = limits::GRACE_MAX.as_secs()
     )]
     Grace(u64),
+    #[error("{0} logs for {1} ranks")]
+    Logs(usize, u32),
     #[error("{0:?} cannot be the name of an environment variable")]
     Variable(String),
     #[error("there is no signal {0:?} for this: TERM, INT, HUP, USR1, USR2 or CONT")]
@@ -112,6 +126,11 @@ impl RunSpec {
         let grace = Duration::from_secs(self.grace_s);
         if !(limits::GRACE_MIN..=limits::GRACE_MAX).contains(&grace) {
             return Err(SpecError::Grace(self.grace_s));
+        }
+        for logs in [&self.output, &self.errors].into_iter().flatten() {
+            if logs.len() != self.ranks as usize {
+                return Err(SpecError::Logs(logs.len(), self.ranks));
+            }
         }
         let wrong = |name: &&String| name.is_empty() || name.contains(['=', '\0']);
         match self.env.keys().find(wrong) {
@@ -178,6 +197,10 @@ pub(crate) mod tests {
             signal: None,
             grace_s: 30,
             user: None,
+            script: None,
+            output: None,
+            errors: None,
+            until_boot_ms: None,
         }
     }
 

@@ -8,6 +8,7 @@ use std::{
         fd::{AsRawFd, OwnedFd},
         unix::process::CommandExt,
     },
+    path::PathBuf,
     process::{Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     thread::{self, JoinHandle},
@@ -34,6 +35,8 @@ pub enum Outcome {
     Suspended { how: Suspension, after_ms: u64 },
     /// It was ended because somebody said so.
     Stopped,
+    /// It was ended because nobody said any more that it may go on.
+    Expired,
     /// It could not be started, or not be ended.
     NotStarted { why: String },
 }
@@ -73,6 +76,7 @@ enum Event {
     Alone,
     Suspend(Duration),
     Stop,
+    Expire,
 }
 
 /// Says what is to become of a run; clones may be given to others.
@@ -94,6 +98,11 @@ impl Control {
         let _ = self.0.send(Event::Suspend(grace));
     }
 
+    /// Ends the job at once.
+    pub(crate) fn expire(&self) {
+        let _ = self.0.send(Event::Expire);
+    }
+
     /// Ends the job: SIGTERM, and SIGKILL after [`limits::TERM_GRACE`].
     pub fn stop(&self) {
         let _ = self.0.send(Event::Stop);
@@ -112,6 +121,7 @@ enum Why {
     Suspended,
     Failed(u32, Ending),
     Stopped,
+    Expired,
 }
 
 /// Runs all ranks of this node, and returns when no process is left of them.
@@ -123,8 +133,11 @@ enum Why {
 /// else is left then.
 pub fn supervise(spec: &RunSpec, orders: Orders, echo: Option<Echo>) -> io::Result<Outcome> {
     spec.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    let folder = JobFolder::new(&spec.folder);
-    folder.prepare(&spec.checkpoint)?;
+    let folder = JobFolder::new(&spec.folder, spec.attempt);
+    folder.prepare(&spec.checkpoint, spec.nodes == 1)?;
+    if let Some(script) = &spec.script {
+        folder.put_script(script, spec.node_rank)?;
+    }
     adopt_orphans()?;
     let Orders(events, sender) = orders;
     let mut logs = Vec::new();
@@ -175,9 +188,8 @@ fn start_all(
     let request = OwnedFd::from(request);
     let mut ranks = BTreeMap::new();
     for local_rank in 0..spec.ranks {
-        let (pid, log) = start(spec, folder, local_rank, &request, echo.clone())?;
+        let pid = start(spec, folder, local_rank, &request, echo.clone(), logs)?;
         ranks.insert(pid, spec.first_rank + local_rank);
-        logs.push(log);
     }
     Ok(Started { ranks, asked: Some(asked) })
 }
@@ -217,7 +229,7 @@ fn follow(
             Ok(Event::Suspend(grace)) if closing.is_none() => {
                 closing = Some(end_within(grace, Why::Suspended));
                 // Where the folder cannot be written (a full disk), the descriptor and the signal still tell.
-                let _ = folder.ask(grace);
+                let _ = folder.ask(grace, spec.node_rank);
                 // Its end is what the descriptor says.
                 drop(asked.take());
                 if let Some(signal) = spec.signal {
@@ -227,6 +239,10 @@ fn follow(
             Ok(Event::Stop) if !matches!(&closing, Some(Closing { why: Why::Stopped, .. })) => {
                 closing = Some(end_within(limits::TERM_GRACE, Why::Stopped));
                 signal_all(Signal::TERM);
+            }
+            Ok(Event::Expire) => {
+                closing = Some(end_within(Duration::ZERO, Why::Expired));
+                break None;
             }
             Ok(Event::Suspend(_) | Event::Stop) => {}
             Err(RecvTimeoutError::Timeout) => {
@@ -243,6 +259,7 @@ fn follow(
         Why::Suspended => Outcome::Suspended { how: how.unwrap_or(Suspension::Forced), after_ms },
         Why::Failed(rank, how) => Outcome::Failed { rank, how },
         Why::Stopped => Outcome::Stopped,
+        Why::Expired => Outcome::Expired,
     })
 }
 
@@ -257,17 +274,28 @@ fn start(
     local_rank: u32,
     request: &OwnedFd,
     echo: Option<Echo>,
-) -> io::Result<(i32, JoinHandle<u64>)> {
+    logs: &mut Vec<JoinHandle<u64>>,
+) -> io::Result<i32> {
     let rank = spec.first_rank + local_rank;
+    let at = |paths: &Option<Vec<PathBuf>>| Some(paths.as_ref()?[local_rank as usize].clone());
+    let output = at(&spec.output).unwrap_or_else(|| folder.log(rank));
+    let errors = at(&spec.errors).filter(|errors| *errors != output);
     let (reader, writer) = io::pipe()?;
+    let (error_reader, error_writer) = match &errors {
+        None => (None, writer.try_clone()?),
+        Some(_) => {
+            let (reader, writer) = io::pipe()?;
+            (Some(reader), writer)
+        }
+    };
     let mut command = Command::new(&spec.command[0]);
     command
         .args(&spec.command[1..])
         .envs(environment::of_rank(spec, local_rank))
         .current_dir(&spec.work_dir)
         .stdin(Stdio::null())
-        .stdout(writer.try_clone()?)
-        .stderr(writer)
+        .stdout(writer)
+        .stderr(error_writer)
         .process_group(0);
     if let Some(user) = spec.user {
         command.uid(user.uid).gid(user.gid);
@@ -288,8 +316,11 @@ fn start(
         let what = format!("start {:?} in {}: {error}", spec.command[0], spec.work_dir.display());
         io::Error::new(error.kind(), what)
     })?;
-    let log = logs::follow(rank, reader, folder.log(rank), echo)?;
-    Ok((i32::try_from(child.id()).expect("a pid"), log))
+    logs.push(logs::follow(rank, reader, output, echo.clone())?);
+    if let Some((errors, reader)) = errors.zip(error_reader) {
+        logs.push(logs::follow(rank, reader, errors, echo)?);
+    }
+    Ok(i32::try_from(child.id()).expect("a pid"))
 }
 
 /// Reaps all that ends, also what ranks left behind, until nobody is left.

@@ -80,6 +80,8 @@ pub struct AgentConfig {
     #[serde(default)]
     pub pod: String,
     pub leaf: String,
+    /// Where jobs have their folders: on the mounted volume. The node is not used while it is missing.
+    pub jobs_dir: PathBuf,
     /// Runs, and the admin socket.
     pub data_dir: PathBuf,
     /// HTTP address of metrics; none by default.

@@ -32,8 +32,7 @@ impl Api {
         let job: JobRequest = serde_json::from_str(&request.request)
             .map_err(|error| invalid(format!("the request cannot be read: {error}")))?;
         let (spec, order) =
-            order::read(job, bearer.who.clone(), self.node_size(), &self.jobs_dir())
-                .map_err(invalid)?;
+            order::read(job, bearer.who.clone(), self.node_size()).map_err(invalid)?;
         if spec.priority >= Priority::VeryHigh && !bearer.operates() {
             return Err(tonic::Status::permission_denied(
                 "very-high and extreme are for operators: ask for high or less",

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt,
     path::Path,
     process::Command,
     thread,
@@ -9,8 +10,8 @@ use std::{
 };
 
 use ff2_task::{
-    Outcome, RunSpec,
-    keeper::{Run, State},
+    Outcome, RunSpec, User,
+    keeper::{Run, State, boot_ms},
     supervise::Suspension,
 };
 use tempfile::TempDir;
@@ -101,4 +102,55 @@ fn what_a_lost_run_left_behind_is_swept_away() {
     wait_for(|| (!Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
     assert_eq!(run.sweep(), 2, "the ranks went with their keeper, their daemons did not");
     assert_eq!(run.sweep(), 0);
+}
+
+#[test]
+fn a_run_that_nobody_renews_ends() {
+    let dir = TempDir::new().unwrap();
+    let run = Run::at(dir.path().join("run"));
+    let until_boot_ms = Some(boot_ms() + 1_500);
+    let spec = RunSpec { until_boot_ms, ..spec(dir.path(), 1, "trap '' TERM; sleep 1000") };
+    run.start(&spec, &mut keeper(&run)).unwrap();
+    run.renew(boot_ms() + 3_000).unwrap();
+    thread::sleep(Duration::from_millis(2_000));
+    assert_eq!(run.state().unwrap(), State::Running, "it was renewed");
+    // An older answer takes nothing back.
+    run.renew(boot_ms()).unwrap();
+    assert_eq!(end_of(&run), Outcome::Expired);
+    assert!(boot_ms() >= until_boot_ms.unwrap() + 1_000);
+}
+
+#[test]
+fn a_job_that_is_a_users_writes_as_the_user() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can run jobs of others");
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let open = || std::os::unix::fs::PermissionsExt::from_mode(0o711);
+    fs::set_permissions(dir.path(), open()).unwrap();
+    let script = "#!/bin/sh\nid -u; id -G; echo wrong >&2; touch $FF2_CHECKPOINT/made\n";
+    let (uid, gid) = (4_242, 4_243);
+    let job = dir.path().join("job");
+    fs::create_dir(&job).unwrap();
+    std::os::unix::fs::chown(&job, Some(uid), Some(gid)).unwrap();
+    let spec = RunSpec {
+        command: vec![job.join("script").to_string_lossy().into_owned()],
+        script: Some(script.into()),
+        user: Some(User { uid, gid }),
+        checkpoint: job.join("checkpoint"),
+        work_dir: "/".into(),
+        output: Some(vec![job.join("out")]),
+        errors: Some(vec![job.join("err")]),
+        ..spec(dir.path(), 1, "")
+    };
+    let run = Run::at(dir.path().join("run"));
+    run.start(&spec, &mut keeper(&run)).unwrap();
+    assert_eq!(end_of(&run), Outcome::Finished);
+    assert_eq!(fs::read_to_string(job.join("out")).unwrap(), format!("{uid}\n{gid}\n"));
+    assert_eq!(fs::read_to_string(job.join("err")).unwrap(), "wrong\n");
+    for file in ["out", "err", "script", "logs", "checkpoint/made"] {
+        let is = fs::metadata(spec.folder.join(file)).unwrap();
+        assert_eq!((is.uid(), is.gid()), (uid, gid), "{file}");
+    }
 }

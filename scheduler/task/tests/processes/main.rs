@@ -31,5 +31,9 @@ fn spec(dir: &Path, ranks: u32, script: &str) -> RunSpec {
         signal: None,
         grace_s: 5,
         user: None,
+        script: None,
+        output: None,
+        errors: None,
+        until_boot_ms: None,
     }
 }

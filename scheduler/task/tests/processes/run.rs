@@ -49,7 +49,7 @@ fn of_job(dir: &Path) -> Vec<String> {
 }
 
 fn log(dir: &TempDir, rank: u32) -> String {
-    fs::read_to_string(JobFolder::new(dir.path().join("job")).log(rank)).unwrap()
+    fs::read_to_string(JobFolder::new(dir.path().join("job"), 1).log(rank)).unwrap()
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn a_job_may_be_told_by_a_signal_and_what_its_shell_started_may_go_on_saving() {
         wait
     "#;
     let spec = RunSpec { signal: Some(Notice::Usr1), ..spec(dir.path(), 1, script) };
-    let path = JobFolder::new(&spec.folder).log(0);
+    let path = JobFolder::new(&spec.folder, 1).log(0);
     let outcome = run(&spec, |control| {
         wait_for(|| fs::read_to_string(&path).is_ok_and(|text| text.contains("ready")));
         control.suspend(Duration::from_secs(2));
@@ -150,7 +150,7 @@ fn a_job_that_ignores_everything_is_ended_when_its_time_is_over() {
     let dir = TempDir::new().unwrap();
     let script = "trap '' TERM INT HUP USR1 USR2; echo ready; while :; do sleep 0.1; done";
     let spec = spec(dir.path(), 2, script);
-    let path = JobFolder::new(&spec.folder).log(0);
+    let path = JobFolder::new(&spec.folder, 1).log(0);
     let outcome = run(&spec, |control| {
         wait_for(|| fs::read_to_string(&path).is_ok_and(|text| text.contains("ready")));
         control.suspend(Duration::from_secs(1));
@@ -177,7 +177,7 @@ fn a_job_that_forks_daemons_leaves_none_behind() {
     assert_eq!(run(&spec, |_| {}).unwrap(), Outcome::Finished);
     assert_eq!(of_job(dir.path()), [""; 0]);
     spec.env.insert("WHAT".into(), "be stopped".into());
-    let path = JobFolder::new(&spec.folder).log(0);
+    let path = JobFolder::new(&spec.folder, 1).log(0);
     let outcome = run(&spec, |control| {
         wait_for(|| fs::read_to_string(&path).is_ok_and(|text| text.contains("ready")));
         assert!(of_job(dir.path()).len() >= 5);

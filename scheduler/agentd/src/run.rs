@@ -1,0 +1,88 @@
+//! Puts an agent together.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use anyhow::{Context, Result};
+use ff2_daemon::{
+    Runtime,
+    config::{AgentConfig, Encrypt},
+};
+use ff2_fabric::{
+    BufPool, ClusterKey, Identity, Peers, PeersConfig, RoutingCache, leader::LeaderFinder, tls,
+};
+use ff2_proto::{SCHED_GROUP, pb};
+use ff2_task::keeper::Run;
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::{agent::Agent, limits, runs::Runs};
+
+/// The daemon's life, for `ff2_daemon::run`.
+///
+/// # Errors
+/// Its folder cannot be used, or the key not be read.
+pub async fn serve(config: Arc<AgentConfig>, runtime: Runtime) -> Result<()> {
+    let security = &config.security;
+    let key = ClusterKey::load(&security.cluster_key_file).context("load the cluster key")?;
+    let authority = security.tls_ca_file.as_deref().filter(|_| security.encrypt != Encrypt::None);
+    let own = (security.tls_cert_file.as_deref(), security.tls_key_file.as_deref());
+    let (tls, _) = tls::load(authority, own, security.encrypt == Encrypt::All)
+        .context("use the certificates")?;
+    let routing = RoutingCache::new();
+    let peers = Peers::new(PeersConfig {
+        cluster_id: config.cluster_id.clone(),
+        identity: Identity::Daemon(key),
+        pool: BufPool::new(limits::BUFFER_BYTES),
+        routing: routing.clone(),
+        tls,
+    });
+    let gpus = config.fake_gpus.unwrap_or(0);
+    let folder = config.data_dir.join("runs");
+    let runs = Runs::open(
+        folder.clone(),
+        config.jobs_dir.clone(),
+        config.name.clone(),
+        (0..gpus).collect(),
+    );
+    let runs = runs.with_context(|| format!("find the runs in {}", folder.display()))?;
+    let finder = LeaderFinder::new(SCHED_GROUP, config.schedds.clone(), peers, routing)
+        .attempt_timeout(limits::WAIT + limits::SLACK);
+    let agent = Arc::new(Agent {
+        node: pb::AgentNode {
+            name: config.name.clone(),
+            zone: config.zone.clone(),
+            pod: config.pod.clone(),
+            leaf: config.leaf.clone(),
+            gpus,
+            host: config.host.clone(),
+            confinement: String::new(),
+            release: env!("CARGO_PKG_VERSION").into(),
+        },
+        jobs_dir: config.jobs_dir.clone(),
+        finder,
+        runs: Arc::new(Mutex::new(runs)),
+        seen: Mutex::default(),
+    });
+    let shown = agent.clone();
+    runtime.admin.status("agent", move || {
+        let reports = shown.runs.lock().reports();
+        let lease_s = shown.lease_left().as_secs();
+        let runs: Vec<_> = reports
+            .iter()
+            .map(|run| json!({ "job": run.job, "attempt": run.attempt, "phase": run.phase().as_str_name(), "gpus": run.gpus }))
+            .collect();
+        async move { json!({ "runs": runs, "lease_left_s": lease_s }) }
+    });
+    let ready = || runtime.admin.set_ready(true);
+    agent.talk(&runtime.stop, ready).await;
+    // Runs go on: the next process finds them.
+    Ok(())
+}
+
+/// A keeper's life: see `ff2-task`.
+///
+/// # Errors
+/// The folder is not that of a run, or cannot be written.
+pub fn keep(folder: PathBuf) -> io::Result<()> {
+    Run::at(folder).keep()
+}
