@@ -34,6 +34,9 @@ pub(crate) struct Global {
     /// gRPC addresses of the metads, for a cluster that `up` did not make.
     #[arg(long, global = true, env = "FF2_ADMIN", value_delimiter = ',', value_name = "HOST:PORT")]
     admin: Vec<String>,
+    /// gRPC addresses of the scheduler's replicas, for a cluster that `up` did not make.
+    #[arg(long, global = true, env = "FF2_SCHED", value_delimiter = ',', value_name = "HOST:PORT")]
+    sched: Vec<String>,
     /// Certificate authority of the metads (PEM), with --admin.
     #[arg(long, global = true, env = "FF2_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -166,8 +169,8 @@ impl Cli {
     pub(crate) fn run(self) -> Result<()> {
         let folder = folder::find(self.global.dir.as_deref())?;
         let folder = Folder::new(folder);
-        let Global { json, admin, ca, token, .. } = self.global;
-        let access = Access::new(folder.clone(), admin, ca, token);
+        let Global { json, admin, sched, ca, token, .. } = self.global;
+        let access = Access::new(folder.clone(), admin, ca, token).with_scheds(sched);
         let around = Surroundings { folder, output: Output::new(json), access };
         match self.command {
             Command::Completion(args) => completion::run(&args),

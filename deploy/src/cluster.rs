@@ -5,7 +5,7 @@
 //! D/cluster.json              this file
 //! D/lock                      held while a command changes processes
 //! D/security/                 cluster key, certificate authority, certificates, root token
-//! D/metad-0/ storaged-0/ fuse-0/    configuration, log, data/ (pid, admin.sock), disk-N/
+//! D/metad-0/ storaged-0/ fuse-0/ ...    configuration, log, data/ (pid, admin.sock), disk-N/
 //! ```
 
 use std::{
@@ -33,15 +33,26 @@ pub(crate) enum Role {
     Metad,
     Storaged,
     Fuse,
+    Schedd,
+    Agentd,
 }
 
 impl Role {
+    const ALL: [Self; 5] = [Self::Metad, Self::Storaged, Self::Fuse, Self::Schedd, Self::Agentd];
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Metad => "metad",
             Self::Storaged => "storaged",
             Self::Fuse => "fuse",
+            Self::Schedd => "schedd",
+            Self::Agentd => "agentd",
         }
+    }
+
+    /// Whether it must be made before it is started first.
+    pub(crate) fn is_formatted(self) -> bool {
+        matches!(self, Self::Metad | Self::Storaged | Self::Schedd)
     }
 
     /// The file name of its program.
@@ -55,6 +66,8 @@ impl Role {
             Self::Metad => "metad.toml",
             Self::Storaged => "storaged.toml",
             Self::Fuse => "mount.toml",
+            Self::Schedd => "schedd.toml",
+            Self::Agentd => "agent.toml",
         }
     }
 }
@@ -80,8 +93,7 @@ impl FromStr for Name {
             format!("{text:?} names no process; write for example metad/0, storaged/2 or fuse/0")
         };
         let (role, index) = text.split_once('/').ok_or_else(wrong)?;
-        let roles = [Role::Metad, Role::Storaged, Role::Fuse];
-        let role = roles.into_iter().find(|known| known.as_str() == role).ok_or_else(wrong)?;
+        let role = Role::ALL.into_iter().find(|known| known.as_str() == role).ok_or_else(wrong)?;
         Ok(Self { role, index: index.parse().map_err(|_| wrong())? })
     }
 }
@@ -94,7 +106,7 @@ pub(crate) struct Process {
     /// Data plane of a server; 0 for a mount.
     #[serde(default)]
     pub(crate) port: u16,
-    /// gRPC of a metad; else 0.
+    /// gRPC of a metad or schedd; else 0.
     #[serde(default)]
     pub(crate) admin_port: u16,
     pub(crate) http_port: u16,
@@ -154,6 +166,12 @@ pub(crate) struct ClusterFile {
     /// Bytes of files are encrypted where they go by TCP, as names are.
     #[serde(default)]
     pub(crate) encrypt_all: bool,
+    /// Where jobs have their folders, once there are agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) jobs_dir: Option<PathBuf>,
+    /// GPUs that each agent says that it has; none: those that it finds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) fake_gpus: Option<u32>,
     pub(crate) processes: Vec<Process>,
 }
 
@@ -166,6 +184,8 @@ impl ClusterFile {
             disk_size,
             tcp: false,
             encrypt_all: false,
+            jobs_dir: None,
+            fake_gpus: None,
             processes: Vec::new(),
         }
     }
@@ -185,6 +205,16 @@ impl ClusterFile {
     /// Data-plane addresses of the metads.
     pub(crate) fn metads(&self) -> Vec<String> {
         self.of(Role::Metad).map(|metad| format!("{HOST}:{}", metad.port)).collect()
+    }
+
+    /// Data-plane addresses of the scheduler's replicas.
+    pub(crate) fn schedds(&self) -> Vec<String> {
+        self.of(Role::Schedd).map(|schedd| format!("{HOST}:{}", schedd.port)).collect()
+    }
+
+    /// gRPC addresses of the scheduler's replicas.
+    pub(crate) fn scheds(&self) -> Vec<String> {
+        self.of(Role::Schedd).map(|schedd| format!("{HOST}:{}", schedd.admin_port)).collect()
     }
 
     /// gRPC addresses of the metads.

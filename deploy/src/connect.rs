@@ -12,7 +12,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
-use ff2_fabric::{UserToken, admin::admin_client::AdminClient};
+use ff2_fabric::{
+    UserToken,
+    admin::{admin_client::AdminClient, scheduler_client::SchedulerClient},
+};
 use ff2_proto::pb;
 use tonic::{
     Code, Request, Response, Status,
@@ -36,12 +39,14 @@ const LEADER: &str = "ff2-leader";
 pub(crate) const SEE_STATUS: &str = "`ff2ctl status` says what is wrong";
 
 type Client = AdminClient<InterceptedService<Channel, Bearer>>;
+type SchedClient = SchedulerClient<InterceptedService<Channel, Bearer>>;
 
 /// Where and as whom to ask.
 #[derive(Clone, Debug)]
 pub(crate) struct Access {
     folder: Folder,
     admins: Vec<String>,
+    scheds: Vec<String>,
     ca: Option<PathBuf>,
     token: Option<PathBuf>,
 }
@@ -53,12 +58,52 @@ impl Access {
         ca: Option<PathBuf>,
         token: Option<PathBuf>,
     ) -> Self {
-        Self { folder, admins, ca, token }
+        Self { folder, admins, scheds: Vec::new(), ca, token }
+    }
+
+    /// With the scheduler of a cluster that `up` did not make.
+    pub(crate) fn with_scheds(self, scheds: Vec<String>) -> Self {
+        Self { scheds, ..self }
     }
 
     /// Prepares the connections; nothing is sent yet.
     pub(crate) fn connect(&self) -> Result<Admin> {
         let admins = self.local()?.map_or_else(|| self.admins.clone(), |file| file.admins());
+        ensure!(!admins.is_empty(), "no metad is known: give --admin HOST:PORT");
+        let of = self.servers(admins, |channel| {
+            AdminClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
+        })?;
+        Ok(Admin { servers: Servers::new("metad", of) })
+    }
+
+    /// As [`Self::connect`], to the scheduler.
+    pub(crate) fn connect_sched(&self) -> Result<Sched> {
+        let scheds = match self.scheds.is_empty() && self.admins.is_empty() {
+            true => self.folder.load()?.scheds(),
+            false => self.scheds.clone(),
+        };
+        ensure!(
+            !scheds.is_empty(),
+            "no scheduler is known: start one with `ff2ctl up --agents 2 --fake-gpus 8`, or give --sched HOST:PORT"
+        );
+        let of = self.servers(scheds, |channel| {
+            SchedulerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
+        })?;
+        Ok(Sched { servers: Servers::new("schedd", of) })
+    }
+
+    /// Whether a scheduler is known that could be asked.
+    pub(crate) fn knows_sched(&self) -> bool {
+        !self.scheds.is_empty()
+            || (self.admins.is_empty()
+                && self.folder.read().ok().flatten().is_some_and(|file| !file.scheds().is_empty()))
+    }
+
+    fn servers<C>(
+        &self,
+        addresses: Vec<String>,
+        client: impl Fn(InterceptedService<Channel, Bearer>) -> C,
+    ) -> Result<Vec<(String, C)>> {
         let ca = self.authority();
         let ca = fs::read(&ca).with_context(|| {
             format!("read the certificate authority {}; --ca names another", ca.display())
@@ -67,22 +112,17 @@ impl Access {
         let bearer = format!("Bearer {token}").parse().context("a token is plain ASCII")?;
         let bearer = Bearer(bearer);
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
-        let metads = admins
-            .into_iter()
-            .map(|address| {
-                let endpoint = Endpoint::from_shared(format!("https://{address}"))
-                    .with_context(|| format!("{address} is no address"))?
-                    .tls_config(tls.clone())
-                    .context("use the certificate authority")?
-                    .connect_timeout(CONNECT)
-                    .timeout(REQUEST);
-                let client = AdminClient::with_interceptor(endpoint.connect_lazy(), bearer.clone())
-                    .max_decoding_message_size(MESSAGE_BYTES_MAX);
-                Ok((address, client))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        ensure!(!metads.is_empty(), "no metad is known: give --admin HOST:PORT");
-        Ok(Admin { metads, at: Cell::new(0), patience: PATIENCE })
+        let connect = |address: String| {
+            let endpoint = Endpoint::from_shared(format!("https://{address}"))
+                .with_context(|| format!("{address} is no address"))?
+                .tls_config(tls.clone())
+                .context("use the certificate authority")?
+                .connect_timeout(CONNECT)
+                .timeout(REQUEST);
+            let channel = InterceptedService::new(endpoint.connect_lazy(), bearer.clone());
+            Ok((address, client(channel)))
+        };
+        addresses.into_iter().map(connect).collect()
     }
 
     /// The servers' authority.
@@ -118,29 +158,59 @@ impl Interceptor for Bearer {
     }
 }
 
-/// The metads' admin interface.
+/// Servers of one kind, of which one leads.
 #[derive(Debug)]
-pub(crate) struct Admin {
-    metads: Vec<(String, Client)>,
+struct Servers<C> {
+    kind: &'static str,
+    of: Vec<(String, C)>,
     /// Who answered last.
     at: Cell<usize>,
     patience: Duration,
 }
 
+/// The metads' admin interface.
+#[derive(Debug)]
+pub(crate) struct Admin {
+    servers: Servers<Client>,
+}
+
+/// The scheduler's interface.
+#[derive(Debug)]
+pub(crate) struct Sched {
+    servers: Servers<SchedClient>,
+}
+
 macro_rules! calls {
-    ($($name:ident($request:ident) -> $reply:ident;)*) => {$(
+    ($client:ident: $($name:ident($request:ident) -> $reply:ident;)*) => {$(
         pub(crate) async fn $name(&self, request: pb::$request) -> Result<pb::$reply> {
-            let ask = |mut client: Client| {
+            let ask = |mut client: $client| {
                 let request = request.clone();
                 async move { client.$name(request).await }
             };
-            self.call(ask).await
+            self.servers.call(ask).await
         }
     )*};
 }
 
+impl Sched {
+    calls! {
+        SchedClient:
+        submit_job(SubmitJobRequest) -> SubmitJobReply;
+        list_jobs(ListJobsRequest) -> ListJobsReply;
+        show_job(ShowJobRequest) -> ShowJobReply;
+        change_job(ChangeJobRequest) -> ChangeJobReply;
+        list_compute_nodes(ListComputeNodesRequest) -> ListComputeNodesReply;
+        set_compute_node(SetComputeNodeRequest) -> SetComputeNodeReply;
+        list_job_quotas(ListJobQuotasRequest) -> ListJobQuotasReply;
+        set_job_quota(SetJobQuotaRequest) -> SetJobQuotaReply;
+        list_job_groups(ListJobGroupsRequest) -> ListJobGroupsReply;
+        set_job_group(SetJobGroupRequest) -> SetJobGroupReply;
+    }
+}
+
 impl Admin {
     calls! {
+        Client:
         cluster_status(ClusterStatusRequest) -> ClusterStatusReply;
         create_table(CreateTableRequest) -> CreateTableReply;
         extend_table(ExtendTableRequest) -> ExtendTableReply;
@@ -177,8 +247,9 @@ impl Admin {
         remove_snapshot(RemoveSnapshotRequest) -> RemoveSnapshotReply;
     }
 
-    pub(crate) fn patience(self, patience: Duration) -> Self {
-        Self { patience, ..self }
+    pub(crate) fn patience(mut self, patience: Duration) -> Self {
+        self.servers.patience = patience;
+        self
     }
 
     pub(crate) async fn status(&self) -> Result<pb::ClusterStatusReply> {
@@ -191,7 +262,7 @@ impl Admin {
     }
 
     pub(crate) fn addresses(&self) -> Vec<String> {
-        self.metads.iter().map(|(address, _)| address.clone()).collect()
+        self.servers.of.iter().map(|(address, _)| address.clone()).collect()
     }
 
     /// What this metad has on record itself; a refusal is [`Final`].
@@ -200,45 +271,51 @@ impl Admin {
         address: &str,
         request: pb::ReadAuditRequest,
     ) -> Result<pb::ReadAuditReply> {
-        let metad = self.metads.iter().find(|(known, _)| known == address);
+        let metad = self.servers.of.iter().find(|(known, _)| known == address);
         let (_, client) = metad.with_context(|| format!("{address} is no metad"))?;
         match client.clone().read_audit(request).await {
             Ok(reply) => Ok(reply.into_inner()),
             Err(refusal) if is_elsewhere_or_later(&refusal) => {
                 Err(anyhow!("{}", refusal.message()))
             }
-            Err(refusal) => Err(explain(&refusal).context(Final)),
+            Err(refusal) => Err(explain("metad", &refusal).context(Final)),
         }
+    }
+}
+
+impl<C: Clone> Servers<C> {
+    fn new(kind: &'static str, of: Vec<(String, C)>) -> Self {
+        Self { kind, of, at: Cell::new(0), patience: PATIENCE }
     }
 
     async fn call<T, F, Fut>(&self, ask: F) -> Result<T>
     where
-        F: Fn(Client) -> Fut,
+        F: Fn(C) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         let deadline = Instant::now() + self.patience;
         let mut failed = 0;
         loop {
-            let (address, client) = &self.metads[self.at.get()];
+            let (address, client) = &self.of[self.at.get()];
             let refusal = match ask(client.clone()).await {
                 Ok(answer) => return Ok(answer.into_inner()),
                 Err(refusal) => refusal,
             };
             if !is_elsewhere_or_later(&refusal) {
-                return Err(explain(&refusal));
+                return Err(explain(self.kind, &refusal));
             }
             if Instant::now() >= deadline {
                 return Err(match refusal.code() {
                     // The leader answered, and time did not change what it says.
-                    Code::FailedPrecondition => explain(&refusal),
+                    Code::FailedPrecondition => explain(self.kind, &refusal),
                     _ => self.nobody(address, &refusal),
                 });
             }
             failed += 1;
             let hinted = self.hinted(&refusal);
-            self.at.set(hinted.unwrap_or_else(|| (self.at.get() + 1) % self.metads.len()));
-            let all_asked = hinted.is_none() && failed % self.metads.len() == 0;
-            if all_asked || failed > 3 * self.metads.len() {
+            self.at.set(hinted.unwrap_or_else(|| (self.at.get() + 1) % self.of.len()));
+            let all_asked = hinted.is_none() && failed % self.of.len() == 0;
+            if all_asked || failed > 3 * self.of.len() {
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -246,14 +323,15 @@ impl Admin {
 
     fn hinted(&self, refusal: &Status) -> Option<usize> {
         let leader = refusal.metadata().get(LEADER)?.to_str().ok()?;
-        self.metads.iter().position(|(address, _)| address == leader)
+        self.of.iter().position(|(address, _)| address == leader)
     }
 
     fn nobody(&self, address: &str, refusal: &Status) -> anyhow::Error {
-        let all: Vec<&str> = self.metads.iter().map(|(address, _)| address.as_str()).collect();
+        let all: Vec<&str> = self.of.iter().map(|(address, _)| address.as_str()).collect();
         anyhow!(
-            "no metad of {} gave an answer within {} s ({address}: {}). Does the cluster run? \
+            "no {} of {} gave an answer within {} s ({address}: {}). Does the cluster run? \
              `ff2ctl ps` shows its processes, `ff2ctl up` starts what is missing",
+            self.kind,
             all.join(", "),
             self.patience.as_secs(),
             refusal.message()
@@ -296,14 +374,14 @@ fn is_elsewhere_or_later(refusal: &Status) -> bool {
     }
 }
 
-fn explain(refusal: &Status) -> anyhow::Error {
+fn explain(kind: &str, refusal: &Status) -> anyhow::Error {
     let message = match refusal.message() {
         "" => refusal.code().description(),
         message => message,
     };
     match refusal.code() {
         Code::Unauthenticated => anyhow!(
-            "the metad does not accept the token ({message}): was it revoked, or is it of another \
+            "the {kind} does not accept the token ({message}): was it revoked, or is it of another \
              cluster? --token FILE names another"
         ),
         Code::PermissionDenied => {
@@ -323,8 +401,10 @@ mod tests {
         assert!(is_elsewhere_or_later(&Status::failed_precondition("NOT_LEADER: ask metad 2")));
         assert!(!is_elsewhere_or_later(&Status::failed_precondition("too few disks")));
         assert!(!is_elsewhere_or_later(&Status::unauthenticated("revoked")));
-        assert!(explain(&Status::unauthenticated("revoked")).to_string().contains("--token"));
-        assert!(!explain(&Status::not_found("")).to_string().is_empty());
+        assert!(
+            explain("metad", &Status::unauthenticated("revoked")).to_string().contains("--token")
+        );
+        assert!(!explain("metad", &Status::not_found("")).to_string().is_empty());
     }
 
     #[tokio::test]

@@ -1,9 +1,13 @@
-//! `ff2ctl down`: mounts first, then the storage servers, then the metads, so that each can still
-//! write and say goodbye. Only processes of this folder are signalled.
+//! `ff2ctl down`: agents and what they run first, then mounts, the storage servers and the metads, so that each can
+//! still write and say goodbye. Only processes of this folder are signalled.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
+use ff2_task::keeper::{Run, State};
 use futures::future::try_join_all;
 use serde_json::json;
 
@@ -13,6 +17,10 @@ use crate::{
     mount,
     process::{self, Stopped},
 };
+
+/// Ranks have 5 s after SIGTERM; what hangs in the kernel is left to it.
+const END_PATIENCE: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
@@ -31,9 +39,13 @@ pub(crate) async fn run(around: &Surroundings, args: &Args) -> Result<()> {
     let (file, lock) = folder.load_locked()?;
     let progress = around.output.progress();
     let mut stopped = Vec::new();
-    for role in [Role::Fuse, Role::Storaged, Role::Metad] {
+    for role in [Role::Agentd, Role::Schedd, Role::Fuse, Role::Storaged, Role::Metad] {
         progress.now(format!("stopping {}", role.as_str()));
         stopped.extend(stop_all(folder, &file, role).await?);
+        if role == Role::Agentd {
+            progress.now("ending what runs");
+            end_runs(folder, &file)?;
+        }
     }
     if args.purge {
         progress.now("removing its data");
@@ -80,13 +92,35 @@ async fn stop_all(folder: &Folder, file: &ClusterFile, role: Role) -> Result<Vec
     Ok(all)
 }
 
+/// Jobs outlive their agents, but not the cluster: they are suspended as by a failure, and go on when it is up again.
+fn end_runs(folder: &Folder, file: &ClusterFile) -> Result<()> {
+    let mut runs = Vec::new();
+    for agent in file.of(Role::Agentd) {
+        let Ok(entries) = fs::read_dir(folder.data(agent.name()).join("runs")) else { continue };
+        for entry in entries {
+            let run = Run::at(entry.context("list the runs of an agent")?.path());
+            // One that has ended takes no orders.
+            if run.stop().is_ok() {
+                runs.push(run);
+            }
+        }
+    }
+    let until = Instant::now() + END_PATIENCE;
+    for run in runs {
+        while matches!(run.state(), Ok(State::Running)) && Instant::now() < until {
+            std::thread::sleep(POLL);
+        }
+    }
+    Ok(())
+}
+
 /// Removes what `up` made, and the folder if nothing else lies in it.
 fn purge(folder: &Folder, file: &ClusterFile) -> Result<()> {
     for mount in file.of(Role::Fuse) {
         mount::remove_made(mount)?;
     }
     let own = file.processes.iter().map(|process| folder.of(process.name()));
-    for path in own.chain([folder.security()]) {
+    for path in own.chain([folder.security(), folder.path().join("jobs")]) {
         if path.exists() {
             fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
         }

@@ -75,8 +75,10 @@ async fn rolling(
     let healthy = is_healthy(around).await?;
     ensure!(healthy, "the cluster is not healthy, so no server is stopped; {SEE_STATUS}");
     // Metads first: they must know what newer storage servers and mounts tell them.
-    let servers: Vec<Name> =
-        file.of(Role::Metad).chain(file.of(Role::Storaged)).map(Process::name).collect();
+    let servers: Vec<Name> = [Role::Metad, Role::Storaged, Role::Schedd, Role::Agentd]
+        .into_iter()
+        .flat_map(|role| file.of(role).map(Process::name))
+        .collect();
     let all = servers.len();
     for (done, name) in servers.iter().enumerate() {
         let how = one(around, file, *name, progress).await;

@@ -49,6 +49,12 @@ pub(crate) struct Args {
     /// Encrypt the bytes of files too, where they go by TCP; fixed for a cluster
     #[arg(long)]
     encrypt_all: bool,
+    /// Compute nodes, as agents on this machine, and a scheduler for them [default: none]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=64))]
+    agents: Option<u32>,
+    /// GPUs that each agent is to say it has, on a machine without
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=16))]
+    fake_gpus: Option<u32>,
     /// Mount the volume here.
     #[arg(long, value_name = "PATH")]
     mount: Option<PathBuf>,
@@ -64,6 +70,9 @@ pub(crate) async fn run(around: &Surroundings, args: &Args) -> Result<()> {
     let mut file = plan::resolve(&wanted(args), known.as_ref(), &ports::system())?;
     if let Some(path) = &args.mount {
         mount::enter(&around.folder, &mut file, &mount::resolve(path)?)?;
+    }
+    if file.of(Role::Agentd).next().is_some() && file.jobs_dir.is_none() {
+        file.jobs_dir = Some(jobs_dir(around, &file));
     }
     let new: Vec<Name> = file
         .processes
@@ -90,6 +99,12 @@ pub(crate) async fn run(around: &Surroundings, args: &Args) -> Result<()> {
     report(around, &file, nothing, grew)
 }
 
+/// On the volume, if it is mounted; else beside the cluster.
+fn jobs_dir(around: &Surroundings, file: &ClusterFile) -> PathBuf {
+    let mount = file.of(Role::Fuse).find_map(|process| process.mount_point.clone());
+    mount.unwrap_or_else(|| around.folder.path().to_owned()).join("jobs")
+}
+
 /// A mount that stands is kept, whatever failed after it.
 async fn take_back(around: &Surroundings, file: &mut ClusterFile, mount: Name) -> Result<()> {
     if process::is_ready(&around.folder, mount).await {
@@ -107,22 +122,25 @@ fn wanted(args: &Args) -> plan::Wanted {
         replicas: args.replicas,
         tcp: args.tcp,
         encrypt_all: args.encrypt_all,
+        agents: args.agents,
+        fake_gpus: args.fake_gpus,
         base_port: args.base_port,
     }
 }
 
 fn report(around: &Surroundings, file: &ClusterFile, nothing: bool, grew: &[Name]) -> Result<()> {
     let dir = around.folder.path();
-    let pages: Vec<String> = file
-        .of(Role::Metad)
-        .map(|p| format!("http://{}:{}/", crate::cluster::HOST, p.http_port))
-        .collect();
+    let pages_of = |role| -> Vec<String> {
+        let page = |p: &Process| format!("http://{}:{}/", crate::cluster::HOST, p.http_port);
+        file.of(role).map(page).collect()
+    };
+    let (pages, job_pages) = (pages_of(Role::Metad), pages_of(Role::Schedd));
     let mounts: Vec<_> = file.of(Role::Fuse).filter_map(|p| p.mount_point.clone()).collect();
     let empty = grew.iter().filter(|name| name.role == Role::Storaged).map(ToString::to_string);
     let empty: Vec<String> = empty.collect();
     let value = json!({
         "dir": dir, "cluster_id": file.cluster_id, "metads": file.admins(), "mounts": mounts,
-        "status_pages": pages, "was_up": nothing, "new_storageds": empty,
+        "status_pages": pages, "job_pages": job_pages, "jobs_dir": file.jobs_dir, "was_up": nothing, "new_storageds": empty,
     });
     around.output.print(&value, || {
         let what = if nothing { "was up already" } else { "is up" };
@@ -132,6 +150,10 @@ fn report(around: &Surroundings, file: &ClusterFile, nothing: bool, grew: &[Name
         }
         if let Some(page) = pages.first() {
             text += &format!("Status page: {page}\n");
+        }
+        if let Some(page) = job_pages.first() {
+            let agents = file.of(Role::Agentd).count();
+            text += &format!("Jobs run on {agents} agents: {page}\n");
         }
         if !empty.is_empty() {
             text += &format!(

@@ -2,7 +2,7 @@ use super::*;
 
 #[test]
 fn names_are_read_and_written() {
-    for text in ["metad/0", "storaged/12", "fuse/1"] {
+    for text in ["metad/0", "storaged/12", "fuse/1", "schedd/2", "agentd/0"] {
         assert_eq!(text.parse::<Name>().unwrap().to_string(), text);
     }
     for bad in ["metad", "metad/", "metad/x", "meta/0", "storaged/-1", ""] {

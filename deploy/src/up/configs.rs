@@ -1,13 +1,14 @@
 //! The configuration files of a local cluster, written from the types that the daemons read.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ff2_daemon::config::{
-    DiskConfig, Encrypt, LeaseConfig, LogConfig, MetadConfig, MountConfig, OverIoUring, PeerConfig,
-    RaftConfig, SecurityConfig, StorageTuning, StoragedConfig, to_toml,
+    AgentConfig, ComputeConfig, DiskConfig, Encrypt, LeaseConfig, LogConfig, MetadConfig,
+    MountConfig, OverIoUring, PeerConfig, RaftConfig, SchedConfig, SchedPeer, SecurityConfig,
+    StorageTuning, StoragedConfig, to_toml,
 };
 
-use crate::cluster::{ClusterFile, Folder, HOST, Process, Role};
+use crate::cluster::{ClusterFile, Folder, HOST, Name, Process, Role};
 
 /// The file for this process.
 pub(super) fn text(folder: &Folder, file: &ClusterFile, process: &Process) -> String {
@@ -18,6 +19,8 @@ pub(super) fn text(folder: &Folder, file: &ClusterFile, process: &Process) -> St
             let path = process.mount_point.as_deref().unwrap_or(Path::new("/"));
             to_toml(&mount_config(folder, file, process, path))
         }
+        Role::Schedd => to_toml(&schedd(folder, file, process)),
+        Role::Agentd => to_toml(&agent(folder, file, process)),
     }
 }
 
@@ -34,13 +37,7 @@ fn metad(folder: &Folder, file: &ClusterFile, process: &Process) -> MetadConfig 
         admin_listen: format!("{HOST}:{}", process.admin_port),
         http_listen: format!("{HOST}:{}", process.http_port),
         data_dir: folder.data(name),
-        security: SecurityConfig {
-            cluster_key_file: folder.cluster_key(),
-            tls_cert_file: Some(folder.certificate(name)),
-            tls_key_file: Some(folder.certificate_key(name)),
-            tls_ca_file: Some(folder.ca()),
-            encrypt: encrypt(file),
-        },
+        security: security(folder, file, name),
         peers: file.of(Role::Metad).map(peer).collect(),
         raft: RaftConfig::default(),
         lease: LeaseConfig::default(),
@@ -60,19 +57,82 @@ fn storaged(folder: &Folder, file: &ClusterFile, process: &Process) -> StoragedC
         listen: format!("{HOST}:{}", process.port),
         http_listen: format!("{HOST}:{}", process.http_port),
         data_dir: folder.data(name),
-        security: SecurityConfig {
-            cluster_key_file: folder.cluster_key(),
-            tls_cert_file: Some(folder.certificate(name)),
-            tls_key_file: Some(folder.certificate_key(name)),
-            tls_ca_file: Some(folder.ca()),
-            encrypt: encrypt(file),
-        },
+        security: security(folder, file, name),
         metads: file.metads(),
         disks: (0..process.disks).map(disk).collect(),
         // What has one thread for everything wakes no other one for its disks.
         storage: StorageTuning { disk_threads: threads(file) > 1, ..StorageTuning::default() },
         shared_memory: !file.tcp,
         threads: threads(file),
+        log: LogConfig::default(),
+    }
+}
+
+fn security(folder: &Folder, file: &ClusterFile, name: Name) -> SecurityConfig {
+    SecurityConfig {
+        cluster_key_file: folder.cluster_key(),
+        tls_cert_file: Some(folder.certificate(name)),
+        tls_key_file: Some(folder.certificate_key(name)),
+        tls_ca_file: Some(folder.ca()),
+        encrypt: encrypt(file),
+    }
+}
+
+/// Where jobs have their folders. It is decided before there are agents.
+fn jobs_dir(folder: &Folder, file: &ClusterFile) -> PathBuf {
+    file.jobs_dir.clone().unwrap_or_else(|| folder.path().join("jobs"))
+}
+
+fn schedd(folder: &Folder, file: &ClusterFile, process: &Process) -> SchedConfig {
+    let peer = |process: &Process| SchedPeer {
+        node: process.index + 1,
+        address: format!("{HOST}:{}", process.port),
+        admin_address: format!("{HOST}:{}", process.admin_port),
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory = rustix::system::sysinfo();
+    let memory_mib = memory.totalram.saturating_mul(memory.mem_unit.into()) >> 20;
+    SchedConfig {
+        node: process.index + 1,
+        cluster_id: file.cluster_id.clone(),
+        listen: format!("{HOST}:{}", process.port),
+        admin_listen: format!("{HOST}:{}", process.admin_port),
+        http_listen: format!("{HOST}:{}", process.http_port),
+        data_dir: folder.data(process.name()),
+        security: security(folder, file, process.name()),
+        peers: file.of(Role::Schedd).map(peer).collect(),
+        metads: file.metads(),
+        jobs_dir: jobs_dir(folder, file),
+        // Each agent says that the machine is its own.
+        compute: ComputeConfig {
+            cpus: u32::try_from(cores).unwrap_or(u32::MAX).max(8),
+            memory_mib: u32::try_from(memory_mib).unwrap_or(u32::MAX),
+            ..ComputeConfig::default()
+        },
+        raft: RaftConfig::default(),
+        threads: threads(file),
+        log: LogConfig::default(),
+    }
+}
+
+/// So many agents of a local cluster are at one leaf switch.
+const AGENTS_PER_LEAF: u32 = 4;
+
+fn agent(folder: &Folder, file: &ClusterFile, process: &Process) -> AgentConfig {
+    AgentConfig {
+        cluster_id: file.cluster_id.clone(),
+        name: format!("node-{}", process.index),
+        host: HOST.into(),
+        zone: "local".into(),
+        pod: String::new(),
+        leaf: format!("leaf-{}", process.index / AGENTS_PER_LEAF),
+        jobs_dir: jobs_dir(folder, file),
+        data_dir: folder.data(process.name()),
+        http_listen: Some(format!("{HOST}:{}", process.http_port)),
+        security: security(folder, file, process.name()),
+        schedds: file.schedds(),
+        fake_gpus: file.fake_gpus,
+        threads: 1,
         log: LogConfig::default(),
     }
 }
@@ -140,6 +200,9 @@ mod tests {
         ];
         let mount = Process { mount_point: Some("/mnt/x".into()), ..Process::new(Role::Fuse, 0) };
         file.processes.push(mount);
+        let schedd = Process { admin_port: 9_041, ..server(Role::Schedd, 0, 9_040) };
+        let agent = Process { http_port: 9_050, ..Process::new(Role::Agentd, 0) };
+        file.processes.extend([schedd, agent]);
         file
     }
 
@@ -155,6 +218,8 @@ mod tests {
                 Role::Metad => drop(parse::<MetadConfig>(&path, &text).unwrap()),
                 Role::Storaged => drop(parse::<StoragedConfig>(&path, &text).unwrap()),
                 Role::Fuse => drop(parse::<MountConfig>(&path, &text).unwrap()),
+                Role::Schedd => drop(parse::<SchedConfig>(&path, &text).unwrap()),
+                Role::Agentd => drop(parse::<AgentConfig>(&path, &text).unwrap()),
             }
         }
         let second = metad(&folder, &file, &file.processes[1]);

@@ -1,6 +1,9 @@
 //! Does the steps of a plan, in order, and says what it does.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Child, time::Duration};
+use std::{
+    collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path, process::Child,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -43,6 +46,7 @@ pub(super) async fn all(
                 mount::detach(&path)?;
                 progress.done(&format!("cleared the dead mount {}", path.display()));
             }
+            Step::MakeJobsDir(path) => make_jobs_dir(&path)?,
             Step::Start(names) => {
                 for name in &names {
                     children.insert(*name, spawn(folder, file, *name)?);
@@ -102,6 +106,19 @@ fn spawn(folder: &Folder, file: &ClusterFile, name: Name) -> Result<Child> {
     }
     let arguments: &[&str] = if name.role == Role::Fuse { &[] } else { &["run"] };
     process::start(folder, name, arguments)
+}
+
+/// Users pass through it to the folders of their jobs.
+fn make_jobs_dir(path: &Path) -> Result<()> {
+    if !path.exists() {
+        let make = || {
+            fs::create_dir_all(path)?;
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+        };
+        make()
+            .with_context(|| format!("make {}, where jobs have their folders", path.display()))?;
+    }
+    Ok(())
 }
 
 fn may_mount(path: &Path) -> Result<()> {

@@ -22,6 +22,8 @@ pub(super) struct Wanted {
     pub(super) replicas: Option<u32>,
     pub(super) tcp: bool,
     pub(super) encrypt_all: bool,
+    pub(super) agents: Option<u32>,
+    pub(super) fake_gpus: Option<u32>,
     pub(super) base_port: Option<u16>,
 }
 
@@ -30,6 +32,7 @@ const STORAGEDS: u32 = 4;
 const DISKS: u32 = 2;
 const DISK_SIZE: ByteSize = ByteSize(8 << 30);
 const REPLICAS: u32 = 3;
+const SCHEDDS: u32 = 3;
 
 /// The cluster as it shall be: the known one, with what is wanted in addition.
 pub(super) fn resolve(
@@ -55,7 +58,8 @@ fn new(wanted: &Wanted, ports: &impl Ports) -> Result<ClusterFile> {
     let mut file = ClusterFile::new(ports.cluster_id()?, replicas, disk_size);
     file.tcp = wanted.tcp;
     file.encrypt_all = wanted.encrypt_all;
-    let count = metads * 3 + storageds * 2;
+    let agents = wanted.agents.unwrap_or(0);
+    let count = metads * 3 + storageds * 2 + ports_of_agents(agents, true);
     let mut free = ports.free(count, wanted.base_port)?.into_iter();
     let mut next = || free.next().context("as many ports as were asked for");
     for index in 0..metads {
@@ -67,14 +71,42 @@ fn new(wanted: &Wanted, ports: &impl Ports) -> Result<ClusterFile> {
         let (port, http_port) = (next()?, next()?);
         file.processes.push(storaged(index, port, http_port, wanted.disks.unwrap_or(DISKS)));
     }
+    file.fake_gpus = wanted.fake_gpus;
+    add_agents(&mut file, agents, &mut next)?;
     Ok(file)
+}
+
+/// With the scheduler, if it is not there yet.
+fn ports_of_agents(agents: u32, with_scheduler: bool) -> u32 {
+    if agents == 0 { 0 } else { agents + if with_scheduler { SCHEDDS * 3 } else { 0 } }
+}
+
+/// So many more agents, and the scheduler before the first.
+fn add_agents(
+    file: &mut ClusterFile,
+    more: u32,
+    next: &mut impl FnMut() -> Result<u16>,
+) -> Result<()> {
+    if more > 0 && file.of(Role::Schedd).next().is_none() {
+        for index in 0..SCHEDDS {
+            let (port, admin_port, http_port) = (next()?, next()?, next()?);
+            let schedd = Process::new(Role::Schedd, index);
+            file.processes.push(Process { port, admin_port, http_port, ..schedd });
+        }
+    }
+    let first = u32::try_from(file.of(Role::Agentd).count()).unwrap_or(u32::MAX);
+    for index in first..first + more {
+        let agent = Process::new(Role::Agentd, index);
+        file.processes.push(Process { http_port: next()?, ..agent });
+    }
+    Ok(())
 }
 
 fn storaged(index: u32, port: u16, http_port: u16, disks: u32) -> Process {
     Process { port, http_port, disks, ..Process::new(Role::Storaged, index) }
 }
 
-/// A cluster can get more storage servers; everything else of it is fixed.
+/// A cluster can get more storage servers and agents; everything else of it is fixed.
 fn grown(wanted: &Wanted, known: &ClusterFile, ports: &impl Ports) -> Result<ClusterFile> {
     let count = |role| u32::try_from(known.of(role).count()).unwrap_or(u32::MAX);
     let (metads, storageds) = (count(Role::Metad), count(Role::Storaged));
@@ -94,14 +126,26 @@ fn grown(wanted: &Wanted, known: &ClusterFile, ports: &impl Ports) -> Result<Clu
              --dir makes a smaller cluster"
         )
     })?;
+    let agents = count(Role::Agentd);
+    let more_agents = wanted.agents.unwrap_or(agents).checked_sub(agents).with_context(|| {
+        format!("this cluster has {agents} agents, and `up` takes none away: leave --agents out")
+    })?;
     let mut file = known.clone();
-    if more > 0 {
-        let mut free = ports.free(more * 2, wanted.base_port)?.into_iter();
+    if agents > 0 {
+        fixed("--fake-gpus", wanted.fake_gpus, known.fake_gpus.unwrap_or(0))?;
+    } else {
+        file.fake_gpus = wanted.fake_gpus;
+    }
+    let ports_wanted = more * 2 + ports_of_agents(more_agents, agents == 0);
+    if ports_wanted > 0 {
+        let mut free = ports.free(ports_wanted, wanted.base_port)?.into_iter();
+        let mut next = || free.next().context("as many ports as were asked for");
         for index in storageds..storageds + more {
-            let (port, http_port) = free.next().zip(free.next()).context("two ports each")?;
+            let (port, http_port) = (next()?, next()?);
             let disks = wanted.disks.or(disks).unwrap_or(DISKS);
             file.processes.push(storaged(index, port, http_port, disks));
         }
+        add_agents(&mut file, more_agents, &mut next)?;
     }
     Ok(file)
 }
@@ -157,6 +201,8 @@ pub(super) enum Step {
     WriteConfig(Name),
     Format(Name),
     ClearMount(PathBuf),
+    /// Where jobs have their folders.
+    MakeJobsDir(PathBuf),
     Start(Vec<Name>),
     /// Also of those that ran already: they may be on their way.
     WaitReady(Vec<Name>),
@@ -176,6 +222,7 @@ impl Step {
             Self::Start(names) => !names.is_empty(),
             Self::MakeKeys | Self::WriteConfig(_) | Self::Format(_) | Self::ClearMount(_) => true,
             Self::SaveClusterFile
+            | Self::MakeJobsDir(_)
             | Self::WaitReady(_)
             | Self::Provide { .. }
             | Self::WaitServing
@@ -199,17 +246,19 @@ pub(super) fn plan(file: &ClusterFile, known: Option<&ClusterFile>, world: &Worl
         if !facts(&name).configured {
             steps.push(Step::WriteConfig(name));
         }
-        if name.role != Role::Fuse && !facts(&name).formatted {
+        if name.role.is_formatted() && !facts(&name).formatted {
             steps.push(Step::Format(name));
         }
     }
     let storageds = names(Role::Storaged);
-    for role in [Role::Metad, Role::Storaged] {
+    let start = |role, steps: &mut Vec<Step>| {
         let down = names(role).into_iter().filter(|name| !facts(name).runs).collect::<Vec<_>>();
         if !down.is_empty() {
             steps.push(Step::Start(down));
         }
-    }
+    };
+    start(Role::Metad, &mut steps);
+    start(Role::Storaged, &mut steps);
     // The storage servers join while the metads elect: they are waited for together.
     steps.push(Step::WaitReady([names(Role::Metad), storageds.clone()].concat()));
     steps.push(Step::Provide { replicas: file.replicas });
@@ -223,13 +272,18 @@ pub(super) fn plan(file: &ClusterFile, known: Option<&ClusterFile>, world: &Worl
             steps.push(Step::ClearMount(path.clone()));
         }
     }
-    let mounts = names(Role::Fuse);
-    let down = mounts.iter().copied().filter(|name| !facts(name).runs).collect::<Vec<_>>();
-    if !down.is_empty() {
-        steps.push(Step::Start(down));
+    start(Role::Schedd, &mut steps);
+    start(Role::Fuse, &mut steps);
+    let waited = [names(Role::Schedd), names(Role::Fuse)].concat();
+    if !waited.is_empty() {
+        steps.push(Step::WaitReady(waited));
     }
-    if !mounts.is_empty() {
-        steps.push(Step::WaitReady(mounts));
+    let agents = names(Role::Agentd);
+    if !agents.is_empty() {
+        // On the mount, if there is one.
+        steps.extend(file.jobs_dir.clone().map(Step::MakeJobsDir));
+        start(Role::Agentd, &mut steps);
+        steps.push(Step::WaitReady(agents));
     }
     // After the mounts, which need no more than chains that serve.
     steps.push(Step::WaitWhole);
