@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use ff2_submit::JobRequest;
 use ff2_task::{
     Control, JobFolder, Notice, Outcome, RunSpec, control, limits, supervise, supervise::Suspension,
 };
@@ -23,16 +24,19 @@ const LOOK: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Here, and not on a cluster.
-    #[arg(long, required = true)]
+    #[arg(long)]
     local: bool,
     /// How many processes of it run.
     #[arg(long, default_value_t = 1, value_name = "N")]
     ranks: u32,
+    /// GPUs of each rank, on a cluster.
+    #[arg(long, default_value_t = 0, value_name = "N", conflicts_with = "local")]
+    gpus_per_rank: u32,
     /// [default: that of the program]
     #[arg(long)]
     name: Option<String>,
     /// Ask it to make room after so many seconds, and start it again.
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", requires = "local")]
     suspend_after: Option<f64>,
     /// How many times.
     #[arg(long, value_name = "N", default_value_t = 1, requires = "suspend_after")]
@@ -44,11 +48,32 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME")]
     signal: Option<Notice>,
     /// Keep its state, checkpoints and logs here, and go on with what is there [default: a temporary folder]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", requires = "local")]
     folder: Option<PathBuf>,
     /// The program and its arguments, after `--`.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
+}
+
+impl Args {
+    pub(super) fn is_local(&self) -> bool {
+        self.local
+    }
+
+    /// The same for a cluster.
+    pub(super) fn request(&self) -> Result<JobRequest> {
+        let mut words = vec![format!("--ntasks={}", self.ranks), format!("--grace={}", self.grace)];
+        if self.gpus_per_rank > 0 {
+            words.push(format!("--gpus-per-task={}", self.gpus_per_rank));
+        }
+        if let Some(name) = &self.name {
+            words.push(format!("--job-name={name}"));
+        }
+        words.extend(self.signal.map(|signal| format!("--signal={}", signal.name())));
+        words.push("--".into());
+        words.extend(self.command.iter().cloned());
+        Ok(super::submit::read(&words)?.0)
+    }
 }
 
 pub(super) fn run(output: Output, args: &Args) -> Result<()> {

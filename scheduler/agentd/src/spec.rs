@@ -7,7 +7,7 @@ use std::{
 };
 
 use ff2_proto::pb::RunOrder;
-use ff2_submit::{FilePattern, JobRequest, Names, Order};
+use ff2_submit::{FilePattern, Names, Order};
 use ff2_task::{JobFolder, Notice, RunSpec, User};
 
 /// What the node adds.
@@ -71,7 +71,7 @@ pub(crate) fn run_spec(order: &RunOrder, here: Here<'_>) -> io::Result<RunSpec> 
         name: request.name.clone().unwrap_or_else(|| "job".into()),
         attempt: order.attempt,
         command,
-        env: environment(order, request, &who.name, index),
+        env: environment(order, &of, index),
         ranks,
         first_rank,
         world_size: of.ranks,
@@ -93,15 +93,11 @@ pub(crate) fn run_spec(order: &RunOrder, here: Here<'_>) -> io::Result<RunSpec> 
     })
 }
 
-fn environment(
-    order: &RunOrder,
-    request: &JobRequest,
-    user: &str,
-    index: Option<u32>,
-) -> BTreeMap<String, String> {
-    let mut env = request.environment.clone();
-    env.insert("USER".into(), user.into());
-    env.insert("LOGNAME".into(), user.into());
+fn environment(order: &RunOrder, of: &Order, index: Option<u32>) -> BTreeMap<String, String> {
+    let mut env = of.environment.clone();
+    env.extend(of.request.environment.clone());
+    env.insert("USER".into(), of.submitter.name.clone());
+    env.insert("LOGNAME".into(), of.submitter.name.clone());
     env.insert("FF2_HOSTS".into(), order.hosts.join(","));
     if let Some(index) = index {
         env.insert("FF2_ARRAY_INDEX".into(), index.to_string());
@@ -127,7 +123,7 @@ fn notice(number: u8) -> Option<Notice> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-    use ff2_submit::Submitter;
+    use ff2_submit::{JobRequest, Submitter};
 
     use super::*;
 
@@ -149,6 +145,7 @@ mod tests {
         let of = Order {
             request,
             submitter: Submitter { name: "ann".into(), uid, gid: 100 },
+            environment: [("HOME".to_owned(), "/h".to_owned())].into(),
             ranks: 10,
             ranks_per_task: 4,
             grace_s: 30,
@@ -182,7 +179,7 @@ mod tests {
         let logs = spec.output.clone().unwrap();
         assert_eq!(logs[1], Path::new("/m/jobs/9/out/8_6-9.log"));
         assert_eq!(spec.env["FF2_HOSTS"], "h,i");
-        assert_eq!(spec.env["FF2_ARRAY_INDEX"], "6");
+        assert_eq!((spec.env["FF2_ARRAY_INDEX"].as_str(), spec.env["HOME"].as_str()), ("6", "/h"));
         assert_eq!(spec.signal, Some(Notice::Usr1));
         assert_eq!(spec.user, Some(User { uid: 1_000, gid: 100 }));
         assert_eq!(spec.check(), Ok(()));

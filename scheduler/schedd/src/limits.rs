@@ -25,7 +25,7 @@ pub const LISTED: u32 = 1_000;
 pub const RUNS_LISTED: usize = 500;
 
 /// Bytes of a submission, with its script and environment.
-pub const REQUEST_BYTES_MAX: usize = 256 << 10;
+pub const REQUEST_BYTES_MAX: usize = 192 << 10;
 
 /// How often a job that asks for it is started again after failures of its own.
 pub const RESTARTS: u32 = 3;

@@ -1,5 +1,7 @@
 //! What the scheduler's core is told of a request, and what is kept of it for the agents.
 
+use std::collections::BTreeMap;
+
 use ff2_sched_core::{Dependency, JobId, JobSpec, Many, Priority, Resources};
 use ff2_submit::{Dependency as After, JobRequest, Layout, Memory, Order, Submitter};
 
@@ -54,6 +56,7 @@ pub(crate) fn read(
         ranks_per_task: layout.ranks_per_node,
         grace_s,
         indexes,
+        environment: BTreeMap::new(),
         submitter,
         request,
     };

@@ -1,5 +1,7 @@
 //! A request that was accepted, as those read it who run it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::request::JobRequest;
@@ -10,6 +12,9 @@ use crate::request::JobRequest;
 pub struct Order {
     pub request: JobRequest,
     pub submitter: Submitter,
+    /// What it has of its submitter's environment, under what the request says.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
     /// Of all tasks, and on each.
     pub ranks: u32,
     pub ranks_per_task: u32,

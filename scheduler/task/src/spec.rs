@@ -159,6 +159,18 @@ impl std::str::FromStr for Notice {
 }
 
 impl Notice {
+    /// Without `SIG`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Term => "TERM",
+            Self::Int => "INT",
+            Self::Hup => "HUP",
+            Self::Usr1 => "USR1",
+            Self::Usr2 => "USR2",
+            Self::Cont => "CONT",
+        }
+    }
+
     pub(crate) fn signal(self) -> Signal {
         match self {
             Self::Term => Signal::TERM,

@@ -23,21 +23,24 @@ impl Api {
         bearer.must_run()?;
         self.leading()?;
         let invalid = tonic::Status::invalid_argument;
-        if request.request.len() > limits::REQUEST_BYTES_MAX {
-            let (has, most) = (request.request.len() >> 10, limits::REQUEST_BYTES_MAX >> 10);
+        let environment = request.environment.iter().map(|(name, value)| name.len() + value.len());
+        let bytes = request.request.len() + environment.sum::<usize>();
+        if bytes > limits::REQUEST_BYTES_MAX {
+            let (has, most) = (bytes >> 10, limits::REQUEST_BYTES_MAX >> 10);
             return Err(invalid(format!(
                 "a job of {has} KiB with its script and environment: at most {most}; put data into files"
             )));
         }
         let job: JobRequest = serde_json::from_str(&request.request)
             .map_err(|error| invalid(format!("the request cannot be read: {error}")))?;
-        let (spec, order) =
+        let (spec, mut order) =
             order::read(job, bearer.who.clone(), self.node_size()).map_err(invalid)?;
         if spec.priority >= Priority::VeryHigh && !bearer.operates() {
             return Err(tonic::Status::permission_denied(
                 "very-high and extreme are for operators: ask for high or less",
             ));
         }
+        order.environment = request.environment;
         let order = serde_json::to_string(&order).expect("text and numbers");
         // Nobody meets another one's submission by its key.
         let key = format!("{}:{}", bearer.who.uid, request.key);
