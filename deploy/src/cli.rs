@@ -7,9 +7,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     audit, backup, bench, chain, cluster::Folder, completion, config, connect::Access, demo, down,
-    dump, folder, fs, fsck, job, kill, metad, mount, node, output::Output, ps, quota, rebalance,
-    restart, restore, sched, scrub, security, session, snapshot, status, table, target, trash, up,
-    upgrade, user, volume, why,
+    dump, folder, fs, fsck, group, job, kill, metad, mount, node, output::Output, ps, queue, quota,
+    rebalance, restart, restore, sched, scrub, security, session, snapshot, status, table, target,
+    trash, up, upgrade, user, volume, why,
 };
 
 /// Starts, inspects and exercises an ff2 cluster.
@@ -141,6 +141,12 @@ enum Command {
     /// Jobs: programs of several processes that can be suspended.
     #[command(subcommand)]
     Job(job::Command),
+    /// What runs and waits, by priority.
+    #[command(subcommand)]
+    Queue(queue::Command),
+    /// Groups of users: who is charged for jobs, and their fair shares.
+    #[command(subcommand)]
+    Group(group::Command),
     /// The scheduler's policies, tried on traces.
     #[command(subcommand)]
     Sched(sched::Command),
@@ -206,6 +212,8 @@ impl Command {
             Self::Table(command) => table::run(around, &command).await,
             Self::Rebalance(args) => rebalance::run(around, args).await,
             Self::Quota(command) => quota::run(around, &command).await,
+            Self::Queue(command) => queue::run(around, &command).await,
+            Self::Group(command) => group::run(around, &command).await,
             Self::Trash(command) => trash::run(around, &command).await,
             Self::Upgrade(command) => upgrade::run(around, command).await,
             Self::Snapshot(command) => snapshot::run(around, &command).await,
@@ -280,6 +288,15 @@ mod tests {
             "node list",
             "node show 3",
             "node drain 101 --wait",
+            "node drain node-1 --why fans",
+            "node cordon leaf:leaf-0",
+            "node resume node-1",
+            "quota gpus 16 --user ann --priority high",
+            "quota gpus",
+            "queue list",
+            "queue set high --gpus 64",
+            "group list",
+            "group set nlp --weight 3",
             "node undrain 101",
             "node remove 101",
             "rebalance --dry-run",

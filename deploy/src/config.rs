@@ -8,6 +8,8 @@ use crate::cli::Surroundings;
 const METAD: &str = include_str!("../samples/metad.toml");
 const STORAGED: &str = include_str!("../samples/storaged.toml");
 const MOUNT: &str = include_str!("../samples/mount.toml");
+const SCHEDD: &str = include_str!("../samples/schedd.toml");
+const AGENT: &str = include_str!("../samples/agent.toml");
 
 #[derive(Clone, Copy, Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -20,6 +22,8 @@ pub(crate) enum Daemon {
     Metad,
     Storaged,
     Mount,
+    Schedd,
+    Agent,
 }
 
 pub(crate) fn run(around: &Surroundings, command: Command) -> Result<()> {
@@ -28,6 +32,8 @@ pub(crate) fn run(around: &Surroundings, command: Command) -> Result<()> {
         Daemon::Metad => METAD,
         Daemon::Storaged => STORAGED,
         Daemon::Mount => MOUNT,
+        Daemon::Schedd => SCHEDD,
+        Daemon::Agent => AGENT,
     };
     around.output.print(&json!({ "toml": text }), || text.to_owned())
 }
@@ -36,7 +42,9 @@ pub(crate) fn run(around: &Surroundings, command: Command) -> Result<()> {
 mod tests {
     use std::path::Path;
 
-    use ff2_daemon::config::{MetadConfig, MountConfig, StoragedConfig, parse, to_toml};
+    use ff2_daemon::config::{
+        AgentConfig, MetadConfig, MountConfig, SchedConfig, StoragedConfig, parse, to_toml,
+    };
 
     use super::*;
 
@@ -67,6 +75,17 @@ mod tests {
         let all: MetadConfig = parse(path, &full(METAD)).unwrap();
         assert_eq!(to_toml(&metad), to_toml(&all));
         names_all(METAD, &to_toml(&all));
+
+        let schedd: SchedConfig = parse(path, SCHEDD).unwrap();
+        let all: SchedConfig = parse(path, &full(SCHEDD)).unwrap();
+        assert_eq!(to_toml(&schedd), to_toml(&all));
+        names_all(SCHEDD, &to_toml(&all));
+
+        let agent: AgentConfig = parse(path, AGENT).unwrap();
+        let all: AgentConfig = parse(path, &full(AGENT)).unwrap();
+        names_all(AGENT, &to_toml(&all));
+        let all = AgentConfig { fake_gpus: None, ..all };
+        assert_eq!(to_toml(&agent), to_toml(&all));
 
         let storaged: StoragedConfig = parse(path, STORAGED).unwrap();
         let all: StoragedConfig = parse(path, &full(STORAGED)).unwrap();

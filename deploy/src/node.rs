@@ -1,4 +1,6 @@
-//! `ff2ctl node list|show|drain|undrain|remove`.
+//! `ff2ctl node`: what joined the cluster, and the compute nodes that run jobs.
+
+mod compute;
 
 use anyhow::{Context, Result};
 use ff2_proto::pb;
@@ -15,7 +17,7 @@ use crate::{
 
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// All nodes.
+    /// All nodes: metads and storage nodes by number, compute nodes by name.
     List,
     /// One node, its disks and the targets on it.
     Show { node: u32 },
@@ -23,14 +25,27 @@ pub(crate) enum Command {
     ///
     /// Each target is copied to another node while it goes on serving, so that no chain ever has fewer
     /// replicas. When all have left (`--wait`, or `ff2ctl status`), stop the node and `ff2ctl node remove` it.
+    ///
+    /// Of a compute node (its name, or `leaf:NAME` for all at a leaf switch) the jobs are suspended and go on elsewhere.
     Drain {
-        node: u32,
+        node: Which,
+        /// Why; shown of a compute node.
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        why: String,
         /// Return when nothing lies on it any more; fails if something has no place to go to.
         #[arg(long)]
         wait: bool,
     },
     /// Give a drain up: what has not left yet stays.
     Undrain { node: u32 },
+    /// Let a compute node, or all at a leaf switch (`leaf:NAME`), run jobs again.
+    Resume { node: Which },
+    /// Place no new jobs on a compute node, or at a leaf switch: what runs there goes on.
+    Cordon {
+        node: Which,
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        why: String,
+    },
     /// Forget a storage node that is stopped for good.
     ///
     /// `ff2ctl node drain` it first; then stop it. What is on one that died is made anew on other nodes after
@@ -43,12 +58,46 @@ pub(crate) enum Command {
     },
 }
 
+/// A node of the cluster by its number, or what runs jobs by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    Joined(u32),
+    Compute(String),
+    Leaf(String),
+}
+
+impl std::str::FromStr for Which {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match (text.parse(), text.strip_prefix("leaf:")) {
+            (Ok(number), _) => Self::Joined(number),
+            (Err(_), Some(leaf)) => Self::Leaf(leaf.to_owned()),
+            (Err(_), None) => Self::Compute(text.to_owned()),
+        })
+    }
+}
+
 pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> {
+    match command {
+        Command::Drain { node: node @ (Which::Compute(_) | Which::Leaf(_)), why, .. } => {
+            return compute::set(around, node, "draining", why).await;
+        }
+        Command::Cordon { node, why } => return compute::set(around, node, "cordoned", why).await,
+        Command::Resume { node } => return compute::set(around, node, "up", "").await,
+        _ => {}
+    }
     let admin = around.access.connect()?;
     match command {
-        Command::List => list(around, &Picture::of(admin.status().await?)),
+        Command::List => {
+            let compute = compute::nodes(around).await?;
+            list(around, &Picture::of(admin.status().await?), &compute)
+        }
         Command::Show { node } => one(around, &Picture::of(admin.status().await?), *node),
-        Command::Drain { node, wait } => drain(around, &admin, *node, *wait).await,
+        Command::Drain { node: Which::Joined(node), wait, .. } => {
+            drain(around, &admin, *node, *wait).await
+        }
+        Command::Drain { .. } | Command::Cordon { .. } | Command::Resume { .. } => Ok(()),
         Command::Undrain { node } => undrain(around, &admin, *node).await,
         Command::Remove { node, shrink } => {
             admin.remove_node(pb::RemoveNodeRequest { node: *node, shrink: *shrink }).await?;
@@ -90,9 +139,10 @@ async fn undrain(around: &Surroundings, admin: &Admin, node: u32) -> Result<()> 
     })
 }
 
-fn list(around: &Surroundings, picture: &Picture) -> Result<()> {
+fn list(around: &Surroundings, picture: &Picture, compute: &[pb::ComputeNode]) -> Result<()> {
     let nodes = picture.nodes.values();
-    let value = nodes.clone().map(|node| show::node(node, picture.loads.get(&node.id))).collect();
+    let joined = nodes.clone().map(|node| show::node(node, picture.loads.get(&node.id)));
+    let value = joined.chain(compute.iter().map(compute::value)).collect();
     around.output.print(&Value::Array(value), || {
         let rows = nodes.map(|node| {
             let age = picture
@@ -110,10 +160,15 @@ fn list(around: &Surroundings, picture: &Picture) -> Result<()> {
                 age,
             ]
         });
-        table(
+        let mut text = table(
             &["NODE", "ROLE", "STATE", "ADDRESS", "HOST", "DISKS", "TARGETS", "LAST HEARTBEAT"],
             rows,
-        )
+        );
+        if !compute.is_empty() {
+            text += "\n";
+            text += &compute::shown(compute);
+        }
+        text
     })
 }
 

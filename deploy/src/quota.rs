@@ -1,5 +1,6 @@
-//! `ff2ctl quota set|get|list|remove`.
+//! `ff2ctl quota set|get|list|remove|gpus`.
 
+mod gpus;
 mod limit;
 
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub(crate) enum Command {
         #[arg(long, value_name = "NAME")]
         volume: Option<String>,
     },
+    /// Limit how many GPUs jobs may have at once: of a user, a group, a priority, or any of these together.
+    Gpus(gpus::Args),
     /// Take a quota away; what it counted counts in the one above, if there is any.
     Remove {
         #[command(flatten)]
@@ -77,9 +80,13 @@ pub(crate) struct Subject {
 }
 
 pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> {
+    if let Command::Gpus(args) = command {
+        return gpus::run(around, args).await;
+    }
     let admin = around.access.connect()?;
     match command {
         Command::Set(args) => set(around, &admin, args).await,
+        Command::Gpus(_) => Ok(()),
         Command::Get { subject } => {
             let subject = ask_for(&admin, subject).await?;
             let quotas = all(&admin, &subject.volume, Some(&subject)).await?;

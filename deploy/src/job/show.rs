@@ -1,8 +1,8 @@
 //! `ff2ctl job show|why|eta|ranks|cost`.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use ff2_proto::pb;
-use ff2_submit::{JobRequest, to_yaml};
+use ff2_submit::{JobRequest, from_yaml};
 use serde_json::{Value, json};
 
 use super::words;
@@ -19,14 +19,15 @@ pub(crate) struct Args {
 pub(super) async fn run(around: &Surroundings, args: &Args) -> Result<()> {
     let reply = ask(around, args.job).await?;
     if args.yaml {
-        let text = to_yaml(&request(&reply)?);
+        request(&reply)?;
+        let text = reply.request;
         return around.output.print(&json!({ "yaml": text }), || text.clone());
     }
     let job = reply.job.clone().unwrap_or_default();
     let mut value = words::job(&job);
     value["runs"] = reply.runs.iter().map(words::run).collect();
     value["folder"] = reply.folder.clone().into();
-    value["request"] = serde_json::from_str(&reply.request).unwrap_or(Value::Null);
+    value["request"] = reply.request.clone().into();
     around.output.print(&value, || shown(&job, &reply))
 }
 
@@ -38,7 +39,7 @@ fn request(reply: &pb::ShowJobReply) -> Result<JobRequest> {
     if reply.request.is_empty() {
         bail!("what this job asked for is forgotten: it ended long ago");
     }
-    serde_json::from_str(&reply.request).context("read the request that the scheduler keeps")
+    from_yaml(&reply.request).map_err(|error| anyhow!("{error}"))
 }
 
 fn shown(job: &pb::JobInfo, reply: &pb::ShowJobReply) -> String {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, env, fs, path::Path};
 
 use anyhow::{Context, Result, anyhow, bail};
 use ff2_proto::pb;
-use ff2_submit::{Inherit, JobRequest, Warning, apply_arguments, from_script, from_yaml};
+use ff2_submit::{Inherit, JobRequest, Warning, apply_arguments, from_script, from_yaml, to_yaml};
 use serde_json::json;
 
 use crate::cli::Surroundings;
@@ -43,7 +43,7 @@ pub(super) async fn hand_in(
     getrandom::fill(&mut key).map_err(|error| anyhow!("no random numbers: {error}"))?;
     let submission = pb::SubmitJobRequest {
         key: key.iter().map(|byte| format!("{byte:02x}")).collect(),
-        request: serde_json::to_string(request).context("print the request")?,
+        request: to_yaml(request),
         environment: inherited(request.inherit.as_ref(), env::vars()),
     };
     around.access.connect_sched()?.submit_job(submission).await

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use ff2_daemon::config::{
     AgentConfig, ComputeConfig, DiskConfig, Encrypt, LeaseConfig, LogConfig, MetadConfig,
-    MountConfig, OverIoUring, PeerConfig, RaftConfig, SchedConfig, SchedPeer, SecurityConfig,
-    StorageTuning, StoragedConfig, to_toml,
+    MountConfig, OverIoUring, PeerConfig, PolicyConfig, RaftConfig, SchedConfig, SchedPeer,
+    SecurityConfig, StorageTuning, StoragedConfig, to_toml,
 };
 
 use crate::cluster::{ClusterFile, Folder, HOST, Name, Process, Role};
@@ -107,8 +107,10 @@ fn schedd(folder: &Folder, file: &ClusterFile, process: &Process) -> SchedConfig
         compute: ComputeConfig {
             cpus: u32::try_from(cores).unwrap_or(u32::MAX).max(8),
             memory_mib: u32::try_from(memory_mib).unwrap_or(u32::MAX),
-            ..ComputeConfig::default()
+            lease_ms: 10_000,
         },
+        // What people try here does not run for hours.
+        policy: PolicyConfig { min_run_s: 5, patience_s: 30, plan_every_s: 1 },
         raft: RaftConfig::default(),
         threads: threads(file),
         log: LogConfig::default(),

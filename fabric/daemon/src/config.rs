@@ -9,7 +9,7 @@ mod validate;
 use std::path::{Path, PathBuf};
 
 pub use load::{ConfigError, load, parse, to_toml};
-pub use sched::{AgentConfig, ComputeConfig, SchedConfig, SchedPeer};
+pub use sched::{AgentConfig, ComputeConfig, PolicyConfig, SchedConfig, SchedPeer};
 use serde::{Deserialize, Serialize};
 pub use validate::{Problems, Validate};
 

@@ -80,6 +80,8 @@ impl Agent {
             runs: reports.clone(),
             seen_version: seen.version,
             seen_orders: seen.orders,
+            validated: 0,
+            validation: String::new(),
             wait_ms: u32::try_from(limits::WAIT.as_millis()).unwrap_or(u32::MAX),
         };
         // The lease counts from before the question.

@@ -131,9 +131,9 @@ pub enum Refusal {
     GangTooLarge { wanted: u32, most: u64 },
     #[error("{waiting} jobs wait already")]
     QueueFull { waiting: u64 },
-    #[error("there is no job {0:?} to come after")]
+    #[error("there is no job {} to come after", .0.0)]
     NoSuchDependency(JobId),
-    #[error("{gpus} GPUs are more than the quota {key:?} ever allows: {limit}")]
+    #[error("{gpus} GPUs are more than the quota of {key} ever allows: {limit}")]
     AboveQuota { key: QuotaKey, gpus: u64, limit: u64 },
     #[error("{0:?} is no sensible number of members")]
     Members(Many),

@@ -1,6 +1,6 @@
 //! How many GPUs a user, a priority and a group may have at once, each alone or together.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,19 @@ pub struct QuotaKey {
     pub user: Option<String>,
     pub priority: Option<Priority>,
     pub group: Option<String>,
+}
+
+impl fmt::Display for QuotaKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let priority = self.priority.map(|priority| format!("priority {priority:?}"));
+        let user = self.user.as_ref().map(|user| format!("user {user}"));
+        let group = self.group.as_ref().map(|group| format!("group {group}"));
+        let parts: Vec<String> = [user, group, priority].into_iter().flatten().collect();
+        match parts.is_empty() {
+            true => f.write_str("everybody together"),
+            false => f.write_str(&parts.join(", ")),
+        }
+    }
 }
 
 impl QuotaKey {

@@ -30,6 +30,8 @@ pub struct Watch {
     since: BTreeMap<Attempt, u64>,
     /// Runs that ended badly on some node: they are ended on the others.
     doomed: BTreeMap<Attempt, Doom>,
+    /// Validations that nodes were asked for, by number: the newest of each node.
+    asked: BTreeMap<NodeId, u64>,
 }
 
 type Attempt = (JobId, u32);
@@ -40,6 +42,8 @@ struct Heard {
     seen_version: u64,
     runs: BTreeMap<Attempt, (RunPhase, String)>,
     node: pb::AgentNode,
+    /// The number of the last validation, and what it found.
+    validation: (u64, String),
 }
 
 #[derive(Clone, Debug)]
@@ -64,6 +68,7 @@ impl Watch {
             heard: BTreeMap::new(),
             since: BTreeMap::new(),
             doomed: BTreeMap::new(),
+            asked: BTreeMap::new(),
         }
     }
 
@@ -78,8 +83,26 @@ impl Watch {
             seen_version: request.seen_version,
             runs: request.runs.iter().map(run).collect(),
             node: request.node.clone().unwrap_or_default(),
+            validation: (request.validated, request.validation.clone()),
         };
         self.heard.insert(node, heard);
+    }
+
+    /// Asks a node to look at itself. The number is a time, so that of two leaders' the later one is larger.
+    pub fn validate(&mut self, node: NodeId, number: u64) -> u64 {
+        self.asked.insert(node, number);
+        number
+    }
+
+    /// The validation that a node was asked for; 0: none.
+    pub fn asked(&self, node: NodeId) -> u64 {
+        self.asked.get(&node).copied().unwrap_or(0)
+    }
+
+    /// The number of the last validation of a node, and what it found.
+    pub fn validation(&self, node: NodeId) -> Option<(u64, &str)> {
+        let (number, found) = &self.heard.get(&node)?.validation;
+        (*number > 0).then_some((*number, found))
     }
 
     /// How many runs are ended everywhere because they ended badly somewhere.
@@ -239,6 +262,7 @@ impl Watch {
             memory_mib: task.memory,
             master_host: state.host(first).to_owned(),
             master_port: u32::from(limits::MASTER_PORTS.0) + (job.id.0 % ports) as u32,
+            slot: String::new(),
             hosts: placement.nodes().map(|node| state.host(node).to_owned()).collect(),
         })
     }

@@ -178,8 +178,13 @@ impl World {
         self.log_all(told);
         let (version, runs) = self.look(|state| (state.version(), self.watch.orders(state, id)));
         let hash = orders_hash(&runs);
-        let reply =
-            pb::AgentSyncReply { version, orders_hash: hash, lease_ms: LEASE_MS as u32, runs };
+        let reply = pb::AgentSyncReply {
+            version,
+            orders_hash: hash,
+            lease_ms: LEASE_MS as u32,
+            runs,
+            ..Default::default()
+        };
         let late = if self.calm { 0 } else { self.random.below(4_000) };
         if self.calm || !self.random.one_in(10) {
             self.nodes[node].coming = Some((self.now + late, self.now, request.runs, reply));

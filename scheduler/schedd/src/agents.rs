@@ -109,15 +109,19 @@ impl AgentService {
             // An answer renews the lease of runs: only who leads for sure may give it.
             self.sched.group.query(|_| ()).await?;
             let reply = self.sched.look(|state| {
-                let runs = lead.watch.lock().orders(state, node);
+                let watch = lead.watch.lock();
+                let runs = watch.orders(state, node);
                 pb::AgentSyncReply {
+                    validate: watch.asked(node),
                     version: state.version(),
                     orders_hash: orders_hash(&runs),
                     lease_ms: self.sched.lease_ms,
                     runs,
                 }
             });
-            let is_new = request.seen_version == 0 || reply.orders_hash != request.seen_orders;
+            let is_new = request.seen_version == 0
+                || reply.orders_hash != request.seen_orders
+                || reply.validate > request.validated;
             if is_new || tokio::time::Instant::now() >= until {
                 return Ok(reply);
             }

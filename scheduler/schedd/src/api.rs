@@ -31,13 +31,14 @@ use crate::{
 };
 
 /// gRPC's method names, and the same in the words of metrics; the last is that of any other.
-const CALLS: [(&str, &str); 11] = [
+const CALLS: [(&str, &str); 12] = [
     ("SubmitJob", "sched_submit_job"),
     ("ListJobs", "sched_list_jobs"),
     ("ShowJob", "sched_show_job"),
     ("ChangeJob", "sched_change_job"),
     ("ListComputeNodes", "sched_list_compute_nodes"),
     ("SetComputeNode", "sched_set_compute_node"),
+    ("ValidateComputeNode", "sched_validate_compute_node"),
     ("ListJobQuotas", "sched_list_job_quotas"),
     ("SetJobQuota", "sched_set_job_quota"),
     ("ListJobGroups", "sched_list_job_groups"),
@@ -177,6 +178,15 @@ impl Scheduler for Api {
         token::bearer(&request)?.must_operate()?;
         self.set_node(request.into_inner()).await?;
         Ok(Response::new(pb::SetComputeNodeReply {}))
+    }
+
+    async fn validate_compute_node(
+        &self,
+        request: Request<pb::ValidateComputeNodeRequest>,
+    ) -> Reply<pb::ValidateComputeNodeReply> {
+        token::bearer(&request)?.must_operate()?;
+        let number = self.validate(&request.into_inner().name)?;
+        Ok(Response::new(pb::ValidateComputeNodeReply { number }))
     }
 
     async fn list_job_quotas(

@@ -15,7 +15,7 @@ use ff2_fabric::{
 };
 use ff2_group::{Group, GroupConfig, Link, Pending, RaftMetrics, RaftService, lead_each_term};
 use ff2_proto::{Code, SCHED_GROUP, Status};
-use ff2_sched_core::{Config, Resources};
+use ff2_sched_core::{Bands, Config, Policy, Resources};
 use ff2_sched_machine::SchedMachine;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -139,9 +139,18 @@ fn votes(group: &ff2_proto::pb::GroupStatus, node: u32) -> bool {
 }
 
 fn policy(config: &SchedConfig) -> Config {
-    let compute = &config.compute;
+    let (compute, said) = (&config.compute, &config.policy);
     let beside_gpus = Resources { gpus: 0, cpus: compute.cpus, memory: compute.memory_mib };
-    Config { beside_gpus, ..Config::default() }
+    let policy = match Policy::ff2() {
+        Policy::Bands(bands) => Policy::Bands(Bands {
+            min_run_ms: said.min_run_s * 1_000,
+            patience_ms: said.patience_s * 1_000,
+            plan_every_ms: said.plan_every_s * 1_000,
+            ..bands
+        }),
+        other => other,
+    };
+    Config { policy, beside_gpus, ..Config::default() }
 }
 
 fn group_config(config: &SchedConfig, metrics: &RaftMetrics) -> GroupConfig {

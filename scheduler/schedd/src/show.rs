@@ -2,11 +2,13 @@
 
 use ff2_proto::pb;
 use ff2_sched_core::{
-    Cause, Job, JobId, NodeState, Outcome, Priority, QuotaKey, State as Of, Why, cost_milli,
+    Cause, Job, JobId, NodeState, Outcome, Priority, State as Of, Why, cost_milli,
 };
 use ff2_sched_machine::{EndedJob, How, Run, State};
 use ff2_topology::NodeId;
 use serde::Serialize;
+
+use crate::leader::wall_ms;
 
 /// A word as it is in JSON: `above-normal`.
 pub(crate) fn word(of: impl Serialize) -> String {
@@ -32,7 +34,7 @@ pub(crate) enum Explain {
 }
 
 pub(crate) fn job(state: &State, job: &Job, explain: Explain) -> pb::JobInfo {
-    let now = state.scheduler().now_ms();
+    let now = wall_ms().max(state.scheduler().now_ms());
     let is_waiting = matches!(job.state, Of::Held | Of::Pending | Of::Claiming);
     let why = if explain >= Explain::Why { why(state, job) } else { String::new() };
     let starts_by = if explain == Explain::When && is_waiting {
@@ -160,7 +162,7 @@ fn why(state: &State, job: &Job) -> String {
         }
         Why::Quota { key, allowance, gpus } => format!(
             "quota: {} may have {} GPUs at once and {} {}; this job needs {gpus}",
-            quota(&key),
+            key,
             allowance.limit,
             allowance.used,
             if allowance.used == 1 { "is used" } else { "are used" },
@@ -179,14 +181,4 @@ fn why(state: &State, job: &Job) -> String {
         ),
         Why::Fits => "starts now".into(),
     }
-}
-
-pub(crate) fn quota(key: &QuotaKey) -> String {
-    let parts = [
-        key.user.as_ref().map(|user| format!("user {user}")),
-        key.group.as_ref().map(|group| format!("group {group}")),
-        key.priority.map(|priority| format!("priority {}", word(priority))),
-    ];
-    let parts: Vec<String> = parts.into_iter().flatten().collect();
-    if parts.is_empty() { "everybody together".into() } else { parts.join(", ") }
 }

@@ -13,7 +13,8 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use crate::limits;
@@ -78,12 +79,16 @@ impl JobFolder {
         Ok(())
     }
 
-    /// Puts down what runs. `by` tells nodes apart that do so at the same time.
+    /// Puts down what runs, if it is not there. One node of the job does so, and the others wait for it: a file that is
+    /// replaced just when it is executed may be gone for who does.
     ///
     /// # Errors
     /// The folder cannot be written.
-    pub fn put_script(&self, text: &str, by: u32) -> io::Result<()> {
-        let draft = self.path.join(format!(".script-{by}"));
+    pub fn put_script(&self, text: &str) -> io::Result<()> {
+        if self.has_script(text) {
+            return Ok(());
+        }
+        let draft = self.path.join(".script");
         gone(fs::remove_file(&draft))?;
         let mut options = fs::OpenOptions::new();
         let mut file = options.write(true).create_new(true).mode(0o755).open(&draft)?;
@@ -92,8 +97,28 @@ impl JobFolder {
         fs::rename(draft, self.script())
     }
 
-    /// Asks the job to make room within the grace. The file is whole when it appears. `by` as for
-    /// [`JobFolder::put_script`].
+    /// Waits until another node has put it down.
+    ///
+    /// # Errors
+    /// It does not come.
+    pub fn await_script(&self, text: &str) -> io::Result<()> {
+        let until = Instant::now() + limits::SCRIPT_WAIT;
+        while !self.has_script(text) {
+            if Instant::now() >= until {
+                let why = "the first node of the job has not put its script down";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
+            thread::sleep(limits::ACK_LOOK);
+        }
+        Ok(())
+    }
+
+    fn has_script(&self, text: &str) -> bool {
+        fs::read(self.script()).is_ok_and(|bytes| bytes == text.as_bytes())
+    }
+
+    /// Asks the job to make room within the grace. The file is whole when it appears. `by` tells nodes apart that do so
+    /// at the same time.
     ///
     /// # Errors
     /// The folder cannot be written.
@@ -171,7 +196,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = JobFolder::new(dir.path(), 1);
         for text in ["#!/bin/sh\nexit 3\n", "#!/bin/sh\nexit 4\n"] {
-            folder.put_script(text, 0).unwrap();
+            folder.put_script(text).unwrap();
+            folder.await_script(text).unwrap();
             assert_eq!(fs::read_to_string(folder.script()).unwrap(), text);
         }
         let status = std::process::Command::new(folder.script()).status().unwrap();

@@ -16,6 +16,8 @@ pub const STATE_MAX: u64 = 4_096;
 pub(crate) const KEEPER_START: Duration = Duration::from_secs(20);
 /// ... and to answer.
 pub(crate) const KEEPER_ANSWER: Duration = Duration::from_secs(5);
+/// How long a node waits for the script that the first of its job puts down.
+pub(crate) const SCRIPT_WAIT: Duration = Duration::from_secs(60);
 /// Between two looks whether a run's time is over.
 pub(crate) const LEASE_LOOK: Duration = Duration::from_millis(200);
 /// Between two looks for an acknowledgement.

@@ -136,7 +136,10 @@ pub fn supervise(spec: &RunSpec, orders: Orders, echo: Option<Echo>) -> io::Resu
     let folder = JobFolder::new(&spec.folder, spec.attempt);
     folder.prepare(&spec.checkpoint, spec.nodes == 1)?;
     if let Some(script) = &spec.script {
-        folder.put_script(script, spec.node_rank)?;
+        match spec.node_rank {
+            0 => folder.put_script(script)?,
+            _ => folder.await_script(script)?,
+        }
     }
     adopt_orphans()?;
     let Orders(events, sender) = orders;

@@ -30,6 +30,8 @@ pub struct SchedConfig {
     #[serde(default)]
     pub compute: ComputeConfig,
     #[serde(default)]
+    pub policy: PolicyConfig,
+    #[serde(default)]
     pub raft: RaftConfig,
     #[serde(default)]
     pub threads: usize,
@@ -63,6 +65,24 @@ impl Default for ComputeConfig {
     fn default() -> Self {
         // A compute node of Fire-Flyer 2 (arXiv 2408.14158, table I).
         Self { cpus: 64, memory_mib: 512 << 10, lease_ms: 15_000 }
+    }
+}
+
+/// How jobs make room for others. The same on each replica; what the first start of a scheduler said stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicyConfig {
+    /// So long a run lasts at least before it makes room: it costs a checkpoint and a start.
+    pub min_run_s: u64,
+    /// So long a job waits before others of its priority make room for it.
+    pub patience_s: u64,
+    /// How often it is looked who could make room for those that wait.
+    pub plan_every_s: u64,
+}
+
+impl Default for PolicyConfig {
+    fn default() -> Self {
+        Self { min_run_s: 1_800, patience_s: 300, plan_every_s: 60 }
     }
 }
 

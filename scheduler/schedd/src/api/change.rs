@@ -96,6 +96,18 @@ impl Api {
         self.tell(Event::Node { scope, state }, &request.why).await
     }
 
+    /// Has a node look at itself. Returns the number of that.
+    pub(super) fn validate(&self, name: &str) -> Result<u64, tonic::Status> {
+        let lead = self.leading()?;
+        let node = self.sched.look(|of| of.node(name));
+        let node = node.ok_or_else(|| {
+            tonic::Status::not_found(format!("no compute node is called {name:?}"))
+        })?;
+        let number = lead.watch.lock().validate(node, crate::leader::wall_ms());
+        lead.news.notify_waiters();
+        Ok(number)
+    }
+
     pub(super) async fn set_quota(
         &self,
         request: pb::SetJobQuotaRequest,

@@ -3,7 +3,7 @@
 use ff2_proto::pb;
 use ff2_sched_core::{Job, JobId, State as Of};
 use ff2_sched_machine::{State, order_of};
-use ff2_submit::Order;
+use ff2_submit::{Order, to_yaml};
 
 use super::Api;
 use crate::{
@@ -63,7 +63,7 @@ impl Api {
         };
         let order = self.sched.group.read_stale(|kv| order_of(kv, first.0)).flatten();
         let order: Option<Order> = order.and_then(|text| serde_json::from_str(&text).ok());
-        let request = order.as_ref().and_then(|order| serde_json::to_string(&order.request).ok());
+        let request = order.map(|order| to_yaml(&order.request));
         Ok(pb::ShowJobReply {
             job: Some(job),
             request: request.unwrap_or_default(),
@@ -156,6 +156,9 @@ fn node(state: &State, lead: Option<&Lead>, id: ff2_topology::NodeId) -> Option<
             node.heard_ms = ago;
             node.confinement.clone_from(&said.confinement);
             node.release.clone_from(&said.release);
+        }
+        if let Some((number, found)) = watch.validation(id) {
+            (node.validated, node.validation) = (number, found.to_owned());
         }
     }
     Some(node)

@@ -3,7 +3,7 @@
 use ff2_proto::pb;
 use ff2_sched_core::Priority;
 use ff2_sched_machine::{Answer, Fact, Submission};
-use ff2_submit::JobRequest;
+use ff2_submit::from_yaml;
 
 use super::{Api, token::Bearer};
 use crate::{
@@ -31,8 +31,7 @@ impl Api {
                 "a job of {has} KiB with its script and environment: at most {most}; put data into files"
             )));
         }
-        let job: JobRequest = serde_json::from_str(&request.request)
-            .map_err(|error| invalid(format!("the request cannot be read: {error}")))?;
+        let job = from_yaml(&request.request).map_err(|error| invalid(error.to_string()))?;
         let (spec, mut order) =
             order::read(job, bearer.who.clone(), self.node_size()).map_err(invalid)?;
         if spec.priority >= Priority::VeryHigh && !bearer.operates() {

@@ -35,6 +35,11 @@ impl Validate for SchedConfig {
         }
         metads(&self.metads, problems);
         self.compute.validate(problems);
+        problems.require(
+            self.policy.plan_every_s > 0,
+            "policy.plan_every_s",
+            "at least one second",
+        );
         self.raft.validate(problems);
         threads(self.threads, problems);
         self.log.validate(problems);

@@ -1,0 +1,355 @@
+//! Jobs on a cluster with agents: what people do with them, and what may fail meanwhile.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use ff2_cluster_tests::{Cluster, SMALLEST};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// Longer than a node's lease and the margin behind it, an election, and a start.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn start(agents: &str) -> Cluster {
+    let shape = [&SMALLEST[..], &["--agents", agents, "--fake-gpus", "8"]].concat();
+    Cluster::start_with(&shape).unwrap()
+}
+
+fn example() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/examples/train.py");
+    path.canonicalize().unwrap().display().to_string()
+}
+
+fn submit(cluster: &Cluster, words: &[&str]) -> u64 {
+    let line = [&["job", "submit"], words].concat();
+    // `--json` would be taken for a word of the job.
+    let told = cluster.ctl(&line).unwrap();
+    told.trim().strip_prefix("job ").unwrap_or_else(|| panic!("{told}")).parse().unwrap()
+}
+
+fn show(cluster: &Cluster, job: u64) -> Value {
+    cluster.json(&["job", "show", &job.to_string()]).unwrap()
+}
+
+fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < PATIENCE, "waited in vain for: {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn wait_state(cluster: &Cluster, job: u64, state: &str) -> Value {
+    let mut last = Value::Null;
+    wait_for(&format!("job {job} {state}"), || {
+        last = show(cluster, job);
+        let is = last["state"].as_str().unwrap();
+        let over = last["ended_ms"].is_u64();
+        assert!(!over || is == state, "job {job} is {is}: {last}");
+        is == state
+    });
+    last
+}
+
+fn log(cluster: &Cluster, job: u64, rank: u32) -> PathBuf {
+    cluster.mount().join(format!("jobs/{job}/logs/rank-{rank}.log"))
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+/// All whose environment has this.
+fn marked(mark: &str) -> Vec<i32> {
+    let pids = fs::read_dir("/proc").unwrap().flatten();
+    pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid: &i32| {
+            let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environ.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+        })
+        .collect()
+}
+
+fn kill(pid: i32) {
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+}
+
+/// The keepers of a job's runs, by the folder that their ranks are told.
+fn keepers(job: u64) -> Vec<i32> {
+    let pids = fs::read_dir("/proc").unwrap().flatten();
+    pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid: &i32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+            words.get(1) == Some(&&b"--keep"[..])
+                && String::from_utf8_lossy(words[2]).contains(&format!("/runs/{job}-"))
+        })
+        .collect()
+}
+
+/// A job of two nodes is suspended for a more important one, and comes to the same end as if it had not been.
+#[test]
+fn a_job_makes_room_and_goes_on_where_it_was() {
+    let cluster = start("2");
+    let script = cluster.mount().join("train.sh");
+    fs::write(
+        &script,
+        format!(
+            "#!/bin/bash\n#SBATCH -J train -N 2 --gpus-per-node=8 --time=10\nexport STEPS=1500\nexec python3 {}\n",
+            example()
+        ),
+    )
+    .unwrap();
+    let low = submit(&cluster, &[script.to_str().unwrap()]);
+    wait_for("the first step", || read(&log(&cluster, low, 1)).contains("starts at step 0"));
+    let running = show(&cluster, low);
+    assert_eq!(running["nodes"].as_array().unwrap().len(), 2);
+    let high = submit(&cluster, &["--priority=high", "-G", "8", "-t", "1", "--", "sleep", "1"]);
+    wait_state(&cluster, high, "succeeded");
+    let done = wait_state(&cluster, low, "succeeded");
+    assert!(done["attempt"].as_u64().unwrap() >= 2 && done["preemptions"].as_u64().unwrap() >= 1);
+    let text = read(&log(&cluster, low, 0));
+    assert!(text.contains("attempt 2") && !text.contains("step 0, attempt 2"), "{text}");
+    assert!(text.contains("rank 0 is done: y = 3.000000 x + 1.000000"), "{text}");
+    let first = &done["runs"].as_array().unwrap()[1];
+    assert_eq!(first["end"], format!("made room for job {high}"), "{done}");
+    // What it asked for is told in a form that can be handed in again.
+    let yaml = cluster.ctl(&["job", "show", "--yaml", &low.to_string()]).unwrap();
+    let again = cluster.mount().join("again.yaml");
+    fs::write(&again, &yaml).unwrap();
+    let twin = submit(&cluster, &[again.to_str().unwrap()]);
+    assert_eq!(cluster.ctl(&["job", "show", "--yaml", &twin.to_string()]).unwrap(), yaml);
+    cluster.ctl(&["job", "cancel", &twin.to_string()]).unwrap();
+    wait_state(&cluster, twin, "cancelled");
+}
+
+/// A job writes who it is, again and again.
+const TICKS: &str =
+    "while :; do echo \"$FF2_ATTEMPT $(date +%s%N)\" >> $FF2_CHECKPOINT/ticks; sleep 0.05; done";
+
+/// Of each attempt, when it wrote first and last.
+fn spans(ticks: &str) -> Vec<(u64, u64, u64)> {
+    let mut spans: Vec<(u64, u64, u64)> = Vec::new();
+    for line in ticks.lines() {
+        let Some((attempt, at)) = line.split_once(' ') else { continue };
+        let (attempt, at) = (attempt.parse().unwrap(), at.parse().unwrap());
+        match spans.iter_mut().find(|span| span.0 == attempt) {
+            Some(span) => span.2 = span.2.max(at),
+            None => spans.push((attempt, at, at)),
+        }
+    }
+    spans
+}
+
+/// The agent's process dies and stays away: its run ends before it is started elsewhere, and not a moment later both
+/// would run.
+#[test]
+fn a_job_moves_when_its_node_is_lost_and_never_runs_twice() {
+    let cluster = start("2");
+    let job = submit(&cluster, &["-G", "8", "--", "bash", "-c", TICKS]);
+    let ticks = cluster.mount().join(format!("jobs/{job}/checkpoint/ticks"));
+    wait_for("ticks", || read(&ticks).lines().count() > 10);
+    let node = show(&cluster, job)["nodes"][0].as_str().unwrap().to_owned();
+    let index = node.strip_prefix("node-").unwrap();
+    cluster.signal(&format!("agentd/{index}"), Signal::KILL).unwrap();
+    wait_for("another attempt", || {
+        read(&ticks).lines().last().is_some_and(|l| l.starts_with("2 "))
+    });
+    let moved = show(&cluster, job);
+    assert_ne!(moved["nodes"][0], node.as_str());
+    let nodes = cluster.json(&["node", "list"]).unwrap();
+    let lost = nodes.as_array().unwrap().iter().find(|of| of["name"] == node.as_str()).unwrap();
+    assert_eq!(lost["state"], "down");
+    assert!(lost["why"].as_str().unwrap().contains("silent"), "{lost}");
+    // When the agent is back, so is its node.
+    cluster.up().unwrap();
+    wait_for("the node", || {
+        let nodes = cluster.json(&["node", "list"]).unwrap();
+        nodes
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|of| of["name"] == node.as_str() && of["state"] == "up")
+    });
+    cluster.ctl(&["job", "cancel", &job.to_string()]).unwrap();
+    wait_state(&cluster, job, "cancelled");
+    let spans = spans(&read(&ticks));
+    assert_eq!(spans.len(), 2, "{spans:?}");
+    assert!(spans[0].2 < spans[1].1, "two attempts wrote at the same time: {spans:?}");
+}
+
+/// The agent and the leader of the scheduler are killed: nothing happens to what runs, and submissions go on.
+#[test]
+fn what_runs_outlives_its_agent_and_the_leader() {
+    let cluster = start("2");
+    let job = submit(&cluster, &["-N", "2", "--gpus-per-node=4", "--", "bash", "-c", TICKS]);
+    let ticks = cluster.mount().join(format!("jobs/{job}/checkpoint/ticks"));
+    wait_for("ticks", || read(&ticks).lines().count() > 10);
+    let mark = format!("FF2_JOB_ID={job}");
+    let before = marked(&mark);
+    assert!(before.len() >= 2, "{before:?}");
+    for agent in ["agentd/0", "agentd/1"] {
+        cluster.signal(agent, Signal::KILL).unwrap();
+    }
+    cluster.up().unwrap();
+    let leader = |cluster: &Cluster| {
+        (0..3).find(|index| {
+            let dump = cluster.json(&["admin", "dump", &format!("schedd/{index}")]).unwrap();
+            let group = &dump["status"]["group"];
+            group["leader"] == index + 1
+        })
+    };
+    let first = leader(&cluster).expect("somebody leads");
+    cluster.signal(&format!("schedd/{first}"), Signal::KILL).unwrap();
+    let other = submit(&cluster, &["-G", "2", "-t", "1", "--", "true"]);
+    wait_state(&cluster, other, "succeeded");
+    let still = show(&cluster, job);
+    assert_eq!((still["state"].as_str(), still["attempt"].as_u64()), (Some("running"), Some(1)));
+    let longest = Duration::from_secs(20);
+    std::thread::sleep(longest);
+    let now = show(&cluster, job);
+    assert_eq!((now["state"].as_str(), now["attempt"].as_u64()), (Some("running"), Some(1)));
+    // The shells are the same ones.
+    let after = marked(&mark);
+    assert!(before.iter().filter(|pid| after.contains(pid)).count() >= 2, "{before:?} {after:?}");
+    cluster.up().unwrap();
+    cluster.ctl(&["job", "cancel", &job.to_string()]).unwrap();
+    wait_state(&cluster, job, "cancelled");
+    assert_eq!(marked(&mark), [0; 0]);
+}
+
+/// Daemons of a job that left its process group and session, and that ignore signals, are gone after it.
+#[test]
+fn nothing_is_left_of_a_job_whatever_it_did() {
+    let cluster = start("1");
+    let script = "trap '' TERM USR1; (setsid bash -c 'trap \"\" TERM; while :; do sleep 1; done' &); \
+                  (nohup setsid sleep 1000 >/dev/null 2>&1 &); echo up; while :; do sleep 0.1; done";
+    let words = ["-G", "1", "--signal=USR1", "--grace=5", "--requeue", "--", "bash", "-c", script];
+    let job = submit(&cluster, &words);
+    let mark = format!("FF2_JOB_ID={job}");
+    wait_for("the job's words", || read(&log(&cluster, job, 0)).contains("up"));
+    assert!(marked(&mark).len() >= 3, "{:?}", marked(&mark));
+
+    // It ignores the request to make room: after its grace it is ended.
+    let began = Instant::now();
+    cluster.ctl(&["job", "suspend", &job.to_string()]).unwrap();
+    wait_state(&cluster, job, "held");
+    assert!(began.elapsed() >= Duration::from_secs(5), "it had its grace");
+    assert_eq!(marked(&mark), [0; 0]);
+    let why = cluster.json(&["job", "why", &job.to_string()]).unwrap();
+    assert!(why["why"].as_str().unwrap().contains("job resume"), "{why}");
+    cluster.ctl(&["job", "resume", &job.to_string()]).unwrap();
+    wait_for("a second attempt", || marked(&mark).len() >= 3);
+
+    // Its keeper is killed, as with all of a node's process groups: that is no failure of the job.
+    for keeper in keepers(job) {
+        kill(keeper);
+    }
+    wait_for("a third attempt", || {
+        let shown = show(&cluster, job);
+        shown["attempt"] == 3 && shown["state"] == "running"
+    });
+    let end = show(&cluster, job)["runs"][1]["end"].as_str().unwrap().to_owned();
+    assert!(end.contains("cut off") && end.contains("keeper"), "{end}");
+
+    // One of its ranks is killed: that is. It said that it may be started again.
+    wait_for("the third attempt's processes", || marked(&mark).len() >= 3);
+    let rank = marked(&mark).into_iter().min().unwrap();
+    kill(rank);
+    wait_for("a fourth attempt", || show(&cluster, job)["attempt"] == 4);
+    let end = show(&cluster, job)["runs"][1]["end"].as_str().unwrap().to_owned();
+    assert!(end.contains("failed") && end.contains("rank 0 was ended by signal 9"), "{end}");
+
+    cluster.ctl(&["job", "cancel", &job.to_string()]).unwrap();
+    wait_state(&cluster, job, "cancelled");
+    assert_eq!(marked(&mark), [0; 0]);
+
+    // One that says nothing has failed with its rank.
+    let other = submit(&cluster, &["-G", "1", "--", "bash", "-c", "exit 3"]);
+    let failed = wait_state(&cluster, other, "failed");
+    assert!(failed["why"].as_str().unwrap().contains("rank 0 ended with 3"), "{failed}");
+}
+
+/// A log that cannot be written stops no job.
+#[test]
+fn a_full_disk_for_logs_stops_no_job() {
+    let cluster = start("1");
+    cluster.ctl(&["quota", "set", "/jobs", "--bytes", "1MiB"]).unwrap();
+    let script = "head -c 3000000 /dev/zero | tr '\\0' 'x'; echo; echo end";
+    let job = submit(&cluster, &["-G", "1", "--", "bash", "-c", script]);
+    wait_state(&cluster, job, "succeeded");
+    let size = fs::metadata(log(&cluster, job, 0)).unwrap().len();
+    assert!(size <= 1 << 20, "{size} bytes");
+    // The next one runs as well, and can write again when there is room.
+    cluster.ctl(&["quota", "remove", "/jobs"]).unwrap();
+    let next = submit(&cluster, &["-G", "1", "--", "echo", "room"]);
+    wait_state(&cluster, next, "succeeded");
+    assert_eq!(read(&log(&cluster, next, 0)), "room\n");
+}
+
+/// Jobs are their submitter's: who runs them, who may end them.
+#[test]
+fn a_job_is_its_submitters() {
+    let cluster = start("1");
+    let tokens = tempfile::tempdir().unwrap();
+    let token = |name: &str, role: &str| {
+        let path = tokens.path().join(format!("{name}-{role}"));
+        let path = path.display().to_string();
+        cluster.ctl(&["user", "token", name, "--role", role, "--out", &path]).unwrap();
+        path
+    };
+    for (name, uid) in [("ann", "4242"), ("bob", "4243")] {
+        cluster.ctl(&["user", "add", name, "--uid", uid]).unwrap();
+    }
+    let (ann, bob) = (token("ann", "user"), token("bob", "user"));
+    let operator = token("bob", "operator");
+    let as_who = |token: &str, words: &[&str]| {
+        cluster.ctl_output(&[&["--token", token], words].concat()).unwrap()
+    };
+    let script = "id -u; id -G; pwd; sleep 100";
+    let words =
+        ["job", "submit", "-D", "/", "-G", "1", "--export=NONE", "--", "bash", "-c", script];
+    let told = as_who(&ann, &words);
+    let told = String::from_utf8(told.stdout).unwrap();
+    let job: u64 = told.trim().strip_prefix("job ").unwrap().parse().unwrap();
+    wait_for("its words", || read(&log(&cluster, job, 0)).lines().count() >= 3);
+    assert_eq!(read(&log(&cluster, job, 0)), "4242\n4242\n/\n");
+    let shown = show(&cluster, job);
+    assert_eq!((shown["user"].as_str(), shown["group"].as_str()), (Some("ann"), Some("ann")));
+    let folder = fs::metadata(cluster.mount().join(format!("jobs/{job}"))).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&folder), 4_242);
+
+    let number = job.to_string();
+    let refused = as_who(&bob, &["job", "cancel", &number]);
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && why.contains("ann's"), "{why}");
+    let refused = as_who(&operator, &words);
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && why.contains("opens no files"), "{why}");
+    let refused = as_who(&ann, &["queue", "set", "normal", "--gpus", "1"]);
+    assert!(!refused.status.success(), "who runs jobs changes no limits");
+    let refused = as_who(&ann, &["job", "submit", "--priority=extreme", "-G", "1", "--", "true"]);
+    assert!(!refused.status.success(), "extreme is for operators");
+
+    // An operator ends everybody's; and a limit says why a job waits.
+    assert!(as_who(&operator, &["quota", "gpus", "1", "--user", "ann"]).status.success());
+    let told = as_who(&ann, &["job", "submit", "-G", "1", "--", "true"]);
+    let next: u64 = String::from_utf8(told.stdout).unwrap().trim()["job ".len()..].parse().unwrap();
+    let why = cluster.json(&["job", "why", &next.to_string()]).unwrap();
+    assert!(why["why"].as_str().unwrap().starts_with("quota: user ann"), "{why}");
+    assert!(as_who(&operator, &["job", "cancel", &number]).status.success());
+    wait_state(&cluster, job, "cancelled");
+    wait_state(&cluster, next, "succeeded");
+    // A token that was revoked is refused here too.
+    let id = cluster.json(&["user", "list"]).unwrap();
+    let ids = id.as_array().unwrap().iter().find(|user| user["name"] == "ann").unwrap();
+    for id in ids["tokens"].as_array().or(ids["token_ids"].as_array()).unwrap() {
+        cluster.ctl(&["user", "revoke", &id.to_string()]).unwrap();
+    }
+    wait_for("the revocation", || !as_who(&ann, &["job", "list"]).status.success());
+}
