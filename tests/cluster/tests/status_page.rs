@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use ff2_cluster_tests::{Cluster, may_skip};
+use ff2_cluster_tests::{Cluster, SMALLEST, may_skip};
 use serde_json::Value;
 
 /// The body of `GET path`, which must be found.
@@ -90,8 +90,9 @@ fn operations_are_timed(cluster: &Cluster) {
     }
 }
 
-/// What a browser shows after the page's scripts ran.
-fn render(address: &str, shown: &Value) {
+/// What a browser shows of a page after its scripts ran: without the scripts' own text. None: there is no browser,
+/// and that may be so.
+fn rendered(address: &str) -> Option<String> {
     let profile = tempfile::tempdir().unwrap();
     let output = Command::new("chromium")
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
@@ -105,13 +106,16 @@ fn render(address: &str, shown: &Value) {
         Err(error) => {
             let missing = format!("chromium does not start, the page is not rendered: {error}");
             assert!(may_skip(&missing), "{missing}; FF2_TEST_ALLOW_SKIP=chromium leaves this out");
-            return;
+            return None;
         }
     };
     let dom = String::from_utf8_lossy(&output.stdout);
-    // The script's own text is in it too.
     let (_, body) = dom.split_once("<body").unwrap();
-    let body = body.split("<script>").next().unwrap();
+    body.split("<script>").next().map(str::to_owned)
+}
+
+fn render(address: &str, shown: &Value) {
+    let Some(body) = rendered(address) else { return };
     let has = |what: &str| assert!(body.contains(what), "{what} is not shown: {body}");
     for node in shown["nodes"].as_array().unwrap() {
         has(&format!(">node {}<", node["id"]));
@@ -125,4 +129,54 @@ fn render(address: &str, shown: &Value) {
     }
     has(shown["cluster_id"].as_str().unwrap());
     has(">healthy<");
+}
+
+/// The scheduler's page: the queue, the nodes by leaf, who ran where. Replicas that do not lead show it too.
+#[test]
+fn the_page_shows_jobs_and_where_they_ran() {
+    let agents = ["--agents", "5", "--fake-gpus", "8"];
+    let cluster = Cluster::start_with(&[&SMALLEST[..], &agents].concat()).unwrap();
+    let run = |words: &[&str]| cluster.ctl(&[&["job", "submit"], words].concat()).unwrap();
+    run(&["-J", "broken", "-G", "1", "--", "false"]);
+    run(&["-J", "long", "-N", "2", "--gpus-per-node=8", "--", "sleep", "100"]);
+    run(&["-J", "wide", "-N", "5", "--gpus-per-node=8", "--", "true"]);
+    cluster.ctl(&["node", "cordon", "node-3", "--why", "a loud fan"]).unwrap();
+    let schedds = addresses(&cluster, "schedd");
+    assert_eq!(schedds.len(), 3);
+    for address in &schedds {
+        every_metric_is_explained(&get(address, "/metrics"));
+        // One that does not lead hears of a commit with the next heartbeat.
+        let mut shown = Value::Null;
+        for _ in 0..100 {
+            shown = serde_json::from_str(&get(address, "/api/sched.json")).unwrap();
+            let jobs = shown["jobs"].as_array().unwrap();
+            let state = |name: &str| jobs.iter().find(|j| j["name"] == name).map(|j| &j["state"]);
+            let is_cordoned = shown["nodes"].to_string().contains("cordoned");
+            if state("broken").is_some_and(|is| is == "failed")
+                && state("long").is_some_and(|is| is == "running")
+                && state("wide").is_some_and(|is| is == "pending")
+                && is_cordoned
+            {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        let Some(body) = rendered(address) else { continue };
+        let has = |what: &str| assert!(body.contains(what), "{what} is not shown: {shown} {body}");
+        for node in 0..5 {
+            has(&format!(">node-{node}<"));
+        }
+        has("local / leaf-0");
+        has("local / leaf-1");
+        has("a loud fan");
+        for (name, state) in [("broken", "failed"), ("long", "running"), ("wide", "pending")] {
+            has(&format!(">{name}<"));
+            has(&format!("class=\"state {state}\""));
+        }
+        has("rank 0 ended with 1");
+        has("needs 40 GPUs, 16 are free");
+        has("16 of 40");
+        has("2 long");
+    }
+    cluster.ctl(&["job", "cancel", "2"]).unwrap();
 }
