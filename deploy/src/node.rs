@@ -26,7 +26,8 @@ pub(crate) enum Command {
     /// Each target is copied to another node while it goes on serving, so that no chain ever has fewer
     /// replicas. When all have left (`--wait`, or `ff2ctl status`), stop the node and `ff2ctl node remove` it.
     ///
-    /// Of a compute node (its name, or `leaf:NAME` for all at a leaf switch) the jobs are suspended and go on elsewhere.
+    /// Of a compute node (its name, or `leaf:NAME` for all at a leaf switch) the jobs are suspended and go on
+    /// elsewhere.
     Drain {
         node: Which,
         /// Why; shown of a compute node.

@@ -140,7 +140,8 @@ fn report(around: &Surroundings, file: &ClusterFile, nothing: bool, grew: &[Name
     let empty: Vec<String> = empty.collect();
     let value = json!({
         "dir": dir, "cluster_id": file.cluster_id, "metads": file.admins(), "mounts": mounts,
-        "status_pages": pages, "job_pages": job_pages, "jobs_dir": file.jobs_dir, "was_up": nothing, "new_storageds": empty,
+        "status_pages": pages, "job_pages": job_pages, "jobs_dir": file.jobs_dir,
+        "was_up": nothing, "new_storageds": empty,
     });
     around.output.print(&value, || {
         let what = if nothing { "was up already" } else { "is up" };

@@ -1,7 +1,7 @@
 //! Developer tasks. `cargo xtask check` is everything that must hold before a change lands;
 //! the other commands are its steps, and the simulator.
 
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
@@ -49,7 +49,18 @@ enum Task {
     },
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reason comes last, where whoever sees only the end of a long output finds it.
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let root = workspace::root()?;
     match Cli::parse().task {
         Task::Check => check(),

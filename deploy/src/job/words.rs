@@ -42,11 +42,13 @@ pub(super) fn nodes(names: &[String]) -> String {
 
 pub(super) fn job(job: &pb::JobInfo) -> Value {
     let time = |ms: u64| if ms == 0 { Value::Null } else { ms.into() };
+    let array = (job.array_first != 0)
+        .then(|| json!({ "first": job.array_first, "member": job.array_index }));
     json!({
         "job": job.job, "name": job.name, "user": job.user, "group": job.group, "priority": job.priority,
         "state": job.state, "on_hold": job.on_hold, "attempt": job.attempt, "tasks": job.tasks,
         "gpus_per_task": job.gpus, "cpus_per_task": job.cpus, "gpus": u64::from(job.tasks) * u64::from(job.gpus),
-        "nodes": job.nodes, "array": (job.array_first != 0).then(|| json!({ "first": job.array_first, "member": job.array_index })),
+        "nodes": job.nodes, "array": array,
         "submitted_ms": job.submitted_ms, "started_ms": time(job.started_ms), "ended_ms": time(job.ended_ms),
         "starts_by_ms": time(job.starts_by_ms), "ran_ms": job.ran_ms, "gpu_hours": job.gpu_ms as f64 / 3.6e6,
         "cost": job.cost_milli as f64 / 1e3, "preemptions": job.preemptions, "moves": job.moves, "why": job.why,

@@ -69,7 +69,10 @@ pub async fn serve(config: Arc<AgentConfig>, runtime: Runtime) -> Result<()> {
         let lease_s = shown.lease_left().as_secs();
         let runs: Vec<_> = reports
             .iter()
-            .map(|run| json!({ "job": run.job, "attempt": run.attempt, "phase": run.phase().as_str_name(), "gpus": run.gpus }))
+            .map(|run| {
+                let phase = run.phase().as_str_name();
+                json!({ "job": run.job, "attempt": run.attempt, "phase": phase, "gpus": run.gpus })
+            })
             .collect();
         async move { json!({ "runs": runs, "lease_left_s": lease_s }) }
     });

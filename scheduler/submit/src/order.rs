@@ -54,7 +54,8 @@ mod tests {
 
     #[test]
     fn an_order_is_the_same_after_it_was_kept() {
-        let script = "#!/bin/sh\n#SBATCH -N 2 --ntasks-per-node=4 --time=10 --array=1-4\n#FF2 --grace=9\necho 'a: b' # x\n";
+        let script = "#!/bin/sh\n#SBATCH -N 2 --ntasks-per-node=4 --time=10 --array=1-4\n\
+                      #FF2 --grace=9\necho 'a: b' # x\n";
         let (request, _) = crate::from_script(script).unwrap();
         let order = Order {
             request,
