@@ -2,6 +2,8 @@
 //! a service or scope of systemd's with `Delegate=yes`. Where it may not they fail, unless `FF2_TEST_ALLOW_SKIP`
 //! is 1 or names `cgroup2`.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::{
     fs,
     io::ErrorKind,

@@ -1,5 +1,7 @@
 //! What is asked of NVML, with a stand-in for the driver's library (`nvml.c`).
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::{path::Path, process::Command};
 
 use ff2_node::gpus::{self, Health};

@@ -18,6 +18,8 @@ pub struct Xid {
     pub pci: String,
     pub code: u32,
     pub count: u64,
+    /// The last one, in seconds since the start of the machine.
+    pub last_s: u64,
 }
 
 /// What an error says of the GPU.
@@ -53,14 +55,17 @@ pub fn logged() -> io::Result<Vec<Xid>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let log = File::from(rustix::fs::open("/dev/kmsg", flags, Mode::empty())?);
     let until = Instant::now() + limits::LOG_TIME_MAX;
-    let mut counts = BTreeMap::new();
+    let mut found = BTreeMap::new();
     // One record a read; 8 KiB is the kernel's own bound.
     let mut record = [0u8; 8_192];
     for _ in 0..limits::LOG_RECORDS_MAX {
         match rustix::io::read(log.as_fd(), &mut record[..]) {
             Ok(length) => {
-                if let Some(found) = parse(&String::from_utf8_lossy(&record[..length])) {
-                    *counts.entry(found).or_insert(0) += 1;
+                if let Some((pci, code, at_s)) = parse(&String::from_utf8_lossy(&record[..length]))
+                {
+                    let (count, last_s) = found.entry((pci, code)).or_insert((0, at_s));
+                    *count += 1;
+                    *last_s = at_s;
                 }
             }
             Err(Errno::AGAIN) => break,
@@ -72,17 +77,19 @@ pub fn logged() -> io::Result<Vec<Xid>> {
             break;
         }
     }
-    let xid = |((pci, code), count)| Xid { pci, code, count };
-    Ok(counts.into_iter().map(xid).collect())
+    let xid = |((pci, code), (count, last_s))| Xid { pci, code, count, last_s };
+    Ok(found.into_iter().map(xid).collect())
 }
 
-/// Place and code, if a line has them.
-fn parse(line: &str) -> Option<(String, u32)> {
-    let rest = line.split_once("NVRM: Xid (PCI:")?.1;
-    let (place, rest) = rest.split_once("): ")?;
+/// Place, code and second of a record, `PRIORITY,NUMBER,MICROSECONDS,...;TEXT` (the kernel's document dev-kmsg), if
+/// it is of such an error.
+fn parse(record: &str) -> Option<(String, u32, u64)> {
+    let (head, text) = record.split_once(';')?;
+    let at_us: u64 = head.split(',').nth(2)?.parse().ok()?;
+    let (place, rest) = text.split_once("NVRM: Xid (PCI:")?.1.split_once("): ")?;
     let digits = rest.split(|other: char| !other.is_ascii_digit()).next()?;
     let place = place.split('.').next()?.to_ascii_lowercase();
-    Some((place, digits.parse().ok()?))
+    Some((place, digits.parse().ok()?, at_us / 1_000_000))
 }
 
 #[cfg(test)]
@@ -90,17 +97,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn place_and_code_are_read_from_a_line() {
-        let line =
-            "4,1234,98765,-;NVRM: Xid (PCI:0000:3B:00): 79, pid=1, GPU has fallen off the bus.";
-        assert_eq!(parse(line), Some(("0000:3b:00".into(), 79)));
-        assert_eq!(parse("NVRM: Xid (PCI:0000:3b:00): what"), None);
+    fn an_error_is_read_from_a_record() {
+        let record =
+            "4,1234,98765432,-;NVRM: Xid (PCI:0000:3B:00): 79, pid=1, GPU has fallen off the bus.";
+        assert_eq!(parse(record), Some(("0000:3b:00".into(), 79, 98)));
+        assert_eq!(parse("4,1,2,-;NVRM: Xid (PCI:0000:3b:00): what"), None);
         assert_eq!(parse("6,1,2,-;NVRM: loading"), None);
     }
 
     #[test]
     fn errors_of_programs_are_not_the_gpus() {
-        let severity = |code| Xid { pci: String::new(), code, count: 1 }.severity();
+        let severity = |code| Xid { pci: String::new(), code, count: 1, last_s: 0 }.severity();
         assert_eq!([13, 31, 43, 45].map(severity), [Severity::Program; 4]);
         assert_eq!([74, 63, 94].map(severity), [Severity::Hardware; 3]);
         assert_eq!([48, 79, 95].map(severity), [Severity::Fatal; 3]);
