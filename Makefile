@@ -14,6 +14,10 @@ test:
 	[ -d /sys/fs/cgroup/blkio ] || { \
 		echo "SKIPPED: no control groups of the first version for disks here: a slow disk is not tried" >&2; \
 		export FF2_TEST_ALLOW_SKIP=$${FF2_TEST_ALLOW_SKIP:+$$FF2_TEST_ALLOW_SKIP,}blkio; }; \
+	{ grep -qsw memory /sys/fs/cgroup/cgroup.controllers && [ -w /sys/fs/cgroup/cgroup.procs ] && \
+		[ ! -d /run/systemd/system ]; } || { \
+		echo "SKIPPED: no cgroup v2 hierarchy here that is the tests' to divide: jobs are not confined" >&2; \
+		export FF2_TEST_ALLOW_SKIP=$${FF2_TEST_ALLOW_SKIP:+$$FF2_TEST_ALLOW_SKIP,}cgroup2; }; \
 	echo "cargo xtask check"; cargo xtask check
 
 # The table of docs/BENCHMARKS.md, made on a cluster that comes and goes.
