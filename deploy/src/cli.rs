@@ -291,6 +291,7 @@ mod tests {
             "node drain node-1 --why fans",
             "node cordon leaf:leaf-0",
             "node resume node-1",
+            "node validate node-1 --no-wait",
             "quota gpus 16 --user ann --priority high",
             "quota gpus",
             "queue list",

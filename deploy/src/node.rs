@@ -47,6 +47,15 @@ pub(crate) enum Command {
         #[arg(long, default_value = "", value_name = "TEXT")]
         why: String,
     },
+    /// Have a compute node look at itself, as soon as nothing runs there: processor, memory, disk, file system, GPUs.
+    ///
+    /// One that fails is quarantined: it gets no jobs until `ff2ctl node resume`.
+    Validate {
+        node: String,
+        /// Say only that it shall.
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// Forget a storage node that is stopped for good.
     ///
     /// `ff2ctl node drain` it first; then stop it. What is on one that died is made anew on other nodes after
@@ -85,6 +94,9 @@ pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> 
             return compute::set(around, node, "draining", why).await;
         }
         Command::Cordon { node, why } => return compute::set(around, node, "cordoned", why).await,
+        Command::Validate { node, no_wait } => {
+            return compute::validate(around, node, *no_wait).await;
+        }
         Command::Resume { node } => return compute::set(around, node, "up", "").await,
         _ => {}
     }
@@ -98,7 +110,10 @@ pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> 
         Command::Drain { node: Which::Joined(node), wait, .. } => {
             drain(around, &admin, *node, *wait).await
         }
-        Command::Drain { .. } | Command::Cordon { .. } | Command::Resume { .. } => Ok(()),
+        Command::Drain { .. }
+        | Command::Cordon { .. }
+        | Command::Resume { .. }
+        | Command::Validate { .. } => Ok(()),
         Command::Undrain { node } => undrain(around, &admin, *node).await,
         Command::Remove { node, shrink } => {
             admin.remove_node(pb::RemoveNodeRequest { node: *node, shrink: *shrink }).await?;

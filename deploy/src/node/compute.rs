@@ -1,7 +1,10 @@
 //! Nodes that run jobs, as the scheduler knows them.
 
-use anyhow::{Result, bail};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
 use ff2_proto::pb;
+use ff2_validate::Report;
 use serde_json::{Value, json};
 
 use super::Which;
@@ -33,6 +36,61 @@ pub(super) async fn set(around: &Surroundings, node: &Which, state: &str, why: &
         "up" => format!("{what} runs jobs again"),
         "draining" => format!("{what} is drained: its jobs are suspended and go on elsewhere"),
         _ => format!("nothing new is placed on {what}: what runs there goes on"),
+    })
+}
+
+/// It waits for jobs that run there, which may take days.
+const PATIENCE: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_millis(200);
+
+pub(super) async fn validate(around: &Surroundings, name: &str, no_wait: bool) -> Result<()> {
+    let sched = around.access.connect_sched()?;
+    let request = pb::ValidateComputeNodeRequest { name: name.to_owned() };
+    let number = sched.validate_compute_node(request).await?.number;
+    if no_wait {
+        let value = json!({ "node": name, "asked": number });
+        return around
+            .output
+            .print(&value, || format!("{name} looks at itself when nothing runs there"));
+    }
+    let progress = around.output.progress();
+    let since = Instant::now();
+    let found = loop {
+        let reply = sched.list_compute_nodes(pb::ListComputeNodesRequest { runs: false }).await?;
+        let node = reply.nodes.into_iter().find(|node| node.name == name);
+        let node = node.with_context(|| format!("{name} is gone"))?;
+        if node.validated >= number {
+            break node.validation;
+        }
+        let what = match node.jobs.is_empty() {
+            true => "it looks at itself".to_owned(),
+            false => format!("waiting for {} jobs there", node.jobs.len()),
+        };
+        progress.now(what);
+        ensure!(
+            since.elapsed() < PATIENCE,
+            "{name} has not done so in {} s; it will when nothing runs there (`ff2ctl node list`)",
+            PATIENCE.as_secs()
+        );
+        tokio::time::sleep(POLL).await;
+    };
+    progress.finish();
+    let report: Report = serde_json::from_str(&found).context("read the report")?;
+    let value = serde_json::to_value(&report)?;
+    around.output.print(&value, || {
+        let rows = report.checks.iter().map(|check| {
+            let figure = check.figure.map(|figure| format!("{figure:.1} {}", check.unit));
+            let limit = check.limit.map(|limit| format!("{limit:.1}"));
+            vec![
+                check.name.clone(),
+                figure.unwrap_or_default(),
+                limit.unwrap_or_default(),
+                check.verdict.to_string(),
+                check.why.clone(),
+            ]
+        });
+        let table = table(&["CHECK", "FIGURE", "LIMIT", "VERDICT", "WHY"], rows);
+        format!("{table}\n{name}: {}\n", report.verdict)
     })
 }
 

@@ -108,6 +108,7 @@ fn schedd(folder: &Folder, file: &ClusterFile, process: &Process) -> SchedConfig
             cpus: u32::try_from(cores).unwrap_or(u32::MAX).max(8),
             memory_mib: u32::try_from(memory_mib).unwrap_or(u32::MAX),
             lease_ms: 10_000,
+            validate_every_s: 0,
         },
         // What people try here does not run for hours.
         policy: PolicyConfig { min_run_s: 5, patience_s: 30, plan_every_s: 1 },

@@ -13,7 +13,11 @@ use ff2_task::keeper::boot_ms;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::{limits, runs::Runs};
+use crate::{
+    limits,
+    runs::Runs,
+    validation::{Found, Validator},
+};
 
 #[derive(Debug)]
 pub(crate) struct Agent {
@@ -21,6 +25,8 @@ pub(crate) struct Agent {
     pub(crate) jobs_dir: PathBuf,
     pub(crate) finder: LeaderFinder,
     pub(crate) runs: Arc<Mutex<Runs>>,
+    pub(crate) validator: Arc<Validator>,
+    pub(crate) validated: Mutex<Found>,
     /// What it last carried out.
     pub(crate) seen: Mutex<Seen>,
 }
@@ -75,13 +81,14 @@ impl Agent {
         });
         let reports = reports.await;
         let seen = *self.seen.lock();
+        let validated = self.validated.lock().clone();
         let request = pb::AgentSyncRequest {
             node: Some(self.node.clone()),
             runs: reports.clone(),
             seen_version: seen.version,
             seen_orders: seen.orders,
-            validated: 0,
-            validation: String::new(),
+            validated: validated.number,
+            validation: validated.report,
             wait_ms: u32::try_from(limits::WAIT.as_millis()).unwrap_or(u32::MAX),
         };
         // The lease counts from before the question.
@@ -93,14 +100,26 @@ impl Agent {
         };
         let until_boot_ms = asked_boot_ms + u64::from(reply.lease_ms);
         let orders = reply.runs;
-        self.with_runs(move |runs| {
+        let is_idle = self.with_runs(move |runs| {
             runs.renew(until_boot_ms);
             runs.carry_out(actions(&reports, &orders), until_boot_ms);
-        })
-        .await;
+            orders.is_empty() && !runs.are_live()
+        });
+        if is_idle.await && reply.validate > self.validated.lock().number {
+            self.validate(reply.validate).await?;
+        }
         *self.seen.lock() =
             Seen { version: reply.version, orders: reply.orders_hash, until_boot_ms };
         Ok(true)
+    }
+
+    /// Nothing is heard of this node meanwhile, and nothing is started: the lease is longer than this takes.
+    async fn validate(&self, number: u64) -> Result<(), String> {
+        let validator = self.validator.clone();
+        let found = tokio::task::spawn_blocking(move || validator.run(number)).await;
+        let found = found.map_err(|error| error.to_string())?;
+        *self.validated.lock() = found.map_err(|error| format!("keep what was found: {error}"))?;
+        Ok(())
     }
 
     async fn ask(&self, request: &pb::AgentSyncRequest) -> Result<pb::AgentSyncReply, Status> {

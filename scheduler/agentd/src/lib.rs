@@ -8,9 +8,11 @@
 //! its runs end before they are started elsewhere, whether or not the agent lives.
 
 mod agent;
+mod confine;
 pub mod limits;
 mod run;
 mod runs;
 mod spec;
+mod validation;
 
 pub use run::{keep, serve};

@@ -10,12 +10,13 @@ use ff2_daemon::{
 use ff2_fabric::{
     BufPool, ClusterKey, Identity, Peers, PeersConfig, RoutingCache, leader::LeaderFinder, tls,
 };
+use ff2_node::gpus;
 use ff2_proto::{SCHED_GROUP, pb};
 use ff2_task::keeper::Run;
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::{agent::Agent, limits, runs::Runs};
+use crate::{agent::Agent, confine::Confiner, limits, runs::Runs, validation::Validator};
 
 /// The daemon's life, for `ff2_daemon::run`.
 ///
@@ -36,32 +37,46 @@ pub async fn serve(config: Arc<AgentConfig>, runtime: Runtime) -> Result<()> {
         routing: routing.clone(),
         tls,
     });
-    let gpus = config.fake_gpus.unwrap_or(0);
+    let gpus = match config.fake_gpus {
+        Some(count) => gpus::fake(count),
+        None => {
+            let found = gpus::find();
+            if let Some(why) = &found.why {
+                tracing::warn!(why, "GPUs");
+            }
+            found.gpus
+        }
+    };
+    let indexes: Vec<u32> = gpus.iter().map(|gpu| gpu.index).collect();
+    let count = u32::try_from(gpus.len()).unwrap_or(u32::MAX);
+    let real = config.fake_gpus.is_none().then_some(count).filter(|count| *count > 0);
+    let confiner = Confiner::new(gpus);
+    let confinement = confiner.describe();
+    tracing::info!(gpus = count, confinement, "what runs here");
     let folder = config.data_dir.join("runs");
-    let runs = Runs::open(
-        folder.clone(),
-        config.jobs_dir.clone(),
-        config.name.clone(),
-        (0..gpus).collect(),
-    );
+    let runs =
+        Runs::open(folder.clone(), config.jobs_dir.clone(), config.name.clone(), indexes, confiner);
     let runs = runs.with_context(|| format!("find the runs in {}", folder.display()))?;
     let finder = LeaderFinder::new(SCHED_GROUP, config.schedds.clone(), peers, routing)
         .attempt_timeout(limits::WAIT + limits::SLACK);
+    let validator = Validator::new(config.data_dir.clone(), config.jobs_dir.clone(), real);
     let agent = Arc::new(Agent {
         node: pb::AgentNode {
             name: config.name.clone(),
             zone: config.zone.clone(),
             pod: config.pod.clone(),
             leaf: config.leaf.clone(),
-            gpus,
+            gpus: count,
             host: config.host.clone(),
-            confinement: String::new(),
+            confinement,
             release: env!("CARGO_PKG_VERSION").into(),
         },
         jobs_dir: config.jobs_dir.clone(),
         finder,
         runs: Arc::new(Mutex::new(runs)),
         seen: Mutex::default(),
+        validated: Mutex::new(validator.last()),
+        validator: Arc::new(validator),
     });
     let shown = agent.clone();
     runtime.admin.status("agent", move || {

@@ -18,6 +18,7 @@ use ff2_task::{
 };
 
 use crate::{
+    confine::Confiner,
     limits,
     spec::{Here, run_spec},
 };
@@ -31,6 +32,7 @@ pub(crate) struct Runs {
     node: String,
     /// Indexes of all GPUs.
     gpus: Vec<u32>,
+    confiner: Confiner,
     here: BTreeMap<Attempt, Known>,
 }
 
@@ -56,10 +58,11 @@ impl Runs {
         jobs_dir: PathBuf,
         node: String,
         gpus: Vec<u32>,
+        confiner: Confiner,
     ) -> io::Result<Self> {
         // Users' ranks are told the path of theirs, and may not enter it.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-        let mut runs = Self { folder, jobs_dir, node, gpus, here: BTreeMap::new() };
+        let mut runs = Self { folder, jobs_dir, node, gpus, confiner, here: BTreeMap::new() };
         for entry in fs::read_dir(&runs.folder)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -77,7 +80,9 @@ impl Runs {
             };
             runs.here.insert(attempt, found);
         }
-        runs.here.values_mut().for_each(Known::look);
+        for run in runs.here.values_mut() {
+            run.look(&runs.confiner);
+        }
         Ok(runs)
     }
 
@@ -87,7 +92,7 @@ impl Runs {
         let mut any = false;
         for run in live {
             if run.may_have_ended() {
-                run.look();
+                run.look(&self.confiner);
                 any |= !run.is_live();
             }
         }
@@ -114,7 +119,7 @@ impl Runs {
         for run in self.here.values_mut().filter(|run| run.is_live()) {
             if let Err(error) = run.run.renew(until_boot_ms) {
                 tracing::warn!(folder = %run.run.folder().display(), %error, "a run was not renewed");
-                run.look();
+                run.look(&self.confiner);
             }
         }
     }
@@ -145,13 +150,14 @@ impl Runs {
         tracing::info!(job = attempt.0, attempt = attempt.1, what);
         match tell(&run.run) {
             Ok(()) => run.told = what,
-            Err(_) => run.look(),
+            Err(_) => run.look(&self.confiner),
         }
     }
 
     fn forget(&mut self, attempt: Attempt) {
         let Some(run) = self.here.get(&attempt) else { return };
         let folder = run.run.folder();
+        self.confiner.remove(&name_of(attempt));
         match fs::remove_dir_all(folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(folder = %folder.display(), %error, "a run cannot be forgotten yet");
@@ -176,7 +182,7 @@ impl Runs {
             tracing::info!(job = order.job, wanted, free = gpus.len(), "waits for GPUs");
             return;
         }
-        let run = Run::at(self.folder.join(format!("{}-{}", order.job, order.attempt)));
+        let run = Run::at(self.folder.join(name_of(attempt)));
         let mut started = Known {
             run,
             gpus: gpus.clone(),
@@ -216,6 +222,8 @@ impl Runs {
         make_job_folder(&spec.folder, spec.user)?;
         let mut keeper = Command::new(std::env::current_exe()?);
         // Nothing of the agent's environment is the job's business.
+        let name = name_of((order.job, order.attempt));
+        self.confiner.confine(&name, order, &spec.gpus, &mut keeper)?;
         keeper.arg("--keep").arg(run.folder()).env_clear().env("PATH", PATH).current_dir("/");
         run.start(&spec, &mut keeper)
     }
@@ -239,6 +247,11 @@ fn make_job_folder(path: &Path, user: Option<User>) -> io::Result<()> {
     }
 }
 
+/// Of its folder and its control group.
+fn name_of((job, attempt): Attempt) -> String {
+    format!("{job}-{attempt}")
+}
+
 fn parse(name: &str) -> Option<Attempt> {
     let (job, attempt) = name.split_once('-')?;
     Some((job.parse().ok()?, attempt.parse().ok()?))
@@ -259,7 +272,7 @@ impl Known {
             || self.run.folder().join("outcome.json").exists()
     }
 
-    fn look(&mut self) {
+    fn look(&mut self, confiner: &Confiner) {
         self.looked = Instant::now();
         let state = match self.run.state() {
             Ok(state) => state,
@@ -272,11 +285,16 @@ impl Known {
             State::Running => return,
             State::Ended(outcome) => ended(&outcome),
             State::Lost => {
+                let name = self.run.folder().file_name().and_then(|name| name.to_str());
+                let name = name.unwrap_or_default();
+                confiner.end(name);
                 let left = self.run.sweep();
-                (
-                    RunPhase::RunLost,
-                    format!("its keeper died; {left} processes were left and ended"),
-                )
+                if confiner.ran_out_of_memory(name) {
+                    (RunPhase::RunFailed, "it used more memory than it asked for".into())
+                } else {
+                    let note = format!("its keeper died; {left} processes were left and ended");
+                    (RunPhase::RunLost, note)
+                }
             }
         };
         tracing::info!(folder = %self.run.folder().display(), ?phase, note, "ended");

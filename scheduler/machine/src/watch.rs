@@ -94,6 +94,16 @@ impl Watch {
         number
     }
 
+    /// Asks all nodes to look at themselves whose last validation is older than this, Unix ms.
+    pub fn validate_older(&mut self, than_ms: u64, now_unix_ms: u64) {
+        for (node, heard) in &self.heard {
+            let asked = self.asked.entry(*node).or_insert(heard.validation.0);
+            if *asked < than_ms {
+                *asked = now_unix_ms;
+            }
+        }
+    }
+
     /// The validation that a node was asked for; 0: none.
     pub fn asked(&self, node: NodeId) -> u64 {
         self.asked.get(&node).copied().unwrap_or(0)

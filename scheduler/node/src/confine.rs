@@ -29,7 +29,7 @@ const CPU_PERIOD_US: u64 = 100_000;
 /// What the processes of a run may use together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Time of so many cores; which ones is the kernel's business.
+    /// Time of so many cores; which ones is the kernel's business. The largest number: as much as there is.
     pub cpus: u32,
     /// Memory in MiB, with the page cache of files that they read, which is given up first. No swap.
     pub memory_mib: u64,
@@ -194,7 +194,10 @@ fn said(what: &str, error: &io::Error) -> io::Error {
 }
 
 fn cpu_max(cpus: u32) -> String {
-    format!("{} {CPU_PERIOD_US}", u64::from(cpus) * CPU_PERIOD_US)
+    match cpus {
+        u32::MAX => format!("max {CPU_PERIOD_US}"),
+        cpus => format!("{} {CPU_PERIOD_US}", u64::from(cpus) * CPU_PERIOD_US),
+    }
 }
 
 fn folder(delegation: &Delegation, name: &str) -> io::Result<PathBuf> {

@@ -5,8 +5,10 @@ use std::{sync::Arc, time::Duration};
 use ff2_daemon::Operations;
 use ff2_fabric::{Agents, Answer, Buf, Context};
 use ff2_proto::{Code, Status, pb};
+use ff2_sched_core::{Event, NodeState, Scope};
 use ff2_sched_machine::{Answer as Logged, Fact, Joined, order_of, orders_hash};
 use ff2_topology::NodeId;
+use ff2_validate::{Report, Verdict};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -56,6 +58,7 @@ impl AgentService {
             lead.news.notify_waiters();
         }
         self.sched.log_all(told).await?;
+        self.judge_validation(node, request).await?;
         let reply = self.hold(cx, &lead, node, request).await?;
         self.complete(reply, request)
     }
@@ -87,6 +90,35 @@ impl AgentService {
                 })
             }
         }
+    }
+
+    /// A node that failed when it looked at itself is used no more until somebody says otherwise.
+    async fn judge_validation(
+        &self,
+        node: NodeId,
+        request: &pb::AgentSyncRequest,
+    ) -> Result<(), Status> {
+        let is_used = self.sched.look(|state| {
+            let is = state.scheduler().node_state(node);
+            matches!(is, Some(NodeState::Up | NodeState::Cordoned))
+        });
+        if !is_used || request.validation.is_empty() || !self.is_new(node, request.validated) {
+            return Ok(());
+        }
+        let Ok(report) = serde_json::from_str::<Report>(&request.validation) else { return Ok(()) };
+        if report.verdict != Verdict::Failed {
+            return Ok(());
+        }
+        let note = format!("it failed when it looked at itself: {}", report.reasons().join("; "));
+        let event = Event::Node { scope: Scope::Node(node), state: NodeState::Quarantined };
+        self.sched.log(Fact::Event(event), &note).await.map(drop)
+    }
+
+    /// One that people resumed in spite of it stays so.
+    fn is_new(&self, node: NodeId, number: u64) -> bool {
+        let Ok(lead) = self.sched.leading() else { return false };
+        lead.judged.lock().insert(node, number) != Some(number)
+            && lead.watch.lock().asked(node) == number
     }
 
     /// Waits until there is something new for the node.

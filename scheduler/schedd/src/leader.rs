@@ -1,15 +1,18 @@
 //! What the leader does in its term: it logs what follows from what the agents say and from the time.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use ff2_daemon::config::ComputeConfig;
 use ff2_fabric::pace;
 use ff2_group::{Group, Term};
 use ff2_proto::{Code, Status};
-use ff2_sched_core::Event;
+use ff2_sched_core::{Event, JobId};
 use ff2_sched_machine::{Answer, Command, Fact, SchedMachine, State, Told, Watch};
+use ff2_topology::NodeId;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -20,6 +23,8 @@ use crate::limits;
 pub(crate) struct SchedGroup {
     pub(crate) group: Group<SchedMachine>,
     pub(crate) lease_ms: u32,
+    /// 0: nodes are asked to look at themselves only by people.
+    validate_every_ms: u64,
     lead: Arc<Mutex<Option<Arc<Lead>>>>,
 }
 
@@ -28,13 +33,20 @@ pub(crate) struct SchedGroup {
 pub(crate) struct Lead {
     pub(crate) term: Term,
     pub(crate) watch: Mutex<Watch>,
+    /// The last validation of each node that was looked at.
+    pub(crate) judged: Mutex<BTreeMap<NodeId, u64>>,
     /// Orders may have changed though nothing was logged.
     pub(crate) news: Notify,
 }
 
 impl SchedGroup {
-    pub(crate) fn new(group: Group<SchedMachine>, lease_ms: u32) -> Self {
-        Self { group, lease_ms, lead: Arc::default() }
+    pub(crate) fn new(group: Group<SchedMachine>, compute: &ComputeConfig) -> Self {
+        Self {
+            group,
+            lease_ms: compute.lease_ms,
+            validate_every_ms: compute.validate_every_s * 1_000,
+            lead: Arc::default(),
+        }
     }
 
     /// # Errors
@@ -87,7 +99,7 @@ impl SchedGroup {
     pub(crate) async fn lead_term(&self, term: Term) {
         tracing::info!(term = term.number(), "leads the scheduler");
         let watch = Mutex::new(Watch::new(term.now_ms(), self.lease_ms.into()));
-        let lead = Arc::new(Lead { term, watch, news: Notify::new() });
+        let lead = Arc::new(Lead { term, watch, judged: Mutex::default(), news: Notify::new() });
         *self.lead.lock() = Some(lead.clone());
         let mut changes = self.group.watch_view();
         loop {
@@ -111,6 +123,20 @@ impl SchedGroup {
     async fn round(&self, lead: &Lead) -> Result<(), Status> {
         let now_ms = lead.term.now_ms();
         let told = self.look(|state| lead.watch.lock().facts(now_ms, state));
+        if self.validate_every_ms > 0 {
+            let mut watch = lead.watch.lock();
+            let now_unix_ms = wall_ms();
+            for event in &told {
+                // Where a run was cut off, the node may be the reason.
+                if let Event::Lost { job, .. } = event.event {
+                    let nodes = self.look(|state| nodes_of(state, job));
+                    for node in nodes {
+                        watch.validate(node, now_unix_ms);
+                    }
+                }
+            }
+            watch.validate_older(now_unix_ms.saturating_sub(self.validate_every_ms), now_unix_ms);
+        }
         self.log_all(told).await?;
         let due = self.look(|state| state.scheduler().next_due());
         if due.is_some_and(|due| due <= wall_ms()) {
@@ -118,6 +144,11 @@ impl SchedGroup {
         }
         Ok(())
     }
+}
+
+fn nodes_of(state: &State, job: JobId) -> Vec<NodeId> {
+    let job = state.scheduler().job(job);
+    job.and_then(|job| job.placement()).into_iter().flat_map(|lies| lies.nodes()).collect()
 }
 
 /// Milliseconds of the Unix clock. The machine lets no time go back.

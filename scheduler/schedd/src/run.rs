@@ -56,7 +56,7 @@ pub async fn serve(config: Arc<SchedConfig>, runtime: Runtime) -> Result<()> {
         Link::new(peers.clone()),
     )
     .context("open the scheduler's group")?;
-    let sched = SchedGroup::new(group, config.compute.lease_ms);
+    let sched = SchedGroup::new(group, &config.compute);
 
     // Which tokens were revoked, the metads tell.
     let _watch = RoutingWatch::start(config.metads.clone(), peers, routing.clone());

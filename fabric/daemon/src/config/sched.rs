@@ -59,12 +59,15 @@ pub struct ComputeConfig {
     pub memory_mib: u32,
     /// Runs on a node that hears from no scheduler for so long are ended; then they are started elsewhere.
     pub lease_ms: u32,
+    /// Nodes look at themselves so often, while nothing runs there, and after a run was cut off there: one that fails is
+    /// quarantined. 0: only when somebody asks for it.
+    pub validate_every_s: u64,
 }
 
 impl Default for ComputeConfig {
     fn default() -> Self {
         // A compute node of Fire-Flyer 2 (arXiv 2408.14158, table I).
-        Self { cpus: 64, memory_mib: 512 << 10, lease_ms: 15_000 }
+        Self { cpus: 64, memory_mib: 512 << 10, lease_ms: 15_000, validate_every_s: 604_800 }
     }
 }
 
