@@ -1,9 +1,9 @@
 //! The control group around the processes of one run.
 //!
 //! Whoever starts a run makes a [`Confinement`] and lets the first process begin inside
-//! ([`Confinement::confine`]); all that descends from it is inside too, and cannot leave unless it is root's. It is ended by
-//! [`Confinement::kill`] and removed when it [is empty](Confinement::is_empty). All of it is kept by the kernel
-//! under a name, so another process may go on later ([`Confinement::open`]).
+//! ([`Confinement::confine`]); all that descends from it is inside too, and cannot leave unless it is root's. It is
+//! ended by [`Confinement::kill`] and removed when it [is empty](Confinement::is_empty). All of it is kept by the
+//! kernel under a name, so another process may go on later ([`Confinement::open`]).
 //!
 //! When the memory is over, the kernel kills the run as a whole, since half a gang is of no use; also a keeper
 //! that is inside. [`Confinement::events`] tells so afterwards.

@@ -17,10 +17,12 @@ pub enum Depth {
     Full,
 }
 
-/// What each part aims at. It ends soon after; at twice that it is taken to hang.
+/// What each part aims at. It ends soon after.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
     pub(crate) total: Duration,
+    /// What a part may take beyond twice its aim until it is taken to hang.
+    pub(crate) slack: Duration,
     pub(crate) cpu: Duration,
     /// For all numbers of cores together.
     pub(crate) triad: Duration,
@@ -42,6 +44,7 @@ impl Budget {
         match depth {
             Depth::Quick => Self {
                 total: limits::QUICK_MAX,
+                slack: limits::PART_SLACK,
                 cpu: Duration::from_secs(1),
                 triad: Duration::from_secs(1),
                 pattern: Duration::from_secs(1),
@@ -55,6 +58,7 @@ impl Budget {
             },
             Depth::Full => Self {
                 total: limits::FULL_MAX,
+                slack: limits::PART_SLACK,
                 cpu: Duration::from_secs(15),
                 triad: Duration::from_secs(10),
                 pattern: Duration::from_secs(25),

@@ -50,18 +50,18 @@ fn of_health(course: &Course, health: &Health) -> Vec<Check> {
     let name = |figure: &str| format!("gpu.{index}.{figure}");
     let mut none_of = |figure: &str, count: Option<u64>, what: &str, worst| {
         let Some(count) = count else { return };
-        let (name, what) = (name(figure), format!("{what} of GPU {index}"));
+        let (name, what) = (name(figure), format!("GPU {index}'s {what}"));
         let measured = Measured { name: &name, figure: count as f64, unit: "", what: &what };
         checks.push(judge.none_of(measured, worst));
     };
     let what = "uncorrected memory errors";
     none_of("ecc_uncorrected", health.ecc_uncorrected, what, Verdict::Failed);
-    let what = "memory that waits for a reset to be replaced";
+    let what = "rows of memory that wait for a reset to be replaced";
     none_of("repair_pending", health.is_repair_pending.map(u64::from), what, Verdict::Suspect);
-    let what = "memory that cannot be replaced";
+    let what = "rows of memory that cannot be replaced";
     none_of("repair_failed", health.has_repair_failed.map(u64::from), what, Verdict::Failed);
     if let Some(pages) = health.retired_pages {
-        let (name, what) = (name("retired_pages"), format!("pages out of use of GPU {index}"));
+        let (name, what) = (name("retired_pages"), format!("GPU {index}'s pages out of use"));
         let measured = Measured { name: &name, figure: pages as f64, unit: "", what: &what };
         checks.push(judge.at_most(measured, Some(limits.gpu_retired_pages)));
     }
@@ -69,7 +69,7 @@ fn of_health(course: &Course, health: &Health) -> Vec<Check> {
         let slowdown = health.slowdown_temperature.map_or(f64::INFINITY, f64::from);
         let Bound { suspect, failed } = limits.gpu_celsius;
         let bound = Bound { suspect: suspect.min(slowdown), failed: failed.min(slowdown) };
-        let (name, what) = (name("temperature"), format!("the temperature of GPU {index}"));
+        let (name, what) = (name("temperature"), format!("GPU {index}'s temperature"));
         let figure = f64::from(celsius);
         let measured = Measured { name: &name, figure, unit: "°C", what: &what };
         checks.push(judge.at_most(measured, Some(bound)));

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// The whole of it, whatever hangs.
 pub const QUICK_MAX: Duration = Duration::from_secs(10);
 pub const FULL_MAX: Duration = Duration::from_secs(120);
-/// What a part may take beyond twice its budget until it is taken to hang.
+/// See [`Budget::slack`](crate::budget::Budget::slack).
 pub(crate) const PART_SLACK: Duration = Duration::from_millis(500);
 /// Of the memory that is free just now, the part that is tried: a page cache that others need is left.
 pub(crate) const MEMORY_QUICK: u64 = 8;
@@ -26,7 +26,7 @@ pub(crate) const PAIR_CHUNK: usize = 256 << 10;
 /// Round trips of a latency.
 pub(crate) const PAIR_TRIPS: usize = 500;
 /// Until a stranger is cut off.
-pub(crate) const PAIR_ADMISSION: Duration = Duration::from_secs(2);
+pub(crate) const PAIR_ADMISSION: Duration = Duration::from_secs(5);
 /// Connections that a server holds at once; more are closed.
 pub(crate) const PAIR_SESSIONS: usize = 32;
 /// What a server takes or gives by one connection.

@@ -8,8 +8,8 @@ use std::{
 use ff2_node::Hardware;
 
 use crate::{
-    Check, Plan, Report, Verdict, budget::Budget, cpu, disk, gpu, judge::Judge, limits, memory,
-    network, report::overall, threads,
+    Check, Plan, Report, Verdict, budget::Budget, cpu, disk, gpu, judge::Judge, memory, network,
+    report::overall, threads,
 };
 
 /// What each part is given.
@@ -28,11 +28,14 @@ struct Part {
     hanging: Verdict,
 }
 
-/// Tries all that the plan has inputs for. Takes at most [`limits::QUICK_MAX`] or [`limits::FULL_MAX`]; needs the
-/// node for itself, or its figures are those of who runs beside it.
+/// Tries all that the plan has inputs for. Takes at most [`QUICK_MAX`](crate::limits::QUICK_MAX) or
+/// [`FULL_MAX`](crate::limits::FULL_MAX); needs the node for itself, or its figures are those of who runs beside it.
 pub fn validate(plan: &Plan) -> Report {
+    validate_within(plan, Budget::of(plan.depth))
+}
+
+fn validate_within(plan: &Plan, budget: Budget) -> Report {
     let (begun, clock) = (SystemTime::now(), Instant::now());
-    let budget = Budget::of(plan.depth);
     let (hostname, checks) = match Hardware::look() {
         Ok(hardware) => {
             let judge = Judge { limits: plan.limits, peers: plan.peers.clone() };
@@ -78,8 +81,11 @@ fn try_all(course: &Arc<Course>, clock: Instant) -> Vec<Check> {
             continue;
         }
         let course = Arc::clone(course);
-        let time = left.min(2 * aim + limits::PART_SLACK);
+        let time = left.min(2 * aim + budget.slack);
         checks.extend(threads::within(name, time, hanging, move || check(&course)));
     }
     checks
 }
+
+#[cfg(test)]
+mod tests;

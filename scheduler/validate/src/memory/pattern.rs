@@ -88,7 +88,7 @@ fn try_blocks(
 mod tests {
     use super::*;
 
-    const TIME: Duration = Duration::from_secs(5);
+    const TIME: Duration = Duration::from_secs(60);
 
     #[test]
     fn good_memory_has_no_fault() {

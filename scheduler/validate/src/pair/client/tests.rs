@@ -4,8 +4,8 @@ use super::*;
 use crate::pair::{Served, Server};
 
 const TOKEN: &[u8] = b"of this pair and this time";
-const LIFETIME: Duration = Duration::from_secs(60);
-const TIME: Duration = Duration::from_secs(5);
+const LIFETIME: Duration = Duration::from_secs(600);
+const TIME: Duration = Duration::from_secs(60);
 const BYTES: u64 = 32 << 20;
 
 fn serve(lifetime: Duration) -> (Peer, JoinHandle<Served>) {
