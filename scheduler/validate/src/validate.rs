@@ -28,8 +28,8 @@ struct Part {
     hanging: Verdict,
 }
 
-/// Tries all that the plan has inputs for. Takes at most [`QUICK_MAX`](crate::limits::QUICK_MAX) or [`FULL_MAX`](crate::limits::FULL_MAX); needs the
-/// node for itself, or its figures are those of who runs beside it.
+/// Tries all that the plan has inputs for. Takes at most [`QUICK_MAX`](crate::limits::QUICK_MAX) or
+/// [`FULL_MAX`](crate::limits::FULL_MAX); needs the node for itself, or its figures are those of who runs beside it.
 pub fn validate(plan: &Plan) -> Report {
     validate_within(plan, Budget::of(plan.depth))
 }
