@@ -112,7 +112,7 @@ impl JobFolder {
     }
 
     /// Tells the job when it writes its checkpoints from now on. The file is whole whenever it is read. `by` as for
-    /// [`JobFolder::put_script`].
+    /// [`JobFolder::ask`].
     ///
     /// # Errors
     /// The folder cannot be written.
