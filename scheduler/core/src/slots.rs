@@ -146,8 +146,7 @@ fn every(wanted: u64) -> u64 {
     if wanted >= WHEEL {
         return wanted - wanted % WHEEL;
     }
-    let divisors = (1..=wanted).rev().filter(|cells| WHEEL.is_multiple_of(*cells));
-    divisors.max().unwrap_or(EVERY_MIN)
+    (EVERY_MIN..=wanted).rev().find(|cells| WHEEL.is_multiple_of(*cells)).unwrap_or(EVERY_MIN)
 }
 
 #[cfg(test)]

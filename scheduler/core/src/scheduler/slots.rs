@@ -97,8 +97,8 @@ impl Scheduler {
     /// Makes the wheel anew from the slots of the jobs that run.
     pub(crate) fn counted_slots(&self) -> Wheel {
         let mut wheel = Wheel::new(self.wheel.calm());
-        let has_slot = |job: &&Job| matches!(job.state, State::Running { .. });
-        for job in self.jobs.values().filter(has_slot) {
+        let runs = |job: &&Job| matches!(job.state, State::Running { .. });
+        for job in self.jobs.values().filter(runs) {
             if let (Some(demand), Some(slot)) = (Demand::of(&job.spec), job.slot) {
                 wheel.join(&demand);
                 wheel.take(&demand, &slot);

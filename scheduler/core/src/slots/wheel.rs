@@ -45,7 +45,9 @@ impl Wheel {
 
     /// What no cell should have more of.
     pub(crate) fn limit(&self) -> u64 {
-        (self.mean * PEAK_PERCENT / 100).max(self.calm)
+        // The mean of many large jobs, a hundred times, is more than there are numbers.
+        let (hundreds, rest) = (self.mean / 100, self.mean % 100);
+        (hundreds * PEAK_PERCENT + rest * PEAK_PERCENT / 100).max(self.calm)
     }
 
     pub(crate) fn mean(&self) -> u64 {
@@ -150,6 +152,19 @@ mod tests {
         assert_eq!((slots[0].every_ms, slots[0].length_ms), (300_000, 280_000));
         assert_eq!(slots[0].bytes_per_s, (300_u64 << 30).div_ceil(280));
         assert_eq!(wheel.peak(), slots[0].bytes_per_s);
+    }
+
+    #[test]
+    fn the_largest_jobs_can_be_counted() {
+        let mut wheel = Wheel::new(0);
+        let checkpoint = Checkpoint { interval_ms: 0, bytes: u64::MAX, step_ms: 0 };
+        let spec = JobSpec { tasks: u32::MAX, checkpoint: Some(checkpoint), ..JobSpec::default() };
+        let demand = Demand::of(&spec).unwrap();
+        for _ in 0..crate::limits::JOBS_MAX {
+            wheel.join(&demand);
+            wheel.take(&demand, &demand.slot(0, demand.longest()));
+        }
+        assert!(wheel.over().is_none() && wheel.peak() > wheel.mean());
     }
 
     #[test]
