@@ -4,12 +4,16 @@
     ff2ctl job run --local --suspend-after 1 -- python3 docs/examples/train.py
 
 The ten lines of the contract are `load`, `save` and what follows "asked to make room". With PyTorch the state is
-`{"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}`, and `pickle.dump` and
+`{"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}`, and `pickle.dumps` and
 `pickle.load` are `torch.save` and `torch.load`.
+
+`slot`, and what follows "once in each slot", are for those that told the scheduler how often they save (`--checkpoint`):
+a copy of the state is written beside the training, as fast as the job may.
 """
 
 import os
 import pickle
+import threading
 import time
 
 RANK = int(os.environ["RANK"])
@@ -17,13 +21,29 @@ CHECKPOINT = os.path.join(os.environ["FF2_CHECKPOINT"], "last.pt")
 STEPS = int(os.environ.get("STEPS", "300"))
 
 
-def save(state):
+HURRY = threading.Event()  # nothing is left to do beside writing
+
+
+def save(state, bytes_per_s=1e12):
     """The old checkpoint stays until the new one is whole."""
+    data, began = pickle.dumps(state), time.time()
     with open(CHECKPOINT + ".new", "wb") as file:
-        pickle.dump(state, file)
+        for at in range(0, len(data), 1 << 20):
+            HURRY.wait(max(0, began + at / bytes_per_s - time.time()))
+            file.write(data[at : at + (1 << 20)])
         file.flush()
         os.fsync(file.fileno())
     os.replace(CHECKPOINT + ".new", CHECKPOINT)
+
+
+def slot(since, now):
+    """Whether the job's slot begins between these times, and how fast it may write; None if it has no slot."""
+    try:
+        with open(os.environ["FF2_SLOT"]) as file:
+            every, phase, _, bytes_per_s = map(int, file.read().split())
+    except FileNotFoundError:
+        return None
+    return (1000 * now - phase) % every < 1000 * (now - since), bytes_per_s
 
 
 def load():
@@ -46,13 +66,23 @@ def train(state):
 
 state = load()
 print(f"rank {RANK} starts at step {state['step']}, attempt {os.environ['FF2_ATTEMPT']}", flush=True)
+looked, writer = time.time(), None
 while state["step"] < STEPS:
     train(state)
     time.sleep(0.01)
-    if RANK == 0 and state["step"] % 100 == 0:
-        save(state)
+    # Once in each slot, if the scheduler gave one; else every hundred steps.
+    now = time.time()
+    due, bytes_per_s = slot(looked, now) or (state["step"] % 100 == 0, 1e12)
+    looked = now
+    if RANK == 0 and due and not (writer and writer.is_alive()):
+        writer = threading.Thread(target=save, args=(dict(state), bytes_per_s))
+        writer.start()
     # Asked to make room: rank 0 saves and says so, which ends all ranks at once.
     if RANK == 0 and os.path.exists(os.environ["FF2_SUSPEND"]):
+        HURRY.set()
+        if writer:
+            writer.join()
         save(state)
         open(os.environ["FF2_ACK"], "w").close()
+HURRY.set()
 print(f"rank {RANK} is done: y = {state['slope']:.6f} x + {state['offset']:.6f}", flush=True)

@@ -65,6 +65,10 @@ pub enum Event {
         min: u32,
         max: u32,
     },
+    /// Bytes/s of checkpoints that storage takes without anybody noticing: up to it they may come as they come.
+    Storage {
+        calm_bytes_per_s: u64,
+    },
     /// Which nodes' caches hold an input now.
     Cached {
         input: String,

@@ -38,6 +38,8 @@ pub struct Facts {
     spares_wanted: u32,
     plan_at_ms: u64,
     reserved: Option<Reservation>,
+    #[serde(default)]
+    calm_bytes_per_s: u64,
     /// Those that are not up, or spares.
     pub nodes: Vec<(NodeId, NodeState, bool)>,
 }
@@ -71,6 +73,7 @@ impl Scheduler {
             spares_wanted: self.spares_wanted,
             plan_at_ms: self.plan_at,
             reserved: self.reserved.clone(),
+            calm_bytes_per_s: self.wheel.calm(),
             nodes: nodes.filter(|(_, state, spare)| *state != NodeState::Up || *spare).collect(),
         }
     }
@@ -104,6 +107,7 @@ impl Scheduler {
             machine.cluster.set_state(node, state, spare);
         }
         machine.jobs = facts.jobs.into_iter().map(|job| (job.id, job)).collect();
+        machine.wheel.set_calm(facts.calm_bytes_per_s);
         machine.index();
         for (key, limit) in facts.quotas {
             machine.set_quota(key, Some(limit));
@@ -133,5 +137,6 @@ impl Scheduler {
             }
             self.set_timer(id);
         }
+        self.wheel = self.counted_slots();
     }
 }

@@ -3,7 +3,10 @@
 use ff2_topology::{NodeId, ZoneId};
 use serde::{Deserialize, Serialize};
 
-use crate::placement::Placement;
+use crate::{
+    placement::Placement,
+    slots::{Checkpoint, CheckpointSlot},
+};
 
 /// A job's name for as long as it lives: it stays the same over suspensions and restarts.
 #[derive(
@@ -68,6 +71,8 @@ pub struct JobSpec {
     /// It is bound by reads from storage: its nodes are spread over leaves.
     pub reads_much: bool,
     pub zone: Option<ZoneId>,
+    /// It writes checkpoints, and gets a slot for them.
+    pub checkpoint: Option<Checkpoint>,
 }
 
 impl Default for JobSpec {
@@ -89,6 +94,7 @@ impl Default for JobSpec {
             inputs: Vec::new(),
             reads_much: false,
             zone: None,
+            checkpoint: None,
         }
     }
 }
@@ -244,6 +250,9 @@ pub struct Job {
     pub charged_ms: u64,
     pub preemptions: u32,
     pub moves: u32,
+    /// Of its checkpoints, while it runs.
+    #[serde(default)]
+    pub slot: Option<CheckpointSlot>,
 }
 
 impl Job {

@@ -8,7 +8,8 @@
 //! (`scheduler/pass.rs`) takes the first that fit (`cluster.rs`, `tree.rs`) and places them. Who does not fit may
 //! take the place of others (`scheduler/preempt.rs`) or have them moved together (`scheduler/consolidate.rs`): its
 //! nodes are claimed (`scheduler/claims.rs`), and when the last victim is gone it starts. [`Scheduler::why`] says
-//! what a job waits for. docs/design/0013 has the reasons.
+//! what a job waits for. While it runs it may have a slot for its checkpoints (`slots.rs`). docs/design/0013 has the
+//! reasons.
 //!
 //! Who calls it does this, with the facts that come in and a tick when [`Scheduler::next_due`] says so:
 //!
@@ -43,6 +44,7 @@ mod queue;
 mod quota;
 mod scheduler;
 mod share;
+mod slots;
 mod timers;
 mod tree;
 mod why;
@@ -60,4 +62,5 @@ pub use policy::{Bands, Config, Policy};
 pub use quota::{Allowance, QuotaKey};
 pub use scheduler::Scheduler;
 pub use share::Share;
+pub use slots::{Checkpoint, CheckpointSlot, PEAK_PERCENT};
 pub use why::Why;

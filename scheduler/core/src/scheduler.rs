@@ -14,6 +14,7 @@ use crate::{
     queue::{Queue, Rank},
     quota::Quotas,
     share::Shares,
+    slots::wheel::Wheel,
     timers::Timers,
 };
 
@@ -28,6 +29,7 @@ mod pass;
 mod preempt;
 mod round;
 mod show;
+mod slots;
 mod submit;
 
 pub(crate) use backfill::Reservation;
@@ -73,6 +75,12 @@ pub struct Scheduler {
     running: BTreeSet<JobId>,
     /// Jobs that lost a node and have not gone on.
     ahead: BTreeSet<JobId>,
+    /// What is written by the slots that jobs have.
+    pub(crate) wheel: Wheel,
+    /// Jobs that started in this step and shall have a slot.
+    without_slot: BTreeSet<JobId>,
+    /// Somebody came to the wheel or left it in this step.
+    is_uneven: bool,
 }
 
 impl Scheduler {
@@ -102,6 +110,9 @@ impl Scheduler {
             members: BTreeMap::new(),
             running: BTreeSet::new(),
             ahead: BTreeSet::new(),
+            wheel: Wheel::new(0),
+            without_slot: BTreeSet::new(),
+            is_uneven: false,
         }
     }
 
@@ -125,10 +136,12 @@ impl Scheduler {
             Event::Quota { key, limit } => self.set_quota(key, limit),
             Event::Share { group, weight } => self.shares.set(&group, weight, self.now),
             Event::Scale { service, min, max } => self.scale(service, min, max, out),
+            Event::Storage { calm_bytes_per_s } => self.set_calm(calm_bytes_per_s),
             Event::Cached { input, nodes } => self.set_cached(input, nodes),
         }
         self.keep_spares();
         self.pass(out);
+        self.give_slots();
     }
 
     /// When a tick is due, though nothing else happens.
@@ -305,6 +318,7 @@ impl Scheduler {
         (job.since_ms, job.charged_ms) = (now, now);
         job.state = State::Running { placement: placement.clone(), started_ms: now };
         self.running.insert(id);
+        self.want_slot(id);
         out.push(self.place_order(&self.jobs[&id], placement));
         self.set_timer(id);
     }
@@ -312,6 +326,7 @@ impl Scheduler {
     /// Orders a run to end: with its grace, or at once if nothing is left that could use it.
     pub(crate) fn stop(&mut self, id: JobId, cause: Cause, then: Then, out: &mut Vec<Decision>) {
         let now = self.now;
+        self.give_up_slot(id);
         let job = self.jobs.get_mut(&id).expect("the caller has it");
         let State::Running { placement, started_ms } = &job.state else {
             unreachable!("only what runs is stopped: {id:?}")

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ff2_sched_core::{
-    Bands, Config, Decision, Dependency, Event, JobId, JobSpec, Many, NodeState, Policy, Priority,
-    QuotaKey, Resources, Scheduler, Scope, State,
+    Bands, Checkpoint, Config, Decision, Dependency, Event, JobId, JobSpec, Many, NodeState,
+    Policy, Priority, QuotaKey, Resources, Scheduler, Scope, State,
 };
 use ff2_topology::{FatTree, LeafId, NodeId, Topology};
 
@@ -138,8 +138,20 @@ fn job(random: &mut Random, agents: &Agents) -> JobSpec {
         reads_much: random.below(5) == 0,
         inputs: if random.below(4) == 0 { vec!["corpus".into()] } else { Vec::new() },
         zone: random.one_of(&[None, None, None, Some(ff2_topology::ZoneId(1))]),
+        checkpoint: checkpoint(known),
         ..JobSpec::default()
     }
+}
+
+/// Two of three jobs have one. Not drawn, so that a seed goes on meaning the same jobs.
+fn checkpoint(job: u64) -> Option<Checkpoint> {
+    let minutes = [1, 5, 5, 10, 60, 150][job as usize % 6];
+    let checkpoint = Checkpoint {
+        interval_ms: minutes * 60_000,
+        bytes: (job % 4) << 35,
+        step_ms: job % 7 * 4_000,
+    };
+    (!job.is_multiple_of(3)).then_some(checkpoint)
 }
 
 fn fact(random: &mut Random, agents: &Agents) -> Event {
@@ -207,7 +219,10 @@ fn fact(random: &mut Random, agents: &Agents) -> Event {
         22 if random.below(3) == 0 => {
             Event::Requeue(JobId(random.below(agents.accepted.len() as u64 + 2)))
         }
-        _ => Event::Tick,
+        _ => match agents.accepted.len() as u64 % 16 {
+            at @ (3 | 7) => Event::Storage { calm_bytes_per_s: (at & 4) << 31 },
+            _ => Event::Tick,
+        },
     }
 }
 

@@ -9,8 +9,10 @@
 #![forbid(unsafe_code)]
 
 mod allreduce;
+pub mod checkpoints;
 pub mod failures;
 mod plot;
+mod random;
 mod report;
 mod simulation;
 pub mod trace;

@@ -13,6 +13,7 @@
 mod arguments;
 mod array;
 mod check;
+mod checkpoint;
 mod dependency;
 mod gpus;
 mod inherit;
@@ -35,6 +36,7 @@ mod yaml;
 pub use arguments::apply_arguments;
 pub use array::Array;
 pub use check::{Contradiction, Contradictions};
+pub use checkpoint::Checkpoint;
 pub use dependency::{Dependencies, Dependency, JobRef};
 pub use gpus::Gpus;
 pub use inherit::Inherit;

@@ -18,5 +18,11 @@ pub const DEPENDENCIES_MAX: usize = 1_000;
 /// How long a job may have to save what it needs, seconds.
 pub const GRACE_SECONDS: std::ops::RangeInclusive<u16> = 5..=300;
 
+/// From one checkpoint to the next, seconds: what the scheduler can tell apart, and shares out.
+pub const CHECKPOINT_SECONDS: std::ops::RangeInclusive<u64> = 60..=24 * 3_600;
+
+/// How long a step of a job may take, seconds.
+pub const STEP_SECONDS: std::ops::RangeInclusive<u16> = 1..=3_600;
+
 /// Longest path that a pattern becomes, bytes; what Linux takes.
 pub const PATH_BYTES_MAX: usize = 4096;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     array::Array,
+    checkpoint::Checkpoint,
     dependency::Dependencies,
     gpus::Gpus,
     inherit::Inherit,
@@ -80,6 +81,9 @@ pub struct JobRequest {
     pub signal: Option<Signal>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grace: Option<Grace>,
+    /// How often it saves, so that it has a slot for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
 
     /// Paths that it reads, so that it may run where they are cached.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -91,6 +91,7 @@ array: 0-99:3,200%8
 dependency: afterok:811,singleton
 signal: B:USR1@180
 grace: 180
+checkpoint: 00:05:00,40G,12s
 data:
 - /datasets/c4
 output: logs/%x-%4t.out
@@ -129,6 +130,12 @@ script: |
                 "line 1, column 8: \"0\" is no number: expected a whole number from 1 to 4294967295",
             ),
             ("gpus:\n  a: 1", "line 2, column 3: \"a: 1\": expected text"),
+            (
+                "checkpoint: 5m",
+                "line 1, column 13: \"5m\" is no way to save: expected INTERVAL,SIZE,STEPs such as 5,40G,12s, the \
+                 last two if they are known: minutes or HH:MM:SS from 1 minute to a day, what each node saves, and \
+                 the seconds of a step, from 1 to 3600",
+            ),
             ("exclusive: maybe", "line 1, column 12: \"maybe\": expected true or false"),
             ("data: /a", "line 1, column 7: \"/a\": expected a list"),
             ("environment: {A: ~}", "line 1, column 18: \"~}\": expected text"),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use ff2_submit::{
-    Array, Dependencies, FilePattern, Gpus, Grace, Inherit, JobRequest, Memory, Names, Priority,
-    Signal, TimeLimit, apply_arguments, from_script, from_yaml, to_yaml,
+    Array, Checkpoint, Dependencies, FilePattern, Gpus, Grace, Inherit, JobRequest, Memory, Names,
+    Priority, Signal, TimeLimit, apply_arguments, from_script, from_yaml, to_yaml,
 };
 use proptest::{collection, option, prelude::*};
 
@@ -100,7 +100,8 @@ prop_compose! {
 }
 
 const DEPENDENCIES: &str = "after(ok|any|notok)?:[1-9]{1,9}(_[0-9])?(:[0-9]{1,9})?([,?]singleton)?";
-const OPTIONS: &str = "(time|mem|array|gres|gpus|signal|dependency|output|nodes|export|nice)";
+const OPTIONS: &str =
+    "(time|mem|checkpoint|array|gres|gpus|signal|dependency|output|nodes|export|nice)";
 const PATTERNS: &str = "([a-z]|%[jJAaxNntus%]|%[1-9][jAant]){1,9}";
 
 prop_compose! {
@@ -113,12 +114,13 @@ prop_compose! {
         requeue: Option<bool>,
         signal in option::of(parsed::<Signal>("(B:)?(SIGUSR1|TERM|HUP|[1-5][0-9])(@[1-9][0-9])?")),
         grace in option::of(5..=300_u16),
+        checkpoint in option::of(parsed::<Checkpoint>("([1-9][0-9]|1:[0-5][0-9])(,[1-9][0-9]?[GT])?(,[1-9][0-9]?s)?")),
     ) -> JobRequest {
         let [min_replicas, max_replicas] = replicas.map(|count| count?.try_into().ok());
         JobRequest {
             priority, array, dependency, min_replicas, max_replicas, requeue, signal,
             time_limit: time.and_then(TimeLimit::from_seconds),
-            grace: grace.and_then(Grace::from_seconds), ..JobRequest::default()
+            grace: grace.and_then(Grace::from_seconds), checkpoint, ..JobRequest::default()
         }
     }
 }
@@ -144,6 +146,7 @@ prop_compose! {
             priority: course.priority, array: course.array, dependency: course.dependency,
             min_replicas: course.min_replicas, max_replicas: course.max_replicas,
             requeue: course.requeue, signal: course.signal, time_limit: course.time_limit, grace: course.grace,
+            checkpoint: course.checkpoint,
             name, comment, queue, group, work_dir, script, output, error, data, command, arguments, inherit,
             environment, ..size
         }

@@ -5,6 +5,8 @@
 //! - `suspend-N` appears when the job is asked to make room; the text in it says until when, in seconds of the
 //!   Unix clock. N is the attempt, so that nodes which start at different times see no request of an earlier one.
 //! - `ack-N` is made by any rank of the job, when all that matters is saved: the rest of the job is ended at once.
+//! - `slot-N` tells when the job writes its checkpoints, if it told the scheduler of them ([`CheckpointSlot`]). It may
+//!   change at any time.
 //! - `state` is the job's, for what it must know when it starts again.
 //! - `script` is what runs, if the job came as a script.
 
@@ -17,7 +19,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crate::limits;
+use crate::{CheckpointSlot, limits};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobFolder {
@@ -41,6 +43,10 @@ impl JobFolder {
 
     pub fn acknowledgement(&self) -> PathBuf {
         self.path.join(format!("ack-{}", self.attempt))
+    }
+
+    pub fn slot(&self) -> PathBuf {
+        self.path.join(format!("slot-{}", self.attempt))
     }
 
     pub fn state(&self) -> PathBuf {
@@ -68,8 +74,8 @@ impl JobFolder {
             let entry = entry?;
             let name = entry.file_name();
             let attempt = name.to_str().and_then(|name| {
-                let number = name.strip_prefix("suspend-").or_else(|| name.strip_prefix("ack-"))?;
-                number.parse::<u32>().ok()
+                let mut kinds = ["suspend-", "ack-", "slot-"].iter();
+                kinds.find_map(|kind| name.strip_prefix(kind)?.parse::<u32>().ok())
             });
             let is_old = attempt.is_some_and(|of| of < self.attempt || alone);
             if is_old {
@@ -128,6 +134,32 @@ impl JobFolder {
         let draft = self.path.join(format!(".suspend-{by}"));
         fs::write(&draft, format!("{until}\n"))?;
         fs::rename(draft, self.request())
+    }
+
+    /// Tells the job when it writes its checkpoints from now on. The file is whole whenever it is read. `by` as for
+    /// [`JobFolder::ask`].
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn put_slot(&self, slot: CheckpointSlot, by: u32) -> io::Result<()> {
+        let draft = self.path.join(format!(".slot-{by}"));
+        fs::write(&draft, format!("{slot}\n"))?;
+        fs::rename(draft, self.slot())
+    }
+
+    /// What the job was told; nothing if it has no slot.
+    ///
+    /// # Errors
+    /// It cannot be read, or somebody else wrote there.
+    pub fn read_slot(&self) -> io::Result<Option<CheckpointSlot>> {
+        match fs::read_to_string(self.slot()) {
+            Ok(text) => {
+                let slot = text.parse();
+                slot.map(Some).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     pub fn is_acknowledged(&self) -> bool {
@@ -189,6 +221,31 @@ mod tests {
         next.ask(Duration::from_secs(5), 0).unwrap();
         next.prepare(&checkpoint, true).unwrap();
         assert!(!next.request().exists());
+    }
+
+    #[test]
+    fn a_slot_is_of_one_attempt_and_may_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoint = dir.path().join("checkpoint");
+        let first = JobFolder::new(dir.path(), 1);
+        first.prepare(&checkpoint, true).unwrap();
+        assert_eq!(first.read_slot().unwrap(), None);
+        let mut slot = CheckpointSlot {
+            every_ms: 300_000,
+            phase_ms: 5_000,
+            length_ms: 280_000,
+            bytes_per_s: 1 << 40,
+        };
+        first.put_slot(slot, 0).unwrap();
+        assert_eq!(fs::read_to_string(first.slot()).unwrap(), "300000 5000 280000 1099511627776\n");
+        slot.phase_ms = 90_000;
+        first.put_slot(slot, 0).unwrap();
+        assert_eq!(first.read_slot().unwrap(), Some(slot));
+        let second = JobFolder::new(dir.path(), 2);
+        second.prepare(&checkpoint, false).unwrap();
+        assert_eq!((first.read_slot().unwrap(), second.read_slot().unwrap()), (None, None));
+        fs::write(second.slot(), "soon").unwrap();
+        assert!(second.read_slot().unwrap_err().to_string().contains("soon"));
     }
 
     #[test]

@@ -13,12 +13,14 @@ pub mod keeper;
 pub mod limits;
 mod logs;
 mod processes;
+mod slot;
 pub mod spec;
 pub mod supervise;
 mod user;
 
 pub use contract::JobFolder;
 pub use logs::Echo;
+pub use slot::{CheckpointSlot, NoSlot};
 pub use spec::{Notice, RunSpec, SpecError, User};
 pub use supervise::{Control, Orders, Outcome, control, supervise};
 pub use user::as_user;

@@ -21,6 +21,7 @@ impl Scheduler {
         self.check_jobs();
         self.check_claims();
         self.check_quotas();
+        self.check_slots();
         let across = self.jobs.iter().filter(|(id, job)| {
             let claimed = self.claims.get(id).map(|claim| &claim.placement);
             let mut lies = job.placement().into_iter().chain(claimed);
@@ -133,6 +134,19 @@ impl Scheduler {
             self.queue.len(),
             self.jobs.values().filter(|j| j.state == State::Pending).count()
         );
+    }
+
+    /// Who runs has the slot that it asked for, and nowhere is written more than there may be.
+    fn check_slots(&self) {
+        for (id, job) in &self.jobs {
+            let runs = matches!(job.state, State::Running { .. });
+            let due = runs && job.spec.checkpoint.is_some();
+            assert_eq!(job.slot.is_some(), due, "{id:?} has a slot, or should: {:?}", job.slot);
+        }
+        assert_eq!(self.wheel, self.counted_slots(), "the wheel is counted wrong");
+        let (peak, limit) = (self.wheel.peak(), self.wheel.limit());
+        let mean = self.wheel.mean();
+        assert!(peak <= limit, "checkpoints write {peak} bytes/s, and {mean} in the mean");
     }
 
     fn check_quotas(&self) {

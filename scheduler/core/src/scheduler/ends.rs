@@ -88,6 +88,7 @@ impl Scheduler {
     /// Takes the nodes of a run back and counts what it had.
     pub(crate) fn release(&mut self, id: JobId) -> Placement {
         self.charge(id);
+        self.give_up_slot(id);
         let now = self.now;
         let job = self.jobs.get_mut(&id).expect("the caller has it");
         let (State::Running { placement, started_ms }

@@ -12,6 +12,7 @@ use crate::{
     placement::Placement,
     quota::{Allowance, QuotaKey},
     scheduler::Scheduler,
+    slots::CheckpointSlot,
     tree::Want,
 };
 
@@ -28,6 +29,12 @@ impl Scheduler {
     /// Jobs that have not ended.
     pub fn jobs(&self) -> impl Iterator<Item = &Job> {
         self.jobs.values()
+    }
+
+    /// When a running job writes its checkpoints; none if it does not run, or told nothing of them. It may have another
+    /// one after any step.
+    pub fn slot(&self, id: JobId) -> Option<CheckpointSlot> {
+        self.jobs.get(&id)?.slot
     }
 
     /// How a job ended, as long as that is remembered.

@@ -116,6 +116,7 @@ impl Scheduler {
             charged_ms: self.now,
             preemptions: 0,
             moves: 0,
+            slot: None,
         };
         self.jobs.insert(id, job);
         id

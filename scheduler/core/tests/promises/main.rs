@@ -8,3 +8,4 @@ mod order;
 mod preempt;
 mod quota;
 mod rig;
+mod slots;

@@ -63,7 +63,7 @@ macro_rules! said {
     };
 }
 
-pub(super) static OPTIONS: [Known; 33] = [
+pub(super) static OPTIONS: [Known; 34] = [
     value("account", Some('A'), worded!(group, "account")),
     value("array", Some('a'), parsed!(array)),
     value("chdir", Some('D'), worded!(work_dir, "folder")),
@@ -97,6 +97,7 @@ pub(super) static OPTIONS: [Known; 33] = [
     // The older names of some.
     value("workdir", None, worded!(work_dir, "folder")),
     value("tasks-per-node", None, counted!(ranks_per_node, "number of tasks")),
+    ours("checkpoint", parsed!(checkpoint)),
     ours("data", data),
     ours("grace", parsed!(grace)),
     ours("max-replicas", counted!(max_replicas, "number of replicas")),

@@ -5,11 +5,11 @@ use std::{
     path::Path,
     process::Command,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use ff2_task::{
-    Control, JobFolder, Notice, Outcome, RunSpec, control, supervise,
+    CheckpointSlot, Control, JobFolder, Notice, Outcome, RunSpec, control, supervise,
     supervise::{Ending, Suspension},
 };
 use tempfile::TempDir;
@@ -97,6 +97,39 @@ fn a_job_that_acknowledges_is_ended_at_once_and_finds_what_it_kept() {
     spec.attempt = 2;
     assert_eq!(run(&spec, |_| {}).unwrap(), Outcome::Finished);
     assert!(log(&dir, 0).contains("attempt 2 found 'step 42'"));
+}
+
+/// The script of docs/JOBS.md, which would save every hundred steps without a slot.
+#[test]
+fn the_example_saves_in_its_slot_and_not_outside() {
+    const HOUR_MS: u64 = 3_600_000;
+    let dir = TempDir::new().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/examples/train.py");
+    let mut spec = spec(dir.path(), 1, "");
+    spec.command = vec!["python3".into(), script.display().to_string()];
+    // Who is not alone finds what another node put down.
+    spec.nodes = 2;
+    let slot = |attempt, every_ms, phase_ms| {
+        let slot = CheckpointSlot { every_ms, phase_ms, length_ms: 1_000, bytes_per_s: 1 << 20 };
+        fs::create_dir_all(dir.path().join("job")).unwrap();
+        JobFolder::new(dir.path().join("job"), attempt).put_slot(slot, 1).unwrap();
+    };
+    let saved = dir.path().join("checkpoint/last.pt");
+
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    slot(1, HOUR_MS, (now + HOUR_MS / 2) % HOUR_MS);
+    spec.env.insert("STEPS".into(), "150".into());
+    assert_eq!(run(&spec, |_| {}).unwrap(), Outcome::Finished, "{}", log(&dir, 0));
+    assert!(!saved.exists(), "its slot is in half an hour");
+
+    spec.attempt = 2;
+    slot(2, 1_000, 500);
+    spec.env.insert("STEPS".into(), "1000000".into());
+    let stopped = run(&spec, |control| {
+        wait_for(|| saved.exists());
+        control.stop();
+    });
+    assert_eq!(stopped.unwrap(), Outcome::Stopped, "{}", log(&dir, 0));
 }
 
 #[test]

@@ -1,0 +1,109 @@
+//! Gives running jobs the slots of their checkpoints.
+//!
+//! A job that starts gets the best place for it, and keeps that as long as it runs. Only where somewhere too much would
+//! be written, because others came or left, jobs have other slots: of those that write there, the largest first, until it
+//! is little enough.
+
+use std::cmp::Reverse;
+
+use crate::{
+    job::{Job, JobId, State},
+    scheduler::Scheduler,
+    slots::{CELL_MS, CheckpointSlot, Demand, wheel::Wheel},
+};
+
+impl Scheduler {
+    /// A run began: it has a slot when the step is done.
+    pub(crate) fn want_slot(&mut self, id: JobId) {
+        if let Some(demand) = Demand::of(&self.jobs[&id].spec) {
+            self.wheel.join(&demand);
+            self.without_slot.insert(id);
+            self.is_uneven = true;
+        }
+    }
+
+    /// A run stops or is gone.
+    pub(crate) fn give_up_slot(&mut self, id: JobId) {
+        let job = self.jobs.get_mut(&id).expect("the caller has it");
+        let Some(demand) = Demand::of(&job.spec) else { return };
+        match job.slot.take() {
+            Some(slot) => self.wheel.give(&demand, &slot),
+            // It stopped before.
+            None if !self.without_slot.remove(&id) => return,
+            None => {}
+        }
+        self.wheel.leave(&demand);
+        self.is_uneven = true;
+    }
+
+    pub(crate) fn set_calm(&mut self, bytes_per_s: u64) {
+        self.wheel.set_calm(bytes_per_s);
+        self.is_uneven = true;
+    }
+
+    /// After a step: what came and left in it is known as a whole.
+    pub(crate) fn give_slots(&mut self) {
+        if !std::mem::take(&mut self.is_uneven) {
+            return;
+        }
+        let mut new: Vec<(Demand, JobId)> = std::mem::take(&mut self.without_slot)
+            .into_iter()
+            .filter_map(|id| Some((Demand::of(&self.jobs[&id].spec)?, id)))
+            .collect();
+        // Small ones fit in between.
+        new.sort_unstable_by_key(|(demand, id)| (Reverse(demand.mean()), *id));
+        for (demand, id) in new {
+            let slot = self.wheel.best(&demand, id.0);
+            self.set_slot(id, &demand, slot);
+        }
+        self.even_out(|wheel, demand, id, _| wheel.best(demand, id.0));
+        // If that was not enough those that are in the way write all the time, which at last always is: at least one
+        // that did not comes to it each time.
+        while self.wheel.over().is_some() {
+            self.even_out(|_, demand, _, slot| {
+                demand.slot(slot.phase_ms / CELL_MS, demand.longest())
+            });
+        }
+    }
+
+    /// Gives jobs other slots that write where too much is written, the largest first, until it is not.
+    fn even_out(
+        &mut self,
+        other: impl Fn(&Wheel, &Demand, JobId, CheckpointSlot) -> CheckpointSlot,
+    ) {
+        let Some(mut highest) = self.wheel.over() else { return };
+        let with_slot = self.running.iter().filter_map(|id| Some((self.jobs[id].slot?, *id)));
+        let mut jobs: Vec<(CheckpointSlot, JobId)> = with_slot.collect();
+        jobs.sort_unstable_by_key(|(slot, id)| (Reverse(slot.bytes_per_s), *id));
+        for (slot, id) in jobs {
+            let Some(demand) = Demand::of(&self.jobs[&id].spec) else { continue };
+            if demand.writes_in(highest, &slot) {
+                self.wheel.give(&demand, &slot);
+                let other = other(&self.wheel, &demand, id, slot);
+                self.set_slot(id, &demand, other);
+                match self.wheel.over() {
+                    Some(next) => highest = next,
+                    None => return,
+                }
+            }
+        }
+    }
+
+    fn set_slot(&mut self, id: JobId, demand: &Demand, slot: CheckpointSlot) {
+        self.wheel.take(demand, &slot);
+        self.jobs.get_mut(&id).expect("it runs").slot = Some(slot);
+    }
+
+    /// Makes the wheel anew from the slots of the jobs that run.
+    pub(crate) fn counted_slots(&self) -> Wheel {
+        let mut wheel = Wheel::new(self.wheel.calm());
+        let runs = |job: &&Job| matches!(job.state, State::Running { .. });
+        for job in self.jobs.values().filter(runs) {
+            if let (Some(demand), Some(slot)) = (Demand::of(&job.spec), job.slot) {
+                wheel.join(&demand);
+                wheel.take(&demand, &slot);
+            }
+        }
+        wheel
+    }
+}

@@ -1,0 +1,108 @@
+//! When jobs write their checkpoints. That no moment has too much is checked after each step of all tests.
+
+use ff2_sched_core::{
+    Checkpoint, CheckpointSlot, Event, JobId, JobSpec, NodeState, Policy, Scheduler,
+};
+
+use crate::rig::{MINUTE, Rig, network, nodes};
+
+const GIB: u64 = 1 << 30;
+
+/// So many nodes that save every five minutes.
+fn saving(tasks: u32, gib_of_node: u64) -> JobSpec {
+    let checkpoint =
+        Checkpoint { bytes: gib_of_node * GIB, step_ms: 5_000, ..Checkpoint::default() };
+    JobSpec { checkpoint: Some(checkpoint), ..nodes(tasks) }
+}
+
+fn slots(rig: &Rig, jobs: &[JobId]) -> Vec<Option<CheckpointSlot>> {
+    jobs.iter().map(|job| rig.machine.slot(*job)).collect()
+}
+
+#[test]
+fn a_job_has_a_slot_while_it_runs() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 1, 2));
+    let plain = rig.submit(nodes(1));
+    let saves = rig.submit(saving(1, 70));
+    let waits = rig.submit(saving(1, 70));
+    assert_eq!(slots(&rig, &[plain, waits]), [None, None]);
+    let slot = rig.machine.slot(saves).unwrap();
+    // It is alone: it writes for as long as it may.
+    assert_eq!((slot.every_ms, slot.length_ms), (300_000, 295_000));
+    assert_eq!(slot.bytes_per_s, (70 * GIB).div_ceil(295));
+    rig.tell(Event::Suspend(saves));
+    assert_eq!(rig.machine.slot(saves), None, "it saves at once now");
+    rig.stopped(saves);
+    assert!(rig.runs(waits) && rig.machine.slot(waits).is_some());
+    rig.exit(waits);
+    rig.tell(Event::Resume(saves));
+    assert!(rig.machine.slot(saves).is_some());
+    rig.node(rig.on(saves)[0], NodeState::Down);
+    assert_eq!(rig.machine.slot(saves), None);
+}
+
+#[test]
+fn who_runs_keeps_its_slot_when_others_come() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 8, 8));
+    let first: Vec<JobId> = (0..32).map(|_| rig.submit(saving(1, 64))).collect();
+    let before = slots(&rig, &first);
+    for _ in 0..32 {
+        rig.submit(saving(1, 64));
+    }
+    assert_eq!(slots(&rig, &first), before);
+    rig.pass(30 * MINUTE);
+    assert_eq!(slots(&rig, &first), before);
+}
+
+#[test]
+fn where_too_much_is_left_by_those_who_end_few_have_other_slots() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 8, 8));
+    let all: Vec<JobId> = (0..64).map(|_| rig.submit(saving(1, 64))).collect();
+    let writes_at_0 = |slot: CheckpointSlot| slot.phase_ms + slot.length_ms > slot.every_ms;
+    let (left, gone): (Vec<JobId>, Vec<JobId>) =
+        all.iter().partition(|job| writes_at_0(rig.machine.slot(**job).unwrap()));
+    assert!(left.len() > 8 && gone.len() > 8, "{} and {}", left.len(), gone.len());
+    let (mut changed, mut before) = (0, slots(&rig, &left));
+    for job in gone {
+        rig.exit(job);
+        let now = slots(&rig, &left);
+        changed += before.iter().zip(&now).filter(|(before, now)| before != now).count();
+        before = now;
+    }
+    // Each had to move, or write for longer, as only those that write at one moment are left; but not each time.
+    assert!((1..=4 * left.len()).contains(&changed), "{changed} of {}", left.len());
+}
+
+#[test]
+fn below_what_nobody_minds_slots_are_as_short_as_they_can_be() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 2, 2));
+    rig.tell(Event::Storage { calm_bytes_per_s: 100 * GIB });
+    let job = rig.submit(saving(4, 64));
+    assert_eq!(rig.machine.slot(job).unwrap().length_ms, 100_000);
+    rig.tell(Event::Storage { calm_bytes_per_s: 0 });
+    assert_eq!(rig.machine.slot(job).unwrap().length_ms, 295_000);
+}
+
+#[test]
+fn slots_are_facts_and_facts_without_them_are_read() {
+    let topology = network(1, 2, 2);
+    let mut rig = Rig::new(Policy::ff2(), &topology);
+    rig.tell(Event::Storage { calm_bytes_per_s: GIB });
+    let jobs = [rig.submit(saving(2, 10)), rig.submit(saving(1, 20)), rig.submit(nodes(1))];
+    let text = serde_json::to_string(&rig.machine.facts()).unwrap();
+    let before = slots(&rig, &jobs);
+    rig.machine = Scheduler::restore(&topology, serde_json::from_str(&text).unwrap()).unwrap();
+    rig.machine.check();
+    assert_eq!(slots(&rig, &jobs), before);
+
+    let mut rig = Rig::new(Policy::ff2(), &topology);
+    let job = rig.submit(nodes(1));
+    let mut old = serde_json::to_value(rig.machine.facts()).unwrap();
+    assert!(old.as_object_mut().unwrap().remove("calm_bytes_per_s").is_some());
+    let of_job = old["jobs"][0].as_object_mut().unwrap();
+    assert!(of_job.remove("slot").is_some());
+    assert!(of_job["spec"].as_object_mut().unwrap().remove("checkpoint").is_some());
+    let restored = Scheduler::restore(&topology, serde_json::from_value(old).unwrap()).unwrap();
+    assert_eq!(restored.facts(), rig.machine.facts());
+    assert_eq!(restored.slot(job), None);
+}
