@@ -46,6 +46,7 @@ struct Known {
     looked: Instant,
     /// What it was told last: it is told each thing once.
     told: &'static str,
+    slot: String,
 }
 
 impl Runs {
@@ -77,6 +78,7 @@ impl Runs {
                 note: String::new(),
                 looked: Instant::now(),
                 told: "",
+                slot: String::new(),
             };
             runs.here.insert(attempt, found);
         }
@@ -134,6 +136,7 @@ impl Runs {
                     let grace = Duration::from_millis(grace_ms);
                     self.tell((job, attempt), "asking to make room", |run| run.suspend(grace));
                 }
+                Action::Slot { job, attempt, slot } => self.tell_slot((job, attempt), slot),
                 Action::Forget { job, attempt } => self.forget((job, attempt)),
                 Action::Start(order) => self.start(order, until_boot_ms),
             }
@@ -151,6 +154,16 @@ impl Runs {
         match tell(&run.run) {
             Ok(()) => run.told = what,
             Err(_) => run.look(&self.confiner),
+        }
+    }
+
+    /// A job that cannot be told saves when it likes.
+    fn tell_slot(&mut self, attempt: Attempt, slot: &str) {
+        let Some(run) = self.here.get_mut(&attempt).filter(|run| run.slot != slot) else { return };
+        let Ok(parsed) = slot.parse() else { return };
+        match run.run.slot(parsed) {
+            Ok(()) => slot.clone_into(&mut run.slot),
+            Err(error) => tracing::warn!(job = attempt.0, %error, "a job was not told its slot"),
         }
     }
 
@@ -190,6 +203,7 @@ impl Runs {
             note: String::new(),
             looked: Instant::now(),
             told: "",
+            slot: String::new(),
         };
         match self.try_start(order, &started.run, gpus, until_boot_ms) {
             Ok(()) => tracing::info!(job = order.job, attempt = order.attempt, "started"),

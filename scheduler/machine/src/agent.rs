@@ -22,6 +22,12 @@ pub enum Action<'a> {
         attempt: u32,
         grace_ms: u64,
     },
+    /// Tells the job when it writes its checkpoints.
+    Slot {
+        job: u64,
+        attempt: u32,
+        slot: &'a str,
+    },
     Start(&'a pb::RunOrder),
 }
 
@@ -38,6 +44,13 @@ pub fn actions<'a>(here: &[pb::RunReport], orders: &'a [pb::RunOrder]) -> Vec<Ac
             live.insert(job);
         }
         let order = orders.iter().find(|order| (order.job, order.attempt) == (job, attempt));
+        // One node of the job tells it: all see the file.
+        if let Some(order) = order.filter(|order| order.node_rank == 0)
+            && is_live
+            && !order.slot.is_empty()
+        {
+            actions.push(Action::Slot { job, attempt, slot: &order.slot });
+        }
         match order.map(|order| (order.wish(), order.grace_ms)) {
             None if is_live => actions.push(Action::End { job, attempt }),
             None => actions.push(Action::Forget { job, attempt }),

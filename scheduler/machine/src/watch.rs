@@ -15,7 +15,7 @@ use std::{
 };
 
 use ff2_proto::pb::{self, RunPhase, RunWish};
-use ff2_sched_core::{Event, Job, JobId, NodeState, Scope, State as Of};
+use ff2_sched_core::{CheckpointSlot, Event, Job, JobId, NodeState, Scope, State as Of};
 use ff2_topology::NodeId;
 
 use crate::{limits, state::State};
@@ -272,17 +272,23 @@ impl Watch {
             memory_mib: task.memory,
             master_host: state.host(first).to_owned(),
             master_port: u32::from(limits::MASTER_PORTS.0) + (job.id.0 % ports) as u32,
-            slot: String::new(),
+            slot: job.slot.map_or_else(String::new, slot_text),
             hosts: placement.nodes().map(|node| state.host(node).to_owned()).collect(),
         })
     }
+}
+
+/// As the job's file has it.
+fn slot_text(slot: CheckpointSlot) -> String {
+    let CheckpointSlot { every_ms, phase_ms, length_ms, bytes_per_s } = slot;
+    format!("{every_ms} {phase_ms} {length_ms} {bytes_per_s}")
 }
 
 /// Differs when orders do, as far as an agent acts on them.
 pub fn orders_hash(orders: &[pb::RunOrder]) -> u64 {
     let mut hash = DefaultHasher::new();
     for order in orders {
-        (order.job, order.attempt, order.wish).hash(&mut hash);
+        (order.job, order.attempt, order.wish, &order.slot).hash(&mut hash);
     }
     // 0 is that of an agent that had none.
     hash.finish().max(1)

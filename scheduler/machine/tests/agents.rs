@@ -233,6 +233,7 @@ impl World {
                             run.stops_ms = Some(self.now + takes);
                         }
                     }
+                    Action::Slot { .. } => {}
                     Action::Forget { job, attempt } => drop(at.runs.remove(&(job, attempt))),
                 }
             }

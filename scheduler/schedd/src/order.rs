@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ff2_sched_core::{Dependency, JobId, JobSpec, Many, Priority, Resources};
+use ff2_sched_core::{Checkpoint, Dependency, JobId, JobSpec, Many, Priority, Resources};
 use ff2_submit::{Dependency as After, JobRequest, Layout, Memory, Order, Submitter};
 
 use crate::limits;
@@ -49,6 +49,7 @@ pub(crate) fn read(
         after: after(&request)?,
         many: many(&request, indexes.len()),
         inputs: request.data.clone(),
+        checkpoint: request.checkpoint.map(checkpoint),
         ..JobSpec::default()
     };
     let order = Order {
@@ -96,6 +97,16 @@ fn resources(request: &JobRequest, layout: &Layout, node: NodeSize) -> Resources
         Some(Memory::Mib(mib)) => mib,
     };
     Resources { gpus: layout.gpus_per_node, cpus: layout.cpus_per_node.max(least), memory }
+}
+
+fn checkpoint(said: ff2_submit::Checkpoint) -> Checkpoint {
+    let ms = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let usual = Checkpoint::default();
+    Checkpoint {
+        interval_ms: ms(said.interval()),
+        bytes: said.bytes_of_node().unwrap_or(usual.bytes),
+        step_ms: said.step().map_or(usual.step_ms, ms),
+    }
 }
 
 fn after(request: &JobRequest) -> Result<Vec<Dependency>, String> {
@@ -157,6 +168,9 @@ mod tests {
         assert_eq!(spec.many, Many::Array { count: 3, at_once: 2 });
         assert_eq!(order.indexes, [1, 4, 7]);
         assert_eq!(spec.after, [Dependency { job: JobId(5), must_succeed: true }]);
+        let (spec, _) = of("--checkpoint=5,40G,12s").unwrap();
+        let checkpoint = Checkpoint { interval_ms: 300_000, bytes: 40 << 30, step_ms: 12_000 };
+        assert_eq!(spec.checkpoint, Some(checkpoint));
         let (spec, _) = of("-N 1 --exclusive").unwrap();
         assert_eq!(spec.task, Resources { gpus: 8, cpus: 64, memory: 1 << 19 });
     }

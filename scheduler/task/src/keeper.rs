@@ -29,7 +29,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Control, Outcome, RunSpec, as_user, control, limits, processes, supervise};
+use crate::{
+    CheckpointSlot, Control, JobFolder, Outcome, RunSpec, as_user, control, limits, processes,
+    supervise,
+};
 
 /// In the environment of each process of a run: its folder.
 const MARK: &str = "FF2_RUN";
@@ -56,6 +59,10 @@ enum Order {
     /// Go on until then, ms since the machine started.
     Renew {
         until_boot_ms: u64,
+    },
+    /// When the job writes its checkpoints from now on.
+    Slot {
+        slot: String,
     },
     /// Only whether somebody is there.
     Look,
@@ -154,6 +161,14 @@ impl Run {
         self.order(&Order::Renew { until_boot_ms })
     }
 
+    /// Tells the job when it writes its checkpoints from now on.
+    ///
+    /// # Errors
+    /// As [`Run::suspend`].
+    pub fn slot(&self, slot: CheckpointSlot) -> io::Result<()> {
+        self.order(&Order::Slot { slot: slot.to_string() })
+    }
+
     /// What is to run.
     ///
     /// # Errors
@@ -197,9 +212,10 @@ impl Run {
             let (control, until) = (control.clone(), until.clone());
             thread::Builder::new().name("lease".into()).spawn(move || watch(&until, &control))?;
         }
-        thread::Builder::new()
-            .name("orders".into())
-            .spawn(move || take_orders(&listener, &control, &until))?;
+        thread::Builder::new().name("orders".into()).spawn({
+            let spec = spec.clone();
+            move || take_orders(&listener, &spec, &control, &until)
+        })?;
         // The job's folder may be the user's: nothing there may lead this process elsewhere.
         let outcome = as_user(spec.user, || supervise(&spec, orders, None));
         let outcome = outcome.unwrap_or_else(|error| {
@@ -216,10 +232,10 @@ fn is_late(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-fn take_orders(listener: &UnixListener, control: &Control, until: &AtomicU64) {
+fn take_orders(listener: &UnixListener, spec: &RunSpec, control: &Control, until: &AtomicU64) {
     for stream in listener.incoming().flatten() {
         // Who asks has gone, or said nothing that can be understood: it hears nothing.
-        let _ = take_order(stream, control, until);
+        let _ = take_order(stream, spec, control, until);
     }
 }
 
@@ -237,7 +253,12 @@ fn watch(until: &AtomicU64, control: &Control) {
     control.expire();
 }
 
-fn take_order(mut stream: UnixStream, control: &Control, until: &AtomicU64) -> io::Result<()> {
+fn take_order(
+    mut stream: UnixStream,
+    spec: &RunSpec,
+    control: &Control,
+    until: &AtomicU64,
+) -> io::Result<()> {
     stream.set_read_timeout(Some(limits::KEEPER_ANSWER))?;
     let mut line = String::new();
     BufReader::new((&stream).take(1_024)).read_line(&mut line)?;
@@ -245,6 +266,12 @@ fn take_order(mut stream: UnixStream, control: &Control, until: &AtomicU64) -> i
         Order::Suspend { grace_ms } => control.suspend(Duration::from_millis(grace_ms)),
         Order::Stop => control.stop(),
         Order::Renew { until_boot_ms } => drop(until.fetch_max(until_boot_ms, Ordering::Relaxed)),
+        Order::Slot { slot } => {
+            let slot =
+                slot.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+            let folder = JobFolder::new(&spec.folder, spec.attempt);
+            as_user(spec.user, || folder.put_slot(slot, spec.node_rank))?;
+        }
         Order::Look => {}
     }
     stream.write_all(b"ok")
