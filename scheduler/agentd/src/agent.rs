@@ -117,8 +117,7 @@ impl Agent {
     async fn validate(&self, number: u64) -> Result<(), String> {
         let validator = self.validator.clone();
         let found = tokio::task::spawn_blocking(move || validator.run(number)).await;
-        let found = found.map_err(|error| error.to_string())?;
-        *self.validated.lock() = found.map_err(|error| format!("keep what was found: {error}"))?;
+        *self.validated.lock() = found.map_err(|error| error.to_string())?;
         Ok(())
     }
 

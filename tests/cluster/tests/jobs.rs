@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ff2_cluster_tests::{Cluster, SMALLEST};
+use ff2_cluster_tests::{Cluster, SMALLEST, image::Image, is_root, may_skip, throttle::Throttle};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -352,4 +352,63 @@ fn a_job_is_its_submitters() {
         cluster.ctl(&["user", "revoke", &id.to_string()]).unwrap();
     }
     wait_for("the revocation", || !as_who(&ann, &["job", "list"]).status.success());
+}
+
+/// A node whose disk has become slow says so, and gets no jobs until somebody resumes it. Jobs hear of their slots.
+#[test]
+fn a_node_that_fails_when_it_looks_at_itself_gets_no_jobs() {
+    if !is_root() {
+        return;
+    }
+    if !Throttle::is_possible() {
+        assert!(may_skip("blkio throttle"), "there is no /sys/fs/cgroup/blkio");
+        return;
+    }
+    let cluster = start("2");
+    let node = |name: &str| {
+        let nodes = cluster.json(&["node", "list"]).unwrap();
+        nodes.as_array().unwrap().iter().find(|of| of["name"] == name).unwrap().clone()
+    };
+    let report = cluster.json(&["node", "validate", "node-1"]).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    for part in ["cpu.rate", "memory.bandwidth", "disk.write", "fs.read"] {
+        let check = checks.iter().find(|check| check["name"] == part).unwrap();
+        assert!(check["figure"].as_f64().unwrap() > 0.0, "{check}");
+    }
+    assert_eq!(node("node-1")["state"], "up", "{report}");
+
+    // The disk of the other one is not what it was.
+    cluster.ctl(&["kill", "agentd/0"]).unwrap();
+    let own = cluster.dir().join("agentd-0/data");
+    fs::remove_dir_all(&own).unwrap();
+    let disk = Image::make_at(&own).unwrap();
+    cluster.up().unwrap();
+    let throttle = Throttle::put(cluster.pid("agentd/0").unwrap(), &disk, 4).unwrap();
+    let report = cluster.json(&["node", "validate", "node-0"]).unwrap();
+    assert_eq!(report["verdict"], "failed", "{report}");
+    wait_for("the quarantine", || node("node-0")["state"] == "quarantined");
+    let why = node("node-0")["why"].as_str().unwrap().to_owned();
+    assert!(why.contains("disk"), "{why}");
+
+    let words =
+        ["-G", "8", "--checkpoint=5,40G,1s", "--", "bash", "-c", "cat $FF2_SLOT; sleep 100"];
+    let first = submit(&cluster, &words);
+    let second = submit(&cluster, &["-G", "8", "--", "true"]);
+    wait_state(&cluster, first, "running");
+    assert_eq!(show(&cluster, first)["nodes"][0], "node-1");
+    assert_eq!(show(&cluster, second)["state"], "pending");
+    let slot = cluster.mount().join(format!("jobs/{first}/slot-1"));
+    wait_for("the slot", || slot.exists());
+    let numbers: Vec<u64> = read(&slot).split_whitespace().map(|n| n.parse().unwrap()).collect();
+    let [every, phase, length, rate] = numbers[..] else { panic!("{numbers:?}") };
+    assert!(every <= 300_000 && phase < every && length <= every, "{numbers:?}");
+    assert!(rate * length / 1_000 >= 40 << 30, "it has the time for all of it: {numbers:?}");
+
+    drop(throttle);
+    cluster.ctl(&["node", "resume", "node-0"]).unwrap();
+    wait_state(&cluster, second, "succeeded");
+    assert_eq!(show(&cluster, second)["runs"][0]["nodes"][0], "node-0");
+    cluster.ctl(&["job", "cancel", &first.to_string()]).unwrap();
+    wait_state(&cluster, first, "cancelled");
+    cluster.ctl(&["kill", "agentd/0"]).unwrap();
 }
