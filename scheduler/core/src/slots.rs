@@ -33,8 +33,8 @@ const EVERY_MAX: u64 = 24 * WHEEL;
 /// Who comes late by more than such a part of its interval is not waited for.
 const LATE_PART: u64 = 12;
 
-/// A slot is so many times as long as its job may come late, or longer: what is kept for late ones is a twentieth of all
-/// then, and leaves room below the peak for slots that do not lie side by side without gaps.
+/// A slot is so many times as long as its job may come late, or longer: what is kept for late ones is a twentieth of
+/// all then, and leaves room below the peak for slots that do not lie side by side without gaps.
 const LENGTH_OF_LATE: u64 = 20;
 
 /// Of a checkpoint whose size nobody told: the weights, gradients and states of an optimizer that leave a GPU of 40 GB

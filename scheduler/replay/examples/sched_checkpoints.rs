@@ -1,5 +1,5 @@
-//! What storage has to write while 1,250 nodes save checkpoints, with slots and without:
-//! `sched_checkpoints [--seeds N] [--hours N] [--quick]`. Quick is without a look at all that must hold after each step.
+//! What storage has to write while 1,250 nodes save checkpoints, with slots and without: `sched_checkpoints [--seeds
+//! N] [--hours N] [--quick]`. Quick is without a look at all that must hold after each step.
 
 use anyhow::{Context, Result, bail};
 use ff2_sched_replay::{

@@ -1,9 +1,9 @@
 //! How evenly storage is written to while many jobs write checkpoints.
 //!
-//! Jobs of one GPU to 600 nodes keep a cluster full for hours: they come, end, and are preempted by large ones. Each saves
-//! once in an interval, at the end of a step of its own length, and what all of them write is counted by the second. They
-//! do it in the slots that the core gives them, or without. What jobs save because they are to make room is counted apart:
-//! that cannot wait for a slot.
+//! Jobs of one GPU to 600 nodes keep a cluster full for hours: they come, end, and are preempted by large ones. Each
+//! saves once in an interval, at the end of a step of its own length, and what all of them write is counted by the
+//! second. They do it in the slots that the core gives them, or without. What jobs save because they are to make room
+//! is counted apart: that cannot wait for a slot.
 
 use ff2_topology::Topology;
 use serde::{Deserialize, Serialize};

@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_here_is_said() {
-        assert!(of("-d singleton").unwrap_err().contains("afterok"));
+        assert!(of("-d singleton -J a").unwrap_err().contains("afterok"));
         assert!(of("--gres=gpu:h100:2").unwrap_err().contains("h100"));
     }
 }

@@ -59,8 +59,8 @@ pub struct ComputeConfig {
     pub memory_mib: u32,
     /// Runs on a node that hears from no scheduler for so long are ended; then they are started elsewhere.
     pub lease_ms: u32,
-    /// Nodes look at themselves so often, while nothing runs there, and after a run was cut off there: one that fails is
-    /// quarantined. 0: only when somebody asks for it.
+    /// Nodes look at themselves so often, while nothing runs there, and after a run was cut off there: one that fails
+    /// is quarantined. 0: only when somebody asks for it.
     pub validate_every_s: u64,
 }
 

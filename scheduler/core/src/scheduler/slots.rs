@@ -1,8 +1,8 @@
 //! Gives running jobs the slots of their checkpoints.
 //!
-//! A job that starts gets the best place for it, and keeps that as long as it runs. Only where somewhere too much would
-//! be written, because others came or left, jobs have other slots: of those that write there, the largest first, until it
-//! is little enough.
+//! A job that starts gets the best place for it, and keeps that as long as it runs. Only where somewhere too much
+//! would be written, because others came or left, jobs have other slots: of those that write there, the largest
+//! first, until it is little enough.
 
 use std::cmp::Reverse;
 
