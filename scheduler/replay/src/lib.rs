@@ -16,6 +16,7 @@ mod random;
 mod report;
 mod simulation;
 pub mod trace;
+pub mod workload;
 
 pub use allreduce::allreduce_gb_per_s;
 pub use plot::plot;
