@@ -129,6 +129,10 @@ impl Cluster {
         self.nodes[node.index()].used
     }
 
+    pub(crate) fn claimed(&self, node: NodeId) -> Resources {
+        self.nodes[node.index()].claimed
+    }
+
     pub(crate) fn jobs(&self, node: NodeId) -> &[JobId] {
         &self.nodes[node.index()].jobs
     }

@@ -1,8 +1,9 @@
 //! Policies side by side on workloads that are drawn from distributions: what the numbers of `ff2` were chosen by.
 //!
 //! `sched_policies [--seeds 1,2] [--each] [--trace FILE:GPUS] [ff2 | FIELD=VALUE,...]...`: each argument is a policy,
-//! `ff2` or `ff2` with some numbers changed. `easy`, which knows all run times, and `las` are always there. With a trace
-//! (of Muri's format) that is replayed instead of the workloads. `--each` has a line for each workload and policy.
+//! `ff2` or `ff2` with some numbers changed. `easy`, which knows all run times, and `las` are always there. With a
+//! trace (of Muri's format) that is replayed instead of the workloads. `--each` has a line for each workload and
+//! policy.
 
 use std::{
     sync::{
@@ -133,7 +134,8 @@ fn print_each(cases: &[Case], policies: &[(String, Policy)], reports: &[Vec<Repo
         println!("{}", case.name);
         for ((name, _), report) in policies.iter().zip(reports) {
             println!(
-                "  mean {:7.1} h  p99 {:6.0} h  occupancy {:.3}  makespan {:6.1} d  preemptions {:5}  moves {:5}  {name}",
+                "  mean {:7.1} h  p99 {:6.0} h  occupancy {:.3}  makespan {:6.1} d  preemptions {:5}  \
+                 moves {:5}  {name}",
                 report.jct_hours.mean,
                 report.jct_hours.p99,
                 report.occupancy,

@@ -28,7 +28,7 @@ impl Scheduler {
         self.claim_for(id, placement, Vec::new(), out);
         let cause = Cause::Moved { to_start: id, gpus };
         for (moved, to) in moves {
-            round.remove(moved);
+            round.remove(moved, &self.jobs[&moved]);
             let to =
                 Placement { slots: vec![Slot { node: to, tasks: self.jobs[&moved].spec.tasks }] };
             self.claims.get_mut(&id).expect("it was just made").waits_for.insert(moved);

@@ -47,10 +47,30 @@ impl Scheduler {
     ) -> bool {
         let Some((placement, victims)) = self.plan(id, round) else { return false };
         for victim in &victims {
-            round.remove(*victim);
+            round.remove(*victim, &self.jobs[victim]);
         }
         self.claim_for(id, placement, victims, out);
         true
+    }
+
+    /// Whether there is room for a job as soon as those have stopped that were told to: nobody else needs to stop then.
+    fn fits_soon(&self, spec: &JobSpec, round: &Round) -> bool {
+        if round.stopping.is_empty() {
+            return false;
+        }
+        let room = |node: NodeId| {
+            if !self.cluster.may_be_used(node) {
+                return 0;
+            }
+            let stops = round.stopping.get(&node).copied().unwrap_or_default();
+            // What is claimed there is so by somebody who waits for them too.
+            let stays = self.cluster.used(node).without(stops).with(self.cluster.claimed(node));
+            self.cluster.capacity(node).without(stays).room(spec.task).min(spec.tasks)
+        };
+        let room: Vec<u32> = self.cluster.ids().map(room).collect();
+        let across = self.may_lie_across();
+        let want = Want { tasks: spec.tasks, zone: spec.zone, spread: spec.reads_much, across };
+        self.cluster.tree.lay(&room, want).is_some()
     }
 
     fn plan(&self, id: JobId, round: &mut Round) -> Option<(Placement, Vec<JobId>)> {
@@ -61,7 +81,7 @@ impl Scheduler {
             band: self.band(job),
             is_patient: self.now - job.since_ms >= patience,
         };
-        if !round.has_anybody_for(claimant) {
+        if !round.has_anybody_for(claimant) || self.fits_soon(&job.spec, round) {
             return None;
         }
         let class = (job.spec.shape(), claimant);

@@ -8,7 +8,7 @@ use std::{
 use ff2_topology::NodeId;
 
 use crate::{
-    job::{Job, JobId, Priority, Resources, Shape},
+    job::{Job, JobId, Priority, Resources, Shape, State},
     limits,
     scheduler::Scheduler,
 };
@@ -60,6 +60,8 @@ pub(crate) struct Round {
     /// Which standings there are, however many jobs have them.
     kinds: BTreeSet<(Priority, u32, bool, bool)>,
     prices: BTreeMap<(Shape, Claimant), Prices>,
+    /// What those have on each node that were told to stop.
+    pub(crate) stopping: BTreeMap<NodeId, Resources>,
     plans: u32,
 }
 
@@ -83,6 +85,8 @@ impl Scheduler {
             round.kinds.insert((priority, band, for_higher, for_equal));
             round.standings.insert(*id, standing);
         }
+        let stop = self.jobs.values().filter(|job| matches!(job.state, State::Stopping { .. }));
+        stop.for_each(|job| round.stops(job));
         for candidates in &mut round.by_node {
             candidates.sort_unstable_by_key(|Candidate { id, standing, .. }| {
                 (standing.priority, Reverse(standing.band), Reverse(standing.gpus), Reverse(*id))
@@ -121,9 +125,17 @@ impl Round {
         })
     }
 
-    /// A job was told to go.
-    pub(crate) fn remove(&mut self, id: JobId) {
+    /// A job is told to go.
+    pub(crate) fn remove(&mut self, id: JobId, job: &Job) {
         self.standings.remove(&id);
+        self.stops(job);
+    }
+
+    fn stops(&mut self, job: &Job) {
+        for slot in job.placement().map_or(&[][..], |placement| &placement.slots) {
+            let has = self.stopping.entry(slot.node).or_default();
+            *has = has.with(job.spec.task.times(slot.tasks));
+        }
     }
 
     /// Whether there may be another plan in this round.

@@ -71,6 +71,25 @@ fn nobody_is_stopped_for_a_plan_that_does_not_let_the_job_run() {
 }
 
 #[test]
+fn nobody_is_stopped_for_what_is_free_soon() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 1, 3));
+    let (wide, small) = (rig.submit(nodes(2)), rig.submit(nodes(1)));
+    rig.pass(HOUR);
+    let urgent = |spec| JobSpec { priority: Priority::High, ..spec };
+    let first = rig.submit(urgent(nodes(2)));
+    assert!(!rig.runs(wide) && rig.runs(small), "it stops whoever has what it needs");
+    rig.stopped(wide);
+    rig.exit(first);
+    // Of what two nodes had one stays free: the next one waits for it.
+    rig.pass(HOUR);
+    let one = rig.submit(urgent(nodes(1)));
+    let other = rig.submit(urgent(gpus(1)));
+    assert!(rig.runs(small), "{:?}", rig.decisions);
+    rig.stopped(wide);
+    assert!(rig.runs(one) && rig.runs(other) && rig.runs(small));
+}
+
+#[test]
 fn a_gang_takes_only_what_it_needs() {
     let mut rig = Rig::new(Policy::ff2(), &network(1, 2, 2));
     let idle = |spec| JobSpec { priority: Priority::Idle, ..spec };
