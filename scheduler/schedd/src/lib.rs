@@ -13,6 +13,7 @@ mod format;
 mod http;
 mod leader;
 pub mod limits;
+mod metrics;
 mod order;
 mod run;
 mod show;

@@ -8,6 +8,9 @@ pub const BUFFER_BYTES: u64 = 16 << 20;
 /// Between two looks of the leader at who is silent.
 pub const LOOK: Duration = Duration::from_millis(512);
 
+/// How often figures for metrics are made, at most: each is a look at all jobs.
+pub const GAUGES_STEP: Duration = Duration::from_secs(1);
+
 /// A command of the leader's own.
 pub const OWN_COMMAND: Duration = Duration::from_secs(5);
 

@@ -20,7 +20,7 @@ use ff2_sched_machine::SchedMachine;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::{agents::AgentService, api, http, leader::SchedGroup, limits};
+use crate::{agents::AgentService, api, http, leader::SchedGroup, limits, metrics::Gauges};
 
 /// The daemon's life, for `ff2_daemon::run`.
 ///
@@ -71,6 +71,19 @@ pub async fn serve(config: Arc<SchedConfig>, runtime: Runtime) -> Result<()> {
             async move { sched.lead_term(term).await }
         },
     ));
+    let (gauges, shown) = (Gauges::new(&runtime.metrics), sched.clone());
+    let stop = runtime.stop.clone();
+    runtime.tasks.spawn(async move {
+        let mut changes = shown.group.watch_view();
+        loop {
+            shown.look(|state| gauges.show(state));
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+            ff2_fabric::pace::pause(limits::GAUGES_STEP).await;
+        }
+    });
     let people = api::Api { sched: sched.clone(), config: config.clone(), key, routing };
     runtime.admin.pages(http::pages(people.clone()));
     let grpc = api::bind(people, certificate).await?;

@@ -38,6 +38,12 @@ impl Bearer {
                 "a token for one folder runs no jobs: they see the whole mount",
             ));
         }
+        // Such a token is on each host, for its mount: it must not open all the others.
+        if self.who.uid == 0 && self.role != Role::Admin {
+            return Err(tonic::Status::permission_denied(
+                "jobs run as their submitter, and as root only for a token of role admin",
+            ));
+        }
         if !self.role.opens_files() {
             return Err(tonic::Status::permission_denied(format!(
                 "a token of role {} opens no files, so it runs no jobs: use that of a user",
