@@ -279,7 +279,7 @@ impl Cluster {
     /// The end of a load: every acknowledged byte is there on a fresh mount, and no append waited longer than
     /// `pause_max`.
     pub fn ensure_kept(&self, load: load::Load, pause_max: Duration) -> Result<()> {
-        let writers = load.stop().inspect_err(|_| self.print_in_flight())?;
+        let writers = self.end(load)?;
         self.remount()?;
         for writer in &writers {
             writer.check()?;
@@ -290,6 +290,11 @@ impl Cluster {
     }
 
     /// What each process works on, for a test in which something does not end.
+    /// Ends a load. If one does not end, it is told who waits for what.
+    pub fn end(&self, load: load::Load) -> Result<Vec<load::Acknowledged>> {
+        load.stop().inspect_err(|_| self.print_in_flight())
+    }
+
     fn print_in_flight(&self) {
         eprintln!("{}", self.ctl(&["status"]).unwrap_or_else(|error| error.to_string()));
         for process in self.processes().unwrap_or_default() {

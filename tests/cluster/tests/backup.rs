@@ -68,7 +68,7 @@ fn metadata_comes_from_a_backup_and_bytes_are_the_newest() {
     thread::sleep(Duration::from_secs(1));
     cluster.ctl(&["backup", "create", name]).unwrap();
     thread::sleep(Duration::from_secs(1));
-    load.stop().unwrap();
+    cluster.end(load).unwrap();
     assert_eq!(fs::metadata(&backup).unwrap().permissions().mode() & 0o777, 0o600);
     let verified = cluster.json(&["backup", "verify", name]).unwrap();
     assert_eq!(verified["restorable"], true, "{verified}");

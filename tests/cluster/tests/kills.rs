@@ -33,7 +33,7 @@ fn no_role_is_missed() {
         cluster.wait_healthy(Duration::from_secs(90)).unwrap();
     }
 
-    let writers = load.stop().unwrap();
+    let writers = cluster.end(load).unwrap();
     cluster.remount().unwrap();
     for writer in &writers {
         writer.check().unwrap();
@@ -67,7 +67,7 @@ fn kill_all_servers(cluster: &Cluster) {
     cluster.up().unwrap();
     cluster.wait_healthy(Duration::from_secs(90)).unwrap();
     std::thread::sleep(Duration::from_secs(2));
-    let writers = load.stop().unwrap();
+    let writers = cluster.end(load).unwrap();
     cluster.remount().unwrap();
     for writer in &writers {
         writer.check().unwrap();
@@ -84,7 +84,7 @@ fn a_rolling_restart_is_not_missed() {
     thread::sleep(Duration::from_secs(2));
     let restarted = cluster.json(&["restart", "--rolling"]).unwrap();
     assert_eq!(restarted["restarted"].as_array().unwrap().len(), 7, "{restarted}");
-    let writers = load.stop().unwrap();
+    let writers = cluster.end(load).unwrap();
     for process in cluster.processes().unwrap() {
         let same = before.iter().any(|known| known["pid"] == process["pid"]);
         assert_eq!(same, process["role"] == "fuse", "{process}");

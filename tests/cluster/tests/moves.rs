@@ -95,7 +95,7 @@ fn under_load(cluster: &Cluster, least: usize, work: impl FnOnce()) {
         }
         assert!(reads > 0 && looks > 0);
     });
-    let acknowledged = load.stop().unwrap();
+    let acknowledged = cluster.end(load).unwrap();
     cluster.remount().unwrap();
     for writer in &acknowledged {
         println!("{} records, the longest pause {:?}", writer.records, writer.pause_max);

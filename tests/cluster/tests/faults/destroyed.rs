@@ -48,7 +48,7 @@ fn a_destroyed_index_is_refused_and_its_targets_are_made_anew() {
         cluster.ctl(&["target", "replace", &target.to_string(), "--disk", "0"]).unwrap();
     }
     cluster.wait_healthy(WHOLE).unwrap();
-    let writers = load.stop().unwrap();
+    let writers = cluster.end(load).unwrap();
     // Of some chains only the new copies are left.
     cluster.ctl(&["kill", "storaged/0"]).unwrap();
     cluster.ctl(&["kill", "storaged/1"]).unwrap();
@@ -76,7 +76,7 @@ fn a_destroyed_metad_is_refused_and_comes_back_from_the_others() {
     fs::remove_dir_all(data.join("data")).unwrap();
     cluster.up().unwrap();
     cluster.wait_healthy(WHOLE).unwrap();
-    let writers = load.stop().unwrap();
+    let writers = cluster.end(load).unwrap();
     // One of the others is dead: what it has is needed for every name.
     let other = cluster.leader(1).unwrap();
     assert_ne!(other, victim);

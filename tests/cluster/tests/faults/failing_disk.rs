@@ -24,7 +24,7 @@ fn the_chains_go_on_without_a_disk_that_fails() {
     disk.come_back().unwrap();
     cluster.up().unwrap();
     cluster.wait_healthy(Duration::from_secs(90)).unwrap();
-    let writers = load.stop().unwrap();
+    let writers = cluster.end(load).unwrap();
     cluster.remount().unwrap();
     for writer in &writers {
         writer.check().unwrap();

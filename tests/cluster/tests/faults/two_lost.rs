@@ -41,7 +41,7 @@ fn the_last_replica_has_everything() {
         cluster.ctl(&["target", "replace", &target.to_string(), "--disk", "0"]).unwrap();
     }
     cluster.wait_healthy(WHOLE).unwrap();
-    let writers = load.stop().unwrap();
+    let writers = cluster.end(load).unwrap();
     // Of many chains only the new copies are left.
     cluster.ctl(&["kill", "storaged/0"]).unwrap();
     cluster.ctl(&["kill", "storaged/3"]).unwrap();
