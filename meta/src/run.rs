@@ -3,17 +3,14 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use ff2_daemon::{
-    Expiry, Runtime,
-    config::{Encrypt, MetadConfig, SecurityConfig},
-};
+use ff2_daemon::{Expiry, Runtime, config::MetadConfig, encryption};
 use ff2_fabric::{
     BufPool, ClusterKey, ClusterServer, Identity, NamespaceServer, Peers, PeersConfig, RaftServer,
     Router, RoutingCache, Server, ServerConfig,
     chain::ChainClient,
     level,
     membership::{Membership, MembershipConfig, Report},
-    tls::{self, Certificate, ClientTls, ServerTls},
+    tls::{Certificate, ServerTls},
 };
 use ff2_group::{Group, GroupConfig, Link, Pending, RaftMetrics, RaftService, lead_each_term};
 use ff2_meta_core::{cluster::ClusterMachine, namespace::Namespace};
@@ -340,14 +337,6 @@ fn mark(groups: &(Group<ClusterMachine>, Group<Namespace>), level: u32) {
 fn votes(group: &pb::GroupStatus, node: u32) -> bool {
     let mut own = group.members.iter().filter(|member| member.node == node);
     own.next().is_some_and(|member| member.voter) && own.next().is_none()
-}
-
-/// What this metad encrypts of the connections that it makes, and its own certificate.
-fn encryption(security: &SecurityConfig) -> Result<(Option<ClientTls>, Option<Arc<Certificate>>)> {
-    let authority = security.tls_ca_file.as_deref().filter(|_| security.encrypt != Encrypt::None);
-    let own = (security.tls_cert_file.as_deref(), security.tls_key_file.as_deref());
-    let loaded = tls::load(authority, own, security.encrypt == Encrypt::All);
-    loaded.context("use the certificates")
 }
 
 fn group_config(config: &MetadConfig, group: GroupId, metrics: &RaftMetrics) -> GroupConfig {

@@ -5,14 +5,15 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, Result};
 use ff2_daemon::{
     Expiry, Runtime,
-    config::{Encrypt, SecurityConfig, StoragedConfig},
+    config::{Encrypt, StoragedConfig},
+    encryption,
 };
 use ff2_fabric::{
     ClusterKey, Identity, Peers, PeersConfig, Router, RoutingCache, Server, ServerConfig,
     StorageServer,
     buf::BufPool,
     membership::{Membership, MembershipConfig, Report},
-    tls::{self, Certificate, ClientTls, ServerTls},
+    tls::{Certificate, ServerTls},
 };
 use ff2_proto::pb;
 use serde_json::json;
@@ -160,14 +161,6 @@ async fn join(
     };
     let config = MembershipConfig { metads: config.metads.clone(), request };
     Membership::join(config, peers, routing, report).await.context("join the cluster")
-}
-
-/// What this node encrypts of the connections that it makes, and its own certificate.
-fn encryption(security: &SecurityConfig) -> Result<(Option<ClientTls>, Option<Arc<Certificate>>)> {
-    let authority = security.tls_ca_file.as_deref().filter(|_| security.encrypt != Encrypt::None);
-    let own = (security.tls_cert_file.as_deref(), security.tls_key_file.as_deref());
-    let loaded = tls::load(authority, own, security.encrypt == Encrypt::All);
-    loaded.context("use the certificates")
 }
 
 /// What each heartbeat says.

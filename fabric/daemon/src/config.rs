@@ -23,49 +23,33 @@ pub trait DaemonConfig: Serialize + Validate + Send + Sync + 'static {
     fn threads(&self) -> usize;
 }
 
-impl DaemonConfig for MetadConfig {
-    fn data_dir(&self) -> &Path {
-        &self.data_dir
-    }
-    fn http_listen(&self) -> Option<&str> {
-        Some(&self.http_listen)
-    }
-    fn log(&self) -> &LogConfig {
-        &self.log
-    }
-    fn threads(&self) -> usize {
-        self.threads
-    }
+/// Configurations that have all of it as fields: those that serve HTTP always, and those that do where it is said.
+macro_rules! daemon_configs {
+    ($($config:ty: $http_listen:expr;)*) => {$(
+        impl DaemonConfig for $config {
+            fn data_dir(&self) -> &Path {
+                &self.data_dir
+            }
+            fn http_listen(&self) -> Option<&str> {
+                let http_listen: fn(&Self) -> Option<&str> = $http_listen;
+                http_listen(self)
+            }
+            fn log(&self) -> &LogConfig {
+                &self.log
+            }
+            fn threads(&self) -> usize {
+                self.threads
+            }
+        }
+    )*};
 }
 
-impl DaemonConfig for StoragedConfig {
-    fn data_dir(&self) -> &Path {
-        &self.data_dir
-    }
-    fn http_listen(&self) -> Option<&str> {
-        Some(&self.http_listen)
-    }
-    fn log(&self) -> &LogConfig {
-        &self.log
-    }
-    fn threads(&self) -> usize {
-        self.threads
-    }
-}
-
-impl DaemonConfig for MountConfig {
-    fn data_dir(&self) -> &Path {
-        &self.data_dir
-    }
-    fn http_listen(&self) -> Option<&str> {
-        self.http_listen.as_deref()
-    }
-    fn log(&self) -> &LogConfig {
-        &self.log
-    }
-    fn threads(&self) -> usize {
-        self.threads
-    }
+daemon_configs! {
+    MetadConfig: |config| Some(&config.http_listen);
+    StoragedConfig: |config| Some(&config.http_listen);
+    MountConfig: |config| config.http_listen.as_deref();
+    SchedConfig: |config| Some(&config.http_listen);
+    AgentConfig: |config| config.http_listen.as_deref();
 }
 
 /// `metad.toml`.

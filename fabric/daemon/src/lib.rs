@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod bounded;
 pub mod config;
+mod encryption;
 mod expiry;
 pub mod fault;
 pub mod grpc;
@@ -23,6 +24,7 @@ mod shutdown;
 pub mod torn_log;
 
 pub use admin::{Admin, admin_get, admin_text};
+pub use encryption::encryption;
 pub use expiry::Expiry;
 pub use inflight::{InFlight, InFlightGuard};
 pub use log::{LOG_ENV, init_tracing};

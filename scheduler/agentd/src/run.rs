@@ -3,12 +3,9 @@
 use std::{io, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
-use ff2_daemon::{
-    Runtime,
-    config::{AgentConfig, Encrypt},
-};
+use ff2_daemon::{Runtime, config::AgentConfig, encryption};
 use ff2_fabric::{
-    BufPool, ClusterKey, Identity, Peers, PeersConfig, RoutingCache, leader::LeaderFinder, tls,
+    BufPool, ClusterKey, Identity, Peers, PeersConfig, RoutingCache, leader::LeaderFinder,
 };
 use ff2_node::gpus;
 use ff2_proto::{SCHED_GROUP, pb};
@@ -25,10 +22,7 @@ use crate::{agent::Agent, confine::Confiner, limits, runs::Runs, validation::Val
 pub async fn serve(config: Arc<AgentConfig>, runtime: Runtime) -> Result<()> {
     let security = &config.security;
     let key = ClusterKey::load(&security.cluster_key_file).context("load the cluster key")?;
-    let authority = security.tls_ca_file.as_deref().filter(|_| security.encrypt != Encrypt::None);
-    let own = (security.tls_cert_file.as_deref(), security.tls_key_file.as_deref());
-    let (tls, _) = tls::load(authority, own, security.encrypt == Encrypt::All)
-        .context("use the certificates")?;
+    let (tls, _) = encryption(security)?;
     let routing = RoutingCache::new();
     let peers = Peers::new(PeersConfig {
         cluster_id: config.cluster_id.clone(),

@@ -3,15 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use ff2_daemon::{
-    Expiry, Runtime,
-    config::{Encrypt, SchedConfig, SecurityConfig},
-};
+use ff2_daemon::{Expiry, Runtime, config::SchedConfig, encryption};
 use ff2_fabric::{
     AgentsServer, BufPool, ClusterKey, Identity, Peers, PeersConfig, RaftServer, Router,
-    RoutingCache, Server, ServerConfig,
-    membership::RoutingWatch,
-    tls::{self, Certificate, ClientTls, ServerTls},
+    RoutingCache, Server, ServerConfig, membership::RoutingWatch, tls::ServerTls,
 };
 use ff2_group::{Group, GroupConfig, Link, Pending, RaftMetrics, RaftService, lead_each_term};
 use ff2_proto::{Code, SCHED_GROUP, Status};
@@ -178,12 +173,4 @@ fn group_config(config: &SchedConfig, metrics: &RaftMetrics) -> GroupConfig {
         metrics: metrics.of(SCHED_GROUP.0),
         ..GroupConfig::new(SCHED_GROUP, config.node, &config.listen, &config.data_dir)
     }
-}
-
-/// What this schedd encrypts of the connections that it makes, and its own certificate.
-fn encryption(security: &SecurityConfig) -> Result<(Option<ClientTls>, Option<Arc<Certificate>>)> {
-    let authority = security.tls_ca_file.as_deref().filter(|_| security.encrypt != Encrypt::None);
-    let own = (security.tls_cert_file.as_deref(), security.tls_key_file.as_deref());
-    let loaded = tls::load(authority, own, security.encrypt == Encrypt::All);
-    loaded.context("use the certificates")
 }

@@ -1,10 +1,10 @@
 //! Configuration of the scheduler's replicas and of the agents on compute nodes.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DaemonConfig, LogConfig, RaftConfig, SecurityConfig};
+use super::{LogConfig, RaftConfig, SecurityConfig};
 
 /// `schedd.toml`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -120,34 +120,4 @@ pub struct AgentConfig {
     pub threads: usize,
     #[serde(default)]
     pub log: LogConfig,
-}
-
-impl DaemonConfig for SchedConfig {
-    fn data_dir(&self) -> &Path {
-        &self.data_dir
-    }
-    fn http_listen(&self) -> Option<&str> {
-        Some(&self.http_listen)
-    }
-    fn log(&self) -> &LogConfig {
-        &self.log
-    }
-    fn threads(&self) -> usize {
-        self.threads
-    }
-}
-
-impl DaemonConfig for AgentConfig {
-    fn data_dir(&self) -> &Path {
-        &self.data_dir
-    }
-    fn http_listen(&self) -> Option<&str> {
-        self.http_listen.as_deref()
-    }
-    fn log(&self) -> &LogConfig {
-        &self.log
-    }
-    fn threads(&self) -> usize {
-        self.threads
-    }
 }

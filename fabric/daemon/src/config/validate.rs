@@ -68,31 +68,12 @@ impl Validate for MetadConfig {
         distinct("listen, admin_listen, http_listen", own, problems);
         folder("data_dir", &self.data_dir, problems);
         self.security.validate(problems);
-        self.validate_peers(problems);
+        let listed = self.peers.iter().map(|peer| (peer.node, peer.address.as_str()));
+        peers((self.node, &self.listen), listed, problems);
         self.raft.validate(problems);
         self.lease.validate(problems);
         threads(self.threads, problems);
         self.log.validate(problems);
-    }
-}
-
-impl MetadConfig {
-    fn validate_peers(&self, problems: &mut Problems) {
-        for (index, peer) in self.peers.iter().enumerate() {
-            let key = format!("peers[{index}]");
-            problems.require(peer.node > 0, &key, "node ids count from 1");
-            advertised(&format!("{key}.address"), &peer.address, problems);
-        }
-        distinct("peers[].node", self.peers.iter().map(|p| p.node), problems);
-        distinct("peers[].address", self.peers.iter().map(|p| &p.address), problems);
-        match self.peers.iter().find(|peer| peer.node == self.node) {
-            None => problems.add("peers", format!("list this node ({}) too", self.node)),
-            Some(peer) if peer.address != self.listen => problems.add(
-                "listen",
-                format!("peers says that node {} listens on {}", self.node, peer.address),
-            ),
-            Some(_) => {}
-        }
     }
 }
 
@@ -264,6 +245,28 @@ fn cluster_id(id: &str, problems: &mut Problems) {
         "cluster_id",
         "1 to 64 letters, digits, '-', '_' or '.'",
     );
+}
+
+/// The members of a group by their numbers and data-plane addresses, with this one among them.
+fn peers<'a>(
+    (own, listen): (u32, &str),
+    listed: impl Iterator<Item = (u32, &'a str)> + Clone,
+    problems: &mut Problems,
+) {
+    for (index, (node, address)) in listed.clone().enumerate() {
+        let key = format!("peers[{index}]");
+        problems.require(node > 0, &key, "node ids count from 1");
+        advertised(&format!("{key}.address"), address, problems);
+    }
+    distinct("peers[].node", listed.clone().map(|(node, _)| node), problems);
+    distinct("peers[].address", listed.clone().map(|(_, address)| address), problems);
+    match listed.into_iter().find(|(node, _)| *node == own) {
+        None => problems.add("peers", format!("list this node ({own}) too")),
+        Some((_, address)) if address != listen => {
+            problems.add("listen", format!("peers says that node {own} listens on {address}"));
+        }
+        Some(_) => {}
+    }
 }
 
 fn metads(addresses: &[String], problems: &mut Problems) {

@@ -1,7 +1,8 @@
 //! The scheduler's replicas, and the agents on compute nodes.
 
 use super::{
-    Problems, Validate, address, advertised, cluster_id, distinct, folder, metads, servers, threads,
+    Problems, Validate, address, advertised, cluster_id, distinct, folder, metads, peers, servers,
+    threads,
 };
 use crate::config::{AgentConfig, ComputeConfig, SchedConfig};
 
@@ -17,21 +18,10 @@ impl Validate for SchedConfig {
         folder("data_dir", &self.data_dir, problems);
         folder("jobs_dir", &self.jobs_dir, problems);
         self.security.validate(problems);
+        let listed = self.peers.iter().map(|peer| (peer.node, peer.address.as_str()));
+        peers((self.node, &self.listen), listed, problems);
         for (index, peer) in self.peers.iter().enumerate() {
-            let key = format!("peers[{index}]");
-            problems.require(peer.node > 0, &key, "numbers count from 1");
-            advertised(&format!("{key}.address"), &peer.address, problems);
-            advertised(&format!("{key}.admin_address"), &peer.admin_address, problems);
-        }
-        distinct("peers[].node", self.peers.iter().map(|peer| peer.node), problems);
-        distinct("peers[].address", self.peers.iter().map(|peer| &peer.address), problems);
-        match self.peers.iter().find(|peer| peer.node == self.node) {
-            None => problems.add("peers", format!("list this replica ({}) too", self.node)),
-            Some(peer) if peer.address != self.listen => problems.add(
-                "listen",
-                format!("peers says that replica {} listens on {}", self.node, peer.address),
-            ),
-            Some(_) => {}
+            advertised(&format!("peers[{index}].admin_address"), &peer.admin_address, problems);
         }
         metads(&self.metads, problems);
         self.compute.validate(problems);
