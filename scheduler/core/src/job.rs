@@ -4,6 +4,7 @@ use ff2_topology::{NodeId, ZoneId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    dependency::After,
     placement::Placement,
     slots::{Checkpoint, CheckpointSlot},
 };
@@ -64,7 +65,8 @@ pub struct JobSpec {
     pub preemptible: bool,
     /// How many failures of its own it is started again after. Failures of nodes do not count.
     pub restarts: u32,
-    pub after: Vec<Dependency>,
+    /// What of it is still open.
+    pub after: After,
     pub many: Many,
     /// Names of data that caches may hold ([`crate::Event::Cached`]).
     pub inputs: Vec<String>,
@@ -89,7 +91,7 @@ impl Default for JobSpec {
             min_run_ms: 0,
             preemptible: true,
             restarts: 0,
-            after: Vec::new(),
+            after: After::default(),
             many: Many::One,
             inputs: Vec::new(),
             reads_much: false,
@@ -121,14 +123,6 @@ impl Shape {
     pub(crate) fn gpus(&self) -> u64 {
         u64::from(self.tasks) * u64::from(self.task.gpus)
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Dependency {
-    pub job: JobId,
-    /// If the other ends in another way, this one is cancelled. Else any end will do.
-    pub must_succeed: bool,
 }
 
 /// A submission may be for more than one job. Each member has a name of its own; the first stands for all.

@@ -33,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 mod cluster;
+mod dependency;
 mod event;
 mod facts;
 mod job;
@@ -50,11 +51,11 @@ mod tree;
 mod why;
 
 pub use cluster::NodeState;
+pub use dependency::{After, Dependency, Must};
 pub use event::{Decision, Event, Refusal, Scope};
 pub use facts::{Facts, Foreign};
 pub use job::{
-    Cause, Dependency, Job, JobId, JobSpec, Many, Member, Outcome, Priority, Resources, Shape,
-    State, Then,
+    Cause, Job, JobId, JobSpec, Many, Member, Outcome, Priority, Resources, Shape, State, Then,
 };
 pub use ledger::{Account, Accounts, cost_milli};
 pub use placement::{Placement, Slot};

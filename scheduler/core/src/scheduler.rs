@@ -22,6 +22,7 @@ mod backfill;
 mod check;
 mod claims;
 mod consolidate;
+mod dependencies;
 mod ends;
 mod hold;
 mod nodes;
@@ -69,10 +70,15 @@ pub struct Scheduler {
     /// Jobs that lie in several zones.
     across: BTreeSet<JobId>,
     dependents: BTreeMap<JobId, BTreeSet<JobId>>,
+    /// Jobs that have not ended, by their users and names.
+    named: BTreeMap<(String, String), BTreeSet<JobId>>,
     /// Members of arrays and services that have not ended, by their first.
     members: BTreeMap<JobId, BTreeSet<JobId>>,
     /// Jobs that run, without those that stop.
     running: BTreeSet<JobId>,
+    /// Of those the ones with a time limit, by when they end at the latest.
+    ends: BTreeSet<(u64, JobId)>,
+    stopping: BTreeSet<JobId>,
     /// Jobs that lost a node and have not gone on.
     ahead: BTreeSet<JobId>,
     /// What is written by the slots that jobs have.
@@ -81,6 +87,10 @@ pub struct Scheduler {
     without_slot: BTreeSet<JobId>,
     /// Somebody came to the wheel or left it in this step.
     is_uneven: bool,
+    /// Jobs wait since this pass that came after others that began in it.
+    let_go: bool,
+    /// Plans are looked for in this step for those that go no later than this: they wait for no round.
+    urgent: Option<Rank>,
 }
 
 impl Scheduler {
@@ -107,12 +117,17 @@ impl Scheduler {
             across: BTreeSet::new(),
             blocked: BTreeSet::new(),
             dependents: BTreeMap::new(),
+            named: BTreeMap::new(),
             members: BTreeMap::new(),
             running: BTreeSet::new(),
+            ends: BTreeSet::new(),
+            stopping: BTreeSet::new(),
             ahead: BTreeSet::new(),
             wheel: Wheel::new(0),
             without_slot: BTreeSet::new(),
             is_uneven: false,
+            let_go: false,
+            urgent: None,
         }
     }
 
@@ -141,6 +156,9 @@ impl Scheduler {
         }
         self.keep_spares();
         self.pass(out);
+        while std::mem::take(&mut self.let_go) {
+            self.pass(out);
+        }
         self.give_slots();
     }
 
@@ -250,12 +268,19 @@ impl Scheduler {
         }
     }
 
+    /// Has others make room for a job in this step, if they may and it has not ended with what it came after.
+    pub(crate) fn hurry(&mut self, id: JobId) {
+        self.urgent = self.urgent.max(self.jobs.get(&id).map(|job| self.rank(job)));
+    }
+
     /// Makes anew what follows from a job and is no fact, but for the cluster and the queue.
     pub(crate) fn index_job(&mut self, id: JobId) {
-        let job = &self.jobs[&id];
-        if matches!(job.state, State::Running { .. }) {
-            self.running.insert(id);
+        match self.jobs[&id].state {
+            State::Running { .. } => self.runs(id),
+            State::Stopping { .. } => _ = self.stopping.insert(id),
+            State::Held | State::Pending | State::Claiming => {}
         }
+        let job = &self.jobs[&id];
         if job.ahead {
             self.ahead.insert(id);
         }
@@ -264,13 +289,7 @@ impl Scheduler {
         if lies.any(|placement| self.cluster.tree.is_across(placement)) {
             self.across.insert(id);
         }
-        for dependency in &job.spec.after {
-            if self.jobs.contains_key(&dependency.job) {
-                self.dependents.entry(dependency.job).or_default().insert(id);
-            }
-        }
-        let first = job.member.map_or(id, |member| member.first);
-        self.members.entry(first).or_default().insert(id);
+        self.index_name(id);
     }
 
     /// Makes a job wait, and looks for a place for it in the pass that follows.
@@ -317,16 +336,31 @@ impl Scheduler {
         self.ahead.remove(&id);
         (job.since_ms, job.charged_ms) = (now, now);
         job.state = State::Running { placement: placement.clone(), started_ms: now };
-        self.running.insert(id);
+        self.runs(id);
         self.want_slot(id);
         out.push(self.place_order(&self.jobs[&id], placement));
         self.set_timer(id);
+        self.dependency_began(id, out);
+    }
+
+    fn runs(&mut self, id: JobId) {
+        self.running.insert(id);
+        self.ends.extend(self.ends_at(&self.jobs[&id]).map(|at| (at, id)));
+    }
+
+    pub(crate) fn runs_no_more(&mut self, id: JobId) {
+        if self.running.remove(&id)
+            && let Some(at) = self.ends_at(&self.jobs[&id])
+        {
+            self.ends.remove(&(at, id));
+        }
     }
 
     /// Orders a run to end: with its grace, or at once if nothing is left that could use it.
     pub(crate) fn stop(&mut self, id: JobId, cause: Cause, then: Then, out: &mut Vec<Decision>) {
         let now = self.now;
         self.give_up_slot(id);
+        self.runs_no_more(id);
         let job = self.jobs.get_mut(&id).expect("the caller has it");
         let State::Running { placement, started_ms } = &job.state else {
             unreachable!("only what runs is stopped: {id:?}")
@@ -341,9 +375,9 @@ impl Scheduler {
             then,
         };
         job.since_ms = now;
+        self.stopping.insert(id);
         let attempt = job.attempt;
         let grace_ms = job.spec.grace_ms;
-        self.running.remove(&id);
         out.push(match killed {
             true => Decision::Kill { job: id, attempt, cause },
             false => Decision::Suspend { job: id, attempt, grace_ms, cause },

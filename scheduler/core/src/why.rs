@@ -21,6 +21,8 @@ pub enum Why {
     OnHold,
     /// It comes after others that have not ended.
     Dependencies { jobs: Vec<JobId> },
+    /// It comes after all earlier ones of its user and name, of which this is the first.
+    Singleton { after: JobId },
     /// So many of its array may be in the queue or run at once, and are.
     ArrayIsFull { at_once: u32 },
     /// With its GPUs a quota would be exceeded.
@@ -58,11 +60,12 @@ impl Scheduler {
         if job.on_hold {
             return Why::OnHold;
         }
-        let missing = job.spec.after.iter().map(|dependency| dependency.job);
-        let jobs: Vec<JobId> = missing.filter(|on| self.jobs.contains_key(on)).collect();
-        match job.spec.many {
-            Many::Array { at_once, .. } if jobs.is_empty() => Why::ArrayIsFull { at_once },
-            Many::Array { .. } | Many::One | Many::Service { .. } => Why::Dependencies { jobs },
+        let jobs: Vec<JobId> = job.spec.after.of.iter().map(|dependency| dependency.job).collect();
+        match (self.earlier_of_name(job), job.spec.many) {
+            _ if !jobs.is_empty() => Why::Dependencies { jobs },
+            (Some(after), _) if job.spec.after.singleton => Why::Singleton { after },
+            (_, Many::Array { at_once, .. }) => Why::ArrayIsFull { at_once },
+            (_, Many::One | Many::Service { .. }) => Why::Dependencies { jobs },
         }
     }
 

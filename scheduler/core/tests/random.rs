@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ff2_sched_core::{
-    Bands, Checkpoint, Config, Decision, Dependency, Event, JobId, JobSpec, Many, NodeState,
-    Policy, Priority, QuotaKey, Resources, Scheduler, Scope, State,
+    After, Bands, Checkpoint, Config, Decision, Dependency, Event, Facts, JobId, JobSpec, Many,
+    Must, NodeState, Policy, Priority, QuotaKey, Resources, Scheduler, Scope, State,
 };
 use ff2_topology::{FatTree, LeafId, NodeId, Topology};
 
@@ -102,6 +102,18 @@ impl Agents {
     }
 }
 
+/// The first lines that differ: all of the facts are too much to read.
+fn difference(here: &Facts, there: &Facts) -> String {
+    let lines = |facts| serde_json::to_string_pretty(facts).unwrap();
+    let (here, there) = (lines(here), lines(there));
+    let mut both = here.lines().zip(there.lines()).enumerate();
+    let Some((at, _)) = both.find(|(_, (here, there))| here != there) else {
+        return "longer".into();
+    };
+    let around = |text: &str| text.lines().skip(at.saturating_sub(4)).take(8).collect::<String>();
+    format!("{} and restored {}", around(&here), around(&there))
+}
+
 fn job(random: &mut Random, agents: &Agents) -> JobSpec {
     let task = Resources {
         gpus: random.one_of(&[0, 1, 1, 2, 4, 8, 8]),
@@ -109,10 +121,13 @@ fn job(random: &mut Random, agents: &Agents) -> JobSpec {
         memory: random.one_of(&[0, 1_000, 200_000]),
     };
     let known = agents.accepted.len() as u64;
-    let after = (known > 0 && random.below(6) == 0).then(|| Dependency {
-        job: JobId(random.below(known) + 1),
-        must_succeed: random.below(2) == 0,
-    });
+    let others = if known == 0 { 0 } else { random.one_of(&[0, 0, 0, 0, 0, 1, 2]) };
+    let mut of = Vec::new();
+    for _ in 0..others {
+        let must = random.one_of(&[Must::Start, Must::End, Must::Succeed, Must::Fail]);
+        of.push(Dependency { job: JobId(random.below(known) + 1), must });
+    }
+    let after = After { of, any: random.below(2) == 0, singleton: random.below(12) == 0 };
     let many = match random.below(12) {
         0 => Many::Array { count: 5, at_once: random.below(4) as u32 },
         1 => Many::Service { min: 1, max: 3 },
@@ -133,7 +148,7 @@ fn job(random: &mut Random, agents: &Agents) -> JobSpec {
         grace_ms: random.one_of(&[0, 5_000, 300_000]),
         preemptible: random.below(5) > 0,
         restarts: random.below(3) as u32,
-        after: after.into_iter().collect(),
+        after,
         many,
         reads_much: random.below(5) == 0,
         inputs: if random.below(4) == 0 { vec!["corpus".into()] } else { Vec::new() },
@@ -249,8 +264,9 @@ fn run(seed: u64, policy: Policy, steps: u64) {
         if let Some(twin) = &mut twin {
             let mut others = Vec::new();
             twin.step(now, event.clone(), &mut others);
-            assert_eq!(twin.facts(), machine.facts(), "seed={seed}: after {event:?}");
             assert_eq!(decisions, others, "seed={seed}: a restored machine decides otherwise");
+            let (here, there) = (machine.facts(), twin.facts());
+            assert!(here == there, "seed={seed}: after {event:?}: {}", difference(&here, &there));
         }
         if now.is_multiple_of(97) {
             let facts = machine.facts();

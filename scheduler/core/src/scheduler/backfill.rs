@@ -26,29 +26,24 @@ pub(crate) struct Reservation {
 
 impl Scheduler {
     /// When a run ends by its limit.
-    fn ends_at(&self, job: &Job) -> Option<u64> {
+    pub(crate) fn ends_at(&self, job: &Job) -> Option<u64> {
         let limit = job.spec.limit_ms?;
         Some(job.started_ms()? + limit.saturating_sub(job.ran_ms))
     }
 
     /// None if jobs without limits are in the way.
     pub(crate) fn reservation(&self, first: &Job) -> Option<Reservation> {
-        let mut ends: Vec<(u64, &Job)> = self
-            .running
-            .iter()
-            .filter_map(|id| Some((self.ends_at(&self.jobs[id])?, &self.jobs[id])))
-            .collect();
-        ends.sort_unstable_by_key(|(at, job)| (*at, job.id));
-        if ends.is_empty() {
+        if self.ends.is_empty() {
             return None;
         }
         let mut later = self.cluster.clone();
-        for (at, job) in ends {
+        for (at, id) in &self.ends {
+            let job = &self.jobs[id];
             later.give(job.id, job.placement()?, job.spec.task);
             let spec = &first.spec;
             let across = self.may_lie_across();
             if let Some(placement) = later.fit(spec.shape(), spec.reads_much, across, None) {
-                return Some(Reservation { job: first.id, at_ms: at.max(self.now), placement });
+                return Some(Reservation { job: first.id, at_ms: (*at).max(self.now), placement });
             }
         }
         None

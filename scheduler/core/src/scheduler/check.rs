@@ -113,6 +113,7 @@ impl Scheduler {
             assert_eq!(nodes.len(), several, "{id:?} has a node twice");
             assert_eq!(is_queued, job.state == State::Pending, "{id:?} waits, or does not");
             assert_eq!(self.running.contains(id), matches!(job.state, State::Running { .. }));
+            assert_eq!(self.stopping.contains(id), matches!(job.state, State::Stopping { .. }));
             match &job.state {
                 State::Held | State::Pending | State::Running { .. } => {
                     assert!(claim.is_none(), "{id:?} needs no promise");
@@ -130,6 +131,9 @@ impl Scheduler {
                 assert!(stops, "{id:?} waits for {other:?}, which does not stop");
             }
         }
+        let limited =
+            self.running.iter().filter_map(|id| Some((self.ends_at(&self.jobs[id])?, *id)));
+        assert_eq!(self.ends, limited.collect(), "when runs end is counted wrong");
         assert_eq!(
             self.queue.len(),
             self.jobs.values().filter(|j| j.state == State::Pending).count()

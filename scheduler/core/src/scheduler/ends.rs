@@ -89,6 +89,8 @@ impl Scheduler {
     pub(crate) fn release(&mut self, id: JobId) -> Placement {
         self.charge(id);
         self.give_up_slot(id);
+        self.runs_no_more(id);
+        self.stopping.remove(&id);
         let now = self.now;
         let job = self.jobs.get_mut(&id).expect("the caller has it");
         let (State::Running { placement, started_ms }
@@ -101,7 +103,6 @@ impl Scheduler {
         job.service_gpu_ms += ran * job.spec.gpus();
         job.state = State::Held;
         let spec = job.spec.clone();
-        self.running.remove(&id);
         self.timers.set(id, None);
         self.cluster.give(id, &placement, spec.task);
         self.across.remove(&id);
@@ -136,22 +137,8 @@ impl Scheduler {
         let account = self.ledger.of(&job.spec);
         account.jobs_ended += 1;
         account.preemptions += u64::from(job.preemptions);
-        for dependency in &job.spec.after {
-            if let Some(others) = self.dependents.get_mut(&dependency.job) {
-                others.remove(&id);
-            }
-        }
-        let first = job.member.map_or(id, |member| member.first);
-        if let Some(others) = self.members.get_mut(&first) {
-            others.remove(&id);
-            if others.is_empty() {
-                self.members.remove(&first);
-            }
-        }
-        out.push(Decision::Ended { job: id, outcome, last: Box::new(job) });
-        self.let_members_go(first);
-        for dependent in self.dependents.remove(&id).unwrap_or_default() {
-            self.dependency_ended(dependent, id, outcome, out);
-        }
+        let last = Box::new(job);
+        out.push(Decision::Ended { job: id, outcome, last: last.clone() });
+        self.unindex_name(&last, out);
     }
 }

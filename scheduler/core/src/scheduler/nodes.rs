@@ -97,9 +97,8 @@ impl Scheduler {
         let Some(placement) = placement.flatten() else {
             self.ahead.insert(id);
             self.let_spares_go();
-            // Others make room at once if they may.
-            self.plan_at = self.now;
             self.wait(id);
+            self.hurry(id);
             return;
         };
         for node in placement.nodes().collect::<Vec<_>>() {

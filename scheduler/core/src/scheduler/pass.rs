@@ -19,8 +19,28 @@ use crate::{
 /// After a round of plans that had no end.
 const AGAIN_MS: u64 = 1_000;
 
+/// For whom others may have to make room in a pass.
+#[derive(Clone, Copy, Debug)]
+enum Plans {
+    None,
+    /// Those that go no later than this.
+    UpTo(Rank),
+    All,
+}
+
+impl Plans {
+    fn are_for(self, rank: Rank) -> bool {
+        match self {
+            Self::None => false,
+            Self::UpTo(last) => rank <= last,
+            Self::All => true,
+        }
+    }
+}
+
 impl Scheduler {
     pub(crate) fn pass(&mut self, out: &mut Vec<Decision>) {
+        let urgent = self.urgent.take();
         match self.config.policy {
             Policy::Fifo => {
                 self.pass_in_order(out);
@@ -31,8 +51,14 @@ impl Scheduler {
                 }
             }
             Policy::Bands(bands) => {
-                let plans = self.plans_are_due_at().is_some_and(|due| due <= self.now);
-                if plans {
+                let is_due = self.plans_are_due_at().is_some_and(|due| due <= self.now);
+                // A round that is due comes with the next step: what is urgent does not wait for it.
+                let plans = match urgent {
+                    Some(last) => Plans::UpTo(last),
+                    None if is_due => Plans::All,
+                    None => Plans::None,
+                };
+                if matches!(plans, Plans::All) {
                     self.plan_at = self.now + bands.plan_every_ms;
                     self.blocked.clear();
                     self.reserved = None;
@@ -62,15 +88,21 @@ impl Scheduler {
     }
 
     /// Places jobs of all shapes; the first of a shape that does not fit speaks for the rest of it.
-    fn pass_by_rank(&mut self, plans: bool, out: &mut Vec<Decision>) {
-        let open = self.queue.shapes().filter(|(shape, _)| !self.blocked.contains(shape));
+    fn pass_by_rank(&mut self, plans: Plans, out: &mut Vec<Decision>) {
+        let heads = self.queue.shapes().filter_map(|(shape, set)| Some((*set.first()?, *shape)));
+        let is_open =
+            |(rank, shape): &(Rank, Shape)| plans.are_for(*rank) || !self.blocked.contains(shape);
         let mut heads: BinaryHeap<Reverse<(Rank, Shape)>> =
-            open.filter_map(|(shape, set)| Some(Reverse((*set.first()?, *shape)))).collect();
-        let mut round = if plans { self.new_round() } else { Round::default() };
+            heads.filter(is_open).map(Reverse).collect();
+        let mut round = None;
         while let Some(Reverse((rank, shape))) = heads.pop() {
+            let plans = plans.are_for(rank);
             let is_done = self.is_parked(rank.job)
                 || self.place_beside_reservation(rank.job, out)
-                || (plans && self.plan_for(rank.job, &mut round, out));
+                || (plans && {
+                    let round = round.get_or_insert_with(|| self.new_round());
+                    self.plan_for(rank.job, round, out)
+                });
             let next = match is_done {
                 true => self.queue.first_of(&shape),
                 false => self.next_short(&shape, rank),

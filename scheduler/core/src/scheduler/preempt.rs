@@ -1,9 +1,6 @@
 //! Plans by which a job takes the place of others. A plan lets the job run, or is none.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
-};
+use std::{cmp::Reverse, collections::BTreeSet};
 
 use ff2_topology::NodeId;
 
@@ -13,7 +10,7 @@ use crate::{
     placement::{Placement, Slot},
     scheduler::{
         Scheduler,
-        round::{Candidate, Claimant, Price, Prices, Round},
+        round::{Candidate, Claimant, Price, Prices, Round, RunAt},
     },
     tree::Want,
 };
@@ -24,8 +21,30 @@ struct Scratch<'a> {
     round: &'a Round,
     claimant: Claimant,
     free: Vec<Resources>,
-    victims: BTreeSet<JobId>,
+    victims: Victims,
     avoided: BTreeSet<NodeId>,
+}
+
+/// Those that would be stopped.
+#[derive(Clone)]
+struct Victims {
+    all: Vec<RunAt>,
+    /// By run.
+    are: Vec<bool>,
+}
+
+impl Victims {
+    fn none_of(runs: usize) -> Self {
+        Self { all: Vec::new(), are: vec![false; runs] }
+    }
+
+    fn insert(&mut self, run: RunAt) -> bool {
+        let is_new = !std::mem::replace(&mut self.are[run], true);
+        if is_new {
+            self.all.push(run);
+        }
+        is_new
+    }
 }
 
 /// A plan for a gang in a part of the network.
@@ -33,7 +52,7 @@ struct Gang {
     price: Price,
     placement: Placement,
     free: Vec<Resources>,
-    victims: BTreeSet<JobId>,
+    victims: Victims,
 }
 
 impl Scheduler {
@@ -92,8 +111,14 @@ impl Scheduler {
             false => self.cluster.free(node),
         };
         let free = self.cluster.ids().map(free).collect();
-        let mut scratch =
-            Scratch { scheduler: self, round, claimant, free, victims: BTreeSet::new(), avoided };
+        let mut scratch = Scratch {
+            scheduler: self,
+            round,
+            claimant,
+            free,
+            victims: Victims::none_of(round.runs()),
+            avoided,
+        };
         if job.spec.tasks > 1 {
             return scratch.plan_of(&job.spec, |scratch| scratch.gang(&job.spec));
         }
@@ -113,6 +138,7 @@ impl Scratch<'_> {
     ) -> Option<(Placement, Vec<JobId>)> {
         let placement = place(self)?;
         let victims = self.needed(&placement, spec.task);
+        let victims: Vec<JobId> = victims.into_iter().map(|run| self.round.run(run).id).collect();
         (!victims.is_empty()).then_some((placement, victims))
     }
 
@@ -256,7 +282,7 @@ impl Scratch<'_> {
             && cluster.tree.is_in(node, spec.zone)
     }
 
-    fn price(&self, node: NodeId, task: Resources) -> Option<(Price, Vec<JobId>)> {
+    fn price(&self, node: NodeId, task: Resources) -> Option<(Price, Vec<RunAt>)> {
         if task.fits_in(self.free[node.index()]) {
             return Some((self.total(&[]), Vec::new()));
         }
@@ -265,34 +291,32 @@ impl Scratch<'_> {
 
     /// What it takes that a node has room for one more task than it has: the cheaper of one victim that
     /// is enough and of several, the last in line first.
-    fn price_of_more(&self, node: NodeId, task: Resources) -> Option<(Price, Vec<JobId>)> {
+    fn price_of_more(&self, node: NodeId, task: Resources) -> Option<(Price, Vec<RunAt>)> {
         let free = self.free[node.index()];
         let wanted = task.times(free.room(task) + 1);
-        let candidates: Vec<&Candidate> = self
-            .stoppable(node)
-            .filter(|candidate| !self.victims.contains(&candidate.id))
-            .collect();
+        let candidates: Vec<&Candidate> =
+            self.stoppable(node).filter(|candidate| !self.victims.are[candidate.run]).collect();
         let alone = candidates.iter().filter(|one| wanted.fits_in(free.with(one.held)));
         let alone =
-            alone.map(|one| vec![one.id]).map(|victims| (self.total(&victims), victims)).min();
+            alone.map(|one| vec![one.run]).map(|victims| (self.total(&victims), victims)).min();
         let (mut sum, mut several) = (free, Vec::new());
         for candidate in candidates {
             if wanted.fits_in(sum) {
                 break;
             }
             sum = sum.with(candidate.held);
-            several.push((candidate.id, candidate.held));
+            several.push((candidate.run, candidate.held));
         }
         if !wanted.fits_in(sum) {
             return None;
         }
         // Those that came first may not be needed any more.
-        let mut kept: Vec<JobId> = Vec::new();
-        for (id, held) in several {
+        let mut kept: Vec<RunAt> = Vec::new();
+        for (run, held) in several {
             if wanted.fits_in(sum.without(held)) {
                 sum = sum.without(held);
             } else {
-                kept.push(id);
+                kept.push(run);
             }
         }
         let several = (self.total(&kept), kept);
@@ -310,23 +334,24 @@ impl Scratch<'_> {
         self.stoppable(node).fold(free, |sum, candidate| sum.with(candidate.held))
     }
 
-    fn total(&self, victims: &[JobId]) -> Price {
-        let of = || victims.iter().map(|id| self.round.standing(*id));
+    fn total(&self, victims: &[RunAt]) -> Price {
+        let of = || victims.iter().map(|run| self.round.run(*run).standing);
+        let oldest = victims.iter().min().map_or(JobId(u64::MAX), |run| self.round.run(*run).id);
         (
             of().map(|standing| standing.priority).max().unwrap_or(Priority::Idle),
             Reverse(of().map(|standing| standing.band).min().unwrap_or(u32::MAX)),
-            Reverse(victims.iter().min().copied().unwrap_or(JobId(u64::MAX))),
+            Reverse(oldest),
             of().map(|standing| standing.gpus).sum(),
             victims.len(),
         )
     }
 
-    fn stop(&mut self, victims: &[JobId]) {
-        for id in victims {
-            if !self.victims.insert(*id) {
+    fn stop(&mut self, victims: &[RunAt]) {
+        for run in victims {
+            if !self.victims.insert(*run) {
                 continue;
             }
-            let job = &self.scheduler.jobs[id];
+            let job = &self.scheduler.jobs[&self.round.run(*run).id];
             for slot in job.placement().iter().flat_map(|placement| &placement.slots) {
                 let may_lie = self.scheduler.cluster.may_be_used(slot.node)
                     && !self.avoided.contains(&slot.node);
@@ -339,23 +364,25 @@ impl Scratch<'_> {
     }
 
     /// The victims without which the placement has not the room: the others go on.
-    fn needed(&self, placement: &Placement, task: Resources) -> Vec<JobId> {
+    fn needed(&self, placement: &Placement, task: Resources) -> Vec<RunAt> {
         let mut free = self.free.clone();
-        let wanted: BTreeMap<NodeId, Resources> =
-            placement.slots.iter().map(|slot| (slot.node, task.times(slot.tasks))).collect();
-        let mut victims: Vec<JobId> = self.victims.iter().copied().collect();
+        let mut wanted = vec![Resources::default(); free.len()];
+        for slot in &placement.slots {
+            wanted[slot.node.index()] = task.times(slot.tasks);
+        }
+        let mut victims = self.victims.all.clone();
         // Who stands best is spared first.
-        victims.sort_unstable_by_key(|id| {
-            let standing = self.round.standing(*id);
-            (Reverse(standing.priority), standing.band, Reverse(standing.gpus), *id)
+        victims.sort_unstable_by_key(|run| {
+            let standing = self.round.run(*run).standing;
+            (Reverse(standing.priority), standing.band, Reverse(standing.gpus), *run)
         });
-        victims.retain(|id| {
-            let job = &self.scheduler.jobs[id];
+        victims.retain(|run| {
+            let job = &self.scheduler.jobs[&self.round.run(*run).id];
             let slots = || job.placement().into_iter().flat_map(|placement| &placement.slots);
             let used = |tasks: u32| job.spec.task.times(tasks);
             let is_needed = slots().any(|slot| {
                 let without = free[slot.node.index()].without(used(slot.tasks));
-                wanted.get(&slot.node).is_some_and(|wanted| !wanted.fits_in(without))
+                !wanted[slot.node.index()].fits_in(without)
             });
             if !is_needed {
                 for slot in slots() {

@@ -8,7 +8,7 @@ use std::{
 use ff2_topology::NodeId;
 
 use crate::{
-    job::{Job, JobId, Priority, Resources, Shape, State},
+    job::{Job, JobId, Priority, Resources, Shape},
     limits,
     scheduler::Scheduler,
 };
@@ -24,9 +24,21 @@ pub(crate) struct Standing {
     for_equal: bool,
 }
 
+/// A run in a round, by its place among all: in the order of their jobs.
+pub(crate) type RunAt = usize;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    pub(crate) id: JobId,
+    pub(crate) standing: Standing,
+    /// It was told to go in this round.
+    is_told: bool,
+}
+
 /// A job that may have to go, as a node sees it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidate {
+    pub(crate) run: RunAt,
     pub(crate) id: JobId,
     pub(crate) standing: Standing,
     /// Of this node.
@@ -56,7 +68,7 @@ pub(crate) type Prices = BinaryHeap<Reverse<(Price, NodeId)>>;
 pub(crate) struct Round {
     /// By node, who goes first before others.
     by_node: Vec<Vec<Candidate>>,
-    standings: BTreeMap<JobId, Standing>,
+    runs: Vec<Run>,
     /// Which standings there are, however many jobs have them.
     kinds: BTreeSet<(Priority, u32, bool, bool)>,
     prices: BTreeMap<(Shape, Claimant), Prices>,
@@ -75,6 +87,7 @@ impl Scheduler {
             let slots = job.placement().map_or(&[][..], |placement| &placement.slots);
             for slot in slots {
                 round.by_node[slot.node.index()].push(Candidate {
+                    run: round.runs.len(),
                     id: *id,
                     standing,
                     held: job.spec.task.times(slot.tasks),
@@ -83,10 +96,9 @@ impl Scheduler {
             }
             let Standing { priority, band, for_higher, for_equal, .. } = standing;
             round.kinds.insert((priority, band, for_higher, for_equal));
-            round.standings.insert(*id, standing);
+            round.runs.push(Run { id: *id, standing, is_told: false });
         }
-        let stop = self.jobs.values().filter(|job| matches!(job.state, State::Stopping { .. }));
-        stop.for_each(|job| round.stops(job));
+        self.stopping.iter().for_each(|id| round.stops(&self.jobs[id]));
         for candidates in &mut round.by_node {
             candidates.sort_unstable_by_key(|Candidate { id, standing, .. }| {
                 (standing.priority, Reverse(standing.band), Reverse(standing.gpus), Reverse(*id))
@@ -112,11 +124,15 @@ impl Round {
     /// Jobs on a node that have not been told to go.
     pub(crate) fn at(&self, node: NodeId) -> impl Iterator<Item = &Candidate> {
         let candidates = self.by_node[node.index()].iter();
-        candidates.filter(|candidate| self.standings.contains_key(&candidate.id))
+        candidates.filter(|candidate| !self.runs[candidate.run].is_told)
     }
 
-    pub(crate) fn standing(&self, id: JobId) -> Standing {
-        self.standings[&id]
+    pub(crate) fn run(&self, at: RunAt) -> &Run {
+        &self.runs[at]
+    }
+
+    pub(crate) fn runs(&self) -> usize {
+        self.runs.len()
     }
 
     pub(crate) fn has_anybody_for(&self, claimant: Claimant) -> bool {
@@ -127,7 +143,9 @@ impl Round {
 
     /// A job is told to go.
     pub(crate) fn remove(&mut self, id: JobId, job: &Job) {
-        self.standings.remove(&id);
+        let at =
+            self.runs.binary_search_by_key(&id, |run| run.id).expect("it ran when the round began");
+        self.runs[at].is_told = true;
         self.stops(job);
     }
 

@@ -6,7 +6,7 @@ use ff2_topology::NodeId;
 
 use crate::{
     event::{Decision, Refusal},
-    job::{Cause, Dependency, Job, JobId, JobSpec, Many, Member, Outcome, Priority, State, Then},
+    job::{Cause, Job, JobId, JobSpec, Many, Member, Outcome, Priority, State, Then},
     limits,
     quota::{QuotaKey, Quotas},
     scheduler::Scheduler,
@@ -25,6 +25,9 @@ impl Scheduler {
         for index in 0..count {
             self.admit_member(&spec, first, index);
         }
+        for id in self.all_of(first) {
+            self.settle(id, out);
+        }
         self.let_members_go(first);
         if self.reserved.is_some() {
             // Others of its shape may have been too long for what is free until then.
@@ -33,7 +36,7 @@ impl Scheduler {
         // What goes before others by its priority does not wait for the next round of plans.
         let goes_first = |id: &JobId| self.jobs[id].spec.priority < spec.priority;
         if spec.priority > Priority::Normal && self.running.iter().any(goes_first) {
-            self.plan_at = self.now;
+            self.hurry(JobId(first.0 + u64::from(count) - 1));
         }
     }
 
@@ -75,7 +78,7 @@ impl Scheduler {
             return Err(Refusal::AboveQuota { key, gpus: spec.gpus(), limit });
         }
         let known = |job: JobId| self.jobs.contains_key(&job) || self.ended.contains_key(&job);
-        match spec.after.iter().find(|dependency| !known(dependency.job)) {
+        match spec.after.of.iter().find(|dependency| !known(dependency.job)) {
             Some(unknown) => Err(Refusal::NoSuchDependency(unknown.job)),
             None => Ok(()),
         }
@@ -94,12 +97,6 @@ impl Scheduler {
         }
         let of = spec.many;
         let member = (of != Many::One).then_some(Member { first, index, of });
-        for Dependency { job, .. } in &spec.after {
-            if self.jobs.contains_key(job) {
-                self.dependents.entry(*job).or_default().insert(id);
-            }
-        }
-        self.members.entry(first).or_default().insert(id);
         let job = Job {
             id,
             spec,
@@ -119,6 +116,7 @@ impl Scheduler {
             slot: None,
         };
         self.jobs.insert(id, job);
+        self.index_name(id);
         id
     }
 
@@ -136,33 +134,17 @@ impl Scheduler {
         } else {
             members.len() - members.iter().filter(held).count()
         };
-        // A dependency that was not met cancels; so those that ended are met.
-        let is_met = |id: &&JobId| {
-            self.jobs[id].spec.after.iter().all(|on| !self.jobs.contains_key(&on.job))
+        let may_run = |id: &&JobId| {
+            let job = &self.jobs[id];
+            let is_first = || self.earlier_of_name(job).is_none();
+            !job.on_hold
+                && job.spec.after.of.is_empty()
+                && (!job.spec.after.singleton || is_first())
         };
-        let may_run = |id: &&JobId| !self.jobs[id].on_hold;
-        let go = members.iter().filter(held).filter(is_met).filter(may_run);
+        let go = members.iter().filter(held).filter(may_run);
         let go: Vec<JobId> = go.take(at_once.saturating_sub(gone)).copied().collect();
         for id in go {
             self.wait(id);
-        }
-    }
-
-    pub(crate) fn dependency_ended(
-        &mut self,
-        id: JobId,
-        on: JobId,
-        outcome: Outcome,
-        out: &mut Vec<Decision>,
-    ) {
-        let Some(job) = self.jobs.get(&id) else { return };
-        let must =
-            job.spec.after.iter().any(|dependency| dependency.job == on && dependency.must_succeed);
-        if must && outcome != Outcome::Succeeded {
-            self.end(id, Outcome::DependencyFailed, out);
-        } else {
-            let first = job.member.map_or(id, |member| member.first);
-            self.let_members_go(first);
         }
     }
 

@@ -1,30 +1,99 @@
 //! Arrays, services, jobs that come after others, and what becomes of submissions.
 
 use ff2_sched_core::{
-    Cause, Decision, Dependency, Event, JobId, JobSpec, Many, Outcome, Policy, Priority, Refusal,
-    Resources, Why,
+    After, Cause, Decision, Dependency, Event, JobId, JobSpec, Many, Must, Outcome, Policy,
+    Priority, Refusal, Resources, Why,
 };
 
 use crate::rig::{HOUR, Rig, gpus, network, nodes};
 
-fn after(job: JobId, must_succeed: bool) -> JobSpec {
-    JobSpec { after: vec![Dependency { job, must_succeed }], ..gpus(1) }
+fn after_all(of: &[(JobId, Must)]) -> After {
+    let of = of.iter().map(|(job, must)| Dependency { job: *job, must: *must });
+    After { of: of.collect(), ..After::default() }
+}
+
+fn after(job: JobId, must: Must) -> JobSpec {
+    JobSpec { after: after_all(&[(job, must)]), ..gpus(1) }
 }
 
 #[test]
 fn a_job_waits_for_those_it_comes_after() {
     let mut rig = Rig::new(Policy::ff2(), &network(1, 1, 1));
     let first = rig.submit(gpus(1));
-    let (good, any) = (rig.submit(after(first, true)), rig.submit(after(first, false)));
+    let (good, any) =
+        (rig.submit(after(first, Must::Succeed)), rig.submit(after(first, Must::End)));
+    let bad = rig.submit(after(first, Must::Fail));
     assert_eq!(rig.machine.why(good), Why::Dependencies { jobs: vec![first] });
     rig.fail(first);
     assert_eq!(rig.ended(good), Some(Outcome::DependencyFailed));
-    assert!(rig.runs(any));
+    assert!(rig.runs(any) && rig.runs(bad));
     rig.exit(any);
-    let late = rig.submit(after(any, true));
+    let late = rig.submit(after(any, Must::Succeed));
     assert!(rig.runs(late), "what it comes after has ended well");
-    rig.tell(Event::Submit(Box::new(after(JobId(999), true))));
+    let never = rig.submit(after(any, Must::Fail));
+    assert_eq!(rig.ended(never), Some(Outcome::DependencyFailed), "what had to fail ended well");
+    rig.tell(Event::Submit(Box::new(after(JobId(999), Must::Succeed))));
     assert_eq!(rig.decisions, [Decision::Refused(Refusal::NoSuchDependency(JobId(999)))]);
+}
+
+#[test]
+fn a_job_goes_when_another_has_begun() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 1, 1));
+    let full = rig.submit(gpus(8));
+    let first = rig.submit(gpus(4));
+    let then = rig.submit(after(first, Must::Start));
+    assert_eq!(rig.machine.why(then), Why::Dependencies { jobs: vec![first] });
+    rig.exit(full);
+    assert!(rig.runs(first) && rig.runs(then), "in the step in which the other began");
+    let waits = rig.submit(gpus(8));
+    let then = rig.submit(after(waits, Must::Start));
+    assert!(!rig.runs(then));
+    rig.tell(Event::Cancel(waits));
+    assert!(rig.runs(then), "as with Slurm: what was cancelled need not begin");
+}
+
+#[test]
+fn of_several_one_may_be_enough() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 1, 1));
+    let (a, b) = (rig.submit(gpus(1)), rig.submit(gpus(1)));
+    let both = after_all(&[(a, Must::Succeed), (b, Must::Succeed)]);
+    let any = After { any: true, ..both.clone() };
+    let all = rig.submit(JobSpec { after: both, ..gpus(1) });
+    let one = rig.submit(JobSpec { after: any.clone(), ..gpus(1) });
+    rig.fail(a);
+    assert_eq!(rig.ended(all), Some(Outcome::DependencyFailed));
+    assert_eq!(rig.machine.why(one), Why::Dependencies { jobs: vec![b] });
+    rig.exit(b);
+    assert!(rig.runs(one));
+    let (c, d) = (rig.submit(gpus(1)), rig.submit(gpus(1)));
+    let any = after_all(&[(c, Must::Succeed), (d, Must::Succeed)]);
+    let none = rig.submit(JobSpec { after: After { any: true, ..any }, ..gpus(1) });
+    rig.fail(c);
+    assert_eq!(rig.ended(none), None);
+    rig.fail(d);
+    assert_eq!(rig.ended(none), Some(Outcome::DependencyFailed));
+}
+
+#[test]
+fn a_singleton_waits_for_all_of_its_name() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 1, 1));
+    let named = |user: &str, singleton| JobSpec {
+        name: "nightly".into(),
+        user: user.into(),
+        after: After { singleton, ..After::default() },
+        ..gpus(1)
+    };
+    let first = rig.submit(named("ann", false));
+    let second = rig.submit(named("ann", true));
+    let third = rig.submit(named("ann", true));
+    let others = rig.submit(named("bob", true));
+    assert!(rig.runs(others), "another one's");
+    assert_eq!(rig.machine.why(third), Why::Singleton { after: first });
+    rig.exit(first);
+    assert!(rig.runs(second) && !rig.runs(third));
+    rig.tell(Event::Cancel(second));
+    rig.stopped(second);
+    assert!(rig.runs(third));
 }
 
 #[test]
