@@ -84,7 +84,7 @@ mod tests {
         let agent: AgentConfig = parse(path, AGENT).unwrap();
         let all: AgentConfig = parse(path, &full(AGENT)).unwrap();
         names_all(AGENT, &to_toml(&all));
-        let all = AgentConfig { fake_gpus: None, ..all };
+        let all = AgentConfig { fake_gpus: None, gpu_kind: None, ..all };
         assert_eq!(to_toml(&agent), to_toml(&all));
 
         let storaged: StoragedConfig = parse(path, STORAGED).unwrap();

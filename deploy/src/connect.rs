@@ -201,6 +201,7 @@ impl Sched {
         change_job(ChangeJobRequest) -> ChangeJobReply;
         list_compute_nodes(ListComputeNodesRequest) -> ListComputeNodesReply;
         set_compute_node(SetComputeNodeRequest) -> SetComputeNodeReply;
+        tag_compute_node(TagComputeNodeRequest) -> TagComputeNodeReply;
         validate_compute_node(ValidateComputeNodeRequest) -> ValidateComputeNodeReply;
         list_job_quotas(ListJobQuotasRequest) -> ListJobQuotasReply;
         set_job_quota(SetJobQuotaRequest) -> SetJobQuotaReply;

@@ -2,8 +2,8 @@
 //!
 //! A cluster comes up and is mounted; the Rust toolchain's libraries (large files) and the cargo
 //! registry's sources (many small ones) are copied in; a storage server and the metadata leader are
-//! killed in the middle; a crate is compiled on the mount; every byte is compared with its source
-//! through a fresh mount; everything is taken down. Each step runs the `ff2ctl` command that a person
+//! killed in the middle; a crate is compiled on the mount; a job makes room for another one and goes on where it
+//! was; every byte is compared with its source through a fresh mount; everything is taken down. Each step runs the `ff2ctl` command that a person
 //! would type, and prints it. It owns no cluster logic.
 //!
 //! However it ends (done, failed, interrupted, too slow), the cluster is taken down and the folder removed.
@@ -21,6 +21,7 @@ mod compile;
 mod copy;
 mod folder;
 mod input;
+mod jobs;
 mod progress;
 mod say;
 mod summary;
@@ -106,7 +107,9 @@ fn finish(
 fn play(cluster: &Cluster, input: &input::Input, say: Say) -> Result<Summary> {
     let (large, small) = (&input.large, &input.small);
     let mut summary = Summary::default();
-    say.heading("A cluster of 3 metadata and 4 storage servers, 3 replicas of everything, mounted");
+    say.heading(
+        "A cluster of 3 metadata, 4 storage and 2 compute nodes, 3 replicas of everything, mounted",
+    );
     cluster.up()?;
     cluster.show(&["status"])?;
 
@@ -138,6 +141,9 @@ fn play(cluster: &Cluster, input: &input::Input, say: Say) -> Result<Summary> {
 
     say.heading("The dead servers return and catch up");
     summary.catch_up = cluster.revive()?;
+
+    say.heading("A job of two nodes with eight GPUs each (none are needed) makes room for one that is urgent");
+    summary.jobs = jobs::play(cluster, say)?;
 
     say.heading("Every byte is compared with its source, through a fresh mount");
     cluster.remount()?;

@@ -56,6 +56,15 @@ pub(crate) enum Command {
         #[arg(long)]
         no_wait: bool,
     },
+    /// Give a compute node tags, or take some: jobs name those that they need (`--constraint`).
+    Tag {
+        node: String,
+        #[arg(required_unless_present = "remove")]
+        tags: Vec<String>,
+        /// Take this one.
+        #[arg(long, value_name = "TAG")]
+        remove: Vec<String>,
+    },
     /// Forget a storage node that is stopped for good.
     ///
     /// `ff2ctl node drain` it first; then stop it. What is on one that died is made anew on other nodes after
@@ -97,6 +106,9 @@ pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> 
         Command::Validate { node, no_wait } => {
             return compute::validate(around, node, *no_wait).await;
         }
+        Command::Tag { node, tags, remove } => {
+            return compute::tag(around, node, tags, remove).await;
+        }
         Command::Resume { node } => return compute::set(around, node, "up", "").await,
         _ => {}
     }
@@ -113,6 +125,7 @@ pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> 
         Command::Drain { .. }
         | Command::Cordon { .. }
         | Command::Resume { .. }
+        | Command::Tag { .. }
         | Command::Validate { .. } => Ok(()),
         Command::Undrain { node } => undrain(around, &admin, *node).await,
         Command::Remove { node, shrink } => {

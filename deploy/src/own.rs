@@ -32,7 +32,8 @@ impl Own {
 
     /// Runs the command, and lets it print unless `quiet`.
     pub(crate) fn run(&self, args: &[&str], quiet: bool) -> Result<()> {
-        let mut command = self.command(args);
+        let mut command = self.command();
+        command.args(args);
         if quiet {
             command.stdout(Stdio::null());
         }
@@ -43,17 +44,18 @@ impl Own {
 
     /// What the command prints with `--json`.
     pub(crate) fn json(&self, args: &[&str]) -> Result<Value> {
-        let mut command = self.command(args);
-        let output = self.stop.run(command.arg("--json").stdout(Stdio::piped()));
+        let mut command = self.command();
+        // Before the rest, which may be the words of a job.
+        let output = self.stop.run(command.arg("--json").args(args).stdout(Stdio::piped()));
         let output = output.with_context(|| shown(args))?;
         ensure!(output.status.success(), "`{} --json` failed", shown(args));
         serde_json::from_slice(&output.stdout)
             .with_context(|| format!("parse what `{} --json` printed", shown(args)))
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command.arg("--dir").arg(&self.dir).args(args).stdin(Stdio::null());
+        command.arg("--dir").arg(&self.dir).stdin(Stdio::null());
         command
     }
 }

@@ -1,5 +1,7 @@
 //! `ff2ctl status`: what is wrong first, then the cluster at a glance.
 
+mod scheduler;
+
 use std::fmt::Write as _;
 
 use anyhow::{Result, ensure};
@@ -17,7 +19,7 @@ use crate::{
 
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Fail (exit status 1) unless the cluster is healthy.
+    /// Fail (exit status 1) unless the cluster, and the scheduler if there is one, are healthy.
     #[arg(long)]
     check: bool,
     /// First wait until all that is there takes part: after a server was started again.
@@ -32,9 +34,15 @@ pub(crate) async fn run(around: &Surroundings, args: Args) -> Result<()> {
         progress.finish();
     }
     let status = around.access.connect()?.status().await?;
+    let scheduler = scheduler::ask(around).await;
     let healthy = status.healthy;
-    around.output.print(&value(&status), || people(status))?;
+    let mut value = value(&status);
+    value["scheduler"] = scheduler.as_ref().map_or(Value::Null, scheduler::Scheduler::value);
+    let jobs = scheduler.as_ref().map_or_else(String::new, scheduler::Scheduler::text);
+    around.output.print(&value, || people(status, &jobs))?;
     ensure!(healthy || !args.check, "the cluster is not healthy");
+    let runs_jobs = scheduler.is_none_or(|scheduler| scheduler.problems().is_empty());
+    ensure!(runs_jobs || !args.check, "the scheduler or a compute node is not healthy");
     Ok(())
 }
 
@@ -72,7 +80,7 @@ fn value(status: &pb::ClusterStatusReply) -> Value {
     })
 }
 
-fn people(status: pb::ClusterStatusReply) -> String {
+fn people(status: pb::ClusterStatusReply, scheduler: &str) -> String {
     let mut text = match status.healthy {
         true => format!("cluster {}: healthy\n", status.cluster_id),
         false => format!("cluster {}: NOT healthy\n", status.cluster_id),
@@ -93,6 +101,7 @@ fn people(status: pb::ClusterStatusReply) -> String {
             status.sessions
         );
     }
+    text += scheduler;
     text.push('\n');
     text += &groups(&status.groups);
     text.push('\n');
@@ -189,12 +198,12 @@ mod tests {
         );
         assert_eq!(value["problems"][0], "node 2 is dead: start it");
         assert_eq!(value["nodes"][1]["state"], "dead");
-        let text = people(status.clone());
+        let text = people(status.clone(), "");
         let mut lines = text.lines();
         assert_eq!(lines.next(), Some("cluster c: NOT healthy"));
         assert_eq!(lines.next(), Some("  - node 2 is dead: start it"));
         assert!(text.contains("0 of 1 chains have all replicas"), "{text}");
         let well = pb::ClusterStatusReply { healthy: true, problems: Vec::new(), ..status };
-        assert!(people(well).starts_with("cluster c: healthy\n"));
+        assert!(people(well, "").starts_with("cluster c: healthy\n"));
     }
 }

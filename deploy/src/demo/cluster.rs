@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use super::{folder::Folder, say::Say, shown};
 use crate::{own::Own, stop::Stop};
@@ -42,8 +43,13 @@ impl Cluster {
         self.say.command(&format!("export FF2_DIR={}", shown(self.own.dir())));
         let mount = shown(&self.mount);
         let servers = ["up", "--metad", "3", "--storaged", "4", "--disks", "2"];
-        let rest = ["--disk-size", "8GiB", "--replicas", "3", "--mount", &mount];
-        self.show(&[&servers[..], &rest[..]].concat())
+        let disks = ["--disk-size", "8GiB", "--replicas", "3", "--mount", &mount];
+        let agents = ["--agents", "2", "--fake-gpus", "8"];
+        self.show(&[&servers[..], &disks[..], &agents[..]].concat())
+    }
+
+    pub(super) fn json(&self, args: &[&str]) -> Result<Value> {
+        self.own.json(args)
     }
 
     /// Prints the command, and runs it.

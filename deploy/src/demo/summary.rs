@@ -17,6 +17,8 @@ pub(super) struct Summary {
     pub(super) small: Copied,
     pub(super) compile: Duration,
     pub(super) catch_up: Duration,
+    /// From the submission of the first job to its end.
+    pub(super) jobs: Duration,
     pub(super) verify: Duration,
     pub(super) verified_bytes: u64,
 }
@@ -62,6 +64,11 @@ impl Summary {
             + &row("compiled a crate", self.compile, "on the mount, with both servers dead")
             + &row("caught up", self.catch_up, "after both were started again")
             + &row(
+                "a job, preempted",
+                self.jobs,
+                "it made room for another, and went on where it was",
+            )
+            + &row(
                 "verified",
                 self.verify,
                 &format!(
@@ -85,6 +92,7 @@ impl Summary {
             "small": copied(&self.small),
             "compile_s": self.compile.as_secs_f64(),
             "catch_up_s": self.catch_up.as_secs_f64(),
+            "jobs_s": self.jobs.as_secs_f64(),
             "verify_s": self.verify.as_secs_f64(),
             "verified_bytes": self.verified_bytes,
             "total_s": total.as_secs_f64(),

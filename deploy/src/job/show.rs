@@ -27,6 +27,11 @@ pub(super) async fn run(around: &Surroundings, args: &Args) -> Result<()> {
     let mut value = words::job(&job);
     value["runs"] = reply.runs.iter().map(words::run).collect();
     value["folder"] = reply.folder.clone().into();
+    value["data"] = reply
+        .data
+        .iter()
+        .map(|data| json!({ "path": data.path, "cached_on": data.nodes }))
+        .collect();
     value["request"] = reply.request.clone().into();
     around.output.print(&value, || shown(&job, &reply))
 }
@@ -71,6 +76,12 @@ fn shown(job: &pb::JobInfo, reply: &pb::ShowJobReply) -> String {
             job.moves
         ),
     ));
+    for data in &reply.data {
+        let nodes = data.nodes.len();
+        let where_from =
+            if nodes == 0 { "no node's cache holds it".into() } else { data.nodes.join(", ") };
+        rows.push(("data", format!("{} ({where_from})", data.path)));
+    }
     rows.push(("folder", reply.folder.clone()));
     let mut text: String = rows.iter().map(|(what, is)| format!("{what:<10} {is}\n")).collect();
     if !reply.runs.is_empty() {

@@ -39,6 +39,22 @@ pub(super) async fn set(around: &Surroundings, node: &Which, state: &str, why: &
     })
 }
 
+pub(super) async fn tag(
+    around: &Surroundings,
+    name: &str,
+    add: &[String],
+    remove: &[String],
+) -> Result<()> {
+    let (add, remove) = (add.to_vec(), remove.to_vec());
+    let request = pb::TagComputeNodeRequest { name: name.to_owned(), add, remove };
+    let has = around.access.connect_sched()?.tag_compute_node(request).await?.tags;
+    let value = json!({ "node": name, "tags": has });
+    around.output.print(&value, || match has.is_empty() {
+        true => format!("{name} has no tags"),
+        false => format!("{name} has the tags {}", has.join(", ")),
+    })
+}
+
 /// It waits for jobs that run there, which may take days.
 const PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(200);
@@ -98,7 +114,7 @@ pub(super) fn value(node: &pb::ComputeNode) -> Value {
     json!({
         "name": node.name, "role": "compute", "zone": node.zone, "leaf": node.leaf, "state": node.state,
         "why": node.why, "gpus": node.gpus, "gpus_used": node.gpus_used, "spare": node.spare, "jobs": node.jobs,
-        "heard_ms": node.heard_ms, "host": node.host, "confinement": node.confinement, "release": node.release,
+        "tags": node.tags, "heard_ms": node.heard_ms, "host": node.host, "confinement": node.confinement, "release": node.release,
     })
 }
 
@@ -112,9 +128,10 @@ pub(super) fn shown(nodes: &[pb::ComputeNode]) -> String {
             state,
             format!("{}/{}", node.gpus_used, node.gpus),
             jobs.join(","),
+            node.tags.join(","),
             format!("{} ms", node.heard_ms),
             node.why.clone(),
         ]
     });
-    table(&["COMPUTE", "ZONE/LEAF", "STATE", "GPUS", "JOBS", "LAST HEARD", "WHY"], rows)
+    table(&["COMPUTE", "ZONE/LEAF", "STATE", "GPUS", "JOBS", "TAGS", "LAST HEARD", "WHY"], rows)
 }

@@ -135,6 +135,7 @@ fn agent(folder: &Folder, file: &ClusterFile, process: &Process) -> AgentConfig 
         security: security(folder, file, process.name()),
         schedds: file.schedds(),
         fake_gpus: file.fake_gpus,
+        gpu_kind: None,
         threads: 1,
         log: LogConfig::default(),
     }

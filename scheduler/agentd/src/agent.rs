@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    limits,
+    data, limits, pair,
     runs::Runs,
     validation::{Found, Validator},
 };
@@ -27,6 +27,11 @@ pub(crate) struct Agent {
     pub(crate) runs: Arc<Mutex<Runs>>,
     pub(crate) validator: Arc<Validator>,
     pub(crate) validated: Mutex<Found>,
+    /// The last that was answered, and the last that another node was waited for.
+    pub(crate) data: Mutex<data::Answer>,
+    pub(crate) pair: Mutex<Option<pb::PairServer>>,
+    /// It may open files as any user.
+    pub(crate) is_root: bool,
     /// What it last carried out.
     pub(crate) seen: Mutex<Seen>,
 }
@@ -82,6 +87,7 @@ impl Agent {
         let reports = reports.await;
         let seen = *self.seen.lock();
         let validated = self.validated.lock().clone();
+        let held = self.data.lock().clone();
         let request = pb::AgentSyncRequest {
             node: Some(self.node.clone()),
             runs: reports.clone(),
@@ -89,6 +95,9 @@ impl Agent {
             seen_orders: seen.orders,
             validated: validated.number,
             validation: validated.report,
+            data_asked: held.number,
+            data: held.data,
+            pair: self.pair.lock().clone(),
             wait_ms: u32::try_from(limits::WAIT.as_millis()).unwrap_or(u32::MAX),
         };
         // The lease counts from before the question.
@@ -99,6 +108,8 @@ impl Agent {
             () = self.something_ended() => return Ok(false),
         };
         let until_boot_ms = asked_boot_ms + u64::from(reply.lease_ms);
+        self.answer_data(reply.data_asked, reply.data).await?;
+        self.wait_for_pair(reply.serve_pair, reply.serve_token).await?;
         let orders = reply.runs;
         let is_idle = self.with_runs(move |runs| {
             runs.renew(until_boot_ms);
@@ -106,18 +117,59 @@ impl Agent {
             orders.is_empty() && !runs.are_live()
         });
         if is_idle.await && reply.validate > self.validated.lock().number {
-            self.validate(reply.validate).await?;
+            let token = reply.validate_token;
+            self.validate(reply.validate, reply.validate_with, token, &request).await?;
         }
         *self.seen.lock() =
             Seen { version: reply.version, orders: reply.orders_hash, until_boot_ms };
         Ok(true)
     }
 
-    /// Nothing is heard of this node meanwhile, and nothing is started: the lease is longer than this takes.
-    async fn validate(&self, number: u64) -> Result<(), String> {
+    /// Nothing is started meanwhile; so that nobody takes the node for dead, it says again what it said before.
+    async fn validate(
+        &self,
+        number: u64,
+        with: String,
+        token: String,
+        said: &pb::AgentSyncRequest,
+    ) -> Result<(), String> {
         let validator = self.validator.clone();
-        let found = tokio::task::spawn_blocking(move || validator.run(number)).await;
-        *self.validated.lock() = found.map_err(|error| error.to_string())?;
+        let run = tokio::task::spawn_blocking(move || {
+            let peer = (!with.is_empty()).then(|| pair::peer(&with, &token)).flatten();
+            validator.run(number, peer)
+        });
+        let still_here = async {
+            loop {
+                let reply = self.ask(said).await;
+                tracing::debug!(is_heard = reply.is_ok(), "this node looks at itself");
+                tokio::time::sleep(limits::PAUSE).await;
+            }
+        };
+        let found = tokio::select! {
+            found = run => found.map_err(|error| error.to_string())?,
+            never = still_here => never,
+        };
+        *self.validated.lock() = found;
+        Ok(())
+    }
+
+    async fn answer_data(&self, number: u64, asked: Vec<pb::DataAsk>) -> Result<(), String> {
+        if number == 0 || number == self.data.lock().number {
+            return Ok(());
+        }
+        let is_root = self.is_root;
+        let answer = tokio::task::spawn_blocking(move || data::look(number, &asked, is_root)).await;
+        *self.data.lock() = answer.map_err(|error| error.to_string())?;
+        Ok(())
+    }
+
+    async fn wait_for_pair(&self, number: u64, token: String) -> Result<(), String> {
+        if number == 0 || self.pair.lock().as_ref().is_some_and(|pair| pair.number == number) {
+            return Ok(());
+        }
+        let host = self.node.host.clone();
+        let pair = tokio::task::spawn_blocking(move || pair::wait(&host, number, &token)).await;
+        *self.pair.lock() = Some(pair.map_err(|error| error.to_string())?);
         Ok(())
     }
 

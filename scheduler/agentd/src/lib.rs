@@ -9,7 +9,10 @@
 
 mod agent;
 mod confine;
+mod data;
+mod id;
 pub mod limits;
+mod pair;
 mod run;
 mod runs;
 mod spec;

@@ -22,5 +22,12 @@ pub const PAUSE: Duration = Duration::from_millis(500);
 pub const LOOK: Duration = Duration::from_millis(200);
 pub const KEEPER_LOOK: Duration = Duration::from_secs(2);
 
+/// For looking what of jobs' inputs is cached: in all, and files of one input.
+pub const DATA_TIME: Duration = Duration::from_millis(400);
+pub const DATA_FILES: usize = 256;
+
+/// So long another node may measure the way to this one.
+pub const PAIR_TIME: Duration = Duration::from_secs(60);
+
 /// Bytes of a note.
 pub const NOTE_BYTES_MAX: usize = 500;

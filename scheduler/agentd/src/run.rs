@@ -13,7 +13,7 @@ use ff2_task::keeper::Run;
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::{agent::Agent, confine::Confiner, limits, runs::Runs, validation::Validator};
+use crate::{agent::Agent, confine::Confiner, id, limits, runs::Runs, validation::Validator};
 
 /// The daemon's life, for `ff2_daemon::run`.
 ///
@@ -41,6 +41,9 @@ pub async fn serve(config: Arc<AgentConfig>, runtime: Runtime) -> Result<()> {
             found.gpus
         }
     };
+    let id = id::of_folder(&config.data_dir);
+    let id = id.with_context(|| format!("keep an id in {}", config.data_dir.display()))?;
+    let gpu_kind = config.gpu_kind.clone().or_else(|| gpus::kind(&gpus)).unwrap_or_default();
     let indexes: Vec<u32> = gpus.iter().map(|gpu| gpu.index).collect();
     let count = u32::try_from(gpus.len()).unwrap_or(u32::MAX);
     let real = config.fake_gpus.is_none().then_some(count).filter(|count| *count > 0);
@@ -64,11 +67,16 @@ pub async fn serve(config: Arc<AgentConfig>, runtime: Runtime) -> Result<()> {
             host: config.host.clone(),
             confinement,
             release: env!("CARGO_PKG_VERSION").into(),
+            id,
+            gpu_kind,
         },
         jobs_dir: config.jobs_dir.clone(),
         finder,
         runs: Arc::new(Mutex::new(runs)),
         seen: Mutex::default(),
+        data: Mutex::default(),
+        pair: Mutex::default(),
+        is_root: rustix::process::geteuid().is_root(),
         validated: Mutex::new(validator.last()),
         validator: Arc::new(validator),
     });

@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::PathBuf};
 
-use ff2_validate::{Depth, Plan, validate};
+use ff2_validate::{Depth, Peer, Plan, validate};
 use serde::{Deserialize, Serialize};
 
 /// What was found last, kept over restarts.
@@ -41,9 +41,9 @@ impl Validator {
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
-    /// Takes some seconds, and the whole node.
-    pub(crate) fn run(&self, number: u64) -> Found {
-        let report = validate(&self.plan);
+    /// Takes some seconds, and the whole node; the way to `peer` is measured, if there is one.
+    pub(crate) fn run(&self, number: u64, peer: Option<Peer>) -> Found {
+        let report = validate(&Plan { peer, ..self.plan.clone() });
         tracing::info!(verdict = %report.verdict, reasons = ?report.reasons(), "looked at this node");
         let report = serde_json::to_string(&report).unwrap_or_default();
         let found = Found { number, report };

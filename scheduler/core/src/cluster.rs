@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     job::{JobId, Resources, Shape},
     placement::{Placement, Slot},
+    tags::TagSet,
     tree::{Tree, Want},
 };
 
@@ -40,6 +41,7 @@ struct Node {
     state: NodeState,
     /// Kept free for a node that fails.
     spare: bool,
+    tags: TagSet,
     /// Those with tasks there, in their order: decisions must not tell in which they came.
     jobs: Vec<JobId>,
 }
@@ -69,6 +71,7 @@ impl Cluster {
                 claimed: Resources::default(),
                 state: NodeState::Up,
                 spare: false,
+                tags: TagSet::default(),
                 jobs: Vec::new(),
             })
             .collect();
@@ -140,6 +143,24 @@ impl Cluster {
     pub(crate) fn may_be_used(&self, node: NodeId) -> bool {
         let node = &self.nodes[node.index()];
         node.state == NodeState::Up && !node.spare
+    }
+
+    pub(crate) fn tags(&self, node: NodeId) -> TagSet {
+        self.nodes[node.index()].tags
+    }
+
+    pub(crate) fn set_tags(&mut self, node: NodeId, tags: TagSet) {
+        self.nodes[node.index()].tags = tags;
+    }
+
+    /// Whether tasks of a shape may lie there, if there is room.
+    pub(crate) fn suits(&self, node: NodeId, shape: Shape) -> bool {
+        self.tags(node).has_all(shape.needs) && self.tree.is_in(node, shape.zone)
+    }
+
+    /// Tasks of a shape for which there is room.
+    pub(crate) fn room(&self, node: NodeId, shape: Shape) -> u32 {
+        if self.suits(node, shape) { self.free(node).room(shape.task) } else { 0 }
     }
 
     /// What a new task may have there.
@@ -261,7 +282,7 @@ impl Cluster {
             let node = self.fit_one(shape, prefer)?;
             return Some(Placement { slots: vec![Slot { node, tasks: 1 }] });
         }
-        let room: Vec<u32> = self.ids().map(|node| self.free(node).room(shape.task)).collect();
+        let room: Vec<u32> = self.ids().map(|node| self.room(node, shape)).collect();
         let want = Want { tasks: shape.tasks, zone: shape.zone, spread, across };
         let placement = self.tree.lay(&room, want)?;
         let Some(preferred) = prefer else { return Some(placement) };
@@ -287,7 +308,10 @@ impl Cluster {
             let nodes = leaves.iter().flat_map(|(_, leaf)| self.tree.at(*leaf)).copied();
             let mut fitting = nodes.filter(|node| {
                 let free = self.free(*node);
-                free.gpus == gpus && self.may_be_used(*node) && shape.task.fits_in(free)
+                free.gpus == gpus
+                    && self.may_be_used(*node)
+                    && self.suits(*node, shape)
+                    && shape.task.fits_in(free)
             });
             let Some(first) = fitting.next() else { continue };
             let Some(preferred) = prefer.filter(|nodes| !nodes.contains(&first)) else {

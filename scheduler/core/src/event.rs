@@ -45,6 +45,11 @@ pub enum Event {
         scope: Scope,
         state: NodeState,
     },
+    /// All tags that a node has from now on.
+    Tags {
+        node: NodeId,
+        tags: Vec<String>,
+    },
     /// How many nodes are kept free for those that fail.
     Spares {
         count: u32,
@@ -131,6 +136,8 @@ pub enum Refusal {
     Empty,
     #[error("no node has what one task asks for")]
     TaskTooLarge,
+    #[error("no node was ever tagged {0:?}")]
+    NoSuchTag(String),
     #[error("{wanted} tasks: the cluster has room for {most} of them if nothing else runs")]
     GangTooLarge { wanted: u32, most: u64 },
     #[error("{waiting} jobs wait already")]

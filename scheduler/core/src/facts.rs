@@ -13,6 +13,7 @@ use crate::{
     quota::QuotaKey,
     scheduler::{Claim, Reservation, Scheduler},
     share::{Share, Shares},
+    tags::{TagSet, Tags},
 };
 
 /// For the topology that it was made with.
@@ -42,6 +43,11 @@ pub struct Facts {
     calm_bytes_per_s: u64,
     /// Those that are not up, or spares.
     pub nodes: Vec<(NodeId, NodeState, bool)>,
+    #[serde(default)]
+    tags: Tags,
+    /// Those that have any.
+    #[serde(default)]
+    tagged: Vec<(NodeId, TagSet)>,
 }
 
 /// The facts are of another network.
@@ -55,6 +61,7 @@ impl Scheduler {
             .cluster
             .ids()
             .map(|node| (node, self.cluster.state(node), self.cluster.is_spare(node)));
+        let tagged = self.cluster.ids().map(|node| (node, self.cluster.tags(node)));
         Facts {
             config: self.config.clone(),
             now_ms: self.now,
@@ -73,6 +80,8 @@ impl Scheduler {
             spares_wanted: self.spares_wanted,
             plan_at_ms: self.plan_at,
             reserved: self.reserved.clone(),
+            tags: self.tags.clone(),
+            tagged: tagged.filter(|(_, tags)| *tags != TagSet::default()).collect(),
             calm_bytes_per_s: self.wheel.calm(),
             nodes: nodes.filter(|(_, state, spare)| *state != NodeState::Up || *spare).collect(),
         }
@@ -88,6 +97,7 @@ impl Scheduler {
         let placed = placed.chain(facts.claims.iter().map(|(_, claim)| &claim.placement));
         let named = placed.flat_map(|placement| placement.nodes());
         let named = named.chain(facts.nodes.iter().map(|(node, ..)| *node));
+        let named = named.chain(facts.tagged.iter().map(|(node, _)| *node));
         if let Some(unknown) = named.into_iter().find(|node| !machine.cluster.knows(*node)) {
             return Err(Foreign(unknown));
         }
@@ -105,6 +115,10 @@ impl Scheduler {
         machine.reserved = facts.reserved;
         for (node, state, spare) in facts.nodes {
             machine.cluster.set_state(node, state, spare);
+        }
+        machine.tags = facts.tags;
+        for (node, tags) in facts.tagged {
+            machine.cluster.set_tags(node, tags);
         }
         machine.jobs = facts.jobs.into_iter().map(|job| (job.id, job)).collect();
         machine.wheel.set_calm(facts.calm_bytes_per_s);
@@ -133,7 +147,7 @@ impl Scheduler {
             self.index_job(id);
             let job = &self.jobs[&id];
             if job.state == State::Pending {
-                self.queue.push(job.spec.shape(), self.rank(job));
+                self.queue.push(self.shape(&job.spec), self.rank(job));
             }
             self.set_timer(id);
         }

@@ -7,6 +7,7 @@ use crate::{
     dependency::After,
     placement::Placement,
     slots::{Checkpoint, CheckpointSlot},
+    tags::TagSet,
 };
 
 /// A job's name for as long as it lives: it stays the same over suspensions and restarts.
@@ -73,6 +74,8 @@ pub struct JobSpec {
     /// It is bound by reads from storage: its nodes are spread over leaves.
     pub reads_much: bool,
     pub zone: Option<ZoneId>,
+    /// Tags that all of its nodes have ([`crate::Event::Tags`]).
+    pub needs: Vec<String>,
     /// It writes checkpoints, and gets a slot for them.
     pub checkpoint: Option<Checkpoint>,
 }
@@ -96,6 +99,7 @@ impl Default for JobSpec {
             inputs: Vec::new(),
             reads_much: false,
             zone: None,
+            needs: Vec::new(),
             checkpoint: None,
         }
     }
@@ -105,10 +109,6 @@ impl JobSpec {
     pub fn gpus(&self) -> u64 {
         u64::from(self.tasks) * u64::from(self.task.gpus)
     }
-
-    pub(crate) fn shape(&self) -> Shape {
-        Shape { tasks: self.tasks, task: self.task, zone: self.zone }
-    }
 }
 
 /// What decides whether a job fits: those of one shape fit alike.
@@ -117,6 +117,8 @@ pub struct Shape {
     pub tasks: u32,
     pub task: Resources,
     pub zone: Option<ZoneId>,
+    #[serde(default)]
+    pub needs: TagSet,
 }
 
 impl Shape {

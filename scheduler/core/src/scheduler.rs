@@ -7,7 +7,7 @@ use ff2_topology::{NodeId, Topology};
 use crate::{
     cluster::Cluster,
     event::{Decision, Event},
-    job::{Cause, Job, JobId, Outcome, Shape, State, Then},
+    job::{Cause, Job, JobId, JobSpec, Outcome, Shape, State, Then},
     ledger::Ledger,
     placement::Placement,
     policy::Config,
@@ -15,6 +15,7 @@ use crate::{
     quota::Quotas,
     share::Shares,
     slots::wheel::Wheel,
+    tags::Tags,
     timers::Timers,
 };
 
@@ -55,6 +56,7 @@ pub struct Scheduler {
     pub(crate) share_at: u64,
     pub(crate) ledger: Ledger,
     pub(crate) caches: BTreeMap<String, BTreeSet<NodeId>>,
+    pub(crate) tags: Tags,
     /// How many nodes are to be kept free: idle ones become spares while there are fewer.
     pub(crate) spares_wanted: u32,
     /// When plans that preempt or move are looked for again.
@@ -109,6 +111,7 @@ impl Scheduler {
             share_at: SHARE_EVERY_MS,
             ledger: Ledger::default(),
             caches: BTreeMap::new(),
+            tags: Tags::default(),
             spares_wanted: 0,
             plan_at: 0,
             reserved: None,
@@ -147,6 +150,7 @@ impl Scheduler {
             Event::Lost { job, attempt } => self.lost(job, attempt, out),
             Event::Stopped { job, attempt } => self.stopped(job, attempt, out),
             Event::Node { scope, state } => self.set_nodes(scope, state, out),
+            Event::Tags { node, tags } => self.set_tags(node, &tags),
             Event::Spares { count } => self.set_spares(count),
             Event::Quota { key, limit } => self.set_quota(key, limit),
             Event::Share { group, weight } => self.shares.set(&group, weight, self.now),
@@ -253,6 +257,12 @@ impl Scheduler {
         band.saturating_sub(u32::try_from(starved).unwrap_or(u32::MAX))
     }
 
+    /// The tags that a job needs are known since it was admitted.
+    pub(crate) fn shape(&self, spec: &JobSpec) -> Shape {
+        let needs = self.tags.find(&spec.needs).unwrap_or_default();
+        Shape { tasks: spec.tasks, task: spec.task, zone: spec.zone, needs }
+    }
+
     pub(crate) fn rank(&self, job: &Job) -> Rank {
         let in_order = self.config.policy.bands().is_none();
         Rank {
@@ -302,7 +312,7 @@ impl Scheduler {
         }
         job.state = State::Pending;
         let job = &self.jobs[&id];
-        self.queue.push(job.spec.shape(), self.rank(job));
+        self.queue.push(self.shape(&job.spec), self.rank(job));
         self.set_timer(id);
     }
 
@@ -318,7 +328,7 @@ impl Scheduler {
     fn requeue_in_order(&mut self, id: JobId) {
         self.queue.remove(id);
         let job = &self.jobs[&id];
-        self.queue.push(job.spec.shape(), self.rank(job));
+        self.queue.push(self.shape(&job.spec), self.rank(job));
         self.set_timer(id);
     }
 

@@ -86,8 +86,9 @@ impl Scheduler {
         if free < gpus {
             return Why::TooFewFree { gpus, free };
         }
+        let shape = self.shape(spec);
         let room: Vec<u32> =
-            self.cluster.ids().map(|node| self.cluster.free(node).room(spec.task)).collect();
+            self.cluster.ids().map(|node| self.cluster.room(node, shape)).collect();
         let within = Want { tasks: spec.tasks, zone: spec.zone, spread: false, across: false };
         let fit = self.cluster.tree.most(&room, within);
         let fit_across = self.cluster.tree.most(&room, Want { across: true, ..within });

@@ -153,6 +153,7 @@ fn job(random: &mut Random, agents: &Agents) -> JobSpec {
         reads_much: random.below(5) == 0,
         inputs: if random.below(4) == 0 { vec!["corpus".into()] } else { Vec::new() },
         zone: random.one_of(&[None, None, None, Some(ff2_topology::ZoneId(1))]),
+        needs: if random.below(8) == 0 { vec!["fast".into()] } else { Vec::new() },
         checkpoint: checkpoint(known),
         ..JobSpec::default()
     }
@@ -226,6 +227,10 @@ fn fact(random: &mut Random, agents: &Agents) -> Event {
         19 if random.below(4) == 0 => {
             let nodes = (0..4).map(|_| NodeId(random.below(NODES) as u32)).collect();
             Event::Cached { input: "corpus".into(), nodes }
+        }
+        // They only grow: else a gang might never have room again.
+        19 if random.below(2) == 0 => {
+            Event::Tags { node: NodeId(random.below(NODES) as u32), tags: vec!["fast".into()] }
         }
         20 if random.below(3) == 0 => {
             Event::Suspend(JobId(random.below(agents.accepted.len() as u64 + 2)))

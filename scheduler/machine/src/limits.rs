@@ -16,6 +16,19 @@ pub const ENDED_KEPT: usize = 4_000;
 /// How long after the end of its lease nothing is left of a run: keepers end it at once.
 pub const FENCE_MARGIN_MS: u64 = 5_000;
 
+/// Paths of which nodes are asked whether they are cached, and the bytes of one.
+pub const INPUTS_ASKED: usize = 64;
+pub const INPUT_BYTES_MAX: usize = 4_096;
+
+/// So long nodes have to say it: a submission waits for that.
+pub const INPUTS_WAIT_MS: u64 = 1_500;
+
+/// A node holds an input if it has so many thousandths of it.
+pub const HELD_PERMILLE: u32 = 500;
+
+/// So long a node is waited for that another one is to be measured with.
+pub const PAIR_WAIT_MS: u64 = 3_000;
+
 /// From which the port is taken that rank 0 may listen on: above what servers of a local cluster take, below what Linux
 /// gives to outgoing connections.
 pub const MASTER_PORTS: (u16, u16) = (31_000, 32_700);

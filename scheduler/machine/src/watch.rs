@@ -9,16 +9,17 @@
 //!   get starts it, or
 //! - if the node was silent for longer than its lease: then what ran there was ended by its keepers.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    hash::{DefaultHasher, Hash, Hasher},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use ff2_proto::pb::{self, RunPhase, RunWish};
-use ff2_sched_core::{CheckpointSlot, Event, Job, JobId, NodeState, Scope, State as Of};
+use ff2_proto::pb::{self, RunPhase};
+use ff2_sched_core::{Event, Job, JobId, NodeState, Scope, State as Of};
 use ff2_topology::NodeId;
 
-use crate::{limits, state::State};
+use crate::{
+    limits,
+    state::State,
+    validations::{Validate, Validations},
+};
 
 /// See the module. Times are of the leader's monotonic clock, ms, but where it says otherwise.
 #[derive(Clone, Debug)]
@@ -30,8 +31,7 @@ pub struct Watch {
     since: BTreeMap<Attempt, u64>,
     /// Runs that ended badly on some node: they are ended on the others.
     doomed: BTreeMap<Attempt, Doom>,
-    /// Validations that nodes were asked for, by number: the newest of each node.
-    asked: BTreeMap<NodeId, u64>,
+    validations: Validations,
 }
 
 type Attempt = (JobId, u32);
@@ -60,15 +60,16 @@ pub struct Told {
 }
 
 impl Watch {
-    /// At the begin of a term: everybody might have been heard until now.
-    pub fn new(now_ms: u64, lease_ms: u64) -> Self {
+    /// At the begin of a term: everybody might have been heard until now. `secret` is drawn for it: nodes that measure
+    /// the way between them know each other by what is made of it.
+    pub fn new(now_ms: u64, lease_ms: u64, secret: String) -> Self {
         Self {
             lease_ms,
             began_ms: now_ms,
             heard: BTreeMap::new(),
             since: BTreeMap::new(),
             doomed: BTreeMap::new(),
-            asked: BTreeMap::new(),
+            validations: Validations::new(secret),
         }
     }
 
@@ -86,33 +87,77 @@ impl Watch {
             validation: (request.validated, request.validation.clone()),
         };
         self.heard.insert(node, heard);
+        let waits = request.pair.as_ref().map(|pair| (pair.number, pair.address.as_str()));
+        self.validations.hear(node, request.validated, waits);
+    }
+
+    /// Whether an agent may speak for a node: another one with its name must have been silent for long enough.
+    ///
+    /// # Errors
+    /// Who speaks for it.
+    pub fn admit(&self, now_ms: u64, node: NodeId, says: &pb::AgentNode) -> Result<(), String> {
+        let Some(heard) = self.heard.get(&node).filter(|heard| heard.node.id != says.id) else {
+            return Ok(());
+        };
+        if self.is_fenced(now_ms, node) {
+            return Ok(());
+        }
+        let (name, host) = (&says.name, &heard.node.host);
+        Err(format!(
+            "another agent says that it is {name:?}, at {host}: each node has a name and a data_dir of its own"
+        ))
+    }
+
+    /// Nodes that are not silent.
+    pub fn present(&self, now_ms: u64) -> impl Iterator<Item = NodeId> {
+        let nodes = self.heard.keys().copied();
+        nodes.filter(move |node| self.silence(now_ms, *node) < self.lease_ms / 2)
     }
 
     /// Asks a node to look at itself. The number is a time, so that of two leaders' the later one is larger.
     pub fn validate(&mut self, node: NodeId, number: u64) -> u64 {
-        self.asked.insert(node, number);
+        self.validations.ask(node, number);
         number
     }
 
     /// Asks all nodes to look at themselves whose last validation is older than this, Unix ms.
     pub fn validate_older(&mut self, than_ms: u64, now_unix_ms: u64) {
-        for (node, heard) in &self.heard {
-            let asked = self.asked.entry(*node).or_insert(heard.validation.0);
-            if *asked < than_ms {
-                *asked = now_unix_ms;
+        for node in self.heard.keys() {
+            if self.validations.number(*node) < than_ms {
+                self.validations.ask(*node, now_unix_ms);
             }
         }
     }
 
     /// The validation that a node was asked for; 0: none.
     pub fn asked(&self, node: NodeId) -> u64 {
-        self.asked.get(&node).copied().unwrap_or(0)
+        self.validations.number(node)
+    }
+
+    /// What a node has to do for that now. The way is measured to one that is idle and near, if there is any.
+    pub fn validate_now(&mut self, now_ms: u64, state: &State, node: NodeId) -> Validate {
+        let near = |other: NodeId| {
+            let is_busy = !state.scheduler().jobs_on(other).is_empty();
+            (is_busy, state.place(other) != state.place(node), other)
+        };
+        let mut others: Vec<NodeId> = self.present(now_ms).collect();
+        others.sort_by_cached_key(|other| near(*other));
+        self.validations.order(now_ms, node, others.into_iter())
+    }
+
+    /// For whom a node has to wait for that, and the token of the two.
+    pub fn serves(&self, node: NodeId) -> Option<(u64, String)> {
+        self.validations.serves(node)
     }
 
     /// The number of the last validation of a node, and what it found.
     pub fn validation(&self, node: NodeId) -> Option<(u64, &str)> {
         let (number, found) = &self.heard.get(&node)?.validation;
         (*number > 0).then_some((*number, found))
+    }
+
+    pub(crate) fn is_doomed(&self, job: JobId, attempt: u32) -> bool {
+        self.doomed.contains_key(&(job, attempt))
     }
 
     /// How many runs are ended everywhere because they ended badly somewhere.
@@ -229,67 +274,4 @@ impl Watch {
             None => heard.seen_version >= since,
         }
     }
-
-    /// What should be on a node, without what is to run, and the state's version that this is from.
-    pub fn orders(&self, state: &State, node: NodeId) -> Vec<pb::RunOrder> {
-        let scheduler = state.scheduler();
-        let jobs = scheduler.jobs_on(node).iter().filter_map(|id| scheduler.job(*id));
-        jobs.filter_map(|job| self.order(state, node, job)).collect()
-    }
-
-    fn order(&self, state: &State, node: NodeId, job: &Job) -> Option<pb::RunOrder> {
-        let placement = job.placement()?;
-        let rank = placement.nodes().position(|other| other == node)?;
-        let first = placement.nodes().next()?;
-        let before = placement.slots[..rank].iter().map(|slot| slot.tasks).sum();
-        let is_doomed = self.doomed.contains_key(&(job.id, job.attempt));
-        let (wish, grace_ms) = match &job.state {
-            Of::Running { .. } if is_doomed => (RunWish::RunEnd, 0),
-            Of::Running { .. } => (RunWish::RunGo, 0),
-            Of::Stopping { killed: false, asked_ms, .. } => {
-                let until = asked_ms + job.spec.grace_ms;
-                (RunWish::RunSuspend, until.saturating_sub(state.scheduler().now_ms()))
-            }
-            Of::Stopping { .. } => (RunWish::RunEnd, 0),
-            Of::Held | Of::Pending | Of::Claiming => return None,
-        };
-        let task = job.spec.task;
-        let ports = u64::from(limits::MASTER_PORTS.1 - limits::MASTER_PORTS.0);
-        Some(pb::RunOrder {
-            job: job.id.0,
-            attempt: job.attempt,
-            wish: wish.into(),
-            grace_ms,
-            order: String::new(),
-            array_index: job.member.map_or(0, |member| member.index),
-            array_first: job.member.map_or(0, |member| member.first.0),
-            node_rank: rank as u32,
-            nodes: placement.slots.len() as u32,
-            first_task: before,
-            tasks: placement.slots[rank].tasks,
-            gpus: task.gpus,
-            cpus: task.cpus,
-            memory_mib: task.memory,
-            master_host: state.host(first).to_owned(),
-            master_port: u32::from(limits::MASTER_PORTS.0) + (job.id.0 % ports) as u32,
-            slot: job.slot.map_or_else(String::new, slot_text),
-            hosts: placement.nodes().map(|node| state.host(node).to_owned()).collect(),
-        })
-    }
-}
-
-/// As the job's file has it.
-fn slot_text(slot: CheckpointSlot) -> String {
-    let CheckpointSlot { every_ms, phase_ms, length_ms, bytes_per_s } = slot;
-    format!("{every_ms} {phase_ms} {length_ms} {bytes_per_s}")
-}
-
-/// Differs when orders do, as far as an agent acts on them.
-pub fn orders_hash(orders: &[pb::RunOrder]) -> u64 {
-    let mut hash = DefaultHasher::new();
-    for order in orders {
-        (order.job, order.attempt, order.wish, &order.slot).hash(&mut hash);
-    }
-    // 0 is that of an agent that had none.
-    hash.finish().max(1)
 }

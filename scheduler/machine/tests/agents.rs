@@ -86,7 +86,7 @@ impl World {
             kv: MemKv::new(),
             machine: SchedMachine::new(Config::default()),
             index: 0,
-            watch: Watch::new(1_000_000, LEASE_MS),
+            watch: Watch::new(1_000_000, LEASE_MS, String::new()),
             nodes: vec![Node::default(); NODES as usize],
             accepted: 0,
             last: 0,
@@ -297,11 +297,11 @@ impl World {
                 let away = self.now + self.random.below(60_000);
                 self.nodes[node] = Node { away_until_ms: away, ..Node::default() };
             }
-            5 | 6 => self.watch = Watch::new(self.now, LEASE_MS),
+            5 | 6 => self.watch = Watch::new(self.now, LEASE_MS, String::new()),
             7 => {
                 self.machine = SchedMachine::new(Config::default());
                 self.machine.restore(&self.kv);
-                self.watch = Watch::new(self.now, LEASE_MS);
+                self.watch = Watch::new(self.now, LEASE_MS, String::new());
             }
             8 => {
                 let job = JobId(1 + self.random.below(self.last + 1));

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, sync::PoisonError};
 
 use ff2_meta_core::{Kv, KvRead, MemKv, StateMachine};
 use ff2_sched_core::{
-    Cause, Config, Dependency, Event, Facts, Job, JobId, JobSpec, Many, NodeState, Priority,
-    Resources, Scope, State as Of,
+    After, Cause, Config, Dependency, Event, Facts, Job, JobId, JobSpec, Many, Must, NodeState,
+    Priority, Resources, Scope, State as Of,
 };
 use ff2_sched_machine::{
     Answer, Command, Fact, History, How, Joined, SchedMachine, Submission, limits, order_of,
@@ -110,9 +110,9 @@ impl World {
         let after = match known {
             1.. if self.random.next(10) == 0 => {
                 let job = JobId(1 + self.random.next(known));
-                vec![Dependency { job, must_succeed: false }]
+                After { of: vec![Dependency { job, must: Must::End }], ..After::default() }
             }
-            _ => vec![],
+            _ => After::default(),
         };
         let many = match self.random.next(10) {
             0 => Many::Array { count: 3, at_once: 2 },

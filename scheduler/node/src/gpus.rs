@@ -61,6 +61,20 @@ pub fn find_by(libraries: &[&Path]) -> Found {
     nvml::find(libraries)
 }
 
+/// What people call the kind of these GPUs, if they are of one: `h100` of an `NVIDIA H100 80GB HBM3`.
+pub fn kind(gpus: &[Gpu]) -> Option<String> {
+    let is_model = |word: &&str| {
+        word.contains(|c: char| c.is_ascii_digit())
+            && word.starts_with(|c: char| c.is_ascii_alphabetic())
+    };
+    let kind = |gpu: &Gpu| {
+        let mut words = gpu.name.split([' ', '-', '_']);
+        words.find(is_model).map(str::to_ascii_lowercase)
+    };
+    let first = kind(gpus.first()?)?;
+    gpus.iter().all(|gpu| kind(gpu).as_ref() == Some(&first)).then_some(first)
+}
+
 /// So many that are none: for trying things out on machines without.
 pub fn fake(count: u32) -> Vec<Gpu> {
     let gpu = |index| Gpu {
@@ -97,6 +111,27 @@ mod tests {
         assert!(found.gpus.is_empty() && found.driver.is_none());
         let why = found.why.unwrap();
         assert!(why.contains("/nowhere/libnvidia-ml.so"), "{why}");
+    }
+
+    #[test]
+    fn a_kind_is_the_word_with_the_number() {
+        let named = |names: &[&str]| {
+            let gpus = names.iter().map(|name| Gpu { name: (*name).into(), ..fake(1).remove(0) });
+            kind(&gpus.collect::<Vec<_>>())
+        };
+        let table = [
+            ("NVIDIA H100 80GB HBM3", "h100"),
+            ("NVIDIA A100-SXM4-80GB", "a100"),
+            ("Tesla V100-PCIE-16GB", "v100"),
+            ("NVIDIA GeForce RTX 4090", ""),
+            ("NVIDIA L40S", "l40s"),
+            ("fake", ""),
+        ];
+        for (name, expected) in table {
+            assert_eq!(named(&[name]).unwrap_or_default(), expected, "{name}");
+        }
+        assert_eq!(named(&["NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB"]), None);
+        assert_eq!(named(&[]), None);
     }
 
     #[test]

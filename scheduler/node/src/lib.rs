@@ -1,6 +1,6 @@
 //! What a node is, and how its tasks are confined.
 //!
-//! Three things that whoever starts tasks on a node has to know or do, and nothing of any cluster: what the
+//! Things that whoever starts tasks on a node has to know or do, and nothing of any cluster: what the
 //! machine has ([`Hardware`], [`gpus`]), whether this process may make control groups ([`Delegation`]), and the
 //! group around the processes of one run ([`Confinement`]): cores, memory, the number of processes, and which
 //! GPUs they may open ([`GpuGuard`]).
@@ -15,6 +15,7 @@ pub mod gpus;
 mod guard;
 mod hardware;
 pub mod limits;
+pub mod page_cache;
 
 pub use confine::{Confinement, Events, Limits};
 pub use delegation::{Delegation, Refusal};

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     leader::{Lead, SchedGroup},
     limits,
+    order::gpu_tag,
 };
 
 pub(crate) struct AgentService {
@@ -46,25 +47,32 @@ impl AgentService {
         let lead = self.sched.leading()?;
         let says = request.node.as_ref();
         let says = says.ok_or_else(|| Status::new(Code::InvalidArgument, "which node is it?"))?;
-        let node = self.join(says).await?;
+        let node = self.join(&lead, says).await?;
         let now_ms = lead.term.now_ms();
-        let (told, has_doomed) = self.sched.look(|state| {
+        let (told, has_news) = self.sched.look(|state| {
             let mut watch = lead.watch.lock();
             let doomed = watch.doomed();
             watch.hear(now_ms, node, request);
-            (watch.facts_of(now_ms, state, node), watch.doomed() > doomed)
+            let has_news = request.pair.is_some() || watch.doomed() > doomed;
+            (watch.facts_of(now_ms, state, node), has_news)
         });
-        if has_doomed {
+        lead.warmth.lock().hear(node, request);
+        if has_news {
             lead.news.notify_waiters();
         }
         self.sched.log_all(told).await?;
+        self.tag_kind(node, &says.gpu_kind).await?;
         self.judge_validation(node, request).await?;
         let reply = self.hold(cx, &lead, node, request).await?;
         self.complete(reply, request)
     }
 
     /// The number of a node, which joins if it is new or says something new of itself.
-    async fn join(&self, says: &pb::AgentNode) -> Result<NodeId, Status> {
+    async fn join(&self, lead: &Lead, says: &pb::AgentNode) -> Result<NodeId, Status> {
+        if let Some(node) = self.sched.look(|state| state.node(&says.name)) {
+            let admitted = lead.watch.lock().admit(lead.term.now_ms(), node, says);
+            admitted.map_err(|why| Status::new(Code::InvalidArgument, why))?;
+        }
         let known = |state: &ff2_sched_machine::State| {
             let node = state.node(&says.name)?;
             let is_same = state.host(node) == says.host && state.is_at(node, &says.leaf, says.gpus);
@@ -90,6 +98,18 @@ impl AgentService {
                 })
             }
         }
+    }
+
+    /// Jobs may ask for nodes with GPUs of the kind that it says it has.
+    async fn tag_kind(&self, node: NodeId, kind: &str) -> Result<(), Status> {
+        let tag = Some(kind).filter(|kind| !kind.is_empty()).map(gpu_tag);
+        let is_gpu = |tag: &String| tag.starts_with("gpu:");
+        let tags = self.sched.look(|state| state.scheduler().tags_of(node));
+        if tags.iter().find(|tag| is_gpu(tag)) == tag.as_ref() {
+            return Ok(());
+        }
+        let tags = tags.into_iter().filter(|tag| !is_gpu(tag)).chain(tag).collect();
+        self.sched.log(Fact::Event(Event::Tags { node, tags }), "").await.map(drop)
     }
 
     /// A node that failed when it looked at itself is used no more until somebody says otherwise.
@@ -134,17 +154,27 @@ impl AgentService {
             .min(lease / limits::HOLD_PART)
             .min(cx.remaining().saturating_sub(limits::ANSWER_MARGIN));
         let until = tokio::time::Instant::now() + wait;
+        let serves = request.pair.as_ref().map_or(0, |pair| pair.number);
         let mut changes = self.sched.group.watch_view();
         loop {
             let news = lead.news.notified();
             changes.mark_unchanged();
             // An answer renews the lease of runs: only who leads for sure may give it.
             self.sched.group.query(|_| ()).await?;
+            let (data_asked, data) = lead.warmth.lock().question();
             let reply = self.sched.look(|state| {
-                let watch = lead.watch.lock();
+                let mut watch = lead.watch.lock();
                 let runs = watch.orders(state, node);
+                let validate = watch.validate_now(lead.term.now_ms(), state, node);
+                let (serve_pair, serve_token) = watch.serves(node).unwrap_or_default();
                 pb::AgentSyncReply {
-                    validate: watch.asked(node),
+                    validate: validate.number,
+                    validate_with: validate.address,
+                    validate_token: validate.token,
+                    serve_pair,
+                    serve_token,
+                    data_asked,
+                    data: data.clone(),
                     version: state.version(),
                     orders_hash: orders_hash(&runs),
                     lease_ms: self.sched.lease_ms,
@@ -153,7 +183,9 @@ impl AgentService {
             });
             let is_new = request.seen_version == 0
                 || reply.orders_hash != request.seen_orders
-                || reply.validate > request.validated;
+                || reply.validate > request.validated
+                || (data_asked != 0 && data_asked != request.data_asked)
+                || (reply.serve_pair != 0 && reply.serve_pair != serves);
             if is_new || tokio::time::Instant::now() >= until {
                 return Ok(reply);
             }

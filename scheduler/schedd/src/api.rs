@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// gRPC's method names, and the same in the words of metrics; the last is that of any other.
-const CALLS: [(&str, &str); 12] = [
+const CALLS: [(&str, &str); 13] = [
     ("SubmitJob", "sched_submit_job"),
     ("ListJobs", "sched_list_jobs"),
     ("ShowJob", "sched_show_job"),
@@ -39,6 +39,7 @@ const CALLS: [(&str, &str); 12] = [
     ("ListComputeNodes", "sched_list_compute_nodes"),
     ("SetComputeNode", "sched_set_compute_node"),
     ("ValidateComputeNode", "sched_validate_compute_node"),
+    ("TagComputeNode", "sched_tag_compute_node"),
     ("ListJobQuotas", "sched_list_job_quotas"),
     ("SetJobQuota", "sched_set_job_quota"),
     ("ListJobGroups", "sched_list_job_groups"),
@@ -187,6 +188,15 @@ impl Scheduler for Api {
         token::bearer(&request)?.must_operate()?;
         let number = self.validate(&request.into_inner().name)?;
         Ok(Response::new(pb::ValidateComputeNodeReply { number }))
+    }
+
+    async fn tag_compute_node(
+        &self,
+        request: Request<pb::TagComputeNodeRequest>,
+    ) -> Reply<pb::TagComputeNodeReply> {
+        token::bearer(&request)?.must_operate()?;
+        let tags = self.tag(request.get_ref()).await?;
+        Ok(Response::new(pb::TagComputeNodeReply { tags }))
     }
 
     async fn list_job_quotas(

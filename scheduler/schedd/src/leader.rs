@@ -11,7 +11,10 @@ use ff2_fabric::pace;
 use ff2_group::{Group, Term};
 use ff2_proto::{Code, Status};
 use ff2_sched_core::{Event, JobId};
-use ff2_sched_machine::{Answer, Command, Fact, SchedMachine, State, Told, Watch};
+use ff2_sched_machine::{
+    Answer, Command, Fact, SchedMachine, State, Told, Warmth, Watch, order_of,
+};
+use ff2_submit::Order;
 use ff2_topology::NodeId;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -33,6 +36,7 @@ pub(crate) struct SchedGroup {
 pub(crate) struct Lead {
     pub(crate) term: Term,
     pub(crate) watch: Mutex<Watch>,
+    pub(crate) warmth: Mutex<Warmth>,
     /// The last validation of each node that was looked at.
     pub(crate) judged: Mutex<BTreeMap<NodeId, u64>>,
     /// Orders may have changed though nothing was logged.
@@ -64,6 +68,12 @@ impl SchedGroup {
         let state: Arc<RwLock<State>> = self.group.view();
         let state = state.read().unwrap_or_else(PoisonError::into_inner);
         look(&state)
+    }
+
+    /// What was handed in with the submission whose first job this is, as long as it is kept.
+    pub(crate) fn order_of(&self, first: JobId) -> Option<Order> {
+        let text = self.group.read_stale(|kv| order_of(kv, first.0)).flatten()?;
+        serde_json::from_str(&text).ok()
     }
 
     /// Logs a fact of now.
@@ -98,8 +108,15 @@ impl SchedGroup {
     /// The work of one term; the caller drops it when the term ends.
     pub(crate) async fn lead_term(&self, term: Term) {
         tracing::info!(term = term.number(), "leads the scheduler");
-        let watch = Mutex::new(Watch::new(term.now_ms(), self.lease_ms.into()));
-        let lead = Arc::new(Lead { term, watch, judged: Mutex::default(), news: Notify::new() });
+        let secret = secret();
+        let watch = Mutex::new(Watch::new(term.now_ms(), self.lease_ms.into(), secret));
+        let lead = Arc::new(Lead {
+            term,
+            watch,
+            warmth: Mutex::default(),
+            judged: Mutex::default(),
+            news: Notify::new(),
+        });
         *self.lead.lock() = Some(lead.clone());
         let mut changes = self.group.watch_view();
         loop {
@@ -138,6 +155,7 @@ impl SchedGroup {
             watch.validate_older(now_unix_ms.saturating_sub(self.validate_every_ms), now_unix_ms);
         }
         self.log_all(told).await?;
+        self.tell_inputs(lead).await?;
         let due = self.look(|state| state.scheduler().next_due());
         if due.is_some_and(|due| due <= wall_ms()) {
             self.log(Fact::Event(Event::Tick), "").await?;
@@ -149,6 +167,13 @@ impl SchedGroup {
 fn nodes_of(state: &State, job: JobId) -> Vec<NodeId> {
     let job = state.scheduler().job(job);
     job.and_then(|job| job.placement()).into_iter().flat_map(|lies| lies.nodes()).collect()
+}
+
+/// Of one term.
+fn secret() -> String {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the kernel has random bytes");
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Milliseconds of the Unix clock. The machine lets no time go back.

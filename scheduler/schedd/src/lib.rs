@@ -11,6 +11,7 @@ mod agents;
 mod api;
 mod format;
 mod http;
+mod inputs;
 mod leader;
 pub mod limits;
 mod metrics;

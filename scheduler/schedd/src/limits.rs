@@ -27,6 +27,14 @@ pub const VOTES_LOOK: Duration = Duration::from_millis(50);
 pub const LISTED: u32 = 1_000;
 pub const RUNS_LISTED: usize = 500;
 
+/// Nodes are asked so often what of the inputs of waiting jobs they have in their caches.
+pub const INPUTS_STEP_MS: u64 = 60_000;
+
+/// Between two looks whether all have answered that.
+pub const INPUTS_LOOK: Duration = Duration::from_millis(20);
+
+pub const TAG_BYTES_MAX: usize = 64;
+
 /// Bytes of a submission, with its script and environment.
 pub const REQUEST_BYTES_MAX: usize = 192 << 10;
 

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use ff2_sched_core::{Checkpoint, Dependency, JobId, JobSpec, Many, Priority, Resources};
-use ff2_submit::{Dependency as After, JobRequest, Layout, Memory, Order, Submitter};
+use ff2_sched_core::{
+    After, Checkpoint, Dependency, JobId, JobSpec, Many, Must, Priority, Resources,
+};
+use ff2_submit::{Dependency as Said, JobRef, JobRequest, Layout, Memory, Order, Submitter};
 
 use crate::limits;
 
@@ -18,17 +20,18 @@ pub(crate) struct NodeSize {
 /// Grace of a job that says nothing.
 const GRACE_S: u64 = 30;
 
+/// `array` tells the indexes of an array that has been submitted, by its number.
+///
 /// # Errors
 /// What contradicts itself in the request, or is not known here, in words for its submitter.
 pub(crate) fn read(
     request: JobRequest,
     submitter: Submitter,
     node: NodeSize,
+    array: impl Fn(u64) -> Vec<u32>,
 ) -> Result<(JobSpec, Order), String> {
     let layout = request.layout(node.gpus).map_err(|error| error.to_string())?;
-    if let Some(kind) = &layout.gpu_kind {
-        return Err(format!("there are no kinds of GPUs here, so none is {kind:?}: leave it out"));
-    }
+    let kind = layout.gpu_kind.as_ref().map(|kind| gpu_tag(kind));
     if request.command.is_empty() && request.script.is_none() {
         return Err("a job needs a script or a command".into());
     }
@@ -46,9 +49,10 @@ pub(crate) fn read(
         min_run_ms: 0,
         preemptible: request.requeue != Some(false),
         restarts: if request.requeue == Some(true) { limits::RESTARTS } else { 0 },
-        after: after(&request)?,
+        after: after(&request, array)?,
         many: many(&request, indexes.len()),
         inputs: request.data.clone(),
+        needs: request.tags.iter().cloned().chain(kind).collect(),
         checkpoint: request.checkpoint.map(checkpoint),
         ..JobSpec::default()
     };
@@ -109,25 +113,51 @@ fn checkpoint(said: ff2_submit::Checkpoint) -> Checkpoint {
     }
 }
 
-fn after(request: &JobRequest) -> Result<Vec<Dependency>, String> {
-    let Some(dependencies) = &request.dependency else { return Ok(Vec::new()) };
-    if dependencies.any() && dependencies.list().len() > 1 {
-        return Err("a job comes after all that it names: write , for ?".into());
-    }
-    let one = |after: &After| {
-        let (job, must_succeed) = match after {
-            After::AfterOk(job) => (job, true),
-            After::AfterAny(job) => (job, false),
-            After::After { .. } | After::AfterNotOk(_) | After::Singleton => {
-                return Err("only afterok and afterany are known here".to_owned());
+/// The tag of nodes with GPUs of a kind.
+pub(crate) fn gpu_tag(kind: &str) -> String {
+    format!("gpu:{}", kind.to_ascii_lowercase())
+}
+
+fn after(request: &JobRequest, array: impl Fn(u64) -> Vec<u32>) -> Result<After, String> {
+    let mut after = After::default();
+    let Some(dependencies) = &request.dependency else { return Ok(after) };
+    after.any = dependencies.any();
+    for one in dependencies.list() {
+        let (job, must) = match one {
+            Said::AfterOk(job) => (job, Must::Succeed),
+            Said::AfterAny(job) => (job, Must::End),
+            Said::AfterNotOk(job) => (job, Must::Fail),
+            Said::After { job, minutes: 0 } => (job, Must::Start),
+            Said::After { .. } => {
+                return Err(
+                    "a job can start when another has, not some minutes later: leave out +".into(),
+                );
+            }
+            Said::Singleton if after.any => {
+                return Err("a singleton comes after all that it names: write , for ?".into());
+            }
+            Said::Singleton => {
+                after.singleton = true;
+                continue;
             }
         };
-        if job.index.is_some() {
-            return Err("name a job of an array by its own number".into());
+        let jobs = named(*job, array(job.job))?;
+        after.of.extend(jobs.map(|job| Dependency { job, must }));
+    }
+    Ok(after)
+}
+
+/// The jobs that are meant: of an array all, or the one with an index.
+fn named(job: JobRef, indexes: Vec<u32>) -> Result<impl Iterator<Item = JobId>, String> {
+    let (from, count) = match job.index {
+        None => (0, indexes.len().max(1)),
+        Some(index) => {
+            let at = indexes.iter().position(|other| *other == index);
+            let none = || format!("job {} is no array with an index {index}", job.job);
+            (at.ok_or_else(none)?, 1)
         }
-        Ok(Dependency { job: JobId(job.job), must_succeed })
     };
-    dependencies.list().iter().map(one).collect()
+    Ok((from..from + count).map(move |at| JobId(job.job + at as u64)))
 }
 
 fn many(request: &JobRequest, indexes: usize) -> Many {
@@ -152,7 +182,8 @@ mod tests {
         let words: Vec<&str> = options.split_whitespace().collect();
         ff2_submit::apply_arguments(&mut request, &words).unwrap();
         let who = Submitter { name: "ann".into(), uid: 1, gid: 1 };
-        read(request, who, NodeSize { gpus: 8, cpus: 64, memory_mib: 1 << 19 })
+        let array = |job| if job == 40 { vec![1, 4, 7] } else { Vec::new() };
+        read(request, who, NodeSize { gpus: 8, cpus: 64, memory_mib: 1 << 19 }, array)
     }
 
     #[test]
@@ -167,7 +198,7 @@ mod tests {
         let (spec, order) = of("--array=1-7:3%2 -d afterok:5").unwrap();
         assert_eq!(spec.many, Many::Array { count: 3, at_once: 2 });
         assert_eq!(order.indexes, [1, 4, 7]);
-        assert_eq!(spec.after, [Dependency { job: JobId(5), must_succeed: true }]);
+        assert_eq!(spec.after.of, [Dependency { job: JobId(5), must: Must::Succeed }]);
         let (spec, _) = of("--checkpoint=5,40G,12s").unwrap();
         let checkpoint = Checkpoint { interval_ms: 300_000, bytes: 40 << 30, step_ms: 12_000 };
         assert_eq!(spec.checkpoint, Some(checkpoint));
@@ -176,8 +207,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_here_is_said() {
-        assert!(of("-d singleton -J a").unwrap_err().contains("afterok"));
-        assert!(of("--gres=gpu:h100:2").unwrap_err().contains("h100"));
+    fn jobs_come_after_others_and_after_arrays() {
+        let after = |text: &str| {
+            let after = of(&format!("-J a -d {text}")).unwrap().0.after;
+            let of = after.of.iter().map(|on| (on.job.0, on.must));
+            (of.collect::<Vec<_>>(), after.any, after.singleton)
+        };
+        assert_eq!(after("after:5,singleton"), (vec![(5, Must::Start)], false, true));
+        let either = vec![(5, Must::Fail), (6, Must::End)];
+        assert_eq!(after("afternotok:5?afterany:6"), (either, true, false));
+        let array = [40, 41, 42].map(|job| (job, Must::Succeed)).to_vec();
+        assert_eq!(after("afterok:40"), (array, false, false));
+        assert_eq!(after("afterok:40_7"), (vec![(42, Must::Succeed)], false, false));
+        assert!(of("-d afterok:40_2").unwrap_err().contains("no array with an index 2"));
+        assert!(of("-d after:5+10").unwrap_err().contains('+'));
+    }
+
+    #[test]
+    fn nodes_have_tags_that_a_job_needs() {
+        let (spec, _) = of("--gres=gpu:H100:2 -C nvlink&big").unwrap();
+        assert_eq!(spec.needs, ["nvlink", "big", "gpu:h100"]);
     }
 }

@@ -61,7 +61,9 @@ pub(crate) fn job(state: &State, job: &Job, explain: Explain) -> pb::JobInfo {
 
 pub(crate) fn ended(ended: &EndedJob) -> pb::JobInfo {
     let why = match ended.outcome {
-        Outcome::DependencyFailed => "a job that it had to come after did not succeed".to_owned(),
+        Outcome::DependencyFailed => {
+            "a job that it had to come after did not end as it had to".to_owned()
+        }
         _ => ended.note.clone(),
     };
     let state = word(ended.outcome);
@@ -157,6 +159,9 @@ fn why(state: &State, job: &Job) -> String {
             format!("on hold: `ff2ctl job resume {}` lets it go", job.id.0)
         }
         Why::Dependencies { jobs: before } => format!("comes after job {}", jobs(&before)),
+        Why::Singleton { after } => {
+            format!("comes after all earlier jobs of its name, of which {} has not ended", after.0)
+        }
         Why::ArrayIsFull { at_once } => {
             format!("{at_once} of its array are in the queue or run already")
         }

@@ -126,6 +126,7 @@ impl JobRequest {
             ("an argument", self.arguments.iter().any(has_nul)),
             ("a variable", self.environment.values().any(has_nul)),
             ("the script", self.script.iter().any(has_nul)),
+            ("a tag", self.tags.iter().any(has_nul)),
             ("an input", self.data.iter().any(has_nul)),
         ];
         let wrong = texts.into_iter().filter(|(_, is_wrong)| *is_wrong);

@@ -61,6 +61,9 @@ pub struct JobRequest {
     /// Nothing of anybody else runs on its nodes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exclusive: Option<bool>,
+    /// Tags that all of its nodes have; Slurm's features.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
 
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_limit: Option<TimeLimit>,

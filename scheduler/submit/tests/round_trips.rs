@@ -134,20 +134,20 @@ prop_compose! {
         files in [option::of(parsed::<FilePattern>("[ -$&-~]{1,9}(%[jJAaxNntus%]|%[1-9][jAant])?")),
             option::of(parsed::<FilePattern>("[a-z/]{1,9}"))],
         inherit in option::of(parsed::<Inherit>("all|none|[A-Z_][A-Z0-9_]{0,5}(,[a-z_]+)?")),
-        lists in [collection::vec(text(), 0..3), collection::vec(text(), 0..3), collection::vec(text(), 0..3)],
+        lists in [collection::vec(text(), 0..3), collection::vec(text(), 0..3), collection::vec(text(), 0..3), collection::vec(text(), 0..3)],
         environment in collection::btree_map(text(), text(), 0..3),
     ) -> JobRequest {
         let [name, comment, queue, group] = names;
         let [work_dir, script] = texts;
         let [output, error] = files;
-        let [data, command, arguments] = lists;
+        let [data, tags, command, arguments] = lists;
         let environment: BTreeMap<String, String> = environment;
         JobRequest {
             priority: course.priority, array: course.array, dependency: course.dependency,
             min_replicas: course.min_replicas, max_replicas: course.max_replicas,
             requeue: course.requeue, signal: course.signal, time_limit: course.time_limit, grace: course.grace,
             checkpoint: course.checkpoint,
-            name, comment, queue, group, work_dir, script, output, error, data, command, arguments, inherit,
+            name, comment, queue, group, work_dir, script, output, error, data, tags, command, arguments, inherit,
             environment, ..size
         }
     }

@@ -371,7 +371,7 @@ fn a_node_that_fails_when_it_looks_at_itself_gets_no_jobs() {
     };
     let report = cluster.json(&["node", "validate", "node-1"]).unwrap();
     let checks = report["checks"].as_array().unwrap();
-    for part in ["cpu.rate", "memory.bandwidth", "disk.write", "fs.read"] {
+    for part in ["cpu.rate", "memory.bandwidth", "disk.write", "fs.read", "network.receive"] {
         let check = checks.iter().find(|check| check["name"] == part).unwrap();
         assert!(check["figure"].as_f64().unwrap() > 0.0, "{check}");
     }
@@ -411,4 +411,88 @@ fn a_node_that_fails_when_it_looks_at_itself_gets_no_jobs() {
     cluster.ctl(&["job", "cancel", &first.to_string()]).unwrap();
     wait_state(&cluster, first, "cancelled");
     cluster.ctl(&["kill", "agentd/0"]).unwrap();
+}
+
+/// An agent that sees the volume through a mount of its own. It ends with this.
+struct Apart(std::process::Child);
+
+impl Apart {
+    /// Instead of the cluster's own `agentd/INDEX`, which is killed.
+    fn start(cluster: &Cluster, index: u32, mount: &Path) -> Self {
+        cluster.ctl(&["kill", &format!("agentd/{index}")]).unwrap();
+        let config = cluster.dir().join(format!("agentd-{index}/agent.toml"));
+        let mut agent = std::process::Command::new("unshare");
+        agent.args([
+            "--mount",
+            "sh",
+            "-c",
+            "mount --bind \"$0\" \"$1\" && exec \"$2\" --config \"$3\"",
+        ]);
+        agent.arg(mount).arg(cluster.mount()).arg(cluster.program("ff2-agentd")).arg(config);
+        Self(agent.stdin(std::process::Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Tags decide where a job may lie, and of nodes that are equally good the one is taken that has its data in memory.
+#[test]
+fn a_job_goes_where_its_tags_and_its_data_are() {
+    if !is_root() {
+        return;
+    }
+    let cluster = start("2");
+    let nodes_of = |job: u64| {
+        let nodes = show(&cluster, job)["runs"][0]["nodes"].clone();
+        nodes[0].as_str().unwrap().to_owned()
+    };
+    let first = submit(&cluster, &["-J", "a", "-G", "8", "--", "false"]);
+    wait_state(&cluster, first, "failed");
+    // Of two that are alike that one is taken which joined first.
+    let usual = nodes_of(first);
+    let (other, index) = if usual == "node-0" { ("node-1", 1) } else { ("node-0", 0) };
+    cluster.ctl(&["node", "tag", other, "big", "nvlink"]).unwrap();
+    let tags = cluster.json(&["node", "tag", other, "--remove", "nvlink"]).unwrap();
+    assert_eq!(tags["tags"], serde_json::json!(["big"]));
+    let after = format!("afternotok:{first}");
+    let tagged = submit(&cluster, &["-C", "big", "-G", "8", "-d", &after, "--", "true"]);
+    wait_state(&cluster, tagged, "succeeded");
+    assert_eq!(nodes_of(tagged), other);
+    let refused = cluster.ctl(&["job", "submit", "-C", "nvlink&small", "--", "true"]).unwrap_err();
+    assert!(refused.to_string().contains("\"small\""), "{refused}");
+
+    // What the other node reads it reads through another mount, which alone has the data in memory.
+    let data = cluster.mount().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("corpus"), vec![7; 8 << 20]).unwrap();
+    let second = cluster.mount_beside("second").unwrap();
+    let _agent = Apart::start(&cluster, index, &second);
+    let started = Instant::now();
+    assert_eq!(fs::read(second.join("data/corpus")).unwrap().len(), 8 << 20);
+    let here = fs::File::open(data.join("corpus")).unwrap();
+    here.sync_all().unwrap();
+    rustix::fs::fadvise(&here, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    wait_for("the agent to be back", || {
+        let nodes = cluster.json(&["node", "list"]).unwrap();
+        let node = nodes.as_array().unwrap().iter().find(|node| node["name"] == other).unwrap();
+        let heard = Duration::from_millis(node["heard_ms"].as_u64().unwrap());
+        node["state"] == "up" && heard < started.elapsed()
+    });
+    let path = data.to_str().unwrap();
+    let near = submit(&cluster, &["--data", path, "-G", "8", "--", "sleep", "3"]);
+    let told = wait_state(&cluster, near, "running");
+    assert_eq!(told["nodes"], serde_json::json!([other]), "{told}");
+    let expected = serde_json::json!([{ "path": path, "cached_on": [other] }]);
+    assert_eq!(told["data"], expected, "{told}");
+    let else_where = submit(&cluster, &["-G", "8", "--", "true"]);
+    wait_state(&cluster, else_where, "succeeded");
+    assert_eq!(nodes_of(else_where), usual);
+    wait_state(&cluster, near, "succeeded");
+    let status = cluster.json(&["status"]).unwrap();
+    assert_eq!(status["scheduler"]["nodes_up"], 2, "{status}");
 }

@@ -116,6 +116,9 @@ pub struct AgentConfig {
     /// So many GPUs are said to be there, for a machine without; none: those that NVML finds.
     #[serde(default)]
     pub fake_gpus: Option<u32>,
+    /// What jobs call them that ask for a kind; none: by the name that NVML has.
+    #[serde(default)]
+    pub gpu_kind: Option<String>,
     #[serde(default)]
     pub threads: usize,
     #[serde(default)]

@@ -42,7 +42,7 @@ impl Scheduler {
             later.give(job.id, job.placement()?, job.spec.task);
             let spec = &first.spec;
             let across = self.may_lie_across();
-            if let Some(placement) = later.fit(spec.shape(), spec.reads_much, across, None) {
+            if let Some(placement) = later.fit(self.shape(spec), spec.reads_much, across, None) {
                 return Some(Reservation { job: first.id, at_ms: (*at).max(self.now), placement });
             }
         }

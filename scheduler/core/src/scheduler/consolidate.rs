@@ -59,6 +59,7 @@ impl Scheduler {
         let mut free: Vec<Resources> = self.cluster.ids().map(free).collect();
         let mut moves: Vec<Move> = Vec::new();
         let mut budget = spec.gpus() / 2;
+        let shape = self.shape(spec);
         let want = Want {
             tasks: spec.tasks,
             zone: spec.zone,
@@ -66,7 +67,10 @@ impl Scheduler {
             across: self.may_lie_across(),
         };
         loop {
-            let room: Vec<u32> = free.iter().map(|free| free.room(spec.task)).collect();
+            let room = |(node, free): (NodeId, &Resources)| {
+                if self.cluster.suits(node, shape) { free.room(spec.task) } else { 0 }
+            };
+            let room: Vec<u32> = self.cluster.ids().zip(&free).map(room).collect();
             if let Some(placement) = self.cluster.tree.lay(&room, want) {
                 return (!moves.is_empty()).then_some((placement, moves));
             }
@@ -74,7 +78,7 @@ impl Scheduler {
                 free[node.index()].room(spec.task) == 0
                     && free[node.index()].gpus > 0
                     && spec.task.fits_in(self.cluster.capacity(**node))
-                    && self.cluster.tree.is_in(**node, spec.zone)
+                    && self.cluster.suits(**node, shape)
             };
             let cheapest = nodes.iter().filter(full).filter_map(|node| {
                 let moved = self.clear(*node, spec.task, &free, &moves, round, budget)?;
@@ -146,7 +150,7 @@ impl Scheduler {
                 let left = free[other.index()];
                 // A node that has room for the task already is not filled up.
                 whole.fits_in(left)
-                    && self.cluster.tree.is_in(*other, spec.zone)
+                    && self.cluster.suits(*other, self.shape(spec))
                     && left.room(task) == left.without(whole).room(task)
             });
             let Some(to) = others.min_by_key(|other| (free[other.index()].gpus, *other)) else {

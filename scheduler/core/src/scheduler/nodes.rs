@@ -55,6 +55,15 @@ impl Scheduler {
         }
     }
 
+    /// What runs there goes on, though it may need a tag that is gone.
+    pub(crate) fn set_tags(&mut self, node: NodeId, tags: &[String]) {
+        if self.cluster.knows(node) {
+            let tags = self.tags.set(tags);
+            self.cluster.set_tags(node, tags);
+            self.blocked.clear();
+        }
+    }
+
     /// Keeps so many nodes free for those that fail, from when they are idle.
     pub(crate) fn set_spares(&mut self, count: u32) {
         self.spares_wanted = count;
@@ -114,6 +123,7 @@ impl Scheduler {
     /// Free nodes first, then spares; of these the nearest to the one that was lost.
     fn instead(&self, before: &Placement, id: JobId) -> Option<Placement> {
         let task = self.jobs[&id].spec.task;
+        let shape = self.shape(&self.jobs[&id].spec);
         let is_kept = |slot: &&Slot| {
             let left = self.cluster.left(slot.node);
             self.cluster.state(slot.node) == NodeState::Up && task.times(slot.tasks).fits_in(left)
@@ -125,6 +135,7 @@ impl Scheduler {
             let needed = task.times(tasks);
             let is_fit = |node: &NodeId| {
                 self.cluster.state(*node) == NodeState::Up
+                    && self.cluster.suits(*node, shape)
                     && needed.gpus + needed.cpus > 0
                     && needed.fits_in(self.cluster.left(*node))
                     && slots.iter().all(|slot| slot.node != *node)

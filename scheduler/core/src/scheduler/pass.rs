@@ -160,13 +160,13 @@ impl Scheduler {
 
     pub(crate) fn fit(&self, id: JobId) -> Option<Placement> {
         let spec = &self.jobs[&id].spec;
-        let cached = self.cached(&spec.inputs);
+        let cached = self.cached_any(&spec.inputs);
         let prefer = (!cached.is_empty()).then_some(&cached);
-        self.cluster.fit(spec.shape(), spec.reads_much, self.may_lie_across(), prefer)
+        self.cluster.fit(self.shape(spec), spec.reads_much, self.may_lie_across(), prefer)
     }
 
     /// Nodes whose caches hold any of these inputs.
-    fn cached(&self, inputs: &[String]) -> BTreeSet<NodeId> {
+    fn cached_any(&self, inputs: &[String]) -> BTreeSet<NodeId> {
         inputs.iter().filter_map(|input| self.caches.get(input)).flatten().copied().collect()
     }
 }

@@ -6,7 +6,7 @@ use ff2_topology::NodeId;
 
 use crate::{
     event::Decision,
-    job::{JobId, JobSpec, Priority, Resources},
+    job::{JobId, JobSpec, Priority, Resources, Shape},
     placement::{Placement, Slot},
     scheduler::{
         Scheduler,
@@ -20,6 +20,7 @@ struct Scratch<'a> {
     scheduler: &'a Scheduler,
     round: &'a Round,
     claimant: Claimant,
+    shape: Shape,
     free: Vec<Resources>,
     victims: Victims,
     avoided: BTreeSet<NodeId>,
@@ -77,8 +78,9 @@ impl Scheduler {
         if round.stopping.is_empty() {
             return false;
         }
+        let shape = self.shape(spec);
         let room = |node: NodeId| {
-            if !self.cluster.may_be_used(node) {
+            if !self.cluster.may_be_used(node) || !self.cluster.suits(node, shape) {
                 return 0;
             }
             let stops = round.stopping.get(&node).copied().unwrap_or_default();
@@ -103,7 +105,7 @@ impl Scheduler {
         if !round.has_anybody_for(claimant) || self.fits_soon(&job.spec, round) {
             return None;
         }
-        let class = (job.spec.shape(), claimant);
+        let class = (self.shape(&job.spec), claimant);
         let prices = round.take_prices(class);
         let avoided = self.avoided(id);
         let free = |node: NodeId| match avoided.contains(&node) {
@@ -115,6 +117,7 @@ impl Scheduler {
             scheduler: self,
             round,
             claimant,
+            shape: class.0,
             free,
             victims: Victims::none_of(round.runs()),
             avoided,
@@ -279,7 +282,7 @@ impl Scratch<'_> {
         cluster.may_be_used(node)
             && !self.avoided.contains(&node)
             && spec.task.fits_in(cluster.capacity(node))
-            && cluster.tree.is_in(node, spec.zone)
+            && cluster.suits(node, self.shape)
     }
 
     fn price(&self, node: NodeId, task: Resources) -> Option<(Price, Vec<RunAt>)> {

@@ -1,6 +1,6 @@
 //! What others may look at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ff2_topology::{NodeId, ZoneId};
 
@@ -58,6 +58,28 @@ impl Scheduler {
             return (0, 0);
         }
         (self.cluster.capacity(node).gpus, self.cluster.used(node).gpus)
+    }
+
+    pub fn tags_of(&self, node: NodeId) -> Vec<String> {
+        if !self.cluster.knows(node) {
+            return Vec::new();
+        }
+        self.tags.are_of(self.cluster.tags(node)).cloned().collect()
+    }
+
+    /// All tags that a node ever had.
+    pub fn tags(&self) -> &[String] {
+        self.tags.names()
+    }
+
+    /// Nodes whose caches hold an input, as far as was told.
+    pub fn cached(&self, input: &str) -> Option<&BTreeSet<NodeId>> {
+        self.caches.get(input)
+    }
+
+    /// Inputs of which it was told that caches hold them.
+    pub fn inputs_cached(&self) -> impl Iterator<Item = &String> {
+        self.caches.keys()
     }
 
     pub fn is_spare(&self, node: NodeId) -> bool {

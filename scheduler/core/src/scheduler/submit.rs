@@ -31,7 +31,7 @@ impl Scheduler {
         self.let_members_go(first);
         if self.reserved.is_some() {
             // Others of its shape may have been too long for what is free until then.
-            self.blocked.remove(&spec.shape());
+            self.blocked.remove(&self.shape(&spec));
         }
         // What goes before others by its priority does not wait for the next round of plans.
         let goes_first = |id: &JobId| self.jobs[id].spec.priority < spec.priority;
@@ -59,11 +59,13 @@ impl Scheduler {
         if waiting + u64::from(count) > limits::JOBS_MAX {
             return Err(Refusal::QueueFull { waiting });
         }
-        let room: Vec<u32> = self
-            .cluster
-            .ids()
-            .map(|node| self.cluster.capacity(node).room(task).min(spec.tasks))
-            .collect();
+        self.tags.find(&spec.needs).map_err(Refusal::NoSuchTag)?;
+        let shape = self.shape(spec);
+        let room = |node: NodeId| match self.cluster.suits(node, shape) {
+            true => self.cluster.capacity(node).room(task).min(spec.tasks),
+            false => 0,
+        };
+        let room: Vec<u32> = self.cluster.ids().map(room).collect();
         if room.iter().all(|room| *room == 0) {
             return Err(Refusal::TaskTooLarge);
         }

@@ -1,7 +1,7 @@
 //! Nodes that fail, drain and come back, and where jobs lie.
 
 use ff2_sched_core::{
-    Cause, Decision, Event, JobSpec, NodeState, Policy, Priority, Resources, Scope, Why,
+    Cause, Decision, Event, JobSpec, NodeState, Policy, Priority, Refusal, Resources, Scope, Why,
 };
 use ff2_topology::{LeafId, NodeId};
 
@@ -166,4 +166,42 @@ fn inputs_in_a_cache_and_reads_decide_among_what_fits_alike() {
     let leaves: Vec<u32> = rig.on(reader).iter().map(|node| node / 4).collect();
     assert_eq!(leaves, [0, 1, 2]);
     rig.pass(HOUR);
+}
+
+#[test]
+fn a_job_lies_on_nodes_with_the_tags_that_it_needs() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 2, 2));
+    let needs = |tag: &str| JobSpec { needs: vec![tag.into()], ..nodes(1) };
+    rig.tell(Event::Submit(Box::new(needs("h100"))));
+    assert_eq!(rig.decisions, [Decision::Refused(Refusal::NoSuchTag("h100".into()))]);
+    let tag = |rig: &mut Rig, node, tags: &[&str]| {
+        let tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+        rig.tell(Event::Tags { node: NodeId(node), tags });
+    };
+    tag(&mut rig, 3, &["h100", "nvlink"]);
+    let first = rig.submit(needs("h100"));
+    assert_eq!(rig.on(first), [3]);
+    let second = rig.submit(needs("nvlink"));
+    let why = rig.machine.why(second);
+    assert_eq!(why, Why::Fragmented { gpus: 8, free: 24, tasks: 1, fit: 0 });
+    rig.tell(Event::Submit(Box::new(JobSpec { tasks: 2, ..needs("h100") })));
+    assert!(matches!(
+        rig.decisions[..],
+        [Decision::Refused(Refusal::GangTooLarge { most: 1, .. })]
+    ));
+    // Others do not make room for it where it may not lie, and it starts where a tag comes.
+    let others = [rig.submit(nodes(1)), rig.submit(nodes(1)), rig.submit(nodes(1))];
+    let urgent = rig.submit(JobSpec { priority: Priority::High, min_run_ms: 0, ..needs("nvlink") });
+    rig.pass(HOUR);
+    assert!(others.iter().all(|job| rig.runs(*job)) && !rig.runs(first));
+    rig.stopped(first);
+    assert_eq!(rig.on(urgent), [3]);
+    rig.exit(others[0]);
+    let node = rig.machine.tags_of(NodeId(0));
+    assert!(node.is_empty());
+    tag(&mut rig, 0, &["nvlink"]);
+    tag(&mut rig, 1, &["nvlink"]);
+    tag(&mut rig, 2, &["nvlink"]);
+    assert!(rig.runs(second), "a node with its tag is free now");
+    assert_eq!(rig.machine.tags(), ["h100", "nvlink"]);
 }

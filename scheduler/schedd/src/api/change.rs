@@ -96,6 +96,44 @@ impl Api {
         self.tell(Event::Node { scope, state }, &request.why).await
     }
 
+    /// Returns all tags that the node has now.
+    pub(super) async fn tag(
+        &self,
+        request: &pb::TagComputeNodeRequest,
+    ) -> Result<Vec<String>, tonic::Status> {
+        self.leading()?;
+        let is_tag = |tag: &&String| {
+            let of = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+            !tag.is_empty() && tag.len() <= crate::limits::TAG_BYTES_MAX && tag.chars().all(of)
+        };
+        if let Some(wrong) = request.add.iter().chain(&request.remove).find(|tag| !is_tag(tag)) {
+            let text = format!(
+                "{wrong:?} is no tag: expected letters, digits, _ - and . (gpu:KIND is the agent's)"
+            );
+            return Err(tonic::Status::invalid_argument(text));
+        }
+        let found = self.sched.look(|of| {
+            let node = of.node(&request.name)?;
+            let (mut tags, known) = (of.scheduler().tags_of(node), of.scheduler().tags().to_vec());
+            tags.retain(|tag| !request.remove.contains(tag));
+            let new = request.add.iter().filter(|tag| !tags.contains(tag)).cloned();
+            let new: Vec<String> = new.collect();
+            let unknown = new.iter().filter(|tag| !known.contains(tag)).count();
+            Some((node, [tags, new].concat(), known.len() + unknown))
+        });
+        let (node, tags, known) = found.ok_or_else(|| {
+            tonic::Status::not_found(format!("no compute node is called {:?}", request.name))
+        })?;
+        let most = ff2_sched_core::limits::TAGS_MAX;
+        if known > most {
+            let text =
+                format!("{most} tags are known already, with those that no node has any more");
+            return Err(tonic::Status::resource_exhausted(text));
+        }
+        self.tell(Event::Tags { node, tags }, "").await?;
+        Ok(self.sched.look(|of| of.scheduler().tags_of(node)))
+    }
+
     /// Has a node look at itself. Returns the number of that.
     pub(super) fn validate(&self, name: &str) -> Result<u64, tonic::Status> {
         let lead = self.leading()?;

@@ -2,8 +2,8 @@
 
 use ff2_proto::pb;
 use ff2_sched_core::{Job, JobId, State as Of};
-use ff2_sched_machine::{State, order_of};
-use ff2_submit::{Order, to_yaml};
+use ff2_sched_machine::State;
+use ff2_submit::to_yaml;
 
 use super::Api;
 use crate::{
@@ -61,15 +61,25 @@ impl Api {
                 "there is no job {number}, or it ended long ago"
             )));
         };
-        let order = self.sched.group.read_stale(|kv| order_of(kv, first.0)).flatten();
-        let order: Option<Order> = order.and_then(|text| serde_json::from_str(&text).ok());
+        let order = self.sched.order_of(first);
+        let data = order.iter().flat_map(|order| &order.request.data);
+        let data = data.map(|path| self.data(path)).collect();
         let request = order.map(|order| to_yaml(&order.request));
         Ok(pb::ShowJobReply {
             job: Some(job),
             request: request.unwrap_or_default(),
             runs,
             folder: format!("{}/{number}", self.jobs_dir()),
+            data,
         })
+    }
+
+    fn data(&self, path: &str) -> pb::JobData {
+        let nodes = self.sched.look(|state| {
+            let cached = state.scheduler().cached(path).into_iter().flatten();
+            cached.map(|node| state.name(*node).to_owned()).collect()
+        });
+        pb::JobData { path: path.to_owned(), nodes }
     }
 
     /// `lead`: who was heard when is told too.
@@ -148,6 +158,7 @@ fn node(state: &State, lead: Option<&Lead>, id: ff2_topology::NodeId) -> Option<
         jobs: scheduler.jobs_on(id).iter().map(|job| job.0).collect(),
         host: state.host(id).to_owned(),
         why: state.why_node(id).to_owned(),
+        tags: scheduler.tags_of(id),
         ..Default::default()
     };
     if let Some(lead) = lead {

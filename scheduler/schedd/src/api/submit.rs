@@ -1,8 +1,8 @@
 //! Submissions.
 
 use ff2_proto::pb;
-use ff2_sched_core::Priority;
-use ff2_sched_machine::{Answer, Fact, Submission};
+use ff2_sched_core::{JobId, Priority};
+use ff2_sched_machine::{Answer, Asker, Fact, Submission};
 use ff2_submit::from_yaml;
 
 use super::{Api, token::Bearer};
@@ -21,7 +21,7 @@ impl Api {
         request: pb::SubmitJobRequest,
     ) -> Result<pb::SubmitJobReply, tonic::Status> {
         bearer.must_run()?;
-        self.leading()?;
+        let lead = self.leading()?;
         let invalid = tonic::Status::invalid_argument;
         let environment = request.environment.iter().map(|(name, value)| name.len() + value.len());
         let bytes = request.request.len() + environment.sum::<usize>();
@@ -33,11 +33,16 @@ impl Api {
         }
         let job = from_yaml(&request.request).map_err(|error| invalid(error.to_string()))?;
         let (spec, mut order) =
-            order::read(job, bearer.who.clone(), self.node_size()).map_err(invalid)?;
+            order::read(job, bearer.who.clone(), self.node_size(), |job| self.indexes(job))
+                .map_err(invalid)?;
         if spec.priority >= Priority::VeryHigh && !bearer.operates() {
             return Err(tonic::Status::permission_denied(
                 "very-high and extreme are for operators: ask for high or less",
             ));
+        }
+        if !spec.inputs.is_empty() {
+            let asker = Asker { uid: bearer.who.uid, gid: bearer.who.gid };
+            self.sched.ask_of(&lead, &spec.inputs, asker).await;
         }
         order.environment = request.environment;
         let order = serde_json::to_string(&order).expect("text and numbers");
@@ -49,6 +54,12 @@ impl Api {
             Answer::Refused { why } => Err(invalid(why)),
             Answer::Done => Err(tonic::Status::internal("a submission is accepted or refused")),
         }
+    }
+
+    /// Of an array, by its number; of anything else none.
+    fn indexes(&self, job: u64) -> Vec<u32> {
+        let order = self.sched.order_of(JobId(job));
+        order.map(|order| order.indexes).unwrap_or_default()
     }
 
     pub(super) fn jobs_dir(&self) -> String {

@@ -63,10 +63,11 @@ macro_rules! said {
     };
 }
 
-pub(super) static OPTIONS: [Known; 34] = [
+pub(super) static OPTIONS: [Known; 35] = [
     value("account", Some('A'), worded!(group, "account")),
     value("array", Some('a'), parsed!(array)),
     value("chdir", Some('D'), worded!(work_dir, "folder")),
+    value("constraint", Some('C'), constraint),
     value("comment", None, worded!(comment, "comment")),
     value("cpus-per-task", Some('c'), counted!(cpus_per_rank, "number of cores")),
     value("dependency", Some('d'), parsed!(dependency)),
@@ -128,6 +129,20 @@ fn partition(job: &mut JobRequest, text: &str) -> Result<(), Malformed> {
         return Err(Malformed::new(text, "partition", "the name of one"));
     }
     job.queue = Some(line(text, "partition")?);
+    Ok(())
+}
+
+/// All of them: tags parted by `&`, or by commas as in older scripts.
+fn constraint(job: &mut JobRequest, text: &str) -> Result<(), Malformed> {
+    let is_tag = |tag: &str| {
+        !tag.is_empty() && tag.chars().all(|c| c.is_ascii_alphanumeric() || "_-.:".contains(c))
+    };
+    let tags: Vec<String> = text.split(['&', ',']).map(str::to_owned).collect();
+    if !tags.iter().all(|tag| is_tag(tag)) {
+        let expected = "tags of nodes, parted by &: no counts, and none of | ! ( )";
+        return Err(Malformed::new(text, "constraint", expected));
+    }
+    job.tags = tags;
     Ok(())
 }
 

@@ -31,18 +31,13 @@ const BOUND: &str = "ranks are bound to cores and GPUs in their order";
 const MAIL: &str = "no mail is sent";
 const ACCOUNTS: &str = "usage is accounted without it";
 
-pub(super) static OPTIONS: [Known; 79] = [
+pub(super) static OPTIONS: [Known; 78] = [
     missing("batch", None, NODES),
     missing("bb", None, "name what the job reads with --data in an #FF2 line"),
     missing("bbf", None, "name what the job reads with --data in an #FF2 line"),
     missing("begin", Some('b'), "submit the job when it may begin"),
     missing("cluster-constraint", None, LEAVE_OUT),
     missing("clusters", Some('M'), "submit to the cluster that is meant"),
-    missing(
-        "constraint",
-        Some('C'),
-        "name a kind of GPU (--gpus-per-node=KIND:COUNT) or a partition",
-    ),
     missing("container", None, "start the container in the script"),
     missing("container-id", None, "start the container in the script"),
     missing("core-spec", Some('S'), LEAVE_OUT),
@@ -71,7 +66,7 @@ pub(super) static OPTIONS: [Known; 79] = [
         Some('s'),
         "nodes are shared unless --exclusive is said; cores are not",
     ),
-    missing("prefer", None, "name a kind of GPU (--gpus-per-node=KIND:COUNT) or a partition"),
+    missing("prefer", None, "name tags that nodes must have (--constraint)"),
     Known {
         long: "propagate",
         short: None,
