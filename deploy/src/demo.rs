@@ -2,9 +2,9 @@
 //!
 //! A cluster comes up and is mounted; the Rust toolchain's libraries (large files) and the cargo
 //! registry's sources (many small ones) are copied in; a storage server and the metadata leader are
-//! killed in the middle; a crate is compiled on the mount; a job makes room for another one and goes on where it
-//! was; every byte is compared with its source through a fresh mount; everything is taken down. Each step runs the `ff2ctl` command that a person
-//! would type, and prints it. It owns no cluster logic.
+//! killed in the middle; a crate is compiled on the mount; a job makes room for another one and goes on where
+//! it was; every byte is compared with its source through a fresh mount; everything is taken down. Each step
+//! runs the `ff2ctl` command that a person would type, and prints it. It owns no cluster logic.
 //!
 //! However it ends (done, failed, interrupted, too slow), the cluster is taken down and the folder removed.
 

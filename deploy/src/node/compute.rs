@@ -114,7 +114,8 @@ pub(super) fn value(node: &pb::ComputeNode) -> Value {
     json!({
         "name": node.name, "role": "compute", "zone": node.zone, "leaf": node.leaf, "state": node.state,
         "why": node.why, "gpus": node.gpus, "gpus_used": node.gpus_used, "spare": node.spare, "jobs": node.jobs,
-        "tags": node.tags, "heard_ms": node.heard_ms, "host": node.host, "confinement": node.confinement, "release": node.release,
+        "tags": node.tags, "heard_ms": node.heard_ms, "host": node.host, "confinement": node.confinement,
+        "release": node.release,
     })
 }
 

@@ -134,7 +134,8 @@ prop_compose! {
         files in [option::of(parsed::<FilePattern>("[ -$&-~]{1,9}(%[jJAaxNntus%]|%[1-9][jAant])?")),
             option::of(parsed::<FilePattern>("[a-z/]{1,9}"))],
         inherit in option::of(parsed::<Inherit>("all|none|[A-Z_][A-Z0-9_]{0,5}(,[a-z_]+)?")),
-        lists in [collection::vec(text(), 0..3), collection::vec(text(), 0..3), collection::vec(text(), 0..3), collection::vec(text(), 0..3)],
+        lists in [collection::vec(text(), 0..3), collection::vec(text(), 0..3),
+            collection::vec(text(), 0..3), collection::vec(text(), 0..3)],
         environment in collection::btree_map(text(), text(), 0..3),
     ) -> JobRequest {
         let [name, comment, queue, group] = names;
