@@ -74,6 +74,17 @@ if [ "${1-}" = test ] && ! command -v chromium >/dev/null; then
     install chromium || echo "chromium cannot be installed: the status page will not be rendered" >&2
 fi
 
+# Tests of RDMA and of control groups run in a virtual machine, made of these and of a kernel that is only unpacked.
+if [ "${1-}" = test ]; then
+    missing=
+    for package in qemu-system-x86 busybox-static cpio kmod xz-utils zstd ibverbs-providers; do
+        is_installed "$package" || missing="$missing $package"
+    done
+    # shellcheck disable=SC2086 # one word a package
+    [ -z "$missing" ] || install $missing ||
+        echo "qemu cannot be installed: nothing will be tested in a virtual machine" >&2
+fi
+
 if [ "${1-}" = test ] && ! command -v cargo-nextest >/dev/null; then
     echo "installing cargo-nextest $nextest_version"
     cargo install --locked --quiet --version "$nextest_version" cargo-nextest
