@@ -18,6 +18,9 @@ test:
 		[ ! -d /run/systemd/system ]; } || { \
 		echo "SKIPPED: no cgroup v2 hierarchy here that is the tests' to divide: confined in a virtual machine only" >&2; \
 		export FF2_TEST_ALLOW_SKIP=$${FF2_TEST_ALLOW_SKIP:+$$FF2_TEST_ALLOW_SKIP,}cgroup2; }; \
+	[ -n "$$(ls /sys/class/infiniband 2>/dev/null)" ] || { \
+		echo "SKIPPED: no RDMA device here: RDMA is tried in a virtual machine only" >&2; \
+		export FF2_TEST_ALLOW_SKIP=$${FF2_TEST_ALLOW_SKIP:+$$FF2_TEST_ALLOW_SKIP,}rdma; }; \
 	command -v qemu-system-x86_64 >/dev/null || { \
 		echo "SKIPPED: no qemu-system-x86_64 here: neither RDMA nor, without cgroup v2, confinement is tried" >&2; \
 		export FF2_TEST_ALLOW_SKIP=$${FF2_TEST_ALLOW_SKIP:+$$FF2_TEST_ALLOW_SKIP,}qemu; }; \

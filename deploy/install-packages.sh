@@ -13,8 +13,9 @@ pjdfstest_version=0.2.2
 fsx_version=0.3.2
 
 # Building RocksDB and its bindings: g++, libclang-dev. raft-rs generates its messages with protoc.
+# The layouts of RDMA's structures: the headers of libibverbs. (To run without RDMA takes neither.)
 # Mounting: fuse3.
-packages="g++ make pkg-config libclang-dev protobuf-compiler fuse3"
+packages="g++ make pkg-config libclang-dev protobuf-compiler libibverbs-dev librdmacm-dev fuse3"
 
 case "${1-}" in
 "") ;;

@@ -20,17 +20,18 @@ done
 ip() { /usr/bin/ip "$@"; }
 ulimit -l unlimited
 ip link set lo up
+# Names that no driver gives: nothing may depend on them.
 for rail in 0 1; do
-    ip link add dum$rail mtu 4200 address 02:77:00:00:00:0$rail type dummy
+    ip link add reed$rail mtu 4200 address 02:77:00:00:00:0$rail type dummy
     for host in 1 2 3 4; do
-        ip address add 10.77.$rail.$host/24 dev dum$rail
+        ip address add 10.77.$rail.$host/24 dev reed$rail
     done
-    ip link set dum$rail up
-    rdma link add rxe$rail type rxe netdev dum$rail
+    ip link set reed$rail up
+    rdma link add zebra$rail type rxe netdev reed$rail
 done
 # The addresses become GIDs some time later.
 for try in $(seq 100); do
-    grep -qs ffff: /sys/class/infiniband/rxe[01]/ports/1/gids/4 && [ -e /dev/infiniband/uverbs1 ] && break
+    grep -qs ffff: /sys/class/infiniband/zebra[01]/ports/1/gids/4 && [ -e /dev/infiniband/uverbs1 ] && break
     usleep 20000
 done
 

@@ -10,8 +10,8 @@
 //! initramfs of that kernel's modules, busybox, and the program with its libraries. `init.sh` makes the devices, runs
 //! the program, and writes its exit status to a serial port of its own; the run is over when QEMU ended or its time is.
 //!
-//! In the machine are `rxe0` on `dum0` (10.77.0.1 to .4) and `rxe1` on `dum1` (10.77.1.1 to .4): two rails that do not
-//! reach each other, on each of which a device reaches itself. Tests may take links down, nobody else is there.
+//! In the machine are `zebra0` on `reed0` (10.77.0.1 to .4) and `zebra1` on `reed1` (10.77.1.1 to .4): two rails that
+//! do not reach each other, on each of which a device reaches itself. Tests may take links down, nobody else is there.
 
 mod image;
 mod kernel;
