@@ -9,6 +9,7 @@ use crate::{Device, Error};
 
 /// Huge pages take one entry of a device's translation table for 512 small ones.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
+const PAGE_BYTES: usize = 4 << 10;
 
 /// Who may reach a pool's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,9 +79,15 @@ impl Pages {
     pub(crate) fn map(bytes: usize, node: Option<u32>) -> Result<Self, Error> {
         let failed = |source: io::Error| Error::Memory { bytes, source };
         let too_long = || failed(io::ErrorKind::InvalidInput.into());
-        let len = bytes.max(1).checked_next_multiple_of(HUGE_PAGE_BYTES).ok_or_else(too_long)?;
-        let memory = map(len, MapFlags::HUGETLB | MapFlags::HUGE_2MB)
-            .or_else(|_| map(len, MapFlags::empty()));
+        // All of a registration is pinned, so what is small is not rounded up to a huge page.
+        let unit = if bytes < HUGE_PAGE_BYTES / 2 { PAGE_BYTES } else { HUGE_PAGE_BYTES };
+        let len = bytes.max(1).checked_next_multiple_of(unit).ok_or_else(too_long)?;
+        let reserved = if unit == HUGE_PAGE_BYTES {
+            map(len, MapFlags::HUGETLB | MapFlags::HUGE_2MB).ok()
+        } else {
+            None
+        };
+        let memory = reserved.map_or_else(|| map(len, MapFlags::empty()), Ok);
         let pages = Self { memory: memory.map_err(failed)?, len };
         if let Some(node) = node {
             pages.prefer(node);
@@ -93,6 +100,10 @@ impl Pages {
 
     pub(crate) fn address(&self) -> NonNull<u8> {
         self.memory
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
     fn advise(&self, advice: Advice) -> io::Result<()> {
@@ -148,10 +159,11 @@ unsafe impl Sync for Region {}
 
 impl Region {
     /// # Safety
-    /// The pages must outlive the region.
+    /// All `len` bytes are mapped and writable, and outlive the region.
     pub(crate) unsafe fn register(
         domain: &Arc<Domain>,
-        pages: &Pages,
+        begin: NonNull<u8>,
+        len: usize,
         access: Access,
     ) -> Result<Self, Error> {
         let mut flags = ibv_access_flags::IBV_ACCESS_LOCAL_WRITE;
@@ -161,10 +173,10 @@ impl Region {
                 | ibv_access_flags::IBV_ACCESS_REMOTE_WRITE;
         }
         let device = &domain.device;
-        let (memory, flags) = (pages.memory.as_ptr().cast(), flags.0 as i32);
-        // SAFETY: a whole mapping of ours, which the caller keeps.
-        let mr =
-            NonNull::new(unsafe { (device.library.reg_mr)(domain.pd(), memory, pages.len, flags) });
+        let (memory, flags) = (begin.as_ptr().cast(), flags.0 as i32);
+        // SAFETY: a whole mapping, which the caller keeps.
+        let mr = unsafe { (device.library.reg_mr)(domain.pd(), memory, len, flags) };
+        let mr = NonNull::new(mr);
         let mr = mr.ok_or_else(|| Error::last("ibv_reg_mr", device.name()))?;
         Ok(Self { mr, domain: domain.clone() })
     }
@@ -203,6 +215,7 @@ mod tests {
     fn pages_are_zeroed_and_whole() {
         let pages = Pages::map(HUGE_PAGE_BYTES + 1, Some(0)).unwrap();
         assert_eq!(pages.len, 2 * HUGE_PAGE_BYTES);
+        assert_eq!(Pages::map(5000, None).unwrap().len, 2 * PAGE_BYTES);
         // SAFETY: the mapping's last byte, nobody else's.
         unsafe {
             let last = pages.memory.as_ptr().add(pages.len - 1);

@@ -71,7 +71,8 @@ impl Pool {
         let node = domains.first().and_then(|domain| domain.device().numa_node());
         let pages = Pages::map(bytes, node)?;
         // SAFETY: the pool drops its regions before its pages; here an error does, as they are younger.
-        let register = |domain| unsafe { Region::register(domain, &pages, access) };
+        let register =
+            |domain| unsafe { Region::register(domain, pages.address(), pages.len(), access) };
         let regions = domains.iter().map(register).collect::<Result<_, _>>()?;
         let free = Mutex::new((0..count).rev().collect());
         Ok(Arc::new(Self { regions, pages, buffer_bytes, access, free }))
