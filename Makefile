@@ -16,8 +16,14 @@ test:
 		export FF2_TEST_ALLOW_SKIP=$${FF2_TEST_ALLOW_SKIP:+$$FF2_TEST_ALLOW_SKIP,}blkio; }; \
 	{ grep -qsw memory /sys/fs/cgroup/cgroup.controllers && [ -w /sys/fs/cgroup/cgroup.procs ] && \
 		[ ! -d /run/systemd/system ]; } || { \
-		echo "SKIPPED: no cgroup v2 hierarchy here that is the tests' to divide: jobs are not confined" >&2; \
+		echo "SKIPPED: no cgroup v2 hierarchy here that is the tests' to divide: confined in a virtual machine only" >&2; \
 		export FF2_TEST_ALLOW_SKIP=$${FF2_TEST_ALLOW_SKIP:+$$FF2_TEST_ALLOW_SKIP,}cgroup2; }; \
+	[ -n "$$(ls /sys/class/infiniband 2>/dev/null)" ] || { \
+		echo "SKIPPED: no RDMA device here: RDMA is tried in a virtual machine only" >&2; \
+		export FF2_TEST_ALLOW_SKIP=$${FF2_TEST_ALLOW_SKIP:+$$FF2_TEST_ALLOW_SKIP,}rdma; }; \
+	command -v qemu-system-x86_64 >/dev/null || { \
+		echo "SKIPPED: no qemu-system-x86_64 here: neither RDMA nor, without cgroup v2, confinement is tried" >&2; \
+		export FF2_TEST_ALLOW_SKIP=$${FF2_TEST_ALLOW_SKIP:+$$FF2_TEST_ALLOW_SKIP,}qemu; }; \
 	echo "cargo xtask check"; cargo xtask check
 
 # The table of docs/BENCHMARKS.md, made on a cluster that comes and goes.

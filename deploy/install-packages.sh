@@ -13,8 +13,9 @@ pjdfstest_version=0.2.2
 fsx_version=0.3.2
 
 # Building RocksDB and its bindings: g++, libclang-dev. raft-rs generates its messages with protoc.
+# The layouts of RDMA's structures: the headers of libibverbs. (To run without RDMA takes neither.)
 # Mounting: fuse3.
-packages="g++ make pkg-config libclang-dev protobuf-compiler fuse3"
+packages="g++ make pkg-config libclang-dev protobuf-compiler libibverbs-dev librdmacm-dev fuse3"
 
 case "${1-}" in
 "") ;;
@@ -72,6 +73,17 @@ fi
 # A browser looks at the status page. It is large, and Ubuntu has it only as a snap: the tests do without.
 if [ "${1-}" = test ] && ! command -v chromium >/dev/null; then
     install chromium || echo "chromium cannot be installed: the status page will not be rendered" >&2
+fi
+
+# Tests of RDMA and of control groups run in a virtual machine, made of these and of a kernel that is only unpacked.
+if [ "${1-}" = test ]; then
+    missing=
+    for package in qemu-system-x86 busybox-static cpio kmod xz-utils zstd ibverbs-providers; do
+        is_installed "$package" || missing="$missing $package"
+    done
+    # shellcheck disable=SC2086 # one word a package
+    [ -z "$missing" ] || install $missing ||
+        echo "qemu cannot be installed: nothing will be tested in a virtual machine" >&2
 fi
 
 if [ "${1-}" = test ] && ! command -v cargo-nextest >/dev/null; then

@@ -1,6 +1,6 @@
 //! Runs in real control groups. They need a cgroup v2 hierarchy that this process may divide: root at its top, or
 //! a service or scope of systemd's with `Delegate=yes`. Where it may not they fail, unless `FF2_TEST_ALLOW_SKIP`
-//! is 1 or names `cgroup2`.
+//! is 1 or names `cgroup2`. All of them run in a virtual machine as well, where it is all theirs.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -229,4 +229,10 @@ fn only_the_runs_own_devices_open() {
     let gpus = Some(GpuGuard::new(195, [0]));
     let other = Group::new("others-devices", &Limits { gpus, ..LIMITS }).unwrap();
     assert!(other.shell(": < /dev/null").wait().unwrap().success());
+}
+
+/// Whatever the host has.
+#[test]
+fn all_of_this_holds_in_a_virtual_machine() {
+    ff2_vm::rerun_tests("all_of_this_holds_in_a_virtual_machine");
 }
