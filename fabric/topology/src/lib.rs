@@ -13,8 +13,12 @@
 mod description;
 mod generate;
 pub mod lingjun;
+mod network;
 mod topology;
+mod tree;
 
 pub use description::{Description, LeafSwitch, Port, Role, Server};
 pub use generate::{FatTree, TooFewPorts};
+pub use network::{End, Fault, Host, Link, Network, Switch, svg};
 pub use topology::{Leaf, LeafId, Node, NodeId, Pod, PodId, Problem, Proximity, Topology, ZoneId};
+pub use tree::{Impossible, Tree};
