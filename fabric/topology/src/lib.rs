@@ -12,6 +12,7 @@
 
 mod description;
 mod generate;
+pub mod ibnetdiscover;
 pub mod lingjun;
 mod network;
 mod topology;

@@ -6,6 +6,7 @@
 mod check;
 mod layers;
 pub mod svg;
+mod zones;
 
 use std::collections::BTreeMap;
 
