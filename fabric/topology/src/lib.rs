@@ -15,6 +15,7 @@ mod generate;
 pub mod ibnetdiscover;
 pub mod lingjun;
 mod network;
+pub mod slurm;
 mod topology;
 mod tree;
 
