@@ -177,3 +177,11 @@ fn nearest(traffic: &Traffic<'_>, storage: &[usize], client: usize) -> Vec<usize
 fn pairs(pairs: impl Iterator<Item = (usize, usize)>, class: Class) -> Vec<Transfer> {
     pairs.filter(|(from, to)| from != to).map(|(from, to)| Transfer { from, to, class }).collect()
 }
+
+/// The first half of the members (prefill) each send a key-value cache to one of the others (decode).
+pub fn kv_transfer(members: &[usize], dice: &mut Dice) -> Vec<Transfer> {
+    let (prefill, decode) = members.split_at(members.len() / 2);
+    let mut targets = decode.to_vec();
+    dice.shuffle(&mut targets);
+    pairs(prefill.iter().copied().zip(targets), Class::Other)
+}
