@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use ff2_flows::{
-    Rates, Report, Traffic, Transfer, completion, model,
+    Class, Rates, Report, Traffic, Transfer, completion, model,
     workload::{self, Dice, capacities},
 };
 use ff2_routing::{Graph, Tables};
@@ -42,8 +42,12 @@ enum Workload {
 pub struct SimulateArgs {
     #[command(flatten)]
     source: Source,
+    /// May be given again: they then share the network.
     #[arg(long, value_enum, default_value = "permutation")]
-    workload: Workload,
+    workload: Vec<Workload>,
+    /// Shares of a full link of flows for storage, collectives and others.
+    #[arg(long, value_delimiter = ',', default_values_t = [1.0, 1.0, 1.0])]
+    weights: Vec<f64>,
     #[arg(long, value_enum, default_value_t)]
     routing: Routing,
     #[command(flatten)]
@@ -80,11 +84,16 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<Answer> {
     let network = args.source.read()?;
     let graph = Graph::new(&network)?;
     let healthy = Tables::build(&graph, args.routing.policy());
+    let [storage, collective, other] = args.weights[..] else {
+        bail!("--weights are three numbers")
+    };
+    let weights = [storage, collective, other];
+    ensure!(weights.iter().all(|weight| *weight > 0.0), "--weights are above 0");
     let transfers = transfers(args, &graph, &healthy)?;
     let failed = args.broken.links(&network)?;
     let tables = healthy.repair(&graph, &failed);
     let capacity = capacities(&network, args.efficiency, &failed);
-    let traffic = Traffic { graph: &graph, tables: &tables, weights: [1.0; 3] };
+    let traffic = Traffic { graph: &graph, tables: &tables, weights };
     // Who has no way left is told, and does not stop the others.
     let has_way = |t: &&Transfer| tables.path(&graph, t.from, t.to).is_ok();
     let sent: Vec<Transfer> = transfers.iter().filter(has_way).copied().collect();
@@ -112,6 +121,21 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<Answer> {
     });
     text += &file::table(&["LINK", "GB/s", "USED"], rows);
     text.push('\n');
+    let classes =
+        [("storage", Class::Storage), ("collective", Class::Collective), ("other", Class::Other)];
+    let mut by_class = serde_json::Map::new();
+    for (name, class) in classes {
+        let members = rates.flows().filter(|(_, flow)| flow.class == class);
+        let each: Vec<f64> = members.map(|(number, _)| rates.rate(number)).collect();
+        if !each.is_empty() {
+            let total: f64 = each.iter().sum();
+            let slowest = each.iter().copied().fold(f64::INFINITY, f64::min);
+            text +=
+                &format!("{name}: {:.2} TB/s, the slowest flow {slowest:.2} GB/s\n", total / 1e3);
+            let row = json!({ "total_gbyte_per_s": total, "slowest_gbyte_per_s": slowest });
+            by_class.insert(name.into(), row);
+        }
+    }
     let links: Vec<_> = report
         .links
         .iter()
@@ -127,6 +151,7 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<Answer> {
         "flows": report.flows, "cut_off": cut_off, "total_gbyte_per_s": report.total,
         "mean_gbyte_per_s": report.mean, "slowest_gbyte_per_s": report.slowest,
         "fairness": report.fairness, "binds_most": binds, "links": links,
+        "classes": by_class,
     });
     if let Some(gbytes) = args.gbytes {
         let ends = completion::run(capacity, flows, &vec![gbytes; sent.len()]);
@@ -158,7 +183,7 @@ fn transfers(args: &SimulateArgs, graph: &Graph, tables: &Tables) -> Result<Vec<
     let members: Vec<usize> = (0..count).map(|at| all[at * all.len() / count]).collect();
     let traffic = Traffic { graph, tables, weights: [1.0; 3] };
     let mut dice = Dice(args.seed);
-    Ok(match args.workload {
+    let mut one = |workload: &Workload| match workload {
         Workload::Permutation => workload::permutation(&members, &mut dice),
         Workload::Shift => workload::shift(&members, args.by),
         Workload::Read => workload::storage_read(&traffic, &members, args.window, &mut dice),
@@ -168,7 +193,8 @@ fn transfers(args: &SimulateArgs, graph: &Graph, tables: &Tables) -> Result<Vec<
         Workload::Ring => workload::ring(&members),
         Workload::Tree => workload::double_binary_tree(&members),
         Workload::Kv => workload::kv_transfer(&members, &mut dice),
-    })
+    };
+    Ok(args.workload.iter().flat_map(&mut one).collect())
 }
 
 fn shown(network: &Network, channel: usize) -> String {

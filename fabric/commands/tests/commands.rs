@@ -107,6 +107,19 @@ fn a_failure_is_routed_round_and_simulated() {
 }
 
 #[test]
+fn weights_protect_a_class() {
+    let (_folder, net) = small();
+    let total = |weights: &str| {
+        let line = format!(
+            "simulate {net} --workload read --workload ring --window 8 --weights {weights}"
+        );
+        run(&line).value["classes"]["collective"]["total_gbyte_per_s"].as_f64().unwrap()
+    };
+    assert!(total("1,8,1") > 1.1 * total("1,1,1"));
+    assert!(try_run(&format!("simulate {net} --weights 1,0,1")).is_err());
+}
+
+#[test]
 fn chains_are_planned() {
     let table = Table::try_parse_from(["table", "--nodes", "180", "--disks", "16"]).unwrap();
     let answer = plan(&table.plan).unwrap();

@@ -11,6 +11,13 @@ const TOP: f64 = 110.0;
 /// Hosts of a leaf stand below it in a column of squares.
 const SQUARE: f64 = 7.0;
 
+const USE_LEGEND: &str = r##"<g transform="translate(400 68)" font-size="13" fill="#46536b">
+<text>use of links: 0</text><rect x="106" y="-9" width="24" height="10" fill="hsl(210 80% 45%)"/>
+<rect x="130" y="-9" width="24" height="10" fill="hsl(140 80% 45%)"/>
+<rect x="154" y="-9" width="24" height="10" fill="hsl(70 80% 45%)"/>
+<rect x="178" y="-9" width="24" height="10" fill="hsl(0 80% 45%)"/><text x="208">full</text></g>
+"##;
+
 /// A picture of layers from the hosts (below) to the highest switches; `use_of` gives each link's use by its place in
 /// [`Network::links`], 0 to 1, and colours it. Bundles of cables are one line, as wide as they are many.
 pub fn picture(network: &Network, use_of: Option<&[f64]>) -> String {
@@ -22,7 +29,7 @@ pub fn picture(network: &Network, use_of: Option<&[f64]>) -> String {
     let mut out = String::new();
     let below = columns(network).values().map(Vec::len).max().unwrap_or(0);
     let height =
-        TOP + LAYER_HEIGHT * f64::from(highest) - 80.0 + below as f64 * (SQUARE + 2.0) + 60.0;
+        TOP + LAYER_HEIGHT * f64::from(highest) - 80.0 + below as f64 * (SQUARE + 2.0) + 20.0;
     let _ = writeln!(
         out,
         r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0}" font-family="Inter, Helvetica, sans-serif">
@@ -56,6 +63,22 @@ pub fn picture(network: &Network, use_of: Option<&[f64]>) -> String {
         let _ = writeln!(
             out,
             r#"<line x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}" stroke="{colour}" stroke-width="{width:.1}" stroke-opacity="{opacity:.2}"/>"#
+        );
+    }
+    if use_of.is_some() {
+        out.push_str(USE_LEGEND);
+    }
+    let mut named: BTreeMap<(u32, &str), (f64, f64)> = BTreeMap::new();
+    for (at, switch) in network.switches.iter().enumerate() {
+        named.entry((layers[at], &switch.zone)).or_insert(places[at]);
+    }
+    for ((layer, zone), (x, y)) in named {
+        let what =
+            ["not wired", "leaves", "spines", "border", "between zones"][layer.min(4) as usize];
+        let (x, y, zone) = (x - 7.0, y - 12.0, escape(zone));
+        let _ = writeln!(
+            out,
+            r##"<text x="{x:.1}" y="{y:.1}" font-size="12" fill="#46536b">{zone} {what}</text>"##
         );
     }
     for (at, switch) in network.switches.iter().enumerate() {
