@@ -108,15 +108,13 @@ fn a_failure_is_routed_round_and_simulated() {
 
 #[test]
 fn weights_protect_a_class() {
-    let (_folder, net) = small();
     let total = |weights: &str| {
-        let line = format!(
-            "simulate {net} --workload read --workload ring --window 8 --weights {weights}"
-        );
-        run(&line).value["classes"]["collective"]["total_gbyte_per_s"].as_f64().unwrap()
+        let answer = run(&format!("simulate --workload read --workload tree --weights {weights}"));
+        answer.value["classes"]["collective"]["total_gbyte_per_s"].as_f64().unwrap()
     };
-    assert!(total("1,8,1") > 1.1 * total("1,1,1"));
-    assert!(try_run(&format!("simulate {net} --weights 1,0,1")).is_err());
+    assert!(total("1,4,1") > 1.1 * total("1,1,1"));
+    let refused = try_run("simulate --weights 1,0,1").unwrap_err().to_string();
+    assert_eq!(refused, "--weights are above 0");
 }
 
 #[test]

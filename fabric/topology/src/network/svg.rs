@@ -32,7 +32,8 @@ pub fn picture(network: &Network, use_of: Option<&[f64]>) -> String {
         TOP + LAYER_HEIGHT * f64::from(highest) - 80.0 + below as f64 * (SQUARE + 2.0) + 20.0;
     let _ = writeln!(
         out,
-        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0}" font-family="Inter, Helvetica, sans-serif">
+        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0}"
+ font-family="Inter, Helvetica, sans-serif">
 <rect width="100%" height="100%" fill="#fbfcfe"/>
 <text x="40" y="46" font-size="24" font-weight="600" fill="#18243a">{} switches, {hosts} hosts, {} links</text>
 <g transform="translate(40 68)" font-size="13" fill="#46536b">
@@ -62,7 +63,8 @@ pub fn picture(network: &Network, use_of: Option<&[f64]>) -> String {
         };
         let _ = writeln!(
             out,
-            r#"<line x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}" stroke="{colour}" stroke-width="{width:.1}" stroke-opacity="{opacity:.2}"/>"#
+            r#"<line x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}" stroke="{colour}"
+ stroke-width="{width:.1}" stroke-opacity="{opacity:.2}"/>"#
         );
     }
     if use_of.is_some() {
@@ -87,7 +89,8 @@ pub fn picture(network: &Network, use_of: Option<&[f64]>) -> String {
             ["#8a94a6", "#27548f", "#1f8a70", "#7b4fa3", "#b03a5b"][layers[at].min(4) as usize];
         let _ = writeln!(
             out,
-            r##"<rect x="{:.1}" y="{:.1}" width="14" height="10" rx="2" fill="{fill}" stroke="#fff"><title>{}</title></rect>"##,
+            r##"<rect x="{:.1}" y="{:.1}" width="14" height="10" rx="2" fill="{fill}"
+ stroke="#fff"><title>{}</title></rect>"##,
             x - 7.0,
             y - 5.0,
             escape(&switch.name)
@@ -103,7 +106,8 @@ pub fn picture(network: &Network, use_of: Option<&[f64]>) -> String {
             };
             let _ = writeln!(
                 out,
-                r#"<rect x="{:.1}" y="{:.1}" width="{SQUARE}" height="{SQUARE}" rx="1" fill="{fill}"><title>{}</title></rect>"#,
+                r#"<rect x="{:.1}" y="{:.1}" width="{SQUARE}" height="{SQUARE}" rx="1"
+ fill="{fill}"><title>{}</title></rect>"#,
                 x - SQUARE / 2.0,
                 y + 12.0 + row as f64 * (SQUARE + 2.0),
                 escape(name)
