@@ -1,9 +1,6 @@
 //! Progressive filling: all rates rise together, and stop one after the other.
 
-use std::{
-    cmp::Ordering,
-    collections::{BTreeMap, BinaryHeap},
-};
+use std::{cmp::Ordering, collections::BinaryHeap};
 
 /// What a flow asks for.
 pub(crate) struct Need<'a> {
@@ -52,17 +49,17 @@ impl Ord for Stop {
     }
 }
 
-/// The max-min fair rate of each need, with `left` of each channel to share.
+/// The max-min fair rate of each need, with `left` of each of so many channels to share.
 ///
 /// A channel's level only rises while others stop below it: so an entry of the heap that has become too low is
 /// simply put back, and each flow is touched once for each of its channels.
-pub(crate) fn fill(needs: &[Need<'_>], left: impl Fn(usize) -> f64) -> Vec<f64> {
-    let mut places: BTreeMap<usize, usize> = BTreeMap::new();
+pub(crate) fn fill(needs: &[Need<'_>], channels: usize, left: impl Fn(usize) -> f64) -> Vec<f64> {
+    let mut places: Vec<Option<usize>> = vec![None; channels];
     let mut shares: Vec<Share> = Vec::new();
     let mut ways: Vec<Vec<usize>> = Vec::with_capacity(needs.len());
     for (number, need) in needs.iter().enumerate() {
         let way = need.channels.iter().map(|channel| {
-            let place = *places.entry(*channel).or_insert_with(|| {
+            let place = *places[*channel].get_or_insert_with(|| {
                 let left = left(*channel);
                 shares.push(Share { left, weight: 0.0, members: Vec::new(), rising: 0 });
                 shares.len() - 1

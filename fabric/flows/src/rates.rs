@@ -128,24 +128,32 @@ impl Rates {
 
     /// Solves for ever more flows, with the others as they are, until all that is touched has its right rate.
     fn settle(&mut self, mut open: BTreeSet<usize>, mut touched: Vec<usize>) {
+        let mut is_first = true;
         loop {
             if open.len() * 2 > self.flows.len() {
                 return self.solve();
             }
-            self.fill(&open);
+            let mut changed = self.fill(&open);
             for number in &open {
                 touched.extend(self.flows[*number].iter().flat_map(|flow| &flow.channels));
             }
             touched.sort_unstable();
             touched.dedup();
+            let before = open.len();
             for &channel in &touched {
                 self.count(channel);
             }
-            let before = open.len();
-            let mut wrong = Vec::new();
-            for &channel in &touched {
-                wrong.extend(self.on[channel].iter().copied().filter(|flow| !self.is_right(*flow)));
+            if is_first {
+                changed.clone_from(&touched);
             }
+            // Whoever was right stays so where nothing changed. Those let in last may still need others to give way.
+            let mut near: Vec<usize> =
+                changed.iter().flat_map(|channel| &self.on[*channel]).copied().collect();
+            near.extend(&open);
+            is_first = false;
+            near.sort_unstable();
+            near.dedup();
+            let wrong: Vec<usize> = near.into_iter().filter(|flow| !self.is_right(*flow)).collect();
             for number in wrong {
                 // Who has more on a full channel must give way to it.
                 let level = self.level(number);
@@ -176,10 +184,10 @@ impl Rates {
         self.rates[number] >= limit * (1.0 - SAME) || self.binding(number).is_some()
     }
 
-    fn fill(&mut self, open: &BTreeSet<usize>) {
-        for number in open {
-            self.rates[*number] = 0.0;
-        }
+    /// Gives those in `open` their rates, and returns the channels on which one has another than before.
+    fn fill(&mut self, open: &BTreeSet<usize>) -> Vec<usize> {
+        let before: Vec<f64> =
+            open.iter().map(|number| std::mem::take(&mut self.rates[*number])).collect();
         let needs: Vec<Need<'_>> = open
             .iter()
             .filter_map(|number| self.flows[*number].as_ref())
@@ -189,10 +197,17 @@ impl Rates {
             let taken: f64 = self.on[channel].iter().map(|flow| self.rates[*flow]).sum();
             (self.capacity[channel] - taken).max(0.0)
         };
-        let rates = fill(&needs, left);
-        for (number, rate) in open.iter().zip(rates) {
+        let rates = fill(&needs, self.capacity.len(), left);
+        let mut changed = Vec::new();
+        for ((number, rate), before) in open.iter().zip(rates).zip(before) {
             self.rates[*number] = rate;
+            if rate != before {
+                changed.extend(self.flows[*number].iter().flat_map(|flow| &flow.channels));
+            }
         }
+        changed.sort_unstable();
+        changed.dedup();
+        changed
     }
 
     fn count(&mut self, channel: usize) {
