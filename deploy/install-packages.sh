@@ -26,6 +26,8 @@ test)
     packages="$packages acl libacl1-dev"
     # Cutting links between processes in a network namespace.
     packages="$packages iproute2 nftables"
+    # Our forwarding tables beside those of OpenSM, on a simulated network.
+    packages="$packages opensm ibsim-utils"
     # Suites that are run on a mount, and what users run.
     packages="$packages attr dbench fio rsync stress-ng"
     for program in git python3; do

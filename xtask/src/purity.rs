@@ -14,9 +14,11 @@ use crate::{
 };
 
 /// The crates that the simulator runs, and the contract under them.
-const PURE: [&str; 7] = [
+const PURE: [&str; 9] = [
     "ff2-proto",
     "ff2-topology",
+    "ff2-routing",
+    "ff2-flows",
     "ff2-meta-core",
     "ff2-storage-core",
     "ff2-client-core",
@@ -25,15 +27,17 @@ const PURE: [&str; 7] = [
 ];
 
 /// All that a pure crate may reach at run time: codecs, checksums, collections and macros.
-const HARMLESS: [&str; 36] = [
+const HARMLESS: [&str; 38] = [
     "anyhow",
     "bytes",
     "crc-fast",
     "digest",
     "either",
     "ff2-client-core",
+    "ff2-flows",
     "ff2-meta-core",
     "ff2-proto",
+    "ff2-routing",
     "ff2-sched-core",
     "ff2-sched-machine",
     "ff2-storage-core",
@@ -131,6 +135,8 @@ fn forbidden_words(root: &Path, name: &str) -> Result<()> {
     let folder = root.join(match name {
         "ff2-proto" => "fabric/proto/src",
         "ff2-topology" => "fabric/topology/src",
+        "ff2-routing" => "fabric/routing/src",
+        "ff2-flows" => "fabric/flows/src",
         "ff2-meta-core" => "meta/core/src",
         "ff2-storage-core" => "storage/core/src",
         "ff2-client-core" => "client/core/src",

@@ -12,9 +12,15 @@
 
 mod description;
 mod generate;
+pub mod ibnetdiscover;
 pub mod lingjun;
+mod network;
+pub mod slurm;
 mod topology;
+mod tree;
 
 pub use description::{Description, LeafSwitch, Port, Role, Server};
 pub use generate::{FatTree, TooFewPorts};
+pub use network::{End, Fault, Host, Link, Network, Switch, svg};
 pub use topology::{Leaf, LeafId, Node, NodeId, Pod, PodId, Problem, Proximity, Topology, ZoneId};
+pub use tree::{Impossible, Tree};

@@ -46,6 +46,24 @@ pub fn describe(text: &str, gpus: u32, gbit_per_s: u32) -> Result<Description, B
     Ok(Description { leaves: leaves.into_values().collect(), nodes })
 }
 
+/// The file of a description. A host with several ports has the leaf of its first.
+pub fn write(description: &Description) -> String {
+    let leaves: BTreeMap<&str, &LeafSwitch> =
+        description.leaves.iter().map(|leaf| (leaf.name.as_str(), leaf)).collect();
+    let mut out = format!("{HEADER}\n");
+    for node in &description.nodes {
+        let leaf = node.ports.first().and_then(|port| leaves.get(port.leaf.as_str()));
+        if let Some(leaf) = leaf {
+            let last = |name: &str| name.rsplit('/').next().unwrap_or_default().to_owned();
+            let pod = if leaf.pod.is_empty() { &leaf.zone } else { &leaf.pod };
+            let fields = [node.name.clone(), leaf.zone.clone(), last(pod), last(&leaf.name)];
+            out += &fields.join(",");
+            out.push('\n');
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,6 +78,14 @@ mod tests {
             (0..5).map(|other| topology.proximity(NodeId(0), NodeId(other))).collect();
         use Proximity::{Cluster, Leaf, Node, Pod, Zone};
         assert_eq!(near, [Node, Leaf, Pod, Zone, Cluster]);
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let text = "ip,DSW,PSW,ASW\na,G6,P10,S14\nb,G6,P10,S6\nc,G7,P8,S14\n";
+        let description = describe(text, 8, 400).unwrap();
+        assert_eq!(write(&description), text);
+        assert_eq!(describe(&write(&description), 8, 400).unwrap(), description);
     }
 
     #[test]
