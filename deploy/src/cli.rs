@@ -7,9 +7,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     audit, backup, bench, chain, cluster::Folder, completion, config, connect::Access, demo, down,
-    dump, folder, fs, fsck, group, job, kill, metad, mount, node, output::Output, ps, queue, quota,
-    rebalance, restart, restore, sched, scrub, security, session, snapshot, status, table, target,
-    trash, up, upgrade, user, volume, why,
+    dump, fabric, folder, fs, fsck, group, job, kill, metad, mount, node, output::Output, ps,
+    queue, quota, rebalance, restart, restore, sched, scrub, security, session, snapshot, status,
+    table, target, trash, up, upgrade, user, volume, why,
 };
 
 /// Starts, inspects and exercises an ff2 cluster.
@@ -150,6 +150,9 @@ enum Command {
     /// The scheduler's policies, tried on traces.
     #[command(subcommand)]
     Sched(sched::Command),
+    /// Plan, check, route and simulate networks of switches; no cluster is needed.
+    #[command(subcommand)]
+    Fabric(fabric::Command),
     /// Figures of the cluster, of the disk under it, and of a raft group alone.
     #[command(subcommand)]
     Bench(bench::Args),
@@ -184,6 +187,7 @@ impl Cli {
             Command::Bench(args) => bench::run(around.folder.path(), &args, json),
             Command::Job(command) => job::run(&around, command),
             Command::Sched(command) => sched::run(around.output, &command),
+            Command::Fabric(command) => fabric::run(around.output, &command),
             Command::Kill(args) => kill::run(&around, &args),
             Command::Security(command) => security::run(&around, &command),
             Command::Config(command) => config::run(&around, command),
@@ -233,6 +237,7 @@ impl Command {
             | Self::Bench(_)
             | Self::Job(_)
             | Self::Sched(_)
+            | Self::Fabric(_)
             | Self::Kill(_)
             | Self::Security(_)
             | Self::Config(_) => {
@@ -285,6 +290,8 @@ mod tests {
             "ps --json",
             "mount /m",
             "umount /m",
+            "fabric generate --zones 2 --leaf 40 --spine 20 --json",
+            "table plan --nodes 180 --disks 16",
             "node list",
             "node show 3",
             "node drain 101 --wait",

@@ -18,6 +18,7 @@ mod connect;
 mod demo;
 mod down;
 mod dump;
+mod fabric;
 mod folder;
 mod fs;
 mod fsck;

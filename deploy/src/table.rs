@@ -1,4 +1,4 @@
-//! `ff2ctl table list|show|create|extend|replicas`.
+//! `ff2ctl table list|show|create|plan|extend|replicas`.
 
 use anyhow::{Context, Result};
 use ff2_proto::{pb, routing::ChainExt};
@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     cli::Surroundings,
     connect::Admin,
+    fabric,
     moves::{self, Left},
     output::table,
     show::{self, Picture},
@@ -29,6 +30,8 @@ pub(crate) enum Command {
         #[arg(long, default_value = "")]
         description: String,
     },
+    /// Plan chains for nodes that need not be there yet, and predict what they give.
+    Plan(ff2_fabric_commands::PlanArgs),
     /// Adds chains to a table after disks or nodes were added; new files use them too.
     Extend {
         table: u32,
@@ -54,8 +57,12 @@ pub(crate) enum Command {
 }
 
 pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> {
+    if let Command::Plan(args) = command {
+        return fabric::plan_table(around.output, args);
+    }
     let admin = around.access.connect()?;
     match command {
+        Command::Plan(_) => Ok(()),
         Command::List => {
             let picture = Picture::of(admin.status().await?);
             let all = picture.tables.values();
