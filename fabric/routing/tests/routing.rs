@@ -31,6 +31,18 @@ fn shifts_never_share_a_link() {
     }
 }
 
+/// What balanced tables cost a shift.
+#[test]
+fn balanced_tables_let_few_flows_of_a_shift_meet() {
+    let network = Tree { zones: 1, storage: 180, ..Tree::default() }.build().unwrap();
+    let graph = Graph::new(&network).unwrap();
+    let tables = Tables::build(&graph, Policy::Balanced);
+    for by in [1, 20, 137, 400, 799] {
+        let most = largest(&graph, &tables, &shift(800, by)).unwrap();
+        assert!(most <= 2, "shift by {by}: {most}");
+    }
+}
+
 #[test]
 fn two_zones_meet_at_the_inter_zone_switches() {
     let network = Tree::default().build().unwrap();
