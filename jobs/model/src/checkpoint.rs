@@ -1,0 +1,14 @@
+//! A model's folder in Hugging Face layout: `config.json`, `model.safetensors` or shards with an index, and the
+//! tokenizer's files, which pass through unread.
+
+mod fp8;
+mod read;
+mod write;
+
+pub use read::Checkpoint;
+pub use write::{Precision, copy_tokenizer, write};
+
+/// One file of weights.
+const SINGLE: &str = "model.safetensors";
+/// Which shard has which tensor, where there are several.
+const INDEX: &str = "model.safetensors.index.json";

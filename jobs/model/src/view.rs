@@ -1,0 +1,102 @@
+//! Windows into tensors, and the one matrix product under all blocks.
+
+use gemm::Parallelism;
+
+/// A matrix inside a slice. Rows and columns lie `row_stride` and `col_stride` numbers apart, so heads of an
+/// attention and transposed weights need no copy.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct View<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn new(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+        check(data.len(), rows, cols, row_stride);
+        Self { data, rows, cols, row_stride, col_stride: 1 }
+    }
+
+    pub(crate) fn t(self) -> Self {
+        Self {
+            data: self.data,
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+        }
+    }
+}
+
+/// Like [`View`], to be written; its columns are always adjacent.
+#[derive(Debug)]
+pub(crate) struct ViewMut<'a> {
+    data: &'a mut [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+}
+
+impl<'a> ViewMut<'a> {
+    pub(crate) fn new(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+        check(data.len(), rows, cols, row_stride);
+        // Overlapping rows would be written twice.
+        assert!(rows <= 1 || row_stride >= cols, "rows of a result do not overlap");
+        Self { data, rows, cols, row_stride }
+    }
+}
+
+fn check(len: usize, rows: usize, cols: usize, row_stride: usize) {
+    let last = if rows == 0 || cols == 0 { 0 } else { (rows - 1) * row_stride + cols };
+    assert!(
+        last <= len,
+        "a view of {rows} x {cols} (stride {row_stride}) ends after {len} numbers"
+    );
+}
+
+/// Whether a product replaces what is there or adds to it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Into {
+    Replace,
+    Add,
+}
+
+/// `out = scale * a * b`, or `out += scale * a * b`. Shapes [m,n] = [m,k] [k,n].
+pub(crate) fn matmul(out: ViewMut<'_>, into: Into, scale: f32, a: View<'_>, b: View<'_>) {
+    assert_eq!(a.rows, out.rows, "rows of a product");
+    assert_eq!(b.cols, out.cols, "columns of a product");
+    assert_eq!(a.cols, b.rows, "inner dimension of a product");
+    let stride = |s: usize| isize::try_from(s).expect("strides are within a slice");
+    let threads = rayon::current_num_threads();
+    let work = out.rows * out.cols * a.cols;
+    // Below this a thread costs more than it saves.
+    let parallelism =
+        if threads > 1 && work > 1 << 20 { Parallelism::Rayon(threads) } else { Parallelism::None };
+    // SAFETY: the constructors checked that every element of the views lies in its slice (a transposed view has
+    // the same elements), the shapes agree, and `out` is borrowed mutably, so it overlaps neither operand.
+    unsafe {
+        gemm::gemm(
+            out.rows,
+            out.cols,
+            a.cols,
+            out.data.as_mut_ptr(),
+            1,
+            stride(out.row_stride),
+            into == Into::Add,
+            a.data.as_ptr(),
+            stride(a.col_stride),
+            stride(a.row_stride),
+            b.data.as_ptr(),
+            stride(b.col_stride),
+            stride(b.row_stride),
+            1.0,
+            scale,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
