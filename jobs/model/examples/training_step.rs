@@ -15,7 +15,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut model = Model::new(config.clone(), Weights::random(&config, 1));
     let mut optimizer = AdamW::new(&config);
     let vocab = u32::try_from(config.vocab)?;
-    let tokens = Tokens::new((0..4 * 256).map(|i: u32| i * 7919 % vocab).collect(), 256, config.vocab)?;
+    let tokens =
+        Tokens::new((0..4 * 256).map(|i: u32| i * 7919 % vocab).collect(), 256, config.vocab)?;
     let mut times = Vec::new();
     for _ in 0..steps {
         let start = Instant::now();
@@ -27,6 +28,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let loss = times[steps - 1].1;
     times.sort_by(|a, b| a.0.total_cmp(&b.0));
     let (millis, parameters) = (times[steps / 2].0, model.weights().len());
-    println!("{parameters} parameters, {threads} threads: median {millis:.1} ms a step, loss {loss:.4}");
+    println!(
+        "{parameters} parameters, {threads} threads: median {millis:.1} ms a step, loss {loss:.4}"
+    );
     Ok(())
 }
