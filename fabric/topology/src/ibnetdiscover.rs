@@ -161,7 +161,7 @@ pub fn read(text: &str, gpus: u32) -> Result<Network, BadLine> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Tree;
+    use crate::network::tests::small;
 
     fn sorted(mut network: Network) -> Network {
         for link in &mut network.links {
@@ -176,16 +176,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         for zones in [1, 2] {
-            let tree = Tree {
-                zones,
-                leaves: 4,
-                spines: 2,
-                ports: 8,
-                uplinks: 4,
-                storage: 3,
-                ..Tree::default()
-            };
-            let network = tree.build().unwrap();
+            let network = small(zones);
             assert_eq!(sorted(read(&write(&network), 8).unwrap()), sorted(network));
         }
     }

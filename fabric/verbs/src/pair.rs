@@ -290,7 +290,7 @@ impl Pair {
         Ok(local)
     }
 
-    /// Messages that the peer has room for now.
+    /// Messages that the peer has room for.
     pub fn credits(&self) -> u32 {
         self.credits
     }

@@ -3,9 +3,10 @@
 use super::*;
 use crate::{Topology, Tree, tree::Impossible};
 
-fn small() -> Network {
+/// Few switches of 8 ports.
+pub(crate) fn small(zones: u32) -> Network {
     let tree = Tree {
-        zones: 1,
+        zones,
         leaves: 4,
         spines: 2,
         ports: 8,
@@ -76,7 +77,7 @@ fn impossible_numbers_are_refused() {
 
 #[test]
 fn a_missing_cable_is_named() {
-    let mut network = small();
+    let mut network = small(1);
     let link = network.links.remove(0);
     let faults = network.check();
     let missing = Fault::Missing {
@@ -93,7 +94,7 @@ fn a_missing_cable_is_named() {
 
 #[test]
 fn swapped_cables_are_named() {
-    let mut network = small();
+    let mut network = small(1);
     // Leaf 0's cable to spine 0 and leaf 1's to spine 1 changed places at the spines.
     let (a, b) = (0, 6);
     let (first, second) = (network.links[a].b.clone(), network.links[b].b.clone());
@@ -107,7 +108,7 @@ fn swapped_cables_are_named() {
 
 #[test]
 fn an_odd_speed_and_a_doubly_used_port_are_named() {
-    let mut network = small();
+    let mut network = small(1);
     network.links[2].gbit_per_s = 100;
     let told = network.check()[0].to_string();
     assert_eq!(told, "z0-leaf00[7] - z0-spine01[1] runs at 100 Gbit/s, most such at 200");
@@ -120,14 +121,14 @@ fn an_odd_speed_and_a_doubly_used_port_are_named() {
 
 #[test]
 fn json_gives_the_same_network_back() {
-    let network = small();
+    let network = small(1);
     let text = serde_json::to_string(&network).unwrap();
     assert_eq!(serde_json::from_str::<Network>(&text).unwrap(), network);
 }
 
 #[test]
 fn pictures_show_every_switch_and_host() {
-    let network = small();
+    let network = small(1);
     let svg = svg::picture(&network, None);
     let switches_and_hosts = network.switches.len() + network.hosts.len();
     assert_eq!(svg.matches("<title>").count(), switches_and_hosts);
