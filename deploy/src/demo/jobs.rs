@@ -56,8 +56,8 @@ pub(super) fn play(cluster: &Cluster, say: Say) -> Result<Duration> {
     say.command(&format!("cat {}", log.display()));
     let text = fs::read_to_string(&log).context("read the job's log")?;
     say.line(text.trim_end());
-    let steps = text.lines().filter_map(|line| line.split_once("begins at step "));
-    let last = steps.last().and_then(|(_, rest)| rest.split(',').next()?.parse::<u32>().ok());
+    let mut steps = text.lines().filter_map(|line| line.split_once("begins at step "));
+    let last = steps.next_back().and_then(|(_, rest)| rest.split(',').next()?.parse::<u32>().ok());
     ensure!(last > Some(0), "it began anew after it had made room");
     Ok(took)
 }

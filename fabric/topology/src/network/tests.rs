@@ -5,15 +5,8 @@ use crate::{Topology, Tree, tree::Impossible};
 
 /// Few switches of 8 ports.
 pub(crate) fn small(zones: u32) -> Network {
-    let tree = Tree {
-        zones,
-        leaves: 4,
-        spines: 2,
-        ports: 8,
-        uplinks: 4,
-        storage: 3,
-        ..Tree::default()
-    };
+    let tree =
+        Tree { zones, leaves: 4, spines: 2, ports: 8, uplinks: 4, storage: 3, ..Tree::default() };
     tree.build().unwrap()
 }
 
