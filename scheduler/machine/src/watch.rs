@@ -275,3 +275,34 @@ impl Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE_MS: u64 = 10_000;
+    const NODE: NodeId = NodeId(0);
+
+    fn says(id: &str) -> pb::AgentNode {
+        pb::AgentNode {
+            name: "gpu1".into(),
+            id: id.into(),
+            host: "10.0.0.1".into(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn of_two_agents_of_one_name_the_first_stays() {
+        let mut watch = Watch::new(0, LEASE_MS, String::new());
+        assert_eq!(watch.admit(0, NODE, &says("a")), Ok(()), "nobody was heard");
+        let request = pb::AgentSyncRequest { node: Some(says("a")), ..Default::default() };
+        watch.hear(1_000, NODE, &request);
+        assert_eq!(watch.admit(2_000, NODE, &says("a")), Ok(()), "after a restart it is the same");
+        let refused = watch.admit(2_000, NODE, &says("b")).expect_err("the first may have runs");
+        assert!(refused.contains("10.0.0.1"), "{refused}");
+        let over = 1_000 + LEASE_MS + limits::FENCE_MARGIN_MS;
+        assert!(watch.admit(over, NODE, &says("b")).is_err(), "not a moment before it is fenced");
+        assert_eq!(watch.admit(over + 1, NODE, &says("b")), Ok(()));
+    }
+}
