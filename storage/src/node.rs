@@ -100,7 +100,6 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
         changed: Arc::new(membership.heartbeat_trigger()),
     };
     targets.start_existing(&shared).await.context("load the targets")?;
-    targets.match_routing(node_id, &routing.get(), &shared).await;
     let operations = runtime.operations.clone();
     let scrubber = Scrubber {
         targets: targets.clone(),

@@ -4,6 +4,9 @@
 //! random generation that tells it from a store that was lost; one that it no longer knows loses
 //! its store. Runs one [`TargetHandle`]'s task for each.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -153,8 +156,10 @@ impl Targets {
 
     /// Follows the routing until the end: makes stores that are missing, drops those that are gone.
     pub async fn follow(&self, node: NodeId, shared: Shared) {
+        // Before the first look, or what changes right after it would be seen at the next change only.
         let mut changed = shared.routing.subscribe();
-        let (mut matched, mut again_at) = (true, Instant::now());
+        let mut matched = self.match_routing(node, &shared.routing.get(), &shared).await;
+        let mut again_at = Instant::now() + limits::MATCH_AGAIN;
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -178,7 +183,7 @@ impl Targets {
 
     /// Makes this node's stores what the routing says, and tells whether they are. What cannot be made or
     /// removed now is tried again; the cluster sees that nobody reports it.
-    pub async fn match_routing(&self, node: NodeId, routing: &Routing, shared: &Shared) -> bool {
+    async fn match_routing(&self, node: NodeId, routing: &Routing, shared: &Shared) -> bool {
         let mut all = true;
         for target in routing.targets.values() {
             let id = TargetId(target.id);
