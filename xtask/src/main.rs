@@ -1,7 +1,10 @@
 //! Developer tasks. `cargo xtask check` is everything that must hold before a change lands;
 //! the other commands are its steps, and the simulator.
 
-use std::process::{Command, ExitCode};
+use std::{
+    process::{Command, ExitCode},
+    time::Instant,
+};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
@@ -106,11 +109,14 @@ fn doctests() -> Result<()> {
 
 fn cargo(what: &str, args: &[&str], env: &[(&str, &str)]) -> Result<()> {
     eprintln!("== {what}");
+    let begun = Instant::now();
     let status = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
         .args(args)
         .envs(env.iter().copied())
         .status()
         .with_context(|| format!("start cargo {}", args.join(" ")))?;
     ensure!(status.success(), "{what} failed: cargo {}", args.join(" "));
+    // Where the time of a landing goes.
+    eprintln!("== {what}: {} s", begun.elapsed().as_secs());
     Ok(())
 }

@@ -18,6 +18,7 @@ pub mod history;
 pub mod image;
 pub mod load;
 pub mod network;
+mod ports;
 pub mod suite;
 pub mod throttle;
 pub mod upgrade;
@@ -72,7 +73,10 @@ impl Cluster {
             "{} is missing: run `cargo build --workspace --bins` first",
             program.display()
         );
-        let shape = shape.iter().map(|&part| part.to_owned()).collect();
+        let mut shape: Vec<String> = shape.iter().map(|&part| part.to_owned()).collect();
+        if site.network.is_none() {
+            shape.extend(ports::of_slot()?);
+        }
         let dir = site.dir.map_or_else(|| folder.path().join("cluster"), Path::to_path_buf);
         let network = site.network.map(|network| network.path());
         let environment = Vec::new();
