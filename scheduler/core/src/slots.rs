@@ -7,7 +7,7 @@
 //! (`scheduler/slots.rs`) sees to it.
 //!
 //! That can always be had, because a job may write all the time between two of its saves, but for the time by which it
-//! may come late: a twelfth of its interval at most. All jobs together are then 12/11 of the mean at most, in any cell.
+//! may come late: a twentieth of its interval at most. All jobs together are then 20/19 of the mean at most, in any cell.
 //! Shorter slots are better for who loses a node, so a job gets the shortest that fits.
 
 use serde::{Deserialize, Serialize};
@@ -16,26 +16,26 @@ use crate::job::JobSpec;
 
 pub(crate) mod wheel;
 
-/// What a cell may have of the mean. More than 12/11, which is always possible, and less than what people are promised
-/// (120): jobs that come and go write less than they are counted for.
-pub const PEAK_PERCENT: u64 = 110;
+/// What a cell may have of the mean. More than 20/19, which is always possible, and less than what people are promised
+/// (120): the mean itself rises and falls with the jobs that come and go.
+pub const PEAK_PERCENT: u64 = 109;
 
-/// As long as few steps of a training are: shorter cells would tell apart what jobs do not.
-pub(crate) const CELL_MS: u64 = 5_000;
+/// Shorter than most steps of a training, so that little is kept for those that come late.
+pub(crate) const CELL_MS: u64 = 2_500;
 
 /// Cells of an hour. It has many divisors, near all intervals that people choose.
-pub(crate) const WHEEL: u64 = 720;
+pub(crate) const WHEEL: u64 = 1_440;
 
 /// The shortest and the longest interval, in cells: a minute, a day.
-const EVERY_MIN: u64 = 12;
+const EVERY_MIN: u64 = 24;
 const EVERY_MAX: u64 = 24 * WHEEL;
 
 /// Who comes late by more than such a part of its interval is not waited for.
-const LATE_PART: u64 = 12;
+const LATE_PART: u64 = 20;
 
-/// A slot is so many times as long as its job may come late, or longer: what is kept for late ones is a twentieth of
+/// A slot is so many times as long as its job may come late, or longer: what is kept for late ones is a thirtieth of
 /// all then, and leaves room below the peak for slots that do not lie side by side without gaps.
-const LENGTH_OF_LATE: u64 = 20;
+const LENGTH_OF_LATE: u64 = 30;
 
 /// Of a checkpoint whose size nobody told: the weights, gradients and states of an optimizer that leave a GPU of 40 GB
 /// room to compute.
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn intervals_are_parts_of_an_hour_or_whole_hours() {
-        let minutes = |wanted: u64| every(wanted * 12) as f64 / 12.0;
+        let minutes = |wanted: u64| every(wanted * 24) as f64 / 24.0;
         let given = [0, 1, 5, 7, 10, 15, 25, 45, 60, 100, 150, 10_000].map(minutes);
         let expected = [1., 1., 5., 6.0 + 2.0 / 3.0, 10., 15., 20., 30., 60., 60., 120., 1_440.];
         assert_eq!(given, expected);
@@ -169,12 +169,12 @@ mod tests {
         };
         assert_eq!(Demand::of(&JobSpec::default()), None);
         let guessed = of(Checkpoint::default());
-        assert_eq!((guessed.bytes, guessed.every, guessed.late), (64 << 30, 60, 4));
+        assert_eq!((guessed.bytes, guessed.every, guessed.late), (64 << 30, 120, 6));
         assert_eq!(of(Checkpoint { bytes: 5 << 30, ..Checkpoint::default() }).bytes, 20 << 30);
         assert_eq!(of(Checkpoint { bytes: 1, ..Checkpoint::default() }).bytes, BYTES_MIN);
         assert_eq!(of(Checkpoint { bytes: u64::MAX, ..Checkpoint::default() }).bytes, BYTES_MAX);
-        // Who may be late by more than a twelfth of the interval is not waited for.
-        assert_eq!(of(Checkpoint { step_ms: u64::MAX, ..Checkpoint::default() }).late, 5);
+        // Who may be late by more than a twentieth of the interval is not waited for.
+        assert_eq!(of(Checkpoint { step_ms: u64::MAX, ..Checkpoint::default() }).late, 6);
         assert_eq!(of(Checkpoint { step_ms: 0, ..Checkpoint::default() }).late, 1);
     }
 

@@ -78,7 +78,7 @@ fn below_what_nobody_minds_slots_are_as_short_as_they_can_be() {
     let mut rig = Rig::new(Policy::ff2(), &network(1, 2, 2));
     rig.tell(Event::Storage { calm_bytes_per_s: 100 * GIB });
     let job = rig.submit(saving(4, 64));
-    assert_eq!(rig.machine.slot(job).unwrap().length_ms, 100_000);
+    assert_eq!(rig.machine.slot(job).unwrap().length_ms, 150_000);
     rig.tell(Event::Storage { calm_bytes_per_s: 0 });
     assert_eq!(rig.machine.slot(job).unwrap().length_ms, 295_000);
 }
