@@ -9,7 +9,7 @@ use crate::{
     audit, backup, bench, chain, cluster::Folder, completion, config, connect::Access, demo, down,
     dump, fabric, folder, fs, fsck, group, job, kill, metad, mount, node, output::Output, ps,
     queue, quota, rebalance, restart, restore, sched, scrub, security, session, snapshot, status,
-    table, target, trash, up, upgrade, user, volume, why,
+    table, target, train, trash, up, upgrade, user, volume, why,
 };
 
 /// Starts, inspects and exercises an ff2 cluster.
@@ -141,6 +141,10 @@ enum Command {
     /// Jobs: programs of several processes that can be suspended.
     #[command(subcommand)]
     Job(job::Command),
+    /// Train a language model of the DeepSeek family, as a job.
+    ///
+    /// Hands in `ff2-train run --config FILE`, near the text that it reads (docs/TRAINING.md).
+    Train(train::Args),
     /// What runs and waits, by priority.
     #[command(subcommand)]
     Queue(queue::Command),
@@ -150,7 +154,7 @@ enum Command {
     /// The scheduler's policies, tried on traces.
     #[command(subcommand)]
     Sched(sched::Command),
-    /// Plan, check, route and simulate networks of switches; no cluster is needed.
+    /// Plan, check, route and simulate networks of switches; watch that of the cluster.
     #[command(subcommand)]
     Fabric(fabric::Command),
     /// Figures of the cluster, of the disk under it, and of a raft group alone.
@@ -187,7 +191,6 @@ impl Cli {
             Command::Bench(args) => bench::run(around.folder.path(), &args, json),
             Command::Job(command) => job::run(&around, command),
             Command::Sched(command) => sched::run(around.output, &command),
-            Command::Fabric(command) => fabric::run(around.output, &command),
             Command::Kill(args) => kill::run(&around, &args),
             Command::Security(command) => security::run(&around, &command),
             Command::Config(command) => config::run(&around, command),
@@ -232,12 +235,13 @@ impl Command {
             Self::Why(args) => why::run(around, &args).await,
             Self::Admin(command) => dump::run(around, &command).await,
             Self::Fs(args) => fs::run(around, &args).await,
+            Self::Train(args) => train::run(around, &args).await,
+            Self::Fabric(command) => fabric::run(around, &command).await,
             Self::Completion(_)
             | Self::Demo(_)
             | Self::Bench(_)
             | Self::Job(_)
             | Self::Sched(_)
-            | Self::Fabric(_)
             | Self::Kill(_)
             | Self::Security(_)
             | Self::Config(_) => {
@@ -291,6 +295,7 @@ mod tests {
             "mount /m",
             "umount /m",
             "fabric generate --zones 2 --leaf 40 --spine 20 --json",
+            "fabric top --watch --most 20",
             "table plan --nodes 180 --disks 16",
             "node list",
             "node show 3",
@@ -341,6 +346,7 @@ mod tests {
             "trash restore --under /a",
             "trash empty --older-than 12h",
             "upgrade finish",
+            "train --config tiny.toml --set steps=100 -- -N 2 --priority=high",
             "sched replay trace.csv --gpus 384 --policy las --plot out.svg",
             "sched replay trace.csv --topology net.json --unit-ms 1000",
             "job submit -N 2 --gpus-per-node=8 train.sh --lr 1",

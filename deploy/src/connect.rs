@@ -203,6 +203,7 @@ impl Sched {
         set_compute_node(SetComputeNodeRequest) -> SetComputeNodeReply;
         tag_compute_node(TagComputeNodeRequest) -> TagComputeNodeReply;
         validate_compute_node(ValidateComputeNodeRequest) -> ValidateComputeNodeReply;
+        list_links(ListLinksRequest) -> ListLinksReply;
         list_job_quotas(ListJobQuotasRequest) -> ListJobQuotasReply;
         set_job_quota(SetJobQuotaRequest) -> SetJobQuotaReply;
         list_job_groups(ListJobGroupsRequest) -> ListJobGroupsReply;

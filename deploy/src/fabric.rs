@@ -1,14 +1,29 @@
-//! `ff2ctl fabric`: networks of switches, without a cluster.
+//! `ff2ctl fabric`: networks of switches, without a cluster; and what goes over the ports of one.
+
+mod top;
 
 use anyhow::Result;
-pub(crate) use ff2_fabric_commands::FabricCommand as Command;
-use ff2_fabric_commands::{PlanArgs, plan};
+use ff2_fabric_commands::{FabricCommand, PlanArgs, plan};
 
-use crate::output::Output;
+use crate::{cli::Surroundings, output::Output};
 
-pub(crate) fn run(output: Output, command: &Command) -> Result<()> {
-    let answer = command.run()?;
-    output.print(&answer.value, || answer.text)
+/// Plans, checks, routes and simulates networks, and watches that of the cluster.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    #[command(flatten)]
+    Plan(FabricCommand),
+    /// What goes over the network ports of compute nodes: the busiest and the broken first.
+    Top(top::Args),
+}
+
+pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> {
+    match command {
+        Command::Plan(command) => {
+            let answer = command.run()?;
+            around.output.print(&answer.value, || answer.text)
+        }
+        Command::Top(args) => top::run(around, args).await,
+    }
 }
 
 /// `ff2ctl table plan`.

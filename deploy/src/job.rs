@@ -7,7 +7,7 @@ mod local;
 mod logs;
 mod run;
 mod show;
-mod submit;
+pub(crate) mod submit;
 mod words;
 
 use anyhow::Result;

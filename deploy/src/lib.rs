@@ -48,6 +48,7 @@ mod status;
 mod stop;
 mod table;
 mod target;
+mod train;
 mod trash;
 mod up;
 mod upgrade;

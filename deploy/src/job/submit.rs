@@ -35,7 +35,7 @@ pub(super) async fn run(around: &Surroundings, args: &Args) -> Result<()> {
 }
 
 /// A submission whose answer was lost is sent again, and is the same one.
-pub(super) async fn hand_in(
+pub(crate) async fn hand_in(
     around: &Surroundings,
     request: &JobRequest,
 ) -> Result<pb::SubmitJobReply> {
@@ -50,7 +50,7 @@ pub(super) async fn hand_in(
 }
 
 /// What the words of a command line ask for.
-pub(super) fn read(words: &[String]) -> Result<(JobRequest, Vec<Warning>)> {
+pub(crate) fn read(words: &[String]) -> Result<(JobRequest, Vec<Warning>)> {
     let mut options = JobRequest::default();
     let (count, _) = apply_arguments(&mut options, words).map_err(|error| anyhow!("{error}"))?;
     let rest = &words[count..];

@@ -109,6 +109,7 @@ fn schedd(folder: &Folder, file: &ClusterFile, process: &Process) -> SchedConfig
             memory_mib: u32::try_from(memory_mib).unwrap_or(u32::MAX),
             lease_ms: 10_000,
             validate_every_s: 0,
+            cordon_flapping: true,
         },
         // What people try here does not run for hours.
         policy: PolicyConfig { min_run_s: 5, patience_s: 30, plan_every_s: 1 },
@@ -136,6 +137,8 @@ fn agent(folder: &Folder, file: &ClusterFile, process: &Process) -> AgentConfig 
         schedds: file.schedds(),
         fake_gpus: file.fake_gpus,
         gpu_kind: None,
+        // All servers of a local cluster talk over it.
+        links: vec!["lo".into()],
         threads: 1,
         log: LogConfig::default(),
     }

@@ -1,12 +1,13 @@
 //! The conversation with the scheduler.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use ff2_fabric::{AgentsClient, Call, leader::LeaderFinder};
+use ff2_node::links::{self, Link};
 use ff2_proto::{Status, pb};
 use ff2_sched_machine::actions;
 use ff2_task::keeper::boot_ms;
@@ -30,6 +31,8 @@ pub(crate) struct Agent {
     /// The last that was answered, and the last that another node was waited for.
     pub(crate) data: Mutex<data::Answer>,
     pub(crate) pair: Mutex<Option<pb::PairServer>>,
+    /// Network interfaces that are watched beside those of cards.
+    pub(crate) links: Vec<String>,
     /// It may open files as any user.
     pub(crate) is_root: bool,
     /// What it last carried out.
@@ -88,6 +91,7 @@ impl Agent {
         let seen = *self.seen.lock();
         let validated = self.validated.lock().clone();
         let held = self.data.lock().clone();
+        let (links, links_at_ms) = self.look_at_links().await?;
         let request = pb::AgentSyncRequest {
             node: Some(self.node.clone()),
             runs: reports.clone(),
@@ -98,6 +102,8 @@ impl Agent {
             data_asked: held.number,
             data: held.data,
             pair: self.pair.lock().clone(),
+            links,
+            links_at_ms,
             wait_ms: u32::try_from(limits::WAIT.as_millis()).unwrap_or(u32::MAX),
         };
         // The lease counts from before the question.
@@ -171,6 +177,24 @@ impl Agent {
         let pair = tokio::task::spawn_blocking(move || pair::wait(&host, number, &token)).await;
         *self.pair.lock() = Some(pair.map_err(|error| error.to_string())?);
         Ok(())
+    }
+
+    async fn look_at_links(&self) -> Result<(Vec<pb::LinkReading>, u64), String> {
+        let also = self.links.clone();
+        let look = move || (links::look(Path::new("/sys"), &also), boot_ms());
+        let found = tokio::task::spawn_blocking(look).await;
+        let (found, at_ms) = found.map_err(|error| error.to_string())?;
+        let reading = |link: Link| pb::LinkReading {
+            name: link.name,
+            kind: link.kind.name().into(),
+            up: link.up,
+            bits_per_s: link.bits_per_s.unwrap_or(0),
+            received_bytes: link.received_bytes,
+            sent_bytes: link.sent_bytes,
+            downs: link.downs,
+            errors: link.errors,
+        };
+        Ok((found.into_iter().map(reading).collect(), at_ms))
     }
 
     async fn ask(&self, request: &pb::AgentSyncRequest) -> Result<pb::AgentSyncReply, Status> {

@@ -76,6 +76,7 @@ pub async fn serve(config: Arc<AgentConfig>, runtime: Runtime) -> Result<()> {
         seen: Mutex::default(),
         data: Mutex::default(),
         pair: Mutex::default(),
+        links: config.links.clone(),
         is_root: rustix::process::geteuid().is_root(),
         validated: Mutex::new(validator.last()),
         validator: Arc::new(validator),

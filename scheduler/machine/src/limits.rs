@@ -27,7 +27,24 @@ pub const INPUTS_WAIT_MS: u64 = 1_500;
 pub const HELD_PERMILLE: u32 = 500;
 
 /// So long a node is waited for that another one is to be measured with.
-pub const PAIR_WAIT_MS: u64 = 3_000;
+pub const PAIR_WAIT_MS: u64 = 10_000;
+
+/// Network ports of a node that are watched.
+pub const LINKS_MAX: usize = 64;
+
+/// Bytes a second are told over so long at least.
+pub const RATE_STEP_MS: u64 = 1_000;
+
+/// A port is hot that has been so busy for so long.
+pub const HOT_PERMILLE: u32 = 900;
+pub const HOT_MS: u64 = 10_000;
+
+/// A port flaps that went down so often in such a time.
+pub const FLAPS: u64 = 3;
+pub const FLAP_WINDOW_MS: u64 = 600_000;
+
+/// Readings with faults of one port that are kept.
+pub const FAULTS_KEPT: usize = 64;
 
 /// From which the port is taken that rank 0 may listen on: above what servers of a local cluster take, below what Linux
 /// gives to outgoing connections.

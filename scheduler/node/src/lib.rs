@@ -15,6 +15,7 @@ pub mod gpus;
 mod guard;
 mod hardware;
 pub mod limits;
+pub mod links;
 pub mod page_cache;
 
 pub use confine::{Confinement, Events, Limits};

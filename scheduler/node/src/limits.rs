@@ -11,6 +11,8 @@ pub const NAME_MAX: usize = 64;
 pub const DEPTH_MAX: usize = 16;
 /// Rounds of moving processes out of the group that is to be divided: those that fork meanwhile need another one.
 pub const MOVE_ROUNDS: usize = 16;
+/// Network ports of one node that are told of.
+pub const LINKS_MAX: usize = 64;
 /// GPUs of one node whose numbers a guard can hold.
 pub const GPUS_MAX: usize = 64;
 /// Records of the kernel's log that are searched for errors of GPUs.

@@ -57,6 +57,7 @@ impl AgentService {
             (watch.facts_of(now_ms, state, node), has_news)
         });
         lead.warmth.lock().hear(node, request);
+        lead.links.lock().hear(now_ms, node, request);
         if has_news {
             lead.news.notify_waiters();
         }

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// gRPC's method names, and the same in the words of metrics; the last is that of any other.
-const CALLS: [(&str, &str); 13] = [
+const CALLS: [(&str, &str); 14] = [
     ("SubmitJob", "sched_submit_job"),
     ("ListJobs", "sched_list_jobs"),
     ("ShowJob", "sched_show_job"),
@@ -40,6 +40,7 @@ const CALLS: [(&str, &str); 13] = [
     ("SetComputeNode", "sched_set_compute_node"),
     ("ValidateComputeNode", "sched_validate_compute_node"),
     ("TagComputeNode", "sched_tag_compute_node"),
+    ("ListLinks", "sched_list_links"),
     ("ListJobQuotas", "sched_list_job_quotas"),
     ("SetJobQuota", "sched_set_job_quota"),
     ("ListJobGroups", "sched_list_job_groups"),
@@ -197,6 +198,14 @@ impl Scheduler for Api {
         token::bearer(&request)?.must_operate()?;
         let tags = self.tag(request.get_ref()).await?;
         Ok(Response::new(pb::TagComputeNodeReply { tags }))
+    }
+
+    async fn list_links(
+        &self,
+        _request: Request<pb::ListLinksRequest>,
+    ) -> Reply<pb::ListLinksReply> {
+        let lead = self.leading()?;
+        Ok(Response::new(self.links(&lead)))
     }
 
     async fn list_job_quotas(

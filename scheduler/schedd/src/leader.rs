@@ -12,7 +12,7 @@ use ff2_group::{Group, Term};
 use ff2_proto::{Code, Status};
 use ff2_sched_core::{Event, JobId};
 use ff2_sched_machine::{
-    Answer, Command, Fact, SchedMachine, State, Told, Warmth, Watch, order_of,
+    Answer, Command, Fact, Links, SchedMachine, State, Told, Warmth, Watch, order_of,
 };
 use ff2_submit::Order;
 use ff2_topology::NodeId;
@@ -28,6 +28,7 @@ pub(crate) struct SchedGroup {
     pub(crate) lease_ms: u32,
     /// 0: nodes are asked to look at themselves only by people.
     validate_every_ms: u64,
+    cordon_flapping: bool,
     lead: Arc<Mutex<Option<Arc<Lead>>>>,
 }
 
@@ -37,6 +38,7 @@ pub(crate) struct Lead {
     pub(crate) term: Term,
     pub(crate) watch: Mutex<Watch>,
     pub(crate) warmth: Mutex<Warmth>,
+    pub(crate) links: Mutex<Links>,
     /// The last validation of each node that was looked at.
     pub(crate) judged: Mutex<BTreeMap<NodeId, u64>>,
     /// Orders may have changed though nothing was logged.
@@ -49,6 +51,7 @@ impl SchedGroup {
             group,
             lease_ms: compute.lease_ms,
             validate_every_ms: compute.validate_every_s * 1_000,
+            cordon_flapping: compute.cordon_flapping,
             lead: Arc::default(),
         }
     }
@@ -114,6 +117,7 @@ impl SchedGroup {
             term,
             watch,
             warmth: Mutex::default(),
+            links: Mutex::default(),
             judged: Mutex::default(),
             news: Notify::new(),
         });
@@ -155,6 +159,10 @@ impl SchedGroup {
             watch.validate_older(now_unix_ms.saturating_sub(self.validate_every_ms), now_unix_ms);
         }
         self.log_all(told).await?;
+        if self.cordon_flapping {
+            let told = self.look(|state| lead.links.lock().facts(now_ms, state));
+            self.log_all(told).await?;
+        }
         self.tell_inputs(lead).await?;
         let due = self.look(|state| state.scheduler().next_due());
         if due.is_some_and(|due| due <= wall_ms()) {

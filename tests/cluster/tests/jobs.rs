@@ -466,6 +466,17 @@ fn a_job_goes_where_its_tags_and_its_data_are() {
     let refused = cluster.ctl(&["job", "submit", "-C", "nvlink&small", "--", "true"]).unwrap_err();
     assert!(refused.to_string().contains("\"small\""), "{refused}");
 
+    // Both talk over this machine's loopback.
+    wait_for("bytes on the ports", || {
+        let top = cluster.json(&["fabric", "top"]).unwrap();
+        let of = |name| {
+            let links = top["links"].as_array().unwrap();
+            links.iter().find(|link| link["node"] == name && link["port"] == "lo").cloned()
+        };
+        let sends = |link: serde_json::Value| link["sent_bytes_per_s"].as_u64().unwrap() > 0;
+        of("node-0").is_some_and(sends) && of("node-1").is_some_and(sends)
+    });
+
     // What the other node reads it reads through another mount, which alone has the data in memory.
     let data = cluster.mount().join("data");
     fs::create_dir(&data).unwrap();

@@ -62,12 +62,20 @@ pub struct ComputeConfig {
     /// Nodes look at themselves so often, while nothing runs there, and after a run was cut off there: one that fails
     /// is quarantined. 0: only when somebody asks for it.
     pub validate_every_s: u64,
+    /// Nodes whose network ports go down again and again get nothing new, nor do those beside them if they are many.
+    pub cordon_flapping: bool,
 }
 
 impl Default for ComputeConfig {
     fn default() -> Self {
         // A compute node of Fire-Flyer 2 (arXiv 2408.14158, table I).
-        Self { cpus: 64, memory_mib: 512 << 10, lease_ms: 15_000, validate_every_s: 604_800 }
+        Self {
+            cpus: 64,
+            memory_mib: 512 << 10,
+            lease_ms: 15_000,
+            validate_every_s: 604_800,
+            cordon_flapping: true,
+        }
     }
 }
 
@@ -119,6 +127,9 @@ pub struct AgentConfig {
     /// What jobs call them that ask for a kind; none: by the name that NVML has.
     #[serde(default)]
     pub gpu_kind: Option<String>,
+    /// Network interfaces that are watched beside those of cards: bonds, or what lies in a container.
+    #[serde(default)]
+    pub links: Vec<String>,
     #[serde(default)]
     pub threads: usize,
     #[serde(default)]

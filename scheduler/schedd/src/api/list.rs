@@ -104,6 +104,35 @@ impl Api {
         })
     }
 
+    pub(super) fn links(&self, lead: &Lead) -> pb::ListLinksReply {
+        let now_ms = lead.term.now_ms();
+        let links = lead.links.lock();
+        let links = self.sched.look(|state| {
+            let told = links.ports().map(|(node, port)| {
+                let (zone, leaf) = state.place(node);
+                let (reading, (downs, errors)) = (port.reading(), port.faults(now_ms));
+                pb::ComputeLink {
+                    node: state.name(node).into(),
+                    zone: zone.into(),
+                    leaf: leaf.into(),
+                    name: reading.name.clone(),
+                    kind: reading.kind.clone(),
+                    up: reading.up,
+                    bits_per_s: reading.bits_per_s,
+                    received_per_s: port.received_per_s,
+                    sent_per_s: port.sent_per_s,
+                    use_permille: port.use_permille(),
+                    hot: port.is_hot(now_ms),
+                    flapping: port.flaps(now_ms),
+                    downs,
+                    errors,
+                }
+            });
+            told.collect()
+        });
+        pb::ListLinksReply { links }
+    }
+
     pub(super) fn quotas(&self) -> pb::ListJobQuotasReply {
         let quotas = self.sched.look(|state| state.scheduler().quotas());
         let one =
