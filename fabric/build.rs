@@ -6,16 +6,17 @@ use std::{env, error::Error, fmt::Write as _, fs, path::PathBuf};
 use prost_build::{Service, ServiceGenerator};
 
 /// Services of the data plane with their number on the wire. Append only.
-const SERVICES: [(&str, u16); 5] =
-    [("Cluster", 1), ("Namespace", 2), ("Storage", 3), ("Raft", 4), ("Agents", 5)];
+const SERVICES: [(&str, u16); 6] =
+    [("Cluster", 1), ("Namespace", 2), ("Storage", 3), ("Raft", 4), ("Agents", 5), ("Ranks", 6)];
 /// Those that people's tools call, over gRPC.
 const ADMIN: [&str; 2] = ["Admin", "Scheduler"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=proto/proto");
-    let files = ["common", "cluster", "namespace", "storage", "raft", "admin", "sched", "agents"]
-        .map(|name| format!("proto/proto/ff2/v1/{name}.proto"));
+    let files =
+        ["common", "cluster", "namespace", "storage", "raft", "admin", "sched", "agents", "ranks"]
+            .map(|name| format!("proto/proto/ff2/v1/{name}.proto"));
     let descriptors = protox::compile(files, ["proto/proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
 

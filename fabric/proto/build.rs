@@ -4,8 +4,9 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = ["common", "cluster", "namespace", "storage", "raft", "admin", "sched", "agents"]
-        .map(|name| format!("proto/ff2/v1/{name}.proto"));
+    let files =
+        ["common", "cluster", "namespace", "storage", "raft", "admin", "sched", "agents", "ranks"]
+            .map(|name| format!("proto/ff2/v1/{name}.proto"));
     let descriptors = protox::compile(files, ["proto"])?;
     // The descriptor set is exported for gRPC reflection and for the stubs that ff2-fabric makes.
     let out = PathBuf::from(env::var("OUT_DIR")?);

@@ -49,6 +49,6 @@ pub use rpc::{Answer, Call, Channel, Context, Peer};
 pub use server::{Router, Server, ServerConfig};
 pub use stubs::{
     Agents, AgentsClient, AgentsServer, Cluster, ClusterClient, ClusterServer, Namespace,
-    NamespaceClient, NamespaceServer, Raft, RaftClient, RaftServer, Storage, StorageClient,
-    StorageServer,
+    NamespaceClient, NamespaceServer, Raft, RaftClient, RaftServer, Ranks, RanksClient,
+    RanksServer, Storage, StorageClient, StorageServer,
 };

@@ -33,6 +33,9 @@ mod tests {
             (0x0402, "Raft.JoinGroup"),
             (0x0403, "Raft.LeaveGroup"),
             (0x0500, "Agents.Sync"),
+            (0x0600, "Ranks.Meet"),
+            (0x0601, "Ranks.Push"),
+            (0x0602, "Ranks.Watch"),
         ];
         let mut known: Vec<_> = method::ALL.iter().map(|m| (m.number, m.name)).collect();
         known.sort_unstable();

@@ -35,10 +35,8 @@ impl AdamW {
     /// One step against the gradient; `weights` and `grad` are of the configuration that made this.
     pub fn step(&mut self, weights: &mut Weights, grad: &Weights, learning_rate: f32) {
         self.steps += 1;
-        let correct1 = 1.0 - self.beta1.powi(self.steps);
-        let correct2 = (1.0 - self.beta2.powi(self.steps)).sqrt();
-        let rate = learning_rate / correct1;
-        let (beta1, beta2, eps) = (self.beta1, self.beta2, self.eps);
+        let Self { beta1, beta2, eps, weight_decay, steps, .. } = *self;
+        let update = Update { beta1, beta2, eps, weight_decay, learning_rate, steps };
         let mut work = Vec::new();
         let (mut first, mut second) = (list_mut(&mut self.first), list_mut(&mut self.second));
         let mut grads = Vec::new();
@@ -56,20 +54,42 @@ impl AdamW {
             }
         }
         work.into_par_iter().for_each(|(w, g, m, v)| {
-            let decay =
-                if w.shape().len() > 1 { 1.0 - learning_rate * self.weight_decay } else { 1.0 };
-            let (w, g, m, v) = (w.data_mut(), g.data(), m.data_mut(), v.data_mut());
-            vectorized(
-                #[inline(always)]
-                || {
-                    for (((w, g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
-                        *m = beta1 * *m + (1.0 - beta1) * g;
-                        *v = beta2 * *v + (1.0 - beta2) * g * g;
-                        *w = *w * decay - rate * *m / (v.sqrt() / correct2 + eps);
-                    }
-                },
-            );
+            let is_matrix = w.shape().len() > 1;
+            update.apply(is_matrix, w.data_mut(), g.data(), m.data_mut(), v.data_mut());
         });
+    }
+}
+
+/// One step of AdamW on numbers anywhere: equation by equation as above.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Update {
+    pub beta1: f32,
+    pub beta2: f32,
+    pub eps: f32,
+    /// Applies to matrices.
+    pub weight_decay: f32,
+    pub learning_rate: f32,
+    /// This one counted.
+    pub steps: i32,
+}
+
+impl Update {
+    /// Weights, their gradients, and the two moments: as many of each.
+    pub fn apply(&self, is_matrix: bool, w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
+        let Self { beta1, beta2, eps, learning_rate, .. } = *self;
+        let rate = learning_rate / (1.0 - beta1.powi(self.steps));
+        let correct2 = (1.0 - beta2.powi(self.steps)).sqrt();
+        let decay = if is_matrix { 1.0 - learning_rate * self.weight_decay } else { 1.0 };
+        vectorized(
+            #[inline(always)]
+            || {
+                for (((w, g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
+                    *m = beta1 * *m + (1.0 - beta1) * g;
+                    *v = beta2 * *v + (1.0 - beta2) * g * g;
+                    *w = *w * decay - rate * *m / (v.sqrt() / correct2 + eps);
+                }
+            },
+        );
     }
 }
 

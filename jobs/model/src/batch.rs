@@ -38,9 +38,9 @@ impl Model {
         let ids = spans.iter().flat_map(|span| span.tokens);
         let mut x = self.embed_ids(ids.copied());
         let angles = self.rotary.angles_at(positions(spans));
-        let pass = Pass { config: &self.config, angles: &angles, tokens: x.rows() };
+        let pass = Pass { config: &self.config, angles: &angles, tokens: x.rows(), exchange: None };
         for (number, layer) in self.weights.layers.iter().enumerate() {
-            x = layer.advance(pass, &x, spans, pages.layer_mut(number));
+            x = layer.advance(pass, &x, spans, pages.layer_mut(number))?;
         }
         let hidden = rms_norm(&x, &self.weights.norm, self.config.rms_eps);
         let logits = self.wanted_logits(&hidden, spans);
@@ -71,9 +71,10 @@ impl Model {
             return Err(ModelError::Input(detail));
         }
         let angles = self.rotary.angles_at(positions(spans));
-        let pass = Pass { config: &self.config, angles: &angles, tokens: embedded.rows() };
+        let pass =
+            Pass { config: &self.config, angles: &angles, tokens: embedded.rows(), exchange: None };
         let x = module.join(&self.config, &embedded, hidden);
-        let y = module.block.advance(pass, &x, spans, pages.layer_mut(self.config.layers));
+        let y = module.block.advance(pass, &x, spans, pages.layer_mut(self.config.layers))?;
         Ok(self.wanted_logits(&module.norm_for_head(&self.config, &y), spans))
     }
 
@@ -122,7 +123,7 @@ impl Layer {
         x: &Tensor,
         spans: &[Span<'_>],
         pages: &mut LayerPages,
-    ) -> Tensor {
+    ) -> Result<Tensor, ModelError> {
         self.infer(pass, x, |attention, x| attention.attend_pages(pass, x, spans, pages))
     }
 }

@@ -28,6 +28,9 @@ pub enum ModelError {
     #[error("{}: tensor `{tensor}` is not part of the model that config.json describes", path.display())]
     Unexpected { path: PathBuf, tensor: String },
 
+    #[error("the ranks that share the experts")]
+    Ranks(#[source] Box<dyn std::error::Error + Send + Sync>),
+
     #[error("{0}")]
     Input(String),
 }

@@ -1,7 +1,7 @@
 //! One decoder block: x + attention(norm(x)), then x + feed-forward(norm(x)).
 
 use crate::{
-    ModelConfig, Parameters, Tensor,
+    ModelConfig, ModelError, Parameters, Tensor,
     cache::LayerCache,
     experts::{self, Moe},
     mla::{self, Mla, Pass},
@@ -89,19 +89,28 @@ impl Layer {
     }
 
     /// [n, hidden] -> [n, hidden].
-    pub(crate) fn forward(&self, pass: Pass<'_>, x: &Tensor) -> (Tensor, Saved) {
+    pub(crate) fn forward(
+        &self,
+        pass: Pass<'_>,
+        x: &Tensor,
+    ) -> Result<(Tensor, Saved), ModelError> {
         let eps = pass.config.rms_eps;
         let attention_in = rms_norm(x, &self.attention_norm, eps);
         let (mut middle, attention) = self.attention.forward(pass, &attention_in);
         middle.add(x);
         let feed_forward_in = rms_norm(&middle, &self.feed_forward_norm, eps);
-        let (mut y, feed_forward) = self.feed_forward(pass.config, &feed_forward_in);
+        let (mut y, feed_forward) = self.feed_forward(pass, &feed_forward_in)?;
         y.add(&middle);
-        (y, Saved { attention_in, attention, middle, feed_forward_in, feed_forward })
+        Ok((y, Saved { attention_in, attention, middle, feed_forward_in, feed_forward }))
     }
 
     /// The same for tokens behind those in the cache, which then has them too.
-    pub(crate) fn decode(&self, pass: Pass<'_>, x: &Tensor, cache: &mut LayerCache) -> Tensor {
+    pub(crate) fn decode(
+        &self,
+        pass: Pass<'_>,
+        x: &Tensor,
+        cache: &mut LayerCache,
+    ) -> Result<Tensor, ModelError> {
         self.infer(pass, x, |attention, x| attention.decode(pass, x, cache))
     }
 
@@ -111,27 +120,31 @@ impl Layer {
         pass: Pass<'_>,
         x: &Tensor,
         attend: impl FnOnce(&Mla, &Tensor) -> Tensor,
-    ) -> Tensor {
+    ) -> Result<Tensor, ModelError> {
         let eps = pass.config.rms_eps;
         let mut middle = attend(&self.attention, &rms_norm(x, &self.attention_norm, eps));
         middle.add(x);
         let (mut y, _) =
-            self.feed_forward(pass.config, &rms_norm(&middle, &self.feed_forward_norm, eps));
+            self.feed_forward(pass, &rms_norm(&middle, &self.feed_forward_norm, eps))?;
         y.add(&middle);
-        y
+        Ok(y)
     }
 
-    fn feed_forward(&self, config: &ModelConfig, x: &Tensor) -> (Tensor, FeedForwardSaved) {
-        match &self.feed_forward {
+    fn feed_forward(
+        &self,
+        pass: Pass<'_>,
+        x: &Tensor,
+    ) -> Result<(Tensor, FeedForwardSaved), ModelError> {
+        Ok(match &self.feed_forward {
             FeedForward::Dense(dense) => {
                 let (y, saved) = dense.forward(x);
                 (y, FeedForwardSaved::Dense(saved))
             }
             FeedForward::Experts(experts) => {
-                let (y, saved) = experts.forward(config, x);
+                let (y, saved) = experts.forward(pass.config, pass.exchange, x)?;
                 (y, FeedForwardSaved::Experts(saved))
             }
-        }
+        })
     }
 
     pub(crate) fn backward(
@@ -141,7 +154,7 @@ impl Layer {
         saved: &Saved,
         dy: Tensor,
         grad: &mut Self,
-    ) -> Tensor {
+    ) -> Result<Tensor, ModelError> {
         let eps = pass.config.rms_eps;
         let into = &saved.feed_forward_in;
         let d_into = match (&self.feed_forward, &mut grad.feed_forward, &saved.feed_forward) {
@@ -154,7 +167,7 @@ impl Layer {
                 FeedForward::Experts(experts),
                 FeedForward::Experts(grad),
                 FeedForwardSaved::Experts(saved),
-            ) => experts.backward(pass.config, into, saved, &dy, grad),
+            ) => experts.backward(pass.config, pass.exchange, (into, saved), &dy, grad)?,
             _ => unreachable!("weights, gradients and saved products are of one configuration"),
         };
         let mut d_middle = dy;
@@ -169,6 +182,6 @@ impl Layer {
         );
         let mut dx = d_middle;
         dx.add(&rms_norm_backward(x, &self.attention_norm, eps, &d_into, &mut grad.attention_norm));
-        dx
+        Ok(dx)
     }
 }

@@ -6,7 +6,7 @@ mod backward;
 mod heads;
 
 use crate::{
-    ModelConfig, Parameters, Tensor,
+    Exchange, ModelConfig, Parameters, Tensor,
     linear::linear,
     norm::rms_norm,
     parameters::{join, parameters},
@@ -81,6 +81,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) angles: &'a Angles,
     /// Tokens of a sequence in this pass.
     pub(crate) tokens: usize,
+    /// The ranks that share the experts.
+    pub(crate) exchange: Option<&'a dyn Exchange>,
 }
 
 #[derive(Debug)]

@@ -1,13 +1,14 @@
 //! The whole model: embedding, layers, norm, head; its loss and gradients.
 
 use crate::{
-    Cache, Loss, ModelConfig, ModelError, Tensor, Tokens, Weights,
+    Among, Cache, Exchange, Loss, ModelConfig, ModelError, Parameters, Tensor, Tokens, Weights,
     layer::{self, FeedForward},
     linear::{linear, linear_backward},
     loss::{cross_entropy, targets},
     mla::Pass,
     norm::{rms_norm, rms_norm_backward},
-    rope::Rotary,
+    rope::{Angles, Rotary},
+    weights::{EMBEDDING, layer_name},
 };
 
 #[derive(Debug, Clone)]
@@ -53,18 +54,41 @@ impl Model {
         &mut self.weights
     }
 
+    /// Of a model that has all its experts here.
     pub fn forward(&self, tokens: &Tokens) -> Forward {
+        self.forward_among(tokens, None)
+            .expect("without other ranks and with all experts nothing can fail")
+    }
+
+    /// Of a model whose experts may be divided over ranks.
+    ///
+    /// # Errors
+    /// If one of those is gone, or this one has not its part of the experts.
+    pub fn forward_among(
+        &self,
+        tokens: &Tokens,
+        exchange: Option<&dyn Exchange>,
+    ) -> Result<Forward, ModelError> {
         let angles = self.rotary.angles(0, tokens.tokens());
-        let pass = Pass { config: &self.config, angles: &angles, tokens: tokens.tokens() };
+        let pass = self.pass(tokens, &angles, exchange);
         let mut states = vec![self.embed(tokens)];
         let mut saved = Vec::new();
         for (number, layer) in self.weights.layers.iter().enumerate() {
-            let (y, kept) = layer.forward(pass, &states[number]);
+            let (y, kept) = layer.forward(pass, &states[number])?;
             states.push(y);
             saved.push(kept);
         }
         let normed = rms_norm(&states[states.len() - 1], &self.weights.norm, self.config.rms_eps);
-        Forward { states, saved, normed }
+        Ok(Forward { states, saved, normed })
+    }
+
+    fn pass<'a>(
+        &'a self,
+        tokens: &Tokens,
+        angles: &'a Angles,
+        exchange: Option<&'a dyn Exchange>,
+    ) -> Pass<'a> {
+        Pass { config: &self.config, angles, tokens: tokens.tokens(), exchange }
     }
 
     /// [batch * tokens, vocab].
@@ -82,11 +106,27 @@ impl Model {
         mtp_weight: f32,
         grad: &mut Weights,
     ) -> Result<Loss, ModelError> {
+        let mut ready = |_: &str, _: &dyn Parameters| {};
+        self.step_among(tokens, mtp_weight, grad, Among { exchange: None, ready: &mut ready })
+    }
+
+    /// As [`Self::step`], for a rank of several that train one model, each with its own part of the batch.
+    ///
+    /// # Errors
+    /// As there; if another rank is gone, or this one has not its part of the experts.
+    pub fn step_among(
+        &self,
+        tokens: &Tokens,
+        mtp_weight: f32,
+        grad: &mut Weights,
+        among: Among<'_>,
+    ) -> Result<Loss, ModelError> {
         if tokens.tokens() < 2 {
             let detail = "a loss needs sequences of at least 2 tokens".to_owned();
             return Err(ModelError::Input(detail));
         }
-        let forward = self.forward(tokens);
+        let exchange = among.exchange;
+        let forward = self.forward_among(tokens, exchange)?;
         let mut logits = self.logits(&forward);
         let main = cross_entropy(&mut logits, &targets(tokens, tokens.tokens(), 1), 1.0);
         let mut d_normed =
@@ -95,29 +135,42 @@ impl Model {
         let mut loads: Vec<_> = forward.saved.iter().filter_map(layer::Saved::load).collect();
         let mut mtp = 0.0;
         if mtp_weight != 0.0 && !self.weights.mtp.is_empty() {
-            let found = self.mtp_step(tokens, &forward.normed, mtp_weight, &mut d_normed, grad);
+            let of = (tokens, exchange);
+            let found = self.mtp_step(of, &forward.normed, mtp_weight, &mut d_normed, grad)?;
             mtp = found.mean;
             loads.extend(found.loads);
         }
-        self.backward(tokens, forward, &d_normed, grad);
+        self.backward(tokens, forward, &d_normed, grad, among)?;
         Ok(Loss { main, mtp, loads })
     }
 
     /// From the gradient of the state after the final norm down to the embedding.
-    fn backward(&self, tokens: &Tokens, forward: Forward, d_normed: &Tensor, grad: &mut Weights) {
+    fn backward(
+        &self,
+        tokens: &Tokens,
+        forward: Forward,
+        d_normed: &Tensor,
+        grad: &mut Weights,
+        Among { exchange, ready }: Among<'_>,
+    ) -> Result<(), ModelError> {
         let angles = self.rotary.angles(0, tokens.tokens());
-        let pass = Pass { config: &self.config, angles: &angles, tokens: tokens.tokens() };
+        let pass = self.pass(tokens, &angles, exchange);
         let Forward { mut states, mut saved, .. } = forward;
         let last = states.pop().expect("the embedding at least");
         let eps = self.config.rms_eps;
         let mut d = rms_norm_backward(&last, &self.weights.norm, eps, d_normed, &mut grad.norm);
-        for (layer, grad) in self.weights.layers.iter().zip(&mut grad.layers).rev() {
+        grad.behind_layers(ready);
+        let layers = self.weights.layers.iter().zip(&mut grad.layers);
+        for (number, (layer, grad)) in layers.enumerate().rev() {
             // Popped, so that each layer's memory is free as soon as it is done.
             let (x, saved) =
                 states.pop().zip(saved.pop()).expect("a state and a pass for each layer");
-            d = layer.backward(pass, &x, &saved, d, grad);
+            d = layer.backward(pass, &x, &saved, d, grad)?;
+            ready(&layer_name(number), grad);
         }
         self.embed_backward(tokens, &d, grad);
+        ready(EMBEDDING, &grad.embedding);
+        Ok(())
     }
 
     /// Logits of tokens behind those in the cache, [batch * tokens, vocab]; the cache then has them too.
@@ -131,17 +184,17 @@ impl Model {
             return Err(ModelError::Input(detail));
         }
         let angles = self.rotary.angles(cache.len(), tokens.tokens());
-        let pass = Pass { config: &self.config, angles: &angles, tokens: tokens.tokens() };
+        let pass = self.pass(tokens, &angles, None);
         // A prompt alone is cheaper in the expanded form; both give the same.
         let first = cache.is_empty();
         let mut x = self.embed(tokens);
         for (layer, cache) in self.weights.layers.iter().zip(&mut cache.layers) {
             x = if first {
-                let (y, saved) = layer.forward(pass, &x);
+                let (y, saved) = layer.forward(pass, &x)?;
                 cache.append(&saved.attention.latent);
                 y
             } else {
-                layer.decode(pass, &x, cache)
+                layer.decode(pass, &x, cache)?
             };
         }
         cache.grow(tokens.tokens());

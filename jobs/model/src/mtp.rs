@@ -2,7 +2,7 @@
 //! token i + k, and predicts token i + k + 1. Embedding and head are the main model's.
 
 use crate::{
-    Model, ModelConfig, Tensor, Tokens,
+    Exchange, Model, ModelConfig, ModelError, Tensor, Tokens,
     layer::{self, Layer},
     linear::{linear, linear_backward},
     loss::{cross_entropy, targets},
@@ -51,12 +51,17 @@ impl MtpModule {
         }
     }
 
-    fn forward(&self, pass: Pass<'_>, embedded: Tensor, hidden: Tensor) -> Saved {
+    fn forward(
+        &self,
+        pass: Pass<'_>,
+        embedded: Tensor,
+        hidden: Tensor,
+    ) -> Result<Saved, ModelError> {
         let joined = self.halves(pass.config, &embedded, &hidden);
         let block_in = linear(&joined, &self.join);
-        let (block_out, block) = self.block.forward(pass, &block_in);
+        let (block_out, block) = self.block.forward(pass, &block_in)?;
         let normed = self.norm_for_head(pass.config, &block_out);
-        Saved { embedded, hidden, joined, block_in, block, block_out, normed }
+        Ok(Saved { embedded, hidden, joined, block_in, block, block_out, normed })
     }
 
     /// What the block gets of embeddings and states, [n, hidden] each.
@@ -91,7 +96,7 @@ impl MtpModule {
         d_normed: &Tensor,
         d_next: Option<&Tensor>,
         grad: &mut Self,
-    ) -> (Tensor, Tensor) {
+    ) -> Result<(Tensor, Tensor), ModelError> {
         let (c, width) = (pass.config, pass.config.hidden);
         let mut d_out = rms_norm_backward(
             &saved.block_out,
@@ -103,7 +108,8 @@ impl MtpModule {
         if let Some(d_next) = d_next {
             add_truncated(&mut d_out, d_next, pass.tokens);
         }
-        let d_in = self.block.backward(pass, &saved.block_in, &saved.block, d_out, &mut grad.block);
+        let d_in =
+            self.block.backward(pass, &saved.block_in, &saved.block, d_out, &mut grad.block)?;
         let d_joined = linear_backward(&saved.joined, &self.join, &d_in, &mut grad.join);
         let half = |from: usize| {
             let rows = (0..d_joined.rows()).flat_map(|row| &d_joined.row(row)[from..from + width]);
@@ -124,7 +130,7 @@ impl MtpModule {
             &half(width),
             &mut grad.hidden_norm,
         );
-        (d_embedded, d_hidden)
+        Ok((d_embedded, d_hidden))
     }
 }
 
@@ -139,12 +145,12 @@ impl Model {
     /// state after its last norm.
     pub(crate) fn mtp_step(
         &self,
-        tokens: &Tokens,
+        (tokens, exchange): (&Tokens, Option<&dyn Exchange>),
         normed: &Tensor,
         weight: f32,
         d_normed: &mut Tensor,
         grad: &mut Weights,
-    ) -> MtpLoss {
+    ) -> Result<MtpLoss, ModelError> {
         // A module needs one token for its embedding and one to predict.
         let depths = self.weights.mtp.len().min(tokens.tokens().saturating_sub(2));
         let share = weight / depths.max(1) as f32;
@@ -153,6 +159,7 @@ impl Model {
             config: &self.config,
             angles: &angles,
             tokens: tokens.tokens() - depth - 1,
+            exchange,
         };
         let mut passed: Vec<Saved> = Vec::new();
         for (depth, module) in self.weights.mtp[..depths].iter().enumerate() {
@@ -161,7 +168,7 @@ impl Model {
                 passed.last().map_or((normed, tokens.tokens()), |last| (&last.block_out, len + 1));
             let hidden = truncated(before, before_len, len);
             let embedded = self.embed(&tokens.range(depth + 1, tokens.tokens()));
-            passed.push(module.forward(pass(depth), embedded, hidden));
+            passed.push(module.forward(pass(depth), embedded, hidden)?);
         }
         let (mut total, mut d_next) = (0.0, None);
         let mut loads: Vec<_> = passed.iter().filter_map(|saved| saved.block.load()).collect();
@@ -172,8 +179,13 @@ impl Model {
             let d_head =
                 linear_backward(&saved.normed, self.weights.head(), &logits, grad.head_mut());
             let module = &self.weights.mtp[depth];
-            let (d_embedded, d_hidden) =
-                module.backward(pass(depth), saved, &d_head, d_next.as_ref(), &mut grad.mtp[depth]);
+            let (d_embedded, d_hidden) = module.backward(
+                pass(depth),
+                saved,
+                &d_head,
+                d_next.as_ref(),
+                &mut grad.mtp[depth],
+            )?;
             self.embed_backward(&tokens.range(depth + 1, tokens.tokens()), &d_embedded, grad);
             d_next = Some(d_hidden);
         }
@@ -181,7 +193,7 @@ impl Model {
             add_truncated(d_normed, &d_hidden, tokens.tokens());
         }
         loads.truncate(depths);
-        MtpLoss { mean: total / depths.max(1) as f64, loads }
+        Ok(MtpLoss { mean: total / depths.max(1) as f64, loads })
     }
 }
 
