@@ -121,7 +121,8 @@ impl Blocks {
         }
     }
 
-    /// Lets go of a sequence's blocks: the last first, as those before it are of use without it but not it without them.
+    /// Lets go of a sequence's blocks: the last first, as those before it are of use without it but not it without
+    /// them.
     pub(crate) fn release_all(&mut self, blocks: &[Block]) {
         blocks.iter().rev().for_each(|block| self.release(*block));
     }

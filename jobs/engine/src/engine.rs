@@ -23,8 +23,8 @@ pub struct EngineOptions {
     pub max_waiting: usize,
     /// Tokens of prompts that one step takes at most, so that long prompts do not hold up others' tokens. Default 256.
     pub prefill_chunk: usize,
-    /// Guesses with the model's module for multi-token prediction, where it has one, while no more choices than this are
-    /// under way; 0: never. Default 4: a full batch has no time to spare for wrong guesses.
+    /// Guesses with the model's module for multi-token prediction, where it has one, while no more choices than this
+    /// are under way; 0: never. Default 4: a full batch has no time to spare for wrong guesses.
     pub draft_running_max: usize,
     /// Threads that compute. Default: those of the machine.
     pub threads: usize,

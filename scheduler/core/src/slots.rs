@@ -7,7 +7,8 @@
 //! (`scheduler/slots.rs`) sees to it.
 //!
 //! That can always be had, because a job may write all the time between two of its saves, but for the time by which it
-//! may come late: a twentieth of its interval at most. All jobs together are then 20/19 of the mean at most, in any cell.
+//! may come late: a twentieth of its interval at most. All jobs together are then 20/19 of the mean at most, in any
+//! cell.
 //! Shorter slots are better for who loses a node, so a job gets the shortest that fits.
 
 use serde::{Deserialize, Serialize};
