@@ -401,7 +401,7 @@ pub fn scratch_folder(prefix: &str) -> Result<tempfile::TempDir> {
 }
 
 /// The folder that cargo builds into: tests run from `target/debug/deps`.
-fn target_folder() -> Result<PathBuf> {
+pub fn target_folder() -> Result<PathBuf> {
     let program = env::current_exe().context("find the test's own program")?;
     // Tests lie in target/debug/deps, programs in target/debug.
     let is_test = program.parent().is_some_and(|folder| folder.ends_with("deps"));
