@@ -99,7 +99,6 @@ impl Blocks {
         Some(block)
     }
 
-    #[cfg(test)]
     pub(crate) fn knows(&self, key: &Key) -> bool {
         self.published.contains_key(key)
     }

@@ -5,7 +5,7 @@ use std::{sync::Arc, thread};
 use ff2_model::Model;
 
 use crate::{
-    EngineError, Figures, Generation, Refused, Request,
+    DiskOptions, EngineError, Figures, Generation, Refused, Request,
     inbox::{Inbox, Job},
     worker::Worker,
 };
@@ -26,6 +26,8 @@ pub struct EngineOptions {
     /// Guesses with the model's module for multi-token prediction, where it has one, while no more choices than this
     /// are under way; 0: never. Default 4: a full batch has no time to spare for wrong guesses.
     pub draft_running_max: usize,
+    /// Where blocks of the prefix cache are kept for later and for others. Default: nowhere.
+    pub disk: Option<DiskOptions>,
     /// Threads that compute. Default: those of the machine.
     pub threads: usize,
 }
@@ -39,6 +41,7 @@ impl Default for EngineOptions {
             max_waiting: 256,
             prefill_chunk: 256,
             draft_running_max: 4,
+            disk: None,
             threads: thread::available_parallelism().map_or(1, usize::from),
         }
     }

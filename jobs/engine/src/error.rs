@@ -1,6 +1,6 @@
 //! Why an engine does not start, and why it refuses a request.
 
-use std::time::Duration;
+use std::{io, path::PathBuf, time::Duration};
 
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -8,7 +8,10 @@ pub enum EngineError {
     Options(String),
 
     #[error("cannot start the engine's threads")]
-    Threads(#[source] std::io::Error),
+    Threads(#[source] io::Error),
+
+    #[error("cannot use {} for the prefix cache", folder.display())]
+    Disk { folder: PathBuf, source: io::Error },
 }
 
 /// What a caller is told instead of a generation.

@@ -19,6 +19,8 @@ pub struct Figures {
     pub prefix_hits: u64,
     /// Of the hits, those read from disk.
     pub prefix_hits_disk: u64,
+    /// Blocks that the disk was too full or too slow for.
+    pub blocks_not_saved: u64,
     pub tokens_prefilled: u64,
     pub tokens_generated: u64,
     pub tokens_drafted: u64,

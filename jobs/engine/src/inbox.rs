@@ -7,7 +7,8 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, mpsc};
 
 use crate::{
-    EngineError, EngineOptions, Event, Figures, Generation, Refused, Request, generation::Stops,
+    EngineError, EngineOptions, Event, Figures, Generation, Refused, Request, disk::Loaded,
+    generation::Stops,
 };
 
 /// A request with the engine's end of its events.
@@ -44,6 +45,7 @@ pub(crate) struct Inbox {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Job>,
+    loaded: Vec<Loaded>,
     draining: bool,
     stopping: bool,
     /// Whether the thread has anything under way.
@@ -55,8 +57,17 @@ struct State {
 
 /// What the engine's thread finds when it looks.
 pub(crate) enum Found {
-    Jobs(Vec<Job>),
+    Work { jobs: Vec<Job>, loaded: Vec<Loaded> },
     Stop,
+}
+
+/// What the engine's thread has under way when it looks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum UnderWay {
+    Nothing,
+    /// Sequences whose blocks are being read, and nothing to compute.
+    Loads,
+    Steps,
 }
 
 impl Inbox {
@@ -120,23 +131,33 @@ impl Inbox {
         Ok(())
     }
 
-    /// Up to `count` waiting jobs. With nothing under way, `busy` is false and this waits for one.
-    pub(crate) fn take(&self, count: usize, busy: bool) -> Found {
+    /// Up to `count` waiting jobs, and what was loaded. Waits for one of them unless there are steps to go on with.
+    pub(crate) fn take(&self, count: usize, under_way: UnderWay) -> Found {
         let mut state = self.state.lock();
         loop {
             if state.stopping {
                 return Found::Stop;
             }
-            if busy || !state.waiting.is_empty() {
+            if under_way == UnderWay::Steps || !state.waiting.is_empty() || !state.loaded.is_empty()
+            {
                 state.busy = true;
                 state.waiting.retain(|job| !job.events.is_closed());
                 let count = count.min(state.waiting.len());
-                return Found::Jobs(state.waiting.drain(..count).collect());
+                let jobs = state.waiting.drain(..count).collect();
+                return Found::Work { jobs, loaded: std::mem::take(&mut state.loaded) };
             }
-            state.busy = false;
-            self.idle.notify_waiters();
+            state.busy = under_way != UnderWay::Nothing;
+            if !state.busy {
+                self.idle.notify_waiters();
+            }
             self.work.wait(&mut state);
         }
+    }
+
+    /// Gives the engine's thread a sequence back whose blocks were read.
+    pub(crate) fn loaded(&self, loaded: Loaded) {
+        self.state.lock().loaded.push(loaded);
+        self.work.notify_one();
     }
 
     pub(crate) fn figures(&self) -> Figures {

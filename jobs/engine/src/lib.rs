@@ -7,6 +7,7 @@
 
 mod blocks;
 mod constraint;
+mod disk;
 mod engine;
 mod error;
 mod figures;
@@ -18,6 +19,7 @@ mod schedule;
 mod worker;
 
 pub use constraint::{Constraint, TokenSet};
+pub use disk::{DiskOptions, Eviction};
 pub use engine::{Engine, EngineOptions};
 pub use error::{EngineError, Refused};
 pub use figures::{Figures, Histogram};

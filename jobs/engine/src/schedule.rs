@@ -78,6 +78,32 @@ impl Schedule {
         }
     }
 
+    /// Keys of the blocks behind those in memory that the sequence could begin with.
+    pub(crate) fn missing_keys(&self, sequence: &mut Sequence) -> Vec<Key> {
+        let keys = sequence.prefix_keys(self.root, self.limits.block_tokens);
+        let known = keys.iter().take_while(|key| self.blocks.knows(key)).count();
+        keys[known..].to_vec()
+    }
+
+    /// Makes blocks findable that come from elsewhere: `fill` writes each. Returns how many there was room for.
+    pub(crate) fn bring(
+        &mut self,
+        brought: &[(Key, Vec<u8>)],
+        mut fill: impl FnMut(Block, &[u8]) -> bool,
+    ) -> usize {
+        let mut taken = Vec::new();
+        for (key, body) in brought {
+            let Some(block) = self.blocks.take() else { break };
+            taken.push(block);
+            if !fill(block, body) {
+                break;
+            }
+            self.blocks.publish(block, *key);
+        }
+        self.blocks.release_all(&taken);
+        taken.len()
+    }
+
     /// A sequence and all of its forks must fit into the blocks one at a time: the caller's check.
     pub(crate) fn add(&mut self, sequence: Sequence) {
         self.waiting.push_back(sequence);
@@ -285,8 +311,7 @@ impl Schedule {
     }
 }
 
-/// The longest run of published blocks that the sequence starts with, referenced. Its last token is always computed,
-/// as its logits are wanted.
+/// The longest run of published blocks that the sequence starts with, referenced.
 fn find_prefix(
     blocks: &mut Blocks,
     root: Key,
@@ -296,11 +321,7 @@ fn find_prefix(
     if !sequence.reusable {
         return Vec::new();
     }
-    let full = (sequence.tokens.len() - 1) / block_tokens * block_tokens;
-    if sequence.keys.len() < full / block_tokens {
-        sequence.keys = Key::chain(root, &sequence.tokens[..full], block_tokens);
-    }
-    let keys = &sequence.keys[..full / block_tokens];
+    let keys = sequence.prefix_keys(root, block_tokens);
     keys.iter().map_while(|key| blocks.find(key)).collect()
 }
 

@@ -6,12 +6,13 @@ mod step;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use ff2_model::{Model, Pages};
+use ff2_model::{Block, Model, Pages};
 
 use crate::{
     EngineError, EngineOptions, Event, Figures, Reason,
     blocks::Key,
-    inbox::{Found, Inbox, Job},
+    disk::{self, Disk, Loaded, Rates},
+    inbox::{Found, Inbox, Job, UnderWay},
     schedule::{Id, Limits, Schedule, Sequence},
 };
 use choices::{Choice, Group};
@@ -28,6 +29,10 @@ pub(crate) struct Worker {
     next_id: u64,
     max_running: usize,
     figures: Figures,
+    disk: Option<Disk>,
+    /// Sequences whose blocks are being read.
+    loading: usize,
+    rates: Rates,
 }
 
 impl Worker {
@@ -57,8 +62,15 @@ impl Worker {
             ..Figures::default()
         };
         inbox.set_figures(&figures);
+        let (root, disk) = match &options.disk {
+            None => (Key([0; 32]), None),
+            Some(disk) => {
+                let root = disk::root(&model, options.block_tokens);
+                (root, Some(Disk::start(disk, root, &inbox)?))
+            }
+        };
         Ok(Self {
-            schedule: Schedule::new(limits, blocks, Key([0; 32])),
+            schedule: Schedule::new(limits, blocks, root),
             pages,
             model,
             inbox,
@@ -69,15 +81,26 @@ impl Worker {
             next_id: 0,
             max_running: options.max_running,
             figures,
+            disk,
+            loading: 0,
+            rates: Rates::default(),
         })
     }
 
     pub(crate) fn run(mut self) {
         loop {
             let room = self.max_running.saturating_sub(self.schedule.waiting());
-            match self.inbox.take(room, !self.schedule.is_idle()) {
+            let under_way = match (self.schedule.is_idle(), self.loading) {
+                (false, _) => UnderWay::Steps,
+                (true, 0) => UnderWay::Nothing,
+                (true, _) => UnderWay::Loads,
+            };
+            match self.inbox.take(room, under_way) {
                 Found::Stop => break,
-                Found::Jobs(jobs) => jobs.into_iter().for_each(|job| self.start(job)),
+                Found::Work { jobs, loaded } => {
+                    loaded.into_iter().for_each(|loaded| self.loaded(loaded));
+                    jobs.into_iter().for_each(|job| self.start(job));
+                }
             }
             self.end_unwanted();
             self.step();
@@ -102,10 +125,53 @@ impl Worker {
         let id = self.new_id();
         let reusable = job.request.prompt_logprobs.is_none();
         let (prompt, forks) = (job.request.prompt.clone(), job.request.n - 1);
-        self.schedule.add(Sequence::new(id, prompt, forks, reusable));
         let group = Group::new(job, seed);
         self.choices.insert(id, group.choice(id.0, 0, self.model.config().vocab));
         self.groups.insert(id.0, group);
+        self.queue(Sequence::new(id, prompt, forks, reusable));
+    }
+
+    /// Has a sequence wait for its turn, or first for blocks from disk, where that is faster than computing them.
+    fn queue(&mut self, mut sequence: Sequence) {
+        if let Some(disk) = self.disk.as_ref().filter(|_| sequence.reusable) {
+            let missing = self.schedule.missing_keys(&mut sequence);
+            let tokens = missing.len() * self.figures.block_tokens;
+            let bytes = tokens * self.figures.kv_bytes_per_token;
+            if tokens > 0 && self.rates.should_read(bytes, tokens) {
+                match disk.load(sequence, missing) {
+                    None => {
+                        self.loading += 1;
+                        return;
+                    }
+                    Some(back) => sequence = back,
+                }
+            }
+        }
+        self.schedule.add(sequence);
+    }
+
+    fn loaded(&mut self, loaded: Loaded) {
+        self.loading -= 1;
+        let bytes = loaded.blocks.iter().map(|(_, body)| body.len()).sum();
+        self.rates.read(bytes, loaded.seconds);
+        // Cancelled meanwhile.
+        if !self.choices.contains_key(&loaded.sequence.id) {
+            return;
+        }
+        let pages = &mut self.pages;
+        let fill = |block, body: &[u8]| disk::from_bytes(pages, block, body);
+        let brought = self.schedule.bring(&loaded.blocks, fill);
+        self.figures.prefix_hits_disk += (brought * self.figures.block_tokens) as u64;
+        self.schedule.add(loaded.sequence);
+    }
+
+    /// Keeps blocks that became full for later.
+    fn save(&self, full: &[(Block, Key)]) {
+        let Some(disk) = &self.disk else { return };
+        let seconds = self.rates.prefill_s(self.figures.block_tokens);
+        for (block, key) in full {
+            disk.save(*key, disk::to_bytes(&self.pages, *block), seconds);
+        }
     }
 
     fn new_id(&mut self) -> Id {
@@ -129,7 +195,11 @@ impl Worker {
 
     /// Ends a choice and gives its blocks back. Those that have not been forked off it end too.
     fn end(&mut self, id: Id, reason: Reason) {
-        let cached = self.schedule.get(id).and_then(|sequence| sequence.cached);
+        let sequence = self.schedule.get(id);
+        let cached = sequence.and_then(|sequence| sequence.cached);
+        if let (Some(disk), Some(sequence)) = (&self.disk, sequence) {
+            disk.used(sequence.keys[..sequence.published].to_vec());
+        }
         self.schedule.finish(id);
         let Some(choice) = self.choices.remove(&id) else { return };
         let Some(group) = self.groups.get_mut(&choice.group) else { return };
@@ -150,6 +220,7 @@ impl Worker {
         figures.blocks_used = schedule.blocks.count() - schedule.blocks.available();
         figures.prefix_queries = schedule.counts.prefix_queries;
         figures.prefix_hits = schedule.counts.prefix_hits;
+        figures.blocks_not_saved = self.disk.as_ref().map_or(0, Disk::not_saved);
         figures.preemptions = schedule.counts.preemptions;
         self.inbox.set_figures(figures);
     }

@@ -49,6 +49,15 @@ impl Sequence {
         self.tokens.len() - self.computed
     }
 
+    /// Keys of the full blocks that it may begin with. Its last token is always computed, as its logits are wanted.
+    pub(crate) fn prefix_keys(&mut self, root: Key, block_tokens: usize) -> &[Key] {
+        let full = (self.tokens.len() - 1) / block_tokens;
+        if self.keys.len() < full {
+            self.keys = Key::chain(root, &self.tokens[..full * block_tokens], block_tokens);
+        }
+        &self.keys[..full]
+    }
+
     /// Back to where it has no block; they are the caller's.
     pub(crate) fn give_way(&mut self) {
         self.blocks.clear();

@@ -52,7 +52,11 @@ impl Worker {
             tracing::error!(%error, "drafting failed; it is off from now on");
             self.drafts = false;
         }
-        self.figures.step_time.add(start.elapsed());
+        let time = start.elapsed();
+        self.figures.step_time.add(time);
+        if plan.work.iter().any(|work| work.prefill) {
+            self.rates.prefilled(row, time.as_secs_f64());
+        }
     }
 
     fn logits_wanted(&self, work: &Work) -> usize {
@@ -88,7 +92,8 @@ impl Worker {
         let vocab = self.model.config().vocab;
         let row = |at: usize| &logits.data()[at * vocab..][..vocab];
         let known = work.tokens.len() - usize::from(work.drafted);
-        self.schedule.computed(work.id, known);
+        let full = self.schedule.computed(work.id, known);
+        self.save(&full);
         if work.prefill {
             self.figures.tokens_prefilled += known as u64;
         }
@@ -111,7 +116,8 @@ impl Worker {
         }
         // The draft is what was chosen, so its row is that of the token behind.
         self.figures.tokens_accepted += 1;
-        self.schedule.computed(work.id, 1);
+        let full = self.schedule.computed(work.id, 1);
+        self.save(&full);
         self.choose(work.id, row(first + 1));
         known + 1
     }

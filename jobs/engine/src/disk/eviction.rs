@@ -1,0 +1,134 @@
+//! Which blocks go when there is no room: those worth least. Pure.
+//!
+//! GreedyDual-Size (Cao and Irani 1997): a block is worth the seconds that it saves for each byte that it takes, on top
+//! of a level which rises to the worth of whatever was removed last; so what is not used sinks, slowly if it is dear.
+//! A block is worth at least as much as one behind it, which is of no use without it; of equals the least recently
+//! used goes first.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The blocks of a cache of limited size, by keys of any kind.
+#[derive(Debug)]
+pub struct Eviction<K> {
+    entries: BTreeMap<K, Entry>,
+    /// By worth, then by use.
+    order: BTreeSet<(Worth, u64, K)>,
+    level: f64,
+    uses: u64,
+    bytes: u64,
+    bytes_max: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    bytes: u64,
+    seconds: f64,
+    worth: Worth,
+    used: u64,
+}
+
+/// A number from 0 up, by its bits: they are in the same order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Worth(u64);
+
+impl<K: Ord + Copy> Eviction<K> {
+    pub fn new(bytes_max: u64) -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            order: BTreeSet::new(),
+            level: 0.0,
+            uses: 0,
+            bytes: 0,
+            bytes_max,
+        }
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub fn contains(&self, key: &K) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    /// A block that is there from now on, of these bytes and the seconds that computing it again takes.
+    pub fn put(&mut self, key: K, bytes: u64, seconds: f64) {
+        self.forget(&key);
+        self.bytes += bytes;
+        let entry = Entry { bytes, seconds, worth: Worth(0), used: 0 };
+        self.entries.insert(key, entry);
+        self.order.insert((entry.worth, entry.used, key));
+        self.used(&[key]);
+    }
+
+    /// A prompt began with these blocks, first to last. Those that are not there are passed over.
+    pub fn used(&mut self, chain: &[K]) {
+        let mut behind = Worth(0);
+        for key in chain.iter().rev() {
+            let Some(entry) = self.entries.get_mut(key) else { continue };
+            self.order.remove(&(entry.worth, entry.used, *key));
+            let own = self.level + entry.seconds.max(0.0) / entry.bytes.max(1) as f64;
+            behind = behind.max(Worth(own.to_bits()));
+            self.uses += 1;
+            (entry.worth, entry.used) = (behind, self.uses);
+            self.order.insert((entry.worth, entry.used, *key));
+        }
+    }
+
+    /// The block to remove for the limit's sake, no longer counted; None if all is within it.
+    pub fn evict(&mut self) -> Option<K> {
+        if self.bytes <= self.bytes_max {
+            return None;
+        }
+        let (worth, _, key) = *self.order.first()?;
+        self.level = self.level.max(f64::from_bits(worth.0));
+        self.forget(&key);
+        Some(key)
+    }
+
+    /// A block that is gone.
+    pub fn forget(&mut self, key: &K) {
+        if let Some(entry) = self.entries.remove(key) {
+            self.order.remove(&(entry.worth, entry.used, *key));
+            self.bytes -= entry.bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cheap_go_first_and_the_unused_sink() {
+        let mut cache = Eviction::new(30);
+        cache.put('a', 10, 1.0);
+        cache.put('b', 10, 5.0);
+        cache.put('c', 10, 1.0);
+        assert_eq!(cache.evict(), None);
+        cache.used(&['a']);
+        cache.put('d', 10, 1.0);
+        assert_eq!(cache.evict(), Some('c'));
+        // The dear one stays through as many removals as it is dearer.
+        let mut gone = Vec::new();
+        for new in 'e'..'z' {
+            cache.put(new, 10, 1.0);
+            gone.extend(cache.evict());
+        }
+        let at = gone.iter().position(|key| *key == 'b').unwrap();
+        assert!((6..12).contains(&at), "{gone:?}");
+        assert_eq!(cache.bytes(), 30);
+    }
+
+    #[test]
+    fn a_block_stays_as_long_as_one_behind_it() {
+        let mut cache = Eviction::new(20);
+        cache.put(1, 10, 1.0);
+        cache.put(2, 10, 9.0);
+        cache.used(&[1, 2]);
+        cache.put(3, 10, 2.0);
+        assert_eq!(cache.evict(), Some(3));
+        cache.put(4, 10, 20.0);
+        assert_eq!(cache.evict(), Some(2));
+    }
+}
