@@ -35,7 +35,8 @@ const ADDED: [&str; 2] = ["<think>", "</think>"];
 const MERGES: [[&str; 2]; 4] = [["t", "h"], ["th", "e"], ["Ġ", "the"], ["i", "n"]];
 const TEMPLATE: &str = "{% for message in messages %}<|turn|>{{ message.role }}: {{ message.content }}\n{% endfor %}\
                         {% if tools %}tools {{ tools | tojson }}\n{% endif %}\
-                        {% if add_generation_prompt %}<|turn|>assistant: {% if thinking %}<think>{% endif %}{% endif %}";
+                        {% if add_generation_prompt %}<|turn|>assistant: \
+                        {% if thinking or 'think hard' in messages[-1].content %}<think>{% endif %}{% endif %}";
 
 /// Writes a whole model: weights by a seed, tokenizer, template.
 pub(crate) fn write_model(folder: &Path) {

@@ -4,4 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 mod api;
+mod browser;
 mod common;
+mod flood;
+mod guard;
+mod page;
+mod program;
+mod structured;
