@@ -23,6 +23,9 @@ pub struct EngineOptions {
     pub max_waiting: usize,
     /// Tokens of prompts that one step takes at most, so that long prompts do not hold up others' tokens. Default 256.
     pub prefill_chunk: usize,
+    /// Guesses with the model's module for multi-token prediction, where it has one, while no more choices than this are
+    /// under way; 0: never. Default 4: a full batch has no time to spare for wrong guesses.
+    pub draft_running_max: usize,
     /// Threads that compute. Default: those of the machine.
     pub threads: usize,
 }
@@ -35,6 +38,7 @@ impl Default for EngineOptions {
             max_running: 16,
             max_waiting: 256,
             prefill_chunk: 256,
+            draft_running_max: 4,
             threads: thread::available_parallelism().map_or(1, usize::from),
         }
     }
@@ -55,7 +59,7 @@ impl Engine {
     /// Options that allow nothing to run, with what is needed; threads that the system refuses.
     pub fn start(model: Arc<Model>, options: EngineOptions) -> Result<Self, EngineError> {
         let inbox = Arc::new(Inbox::new(&model, &options)?);
-        let worker = Worker::new(model, options, Arc::clone(&inbox))?;
+        let worker = Worker::new(model, &options, Arc::clone(&inbox))?;
         thread::Builder::new()
             .name("engine".to_owned())
             .spawn(move || worker.run())

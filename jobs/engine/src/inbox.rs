@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use ff2_model::Model;
+use ff2_model::{Model, Pages};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Notify, mpsc};
 
@@ -49,6 +49,8 @@ struct State {
     /// Whether the thread has anything under way.
     busy: bool,
     figures: Figures,
+    /// Mean seconds that a request took, the latest counting most.
+    service_s: f64,
 }
 
 /// What the engine's thread finds when it looks.
@@ -70,13 +72,22 @@ impl Inbox {
                 return wrong(format!("{name} is 0, expected at least 1"));
             }
         }
+        let config = model.config();
+        let needed = Pages::bytes_per_token(config) * options.block_tokens;
+        if options.kv_bytes < 2 * needed {
+            let found = options.kv_bytes;
+            return wrong(format!(
+                "kv_bytes is {found}, expected at least {}: 2 blocks",
+                2 * needed
+            ));
+        }
         Ok(Self {
             state: Mutex::default(),
             work: Condvar::new(),
             idle: Notify::new(),
             max_waiting: options.max_waiting,
             max_running: options.max_running,
-            tokens_max: model.config().max_positions,
+            tokens_max: options.tokens_max(config),
             vocab: model.config().vocab,
         })
     }
@@ -96,7 +107,13 @@ impl Inbox {
             return Err(Refused::Stopping);
         }
         if state.waiting.len() >= self.max_waiting {
-            return Err(Refused::QueueFull { retry_after: Duration::from_secs(1) });
+            // Those that nobody listens to any more take no place.
+            state.waiting.retain(|job| !job.events.is_closed());
+        }
+        if state.waiting.len() >= self.max_waiting {
+            // About when the first of the queue has moved up by one request's share of the places.
+            let seconds = (state.service_s / self.max_running as f64).clamp(1.0, 60.0);
+            return Err(Refused::QueueFull { retry_after: Duration::from_secs_f64(seconds) });
         }
         state.waiting.push_back(job);
         self.work.notify_one();
@@ -112,6 +129,7 @@ impl Inbox {
             }
             if busy || !state.waiting.is_empty() {
                 state.busy = true;
+                state.waiting.retain(|job| !job.events.is_closed());
                 let count = count.min(state.waiting.len());
                 return Found::Jobs(state.waiting.drain(..count).collect());
             }
@@ -123,11 +141,18 @@ impl Inbox {
 
     pub(crate) fn figures(&self) -> Figures {
         let state = self.state.lock();
-        Figures { waiting: state.waiting.len(), ..state.figures.clone() }
+        let waiting = state.figures.waiting + state.waiting.len();
+        Figures { waiting, ..state.figures.clone() }
     }
 
-    pub(crate) fn set_figures(&self, figures: Figures) {
-        self.state.lock().figures = figures;
+    pub(crate) fn set_figures(&self, figures: &Figures) {
+        self.state.lock().figures.clone_from(figures);
+    }
+
+    /// A request was answered in this time.
+    pub(crate) fn served(&self, time: Duration) {
+        let mut state = self.state.lock();
+        state.service_s += (time.as_secs_f64() - state.service_s) / 8.0;
     }
 
     pub(crate) fn tokens_max(&self) -> usize {

@@ -5,6 +5,7 @@
 //! engine's own thread takes it from there, computes its tokens beside those of others, and sends each as an
 //! [`Event`]; the caller reads them from its [`Generation`], whenever it likes, and ends it by dropping it.
 
+mod blocks;
 mod constraint;
 mod engine;
 mod error;
@@ -13,6 +14,7 @@ mod generation;
 mod inbox;
 mod request;
 mod sampler;
+mod schedule;
 mod worker;
 
 pub use constraint::{Constraint, TokenSet};

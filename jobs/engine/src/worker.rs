@@ -1,26 +1,39 @@
-//! The engine's thread: takes requests from the inbox and computes their tokens.
+//! The engine's thread: takes requests from the inbox, asks the schedule what to compute, has the model compute it, and
+//! sends what comes of it. It owns all state of what is under way; nothing of it is locked.
 
-use std::{sync::Arc, time::Instant};
+mod choices;
+mod step;
 
-use ff2_model::{Cache, Model, ModelError, Tokens};
+use std::{collections::BTreeMap, sync::Arc};
+
+use ff2_model::{Model, Pages};
 
 use crate::{
-    EngineError, EngineOptions, Event, Figures, Reason, Usage,
+    EngineError, EngineOptions, Event, Figures, Reason,
+    blocks::Key,
     inbox::{Found, Inbox, Job},
-    sampler::{Sampler, logprobs, mix},
+    schedule::{Id, Limits, Schedule, Sequence},
 };
+use choices::{Choice, Group};
 
 pub(crate) struct Worker {
     model: Arc<Model>,
     inbox: Arc<Inbox>,
     threads: rayon::ThreadPool,
+    schedule: Schedule,
+    pages: Pages,
+    choices: BTreeMap<Id, Choice>,
+    groups: BTreeMap<u64, Group>,
+    drafts: bool,
+    next_id: u64,
+    max_running: usize,
     figures: Figures,
 }
 
 impl Worker {
     pub(crate) fn new(
         model: Arc<Model>,
-        options: EngineOptions,
+        options: &EngineOptions,
         inbox: Arc<Inbox>,
     ) -> Result<Self, EngineError> {
         let threads = rayon::ThreadPoolBuilder::new()
@@ -28,103 +41,128 @@ impl Worker {
             .thread_name(|number| format!("engine-{number}"))
             .build()
             .map_err(|error| EngineError::Threads(std::io::Error::other(error)))?;
-        Ok(Self { model, inbox, threads, figures: Figures::default() })
+        let blocks = options.blocks(model.config());
+        let drafts = options.draft_running_max > 0 && model.config().mtp_layers > 0;
+        let limits = Limits {
+            block_tokens: options.block_tokens,
+            max_running: options.max_running,
+            prefill_chunk: options.prefill_chunk,
+            draft_running_max: options.draft_running_max,
+        };
+        let pages = Pages::new(model.config(), options.block_tokens, blocks);
+        let figures = Figures {
+            blocks,
+            block_tokens: options.block_tokens,
+            kv_bytes_per_token: pages.bytes() / (blocks * options.block_tokens),
+            ..Figures::default()
+        };
+        inbox.set_figures(&figures);
+        Ok(Self {
+            schedule: Schedule::new(limits, blocks, Key([0; 32])),
+            pages,
+            model,
+            inbox,
+            threads,
+            choices: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            drafts,
+            next_id: 0,
+            max_running: options.max_running,
+            figures,
+        })
     }
 
     pub(crate) fn run(mut self) {
-        while let Found::Jobs(jobs) = self.inbox.take(1, false) {
-            for job in jobs {
-                self.figures.running = job.request.n;
-                self.inbox.set_figures(self.figures.clone());
-                let events = job.events.clone();
-                if let Err(error) = self.answer(job) {
-                    let reason = Reason::Failed(error.to_string());
-                    let _ = events.try_send(Event::Finished { choice: 0, reason });
-                }
-                self.figures.running = 0;
-                self.inbox.set_figures(self.figures.clone());
+        loop {
+            let room = self.max_running.saturating_sub(self.schedule.waiting());
+            match self.inbox.take(room, !self.schedule.is_idle()) {
+                Found::Stop => break,
+                Found::Jobs(jobs) => jobs.into_iter().for_each(|job| self.start(job)),
             }
+            self.end_unwanted();
+            self.step();
+            self.tell();
+        }
+        for id in self.choices.keys().copied().collect::<Vec<_>>() {
+            self.end(id, Reason::Cancelled);
         }
     }
 
-    fn answer(&mut self, job: Job) -> Result<(), ModelError> {
-        let Job { request, events, stops } = job;
-        let vocab = self.model.config().vocab;
-        let seed = match request.sampling.seed {
-            Some(seed) => seed,
-            None => getrandom::u64().map_err(|e| ModelError::Input(e.to_string()))?,
+    fn start(&mut self, job: Job) {
+        let seed = match job.request.sampling.seed.map_or_else(getrandom::u64, Ok) {
+            Ok(seed) => seed,
+            Err(error) => {
+                let reason = Reason::Failed(format!("the system gives no random seed: {error}"));
+                for choice in 0..job.request.n {
+                    let _ = job.events.try_send(Event::Finished { choice, reason: reason.clone() });
+                }
+                return;
+            }
         };
-        let mut prompt_cache = Cache::new(self.model.config(), 1);
-        let prompt = Tokens::new(request.prompt.clone(), request.prompt.len(), vocab)?;
-        let first = self.decode(&prompt, &mut prompt_cache)?;
-        self.figures.tokens_prefilled += request.prompt.len() as u64;
-        if let Some(count) = request.prompt_logprobs {
-            for (at, &token) in request.prompt.iter().enumerate() {
-                let (logprob, top) = match at.checked_sub(1) {
-                    None => (None, Vec::new()),
-                    Some(before) => {
-                        let row = &first[before * vocab..][..vocab];
-                        let (logprob, top) = logprobs(row, token, count);
-                        (Some(logprob), top)
-                    }
-                };
-                let _ = events.try_send(Event::PromptToken { token, logprob, top });
-            }
-        }
-        let mut completion = 0;
-        for choice in 0..request.n {
-            let constraint = request.constraint.as_ref().map(|c| c.boxed_clone());
-            let mut sampler = Sampler::new(
-                request.sampling.clone(),
-                mix(seed).wrapping_add(choice as u64),
-                &request.prompt,
-                constraint,
-                request.logprobs.unwrap_or(0),
-                vocab,
-            );
-            let mut cache = prompt_cache.clone();
-            let mut logits = first[first.len() - vocab..].to_vec();
-            let mut count = 0;
-            let reason = loop {
-                if events.is_closed() {
-                    return Ok(());
-                }
-                if stops.wanted(choice) {
-                    break Reason::Stop;
-                }
-                let chosen = match sampler.choose(&logits) {
-                    Ok(chosen) => chosen,
-                    Err(detail) => break Reason::Failed(detail),
-                };
-                let token = chosen.token;
-                count += 1;
-                self.figures.tokens_generated += 1;
-                let (logprob, top) = (chosen.logprob, chosen.top);
-                let _ = events.try_send(Event::Token { choice, token, logprob, top });
-                let ends = !request.ignore_eos && self.model.config().eos.contains(&token);
-                if ends || request.stop_tokens.contains(&token) {
-                    break Reason::Stop;
-                }
-                if sampler.done() {
-                    break Reason::Constraint;
-                }
-                if count == request.max_tokens {
-                    break Reason::Length;
-                }
-                logits = self.decode(&Tokens::new(vec![token], 1, vocab)?, &mut cache)?;
-            };
-            completion += count;
-            let _ = events.try_send(Event::Finished { choice, reason });
-        }
-        let usage = Usage { prompt: request.prompt.len(), cached: 0, completion };
-        let _ = events.try_send(Event::Usage(usage));
-        Ok(())
+        let id = self.new_id();
+        let reusable = job.request.prompt_logprobs.is_none();
+        let (prompt, forks) = (job.request.prompt.clone(), job.request.n - 1);
+        self.schedule.add(Sequence::new(id, prompt, forks, reusable));
+        let group = Group::new(job, seed);
+        self.choices.insert(id, group.choice(id.0, 0, self.model.config().vocab));
+        self.groups.insert(id.0, group);
     }
 
-    fn decode(&mut self, tokens: &Tokens, cache: &mut Cache) -> Result<Vec<f32>, ModelError> {
-        let start = Instant::now();
-        let logits = self.threads.install(|| self.model.decode(tokens, cache))?;
-        self.figures.step_time.add(start.elapsed());
-        Ok(logits.data().to_vec())
+    fn new_id(&mut self) -> Id {
+        self.next_id += 1;
+        Id(self.next_id)
+    }
+
+    /// Ends what nobody listens to any more, and choices that the caller has stopped.
+    fn end_unwanted(&mut self) {
+        let mut ends = Vec::new();
+        for (id, choice) in &self.choices {
+            let group = &self.groups[&choice.group];
+            if group.job.events.is_closed() {
+                ends.push((*id, Reason::Cancelled));
+            } else if group.forked && group.job.stops.wanted(choice.number) {
+                ends.push((*id, Reason::Stop));
+            }
+        }
+        ends.into_iter().for_each(|(id, reason)| self.end(id, reason));
+    }
+
+    /// Ends a choice and gives its blocks back. Those that have not been forked off it end too.
+    fn end(&mut self, id: Id, reason: Reason) {
+        let cached = self.schedule.get(id).and_then(|sequence| sequence.cached);
+        self.schedule.finish(id);
+        let Some(choice) = self.choices.remove(&id) else { return };
+        let Some(group) = self.groups.get_mut(&choice.group) else { return };
+        group.usage.cached = group.usage.cached.max(cached.unwrap_or(0));
+        if group.finish(choice.number, &reason)
+            && let Some(group) = self.groups.remove(&choice.group)
+        {
+            self.inbox.served(group.accepted.elapsed());
+        }
+    }
+
+    fn tell(&mut self) {
+        let schedule = &self.schedule;
+        let figures = &mut self.figures;
+        figures.running = schedule.running();
+        figures.waiting = schedule.waiting();
+        figures.blocks_cached = schedule.blocks.idle();
+        figures.blocks_used = schedule.blocks.count() - schedule.blocks.available();
+        figures.prefix_queries = schedule.counts.prefix_queries;
+        figures.prefix_hits = schedule.counts.prefix_hits;
+        figures.preemptions = schedule.counts.preemptions;
+        self.inbox.set_figures(figures);
+    }
+}
+
+impl EngineOptions {
+    /// Blocks that the memory is for.
+    pub(crate) fn blocks(&self, config: &ff2_model::ModelConfig) -> usize {
+        self.kv_bytes / (Pages::bytes_per_token(config) * self.block_tokens)
+    }
+
+    /// Tokens that a sequence may have: what the model has positions for and the cache has room for.
+    pub(crate) fn tokens_max(&self, config: &ff2_model::ModelConfig) -> usize {
+        (self.blocks(config) * self.block_tokens).min(config.max_positions)
     }
 }

@@ -102,9 +102,18 @@ impl Layer {
 
     /// The same for tokens behind those in the cache, which then has them too.
     pub(crate) fn decode(&self, pass: Pass<'_>, x: &Tensor, cache: &mut LayerCache) -> Tensor {
+        self.infer(pass, x, |attention, x| attention.decode(pass, x, cache))
+    }
+
+    /// The layer around any attention that keeps nothing for a backward.
+    pub(crate) fn infer(
+        &self,
+        pass: Pass<'_>,
+        x: &Tensor,
+        attend: impl FnOnce(&Mla, &Tensor) -> Tensor,
+    ) -> Tensor {
         let eps = pass.config.rms_eps;
-        let mut middle =
-            self.attention.decode(pass, &rms_norm(x, &self.attention_norm, eps), cache);
+        let mut middle = attend(&self.attention, &rms_norm(x, &self.attention_norm, eps));
         middle.add(x);
         let (mut y, _) =
             self.feed_forward(pass.config, &rms_norm(&middle, &self.feed_forward_norm, eps));

@@ -9,6 +9,7 @@
 //! there is no tape. All dense arithmetic goes through `view::matmul`: another device starts there.
 
 mod adamw;
+mod batch;
 mod cache;
 pub mod checkpoint;
 mod config;
@@ -24,9 +25,12 @@ mod mla;
 mod model;
 mod mtp;
 mod norm;
+mod paged;
+mod pages;
 mod parameters;
 mod random;
 mod rope;
+mod running;
 mod swiglu;
 mod tensor;
 mod tokens;
@@ -35,12 +39,14 @@ mod view;
 mod weights;
 
 pub use adamw::AdamW;
+pub use batch::{Span, Step};
 pub use cache::Cache;
 pub use checkpoint::Checkpoint;
 pub use config::{Choice, Family, ModelConfig, Rope, Yarn};
 pub use error::ModelError;
 pub use loss::Loss;
 pub use model::{Forward, Model};
+pub use pages::{Block, Pages};
 pub use parameters::Parameters;
 pub use tensor::Tensor;
 pub use tokens::Tokens;

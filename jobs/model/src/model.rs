@@ -175,9 +175,15 @@ impl Model {
     }
 
     pub(crate) fn embed(&self, tokens: &Tokens) -> Tensor {
-        let rows = tokens.ids().iter().flat_map(|&id| self.weights.embedding.row(id as usize));
-        let shape = [tokens.ids().len(), self.config.hidden];
-        Tensor::new(&shape, rows.copied().collect()).expect("a row a token")
+        self.embed_ids(tokens.ids().iter().copied())
+    }
+
+    /// [ids, hidden]; each id must lie within the vocabulary.
+    pub(crate) fn embed_ids(&self, ids: impl Iterator<Item = u32>) -> Tensor {
+        let rows: Vec<f32> =
+            ids.flat_map(|id| self.weights.embedding.row(id as usize)).copied().collect();
+        Tensor::new(&[rows.len() / self.config.hidden, self.config.hidden], rows)
+            .expect("a row a token")
     }
 
     pub(crate) fn embed_backward(&self, tokens: &Tokens, d: &Tensor, grad: &mut Weights) {

@@ -52,21 +52,35 @@ impl MtpModule {
     }
 
     fn forward(&self, pass: Pass<'_>, embedded: Tensor, hidden: Tensor) -> Saved {
-        let (c, width) = (pass.config, pass.config.hidden);
-        let mut joined = Tensor::zeros(&[hidden.rows(), 2 * width]);
+        let joined = self.halves(pass.config, &embedded, &hidden);
+        let block_in = linear(&joined, &self.join);
+        let (block_out, block) = self.block.forward(pass, &block_in);
+        let normed = self.norm_for_head(pass.config, &block_out);
+        Saved { embedded, hidden, joined, block_in, block, block_out, normed }
+    }
+
+    /// What the block gets of embeddings and states, [n, hidden] each.
+    pub(crate) fn join(&self, c: &ModelConfig, embedded: &Tensor, hidden: &Tensor) -> Tensor {
+        linear(&self.halves(c, embedded, hidden), &self.join)
+    }
+
+    pub(crate) fn norm_for_head(&self, c: &ModelConfig, block_out: &Tensor) -> Tensor {
+        rms_norm(block_out, &self.head_norm, c.rms_eps)
+    }
+
+    /// [n, 2 hidden]: both, normed, side by side.
+    fn halves(&self, c: &ModelConfig, embedded: &Tensor, hidden: &Tensor) -> Tensor {
+        let mut joined = Tensor::zeros(&[hidden.rows(), 2 * c.hidden]);
         let halves = [
-            rms_norm(&embedded, &self.embedding_norm, c.rms_eps),
-            rms_norm(&hidden, &self.hidden_norm, c.rms_eps),
+            rms_norm(embedded, &self.embedding_norm, c.rms_eps),
+            rms_norm(hidden, &self.hidden_norm, c.rms_eps),
         ];
         for row in 0..hidden.rows() {
-            let (left, right) = joined.row_mut(row).split_at_mut(width);
+            let (left, right) = joined.row_mut(row).split_at_mut(c.hidden);
             left.copy_from_slice(halves[0].row(row));
             right.copy_from_slice(halves[1].row(row));
         }
-        let block_in = linear(&joined, &self.join);
-        let (block_out, block) = self.block.forward(pass, &block_in);
-        let normed = rms_norm(&block_out, &self.head_norm, c.rms_eps);
-        Saved { embedded, hidden, joined, block_in, block, block_out, normed }
+        joined
     }
 
     /// From gradients of what the head got and of what the next module got to those of embedding and hidden state.

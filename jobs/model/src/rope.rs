@@ -34,13 +34,18 @@ impl Rotary {
 
     /// Cosines and sines of `len` positions from `from` on.
     pub(crate) fn angles(&self, from: usize, len: usize) -> Angles {
+        self.angles_at(from..from + len)
+    }
+
+    /// The same of any positions.
+    pub(crate) fn angles_at(&self, positions: impl Iterator<Item = usize>) -> Angles {
         let turned = |position: usize| {
             self.frequencies.iter().map(move |frequency| {
                 let (sin, cos) = (position as f32 * frequency).sin_cos();
                 (cos * self.magnitude, sin * self.magnitude)
             })
         };
-        let cos_sin = (from..from + len).flat_map(turned).collect();
+        let cos_sin = positions.flat_map(turned).collect();
         Angles { cos_sin, pairs: self.frequencies.len(), interleaved: self.interleaved }
     }
 }
