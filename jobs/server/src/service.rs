@@ -73,6 +73,8 @@ pub enum ServiceError {
 /// A request as read: what the engine is asked, and how its tokens are told.
 #[derive(Debug)]
 pub struct Asked {
+    /// The field of the request that prompts come from.
+    pub field: &'static str,
     pub prompts: Vec<Vec<u32>>,
     pub parameters: Parameters,
     pub logprobs: Option<usize>,
@@ -110,16 +112,16 @@ impl Service {
     }
 
     /// # Errors
-    /// A text that the tokenizer does not take, or one that is too long even before it is tokens.
-    pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, ApiError> {
+    /// A text (of this field) that the tokenizer does not take, or one too long even before it is tokens.
+    pub fn encode(&self, field: &str, text: &str, special: bool) -> Result<Vec<u32>, ApiError> {
         // The longest token bounds the context in bytes; what is longer would cost time for nothing.
         let longest = self.tokenizer.all_bytes().iter().map(Vec::len).max().unwrap_or(1);
         if text.len() > self.context.saturating_mul(longest) {
-            return Err(self.too_long(text.len() / longest));
+            return Err(self.too_long(field, text.len() / longest));
         }
         self.tokenizer
             .encode(text, special)
-            .map_err(|error| ApiError::invalid("", "invalid_value", error))
+            .map_err(|error| ApiError::invalid(field, "invalid_value", error))
     }
 
     /// A name that is not served is told from a wrong request.
@@ -136,12 +138,12 @@ impl Service {
         Err(ApiError { param: Some("model".to_owned()), ..error })
     }
 
-    fn too_long(&self, tokens: usize) -> ApiError {
+    fn too_long(&self, field: &str, tokens: usize) -> ApiError {
         let message = format!(
             "the prompt has {tokens} tokens or more; this model's context is {} tokens, the answer included",
             self.context
         );
-        ApiError::invalid("messages", "context_length_exceeded", message)
+        ApiError::invalid(field, "context_length_exceeded", message)
     }
 
     /// Puts all prompts to the engine and answers.
@@ -162,12 +164,14 @@ impl Service {
         for (number, prompt) in asked.prompts.iter().enumerate() {
             let room = self.context.saturating_sub(prompt.len());
             if room == 0 {
-                return Err(self.too_long(prompt.len()));
+                return Err(self.too_long(asked.field, prompt.len()));
             }
             permit.charge(prompt.len());
             let request = self.request(&asked, prompt.clone(), room, constraint.as_deref());
-            let generation =
-                self.engine.submit(request).map_err(|refused| self.refused(refused))?;
+            let generation = self
+                .engine
+                .submit(request)
+                .map_err(|refused| self.refused(asked.field, refused))?;
             let reply = Reply::new(
                 generation,
                 ReplyOptions {
@@ -244,16 +248,16 @@ impl Service {
         }
     }
 
-    fn refused(&self, refused: Refused) -> ApiError {
+    fn refused(&self, field: &str, refused: Refused) -> ApiError {
         match refused {
             Refused::QueueFull { retry_after } => ApiError::too_many(
                 "queue_full",
                 "the server is at its limit of waiting requests",
                 retry_after,
             ),
-            Refused::TooLong { tokens, .. } => self.too_long(tokens),
+            Refused::TooLong { tokens, .. } => self.too_long(field, tokens),
             Refused::Stopping => ApiError::unavailable("this server is stopping"),
-            Refused::Invalid(why) => ApiError::invalid("", "invalid_value", why),
+            Refused::Invalid(why) => ApiError::invalid(field, "invalid_value", why),
         }
     }
 

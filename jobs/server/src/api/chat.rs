@@ -78,7 +78,7 @@ pub fn read(service: &Service, body: &[u8]) -> Result<Asked, ApiError> {
     let prompt = template.and_then(|template| template.render(&messages, &context));
     let prompt = prompt
         .map_err(|error| ApiError::invalid("messages", "chat_template", error.to_string()))?;
-    let tokens = service.encode(&prompt, false)?;
+    let tokens = service.encode("messages", &prompt, false)?;
     let splits = request.include_reasoning.unwrap_or(true);
     let reading = Reading {
         stops: parameters.stop.clone(),
@@ -87,7 +87,15 @@ pub fn read(service: &Service, body: &[u8]) -> Result<Asked, ApiError> {
         reasoning: splits.then(|| Reasoning::behind(&prompt)),
         tools: reads_tools,
     };
-    Ok(Asked { prompts: vec![tokens], parameters, logprobs, grammar, reading, echo: false })
+    Ok(Asked {
+        field: "messages",
+        prompts: vec![tokens],
+        parameters,
+        logprobs,
+        grammar,
+        reading,
+        echo: false,
+    })
 }
 
 enum ToolChoice {

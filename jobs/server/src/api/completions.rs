@@ -68,7 +68,7 @@ pub fn read(service: &Service, body: &[u8]) -> Result<Asked, ApiError> {
     }
     parameters.max_tokens.get_or_insert(DEFAULT_TOKENS);
     let special = request.add_special_tokens.unwrap_or(true);
-    let text = |text: &String| service.encode(text, special);
+    let text = |text: &String| service.encode("prompt", text, special);
     let vocab = service.tokenizer.vocab();
     let tokens =
         |ids: &Vec<u64>| ids.iter().map(|id| parameters::known("prompt", *id, vocab)).collect();
@@ -88,7 +88,7 @@ pub fn read(service: &Service, body: &[u8]) -> Result<Asked, ApiError> {
         show_special: parameters.show_special,
         ..Reading::default()
     };
-    Ok(Asked { prompts, parameters, logprobs, grammar, reading, echo })
+    Ok(Asked { field: "prompt", prompts, parameters, logprobs, grammar, reading, echo })
 }
 
 /// How completions are worded.
@@ -146,8 +146,13 @@ impl Completion {
 
 impl Dialect for Completion {
     fn opening(&mut self) -> Vec<Value> {
-        let choice = |(index, text): (usize, String)| json!({"index": index, "text": text, "logprobs": null, "finish_reason": null});
-        std::mem::take(&mut self.echoed).into_iter().enumerate().map(choice).collect()
+        let mut opening = Vec::new();
+        for (index, text) in std::mem::take(&mut self.echoed).into_iter().enumerate() {
+            opening.push(
+                json!({"index": index, "text": text, "logprobs": null, "finish_reason": null}),
+            );
+        }
+        opening
     }
 
     fn chunk(&mut self, step: &Step) -> Option<Value> {

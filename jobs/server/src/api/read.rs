@@ -7,7 +7,7 @@ use super::error::ApiError;
 /// Reads a request; fields that the type does not know are left alone, as vLLM does.
 ///
 /// # Errors
-/// What is no UTF-8, no JSON, nested deeper than 128, or a field of another type.
+/// What is no UTF-8, no JSON, nested deeper than 128 in a known field, or a field of another type.
 pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let text = std::str::from_utf8(body).map_err(|error| {
         let at = error.valid_up_to();
@@ -79,6 +79,6 @@ mod tests {
         assert_eq!(read(b"[1]").unwrap_err().status, 400);
         assert_eq!(read(b"{\"a\": \"\xff\"}").unwrap_err().code, "invalid_utf8");
         let deep = format!("{{\"x\": {}1{}}}", "[".repeat(500), "]".repeat(500));
-        assert_eq!(read(deep.as_bytes()).unwrap_err().code, "invalid_json");
+        assert!(read(deep.as_bytes()).is_ok(), "what is unknown is skipped, however deep");
     }
 }

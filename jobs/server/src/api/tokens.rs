@@ -40,7 +40,7 @@ pub fn tokenize(service: &Service, body: &[u8]) -> Result<Json<Value>, ApiError>
     service.check_name(request.model.as_deref())?;
     let tokens = match (request.prompt, request.messages) {
         (Some(prompt), None) => {
-            service.encode(&prompt, request.add_special_tokens.unwrap_or(true))?
+            service.encode("prompt", &prompt, request.add_special_tokens.unwrap_or(true))?
         }
         (None, Some(messages)) => {
             let context = Context {
@@ -54,7 +54,11 @@ pub fn tokenize(service: &Service, body: &[u8]) -> Result<Json<Value>, ApiError>
             let wrong = |error: TemplateError| {
                 ApiError::invalid("messages", "chat_template", error.to_string())
             };
-            service.encode(&prompt.map_err(wrong)?, request.add_special_tokens.unwrap_or(false))?
+            service.encode(
+                "messages",
+                &prompt.map_err(wrong)?,
+                request.add_special_tokens.unwrap_or(false),
+            )?
         }
         _ => {
             return Err(ApiError::invalid(

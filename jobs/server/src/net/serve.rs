@@ -38,7 +38,7 @@ pub struct ServeOptions {
     pub head: Duration,
     /// For a peer that takes nothing.
     pub write_stall: Duration,
-    /// For requests in work, once it is told to stop.
+    /// For answers under way to be taken, once it is told to stop.
     pub drain: Duration,
 }
 
@@ -49,7 +49,7 @@ impl Default for ServeOptions {
             per_address: 256,
             head: limits::HEAD_TIMEOUT,
             write_stall: limits::WRITE_STALL,
-            drain: Duration::from_secs(60),
+            drain: limits::WRITE_STALL,
         }
     }
 }
@@ -99,7 +99,7 @@ pub async fn serve(
     drop(listener);
     tasks.close();
     if timeout(options.drain, tasks.wait()).await.is_err() {
-        tracing::warn!(open = tasks.len(), "requests in work are cut: the time to drain is over");
+        tracing::warn!(open = tasks.len(), "answers that nobody took are dropped");
     }
 }
 

@@ -219,6 +219,38 @@ fn models_health_and_metrics_are_told() {
 }
 
 #[test]
+fn the_dashboard_asks_for_figures_that_there_are() {
+    let server = Server::start();
+    server.post("/v1/completions", &completion(&json!({})));
+    server.get("/nowhere");
+    let (_, metrics) = server.get("/metrics");
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../deploy/grafana/ff2-serve.json");
+    let dashboard: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let targets = dashboard["panels"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|it| it["targets"].as_array().unwrap());
+    let mut asked = 0;
+    for target in targets {
+        let words = target["expr"]
+            .as_str()
+            .unwrap()
+            .split(|c: char| !(c.is_alphanumeric() || "_:".contains(c)));
+        for name in words.filter(|word| word.starts_with("vllm:") || word.starts_with("ff2_serve_"))
+        {
+            assert!(
+                metrics.contains(&format!("\n{name}{{model_name=")),
+                "{name} is nowhere in {metrics}"
+            );
+            asked += 1;
+        }
+    }
+    assert!(asked > 15, "the dashboard asks for {asked} figures only");
+}
+
+#[test]
 fn what_is_wrong_is_refused_in_openais_words() {
     let server = Server::start();
     let image = json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]);
@@ -291,7 +323,7 @@ fn what_is_wrong_is_refused_in_openais_words() {
             "invalid_value",
             Some("prompt"),
         ),
-        ("completions", completion(&json!({"prompt": ""})), 400, "invalid_value", None),
+        ("completions", completion(&json!({"prompt": ""})), 400, "invalid_value", Some("prompt")),
         (
             "completions",
             completion(&json!({"suffix": "x"})),
@@ -304,7 +336,7 @@ fn what_is_wrong_is_refused_in_openais_words() {
             completion(&json!({"prompt": long})),
             400,
             "context_length_exceeded",
-            Some("messages"),
+            Some("prompt"),
         ),
         ("embeddings", json!({}), 404, "not_found", None),
     ];

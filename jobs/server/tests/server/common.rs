@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{BufRead, BufReader, Read, Write},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -121,6 +121,7 @@ impl Server {
             max_waiting: options.max_waiting.unwrap_or(256),
             prefill_chunk: 64,
             threads: 1,
+            ..EngineOptions::default()
         };
         let options_of_service =
             ServiceOptions { names: vec!["tiny".to_owned()], context: None, engine };
@@ -260,9 +261,4 @@ pub(crate) fn next_event(reader: &mut BufReader<TcpStream>) -> Option<String> {
         line.clear();
     }
     None
-}
-
-/// Loopback addresses other than that of the test itself.
-pub(crate) fn other(last: u8) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::new(127, 0, 0, last))
 }

@@ -1,4 +1,4 @@
-//! Thousands of connections of garbage beside requests that were accepted: none of these is lost, and no KV block leaks.
+//! Thousands of connections of garbage beside requests that were accepted: none of these is lost, no KV block leaks.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -111,9 +111,8 @@ async fn one(number: usize, address: SocketAddr, key: String) {
     }
     let Ok(mut stream) = socket.connect(address).await else { return };
     let post = |body: &str, key: &str, len: usize| {
-        format!(
-            "POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Length: {len}\r\n\r\n{body}"
-        )
+        let head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer";
+        format!("{head} {key}\r\nContent-Length: {len}\r\n\r\n{body}")
     };
     let ask = r#"{"model": "tiny", "prompt": "x", "max_tokens": 500, "ignore_eos": true, "stream": true}"#;
     let bytes = match number % 10 {

@@ -92,8 +92,9 @@ fn each_of_several_choices_obeys_by_itself() {
 fn a_forced_call_is_one_of_the_tools() {
     let server = Server::start();
     let tool = |name: &str, field: &str| {
-        let parameters = json!({"type": "object", "properties": {field: {"type": "integer", "minimum": 0, "maximum": 9}},
-                                "required": [field], "additionalProperties": false});
+        let digit = json!({"type": "integer", "minimum": 0, "maximum": 9});
+        let parameters = json!({"type": "object", "properties": {field: digit}, "required": [field],
+                                "additionalProperties": false});
         json!({"type": "function", "function": {"name": name, "parameters": parameters}})
     };
     let tools = [tool("add", "a"), tool("drop", "d")];

@@ -58,8 +58,8 @@ pub(crate) struct Arguments {
 struct Access {
     #[command(flatten)]
     keys: KeysFile,
-    /// Ask for no key: whoever reaches the port may use the model
-    #[arg(long, conflicts_with = "keys")]
+    /// Ask for no key, whatever --keys says: whoever reaches the port may use the model
+    #[arg(long)]
     open: bool,
     /// Certificate for TLS (PEM, with its chain)
     #[arg(long, value_name = "FILE", requires = "tls_key")]
@@ -184,6 +184,7 @@ impl Engine {
             max_waiting: self.max_waiting,
             prefill_chunk: self.prefill_chunk.get(),
             threads: self.threads.map_or(threads, NonZeroUsize::get),
+            ..EngineOptions::default()
         }
     }
 }
@@ -225,10 +226,10 @@ async fn serve_until_told(
     let options = ServeOptions {
         connections: most.get(),
         per_address: connections_per_address.get(),
-        drain: Duration::from_secs(u64::from(drain_seconds.get())),
         ..ServeOptions::default()
     };
-    let told = tokio::spawn(until_told(app.clone(), engine, stop.clone()));
+    let drain = Duration::from_secs(u64::from(drain_seconds.get()));
+    let told = tokio::spawn(until_told(app.clone(), engine, drain, stop.clone()));
     serve(listener, http::router(app), options, tls, connections, stop).await;
     told.abort();
     if let Some(watched) = watched {
@@ -241,6 +242,7 @@ async fn serve_until_told(
 async fn until_told(
     app: Arc<App>,
     engine: ff2_engine::Engine,
+    drain: Duration,
     stop: CancellationToken,
 ) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
@@ -250,7 +252,9 @@ async fn until_told(
     }
     app.stopping.store(true, Ordering::Relaxed);
     tracing::info!("told to stop: what runs is finished first");
-    engine.drain().await;
+    if tokio::time::timeout(drain, engine.drain()).await.is_err() {
+        tracing::warn!("requests in work are cut: the time to drain is over");
+    }
     stop.cancel();
     Ok(())
 }
