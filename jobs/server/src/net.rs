@@ -1,0 +1,5 @@
+//! Connections: a bounded number of them, and none that may be slow for ever.
+
+pub mod paced;
+pub mod serve;
+pub mod tls;
