@@ -32,6 +32,22 @@ impl AdamW {
         }
     }
 
+    /// Steps so far.
+    pub fn steps(&self) -> i32 {
+        self.steps
+    }
+
+    /// Means of the gradients and of their squares, both under the names of the weights: what a checkpoint keeps.
+    pub fn moments(&self) -> (&Weights, &Weights) {
+        (&self.first, &self.second)
+    }
+
+    /// Goes on where another run was after so many steps; `moments_mut` has what it kept.
+    pub fn moments_mut(&mut self, steps: i32) -> (&mut Weights, &mut Weights) {
+        self.steps = steps;
+        (&mut self.first, &mut self.second)
+    }
+
     /// One step against the gradient; `weights` and `grad` are of the configuration that made this.
     pub fn step(&mut self, weights: &mut Weights, grad: &Weights, learning_rate: f32) {
         self.steps += 1;

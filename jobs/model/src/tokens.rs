@@ -7,6 +7,8 @@ use crate::ModelError;
 pub struct Tokens {
     ids: Vec<u32>,
     len: usize,
+    /// One a token; None: all are learned.
+    learned: Option<Vec<bool>>,
 }
 
 impl Tokens {
@@ -24,11 +26,24 @@ impl Tokens {
                 format!("input_ids: token {id}, expected less than the vocabulary's {vocab}");
             return Err(ModelError::Input(detail));
         }
-        Ok(Self { ids, len })
+        Ok(Self { ids, len, learned: None })
     }
 
     pub fn ids(&self) -> &[u32] {
         &self.ids
+    }
+
+    /// Only where this is true, one a token, does a loss ask for the token: answers of a conversation, not questions.
+    #[must_use]
+    pub fn learned_where(mut self, learned: Vec<bool>) -> Self {
+        assert_eq!(learned.len(), self.ids.len(), "a mark a token");
+        self.learned = Some(learned);
+        self
+    }
+
+    /// Whether a loss asks for this token of all.
+    pub fn is_learned(&self, token: usize) -> bool {
+        self.learned.as_ref().is_none_or(|learned| learned[token])
     }
 
     /// Tokens a sequence.
@@ -44,6 +59,10 @@ impl Tokens {
     pub fn range(&self, from: usize, to: usize) -> Self {
         assert!(from < to && to <= self.len, "tokens {from}..{to} of {}", self.len);
         let ids = self.ids.chunks(self.len).flat_map(|s| &s[from..to]).copied().collect();
-        Self { ids, len: to - from }
+        let learned = self
+            .learned
+            .as_ref()
+            .map(|learned| learned.chunks(self.len).flat_map(|s| &s[from..to]).copied().collect());
+        Self { ids, len: to - from, learned }
     }
 }

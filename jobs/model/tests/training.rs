@@ -82,3 +82,24 @@ fn steps_learn_a_text_and_balance_follows_the_load() {
     assert_eq!(biases[0], [0.25, 0.0, 0.0, -0.25]);
     assert!(model.balance(&[vec![1]], 0.25).is_err());
 }
+
+#[test]
+fn only_what_is_to_be_learned_counts() {
+    let (model, tokens) = (model(), tokens());
+    let all = model.losses(&tokens).unwrap();
+    assert_eq!(all.len(), 2 * 7);
+    let mean = all.iter().sum::<f64>() / 14.0;
+    let loss = model.step(&tokens, 0.0, &mut Weights::zeros(model.config())).unwrap();
+    assert!((mean - loss.main).abs() < 1e-9, "{mean} {loss:?}");
+    // Tokens 3 and 12: rows 2 of the first and 11 - 8 of the second sequence predict them.
+    let masked = tokens.clone().learned_where((0..16).map(|t| t == 3 || t == 12).collect());
+    let mut grad = Weights::zeros(model.config());
+    let loss = model.step(&masked, 0.0, &mut grad).unwrap();
+    assert!((loss.main - (all[2] + all[7 + 3]) / 2.0).abs() < 1e-9, "{loss:?} {all:?}");
+    let kept = model.losses(&masked).unwrap();
+    assert_eq!(kept.iter().filter(|loss| **loss != 0.0).count(), 2);
+    let nothing = tokens.learned_where(vec![false; 16]);
+    let mut none = Weights::zeros(model.config());
+    assert_eq!(model.step(&nothing, 0.5, &mut none).unwrap().main, 0.0);
+    none.visit("", &mut |name, tensor| assert!(tensor.data().iter().all(|g| *g == 0.0), "{name}"));
+}

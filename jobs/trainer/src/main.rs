@@ -1,6 +1,17 @@
-//! `ff2-train`: what a training job runs. Owns the command line; models and their arithmetic are `ff2-model`'s.
+//! `ff2-train`: from text files to a model that others can load. Owns tokenised data, the training loop, its
+//! checkpoints and what people see of it; models and their arithmetic are `ff2-model`'s. People and jobs call it.
 
+mod checkpoint;
+mod config;
+mod data;
+mod export;
 mod inspect;
+mod run;
+mod schedule;
+mod tokenize;
+mod watch;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -13,12 +24,21 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make a dataset of text files: a tokenizer, shards of tokens, some held out
+    Tokenize(tokenize::Arguments),
+    /// Train a model, from the start or from its newest checkpoint
+    Run(run::Arguments),
+    /// Write a checkpoint's model in Hugging Face layout
+    Export(export::Arguments),
     /// Write what a model computes for given tokens, tensor by tensor
     Inspect(inspect::Arguments),
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
-        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Tokenize(arguments) => tokenize::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Inspect(arguments) => inspect::run(&arguments).map(|()| ExitCode::SUCCESS),
     }
 }

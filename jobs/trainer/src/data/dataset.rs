@@ -1,0 +1,88 @@
+//! The shards of one part of a dataset, cut into sequences of equal length.
+
+use std::path::Path;
+
+use ff2_model::Tokens;
+
+use super::{DataError, Manifest, ShardEntry, manifest::hex, shard::Shard};
+
+/// Sequences overlap by one token, so that each token but a shard's first is predicted exactly once.
+#[derive(Debug)]
+pub(crate) struct Dataset {
+    shards: Vec<Shard>,
+    /// Sequences before each shard, and in all.
+    starts: Vec<u64>,
+    sequence: usize,
+    vocab: usize,
+}
+
+impl Dataset {
+    /// Opens the shards of `entries`; `sequence` is tokens, at least 2. With `verify` all bytes are read once.
+    ///
+    /// # Errors
+    /// Shards that are gone, cut, damaged, made by another tokenizer, or shorter than a sequence altogether.
+    pub(crate) fn open(
+        folder: &Path,
+        manifest: &Manifest,
+        entries: &[ShardEntry],
+        sequence: usize,
+        verify: bool,
+    ) -> Result<Self, DataError> {
+        let (mut shards, mut starts, mut tokens) = (Vec::new(), vec![0], 0);
+        for entry in entries {
+            let shard = Shard::open(&folder.join(&entry.file))?;
+            let (path, header) = (shard.path().to_owned(), shard.header());
+            let found = hex(&header.tokenizer);
+            if found != manifest.tokenizer {
+                let (by, expected) = ("dataset.json tells".to_owned(), manifest.tokenizer.clone());
+                return Err(DataError::Tokenizer { path, found, by, expected });
+            }
+            if (header.tokens, header.vocab) != (entry.tokens, manifest.vocabulary) {
+                return Err(DataError::Shard {
+                    path,
+                    found: format!("{} tokens of a vocabulary of {}", header.tokens, header.vocab),
+                    expected: format!("{} of {}", entry.tokens, manifest.vocabulary),
+                });
+            }
+            if verify {
+                shard.verify()?;
+            }
+            tokens += header.tokens;
+            let sequences = header.tokens.saturating_sub(1) / (sequence as u64 - 1);
+            starts.push(starts[starts.len() - 1] + sequences);
+            shards.push(shard);
+        }
+        if starts[starts.len() - 1] == 0 {
+            let path = folder.to_owned();
+            return Err(DataError::Short { path, tokens, sequence });
+        }
+        Ok(Self { shards, starts, sequence, vocab: manifest.vocabulary as usize })
+    }
+
+    /// How many there are.
+    pub(crate) fn sequences(&self) -> u64 {
+        self.starts[self.starts.len() - 1]
+    }
+
+    /// [numbers, sequence] of these sequences.
+    ///
+    /// # Errors
+    /// A shard that cannot be read any more, or is damaged.
+    pub(crate) fn read(&self, numbers: &[u64]) -> Result<Tokens, DataError> {
+        let mut ids = Vec::with_capacity(numbers.len() * self.sequence);
+        let mut learned = Vec::with_capacity(ids.capacity());
+        let mut last = &self.shards[0];
+        for &number in numbers {
+            let of = self.starts.partition_point(|start| *start <= number) - 1;
+            last = &self.shards[of];
+            let from = (number - self.starts[of]) * (self.sequence as u64 - 1);
+            last.read(from, self.sequence, &mut ids, &mut learned)?;
+        }
+        let has_mask = learned.contains(&false);
+        let tokens = Tokens::new(ids, self.sequence, self.vocab).map_err(|error| {
+            let expected = "sequences of tokens".to_owned();
+            DataError::Shard { path: last.path().to_owned(), found: error.to_string(), expected }
+        })?;
+        Ok(if has_mask { tokens.learned_where(learned) } else { tokens })
+    }
+}

@@ -1,0 +1,133 @@
+//! Where a run begins: at random weights, at a model of others, or at its own newest checkpoint.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use ff2_model::{AdamW, Checkpoint, Model, ModelConfig, Weights};
+use serde_json::Value;
+
+use crate::{
+    checkpoint,
+    config::RunConfig,
+    data::{DataError, Manifest, TOKENIZER, hex, tokenizer_hash},
+};
+
+/// All that changes while a run goes on, and that its checkpoints keep.
+#[derive(Debug)]
+pub(crate) struct Training {
+    pub(crate) model: Model,
+    pub(crate) optimizer: AdamW,
+    /// Steps that are done.
+    pub(crate) step: u64,
+    /// Sequences that were seen.
+    pub(crate) position: u64,
+    /// Tokens that were seen.
+    pub(crate) tokens: u64,
+    /// Bad steps in a row, up to now.
+    pub(crate) bad_steps: u32,
+}
+
+pub(super) fn start(
+    config: &RunConfig,
+    manifest: &Manifest,
+    checkpoints: &Path,
+    resume_from: Option<u64>,
+) -> Result<Training> {
+    let mut training = match checkpoint::resume(checkpoints, resume_from)? {
+        Some(resumed) => {
+            let (head, path) = (&resumed.head, resumed.folder.display());
+            if from(config)?.is_none() {
+                let mut asked = shape(config, manifest)?;
+                let found = resumed.model.config();
+                // Not of the weights: may change.
+                asked.initializer_range = found.initializer_range;
+                asked.max_positions = found.max_positions;
+                ensure!(
+                    *found == asked,
+                    "{path} is of another model than the configuration's [model]: {found:?}, expected {asked:?}"
+                );
+            }
+            if head.tokenizer != manifest.tokenizer {
+                let (path, by) = (resumed.folder.clone(), "the dataset's".to_owned());
+                let (found, expected) = (head.tokenizer.clone(), manifest.tokenizer.clone());
+                return Err(DataError::Tokenizer { path, found, by, expected }.into());
+            }
+            ensure!(
+                head.sequence == config.data.sequence,
+                "data.sequence is {}, expected {}, with which {path} was trained; for another one begin a run with \
+                 model.from = an export of it",
+                config.data.sequence,
+                head.sequence,
+            );
+            resumed.into_training()
+        }
+        None => fresh(config, manifest)?,
+    };
+    let (o, into) = (&config.optimizer, &mut training.optimizer);
+    (into.beta1, into.beta2, into.eps) = (o.beta1, o.beta2, o.eps);
+    into.weight_decay = o.weight_decay;
+    Ok(training)
+}
+
+fn fresh(config: &RunConfig, manifest: &Manifest) -> Result<Training> {
+    let model = match from(config)? {
+        Some(folder) => load(&folder, config, manifest)?,
+        None => {
+            let shape = shape(config, manifest)?;
+            let weights = Weights::random(&shape, config.seed);
+            Model::new(shape, weights)
+        }
+    };
+    let optimizer = AdamW::new(model.config());
+    Ok(Training { model, optimizer, step: 0, position: 0, tokens: 0, bad_steps: 0 })
+}
+
+/// A model of others, whose tokenizer must be the dataset's.
+fn load(folder: &Path, config: &RunConfig, manifest: &Manifest) -> Result<Model> {
+    let tokenizer = folder.join(TOKENIZER);
+    if tokenizer.exists() {
+        let expected = hex(&tokenizer_hash(&tokenizer)?);
+        if expected != manifest.tokenizer {
+            let (path, by) = (config.data.folder.clone(), tokenizer.display().to_string());
+            let found = manifest.tokenizer.clone();
+            return Err(DataError::Tokenizer { path, found, by, expected }.into());
+        }
+    }
+    let model = Checkpoint::open(folder)?.load()?;
+    check_vocab(model.config(), manifest)?;
+    Ok(model)
+}
+
+/// What the configuration's keys ask for, the dataset's vocabulary and marks filled in.
+fn shape(config: &RunConfig, manifest: &Manifest) -> Result<ModelConfig> {
+    let mut keys = serde_json::to_value(&config.model).context("read [model]")?;
+    let mut default = |key: &str, value: Value| {
+        keys.as_object_mut().map(|keys| keys.entry(key).or_insert(value));
+    };
+    default("model_type", "deepseek_v3".into());
+    default("vocab_size", manifest.vocabulary.into());
+    default("eos_token_id", manifest.end_of_text.into());
+    default("max_position_embeddings", config.data.sequence.into());
+    let shape = ModelConfig::from_json(keys)
+        .map_err(|detail| anyhow::anyhow!("the configuration's [model]: {detail}"))?;
+    check_vocab(&shape, manifest)?;
+    Ok(shape)
+}
+
+fn check_vocab(shape: &ModelConfig, manifest: &Manifest) -> Result<()> {
+    ensure!(
+        shape.vocab >= manifest.vocabulary as usize,
+        "vocab_size is {}, expected at least the {} of the dataset's tokenizer",
+        shape.vocab,
+        manifest.vocabulary,
+    );
+    Ok(())
+}
+
+fn from(config: &RunConfig) -> Result<Option<PathBuf>> {
+    match config.model.get("from") {
+        None => Ok(None),
+        Some(toml::Value::String(folder)) if config.model.len() == 1 => Ok(Some(folder.into())),
+        Some(found) => bail!("model.from is {found} beside other keys, expected a folder alone"),
+    }
+}
