@@ -1,7 +1,8 @@
 //! The beginning: all ranks tell rank 0 where they are, and learn where all are.
 //!
 //! Who knows the key may come in, nobody else. Rank 0 makes one for each attempt, in a file that the ranks of the job
-//! share; a rank that read an old one is refused, reads it anew, and tries again while there is time.
+//! share, and removes it when all are there; a rank that read an old one is refused, reads it anew, and tries again
+//! while there is time.
 
 use std::{
     collections::BTreeMap,
@@ -127,7 +128,11 @@ async fn host(
         meeting.close();
     }
     match meeting.all().await {
-        Ok(addresses) => Ok((seat, addresses)),
+        Ok(addresses) => {
+            // All are in, so nobody needs the key any more. One that is left lets nobody in elsewhere.
+            let _left = fs::remove_file(&rendezvous.key);
+            Ok((seat, addresses))
+        }
         Err(ranks) => {
             // Those that wait are told.
             seat.leave().await;

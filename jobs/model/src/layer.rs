@@ -61,7 +61,7 @@ pub(crate) struct Saved {
 #[derive(Debug)]
 enum FeedForwardSaved {
     Dense(swiglu::Saved),
-    Experts(experts::Saved),
+    Experts(Box<experts::Saved>),
 }
 
 impl Saved {
@@ -142,7 +142,7 @@ impl Layer {
             }
             FeedForward::Experts(experts) => {
                 let (y, saved) = experts.forward(pass.config, pass.exchange, x)?;
-                (y, FeedForwardSaved::Experts(saved))
+                (y, FeedForwardSaved::Experts(Box::new(saved)))
             }
         })
     }
@@ -167,7 +167,7 @@ impl Layer {
                 FeedForward::Experts(experts),
                 FeedForward::Experts(grad),
                 FeedForwardSaved::Experts(saved),
-            ) => experts.backward(pass.config, pass.exchange, (into, saved), &dy, grad)?,
+            ) => experts.backward(pass.config, pass.exchange, (into, saved.as_ref()), &dy, grad)?,
             _ => unreachable!("weights, gradients and saved products are of one configuration"),
         };
         let mut d_middle = dy;

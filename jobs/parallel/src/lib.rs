@@ -7,7 +7,8 @@
 //! with a layer, [`Parallel::gradients`] copies its gradient into a bucket, and a full bucket's sum starts while the
 //! backward goes on (`buckets`). With divided experts, tokens travel to them meanwhile on a stream of their own
 //! (`experts`). [`Parallel::update`] then clips and moves the weights (`optimizer`): all of them on each rank, or
-//! (ZeRO-1, Rajbhandari et al. 2020) each rank its part, which all then gather.
+//! (ZeRO-1, Rajbhandari et al. 2020) each rank its part, which all then gather. For a checkpoint [`Parallel::gather`]
+//! makes a whole of the parts.
 
 mod buckets;
 mod error;
@@ -16,8 +17,10 @@ mod layout;
 mod optimizer;
 mod parallel;
 mod plan;
+mod state;
 
 pub use error::ParallelError;
 pub use optimizer::Settings;
 pub use parallel::{Gradients, Parallel};
 pub use plan::Plan;
+pub use state::State;

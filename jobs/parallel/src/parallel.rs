@@ -20,12 +20,12 @@ pub struct Parallel {
     settings: Settings,
     world: Communicator,
     /// None: each rank has all experts.
-    experts: Option<ExpertRanks>,
-    families: Vec<Family>,
-    moments: Vec<Moments>,
+    pub(crate) experts: Option<ExpertRanks>,
+    pub(crate) families: Vec<Family>,
+    pub(crate) moments: Vec<Moments>,
     /// Of this rank, before sums.
     gradient: Weights,
-    steps: i32,
+    pub(crate) steps: i32,
 }
 
 /// What a step found, the same on all ranks but for the sums, of which each has its part.

@@ -6,7 +6,7 @@ use std::{net::TcpListener, thread, time::Duration};
 
 use ff2_collectives::{Communicator, Rendezvous};
 use ff2_model::{AdamW, Model, ModelConfig, Parameters, Tokens, Weights};
-use ff2_parallel::{Parallel, ParallelError, Plan, Settings};
+use ff2_parallel::{Parallel, ParallelError, Plan, Settings, State};
 
 const STEPS: usize = 20;
 const SEQUENCES: usize = 8;
@@ -98,6 +98,38 @@ fn ranks<T: Send>(world: usize, work: impl Fn(Communicator) -> T + Sync) -> Vec<
         let all: Vec<_> = (0..world).map(start).collect();
         all.into_iter().map(|rank| rank.join().unwrap()).collect()
     })
+}
+
+/// A run of some of the steps, from a state of another or the start. Gives its curve and rank 0's state.
+fn part(
+    all: Communicator,
+    plan: Plan,
+    steps: std::ops::Range<usize>,
+    from: Option<&State>,
+) -> (Vec<f64>, Option<State>) {
+    let (rank, world) = (all.rank(), all.ranks());
+    let mut model = model();
+    if let Some(from) = from {
+        *model.weights_mut() = from.weights.clone();
+    }
+    let mut parallel = Parallel::new(all, plan, Settings::default(), &mut model).unwrap();
+    if let Some(from) = from {
+        parallel.restore(from.steps, &from.first, &from.second);
+    }
+    let mut curve = Vec::new();
+    for step in steps {
+        let ids = batch(step);
+        let own = &ids[rank * ids.len() / world..(rank + 1) * ids.len() / world];
+        let found = parallel.gradients(&model, &[tokens(own)], MTP).unwrap();
+        let loads = found.loss.loads.clone();
+        curve.push(found.loss.main);
+        parallel.update(&mut model, found, RATE, CLIP).unwrap();
+        model.balance(&loads, SPEED).unwrap();
+    }
+    let state = parallel.gather(&model).unwrap();
+    assert_eq!(state.is_some(), rank == 0);
+    parallel.close().unwrap();
+    (curve, state)
 }
 
 struct Run {
@@ -205,6 +237,39 @@ fn all_together() {
     for (world, expert_ranks) in [(2, 2), (4, 2), (4, 4)] {
         compare(world, Plan { expert_ranks, zero1: true, ..SMALL }, 2);
     }
+}
+
+#[test]
+fn a_run_goes_on_with_another_number_of_ranks() {
+    let plans = [
+        (4, Plan { expert_ranks: 2, zero1: true, ..SMALL }),
+        (1, SMALL),
+        (2, Plan { expert_ranks: 2, ..SMALL }),
+        (2, Plan { zero1: true, ..SMALL }),
+    ];
+    let (expected, _) = alone();
+    let (mut state, mut curve) = (None, Vec::new());
+    for (place, (world, plan)) in plans.into_iter().enumerate() {
+        let steps = place * 5..(place + 1) * 5;
+        let mut found = ranks(world, |all| part(all, plan, steps.clone(), state.as_ref()));
+        let (of_first, whole) = found.swap_remove(0);
+        curve.extend(of_first);
+        state = whole;
+    }
+    for (step, (found, expected)) in curve.iter().zip(&expected).enumerate() {
+        let error = (found / expected.0 - 1.0).abs();
+        assert!(error < 1e-5, "step {step}: {found} for {}: {error:e}", expected.0);
+    }
+    assert_eq!((curve.len(), state.unwrap().steps), (STEPS, STEPS as i32));
+}
+
+#[test]
+fn the_same_ranks_go_on_to_the_bit() {
+    let plan = Plan { expert_ranks: 2, zero1: true, ..SMALL };
+    let through = ranks(2, |all| part(all, plan, 0..8, None)).swap_remove(0).0;
+    let state = ranks(2, |all| part(all, plan, 0..4, None)).swap_remove(0).1;
+    let later = ranks(2, |all| part(all, plan, 4..8, state.as_ref())).swap_remove(0).0;
+    assert_eq!(through[4..], later);
 }
 
 #[test]
