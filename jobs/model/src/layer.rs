@@ -50,6 +50,26 @@ impl Parameters for FeedForward {
 /// What the backward needs beside the layer's input.
 #[derive(Debug)]
 pub(crate) struct Saved {
+    /// Tokens that each routed expert got; None of a dense layer.
+    load: Option<Vec<u64>>,
+    /// None: computed again when the backward needs it.
+    products: Option<Products>,
+}
+
+impl Saved {
+    pub(crate) fn load(&self) -> Option<Vec<u64>> {
+        self.load.clone()
+    }
+
+    /// Frees the memory of the products; the backward then takes the time of another forward.
+    pub(crate) fn forget(&mut self) {
+        self.products = None;
+    }
+}
+
+/// What a forward made on its way.
+#[derive(Debug)]
+pub(crate) struct Products {
     attention_in: Tensor,
     pub(crate) attention: mla::Saved,
     /// Between the two halves.
@@ -64,12 +84,11 @@ enum FeedForwardSaved {
     Experts(experts::Saved),
 }
 
-impl Saved {
-    /// Tokens that each routed expert got; None of a dense layer.
-    pub(crate) fn load(&self) -> Option<Vec<u64>> {
-        match &self.feed_forward {
-            FeedForwardSaved::Dense(_) => None,
-            FeedForwardSaved::Experts(saved) => Some(saved.load()),
+impl FeedForwardSaved {
+    fn load(&self) -> Option<Vec<u64>> {
+        match self {
+            Self::Dense(_) => None,
+            Self::Experts(saved) => Some(saved.load()),
         }
     }
 }
@@ -88,8 +107,14 @@ impl Layer {
         }
     }
 
-    /// [n, hidden] -> [n, hidden].
+    /// [n, hidden] -> [n, hidden], with all that the backward needs.
     pub(crate) fn forward(&self, pass: Pass<'_>, x: &Tensor) -> (Tensor, Saved) {
+        let (y, products) = self.compute(pass, x);
+        (y, Saved { load: products.feed_forward.load(), products: Some(products) })
+    }
+
+    /// [n, hidden] -> [n, hidden], with what was made on the way.
+    pub(crate) fn compute(&self, pass: Pass<'_>, x: &Tensor) -> (Tensor, Products) {
         let eps = pass.config.rms_eps;
         let attention_in = rms_norm(x, &self.attention_norm, eps);
         let (mut middle, attention) = self.attention.forward(pass, &attention_in);
@@ -97,7 +122,7 @@ impl Layer {
         let feed_forward_in = rms_norm(&middle, &self.feed_forward_norm, eps);
         let (mut y, feed_forward) = self.feed_forward(pass.config, &feed_forward_in);
         y.add(&middle);
-        (y, Saved { attention_in, attention, middle, feed_forward_in, feed_forward })
+        (y, Products { attention_in, attention, middle, feed_forward_in, feed_forward })
     }
 
     /// The same for tokens behind those in the cache, which then has them too.
@@ -129,11 +154,12 @@ impl Layer {
         &self,
         pass: Pass<'_>,
         x: &Tensor,
-        saved: &Saved,
+        saved: Saved,
         dy: Tensor,
         grad: &mut Self,
     ) -> Tensor {
         let eps = pass.config.rms_eps;
+        let saved = &saved.products.unwrap_or_else(|| self.compute(pass, x).1);
         let into = &saved.feed_forward_in;
         let d_into = match (&self.feed_forward, &mut grad.feed_forward, &saved.feed_forward) {
             (
