@@ -50,6 +50,26 @@ impl Parameters for FeedForward {
 /// What the backward needs beside the layer's input.
 #[derive(Debug)]
 pub(crate) struct Saved {
+    /// Tokens that each routed expert got; None of a dense layer.
+    load: Option<Vec<u64>>,
+    /// None: computed again when the backward needs it.
+    products: Option<Products>,
+}
+
+impl Saved {
+    pub(crate) fn load(&self) -> Option<Vec<u64>> {
+        self.load.clone()
+    }
+
+    /// Frees the memory of the products; the backward then takes the time of another forward.
+    pub(crate) fn forget(&mut self) {
+        self.products = None;
+    }
+}
+
+/// What a forward made on its way.
+#[derive(Debug)]
+pub(crate) struct Products {
     attention_in: Tensor,
     pub(crate) attention: mla::Saved,
     /// Between the two halves.
@@ -64,12 +84,11 @@ enum FeedForwardSaved {
     Experts(Box<experts::Saved>),
 }
 
-impl Saved {
-    /// Tokens that each routed expert got; None of a dense layer.
-    pub(crate) fn load(&self) -> Option<Vec<u64>> {
-        match &self.feed_forward {
-            FeedForwardSaved::Dense(_) => None,
-            FeedForwardSaved::Experts(saved) => Some(saved.load()),
+impl FeedForwardSaved {
+    fn load(&self) -> Option<Vec<u64>> {
+        match self {
+            Self::Dense(_) => None,
+            Self::Experts(saved) => Some(saved.load()),
         }
     }
 }
@@ -88,12 +107,22 @@ impl Layer {
         }
     }
 
-    /// [n, hidden] -> [n, hidden].
+    /// [n, hidden] -> [n, hidden], with all that the backward needs.
     pub(crate) fn forward(
         &self,
         pass: Pass<'_>,
         x: &Tensor,
     ) -> Result<(Tensor, Saved), ModelError> {
+        let (y, products) = self.compute(pass, x)?;
+        Ok((y, Saved { load: products.feed_forward.load(), products: Some(products) }))
+    }
+
+    /// [n, hidden] -> [n, hidden], with what was made on the way.
+    pub(crate) fn compute(
+        &self,
+        pass: Pass<'_>,
+        x: &Tensor,
+    ) -> Result<(Tensor, Products), ModelError> {
         let eps = pass.config.rms_eps;
         let attention_in = rms_norm(x, &self.attention_norm, eps);
         let (mut middle, attention) = self.attention.forward(pass, &attention_in);
@@ -101,7 +130,7 @@ impl Layer {
         let feed_forward_in = rms_norm(&middle, &self.feed_forward_norm, eps);
         let (mut y, feed_forward) = self.feed_forward(pass, &feed_forward_in)?;
         y.add(&middle);
-        Ok((y, Saved { attention_in, attention, middle, feed_forward_in, feed_forward }))
+        Ok((y, Products { attention_in, attention, middle, feed_forward_in, feed_forward }))
     }
 
     /// The same for tokens behind those in the cache, which then has them too.
@@ -151,11 +180,17 @@ impl Layer {
         &self,
         pass: Pass<'_>,
         x: &Tensor,
-        saved: &Saved,
+        saved: Saved,
         dy: Tensor,
         grad: &mut Self,
     ) -> Result<Tensor, ModelError> {
         let eps = pass.config.rms_eps;
+        let saved = match saved.products {
+            Some(products) => products,
+            // All ranks that share experts do it, so what travels meets again.
+            None => self.compute(pass, x)?.1,
+        };
+        let saved = &saved;
         let into = &saved.feed_forward_in;
         let d_into = match (&self.feed_forward, &mut grad.feed_forward, &saved.feed_forward) {
             (

@@ -92,7 +92,7 @@ impl MtpModule {
     fn backward(
         &self,
         pass: Pass<'_>,
-        saved: &Saved,
+        saved: Saved,
         d_normed: &Tensor,
         d_next: Option<&Tensor>,
         grad: &mut Self,
@@ -109,7 +109,7 @@ impl MtpModule {
             add_truncated(&mut d_out, d_next, pass.tokens);
         }
         let d_in =
-            self.block.backward(pass, &saved.block_in, &saved.block, d_out, &mut grad.block)?;
+            self.block.backward(pass, &saved.block_in, saved.block, d_out, &mut grad.block)?;
         let d_joined = linear_backward(&saved.joined, &self.join, &d_in, &mut grad.join);
         let half = |from: usize| {
             let rows = (0..d_joined.rows()).flat_map(|row| &d_joined.row(row)[from..from + width]);
@@ -172,7 +172,7 @@ impl Model {
         }
         let (mut total, mut d_next) = (0.0, None);
         let mut loads: Vec<_> = passed.iter().filter_map(|saved| saved.block.load()).collect();
-        for (depth, saved) in passed.iter().enumerate().rev() {
+        for (depth, saved) in passed.into_iter().enumerate().rev() {
             let mut logits = linear(&saved.normed, self.weights.head());
             let targets = targets(tokens, pass(depth).tokens, depth + 2);
             total += cross_entropy(&mut logits, &targets, share);

@@ -19,6 +19,8 @@ pub(crate) struct RunConfig {
     pub(crate) seed: u64,
     /// Threads that compute; 0, the default: all processors.
     pub(crate) threads: usize,
+    /// Compute the insides of layers again in the backward instead of keeping them. Default false.
+    pub(crate) recompute: bool,
     pub(crate) data: Data,
     /// Either `from`, a folder in Hugging Face layout to go on from, or the keys of a `config.json`.
     pub(crate) model: toml::Table,
@@ -37,6 +39,7 @@ impl Default for RunConfig {
             steps: 0,
             seed: 1,
             threads: 0,
+            recompute: false,
             data: Data::default(),
             model: toml::Table::new(),
             optimizer: Optimizer::default(),

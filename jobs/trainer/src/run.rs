@@ -162,7 +162,9 @@ impl Run<'_> {
         let began = Instant::now();
         let earlier = self.saver.wait();
         self.report(earlier);
-        self.saver.start(self.snapshot(training), rate);
+        if let Err(error) = self.saver.start(self.snapshot(training), rate) {
+            return self.report(Err(error));
+        }
         self.saved = training.step;
         let waited = began.elapsed().as_millis();
         self.watch.note(&format!("step {}: saving; training waited {waited} ms", training.step));
@@ -191,7 +193,7 @@ impl Run<'_> {
         let is_saved = earlier.is_ok() && self.saved == training.step && training.step > 0;
         self.report(earlier);
         if !is_saved {
-            self.saver.start(self.snapshot(training), None);
+            self.saver.start(self.snapshot(training), None)?;
             let saved = self.saver.wait().context("save the last step")?;
             self.report(Ok(saved));
         }

@@ -55,7 +55,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let path = arguments.out.join(TOKENIZER);
     match &arguments.tokenizer {
         Some(given) => {
-            fs::copy(given, &path).with_context(|| format!("copy {}", given.display()))?;
+            // Read whole first: it may be the very file.
+            let bytes = fs::read(given).with_context(|| format!("read {}", given.display()))?;
+            fs::write(&path, bytes).with_context(|| format!("write {}", path.display()))?;
         }
         None => tokenizer::learn(&corpus, arguments.vocab, arguments.learn_mib << 20)?
             .save(&path, false)

@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     CheckpointError, Snapshot,
+    folder::at,
     write::{How, write},
 };
 use crate::config::CheckpointConfig;
@@ -36,7 +37,14 @@ impl Saver {
     }
 
     /// Begins to write, at `rate` bytes a second at most. What was written before must have been waited for.
-    pub(crate) fn start(&mut self, snapshot: Snapshot, rate: Option<u64>) {
+    ///
+    /// # Errors
+    /// There is no thread for it.
+    pub(crate) fn start(
+        &mut self,
+        snapshot: Snapshot,
+        rate: Option<u64>,
+    ) -> Result<(), CheckpointError> {
         assert!(self.thread.is_none(), "one save at a time");
         let (folder, config, data) = (self.folder.clone(), self.config.clone(), self.data.clone());
         let hurry = Arc::clone(&self.hurry);
@@ -45,7 +53,8 @@ impl Saver {
             write(&snapshot, &folder, &how)
         };
         let thread = thread::Builder::new().name("checkpoint".into()).spawn(save);
-        self.thread = thread.ok();
+        self.thread = Some(thread.map_err(at(&self.folder))?);
+        Ok(())
     }
 
     /// From now on nothing is written slowly: somebody waits.

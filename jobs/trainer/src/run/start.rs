@@ -66,6 +66,7 @@ pub(super) fn start(
     let (o, into) = (&config.optimizer, &mut training.optimizer);
     (into.beta1, into.beta2, into.eps) = (o.beta1, o.beta2, o.eps);
     into.weight_decay = o.weight_decay;
+    training.model.set_recompute(config.recompute);
     Ok(training)
 }
 

@@ -77,8 +77,13 @@ impl Corpus {
         let mut corpus = Self { files, heldout, has_chats: false };
         let mut lines = corpus.files.iter().filter(|path| is_jsonl(path));
         corpus.has_chats = lines.try_fold(false, |found, path| {
-            let first = BufReader::new(open(path)?).lines().next();
-            let Some(first) = first else { return Ok(found) };
+            let is_blank = |line: &std::io::Result<String>| {
+                line.as_ref().is_ok_and(|line| line.trim().is_empty())
+            };
+            let Some(first) = BufReader::new(open(path)?).lines().find(|line| !is_blank(line))
+            else {
+                return Ok(found);
+            };
             let first = first.with_context(|| format!("read {}", path.display()))?;
             anyhow::Ok(found || matches!(parse(&first, path, 0)?, Content::Chat(_)))
         })?;
@@ -221,7 +226,7 @@ mod tests {
             assert!(error.contains(&format!("{name}{expected}")), "{error}");
         };
         refused("a.txt", b"good \xff", ": byte 5 is no UTF-8");
-        refused("a.jsonl", b"{\"text\": \"a\"}\n\n{\"tekst\": \"b\"}\n", ":3: expected {\"text\"");
+        refused("a.jsonl", b"\n{\"text\": \"a\"}\n{\"tekst\": \"b\"}\n", ":3: expected {\"text\"");
         refused(
             "b.jsonl",
             b"{\"messages\": [{\"role\": \"cook\", \"content\": \"\"}]}",

@@ -46,7 +46,7 @@ impl Bench {
         let config = format!(
             "out = {out:?}\nsteps = 40\nthreads = 1\n[data]\nfolder = {data:?}\nsequence = 48\nbatch = 4\n\
              [model]\n{MODEL}\n[optimizer]\nlearning_rate = 0.01\n[schedule]\nwarmup = 10\n\
-             [evaluate]\nevery = 20\nsequences = 16\n[checkpoint]\nevery = 10\nfile_bytes = 20000\n"
+             [evaluate]\nevery = 20\nsequences = 16\n[checkpoint]\nevery = 10\nfile_bytes = 150000\n"
         );
         fs::write(bench.path("run.toml"), config).unwrap();
         bench
