@@ -26,6 +26,7 @@ pub mod level;
 pub mod limits;
 pub mod mem;
 pub mod membership;
+mod onesided;
 mod outbox;
 pub mod pace;
 pub mod peers;

@@ -13,7 +13,9 @@ use thiserror::Error;
 use crate::{
     buf::{SharedBuf, Slab},
     frame::{FrameError, Header, Limits},
-    mem, shm, tcp,
+    mem,
+    onesided::{self, annex::Span},
+    shm, tcp,
 };
 
 /// Why a connection ended.
@@ -63,7 +65,7 @@ pub(crate) enum Landing {
     /// Of a request: in this process, and held until the reply is here.
     Ours { slab: Arc<Slab>, offset: usize, len: usize },
     /// Of a reply: in the memory that the client shares.
-    Theirs(shm::Span),
+    Theirs(Span),
 }
 
 /// A frame that is coming in: the head is here, `header.bulk_bytes` are still to be taken.
@@ -72,7 +74,7 @@ pub(crate) struct Head {
     pub(crate) header: Header,
     pub(crate) message: Bytes,
     /// Of a request: where its reply's bulk bytes may be put.
-    pub(crate) landing: Option<shm::Span>,
+    pub(crate) landing: Option<Span>,
     /// Of a reply: its bulk bytes are where the request wanted them.
     pub(crate) landed: bool,
 }
@@ -93,7 +95,7 @@ pub(crate) enum Lane {
 #[derive(Debug)]
 pub(crate) enum Sender {
     Tcp(tcp::Sender),
-    Shm(shm::Sender),
+    Shm(onesided::Sender<shm::Outgoing>),
     Mem(mem::Sender),
 }
 
@@ -135,7 +137,7 @@ impl Sender {
 #[derive(Debug)]
 pub(crate) enum Receiver {
     Tcp(tcp::Receiver),
-    Shm(shm::Receiver),
+    Shm(onesided::Receiver<shm::Incoming>),
     Mem(mem::Receiver),
 }
 

@@ -15,8 +15,9 @@ use crate::{
     frame::{Limits, encode_message},
     handshake,
     limits::{SHARED_SLABS_MAX, USER_SHARED_SLABS_MAX, USERS_SHARED_SLABS_MAX},
+    onesided::annex::Annex,
     tcp,
-    transport::Lane,
+    transport::{Frame, Landing, Lane},
 };
 
 fn pulse() -> Arc<Pulse> {

@@ -295,6 +295,11 @@ impl Pair {
         self.credits
     }
 
+    /// Whether the device is done with all that it was given to send or to move.
+    pub fn is_idle(&self) -> bool {
+        self.works.is_empty()
+    }
+
     /// What happened since the last time, and nothing if nothing did: never waits.
     pub fn poll(&mut self) -> Result<Vec<Event>, Error> {
         let mut events = Vec::new();
