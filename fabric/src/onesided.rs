@@ -10,6 +10,8 @@
 //! waits for the outcome any more. Bytes that lie in no slab follow in the stream.
 
 pub(crate) mod annex;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -91,6 +93,10 @@ struct Known {
 impl<O: Outgoing> Sender<O> {
     pub(crate) fn new(half: O, pulse: &Arc<Pulse>) -> Self {
         Self { half, ours: HashMap::new(), may_share: 0, pulse: pulse.clone() }
+    }
+
+    pub(crate) fn half(&mut self) -> &mut O {
+        &mut self.half
     }
 
     /// The peer takes so many slabs of ours.
@@ -222,6 +228,10 @@ pub(crate) struct Receiver<I> {
 impl<I: Incoming> Receiver<I> {
     pub(crate) fn new(half: I, pulse: &Arc<Pulse>) -> Self {
         Self { reader: Reader::new(half), bulk: Bulk::default(), pulse: pulse.clone() }
+    }
+
+    pub(crate) fn half(&mut self) -> &mut I {
+        &mut self.reader.half
     }
 
     pub(crate) async fn head(&mut self) -> Result<Head, LinkError> {

@@ -2,8 +2,7 @@
 //!
 //! Above this module nobody knows what carries the bytes. A transport sends whole frames (the head as
 //! one piece, the bulk bytes from where they lie) and receives them in two steps, so that the
-//! receiver can choose where the bulk bytes go once it has read the head. RDMA joins here as a further
-//! variant.
+//! receiver can choose where the bulk bytes go once it has read the head.
 
 use std::{io, sync::Arc};
 
@@ -12,10 +11,11 @@ use thiserror::Error;
 
 use crate::{
     buf::{SharedBuf, Slab},
-    frame::{FrameError, Header, Limits},
+    counters::Transport,
+    frame::{FrameError, HEADER_BYTES, Header, Limits},
     mem,
     onesided::{self, annex::Span},
-    shm, tcp,
+    rdma, shm, tcp,
 };
 
 /// Why a connection ended.
@@ -57,6 +57,11 @@ impl Frame {
     pub(crate) fn bulk_bytes(&self) -> usize {
         self.bulk.iter().map(|part| part.len()).sum()
     }
+
+    /// Of the message and all that goes with it.
+    pub(crate) fn bytes(&self) -> usize {
+        self.head.len() + self.bulk_bytes()
+    }
 }
 
 /// Where a reply's bulk bytes shall land, so that they need not travel with it.
@@ -83,6 +88,11 @@ impl Head {
     pub(crate) fn new(header: Header, message: Bytes) -> Self {
         Self { header, message, landing: None, landed: false }
     }
+
+    /// As [`Frame::bytes`].
+    pub(crate) fn bytes(&self) -> usize {
+        HEADER_BYTES + self.message.len() + self.header.bulk_bytes as usize
+    }
 }
 
 /// What a connection carries: small messages never wait behind bulk bytes.
@@ -96,6 +106,7 @@ pub(crate) enum Lane {
 pub(crate) enum Sender {
     Tcp(tcp::Sender),
     Shm(onesided::Sender<shm::Outgoing>),
+    Rdma(onesided::Sender<rdma::Outgoing>),
     Mem(mem::Sender),
 }
 
@@ -105,6 +116,7 @@ impl Sender {
         match self {
             Self::Tcp(tcp) => tcp.send(frames).await,
             Self::Shm(shm) => shm.send(frames).await,
+            Self::Rdma(rdma) => rdma.send(frames).await,
             Self::Mem(mem) => mem.send(frames).await,
         }
     }
@@ -115,6 +127,7 @@ impl Sender {
         match self {
             Self::Tcp(tcp) => tcp.send_raw(bytes).await,
             Self::Shm(shm) => shm.send_raw(bytes).await,
+            Self::Rdma(rdma) => rdma.send_raw(bytes).await,
             Self::Mem(_) => panic!("there are only frames inside a process"),
         }
     }
@@ -123,6 +136,7 @@ impl Sender {
     pub(crate) fn may_share(&mut self, slabs: u32) {
         match self {
             Self::Shm(shm) => shm.may_share(slabs),
+            Self::Rdma(rdma) => rdma.may_share(slabs),
             Self::Tcp(_) | Self::Mem(_) => (),
         }
     }
@@ -130,7 +144,25 @@ impl Sender {
     /// Whether the peer reads and writes buffers of ours by itself: a call's buffers then stay with it
     /// until its reply, or until [`Receiver::until_closed`].
     pub(crate) fn shares_memory(&self) -> bool {
-        matches!(self, Self::Shm(_))
+        matches!(self, Self::Shm(_) | Self::Rdma(_))
+    }
+
+    /// What it is, for counting.
+    pub(crate) fn transport(&self) -> Transport {
+        match self {
+            Self::Tcp(_) => Transport::Tcp,
+            Self::Shm(_) => Transport::Shm,
+            Self::Rdma(_) => Transport::Rdma,
+            Self::Mem(_) => Transport::Mem,
+        }
+    }
+
+    /// The place of this host that an RDMA connection leaves from.
+    pub(crate) fn place(&mut self) -> Option<&ff2_verbs::Place> {
+        match self {
+            Self::Rdma(rdma) => Some(rdma.half().place()),
+            Self::Tcp(_) | Self::Shm(_) | Self::Mem(_) => None,
+        }
     }
 }
 
@@ -138,6 +170,7 @@ impl Sender {
 pub(crate) enum Receiver {
     Tcp(tcp::Receiver),
     Shm(onesided::Receiver<shm::Incoming>),
+    Rdma(onesided::Receiver<rdma::Incoming>),
     Mem(mem::Receiver),
 }
 
@@ -147,6 +180,7 @@ impl Receiver {
         match self {
             Self::Tcp(tcp) => tcp.head().await,
             Self::Shm(shm) => shm.head().await,
+            Self::Rdma(rdma) => rdma.head().await,
             Self::Mem(mem) => mem.head().await,
         }
     }
@@ -156,6 +190,7 @@ impl Receiver {
         match self {
             Self::Tcp(tcp) => tcp.bulk(into).await,
             Self::Shm(shm) => shm.bulk(into).await,
+            Self::Rdma(rdma) => rdma.bulk(into).await,
             Self::Mem(mem) => mem.bulk(into),
         }
     }
@@ -165,6 +200,7 @@ impl Receiver {
         match self {
             Self::Tcp(tcp) => tcp.skip(count).await,
             Self::Shm(shm) => shm.skip(count).await,
+            Self::Rdma(rdma) => rdma.skip(count).await,
             Self::Mem(mem) => mem.skip(count),
         }
     }
@@ -174,6 +210,7 @@ impl Receiver {
         match self {
             Self::Tcp(tcp) => tcp.reader.limits = limits,
             Self::Shm(shm) => shm.open(limits, slabs),
+            Self::Rdma(rdma) => rdma.open(limits, slabs),
             Self::Mem(mem) => mem.limits = limits,
         }
     }
@@ -182,6 +219,7 @@ impl Receiver {
     pub(crate) async fn until_closed(&mut self) {
         match self {
             Self::Shm(shm) => shm.until_closed().await,
+            Self::Rdma(rdma) => rdma.until_closed().await,
             Self::Tcp(_) | Self::Mem(_) => (),
         }
     }

@@ -77,6 +77,7 @@ impl Metad {
             pool,
             routing: routing.clone(),
             tls,
+            rdma: None,
         });
         let link = Link::new(peers.clone());
         let raft = RaftMetrics::new(&runtime.metrics);

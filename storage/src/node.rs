@@ -50,6 +50,7 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
             pool,
             routing: routing.clone(),
             tls: tls.clone(),
+            rdma: None,
         })
     };
     let peers = peers_with(pool.clone());

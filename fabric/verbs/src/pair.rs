@@ -295,9 +295,9 @@ impl Pair {
         self.credits
     }
 
-    /// Whether the device is done with all that it was given to send or to move.
-    pub fn is_idle(&self) -> bool {
-        self.works.is_empty()
+    /// Messages of ours that the peer's device has not acknowledged yet.
+    pub fn unacknowledged(&self) -> usize {
+        self.works.iter().filter(|work| matches!(work.what, Held::Message(_))).count()
     }
 
     /// What happened since the last time, and nothing if nothing did: never waits.

@@ -261,6 +261,7 @@ impl World {
             pool: BufPool::new(16 << 20),
             routing: routing.clone(),
             tls: None,
+            rdma: None,
         };
         (Peers::new(config), routing)
     }

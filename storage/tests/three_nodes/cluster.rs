@@ -77,6 +77,7 @@ impl Cluster {
             pool: BufPool::new(64 << 20),
             routing: routing.clone(),
             tls: None,
+            rdma: None,
         })
     }
 
