@@ -65,7 +65,8 @@ pub struct MethodCounters {
 }
 
 impl Counters {
-    pub(crate) fn new() -> Arc<Self> {
+    /// Of nothing yet.
+    pub fn new() -> Arc<Self> {
         let methods = method::ALL.iter().map(|_| MethodCounters::default()).collect();
         Arc::new(Self {
             bytes_in: AtomicU64::new(0),
