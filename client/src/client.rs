@@ -97,6 +97,7 @@ impl Client {
             pool: pool.clone(),
             routing: routing.clone(),
             tls: options.tls.clone(),
+            rdma: options.rdma.clone(),
         });
         first_routing(&options, &peers, &routing, deadline).await?;
         let volume = find_volume(&options, &routing)?;

@@ -59,7 +59,7 @@ pub use caller::{
 };
 pub use client::Client;
 pub use coherence::{Invalidation, Invalidations, Trust};
-pub use ff2_fabric::{BufPool, SharedBuf, UserToken, chain::Totals, tls::ClientTls};
+pub use ff2_fabric::{BufPool, Rdma, SharedBuf, UserToken, chain::Totals, tls::ClientTls};
 pub use ff2_proto::{Code, InodeId, ROOT_INODE, Status, extras, pb};
 pub use file::File;
 pub use options::ClientOptions;

@@ -1,8 +1,8 @@
 //! What a client needs to know to begin.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use ff2_fabric::{UserToken, tls::ClientTls};
+use ff2_fabric::{Rdma, UserToken, tls::ClientTls};
 
 use crate::limits;
 
@@ -31,6 +31,8 @@ pub struct ClientOptions {
     pub behind: bool,
     /// What is encrypted over the network; None: nothing.
     pub tls: Option<ClientTls>,
+    /// Reaches servers by RDMA where both sides can; None: never.
+    pub rdma: Option<Arc<Rdma>>,
 }
 
 impl ClientOptions {
@@ -47,6 +49,7 @@ impl ClientOptions {
             inline: true,
             behind: true,
             tls: None,
+            rdma: None,
         }
     }
 
@@ -77,6 +80,12 @@ impl ClientOptions {
     #[must_use]
     pub fn encrypted(mut self, tls: Option<ClientTls>) -> Self {
         self.tls = tls;
+        self
+    }
+
+    #[must_use]
+    pub fn rdma(mut self, rdma: Option<Arc<Rdma>>) -> Self {
+        self.rdma = rdma;
         self
     }
 

@@ -18,6 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use ff2_daemon::config::Transport;
 use serde::{Deserialize, Serialize};
 
 use crate::{bytes::ByteSize, security};
@@ -163,6 +164,9 @@ pub(crate) struct ClusterFile {
     /// Its servers share no memory with peers on this host.
     #[serde(default)]
     pub(crate) tcp: bool,
+    /// By what its processes reach each other, where they share no memory.
+    #[serde(default)]
+    pub(crate) transport: Transport,
     /// Bytes of files are encrypted where they go by TCP, as names are.
     #[serde(default)]
     pub(crate) encrypt_all: bool,
@@ -183,6 +187,7 @@ impl ClusterFile {
             replicas,
             disk_size,
             tcp: false,
+            transport: Transport::default(),
             encrypt_all: false,
             jobs_dir: None,
             fake_gpus: None,

@@ -13,6 +13,7 @@ mod serving;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use ff2_daemon::config::Transport;
 use serde_json::json;
 
 use crate::{
@@ -46,6 +47,10 @@ pub(crate) struct Args {
     /// All bytes go by TCP, as between machines, instead of through shared memory; fixed for a cluster
     #[arg(long)]
     tcp: bool,
+    /// Whether processes reach each other by RDMA: never (tcp), always (rdma; fails without a device), or where
+    /// they share no memory and there is a device (auto); fixed for a cluster [default: tcp]
+    #[arg(long, value_name = "tcp|rdma|auto")]
+    transport: Option<Transport>,
     /// Encrypt the bytes of files too, where they go by TCP; fixed for a cluster
     #[arg(long)]
     encrypt_all: bool,
@@ -121,6 +126,7 @@ fn wanted(args: &Args) -> plan::Wanted {
         disk_size: args.disk_size,
         replicas: args.replicas,
         tcp: args.tcp,
+        transport: args.transport,
         encrypt_all: args.encrypt_all,
         agents: args.agents,
         fake_gpus: args.fake_gpus,

@@ -54,6 +54,7 @@ async fn main() -> anyhow::Result<()> {
         pool: pool.clone(),
         routing: RoutingCache::new(),
         tls: None,
+        rdma: None,
     });
 
     let (calls, end) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));

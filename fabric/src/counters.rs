@@ -10,14 +10,51 @@ use crate::{rpc::Method, stubs::method};
 /// One side's traffic: a server's, or a process's calls to its peers.
 #[derive(Debug)]
 pub struct Counters {
+    /// Through sockets, or moved by this process itself.
     pub bytes_in: AtomicU64,
     pub bytes_out: AtomicU64,
     /// Connections that are open now.
     pub connections: AtomicU64,
     /// Connections that were refused or broke.
     pub connection_errors: AtomicU64,
+    /// In order of [`Transport::ALL`].
+    transports: [TransportCounters; Transport::ALL.len()],
     /// In order of [`Method::index`].
     methods: Box<[MethodCounters]>,
+}
+
+/// What carries a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Tcp,
+    /// Shared memory, with a local socket.
+    Shm,
+    Rdma,
+    /// Inside the process.
+    Mem,
+}
+
+impl Transport {
+    pub const ALL: [Self; 4] = [Self::Tcp, Self::Shm, Self::Rdma, Self::Mem];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Shm => "shm",
+            Self::Rdma => "rdma",
+            Self::Mem => "mem",
+        }
+    }
+}
+
+/// The traffic of one transport, however it moves the bytes: messages with what belongs to them.
+#[derive(Debug, Default)]
+pub struct TransportCounters {
+    /// Connections that are open now.
+    pub connections: AtomicU64,
+    pub calls: AtomicU64,
+    pub bytes_in: AtomicU64,
+    pub bytes_out: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -28,15 +65,21 @@ pub struct MethodCounters {
 }
 
 impl Counters {
-    pub(crate) fn new() -> Arc<Self> {
+    /// Of nothing yet.
+    pub fn new() -> Arc<Self> {
         let methods = method::ALL.iter().map(|_| MethodCounters::default()).collect();
         Arc::new(Self {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             connection_errors: AtomicU64::new(0),
+            transports: Default::default(),
             methods,
         })
+    }
+
+    pub fn transport(&self, transport: Transport) -> &TransportCounters {
+        &self.transports[transport as usize]
     }
 
     pub fn method(&self, method: Method) -> &MethodCounters {

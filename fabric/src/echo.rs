@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Answer, Buf, BufPool, Call, ClusterKey, Context, Identity, Namespace, NamespaceClient,
-    NamespaceServer, Peers, PeersConfig, Router, RoutingCache, Server, ServerConfig, Tuning,
-    handshake,
+    NamespaceServer, Peers, PeersConfig, Rdma, Router, RoutingCache, Server, ServerConfig, Tuning,
+    handshake::{self, Approach},
     pulse::Pulse,
     tls::ServerTls,
     transport::{Lane, Receiver, Sender},
@@ -94,6 +94,8 @@ pub(crate) struct Net {
     pub(crate) counters: Arc<crate::counters::Counters>,
     pub(crate) stop: CancellationToken,
     pub(crate) serving: JoinHandle<()>,
+    tuning: Tuning,
+    pub(crate) rdma: Option<Arc<Rdma>>,
 }
 
 pub(crate) const CLUSTER: &str = "test-cluster";
@@ -104,19 +106,39 @@ impl Net {
     }
 
     pub(crate) async fn tuned(address: &str, pool_bytes: u64, tuning: Tuning) -> Self {
-        Self::with(address, pool_bytes, tuning, None).await
+        Self::with(address, pool_bytes, tuning, None, None).await
     }
 
     pub(crate) async fn secured(address: &str, pool_bytes: u64, tls: ServerTls) -> Self {
-        Self::with(address, pool_bytes, Tuning::default(), Some(tls)).await
+        Self::with(address, pool_bytes, Tuning::default(), Some(tls), None).await
     }
 
-    async fn with(address: &str, pool_bytes: u64, tuning: Tuning, tls: Option<ServerTls>) -> Self {
+    /// Both sides can, and have the patience that an emulated machine needs.
+    pub(crate) async fn by_rdma(address: &str, pool_bytes: u64, rdma: Arc<Rdma>) -> Self {
+        let patience = Duration::from_secs(20);
+        let tuning = Tuning {
+            silence_max: patience,
+            connect_timeout: 2 * patience,
+            first_frame_max: patience,
+            shared_memory: false,
+            ..Tuning::default()
+        };
+        Self::with(address, pool_bytes, tuning, None, Some(rdma)).await
+    }
+
+    async fn with(
+        address: &str,
+        pool_bytes: u64,
+        tuning: Tuning,
+        tls: Option<ServerTls>,
+        rdma: Option<Arc<Rdma>>,
+    ) -> Self {
         let key = ClusterKey::generate().unwrap();
         let (pool, routing) = (BufPool::new(pool_bytes), RoutingCache::new());
         let mut config = ServerConfig::new(CLUSTER, key.clone(), pool.clone(), routing.clone());
         config.tuning = tuning;
         config.tls = tls;
+        config.rdma = rdma.clone();
         let server = Server::bind(address, config).await.unwrap();
         let address = match address.starts_with("mem:") {
             true => address.to_string(),
@@ -131,7 +153,7 @@ impl Net {
         let stop = CancellationToken::new();
         let router = Router::new().add(NamespaceServer::new(echo.clone()));
         let serving = tokio::spawn(server.serve(router, stop.clone()));
-        Self { key, address, echo, routing, pool, counters, stop, serving }
+        Self { key, address, echo, routing, pool, counters, stop, serving, tuning, rdma }
     }
 
     pub(crate) fn config(&self, identity: Identity) -> PeersConfig {
@@ -141,11 +163,12 @@ impl Net {
             pool: BufPool::new(64 << 20),
             routing: RoutingCache::new(),
             tls: None,
+            rdma: self.rdma.clone(),
         }
     }
 
     pub(crate) fn peers(&self) -> Arc<Peers> {
-        Peers::new(self.config(Identity::Daemon(self.key.clone())))
+        Peers::with_tuning(self.config(Identity::Daemon(self.key.clone())), self.tuning)
     }
 
     /// A daemon's connection whose frames the test writes by hand.
@@ -154,9 +177,16 @@ impl Net {
         let pulse = Pulse::new(Tuning::default(), crate::counters::Counters::new());
         let (mut sender, mut receiver) = crate::tcp::split(stream, &pulse).unwrap();
         let identity = Identity::Daemon(self.key.clone());
-        handshake::join(&mut sender, &mut receiver, &identity, CLUSTER, (lane, ""), None)
-            .await
-            .unwrap();
+        handshake::join(
+            &mut sender,
+            &mut receiver,
+            &identity,
+            CLUSTER,
+            Approach::by_network(lane),
+            None,
+        )
+        .await
+        .unwrap();
         (sender, receiver)
     }
 

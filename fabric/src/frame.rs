@@ -46,6 +46,8 @@ pub enum Kind {
     Welcome = 4,
     /// The server will not have this connection; the message is a `Status`.
     Refused = 5,
+    /// The client says whether the connection goes on by RDMA.
+    Decision = 6,
     Request = 8,
     /// A request without bulk bytes that is not answered.
     Post = 11,
@@ -55,7 +57,7 @@ pub enum Kind {
     Failure = 10,
     /// Says nothing but that the sender lives.
     Alive = 16,
-    /// Brings memory that the sender shares with a peer on its host.
+    /// Brings memory that the sender shares with its peer.
     Slab = 17,
 }
 
@@ -68,6 +70,7 @@ impl TryFrom<u8> for Kind {
             3 => Self::Proof,
             4 => Self::Welcome,
             5 => Self::Refused,
+            6 => Self::Decision,
             8 => Self::Request,
             11 => Self::Post,
             9 => Self::Reply,

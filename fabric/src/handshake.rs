@@ -1,11 +1,13 @@
 //! The handshake: both sides prove that they know the key before anything else is believed.
 //!
 //! ```text
-//! client -> Hello     { protocols, cluster, nonce, daemon or claims, lane }
+//! client -> Hello     { protocols, cluster, nonce, daemon or claims, lane, RDMA endpoint }
 //! server -> Challenge { nonce, HMAC(key, "server" ++ server nonce ++ hello bytes) }
 //! client -> Proof     { HMAC(key, "client" ++ server nonce ++ hello bytes) }
-//! server -> Welcome   { protocol, credit, requests }            or at any time Refused { status }
+//! server -> Welcome   { protocol, credit, requests, .. }        or at any time Refused { status }
 //! ```
+//! How a connection goes on by RDMA after that is [`crate::rdma`]'s.
+//!
 //! Inside a TLS connection the proofs also cover a secret of that connection ([`crate::tls`]).
 //!
 //! The key is the cluster key for a daemon; for a user it is the token's MAC, which the server
@@ -19,7 +21,9 @@ use crate::{
     auth::{ClusterKey, Purpose, Role, Secret, check_claims, mac, now_s, random, same},
     frame::{FrameError, Header, Kind, Limits, encode_message},
     level::protocols,
+    limits::SHARED_SLABS_MAX,
     peers::Identity,
+    rdma::Answering,
     routing::RoutingCache,
     rpc::Peer,
     transport::{Frame, Lane, LinkError, Receiver, Sender},
@@ -48,6 +52,9 @@ pub(crate) struct Hello {
     /// The highest version that the client speaks; 0: `protocol` is the only one.
     #[prost(uint32, tag = "8")]
     pub(crate) protocol_max: u32,
+    /// The client's end of a pair, if it would go on by RDMA.
+    #[prost(bytes = "bytes", tag = "9")]
+    pub(crate) rdma: Bytes,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -81,6 +88,29 @@ pub(crate) struct Welcome {
     /// The version that both speak from here on; 0: 1.
     #[prost(uint32, tag = "5")]
     pub(crate) protocol: u32,
+    /// The server's end of the pair.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub(crate) rdma: Bytes,
+    /// Or why it does not go on by RDMA, for a person.
+    #[prost(string, tag = "7")]
+    pub(crate) no_rdma: String,
+}
+
+/// What a client wants a connection for, and how it comes.
+#[derive(Clone, Debug)]
+pub(crate) struct Approach<'a> {
+    pub(crate) lane: Lane,
+    /// Of the local socket that it came by; empty over the network.
+    pub(crate) local_name: &'a str,
+    /// Its end of a pair; empty: it stays with what it came by.
+    pub(crate) rdma: Bytes,
+}
+
+impl Approach<'static> {
+    /// Over the network, to stay there.
+    pub(crate) fn by_network(lane: Lane) -> Self {
+        Self { lane, local_name: "", rdma: Bytes::new() }
+    }
 }
 
 /// What one side proves that it knows the key by, both in one place.
@@ -99,7 +129,7 @@ pub(crate) async fn join(
     receiver: &mut Receiver,
     identity: &Identity,
     cluster_id: &str,
-    (lane, local_name): (Lane, &str),
+    approach: Approach<'_>,
     binding: Option<&Secret>,
 ) -> Result<Welcome, LinkError> {
     let nonce = random().map_err(|error| refusal(Code::Internal, &error.to_string()))?;
@@ -113,9 +143,10 @@ pub(crate) async fn join(
         nonce: Bytes::copy_from_slice(&nonce),
         daemon,
         claims,
-        bulk: lane == Lane::Bulk,
-        local_name: local_name.into(),
+        bulk: approach.lane == Lane::Bulk,
+        local_name: approach.local_name.into(),
         protocol_max: protocols()[1],
+        rdma: approach.rdma,
     };
     send(sender, Kind::Hello, &hello).await?;
     let hello = hello.encode_to_vec();
@@ -152,8 +183,19 @@ pub(crate) struct Gate<'a> {
     /// It came in clear over the network, and must not.
     pub(crate) must_encrypt: bool,
     pub(crate) welcome: &'a Welcome,
-    /// How many slabs a peer may share; 0 if it did not come by the local socket.
+    pub(crate) rdma: Answering<'a>,
+    /// How many slabs a peer may share by the way it came; 0: none.
     pub(crate) grant_slabs: &'a (dyn Fn(&Peer) -> u32 + Sync),
+}
+
+/// Who was admitted, to what.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    pub(crate) peer: Peer,
+    pub(crate) lane: Lane,
+    pub(crate) limits: Limits,
+    /// Slabs that it may share.
+    pub(crate) slabs: u32,
 }
 
 /// The server's side. A refusal is sent to the client before it is returned.
@@ -161,7 +203,7 @@ pub(crate) async fn admit(
     sender: &mut Sender,
     receiver: &mut Receiver,
     gate: &Gate<'_>,
-) -> Result<(Peer, Lane), LinkError> {
+) -> Result<Admission, LinkError> {
     let admitted = gate.examine(sender, receiver).await;
     if let Err(LinkError::Refused(status)) = &admitted {
         send(sender, Kind::Refused, &pb::Status::from(status.clone())).await?;
@@ -174,7 +216,7 @@ impl Gate<'_> {
         &self,
         sender: &mut Sender,
         receiver: &mut Receiver,
-    ) -> Result<(Peer, Lane), LinkError> {
+    ) -> Result<Admission, LinkError> {
         let (hello, protocol, raw) = self.hello(receiver).await?;
         let key = if hello.daemon { *self.key.secret() } else { self.key.token_mac(&hello.claims) };
         let nonce = random().map_err(|error| refusal(Code::Internal, &error.to_string()))?;
@@ -188,17 +230,28 @@ impl Gate<'_> {
         if !same(&theirs, &shown.proof) {
             return Err(refusal(Code::Unauthenticated, "the proof of the key or token is wrong"));
         }
-        let peer = if hello.daemon { Peer::Daemon } else { self.user(hello.claims)? };
         let lane = if hello.bulk { Lane::Bulk } else { Lane::Small };
-        let shared_slabs = (self.grant_slabs)(&peer);
-        send(sender, Kind::Welcome, &Welcome { shared_slabs, protocol, ..self.welcome.clone() })
-            .await?;
+        let peer = if hello.daemon { Peer::Daemon } else { self.user(hello.claims)? };
+        let answer = match hello.rdma.is_empty() {
+            true => Ok(Bytes::new()),
+            false => self.rdma.answer(&hello.rdma, lane).await,
+        };
+        let (rdma, no_rdma) =
+            answer.map_or_else(|why| (Bytes::new(), why), |end| (end, String::new()));
+        let slabs = match rdma.is_empty() {
+            true => (self.grant_slabs)(&peer),
+            // An address and a key each.
+            false => SHARED_SLABS_MAX,
+        };
+        let welcome = self.welcome.clone();
+        let welcome = Welcome { shared_slabs: slabs, protocol, rdma, no_rdma, ..welcome };
+        send(sender, Kind::Welcome, &welcome).await?;
         let limits = match peer {
             Peer::Daemon => Limits::AUTHENTICATED,
             Peer::User(_) => Limits::USER,
         };
-        receiver.open(limits, shared_slabs);
-        Ok((peer, lane))
+        receiver.open(limits, slabs);
+        Ok(Admission { peer, lane, limits, slabs })
     }
 
     async fn hello(&self, receiver: &mut Receiver) -> Result<(Hello, u32, Bytes), LinkError> {

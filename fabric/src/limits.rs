@@ -74,10 +74,37 @@ pub const DESCRIPTORS_WAITING_MAX: usize = 6;
 /// How long a peer whose local connection broke is reached by the network instead.
 pub const LOCAL_PAUSE: Duration = Duration::from_secs(60);
 
+/// Bytes of a message by RDMA: most frames fit into one.
+pub const RDMA_MESSAGE_BYTES: usize = 8 << 10;
+/// Messages of one connection that were sent and not read yet; each has a buffer.
+pub const RDMA_MESSAGES: u32 = 16;
+/// And buffers for messages on their way out.
+pub const RDMA_SENDS: u32 = 8;
+/// Messages and transfers that a device has at a time for one connection.
+pub const RDMA_WORKS: u32 = 64;
+/// A network that drops RDMA packets is found out within so long.
+pub const RDMA_FIRST_FRAME_MAX: Duration = Duration::from_secs(1);
+/// Places that a connection is tried from before it stays with TCP: within the time that connecting may take.
+pub const RDMA_PLACES_TRIED: usize = 2;
+/// A connection that the peer closes so early may have been closed because it did not work there.
+pub const RDMA_TRIAL: Duration = Duration::from_secs(3);
+/// How long a place that failed toward a peer is left out there.
+pub const RDMA_PAUSE: Duration = Duration::from_secs(60);
+/// How old what is known of this host's RDMA ports may be.
+pub const PLACES_AGE_MAX: Duration = Duration::from_secs(60);
+/// Bulk bytes move through pieces of this size, of which a server has so many.
+pub const STAGING_PIECE_BYTES: usize = 256 << 10;
+pub const STAGING_PIECES: u32 = 128;
+/// Pieces of one payload that are on their way at a time: above bandwidth times delay of a fast link.
+pub const STAGING_WINDOW: usize = 4;
+
 /// Frames in flight inside an in-process connection.
 pub const MEM_FRAMES_MAX: usize = 64;
 
 const _: () = assert!(USER_MESSAGE_BYTES_MAX <= USER_MESSAGES_BYTES);
 const _: () = assert!(BULK_BYTES_MAX <= BUF_BYTES_MAX);
+const _: () =
+    assert!(STAGING_WINDOW <= STAGING_PIECES as usize && 2 * STAGING_WINDOW < RDMA_WORKS as usize);
+const _: () = assert!(RDMA_MESSAGE_BYTES >= crate::frame::HEAD_BYTES_MIN);
 const _: () = assert!(SLAB_BYTES.is_power_of_two() && SLAB_BYTES >= PAGE_BYTES);
 const _: () = assert!(BULK_BYTES_MAX <= CREDIT_BYTES as usize);

@@ -32,6 +32,7 @@ use crate::{
     frame::{HEADER_BYTES, encode_message},
     limits::{BULK_BYTES_MAX, BULK_LANES, MESSAGE_BYTES_MAX, PEERS_MAX, SMALL_BULK_BYTES},
     pulse::Tuning,
+    rdma::Rdma,
     routing::RoutingCache,
     rpc::{Call, Method, decode},
     tls::ClientTls,
@@ -56,6 +57,8 @@ pub struct PeersConfig {
     pub routing: Arc<RoutingCache>,
     /// What is encrypted over the network; None: nothing.
     pub tls: Option<ClientTls>,
+    /// Reaches peers by RDMA where both sides can; None: never.
+    pub rdma: Option<Arc<Rdma>>,
 }
 
 /// All peers of a process.

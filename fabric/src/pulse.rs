@@ -2,13 +2,18 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
-use crate::{clock, counters::Counters, limits, pace, transport::LinkError};
+use crate::{
+    clock,
+    counters::{Counters, Transport, TransportCounters},
+    limits, pace,
+    transport::LinkError,
+};
 
 /// How a connection behaves over time; the defaults are in [`crate::limits`].
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +26,8 @@ pub struct Tuning {
     pub stall_max: Duration,
     /// Connect and handshake together.
     pub connect_timeout: Duration,
+    /// A network that drops RDMA packets is found out within so long.
+    pub first_frame_max: Duration,
     /// With peers on the same host bulk bytes go through shared memory.
     pub shared_memory: bool,
 }
@@ -32,6 +39,7 @@ impl Default for Tuning {
             silence_max: limits::SILENCE_MAX,
             stall_max: limits::STALL_MAX,
             connect_timeout: limits::CONNECT_TIMEOUT,
+            first_frame_max: limits::RDMA_FIRST_FRAME_MAX,
             shared_memory: true,
         }
     }
@@ -47,6 +55,8 @@ pub(crate) struct Pulse {
     paused: AtomicU32,
     pub(crate) tuning: Tuning,
     counters: Arc<Counters>,
+    /// Known once the connection is open.
+    transport: OnceLock<Transport>,
 }
 
 impl Pulse {
@@ -58,6 +68,7 @@ impl Pulse {
             paused: AtomicU32::new(0),
             tuning,
             counters,
+            transport: OnceLock::new(),
         })
     }
 
@@ -72,13 +83,43 @@ impl Pulse {
     }
 
     /// Counts the connection as open.
-    pub(crate) fn opened(&self) {
+    pub(crate) fn opened(&self, transport: Transport) {
         self.counters.connections.fetch_add(1, Relaxed);
+        let transport = self.transport.get_or_init(|| transport);
+        self.counters.transport(*transport).connections.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a call.
+    pub(crate) fn called(&self) {
+        if let Some(carrier) = self.carrier() {
+            carrier.calls.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Counts bytes of a request or reply that came.
+    pub(crate) fn brought(&self, bytes: usize) {
+        if let Some(carrier) = self.carrier() {
+            carrier.bytes_in.fetch_add(bytes as u64, Relaxed);
+        }
+    }
+
+    /// Counts bytes of a request or reply that leaves.
+    pub(crate) fn took(&self, bytes: usize) {
+        if let Some(carrier) = self.carrier() {
+            carrier.bytes_out.fetch_add(bytes as u64, Relaxed);
+        }
+    }
+
+    fn carrier(&self) -> Option<&TransportCounters> {
+        self.transport.get().map(|transport| self.counters.transport(*transport))
     }
 
     /// And as closed, once.
     pub(crate) fn closed(&self, failed: bool) {
         self.counters.connections.fetch_sub(1, Relaxed);
+        if let Some(carrier) = self.carrier() {
+            carrier.connections.fetch_sub(1, Relaxed);
+        }
         self.counters.connection_errors.fetch_add(u64::from(failed), Relaxed);
     }
 

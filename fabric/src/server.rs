@@ -11,7 +11,7 @@ mod router;
 mod strangers;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     fmt, io,
@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use connection::Connection;
 use ff2_proto::{Code, Status};
 use listener::{Incoming, Listener};
@@ -37,12 +38,13 @@ use crate::{
     auth::ClusterKey,
     buf::BufPool,
     counters::Counters,
-    handshake::{Gate, Welcome, admit},
+    handshake::{Admission, Gate, Welcome, admit},
     limits::{
         CONNECTIONS_MAX, CREDIT_BYTES, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, PAGE_BYTES, REQUESTS_MAX,
         SHARED_SLABS_MAX, USER_MESSAGES_BYTES, USER_SHARED_SLABS_MAX, USERS_SHARED_SLABS_MAX,
     },
     pulse::{Pulse, Tuning},
+    rdma::{Answering, Rdma},
     routing::RoutingCache,
     rpc::{Method, Peer},
     tcp,
@@ -65,6 +67,8 @@ pub struct ServerConfig {
     pub tuning: Tuning,
     /// Takes encrypted connections; None: it has no certificate.
     pub tls: Option<ServerTls>,
+    /// Takes connections by RDMA; None: they stay with TCP.
+    pub rdma: Option<Arc<Rdma>>,
     /// Told of every call that a handler finished.
     pub observer: Option<Observer>,
 }
@@ -78,7 +82,7 @@ impl ServerConfig {
     ) -> Self {
         let (tuning, observer) = (Tuning::default(), None);
         let cluster_id = cluster_id.into();
-        Self { cluster_id, key, pool, routing, tuning, tls: None, observer }
+        Self { cluster_id, key, pool, routing, tuning, tls: None, rdma: None, observer }
     }
 
     /// Has `observe` called with each finished call: for the daemons' latency metrics.
@@ -159,6 +163,8 @@ impl Server {
             shared_slabs: 0,
             // What the hello brings about.
             protocol: 0,
+            rdma: Bytes::new(),
+            no_rdma: String::new(),
         };
         let shared = Arc::new(Shared {
             memory: Memory::new(config.pool.clone()),
@@ -234,7 +240,7 @@ impl Shared {
             Ok(Err(why)) => return self.refused(&from, &why.to_string()),
             Err(_) => return self.refused(&from, "the handshake took too long"),
         };
-        pulse.opened();
+        pulse.opened(sender.transport());
         let why = Connection::new(self.clone(), (peer, address), pulse.clone())
             .run(sender, receiver)
             .await;
@@ -271,12 +277,15 @@ impl Shared {
             binding,
             must_encrypt: remote && demands && binding.is_none(),
             welcome: &self.welcome,
+            rdma: Answering::new(self.config.rdma.as_ref().filter(|_| remote), binding.is_some()),
             grant_slabs: &|peer| if local { self.grant_slabs(peer, &shared) } else { 0 },
         };
-        let (peer, lane) = admit(&mut sender, &mut receiver, &gate).await?;
+        let Admission { peer, lane, limits, slabs } =
+            admit(&mut sender, &mut receiver, &gate).await?;
+        let ends = gate.rdma.settle((sender, receiver), limits, slabs, pulse).await?;
         let shared = shared.into_inner();
         tracing::debug!(?lane, "admitted a connection");
-        Ok(Admitted { peer, ends: (sender, receiver), shared })
+        Ok(Admitted { peer, ends, shared })
     }
 
     /// How many slabs a peer of this host may share, which the permit counts.

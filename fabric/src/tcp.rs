@@ -109,6 +109,11 @@ impl Receiver {
         self.reader.bulk(into, &self.pulse).await
     }
 
+    /// Of a connection on which nothing is said any more: returns when the peer ends it, or breaks its word.
+    pub(crate) async fn ended(&mut self) {
+        let _ = self.reader.half.read(&mut [0]).await;
+    }
+
     pub(crate) async fn skip(&mut self, count: usize) -> Result<(), LinkError> {
         self.reader.skip(count, &self.pulse).await
     }

@@ -2,8 +2,7 @@
 //!
 //! Above this module nobody knows what carries the bytes. A transport sends whole frames (the head as
 //! one piece, the bulk bytes from where they lie) and receives them in two steps, so that the
-//! receiver can choose where the bulk bytes go once it has read the head. RDMA joins here as a further
-//! variant.
+//! receiver can choose where the bulk bytes go once it has read the head.
 
 use std::{io, sync::Arc};
 
@@ -12,8 +11,11 @@ use thiserror::Error;
 
 use crate::{
     buf::{SharedBuf, Slab},
-    frame::{FrameError, Header, Limits},
-    mem, shm, tcp,
+    counters::Transport,
+    frame::{FrameError, HEADER_BYTES, Header, Limits},
+    mem,
+    onesided::{self, annex::Span},
+    rdma, shm, tcp,
 };
 
 /// Why a connection ended.
@@ -55,6 +57,11 @@ impl Frame {
     pub(crate) fn bulk_bytes(&self) -> usize {
         self.bulk.iter().map(|part| part.len()).sum()
     }
+
+    /// Of the message and all that goes with it.
+    pub(crate) fn bytes(&self) -> usize {
+        self.head.len() + self.bulk_bytes()
+    }
 }
 
 /// Where a reply's bulk bytes shall land, so that they need not travel with it.
@@ -63,7 +70,7 @@ pub(crate) enum Landing {
     /// Of a request: in this process, and held until the reply is here.
     Ours { slab: Arc<Slab>, offset: usize, len: usize },
     /// Of a reply: in the memory that the client shares.
-    Theirs(shm::Span),
+    Theirs(Span),
 }
 
 /// A frame that is coming in: the head is here, `header.bulk_bytes` are still to be taken.
@@ -72,7 +79,7 @@ pub(crate) struct Head {
     pub(crate) header: Header,
     pub(crate) message: Bytes,
     /// Of a request: where its reply's bulk bytes may be put.
-    pub(crate) landing: Option<shm::Span>,
+    pub(crate) landing: Option<Span>,
     /// Of a reply: its bulk bytes are where the request wanted them.
     pub(crate) landed: bool,
 }
@@ -80,6 +87,11 @@ pub(crate) struct Head {
 impl Head {
     pub(crate) fn new(header: Header, message: Bytes) -> Self {
         Self { header, message, landing: None, landed: false }
+    }
+
+    /// As [`Frame::bytes`].
+    pub(crate) fn bytes(&self) -> usize {
+        HEADER_BYTES + self.message.len() + self.header.bulk_bytes as usize
     }
 }
 
@@ -93,7 +105,8 @@ pub(crate) enum Lane {
 #[derive(Debug)]
 pub(crate) enum Sender {
     Tcp(tcp::Sender),
-    Shm(shm::Sender),
+    Shm(onesided::Sender<shm::Outgoing>),
+    Rdma(onesided::Sender<rdma::Outgoing>),
     Mem(mem::Sender),
 }
 
@@ -103,6 +116,7 @@ impl Sender {
         match self {
             Self::Tcp(tcp) => tcp.send(frames).await,
             Self::Shm(shm) => shm.send(frames).await,
+            Self::Rdma(rdma) => rdma.send(frames).await,
             Self::Mem(mem) => mem.send(frames).await,
         }
     }
@@ -113,6 +127,7 @@ impl Sender {
         match self {
             Self::Tcp(tcp) => tcp.send_raw(bytes).await,
             Self::Shm(shm) => shm.send_raw(bytes).await,
+            Self::Rdma(rdma) => rdma.send_raw(bytes).await,
             Self::Mem(_) => panic!("there are only frames inside a process"),
         }
     }
@@ -121,6 +136,7 @@ impl Sender {
     pub(crate) fn may_share(&mut self, slabs: u32) {
         match self {
             Self::Shm(shm) => shm.may_share(slabs),
+            Self::Rdma(rdma) => rdma.may_share(slabs),
             Self::Tcp(_) | Self::Mem(_) => (),
         }
     }
@@ -128,14 +144,33 @@ impl Sender {
     /// Whether the peer reads and writes buffers of ours by itself: a call's buffers then stay with it
     /// until its reply, or until [`Receiver::until_closed`].
     pub(crate) fn shares_memory(&self) -> bool {
-        matches!(self, Self::Shm(_))
+        matches!(self, Self::Shm(_) | Self::Rdma(_))
+    }
+
+    /// What it is, for counting.
+    pub(crate) fn transport(&self) -> Transport {
+        match self {
+            Self::Tcp(_) => Transport::Tcp,
+            Self::Shm(_) => Transport::Shm,
+            Self::Rdma(_) => Transport::Rdma,
+            Self::Mem(_) => Transport::Mem,
+        }
+    }
+
+    /// The place of this host that an RDMA connection leaves from.
+    pub(crate) fn place(&mut self) -> Option<&ff2_verbs::Place> {
+        match self {
+            Self::Rdma(rdma) => Some(rdma.half().place()),
+            Self::Tcp(_) | Self::Shm(_) | Self::Mem(_) => None,
+        }
     }
 }
 
 #[derive(Debug)]
 pub(crate) enum Receiver {
     Tcp(tcp::Receiver),
-    Shm(shm::Receiver),
+    Shm(onesided::Receiver<shm::Incoming>),
+    Rdma(onesided::Receiver<rdma::Incoming>),
     Mem(mem::Receiver),
 }
 
@@ -145,6 +180,7 @@ impl Receiver {
         match self {
             Self::Tcp(tcp) => tcp.head().await,
             Self::Shm(shm) => shm.head().await,
+            Self::Rdma(rdma) => rdma.head().await,
             Self::Mem(mem) => mem.head().await,
         }
     }
@@ -154,6 +190,7 @@ impl Receiver {
         match self {
             Self::Tcp(tcp) => tcp.bulk(into).await,
             Self::Shm(shm) => shm.bulk(into).await,
+            Self::Rdma(rdma) => rdma.bulk(into).await,
             Self::Mem(mem) => mem.bulk(into),
         }
     }
@@ -163,6 +200,7 @@ impl Receiver {
         match self {
             Self::Tcp(tcp) => tcp.skip(count).await,
             Self::Shm(shm) => shm.skip(count).await,
+            Self::Rdma(rdma) => rdma.skip(count).await,
             Self::Mem(mem) => mem.skip(count),
         }
     }
@@ -172,6 +210,7 @@ impl Receiver {
         match self {
             Self::Tcp(tcp) => tcp.reader.limits = limits,
             Self::Shm(shm) => shm.open(limits, slabs),
+            Self::Rdma(rdma) => rdma.open(limits, slabs),
             Self::Mem(mem) => mem.limits = limits,
         }
     }
@@ -180,6 +219,7 @@ impl Receiver {
     pub(crate) async fn until_closed(&mut self) {
         match self {
             Self::Shm(shm) => shm.until_closed().await,
+            Self::Rdma(rdma) => rdma.until_closed().await,
             Self::Tcp(_) | Self::Mem(_) => (),
         }
     }

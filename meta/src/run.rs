@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use ff2_daemon::{Expiry, Runtime, config::MetadConfig, encryption};
+use ff2_daemon::{Expiry, Runtime, Traffic, config::MetadConfig, encryption, rdma};
 use ff2_fabric::{
     BufPool, ClusterKey, ClusterServer, Identity, NamespaceServer, Peers, PeersConfig, RaftServer,
     Router, RoutingCache, Server, ServerConfig,
@@ -60,6 +60,8 @@ impl Metad {
         let mut server =
             ServerConfig::new(cluster_id.clone(), key.clone(), pool.clone(), routing.clone());
         server.tuning.shared_memory = config.shared_memory;
+        let rdma = rdma(&config.network)?;
+        server.rdma = rdma.clone();
         let (tls, certificate) = encryption(&config.security)?;
         let demands = tls.is_some();
         server.tls = certificate.clone().map(|own| ServerTls::new(own, demands)).transpose()?;
@@ -77,7 +79,9 @@ impl Metad {
             pool,
             routing: routing.clone(),
             tls,
+            rdma,
         });
+        runtime.metrics.collector(Traffic::new(server.counters(), peers.counters()));
         let link = Link::new(peers.clone());
         let raft = RaftMetrics::new(&runtime.metrics);
         let cluster = ClusterGroup {

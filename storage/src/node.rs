@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use ff2_daemon::{
-    Expiry, Runtime,
+    Expiry, Runtime, Traffic,
     config::{Encrypt, StoragedConfig},
-    encryption,
+    encryption, rdma,
 };
 use ff2_fabric::{
     ClusterKey, Identity, Peers, PeersConfig, Router, RoutingCache, Server, ServerConfig,
@@ -43,6 +43,7 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
     let read_pool = BufPool::new(read_bytes.max(limits::READ_BYTES_MIN));
     let routing = RoutingCache::new();
     let (tls, certificate) = encryption(&config.security)?;
+    let rdma = rdma(&config.network)?;
     let peers_with = |pool: Arc<BufPool>| {
         Peers::new(PeersConfig {
             cluster_id: config.cluster_id.clone(),
@@ -50,6 +51,7 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
             pool,
             routing: routing.clone(),
             tls: tls.clone(),
+            rdma: rdma.clone(),
         })
     };
     let peers = peers_with(pool.clone());
@@ -65,6 +67,7 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
     let mut server =
         ServerConfig::new(&config.cluster_id, key.clone(), pool.clone(), routing.clone());
     server.tuning.shared_memory = config.shared_memory;
+    server.rdma = rdma.clone();
     let demands = config.security.encrypt == Encrypt::All;
     server.tls = certificate.clone().map(|own| ServerTls::new(own, demands)).transpose()?;
     if let Some(own) = certificate.clone() {
@@ -73,6 +76,7 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
     let server = Server::bind(&config.listen, server)
         .await
         .with_context(|| format!("listen on {}", config.listen))?;
+    runtime.metrics.collector(Traffic::new(server.counters(), peers.counters()));
     let heart = Heart::start().context("start the heartbeat's thread")?;
     // Nothing of the membership carries bulk bytes.
     let metads = peers_with(BufPool::new(0));

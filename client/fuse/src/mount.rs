@@ -8,10 +8,11 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use ff2_client::{Client, ClientOptions, ClientTls, InodeId, Invalidations, UserToken, pb};
+use ff2_client::{Client, ClientOptions, ClientTls, InodeId, Invalidations, Rdma, UserToken, pb};
 use ff2_daemon::{
     Runtime,
     config::{Encrypt, MountConfig, OverIoUring},
+    rdma,
 };
 use ff2_fuse_kernel::{Executors, IoUring, MountOptions, Options, Unmounter, Way, WriteMemory};
 use parking_lot::Mutex;
@@ -38,11 +39,12 @@ pub async fn serve(config: Arc<MountConfig>, runtime: Runtime) -> Result<()> {
     let token = UserToken::load(&config.token_file)
         .with_context(|| format!("load the token {}", config.token_file.display()))?;
     let tls = tls(&config)?;
+    let rdma = rdma(&config.network)?;
     let for_all_users = token.claims().root;
     let executors =
         Arc::new(Executors::start("ff2-fuse-kernel", config.threads).context("start the threads")?);
     // What the client does for itself runs where the requests do: then most of them need no other thread.
-    let connected = executors.first().spawn(connect(config.clone(), token, tls)).await;
+    let connected = executors.first().spawn(connect(config.clone(), token, tls, rdma)).await;
     let (client, invalidations) = connected
         .context("connect")?
         .with_context(|| format!("connect to the cluster {}", config.cluster_id))?;
@@ -96,8 +98,9 @@ async fn connect(
     config: Arc<MountConfig>,
     token: UserToken,
     tls: Option<ClientTls>,
+    rdma: Option<Arc<Rdma>>,
 ) -> ff2_client::Result<(Client, Option<Invalidations>)> {
-    let options = options(&config, token).encrypted(tls);
+    let options = options(&config, token).encrypted(tls).rdma(rdma);
     if config.cache_ms == 0 {
         return Ok((Client::connect(options).await?, None));
     }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use ff2_daemon::config::{
     AgentConfig, ComputeConfig, DiskConfig, Encrypt, LeaseConfig, LogConfig, MetadConfig,
-    MountConfig, OverIoUring, PeerConfig, PolicyConfig, RaftConfig, SchedConfig, SchedPeer,
-    SecurityConfig, StorageTuning, StoragedConfig, to_toml,
+    MountConfig, NetworkConfig, OverIoUring, PeerConfig, PolicyConfig, RaftConfig, SchedConfig,
+    SchedPeer, SecurityConfig, StorageTuning, StoragedConfig, Transport, to_toml,
 };
 
 use crate::cluster::{ClusterFile, Folder, HOST, Name, Process, Role};
@@ -44,6 +44,7 @@ fn metad(folder: &Folder, file: &ClusterFile, process: &Process) -> MetadConfig 
         replace_after_s: 600,
         shared_memory: !file.tcp,
         threads: threads(file),
+        network: network(file),
         log: LogConfig::default(),
     }
 }
@@ -64,6 +65,7 @@ fn storaged(folder: &Folder, file: &ClusterFile, process: &Process) -> StoragedC
         storage: StorageTuning { disk_threads: threads(file) > 1, ..StorageTuning::default() },
         shared_memory: !file.tcp,
         threads: threads(file),
+        network: network(file),
         log: LogConfig::default(),
     }
 }
@@ -170,7 +172,20 @@ fn mount_config(
         threads: threads(file),
         // As the machine's administrator has it: on few cores neither way is better by much.
         io_uring: OverIoUring::Auto,
+        network: network(file),
         log: LogConfig::default(),
+    }
+}
+
+/// All addresses of this host reach each other, and nobody else takes part.
+fn network(file: &ClusterFile) -> NetworkConfig {
+    let by_rdma = file.transport != Transport::Tcp;
+    let everywhere = || ["0.0.0.0/0", "::/0"].map(String::from).to_vec();
+    NetworkConfig {
+        transport: file.transport,
+        rdma_subnets: if by_rdma { everywhere() } else { Vec::new() },
+        rdma_trusted: by_rdma,
+        ..NetworkConfig::default()
     }
 }
 

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use ff2_daemon::config::Transport;
 
 use super::ports::Ports;
 use crate::{
@@ -21,6 +22,7 @@ pub(super) struct Wanted {
     pub(super) disk_size: Option<ByteSize>,
     pub(super) replicas: Option<u32>,
     pub(super) tcp: bool,
+    pub(super) transport: Option<Transport>,
     pub(super) encrypt_all: bool,
     pub(super) agents: Option<u32>,
     pub(super) fake_gpus: Option<u32>,
@@ -57,6 +59,7 @@ fn new(wanted: &Wanted, ports: &impl Ports) -> Result<ClusterFile> {
     let disk_size = wanted.disk_size.unwrap_or(DISK_SIZE);
     let mut file = ClusterFile::new(ports.cluster_id()?, replicas, disk_size);
     file.tcp = wanted.tcp;
+    file.transport = wanted.transport.unwrap_or_default();
     file.encrypt_all = wanted.encrypt_all;
     let agents = wanted.agents.unwrap_or(0);
     let count = metads * 3 + storageds * 2 + ports_of_agents(agents, true);
@@ -114,6 +117,7 @@ fn grown(wanted: &Wanted, known: &ClusterFile, ports: &impl Ports) -> Result<Clu
     fixed("--replicas", wanted.replicas, known.replicas)?;
     fixed("--disk-size", wanted.disk_size, known.disk_size)?;
     fixed("--tcp", wanted.tcp.then_some(true), known.tcp)?;
+    fixed("--transport", wanted.transport, known.transport)?;
     fixed("--encrypt-all", wanted.encrypt_all.then_some(true), known.encrypt_all)?;
     let disks = known.of(Role::Storaged).next().map(|process| process.disks);
     if let Some(disks) = disks {

@@ -2,6 +2,7 @@
 //! keys. `ff2ctl` writes the same structs, so that no key is spelled in two places.
 
 mod load;
+mod network;
 mod sched;
 mod suggest;
 mod validate;
@@ -9,6 +10,7 @@ mod validate;
 use std::path::{Path, PathBuf};
 
 pub use load::{ConfigError, load, parse, to_toml};
+pub use network::{ClassConfig, NetworkConfig, Transport};
 pub use sched::{AgentConfig, ComputeConfig, PolicyConfig, SchedConfig, SchedPeer};
 use serde::{Deserialize, Serialize};
 pub use validate::{Problems, Validate};
@@ -86,6 +88,8 @@ pub struct MetadConfig {
     /// cores, fewer threads each spare the wake-ups between them.
     #[serde(default)]
     pub threads: usize,
+    #[serde(default)]
+    pub network: NetworkConfig,
     #[serde(default)]
     pub log: LogConfig,
 }
@@ -191,6 +195,8 @@ pub struct StoragedConfig {
     #[serde(default)]
     pub threads: usize,
     #[serde(default)]
+    pub network: NetworkConfig,
+    #[serde(default)]
     pub log: LogConfig,
 }
 
@@ -284,6 +290,8 @@ pub struct MountConfig {
     /// asks it to (`/sys/module/fuse/parameters/enable_uring`), which root may; `no`, over `/dev/fuse`.
     #[serde(default)]
     pub io_uring: OverIoUring,
+    #[serde(default)]
+    pub network: NetworkConfig,
     #[serde(default)]
     pub log: LogConfig,
 }

@@ -72,6 +72,14 @@ impl Slab {
     }
 }
 
+// SAFETY: mapped in `map` until the slab is dropped. What a peer may reach of it stays with its call until the
+// reply came, or the peer's way here is closed.
+unsafe impl ff2_verbs::Memory for Slab {
+    fn range(&self) -> (NonNull<u8>, usize) {
+        (self.memory, self.len)
+    }
+}
+
 impl Drop for Slab {
     fn drop(&mut self) {
         // SAFETY: mapped in `map`, and no block of it is left: each holds the slab.

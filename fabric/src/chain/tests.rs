@@ -214,6 +214,7 @@ impl Rig {
             pool: pool.clone(),
             routing: routing.clone(),
             tls: None,
+            rdma: None,
         });
         let client = ChainClient::with_session(peers, routing, 77, 0);
         Self { nodes, client, pool, stop }

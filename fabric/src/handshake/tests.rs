@@ -34,7 +34,16 @@ async fn raw(net: &Net, identity: &Identity, cluster: &str) -> Result<(Sender, R
     let stream = TcpStream::connect(&net.address).await.unwrap();
     let pulse = Pulse::new(Tuning::default(), Counters::new());
     let (mut sender, mut receiver) = tcp::split(stream, &pulse).unwrap();
-    match join(&mut sender, &mut receiver, identity, cluster, (Lane::Small, ""), None).await {
+    match join(
+        &mut sender,
+        &mut receiver,
+        identity,
+        cluster,
+        Approach::by_network(Lane::Small),
+        None,
+    )
+    .await
+    {
         Ok(_) => Ok((sender, receiver)),
         Err(LinkError::Refused(status)) => Err(status),
         Err(other) => panic!("{other}"),
@@ -209,6 +218,7 @@ async fn admit_one(listener: &TcpListener, key: &ClusterKey) -> (Sender, Receive
         came_by: "",
         binding: None,
         must_encrypt: false,
+        rdma: crate::rdma::Answering::new(None, false),
         welcome: &welcome,
         grant_slabs: &|_| 0,
     };
@@ -223,6 +233,7 @@ fn peers_of(key: &ClusterKey, tuning: Tuning) -> Arc<Peers> {
         pool: crate::BufPool::new(1 << 20),
         routing: RoutingCache::new(),
         tls: None,
+        rdma: None,
     };
     Peers::with_tuning(config, tuning)
 }

@@ -204,6 +204,7 @@ pub(crate) fn peers(key: &ClusterKey) -> (Arc<Peers>, Arc<RoutingCache>) {
         pool: BufPool::new(1 << 20),
         routing: routing.clone(),
         tls: None,
+        rdma: None,
     };
     (Peers::new(config), routing)
 }

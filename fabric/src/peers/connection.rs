@@ -19,6 +19,7 @@ use std::{
 
 use bytes::Bytes;
 use ff2_proto::{Code, RoutingVersion, Status, pb, status};
+use ff2_verbs::Place;
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::{
@@ -32,7 +33,7 @@ use crate::{
     clock,
     frame::{FrameError, Header, Kind},
     handshake::Welcome,
-    limits::{BULK_BYTES_MAX, REPLY_BUFFER_WAIT},
+    limits::{BULK_BYTES_MAX, RDMA_TRIAL, REPLY_BUFFER_WAIT},
     outbox::Outbox,
     peers::Owed,
     pulse::Pulse,
@@ -81,13 +82,26 @@ pub(super) struct Connection {
     routing: Arc<RoutingCache>,
     /// The server reads and writes the buffers of calls by itself.
     shares_memory: bool,
+    /// That it leaves from, if it does by RDMA.
+    place: Option<Place>,
     /// Landing places of calls that failed with the connection: the server may still write to them.
     /// (What it may still read of theirs it will find to be something else by its checksum.)
     /// `None` once it has closed its end.
     abandoned: Mutex<Option<Vec<Buf>>>,
     end: CancellationToken,
     why: OnceLock<String>,
+    born: Instant,
+    /// How long, if the peer closed it.
+    lived: OnceLock<Duration>,
     broke: AtomicBool,
+}
+
+/// See [`Connection::broke`].
+#[derive(Debug)]
+pub(super) struct Broke<'a> {
+    pub(super) why: &'a str,
+    /// That it left from, by RDMA.
+    pub(super) place: Option<&'a Place>,
 }
 
 /// Whose frame waits to be sent.
@@ -121,7 +135,7 @@ impl Connection {
     /// Starts the two tasks. They end when the connection fails or [`Connection::stop`] is called.
     pub(super) fn start(
         address: Arc<str>,
-        (sender, receiver): (Sender, Receiver),
+        (mut sender, receiver): (Sender, Receiver),
         welcome: Welcome,
         pulse: Arc<Pulse>,
         pool: Arc<BufPool>,
@@ -142,12 +156,15 @@ impl Connection {
             pool,
             routing,
             shares_memory: sender.shares_memory(),
+            place: sender.place().cloned(),
             abandoned: Mutex::new(Some(Vec::new())),
             end: CancellationToken::new(),
             why: OnceLock::new(),
+            born: clock::now(),
+            lived: OnceLock::new(),
             broke: AtomicBool::new(false),
         });
-        connection.pulse.opened();
+        connection.pulse.opened(sender.transport());
         tokio::spawn(connection.clone().write(sender));
         tokio::spawn(connection.clone().read(receiver));
         connection
@@ -198,6 +215,8 @@ impl Connection {
         }
         self.waiting.lock().insert(id, Waiting { credit, caller: Some(answer), lent });
         let guard = GiveUp { connection: self, id };
+        self.pulse.called();
+        self.pulse.took(frame.bytes());
         let pushed = self.outbox.push(frame, Queued::Call(id));
         if pushed.is_err() {
             self.finish(id);
@@ -220,6 +239,8 @@ impl Connection {
         header.method = method;
         header.timeout_ms = millis(deadline.saturating_duration_since(clock::now()));
         let frame = Frame::new(header, head, Vec::new());
+        self.pulse.called();
+        self.pulse.took(frame.bytes());
         if self.outbox.push(frame, Queued::Post(sent)).is_err() {
             return false;
         }
@@ -288,6 +309,7 @@ impl Connection {
         let Some(mut waiting) = self.waiting.lock().remove(&head.header.id) else {
             return Err(FrameError::Unexpected(head.header.kind).into());
         };
+        self.pulse.brought(head.bytes());
         let result = self.answer(head, &mut waiting, receiver).await?;
         self.release(&waiting);
         if let (Some(result), Some(caller)) = (result, waiting.caller) {
@@ -355,6 +377,9 @@ impl Connection {
         if self.why.set(why.to_string()).is_ok() {
             let broke = !matches!(why, LinkError::Closed | LinkError::Stopped);
             self.broke.store(broke, Relaxed);
+            if matches!(why, LinkError::Closed) {
+                let _ = self.lived.set(clock::now().saturating_duration_since(self.born));
+            }
             self.pulse.closed(broke);
             tracing::debug!(address = %self.address, %why, "connection ended");
         }
@@ -383,9 +408,16 @@ impl Connection {
         }
     }
 
-    /// A local connection that ended with an error.
-    pub(super) fn broke_locally(&self) -> bool {
-        self.shares_memory && self.broke.load(Relaxed)
+    /// How a connection ended that did so with an error, as far as can be told.
+    pub(super) fn broke(&self) -> Option<Broke<'_>> {
+        let tried = self.place.is_some() && self.lived.get().is_some_and(|time| *time < RDMA_TRIAL);
+        let broke = self.broke.load(Relaxed) || tried;
+        broke.then(|| Broke { why: self.why(), place: self.place.as_ref() })
+    }
+
+    /// See [`Sender::shares_memory`].
+    pub(super) fn shares_memory(&self) -> bool {
+        self.shares_memory
     }
 
     fn why(&self) -> &str {

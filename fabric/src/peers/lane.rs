@@ -17,14 +17,18 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Owed, Shared, connection::Connection};
+use super::{
+    Owed, Shared,
+    connection::{Broke, Connection},
+};
 use crate::{
     auth::Secret,
     clock,
-    handshake::{self, Welcome},
-    limits::{LOCAL_PAUSE, RECONNECT_MAX, RECONNECT_MIN},
+    handshake::{self, Approach, Welcome},
+    limits::{LOCAL_PAUSE, RDMA_PLACES_TRIED, RECONNECT_MAX, RECONNECT_MIN},
     mem,
     pulse::Pulse,
+    rdma::Offer,
     shm, tcp,
     transport::{self, LinkError, Receiver, Sender},
 };
@@ -116,12 +120,12 @@ impl Lane {
                 return Look::Failed(Status::new(Code::ShuttingDown, "this process is stopping"));
             }
             State::Failed { pause, .. } => (*pause * 2).min(RECONNECT_MAX),
-            State::Open(connection) if connection.broke_locally() => {
-                *self.local_broke.lock() = Some(clock::now());
+            State::Open(connection) => {
+                self.learn(connection, address, shared);
                 RECONNECT_MIN
             }
             // A task that ended without a word belonged to a runtime that is gone.
-            State::Idle | State::Open(_) | State::Connecting(_) => RECONNECT_MIN,
+            State::Idle | State::Connecting(_) => RECONNECT_MIN,
         };
         let done = CancellationToken::new();
         let working = done.clone().drop_guard();
@@ -140,6 +144,19 @@ impl Lane {
             drop(working);
         });
         Look::Connecting(done)
+    }
+
+    /// From a connection that ended: for a while another way is taken than one that broke.
+    fn learn(&self, connection: &Connection, address: &Arc<str>, shared: &Shared) {
+        match (connection.broke(), &shared.config.rdma) {
+            (Some(Broke { why, place: Some(place) }), Some(rdma)) => {
+                rdma.avoid(address, place, why);
+            }
+            (Some(Broke { place: None, .. }), _) if connection.shares_memory() => {
+                *self.local_broke.lock() = Some(clock::now());
+            }
+            _ => {}
+        }
     }
 
     fn settle(&self, next: State) {
@@ -177,26 +194,14 @@ impl Lane {
             Some(name) => {
                 let pulse = pulse();
                 let ends = mem::connect(name).await?.split(&pulse);
-                self.join(ends, pulse, shared, "", None).await?
+                self.join(ends, pulse, shared, Approach::by_network(self.kind), None).await?
             }
             None => {
-                let stream = TcpStream::connect(&**address).await?;
-                let same_host = stream.peer_addr()?.ip() == stream.local_addr()?.ip();
-                let pulse = pulse();
-                let config = &shared.config;
-                let tls = config.tls.as_ref();
-                let tls = tls.filter(|tls| tls.covers(&config.routing.get(), address));
-                let (ends, binding) = match tls {
-                    Some(tls) => {
-                        let (stream, secret) = tls.connect(address, stream).await?;
-                        (tcp::split_secured(stream, &pulse)?, Some(secret))
-                    }
-                    None => (tcp::split(stream, &pulse)?, None),
-                };
-                let remote = self.join(ends, pulse, shared, "", binding.as_ref()).await?;
+                let memory = shared.tuning.shared_memory && self.trusts_local();
+                let remote = self.dial_network(address, shared, memory).await?;
                 let name = &remote.welcome.local_name;
-                let offered = same_host && shared.tuning.shared_memory && !name.is_empty();
-                let local = match offered && self.trusts_local() {
+                let offered = memory && remote.same_host && !name.is_empty();
+                let local = match offered && !remote.ends.0.shares_memory() {
                     true => self.join_locally(name, shared).await,
                     false => None,
                 };
@@ -207,8 +212,61 @@ impl Lane {
         link.pulse.heard(0);
         tracing::debug!(%address, kind = ?self.kind, "connected");
         let (pool, routing) = (shared.config.pool.clone(), shared.config.routing.clone());
-        let Joined { ends, welcome, pulse } = link;
+        let Joined { ends, welcome, pulse, .. } = link;
         Ok(Connection::start(address.clone(), ends, welcome, pulse, pool, routing))
+    }
+
+    /// By RDMA where that is possible; from another place at once, if there is one, where the first does not serve.
+    async fn dial_network(
+        &self,
+        address: &Arc<str>,
+        shared: &Shared,
+        memory: bool,
+    ) -> Result<Joined, LinkError> {
+        for _ in 1..RDMA_PLACES_TRIED {
+            let (joined, serves) = self.dial_once(address, shared, memory).await?;
+            if serves {
+                return Ok(joined);
+            }
+        }
+        Ok(self.dial_once(address, shared, memory).await?.0)
+    }
+
+    /// The connection, and whether it is what it was to become.
+    async fn dial_once(
+        &self,
+        address: &Arc<str>,
+        shared: &Shared,
+        memory: bool,
+    ) -> Result<(Joined, bool), LinkError> {
+        let stream = TcpStream::connect(&**address).await?;
+        let peer = stream.peer_addr()?.ip().to_canonical();
+        let same_host = peer == stream.local_addr()?.ip().to_canonical();
+        let pulse = Pulse::new(shared.tuning, shared.counters.clone());
+        let config = &shared.config;
+        let tls = config.tls.as_ref();
+        let tls = tls.filter(|tls| tls.covers(&config.routing.get(), address));
+        let (ends, binding) = match tls {
+            Some(tls) => {
+                let (stream, secret) = tls.connect(address, stream).await?;
+                (tcp::split_secured(stream, &pulse)?, Some(secret))
+            }
+            None => (tcp::split(stream, &pulse)?, None),
+        };
+        let by_memory = memory && same_host;
+        let rdma = config.rdma.as_ref().filter(|rdma| rdma.is_demanded() || !by_memory);
+        let offer = match rdma {
+            Some(rdma) => rdma.offer(address, peer, self.kind, binding.is_some()).await,
+            None => None,
+        };
+        let rdma = offer.as_ref().map(Offer::endpoint).unwrap_or_default();
+        let approach = Approach { rdma, ..Approach::by_network(self.kind) };
+        let joined = self.join(ends, pulse, shared, approach, binding.as_ref()).await?;
+        let mut joined = Joined { same_host, ..joined };
+        let Some(offer) = offer else { return Ok((joined, true)) };
+        joined.ends = offer.settle(joined.ends, &joined.welcome, &joined.pulse).await?;
+        let serves = joined.ends.0.shares_memory();
+        Ok((joined, serves))
     }
 
     /// By the server's local socket, if that is where we are too.
@@ -216,7 +274,8 @@ impl Lane {
         let pulse = Pulse::new(shared.tuning, shared.counters.clone());
         let joined = timeout(shared.tuning.connect_timeout / 3, async {
             let stream = UnixStream::connect(shm::path_of(name)).await?;
-            self.join(shm::split(stream, &pulse)?, pulse.clone(), shared, name, None).await
+            let approach = Approach { local_name: name, ..Approach::by_network(self.kind) };
+            self.join(shm::split(stream, &pulse)?, pulse.clone(), shared, approach, None).await
         });
         let joined = joined.await.unwrap_or(Err(LinkError::Stalled(0)));
         joined.inspect_err(|why| tracing::debug!(%why, "no local connection")).ok()
@@ -232,14 +291,13 @@ impl Lane {
         (mut sender, mut receiver): (Sender, Receiver),
         pulse: Arc<Pulse>,
         shared: &Shared,
-        local_name: &str,
+        approach: Approach<'_>,
         binding: Option<&Secret>,
     ) -> Result<Joined, LinkError> {
         let (identity, cluster) = (&shared.config.identity, &shared.config.cluster_id);
-        let (kind, ends) = (self.kind, (&mut sender, &mut receiver));
-        let welcome =
-            handshake::join(ends.0, ends.1, identity, cluster, (kind, local_name), binding).await?;
-        Ok(Joined { ends: (sender, receiver), welcome, pulse })
+        let ends = (&mut sender, &mut receiver);
+        let welcome = handshake::join(ends.0, ends.1, identity, cluster, approach, binding).await?;
+        Ok(Joined { ends: (sender, receiver), welcome, pulse, same_host: false })
     }
 
     pub(super) fn stop(&self) {
@@ -255,6 +313,8 @@ struct Joined {
     ends: (Sender, Receiver),
     welcome: Welcome,
     pulse: Arc<Pulse>,
+    /// The server's address is one of ours.
+    same_host: bool,
 }
 
 /// In this order.

@@ -167,6 +167,8 @@ impl Connection {
         receiver: &mut Receiver,
     ) -> Result<(), LinkError> {
         let header = head.header;
+        self.pulse.called();
+        self.pulse.brought(head.bytes());
         let wait = Duration::from_millis(header.timeout_ms.into());
         let deadline = clock::now() + wait;
         let credit = u64::from(header.bulk_bytes);
@@ -312,6 +314,7 @@ impl Connection {
         answer.method = header.method;
         let mut frame = Frame::new(answer, reply.head, reply.bulk);
         frame.landing = held.landing;
+        self.pulse.took(frame.bytes());
         // Before the client can see the answer and use the credit again.
         self.owed_bytes.fetch_sub(held.credit, Ordering::Relaxed);
         if self.outbox.push(frame, held.place).is_err() {

@@ -9,9 +9,11 @@ use prost::Message as _;
 
 use crate::{
     Call, Owed, Peers, SharedBuf, Tuning,
+    counters::Transport,
     echo::{ECHO, FAIL, FILL, GATED, Net, SLOW, ask, refused, until, within},
     frame::{Header, Kind, encode_message},
     limits::{REQUESTS_MAX, USER_MESSAGE_BYTES_MAX, USER_MESSAGES_BYTES},
+    onesided::tests::pattern,
     stubs::method::NAMESPACE_EXECUTE,
     transport::{Frame, Lane},
 };
@@ -21,9 +23,7 @@ fn payload(len: usize, seed: u8) -> SharedBuf {
 }
 
 /// Calls of all sizes, with and without a place for the reply, over any transport.
-async fn echo_all_sizes(address: &str, shared_memory: bool) {
-    let tuning = Tuning { shared_memory, ..Tuning::default() };
-    let net = Net::tuned(address, 64 << 20, tuning).await;
+pub(crate) async fn echo_all_sizes(net: Net) {
     let peers = net.peers();
     let client = net.client(&peers);
     for (seed, len) in [0, 1, 4096, 60_000, 65_537, 1 << 20, 5_000_001].into_iter().enumerate() {
@@ -48,7 +48,8 @@ async fn echo_all_sizes(address: &str, shared_memory: bool) {
     client.execute(&long, Call::default()).await.unwrap();
     let sent = net.counters.method(NAMESPACE_EXECUTE);
     assert_eq!((sent.calls.load(Relaxed), sent.errors.load(Relaxed)), (15, 0));
-    assert!(peers.counters().bytes_out.load(Relaxed) > 12 << 20);
+    let carried = |way| peers.counters().transport(way).bytes_out.load(Relaxed);
+    assert!(Transport::ALL.into_iter().map(carried).sum::<u64>() > 12 << 20);
     drop(client);
     drop(peers);
     let pool = net.pool.clone();
@@ -56,24 +57,32 @@ async fn echo_all_sizes(address: &str, shared_memory: bool) {
     assert_eq!(pool.free_bytes(), pool.limit_bytes(), "every buffer came back");
 }
 
+async fn net(address: &str, shared_memory: bool) -> Net {
+    let tuning = Tuning { shared_memory, ..Tuning::default() };
+    Net::tuned(address, 64 << 20, tuning).await
+}
+
 #[tokio::test]
 async fn bulk_bytes_travel_both_ways_over_tcp() {
-    echo_all_sizes("127.0.0.1:0", false).await;
+    echo_all_sizes(net("127.0.0.1:0", false).await).await;
 }
 
 #[tokio::test]
 async fn bulk_bytes_travel_both_ways_over_a_local_socket() {
-    echo_all_sizes("127.0.0.1:0", true).await;
+    echo_all_sizes(net("127.0.0.1:0", true).await).await;
 }
 
 #[tokio::test]
 async fn bulk_bytes_travel_both_ways_inside_a_process() {
-    echo_all_sizes("mem:echo-all-sizes", false).await;
+    echo_all_sizes(net("mem:echo-all-sizes", false).await).await;
 }
 
 #[tokio::test]
 async fn failures_arrive_as_they_were_made() {
-    let net = Net::start("127.0.0.1:0", 8 << 20).await;
+    failures_arrive(Net::start("127.0.0.1:0", 8 << 20).await).await;
+}
+
+pub(crate) async fn failures_arrive(net: Net) {
     let peers = net.peers();
     let client = net.client(&peers);
     let status = client.execute(&ask(FAIL, 0, 0), Call::default()).await.unwrap_err();
@@ -97,10 +106,13 @@ async fn failures_arrive_as_they_were_made() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_calls_share_few_connections() {
-    let net = Net::start("127.0.0.1:0", 64 << 20).await;
+    many_calls(Net::start("127.0.0.1:0", 64 << 20).await, 3000).await;
+}
+
+pub(crate) async fn many_calls(net: Net, count: u64) {
     let peers = net.peers();
     let client = net.client(&peers);
-    let calls = (0..3000_u64).map(|seq| {
+    let calls = (0..count).map(|seq| {
         let client = client.clone();
         tokio::spawn(async move {
             let len = if seq % 50 == 0 { 300_000 } else { (seq % 97) as usize };
@@ -120,15 +132,18 @@ async fn many_calls_share_few_connections() {
 #[tokio::test]
 async fn late_replies_are_thrown_away_and_the_connection_goes_on() {
     for shared_memory in [false, true] {
-        late_replies(shared_memory).await;
+        late_replies(net("127.0.0.1:0", shared_memory).await, shared_memory).await;
     }
 }
 
-async fn late_replies(shared_memory: bool) {
-    let tuning = Tuning { shared_memory, ..Tuning::default() };
-    let net = Net::tuned("127.0.0.1:0", 64 << 20, tuning).await;
+/// `shared_memory`: the server works in the client's.
+pub(crate) async fn late_replies(net: Net, shared_memory: bool) {
     let peers = net.peers();
     let client = net.client(&peers);
+    for len in [0, 500_000, 500_000] {
+        let call = Call { bulk: vec![payload(len, 1)], ..Call::default() };
+        client.execute(&ask(ECHO, 0, 0), call).await.expect("connects");
+    }
     for len in [100, 500_000] {
         let into = peers.pool().get(len).await;
         let call = Call { bulk: vec![payload(len, 3)], into: Some(into), ..within(30) };
@@ -147,8 +162,29 @@ async fn late_replies(shared_memory: bool) {
         let (_, echoed) = client.execute(&ask(SLOW, 0, 10), call).await.unwrap();
         assert_eq!(&echoed[..], &bytes[..]);
     }
-    until(|| net.echo.done.load(SeqCst) == 22).await;
+    until(|| net.echo.done.load(SeqCst) == 25).await;
     assert_eq!(peers.pool().free_bytes(), 64 << 20);
+    net.stop().await;
+}
+
+/// Of a transport by which the server works in the client's memory.
+pub(crate) async fn buffers_stay_with_a_call_that_nobody_waits_for(net: Net) {
+    let peers = net.peers();
+    let (client, pool) = (net.client(&peers), peers.pool());
+    let all = pool.free_bytes();
+    let payload = pattern(pool, 100_000).freeze();
+    let into = pool.try_get(100_000);
+    let held = all - pool.free_bytes();
+    let call = Call { bulk: vec![payload], into, ..Call::within(Duration::from_secs(20)) };
+    let request = ask(SLOW, 0, 300);
+    tokio::select! {
+        _ = client.execute(&request, call) => panic!("it takes its time"),
+        () = until(|| net.echo.running.load(SeqCst) == 1) => (),
+    }
+    // Given up. The server will still write to the place of the reply: nobody else may have it yet.
+    assert_eq!(all - pool.free_bytes(), held);
+    until(|| pool.free_bytes() == all).await;
+    assert_eq!(net.echo.done.load(SeqCst), 1, "the place came back before the server had answered");
     net.stop().await;
 }
 
@@ -172,8 +208,11 @@ async fn dropped_calls_give_their_place_back() {
 
 #[tokio::test]
 async fn payloads_wait_for_credit() {
-    // A pool of 8 MiB grants 1 MiB to each of the two bulk connections.
-    let net = Net::start("127.0.0.1:0", 8 << 20).await;
+    payloads_wait(Net::start("127.0.0.1:0", 8 << 20).await).await;
+}
+
+/// A pool of 8 MiB grants 1 MiB to each of the two bulk connections.
+pub(crate) async fn payloads_wait(net: Net) {
     let peers = net.peers();
     let client = net.client(&peers);
     let bytes = payload(700_000, 5);
@@ -357,7 +396,10 @@ async fn users_messages_share_a_bound() {
 
 #[tokio::test]
 async fn a_stopping_server_answers_what_it_began() {
-    let net = Net::start("127.0.0.1:0", 8 << 20).await;
+    a_stopping_server(Net::start("127.0.0.1:0", 8 << 20).await).await;
+}
+
+pub(crate) async fn a_stopping_server(net: Net) {
     let peers = net.peers();
     let client = net.client(&peers);
     let slow = tokio::spawn({

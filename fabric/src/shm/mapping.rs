@@ -16,8 +16,7 @@ use rustix::{
     mm::munmap,
 };
 
-use super::annex::Span;
-use crate::{buf::map_shared, frame::FrameError, limits::SLAB_BYTES};
+use crate::{buf::map_shared, frame::FrameError, limits::SLAB_BYTES, onesided::annex::Span};
 
 /// The slabs that the other side of a connection has shared so far, in their order.
 #[derive(Debug, Default)]

@@ -24,6 +24,7 @@ mod memory;
 mod pair;
 pub mod place;
 mod pool;
+mod shared;
 
 pub use completions::Failure;
 pub use device::{Device, DeviceEvent, Port};
@@ -34,6 +35,7 @@ pub use pair::{
 };
 pub use place::{Gid, GidKind, Place};
 pub use pool::{Buffer, Exposed, Pool, Remote};
+pub use shared::{Memory, Shared};
 
 /// The devices by name, or why RDMA cannot be used here.
 pub fn available() -> Result<Vec<String>, Error> {

@@ -295,6 +295,11 @@ impl Pair {
         self.credits
     }
 
+    /// Messages of ours that the peer's device has not acknowledged yet.
+    pub fn unacknowledged(&self) -> usize {
+        self.works.iter().filter(|work| matches!(work.what, Held::Message(_))).count()
+    }
+
     /// What happened since the last time, and nothing if nothing did: never waits.
     pub fn poll(&mut self) -> Result<Vec<Event>, Error> {
         let mut events = Vec::new();

@@ -4,7 +4,7 @@
 //! them, and a rule on names is wrong on the next machine.
 
 use std::{
-    fs,
+    fmt, fs,
     net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
 };
@@ -12,7 +12,7 @@ use std::{
 use crate::{Device, Error, device::names};
 
 /// What a GID is used for on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GidKind {
     /// InfiniBand itself, with a subnet manager.
     InfiniBand,
@@ -23,7 +23,7 @@ pub enum GidKind {
 }
 
 /// An address of a port, by its index in the port's table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Gid {
     pub index: u8,
     pub bytes: [u8; 16],
@@ -31,7 +31,7 @@ pub struct Gid {
 }
 
 /// A port of this host with one of its addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
     pub device: String,
     pub port: u8,
@@ -43,6 +43,13 @@ pub struct Place {
 pub struct Subnet {
     address: IpAddr,
     bits: u8,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = IpAddr::from(self.gid.bytes).to_canonical();
+        write!(f, "{address} (port {} of {})", self.port, self.device)
+    }
 }
 
 impl Gid {
@@ -141,10 +148,17 @@ pub fn within<'a>(places: &'a [Place], subnets: &[Subnet]) -> Vec<&'a Place> {
 
 /// The places on the InfiniBand subnet of a peer's address.
 pub fn beside<'a>(places: &'a [Place], peer: &Gid) -> Vec<&'a Place> {
-    let on = |place: &&Place| {
-        place.gid.kind == GidKind::InfiniBand && place.gid.prefix() == peer.prefix()
-    };
-    if peer.kind == GidKind::InfiniBand { places.iter().filter(on).collect() } else { Vec::new() }
+    let on = |place: &&Place| place.gid.prefix() == peer.prefix();
+    if peer.kind == GidKind::InfiniBand {
+        infiniband(places).filter(on).collect()
+    } else {
+        Vec::new()
+    }
+}
+
+/// The places on InfiniBand itself.
+pub fn infiniband(places: &[Place]) -> impl Iterator<Item = &Place> {
+    places.iter().filter(|place| place.gid.kind == GidKind::InfiniBand)
 }
 
 /// The place with this address.

@@ -11,7 +11,8 @@ use std::{
 use ff2_daemon::{
     Admin, InFlight, Metrics, Operations, Runtime,
     config::{
-        Encrypt, LeaseConfig, LogConfig, MetadConfig, PeerConfig, RaftConfig, SecurityConfig,
+        Encrypt, LeaseConfig, LogConfig, MetadConfig, NetworkConfig, PeerConfig, RaftConfig,
+        SecurityConfig,
     },
 };
 use ff2_fabric::{
@@ -107,6 +108,7 @@ impl World {
             replace_after_s: 0,
             shared_memory: true,
             threads: 0,
+            network: NetworkConfig::default(),
             log: LogConfig::default(),
         }
     }
@@ -261,6 +263,7 @@ impl World {
             pool: BufPool::new(16 << 20),
             routing: routing.clone(),
             tls: None,
+            rdma: None,
         };
         (Peers::new(config), routing)
     }

@@ -30,6 +30,7 @@ pub async fn serve(config: Arc<AgentConfig>, runtime: Runtime) -> Result<()> {
         pool: BufPool::new(limits::BUFFER_BYTES),
         routing: routing.clone(),
         tls,
+        rdma: None,
     });
     let gpus = match config.fake_gpus {
         Some(count) => gpus::fake(count),

@@ -43,6 +43,7 @@ pub async fn serve(config: Arc<SchedConfig>, runtime: Runtime) -> Result<()> {
         pool,
         routing: routing.clone(),
         tls,
+        rdma: None,
     });
     let raft = RaftMetrics::new(&runtime.metrics);
     let group = Group::open(

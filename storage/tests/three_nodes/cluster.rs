@@ -4,7 +4,10 @@ use std::{os::unix::fs::FileExt, path::Path, sync::Arc, time::Duration};
 
 use ff2_daemon::{
     Admin, InFlight, Metrics, Operations, Runtime,
-    config::{DiskConfig, Encrypt, LogConfig, SecurityConfig, StorageTuning, StoragedConfig},
+    config::{
+        DiskConfig, Encrypt, LogConfig, NetworkConfig, SecurityConfig, StorageTuning,
+        StoragedConfig,
+    },
 };
 use ff2_fabric::{
     ClusterKey, Identity, Peers, PeersConfig, RoutingCache, buf::BufPool, chain::ChainClient,
@@ -77,6 +80,7 @@ impl Cluster {
             pool: BufPool::new(64 << 20),
             routing: routing.clone(),
             tls: None,
+            rdma: None,
         })
     }
 
@@ -100,6 +104,7 @@ impl Cluster {
             storage: StorageTuning { buffer_bytes: 64 << 20, ..Default::default() },
             shared_memory: true,
             threads: 0,
+            network: NetworkConfig::default(),
             log: LogConfig::default(),
         }
     }

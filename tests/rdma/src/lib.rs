@@ -24,7 +24,7 @@ use anyhow::Result;
 
 pub use kernel::Kernel;
 pub use machine::{Ended, Job};
-pub use rerun::rerun_tests;
+pub use rerun::{rerun_tests, rerun_tests_named};
 
 /// Runs a program in a machine of its own, after the machines of all others on this host.
 pub fn run(job: &Job<'_>) -> Result<Ended> {

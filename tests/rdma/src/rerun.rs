@@ -9,8 +9,17 @@ use crate::{Job, missing, run};
 /// fail or are left out elsewhere.
 ///
 /// Without the programs that a machine needs it fails as well, unless `FF2_TEST_ALLOW_SKIP` is 1 or names `qemu`.
-#[expect(clippy::print_stderr, reason = "a test that is left out says so")]
 pub fn rerun_tests(caller: &str) {
+    rerun(caller, &[]);
+}
+
+/// As [`rerun_tests`], of those alone that have `part` in their names.
+pub fn rerun_tests_named(caller: &str, part: &str) {
+    rerun(caller, &[part]);
+}
+
+#[expect(clippy::print_stderr, reason = "a test that is left out says so")]
+fn rerun(caller: &str, parts: &[&str]) {
     let missing = missing();
     if !missing.is_empty() {
         let value = env::var("FF2_TEST_ALLOW_SKIP").unwrap_or_default();
@@ -19,8 +28,9 @@ pub fn rerun_tests(caller: &str) {
         return eprintln!("SKIPPED: no machine can be made without {missing:?}");
     }
     let program = env::current_exe().expect("a running program has a path");
+    let arguments = [&["--test-threads=1", "--nocapture", "--skip", caller], parts].concat();
     let job = Job {
-        arguments: &["--test-threads=1", "--nocapture", "--skip", caller],
+        arguments: &arguments,
         environment: &[("FF2_TEST_IN_VM", "1"), ("RUST_BACKTRACE", "1")],
         time_max: Duration::from_secs(240),
         ..Job::new(&program)

@@ -119,6 +119,7 @@ fn storage_servers_can_be_added_and_the_rest_is_fixed() {
         Wanted { replicas: Some(3), ..Wanted::default() },
         Wanted { disks: Some(5), ..Wanted::default() },
         Wanted { tcp: true, ..Wanted::default() },
+        Wanted { transport: Some(Transport::Rdma), ..Wanted::default() },
         Wanted { disk_size: Some(ByteSize(1 << 30)), ..Wanted::default() },
     ] {
         let error = resolve(&changed, Some(&file), &Free).unwrap_err().to_string();

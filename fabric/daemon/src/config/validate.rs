@@ -73,6 +73,7 @@ impl Validate for MetadConfig {
         self.raft.validate(problems);
         self.lease.validate(problems);
         threads(self.threads, problems);
+        self.network.validate(problems);
         self.log.validate(problems);
     }
 }
@@ -162,6 +163,7 @@ impl Validate for StoragedConfig {
         distinct("disks[].path", self.disks.iter().map(|d| &d.path), problems);
         self.storage.validate(problems);
         threads(self.threads, problems);
+        self.network.validate(problems);
         self.log.validate(problems);
     }
 }
@@ -218,6 +220,7 @@ impl Validate for MountConfig {
         }
         problems.require(self.cache_ms <= 60_000, "cache_ms", "at most 60000 milliseconds");
         threads(self.threads, problems);
+        self.network.validate(problems);
         self.log.validate(problems);
     }
 }

@@ -47,6 +47,21 @@ impl Endpoint {
         bytes
     }
 
+    /// Where it is.
+    pub fn gid(&self) -> [u8; 16] {
+        self.gid
+    }
+
+    /// Its network is InfiniBand itself: there alone ports have a local number.
+    pub fn is_infiniband(&self) -> bool {
+        self.lid != 0
+    }
+
+    /// Bytes of the longest message that it takes.
+    pub fn message_bytes(&self) -> u32 {
+        self.message_bytes
+    }
+
     /// # Errors
     /// [`Error::Endpoint`] for what no end of a connection says.
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {

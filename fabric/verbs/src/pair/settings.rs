@@ -35,7 +35,7 @@ const GRANTS_MAX: u32 = 2;
 
 impl Settings {
     /// Buffers posted for messages.
-    pub(super) fn receives(&self) -> u32 {
+    pub fn receives(&self) -> u32 {
         self.messages + GRANTS_MAX
     }
 

@@ -56,6 +56,7 @@ impl Caller {
             pool: pool.clone(),
             routing: routing.clone(),
             tls: None,
+            rdma: None,
         });
         let (calls, outcomes) = (AtomicU64::new(0), Mutex::default());
         Arc::new(Self { process, peers, pool, routing, calls, outcomes })

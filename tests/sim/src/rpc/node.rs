@@ -94,6 +94,7 @@ impl Node {
             pool: pool.clone(),
             routing: routing.clone(),
             tls: None,
+            rdma: None,
         });
         let config =
             ServerConfig::new(&*world.net, world.key.clone(), pool.clone(), routing.clone());

@@ -57,6 +57,7 @@ impl Session {
             pool: pool.clone(),
             routing: routing.clone(),
             tls: None,
+            rdma: None,
         });
         let client = ChainClient::seeded(peers.clone(), routing, process.into());
         let (values, history) = (AtomicU64::new(0), Mutex::default());

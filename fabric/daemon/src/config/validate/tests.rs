@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{DiskConfig, OverIoUring, PeerConfig};
+use crate::config::{DiskConfig, NetworkConfig, OverIoUring, PeerConfig};
 
 fn security() -> SecurityConfig {
     SecurityConfig {
@@ -27,6 +27,7 @@ fn metad() -> MetadConfig {
         replace_after_s: 600,
         shared_memory: true,
         threads: 0,
+        network: NetworkConfig::default(),
         log: LogConfig::default(),
     }
 }
@@ -43,6 +44,7 @@ fn storaged() -> StoragedConfig {
         storage: StorageTuning::default(),
         shared_memory: true,
         threads: 0,
+        network: NetworkConfig::default(),
         log: LogConfig::default(),
     }
 }
@@ -65,6 +67,7 @@ fn mount() -> MountConfig {
         cache_ms: 60_000,
         io_uring: OverIoUring::Auto,
         threads: 0,
+        network: NetworkConfig::default(),
         log: LogConfig::default(),
     }
 }
@@ -107,6 +110,13 @@ fn metad_problems() {
             ("peers[].node", |c| c.peers[0].node = 3),
             ("give both or neither", |c| c.security.tls_key_file = Some("/k".into())),
             ("security.encrypt", |c| c.security.encrypt = Encrypt::All),
+            ("network.rdma_subnets: `eth0`", |c| c.network.rdma_subnets.push("eth0".into())),
+            ("network.rdma_metadata.service_level", |c| {
+                c.network.rdma_metadata.service_level = 16;
+            }),
+            ("network.rdma_storage.service_level", |c| {
+                c.network.rdma_storage.service_level = 255;
+            }),
             ("raft.tick_ms", |c| c.raft.tick_ms = 0),
             ("raft.election_ticks", |c| c.raft.election_ticks = 4),
             ("lease.lease_ms", |c| c.lease.lease_ms = 1_000),

@@ -21,11 +21,11 @@ pub(crate) struct Span {
 
 /// What the frame says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Annex {
-    pub(super) landed: bool,
-    pub(super) landing: Option<Span>,
+pub(crate) struct Annex {
+    pub(crate) landed: bool,
+    pub(crate) landing: Option<Span>,
     /// Of the bulk bytes, in their order.
-    pub(super) parts: Vec<Span>,
+    pub(crate) parts: Vec<Span>,
 }
 
 const LANDED: u8 = 1;
@@ -35,14 +35,14 @@ const SPAN: usize = 12;
 
 impl Span {
     /// These bytes lie in no slab and follow in the stream.
-    pub(super) const IN_STREAM: u32 = u32::MAX;
+    pub(crate) const IN_STREAM: u32 = u32::MAX;
 }
 
 impl Annex {
     /// The most spans that one frame can name.
-    pub(super) const SPANS_MAX: usize = (ANNEX_BYTES_MAX - HEADER) / SPAN;
+    pub(crate) const SPANS_MAX: usize = (ANNEX_BYTES_MAX - HEADER) / SPAN;
 
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let landed = if self.landed { LANDED } else { 0 };
         let landing = if self.landing.is_some() { LANDING } else { 0 };
         let spans = self.parts.len() + usize::from(self.landing.is_some());
@@ -57,7 +57,7 @@ impl Annex {
         bytes
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
         if bytes.is_empty() {
             return Ok(Self::default());
         }

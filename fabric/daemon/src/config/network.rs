@@ -1,0 +1,87 @@
+//! By what a process reaches its peers.
+
+use ff2_fabric::rdma::{Class, Subnet};
+use serde::{Deserialize, Serialize};
+
+use super::Problems;
+
+/// `[network]` of every configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetworkConfig {
+    pub transport: Transport,
+    /// RDMA leaves from addresses within these ranges, in their order; none: from where the route to the peer leads.
+    pub rdma_subnets: Vec<String>,
+    /// RDMA encrypts nothing. True: its network is as good, so what must be encrypted may go by it too.
+    pub rdma_trusted: bool,
+    /// How the network is to treat RDMA connections for small messages, and for bulk bytes.
+    pub rdma_metadata: ClassConfig,
+    pub rdma_storage: ClassConfig,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// Never RDMA.
+    #[default]
+    Tcp,
+    /// The start fails without a device; each peer that is reached otherwise is warned of.
+    Rdma,
+    /// By RDMA where both sides can.
+    Auto,
+}
+
+impl std::fmt::Display for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Rdma => "rdma",
+            Self::Auto => "auto",
+        })
+    }
+}
+
+impl std::str::FromStr for Transport {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "tcp" => Ok(Self::Tcp),
+            "rdma" => Ok(Self::Rdma),
+            "auto" => Ok(Self::Auto),
+            other => Err(format!("{other}: neither tcp, rdma nor auto")),
+        }
+    }
+}
+
+/// Of the packets of a connection. What the numbers mean is the switches' configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClassConfig {
+    /// 0 to 15, of InfiniBand; on Ethernet, the priority.
+    pub service_level: u8,
+    /// The byte of IP headers: DSCP in its upper six bits.
+    pub traffic_class: u8,
+}
+
+impl From<ClassConfig> for Class {
+    fn from(class: ClassConfig) -> Self {
+        let ClassConfig { service_level, traffic_class } = class;
+        Self { service_level, traffic_class }
+    }
+}
+
+impl NetworkConfig {
+    pub(super) fn validate(&self, problems: &mut Problems) {
+        for subnet in &self.rdma_subnets {
+            if let Err(wrong) = subnet.parse::<Subnet>() {
+                problems.add("network.rdma_subnets", wrong);
+            }
+        }
+        let classes = [("metadata", self.rdma_metadata), ("storage", self.rdma_storage)];
+        for (name, class) in classes {
+            let key = format!("network.rdma_{name}.service_level");
+            problems.require(class.service_level <= 15, &key, "0 to 15");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Frames by RDMA: heads as messages of a pair, bulk bytes by READ and WRITE of the server alone.
+//!
+//! Owns this process's devices and what is registered with them ([`Rdma`]), the choice of a place toward a peer
+//! ([`ways`]), and how a TCP connection becomes one by RDMA ([`upgrade`]). A server shows nobody any memory. A client
+//! shows the slabs that its buffers are cut from; see [`crate::onesided`] for what is made of that.
+//!
+//! RDMA is never a condition: whatever is missing or does not work, the connection stays with TCP, and one
+//! warning says why. A place that failed toward a peer is left out there for a minute.
+//!
+//! **Invariant:** a connection that must be encrypted does not come here unless `trusted` says so.
+
+mod halves;
+mod shared_pair;
+mod staging;
+mod upgrade;
+mod ways;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::{Arc, Weak},
+};
+
+use ff2_verbs::{Access, Device, Domain, Endpoint, Pair, Place, Pool, Settings, Shared};
+pub use ff2_verbs::{Class, Error as RdmaError, place::Subnet};
+pub(crate) use halves::{Incoming, Outgoing};
+use parking_lot::Mutex;
+use staging::Staging;
+pub(crate) use upgrade::{Answering, Offer};
+use ways::Ways;
+
+use crate::{
+    buf::Slab,
+    limits::{PEERS_MAX, RDMA_MESSAGE_BYTES, RDMA_MESSAGES, RDMA_SENDS, RDMA_WORKS},
+    transport::Lane,
+};
+
+/// What an administrator says of RDMA.
+#[derive(Clone, Debug, Default)]
+pub struct RdmaConfig {
+    /// Also toward peers on this host, rather than by shared memory; each peer that is reached otherwise is warned of.
+    pub demanded: bool,
+    /// Connections leave from places within them, in their order; empty: from where the route to the peer leads.
+    pub subnets: Vec<Subnet>,
+    /// The network is as good as encryption.
+    pub trusted: bool,
+    pub classes: Classes,
+}
+
+/// How the network treats connections, by what they carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Classes {
+    /// Small messages.
+    pub metadata: Class,
+    /// Bulk bytes.
+    pub storage: Class,
+}
+
+impl Classes {
+    fn of(&self, lane: Lane) -> Class {
+        match lane {
+            Lane::Small => self.metadata,
+            Lane::Bulk => self.storage,
+        }
+    }
+}
+
+/// The RDMA of a process: one for its servers and all that it calls.
+#[derive(Debug)]
+pub struct Rdma {
+    config: RdmaConfig,
+    /// By the devices' names.
+    rails: HashMap<String, Arc<Rail>>,
+    /// Made for the first client of a server: who only calls needs none.
+    staging: Mutex<Option<Arc<Staging>>>,
+    ways: Ways,
+    /// What was warned of: by peer and reason.
+    told: Mutex<HashSet<(String, String)>>,
+}
+
+/// A device, and the memory that peers may reach through it.
+struct Rail {
+    domain: Arc<Domain>,
+    /// Registered once for all connections, by id.
+    slabs: Mutex<HashMap<u64, Weak<Shared>>>,
+}
+
+impl Rdma {
+    /// Opens all devices of this host.
+    ///
+    /// # Errors
+    /// Why there can be no RDMA here: TCP serves then.
+    pub fn open(config: RdmaConfig) -> Result<Arc<Self>, RdmaError> {
+        let mut rails = HashMap::new();
+        for name in ff2_verbs::available()? {
+            let domain = Domain::new(&Device::open(&name)?)?;
+            rails.insert(name, Arc::new(Rail { domain, slabs: Mutex::default() }));
+        }
+        let ways = Ways::new(config.subnets.clone())?;
+        let (staging, told) = (Mutex::default(), Mutex::default());
+        Ok(Arc::new(Self { config, rails, staging, ways, told }))
+    }
+
+    /// Rather than shared memory, where both are possible.
+    pub(crate) fn is_demanded(&self) -> bool {
+        self.config.demanded
+    }
+
+    /// A connection from this place to this peer broke, or could not be made: others are taken for a minute.
+    pub(crate) fn avoid(&self, address: &str, place: &Place, why: &str) {
+        self.ways.avoid(address, place);
+        self.fell_back(address, &format!("from {place}: {why}"), true);
+    }
+
+    /// Says once why a peer is not reached by RDMA; `amiss`: though both could.
+    fn fell_back(&self, address: &str, why: &str, amiss: bool) {
+        let mut told = self.told.lock();
+        if told.len() >= PEERS_MAX {
+            told.clear();
+        }
+        if !told.insert((address.into(), why.into())) {
+            return;
+        }
+        if amiss || self.config.demanded {
+            tracing::warn!(%address, why, "no RDMA to this peer: TCP serves");
+        } else {
+            tracing::info!(%address, why, "no RDMA to this peer: TCP serves");
+        }
+    }
+
+    /// One end of a connection, not connected yet. Makes calls that take milliseconds.
+    fn end(&self, place: &Place, lane: Lane, access: Access) -> Result<End, RdmaError> {
+        let rail = self.rails.get(&place.device);
+        let rail = rail.ok_or_else(|| RdmaError::UnknownDevice(place.device.clone()))?.clone();
+        let class = self.config.classes.of(lane);
+        let settings = Settings { works: RDMA_WORKS, messages: RDMA_MESSAGES, class, access };
+        let pool = |count| {
+            let domains = std::slice::from_ref(&rail.domain);
+            Pool::new(domains, count, RDMA_MESSAGE_BYTES as u32, Access::Local)
+        };
+        let (incoming, outgoing) = (pool(settings.receives())?, pool(RDMA_SENDS)?);
+        let pair = Pair::new(&rail.domain, place, &incoming, settings)?;
+        let staging = match access {
+            Access::Local => Some(self.staging()?),
+            Access::Peers => None,
+        };
+        Ok(End { pair, place: place.clone(), outgoing, rail, staging })
+    }
+
+    fn staging(&self) -> Result<Arc<Staging>, RdmaError> {
+        let mut staging = self.staging.lock();
+        if let Some(made) = &*staging {
+            return Ok(made.clone());
+        }
+        let domains: Vec<_> = self.rails.values().map(|rail| rail.domain.clone()).collect();
+        Ok(staging.insert(Staging::new(&domains)?).clone())
+    }
+}
+
+/// See [`Rdma::end`].
+struct End {
+    pair: Pair,
+    place: Place,
+    /// For messages that are sent.
+    outgoing: Arc<Pool>,
+    rail: Arc<Rail>,
+    /// Of a server, which moves the bulk bytes.
+    staging: Option<Arc<Staging>>,
+}
+
+impl End {
+    /// For the handshake.
+    fn endpoint(&self) -> [u8; Endpoint::BYTES] {
+        self.pair.endpoint().encode()
+    }
+
+    /// Goes on with what the peer says of its end.
+    fn connect(&mut self, endpoint: &[u8]) -> Result<(), RdmaError> {
+        let endpoint = Endpoint::decode(endpoint)?;
+        if (endpoint.message_bytes() as usize) < crate::frame::HEAD_BYTES_MIN {
+            return Err(RdmaError::Endpoint("its messages are too short for a head"));
+        }
+        self.pair.connect(&endpoint)
+    }
+}
+
+impl Rail {
+    /// Registers a slab, if it is not yet.
+    fn share(&self, slab: &Arc<Slab>) -> Result<Arc<Shared>, RdmaError> {
+        let mut slabs = self.slabs.lock();
+        if let Some(known) = slabs.get(&slab.id()).and_then(Weak::upgrade) {
+            return Ok(known);
+        }
+        let shared = Arc::new(Shared::new(&self.domain, slab.clone())?);
+        slabs.retain(|_, other| other.strong_count() > 0);
+        slabs.insert(slab.id(), Arc::downgrade(&shared));
+        Ok(shared)
+    }
+}
+
+impl fmt::Debug for Rail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Rail({:?}, {} slabs)", self.domain, self.slabs.lock().len())
+    }
+}
+
+/// With what lies behind it.
+fn reason(error: RdmaError) -> String {
+    format!("{:#}", anyhow::Error::from(error))
+}

@@ -1,0 +1,227 @@
+//! The two halves of a connection by RDMA, as [`crate::onesided`] uses them.
+//!
+//! The TCP connection that it was made over stays open beneath, silent: where one side ends it, the other
+//! learns that the pair has no peer any more, also when it only receives.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    sync::Arc,
+};
+
+use ff2_verbs::{Buffer, Direction, Place, Remote, Shared, WorkId};
+
+use super::{End, shared_pair::SharedPair, staging::Loan};
+use crate::{
+    buf::{SharedBuf, Slab},
+    frame::{FrameError, HEADER_BYTES, Header, Kind, seal},
+    limits::{RDMA_MESSAGE_BYTES, STAGING_PIECE_BYTES, STAGING_WINDOW},
+    onesided::{self, annex::Span},
+    pulse::Pulse,
+    stream::ReadHalf,
+    tcp,
+    transport::LinkError,
+};
+
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pair: Arc<SharedPair>,
+    /// Of the longest message.
+    message_bytes: usize,
+    /// What the peer reaches of ours.
+    shown: Vec<Arc<Shared>>,
+    pulse: Arc<Pulse>,
+    /// The peer notices when it is dropped.
+    beneath: Option<tcp::Sender>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pair: Arc<SharedPair>,
+    pulse: Arc<Pulse>,
+    beneath: Option<tcp::Receiver>,
+}
+
+/// Of an end that is connected.
+pub(super) fn halves(
+    end: End,
+    longest: u32,
+    pulse: &Arc<Pulse>,
+) -> io::Result<(Outgoing, Incoming)> {
+    let pair = SharedPair::new(end)?;
+    let outgoing = Outgoing {
+        pair: pair.clone(),
+        message_bytes: RDMA_MESSAGE_BYTES.min(longest as usize),
+        shown: Vec::new(),
+        pulse: pulse.clone(),
+        beneath: None,
+    };
+    Ok((outgoing, Incoming { pair, pulse: pulse.clone(), beneath: None }))
+}
+
+impl Outgoing {
+    pub(super) fn keep(&mut self, beneath: tcp::Sender) {
+        self.beneath = Some(beneath);
+    }
+
+    /// From where it leaves.
+    pub(crate) fn place(&self) -> &Place {
+        &self.pair.place
+    }
+
+    async fn send(&mut self, mut message: Buffer, len: usize) -> Result<(), LinkError> {
+        message.truncate(len);
+        self.pair.send(message).await?;
+        self.pulse.sent(len);
+        Ok(())
+    }
+}
+
+impl onesided::Outgoing for Outgoing {
+    /// Returns when the peer's device has them all, so that none is lost if the connection is ended then.
+    async fn write_all(
+        &mut self,
+        slices: &mut [IoSlice<'_>],
+        _pulse: &Pulse,
+    ) -> Result<(), LinkError> {
+        let (mut message, mut len) = (None, 0);
+        for slice in slices {
+            let mut left = &slice[..];
+            while !left.is_empty() {
+                let mut buffer = match message.take() {
+                    Some(buffer) => buffer,
+                    None => self.pair.blank_message().await?,
+                };
+                let count = left.len().min(self.message_bytes - len);
+                buffer[len..len + count].copy_from_slice(&left[..count]);
+                (left, len) = (&left[count..], len + count);
+                if len == self.message_bytes {
+                    self.send(buffer, len).await?;
+                    len = 0;
+                } else {
+                    message = Some(buffer);
+                }
+            }
+        }
+        if let Some(message) = message {
+            self.send(message, len).await?;
+        }
+        self.pair.acknowledged().await
+    }
+
+    async fn share(&mut self, slab: &Arc<Slab>, pulse: &Pulse) -> Result<(), LinkError> {
+        let shared = self.pair.show(slab)?;
+        let mut head = vec![0; HEADER_BYTES];
+        seal(&mut head, Header::new(Kind::Slab, 0, 0), &shared.remote().encode(), 0);
+        self.shown.push(shared);
+        self.write_all(&mut [IoSlice::new(&head)], pulse).await
+    }
+
+    /// A message that is sent afterwards arrives afterwards.
+    async fn push(&mut self, parts: &[SharedBuf], place: Span) -> Result<(), LinkError> {
+        let place = self.pair.theirs(place)?;
+        let total: usize = parts.iter().map(|part| part.len()).sum();
+        let mut parts = parts.iter().map(|part| &part[..]);
+        let (mut part, mut at): (&[u8], usize) = (&[], 0);
+        while at < total {
+            self.pair.pushes_below(STAGING_WINDOW).await?;
+            let len = (total - at).min(STAGING_PIECE_BYTES);
+            let (mut local, loan) = self.pair.staging()?.take(len).await;
+            let mut filled = 0;
+            while filled < len {
+                if part.is_empty() {
+                    part = parts.next().expect("as many bytes as were counted");
+                }
+                let count = part.len().min(len - filled);
+                local[filled..filled + count].copy_from_slice(&part[..count]);
+                (part, filled) = (&part[count..], filled + count);
+            }
+            let remote = piece(place, at, len)?;
+            self.pair.start(Direction::Push, (local, loan), remote).await?;
+            self.pulse.sent(len);
+            at += len;
+        }
+        Ok(())
+    }
+}
+
+impl ReadHalf for Incoming {
+    async fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let Self { pair, beneath, .. } = self;
+        let ended = async {
+            match beneath {
+                Some(tcp) => tcp.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        let read = tokio::select! {
+            // What came before the end is read before it.
+            biased;
+            read = pair.until(|state| state.read(into)) => read,
+            () = ended => pair.rest(into).unwrap_or(Ok(0)),
+        };
+        read.map_err(|why| match why {
+            LinkError::Io(error) => error,
+            other => io::Error::other(other.to_string()),
+        })
+    }
+}
+
+impl onesided::Incoming for Incoming {
+    fn open(&mut self, slabs: u32) {
+        self.pair.grant(slabs);
+    }
+
+    fn learn(&mut self, annex: &[u8]) -> Result<(), LinkError> {
+        let slab = annex.try_into().map_err(|_| FrameError::BulkMisplaced)?;
+        Ok(self.pair.learn(Remote::decode(slab))?)
+    }
+
+    /// Several pieces are on their way at a time; each is copied while the next ones come.
+    async fn pull(&mut self, from: Span, into: &mut [u8]) -> Result<(), LinkError> {
+        let from = self.pair.theirs(from)?;
+        let mut coming: VecDeque<(WorkId, usize)> = VecDeque::new();
+        let (mut asked, mut at) = (0, 0);
+        while at < into.len() {
+            while asked < into.len() && coming.len() < STAGING_WINDOW {
+                let len = (into.len() - asked).min(STAGING_PIECE_BYTES);
+                let Some(room) = self.staged(len, coming.is_empty()).await? else { break };
+                let remote = piece(from, asked, len)?;
+                let id = self.pair.start(Direction::Pull, room, remote).await?;
+                coming.push_back((id, len));
+                asked += len;
+            }
+            let (id, len) = coming.pop_front().expect("one is waited for");
+            let (local, _loan) = self.pair.pulled(id).await?;
+            self.pulse.heard(len);
+            into[at..at + len].copy_from_slice(&local);
+            at += len;
+        }
+        Ok(())
+    }
+
+    /// The peer reaches nothing once our end is destroyed.
+    async fn until_closed(&mut self) {
+        self.pair.destroy();
+    }
+}
+
+impl Incoming {
+    pub(super) fn keep(&mut self, beneath: tcp::Receiver) {
+        self.beneath = Some(beneath);
+    }
+
+    /// Room to pull into; `None`: there is none now, and more is not worth waiting for.
+    async fn staged(&self, len: usize, wait: bool) -> Result<Option<(Buffer, Loan)>, LinkError> {
+        let staging = self.pair.staging()?;
+        Ok(match wait {
+            true => Some(staging.take(len).await),
+            false => staging.try_take(len),
+        })
+    }
+}
+
+/// Some bytes of a place that has room for them.
+fn piece(place: Remote, at: usize, len: usize) -> Result<Remote, FrameError> {
+    place.part(at as u32, len as u32).ok_or(FrameError::BulkMisplaced)
+}

@@ -1,0 +1,71 @@
+//! Memory that the devices move payloads through, on the server's side: READ into it, WRITE out of it.
+//!
+//! It is registered once, with all devices. A device may write to a piece until its transfer is over, also when nobody
+//! waits for that any more, so the pieces belong to the transfers; what the network brought is copied to the
+//! request's own buffer. How much of it there is bounds what a server pulls at a time from all its clients.
+
+use std::sync::Arc;
+
+use ff2_verbs::{Access, Buffer, Domain, Pool};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::RdmaError;
+use crate::limits::{STAGING_PIECE_BYTES, STAGING_PIECES};
+
+#[derive(Debug)]
+pub(super) struct Staging {
+    pool: Arc<Pool>,
+    free: Arc<Semaphore>,
+}
+
+/// Another may have the piece when this is dropped: after the buffer.
+pub(super) type Loan = OwnedSemaphorePermit;
+
+impl Staging {
+    pub(super) fn new(domains: &[Arc<Domain>]) -> Result<Arc<Self>, RdmaError> {
+        let bytes = STAGING_PIECE_BYTES as u32;
+        let pool = Pool::new(domains, STAGING_PIECES, bytes, Access::Local)?;
+        let free = Arc::new(Semaphore::new(STAGING_PIECES as usize));
+        Ok(Arc::new(Self { pool, free }))
+    }
+
+    /// A piece of at most [`STAGING_PIECE_BYTES`]. Who has some already must not wait for more.
+    pub(super) async fn take(&self, len: usize) -> (Buffer, Loan) {
+        let loan = self.free.clone().acquire_owned().await.expect("the semaphore is never closed");
+        self.lend(len, loan)
+    }
+
+    /// As [`Staging::take`], or `None` where that would wait.
+    pub(super) fn try_take(&self, len: usize) -> Option<(Buffer, Loan)> {
+        let loan = self.free.clone().try_acquire_owned().ok()?;
+        Some(self.lend(len, loan))
+    }
+
+    fn lend(&self, len: usize, loan: Loan) -> (Buffer, Loan) {
+        let mut buffer = self.pool.take().expect("as many buffers as permits");
+        buffer.truncate(len);
+        (buffer, loan)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_more_is_lent_than_there_is() {
+        let staging = Staging::new(&[]).unwrap();
+        let mut lent = Vec::new();
+        while let Some(piece) = staging.try_take(1000) {
+            assert_eq!(piece.0.len(), 1000);
+            lent.push(piece);
+        }
+        assert_eq!(lent.len(), STAGING_PIECES as usize);
+        let mut waiting = Box::pin(staging.take(STAGING_PIECE_BYTES));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        lent.pop();
+        assert_eq!(waiting.await.0.len(), STAGING_PIECE_BYTES);
+    }
+}
