@@ -51,6 +51,7 @@ impl Seat {
             pool: pool.clone(),
             routing,
             tls: None,
+            rdma: None,
         });
         Ok(Self { pool, address, peers, stop, serving })
     }

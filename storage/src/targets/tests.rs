@@ -33,6 +33,7 @@ fn around(routing: Arc<RoutingCache>) -> Shared {
         pool: pool.clone(),
         routing: routing.clone(),
         tls: None,
+        rdma: None,
     });
     Shared {
         peers,
