@@ -238,12 +238,18 @@ impl Communicator {
         })
     }
 
-    /// The orderly end of all communicators of this job: waits for all ranks. One that is dropped otherwise fails the
-    /// others, as when its process ends.
+    /// Tells all ranks why this one cannot go on: their operations end with it, and so do later ones here.
+    pub fn fail(&self, reason: &str) {
+        let links = &self.channel.links;
+        links.verdict.fail(links.rank, reason);
+    }
+
+    /// The orderly end of all communicators of this job: waits for all ranks, and nothing can be started any more. When
+    /// the last one is dropped without it, the others fail, as when the process ends.
     ///
     /// # Errors
     /// If a rank failed before it came here.
-    pub fn close(self) -> Result<(), CollectiveError> {
+    pub fn close(&self) -> Result<(), CollectiveError> {
         self.barrier().wait()?;
         let links = self.channel.links.clone();
         let channel = self.channel.clone();
