@@ -25,8 +25,8 @@ use crate::{
 /// Ranks that compute together. All of them must start the same operations in the same order; each operation begins
 /// when the one before is done. Operations of a communicator that was [split](Self::split) off go on beside them.
 ///
-/// Its calls block and are not for threads of an asynchronous runtime. A process of several threads may start operations
-/// from any, if it keeps their order.
+/// Its calls block and are not for threads of an asynchronous runtime. A process of several threads may start
+/// operations from any, if it keeps their order.
 #[derive(Debug)]
 pub struct Communicator {
     owner: Arc<Owner>,
@@ -124,8 +124,8 @@ impl Communicator {
         self.channel.members.len()
     }
 
-    /// Ranks of equal colour form a group, in the order of their ranks; this rank's is returned. Operations of the group
-    /// do not wait for those of this communicator, nor these for them: with one colour for all it is a second stream.
+    /// Ranks of equal colour form a group, in the order of their ranks; this rank's is returned. Operations of the
+    /// group do not wait for those of this communicator, nor these for them: with one colour for all it is a second stream.
     /// All ranks of the job must split in the same order; `colour` must be the same function everywhere.
     pub fn split(&self, colour: impl Fn(usize) -> usize) -> Self {
         let mine = colour(self.channel.me);

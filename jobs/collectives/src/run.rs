@@ -115,8 +115,8 @@ impl Operation {
     fn differs(&self, from: usize, theirs: u64, ours: u64) -> CollectiveError {
         let (name, rank) = (kind::name(self.kind), self.channel.links.rank);
         let reason = format!(
-            "its {name} (operation {} of stream {}) has {theirs} bytes, that of rank {rank} {ours}: all ranks must do the \
-             same",
+            "its {name} (operation {} of stream {}) has {theirs} bytes, that of rank {rank} {ours}: all ranks must \
+             do the same",
             self.number, self.channel.stream
         );
         CollectiveError::Lost { rank: self.channel.members[from], reason }

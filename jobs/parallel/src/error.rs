@@ -6,8 +6,8 @@ use ff2_model::ModelError;
 #[derive(Debug, thiserror::Error)]
 pub enum ParallelError {
     #[error(
-        "{experts} routed experts cannot be divided over {ranks} ranks: set expert_ranks to a divisor of both the experts \
-         and the {world} ranks of the job"
+        "{experts} routed experts cannot be divided over {ranks} ranks: set expert_ranks to a divisor of both the \
+         experts and the {world} ranks of the job"
     )]
     Experts { experts: usize, ranks: usize, world: usize },
 

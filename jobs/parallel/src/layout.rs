@@ -1,5 +1,5 @@
-//! A model's trained numbers in one row, in the order in which the backward is done with them, cut into buckets of whole
-//! tensors. No I/O.
+//! A model's trained numbers in one row, in the order in which the backward is done with them, cut into buckets of
+//! whole tensors. No I/O.
 
 use std::ops::Range;
 

@@ -43,7 +43,8 @@ pub struct Gradients {
 }
 
 impl Parallel {
-    /// Takes from the model the experts that other ranks hold by the plan. All ranks must have begun with equal weights.
+    /// Takes from the model the experts that other ranks hold by the plan. All ranks must have begun with equal
+    /// weights.
     ///
     /// # Errors
     /// Experts that the plan's ranks do not divide; a rank with another model; a rank that is gone.

@@ -99,8 +99,8 @@ pub(super) fn from_experts(
 
 fn misfit(rank: usize, numbers: usize) -> ModelError {
     let detail = format!(
-        "rank {rank} of those that share the experts sent {numbers} numbers, which are not the rows that were expected: do \
-         all ranks have the same model?"
+        "rank {rank} of those that share the experts sent {numbers} numbers, which are not the rows that were \
+         expected: do all ranks have the same model?"
     );
     ModelError::Input(detail)
 }
