@@ -125,8 +125,8 @@ impl Communicator {
     }
 
     /// Ranks of equal colour form a group, in the order of their ranks; this rank's is returned. Operations of the
-    /// group do not wait for those of this communicator, nor these for them: with one colour for all it is a second stream.
-    /// All ranks of the job must split in the same order; `colour` must be the same function everywhere.
+    /// group do not wait for those of this communicator, nor these for them: with one colour for all it is a second
+    /// stream. All ranks of the job must split in the same order; `colour` must be the same function everywhere.
     pub fn split(&self, colour: impl Fn(usize) -> usize) -> Self {
         let mine = colour(self.channel.me);
         let members = self.channel.members.iter().enumerate();
