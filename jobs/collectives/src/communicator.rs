@@ -126,8 +126,7 @@ impl Communicator {
 
     /// Ranks of equal colour form a group, in the order of their ranks; this rank's is returned. Operations of the
     /// group do not wait for those of this communicator, nor these for them: with one colour for all it is a second
-    /// stream.
-    /// All ranks of the job must split in the same order; `colour` must be the same function everywhere.
+    /// stream. All ranks of the job must split in the same order; `colour` must be the same function everywhere.
     pub fn split(&self, colour: impl Fn(usize) -> usize) -> Self {
         let mine = colour(self.channel.me);
         let members = self.channel.members.iter().enumerate();
@@ -239,12 +238,18 @@ impl Communicator {
         })
     }
 
-    /// The orderly end of all communicators of this job: waits for all ranks. One that is dropped otherwise fails the
-    /// others, as when its process ends.
+    /// Tells all ranks why this one cannot go on: their operations end with it, and so do later ones here.
+    pub fn fail(&self, reason: &str) {
+        let links = &self.channel.links;
+        links.verdict.fail(links.rank, reason);
+    }
+
+    /// The orderly end of all communicators of this job: waits for all ranks, and nothing can be started any more. When
+    /// the last one is dropped without it, the others fail, as when the process ends.
     ///
     /// # Errors
     /// If a rank failed before it came here.
-    pub fn close(self) -> Result<(), CollectiveError> {
+    pub fn close(&self) -> Result<(), CollectiveError> {
         self.barrier().wait()?;
         let links = self.channel.links.clone();
         let channel = self.channel.clone();

@@ -44,7 +44,7 @@ impl Operation {
             let window = self.channel.window(to).await?;
             let mut piece = self.channel.links.buffer(part.len()).await;
             piece.copy_from_slice(part);
-            self.send(to, (0, number as u32), bytes.len() as u64, piece, window).await;
+            self.send(to, (0, number as u32), bytes.len() as u64, piece, window);
         }
         Ok(())
     }

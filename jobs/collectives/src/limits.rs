@@ -24,6 +24,8 @@ pub(crate) const MEET_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) const ANSWER_TIME: Duration = Duration::from_secs(2);
 /// How long an operation waits for a rank that lives but sends nothing: above any pause of a training run.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1800);
+/// How long the news of who failed first may take.
+pub(crate) const NEWS_TIME: Duration = Duration::from_secs(1);
 /// A watch is asked for anew after this time.
 pub(crate) const WATCH_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long a rank that is done waits for the others to be done too.

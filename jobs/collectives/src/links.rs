@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, thread, time::Duration};
 
-use ff2_fabric::{BufPool, Call, RanksClient};
+use ff2_fabric::{Buf, BufPool, Call, RanksClient};
 use ff2_proto::pb;
 use parking_lot::Mutex;
 use tokio::{
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     CollectiveError, Rendezvous,
     fate::{self, Fate, Verdict},
-    limits::{LEAVE_TIMEOUT, PATIENCE, SEND_BYTES},
+    limits::{LEAVE_TIMEOUT, NEWS_TIME, PATIENCE, SEND_BYTES},
     mailbox::{Key, Mailbox, Piece},
     meet::{self, Meeting},
     seat::Seat,
@@ -61,14 +61,13 @@ impl Links {
         Ok(Owner { links, thread: Some(thread) })
     }
 
-    /// Sends a piece; returns when its bytes are on their way, not when they came. The permit is one place in the
-    /// window to that rank, and free again when it took the piece.
-    pub(crate) async fn send(
+    /// Sends a piece. The permit is one place in the window to that rank, and free again when it took the piece.
+    pub(crate) fn send(
         self: &Arc<Self>,
         to: usize,
         key: Key,
         about: About,
-        bytes: ff2_fabric::Buf,
+        bytes: Buf,
         window: OwnedSemaphorePermit,
     ) {
         let Some(client) = self.clients[to].clone() else { return };
@@ -86,6 +85,8 @@ impl Links {
         tokio::spawn(async move {
             let call = Call { timeout: links.patience, bulk: vec![bytes.freeze()], into: None };
             if let Err(status) = client.push(&request, call).await {
+                // Who cannot be reached may have ended because of another; rank 0 knows who was first.
+                let _late = timeout(NEWS_TIME, links.verdict.decided()).await;
                 links.verdict.fail(to, fate::lost(&status));
             }
             drop(window);
@@ -93,7 +94,7 @@ impl Links {
     }
 
     /// Memory for a piece that is to be sent.
-    pub(crate) async fn buffer(&self, bytes: usize) -> ff2_fabric::Buf {
+    pub(crate) async fn buffer(&self, bytes: usize) -> Buf {
         self.pool.get(bytes).await
     }
 

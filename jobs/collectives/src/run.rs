@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use ff2_fabric::Buf;
 use futures::future::try_join_all;
 use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     CollectiveError,
@@ -72,7 +74,7 @@ impl Operation {
                     let window = self.channel.window(*to).await?;
                     let mut bytes = self.channel.links.buffer(4 * part.len()).await;
                     write(&numbers.lock()[part.clone()], &mut bytes);
-                    self.send(*to, (*tag, piece), total_bytes, bytes, window).await;
+                    self.send(*to, (*tag, piece), total_bytes, bytes, window);
                 }
                 Step::Receive { from, tag, part, how } => {
                     let number = count(&mut received, (*from, *tag));
@@ -88,17 +90,17 @@ impl Operation {
     }
 
     /// Sends the piece `(tag, number)` to a rank of the channel.
-    pub(crate) async fn send(
+    pub(crate) fn send(
         &self,
         to: usize,
         piece: (u32, u32),
         total_bytes: u64,
-        bytes: ff2_fabric::Buf,
-        window: tokio::sync::OwnedSemaphorePermit,
+        bytes: Buf,
+        window: OwnedSemaphorePermit,
     ) {
         let key = self.channel.key(self.channel.me, self.number, piece);
         let about = About { kind: self.kind, total_bytes };
-        self.channel.links.send(self.channel.members[to], key, about, bytes, window).await;
+        self.channel.links.send(self.channel.members[to], key, about, bytes, window);
     }
 
     /// Receives the piece `(tag, number)` of a rank of the channel.
@@ -113,8 +115,8 @@ impl Operation {
     fn differs(&self, from: usize, theirs: u64, ours: u64) -> CollectiveError {
         let (name, rank) = (kind::name(self.kind), self.channel.links.rank);
         let reason = format!(
-            "its {name} (operation {} of stream {}) has {theirs} bytes, that of rank {rank} {ours}: all ranks must do \
-             the same",
+            "its {name} (operation {} of stream {}) has {theirs} bytes, that of rank {rank} {ours}: all ranks must \
+             do the same",
             self.number, self.channel.stream
         );
         CollectiveError::Lost { rank: self.channel.members[from], reason }

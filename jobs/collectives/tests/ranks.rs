@@ -185,3 +185,14 @@ fn a_stranger_is_not_let_in() {
         host.join().unwrap();
     });
 }
+
+#[test]
+fn who_fails_says_why() {
+    let errors = ranks(3, |all| {
+        if all.rank() == 1 {
+            all.fail("the text is gone");
+        }
+        all.barrier().wait().unwrap_err().to_string()
+    });
+    assert_eq!(errors, ["rank 1 failed: the text is gone"; 3]);
+}

@@ -83,8 +83,7 @@ impl Weights {
             let experts = moe.experts.len();
             if part >= parts || !experts.is_multiple_of(parts) {
                 return Err(ModelError::Input(format!(
-                    "{experts} routed experts cannot be divided over {parts} ranks: choose a number of ranks that \
-                     divides them"
+                    "{experts} routed experts cannot be divided over {parts} ranks: expected a divisor of them"
                 )));
             }
             let kept = part * (experts / parts)..(part + 1) * (experts / parts);

@@ -204,7 +204,7 @@ impl Parallel {
     ///
     /// # Errors
     /// A rank that failed before.
-    pub fn close(self) -> Result<(), ParallelError> {
+    pub fn close(&self) -> Result<(), ParallelError> {
         Ok(self.world.close()?)
     }
 }
