@@ -89,7 +89,7 @@ impl Worker {
 
     pub(crate) fn run(mut self) {
         loop {
-            let room = self.max_running.saturating_sub(self.schedule.waiting());
+            let room = self.max_running.saturating_sub(self.schedule.waiting() + self.loading);
             let under_way = match (self.schedule.is_idle(), self.loading) {
                 (false, _) => UnderWay::Steps,
                 (true, 0) => UnderWay::Nothing,
@@ -215,7 +215,7 @@ impl Worker {
         let schedule = &self.schedule;
         let figures = &mut self.figures;
         figures.running = schedule.running();
-        figures.waiting = schedule.waiting();
+        figures.waiting = schedule.waiting() + self.loading;
         figures.blocks_cached = schedule.blocks.idle();
         figures.blocks_used = schedule.blocks.count() - schedule.blocks.available();
         figures.prefix_queries = schedule.counts.prefix_queries;

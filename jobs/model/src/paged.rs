@@ -13,10 +13,13 @@ use crate::{
     view::{Into, View, ViewMut, matmul},
 };
 
-/// A span with the place of its rows among those of the batch.
+/// Tokens whose scores of a block are held at once: a longer span attends in parts, each to what lies before its end.
+const PART_TOKENS: usize = 2048;
+
+/// A span, or a part of one, with the place of its rows among those of the batch.
 #[derive(Debug, Clone, Copy)]
 struct Placed<'a> {
-    span: &'a Span<'a>,
+    span: Span<'a>,
     row: usize,
 }
 
@@ -34,9 +37,13 @@ impl Mla {
         let mut placed = Vec::with_capacity(spans.len());
         let mut row = 0;
         for span in spans {
-            placed.push(Placed { span, row });
             for at in 0..span.tokens.len() {
                 pages.put(span.blocks, span.from + at, &latent, row + at);
+            }
+            for (part, tokens) in span.tokens.chunks(PART_TOKENS).enumerate() {
+                let at = part * PART_TOKENS;
+                let part = Span { tokens, from: span.from + at, ..*span };
+                placed.push(Placed { span: part, row: row + at });
             }
             row += span.tokens.len();
         }
@@ -110,7 +117,7 @@ impl Mla {
                     .collect();
                 let mut running = Running::new(heads.len() * tokens, c.kv_lora);
                 let scale = score_scale(c);
-                for (start, keys, rows) in seen_blocks(span, pages) {
+                for (start, keys, rows) in seen_blocks(&span, pages) {
                     let scores = running.scores(keys);
                     let queries = View::new(&queries, heads.len() * tokens, width, width);
                     let all = View::new(rows, keys, width, width);
@@ -183,7 +190,7 @@ impl Mla {
         let mut made = vec![0.0; pages.block_tokens * (c.qk_nope + c.v_head)];
         let (keys_made, values_made) = made.split_at_mut(pages.block_tokens * c.qk_nope);
         let mut running = Running::new(tokens, c.v_head);
-        for (start, keys, rows) in seen_blocks(p.span, pages) {
+        for (start, keys, rows) in seen_blocks(&p.span, pages) {
             let latents = View::new(rows, keys, c.kv_lora, width);
             let k_rope = View::new(&rows[c.kv_lora..], keys, c.qk_rope, width);
             let k = ViewMut::new(keys_made, keys, c.qk_nope, c.qk_nope);

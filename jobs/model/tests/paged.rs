@@ -84,6 +84,36 @@ fn steps_of_ragged_sequences_agree_with_whole_passes() {
     }
 }
 
+/// Behind YaRN's stretch of the context, over several parts of a long span. All experts are chosen, as rounding would
+/// decide between two that are as good.
+#[test]
+fn long_contexts_agree_with_and_without_cached_tokens() {
+    let config = ModelConfig::from_json(serde_json::json!({
+        "model_type": "deepseek_v3", "vocab_size": 48, "hidden_size": 16, "intermediate_size": 24,
+        "moe_intermediate_size": 8, "num_hidden_layers": 2, "first_k_dense_replace": 1, "num_attention_heads": 1,
+        "q_lora_rank": 8, "kv_lora_rank": 16, "qk_nope_head_dim": 4, "qk_rope_head_dim": 4, "v_head_dim": 4,
+        "n_shared_experts": 1, "n_routed_experts": 4, "num_experts_per_tok": 4, "n_group": 1, "topk_group": 1,
+        "initializer_range": 0.3, "max_position_embeddings": 4096, "rope_theta": 10000.0,
+        "rope_scaling": {"type": "yarn", "factor": 32, "original_max_position_embeddings": 128, "beta_fast": 32,
+            "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0}
+    }))
+    .unwrap();
+    let model = Model::new(config.clone(), Weights::random(&config, 3));
+    let (text, len) = (text(0, 3000), 3000);
+    let expected = whole(&model, &text);
+    let table: Vec<Block> = (0..47).map(Block).collect();
+    let mut known = 0;
+    let mut pages = Pages::new(model.config(), 64, 47);
+    for count in [2500, 400, 96, 1, 1, 1, 1] {
+        let tokens = &text[known..known + count];
+        let span = Span { tokens, from: known, blocks: &table, logits: count };
+        let found = model.advance(&[span], &mut pages).unwrap().logits;
+        near(found.data(), &expected[known * 48..][..count * 48], &format!("from {known}"));
+        known += count;
+    }
+    assert_eq!(known, len);
+}
+
 #[test]
 fn drafts_are_those_that_training_scores() {
     let model = mtp_model();
