@@ -61,8 +61,8 @@ pub(super) struct Corpus {
 }
 
 impl Corpus {
-    /// All files, those in folders by name, so that equal trees give equal datasets. Links in folders are left out: they
-    /// mostly lead to a file beside them.
+    /// All files, those in folders by name, so that equal trees give equal datasets. Links in folders are left out:
+    /// they mostly lead to a file beside them.
     pub(super) fn find(paths: &[PathBuf], heldout: f64) -> Result<Self> {
         let mut files = Vec::new();
         for path in paths {
