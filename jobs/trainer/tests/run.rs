@@ -101,3 +101,25 @@ fn a_run_in_two_parts_is_the_run_in_one() {
     // A run that is complete does nothing more.
     assert_eq!(steps(&bench.ok(bench.run(&sets, &[]))).len(), 0);
 }
+
+/// Questions are noise that nobody can learn to say; the answer is always the same.
+#[test]
+fn of_conversations_the_answers_are_learned() {
+    let bench = Bench::new();
+    let noise = |n: u64| format!("{:x}", n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let line = |n: u64| {
+        let question = format!("{} {} {}?", noise(n), noise(n + 1000), noise(n + 2000));
+        let message =
+            |role: &str, content: &str| serde_json::json!({ "role": role, "content": content });
+        let chat = [message("user", &question), message("assistant", "forty-two, of course")];
+        serde_json::json!({ "messages": chat }).to_string() + "\n"
+    };
+    let text = bench.path("chats.jsonl");
+    fs::write(&text, (0..200).map(line).collect::<String>()).unwrap();
+    bench.ok(bench.tokenize(&[&text]));
+    let steps = steps(&bench.ok(bench.run(&["steps=60", "checkpoint.every=0"], &[])));
+    let losses: Vec<f64> = steps.iter().map(|step| step["loss"].as_f64().unwrap()).collect();
+    let last = losses[55..].iter().sum::<f64>() / 5.0;
+    assert!(losses[0] > 4.0 && last < 0.3, "{} to {last}", losses[0]);
+    assert!(steps[59]["heldout"]["loss"].as_f64().unwrap() < 0.3, "{:?}", steps[59]);
+}
