@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use ff2_model::{Checkpoint, Model};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How often the bar moves.
 const TICK: Duration = Duration::from_millis(100);
@@ -45,8 +45,8 @@ pub fn model(folder: &Path) -> Result<Model> {
     bar.finish_and_clear();
     let loaded = loaded.with_context(|| format!("load the model in {}", folder.display()))?;
     let seconds = begun.elapsed().as_secs_f64();
-    let gib = total as f64 / f64::from(1 << 30);
-    eprintln!("loaded {gib:.3} GiB of weights in {seconds:.2} s, {:.2} GiB/s", gib / seconds);
+    let rate = total as f64 / f64::from(1 << 30) / seconds;
+    eprintln!("loaded {} of weights in {seconds:.2} s, {rate:.2} GiB/s", HumanBytes(total));
     Ok(loaded)
 }
 

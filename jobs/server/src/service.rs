@@ -37,7 +37,7 @@ pub struct Service {
     pub engine: Engine,
     pub tokenizer: Arc<Tokenizer>,
     pub template: Option<ChatTemplate>,
-    /// None: the model cannot end a text, so nothing can be constrained; the reason.
+    /// Or why nothing can be constrained: the model cannot end a text.
     pub grammars: Result<Grammars, String>,
     /// The first is the one that answers name.
     pub names: Vec<String>,
@@ -166,12 +166,12 @@ impl Service {
             if room == 0 {
                 return Err(self.too_long(asked.field, prompt.len()));
             }
-            permit.charge(prompt.len());
             let request = self.request(&asked, prompt.clone(), room, constraint.as_deref());
             let generation = self
                 .engine
                 .submit(request)
                 .map_err(|refused| self.refused(asked.field, refused))?;
+            permit.charge(prompt.len());
             let reply = Reply::new(
                 generation,
                 ReplyOptions {

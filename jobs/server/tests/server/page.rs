@@ -47,7 +47,7 @@ fn a_conversation_by_keyboard() {
     page.press("Enter", 13);
     page.wait("current.messages.length === 4 && running === null");
     assert_eq!(page.value("document.querySelector('details').open"), json!(false));
-    assert_eq!(page.text("document.querySelector('summary').textContent"), "Thinking…");
+    assert_eq!(page.text("document.querySelector('summary').textContent"), "Thought");
     assert!(!page.text("current.messages.at(-1).reasoning").is_empty());
 
     // Escape stops, and the server then generates for nobody.

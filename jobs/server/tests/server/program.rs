@@ -25,6 +25,10 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// A server that runs, the key that it made, its address.
+#[expect(
+    clippy::zombie_processes,
+    reason = "the caller waits for it; a failed test takes it along"
+)]
 fn started(folder: &Path, words: &[&str]) -> (Child, BufReader<ChildStderr>, String, String) {
     let model = folder.join("model");
     let mut command = program(folder);

@@ -1,6 +1,7 @@
 //! `ff2-serve run`: from a folder to a server that answers.
 
 use std::{
+    io::IsTerminal,
     net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
@@ -138,7 +139,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
 fn log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FF2_LOG");
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
 }
 
 impl Access {
