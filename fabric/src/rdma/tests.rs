@@ -309,7 +309,7 @@ async fn places_outside_of_what_was_shown_are_not_touched() {
     }
     // Nobody else is worse off.
     let peers = net.peers();
-    let call = Call { bulk: vec![pattern(peers.pool(), 100_000).freeze()], ..Call::default() };
+    let call = Call { bulk: vec![pattern(peers.pool(), 100_000).freeze()], ..within(60_000) };
     net.client(&peers).execute(&ask(ECHO, 1, 0), call).await.unwrap();
     assert_eq!(open(&net, Transport::Tcp), 0);
     net.stop().await;
