@@ -151,8 +151,9 @@ fn ends(rdma: &Arc<Rdma>) -> Ends {
     client.0.may_share(4);
     client.1.open(Limits::AUTHENTICATED, 0);
     server.1.open(Limits::AUTHENTICATED, 4);
-    let ends =
-        |(sender, receiver)| (transport::Sender::Rdma(sender), transport::Receiver::Rdma(receiver));
+    let ends = |(sender, receiver)| {
+        (transport::Sender::Rdma(sender), transport::Receiver::Rdma(Box::new(receiver)))
+    };
     Ends { client: ends(client), server: ends(server), moved }
 }
 
