@@ -170,7 +170,7 @@ impl Sender {
 pub(crate) enum Receiver {
     Tcp(tcp::Receiver),
     Shm(onesided::Receiver<shm::Incoming>),
-    Rdma(onesided::Receiver<rdma::Incoming>),
+    Rdma(Box<onesided::Receiver<rdma::Incoming>>),
     Mem(mem::Receiver),
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use ff2_verbs::{Buffer, Direction, Place, Remote, Shared, WorkId};
 
-use super::{End, shared_pair::SharedPair, staging::Loan};
+use super::{End, shared_pair::SharedPair, staging::Piece};
 use crate::{
     buf::{SharedBuf, Slab},
     frame::{FrameError, HEADER_BYTES, Header, Kind, seal},
@@ -126,18 +126,18 @@ impl onesided::Outgoing for Outgoing {
         while at < total {
             self.pair.pushes_below(STAGING_WINDOW).await?;
             let len = (total - at).min(STAGING_PIECE_BYTES);
-            let (mut local, loan) = self.pair.staging()?.take(len).await;
+            let mut room = self.pair.staging()?.take(len).await;
             let mut filled = 0;
             while filled < len {
                 if part.is_empty() {
                     part = parts.next().expect("as many bytes as were counted");
                 }
                 let count = part.len().min(len - filled);
-                local[filled..filled + count].copy_from_slice(&part[..count]);
+                room.buffer[filled..filled + count].copy_from_slice(&part[..count]);
                 (part, filled) = (&part[count..], filled + count);
             }
             let remote = piece(place, at, len)?;
-            self.pair.start(Direction::Push, (local, loan), remote).await?;
+            self.pair.start(Direction::Push, room, remote).await?;
             self.pulse.sent(len);
             at += len;
         }
@@ -192,9 +192,9 @@ impl onesided::Incoming for Incoming {
                 asked += len;
             }
             let (id, len) = coming.pop_front().expect("one is waited for");
-            let (local, _loan) = self.pair.pulled(id).await?;
+            let came = self.pair.pulled(id).await?;
             self.pulse.heard(len);
-            into[at..at + len].copy_from_slice(&local);
+            into[at..at + len].copy_from_slice(&came.buffer);
             at += len;
         }
         Ok(())
@@ -212,7 +212,7 @@ impl Incoming {
     }
 
     /// Room to pull into; `None`: there is none now, and more is not worth waiting for.
-    async fn staged(&self, len: usize, wait: bool) -> Result<Option<(Buffer, Loan)>, LinkError> {
+    async fn staged(&self, len: usize, wait: bool) -> Result<Option<Piece>, LinkError> {
         let staging = self.pair.staging()?;
         Ok(match wait {
             true => Some(staging.take(len).await),

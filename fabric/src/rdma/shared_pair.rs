@@ -24,7 +24,7 @@ use tokio::{
 
 use super::{
     End, Rail, reason,
-    staging::{Loan, Staging},
+    staging::{Loan, Piece, Staging},
 };
 use crate::{buf::Slab, frame::FrameError, onesided::annex::Span, transport::LinkError};
 
@@ -175,9 +175,10 @@ impl SharedPair {
     pub(super) async fn start(
         &self,
         direction: Direction,
-        (local, loan): (Buffer, Loan),
+        piece: Piece,
         remote: Remote,
     ) -> Result<WorkId, LinkError> {
+        let Piece { buffer: local, loan } = piece;
         let mut given = Some((vec![Transfer { local, remote }], loan));
         self.until(|state| {
             let pair = match state.usable() {
@@ -202,11 +203,11 @@ impl SharedPair {
     }
 
     /// Waits for the bytes of a pull.
-    pub(super) async fn pulled(&self, id: WorkId) -> Result<(Buffer, Loan), LinkError> {
+    pub(super) async fn pulled(&self, id: WorkId) -> Result<Piece, LinkError> {
         self.until(|state| {
             if state.moving.get(&id).is_some_and(|moving| moving.done.is_some()) {
                 let Moving { done, loan, .. } = state.moving.remove(&id)?;
-                return Some(Ok((done?.local, loan)));
+                return Some(Ok(Piece { buffer: done?.local, loan }));
             }
             state.usable().err().map(Err)
         })

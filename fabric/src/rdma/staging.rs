@@ -18,7 +18,15 @@ pub(super) struct Staging {
     free: Arc<Semaphore>,
 }
 
-/// Another may have the piece when this is dropped: after the buffer.
+/// Some of that memory. What a device has is taken apart: the buffer goes with the transfer.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub(super) buffer: Buffer,
+    // After the buffer: who waits for this finds it free.
+    pub(super) loan: Loan,
+}
+
+/// Another may have the piece when this is dropped.
 pub(super) type Loan = OwnedSemaphorePermit;
 
 impl Staging {
@@ -30,21 +38,29 @@ impl Staging {
     }
 
     /// A piece of at most [`STAGING_PIECE_BYTES`]. Who has some already must not wait for more.
-    pub(super) async fn take(&self, len: usize) -> (Buffer, Loan) {
-        let loan = self.free.clone().acquire_owned().await.expect("the semaphore is never closed");
-        self.lend(len, loan)
+    pub(super) async fn take(&self, len: usize) -> Piece {
+        loop {
+            let loan = self.free.clone().acquire_owned().await;
+            if let Some(piece) = self.lend(len, loan.expect("the semaphore is never closed")) {
+                return piece;
+            }
+        }
     }
 
     /// As [`Staging::take`], or `None` where that would wait.
-    pub(super) fn try_take(&self, len: usize) -> Option<(Buffer, Loan)> {
+    pub(super) fn try_take(&self, len: usize) -> Option<Piece> {
         let loan = self.free.clone().try_acquire_owned().ok()?;
-        Some(self.lend(len, loan))
+        self.lend(len, loan)
     }
 
-    fn lend(&self, len: usize, loan: Loan) -> (Buffer, Loan) {
-        let mut buffer = self.pool.take().expect("as many buffers as permits");
+    fn lend(&self, len: usize, loan: Loan) -> Option<Piece> {
+        let Some(mut buffer) = self.pool.take() else {
+            // A device that did not let a connection go has it for ever.
+            loan.forget();
+            return None;
+        };
         buffer.truncate(len);
-        (buffer, loan)
+        Some(Piece { buffer, loan })
     }
 }
 
@@ -59,13 +75,13 @@ mod tests {
         let staging = Staging::new(&[]).unwrap();
         let mut lent = Vec::new();
         while let Some(piece) = staging.try_take(1000) {
-            assert_eq!(piece.0.len(), 1000);
+            assert_eq!(piece.buffer.len(), 1000);
             lent.push(piece);
         }
         assert_eq!(lent.len(), STAGING_PIECES as usize);
         let mut waiting = Box::pin(staging.take(STAGING_PIECE_BYTES));
         assert!(futures::poll!(&mut waiting).is_pending());
         lent.pop();
-        assert_eq!(waiting.await.0.len(), STAGING_PIECE_BYTES);
+        assert_eq!(waiting.await.buffer.len(), STAGING_PIECE_BYTES);
     }
 }

@@ -151,8 +151,9 @@ fn ends(rdma: &Arc<Rdma>) -> Ends {
     client.0.may_share(4);
     client.1.open(Limits::AUTHENTICATED, 0);
     server.1.open(Limits::AUTHENTICATED, 4);
-    let ends =
-        |(sender, receiver)| (transport::Sender::Rdma(sender), transport::Receiver::Rdma(receiver));
+    let ends = |(sender, receiver)| {
+        (transport::Sender::Rdma(sender), transport::Receiver::Rdma(Box::new(receiver)))
+    };
     Ends { client: ends(client), server: ends(server), moved }
 }
 
@@ -309,7 +310,7 @@ async fn places_outside_of_what_was_shown_are_not_touched() {
     }
     // Nobody else is worse off.
     let peers = net.peers();
-    let call = Call { bulk: vec![pattern(peers.pool(), 100_000).freeze()], ..Call::default() };
+    let call = Call { bulk: vec![pattern(peers.pool(), 100_000).freeze()], ..within(60_000) };
     net.client(&peers).execute(&ask(ECHO, 1, 0), call).await.unwrap();
     assert_eq!(open(&net, Transport::Tcp), 0);
     net.stop().await;

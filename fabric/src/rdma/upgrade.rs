@@ -257,7 +257,7 @@ fn over(
 ) -> Ends {
     sender.half().keep(tcp_sender);
     receiver.half().keep(tcp_receiver);
-    (transport::Sender::Rdma(sender), transport::Receiver::Rdma(receiver))
+    (transport::Sender::Rdma(sender), transport::Receiver::Rdma(Box::new(receiver)))
 }
 
 /// Longer than any packet: a network that takes small ones alone is found out as well.

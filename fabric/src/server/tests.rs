@@ -29,13 +29,13 @@ pub(crate) async fn echo_all_sizes(net: Net) {
     for (seed, len) in [0, 1, 4096, 60_000, 65_537, 1 << 20, 5_000_001].into_iter().enumerate() {
         let bytes = payload(len, seed as u8);
         let parts = vec![bytes.slice(..len / 3), SharedBuf::empty(), bytes.slice(len / 3..)];
-        let call = Call { bulk: parts.clone(), ..Call::default() };
+        let call = Call { bulk: parts.clone(), ..within(60_000) };
         let (reply, echoed) = client.execute(&ask(ECHO, seed as u64, 0), call).await.unwrap();
         assert_eq!((reply.session, &echoed[..]), (seed as u64, &bytes[..]));
 
         let into = peers.pool().get(len + 100).await;
         let address = into.as_ptr();
-        let call = Call { bulk: parts, into: Some(into), ..Call::default() };
+        let call = Call { bulk: parts, into: Some(into), ..within(60_000) };
         let (_, echoed) = client.execute(&ask(ECHO, 0, 0), call).await.unwrap();
         assert_eq!(&echoed[..], &bytes[..]);
         assert_eq!(echoed.as_ptr(), address, "the bytes landed in the caller's buffer");
@@ -45,7 +45,7 @@ pub(crate) async fn echo_all_sizes(net: Net) {
         cred: Some(pb::Credentials { groups: vec![7; 300_000], ..Default::default() }),
         ..long
     };
-    client.execute(&long, Call::default()).await.unwrap();
+    client.execute(&long, within(60_000)).await.unwrap();
     let sent = net.counters.method(NAMESPACE_EXECUTE);
     assert_eq!((sent.calls.load(Relaxed), sent.errors.load(Relaxed)), (15, 0));
     let carried = |way| peers.counters().transport(way).bytes_out.load(Relaxed);
@@ -85,21 +85,21 @@ async fn failures_arrive_as_they_were_made() {
 pub(crate) async fn failures_arrive(net: Net) {
     let peers = net.peers();
     let client = net.client(&peers);
-    let status = client.execute(&ask(FAIL, 0, 0), Call::default()).await.unwrap_err();
+    let status = client.execute(&ask(FAIL, 0, 0), within(60_000)).await.unwrap_err();
     assert_eq!((status.code, status.detail.as_str()), (Code::StaleRouting, "as asked"));
     assert!(status.chain.is_some());
 
     let other = crate::StorageClient::new(peers.channel(&net.address));
-    let missing = other.space(&pb::SpaceRequest {}, Call::default()).await;
+    let missing = other.space(&pb::SpaceRequest {}, within(60_000)).await;
     refused(missing, Code::Unsupported);
 
-    let small = Call { into: peers.pool().try_get(10), ..Call::default() };
+    let small = Call { into: peers.pool().try_get(10), ..within(60_000) };
     let detail = refused(client.execute(&ask(FILL, 9, 11), small).await, Code::BadFrame);
     assert!(detail.contains("11 bulk bytes"), "{detail}");
-    let (_, filled) = client.execute(&ask(FILL, 9, 11), Call::default()).await.unwrap();
+    let (_, filled) = client.execute(&ask(FILL, 9, 11), within(60_000)).await.unwrap();
     assert_eq!(&filled[..], [9; 11], "the connection is in step");
 
-    let vast = Call { bulk: vec![payload(64 << 20, 1), payload(1, 1)], ..Call::default() };
+    let vast = Call { bulk: vec![payload(64 << 20, 1), payload(1, 1)], ..within(60_000) };
     refused(client.execute(&ask(ECHO, 0, 0), vast).await, Code::InvalidArgument);
     net.stop().await;
 }
@@ -141,7 +141,7 @@ pub(crate) async fn late_replies(net: Net, shared_memory: bool) {
     let peers = net.peers();
     let client = net.client(&peers);
     for len in [0, 500_000, 500_000] {
-        let call = Call { bulk: vec![payload(len, 1)], ..Call::default() };
+        let call = Call { bulk: vec![payload(len, 1)], ..within(60_000) };
         client.execute(&ask(ECHO, 0, 0), call).await.expect("connects");
     }
     for len in [100, 500_000] {
@@ -158,7 +158,7 @@ pub(crate) async fn late_replies(net: Net, shared_memory: bool) {
     // The abandoned handlers finish; what they answer must not disturb the calls after them.
     let bytes = payload(200_000, 9);
     for _ in 0..20 {
-        let call = Call { bulk: vec![bytes.clone()], ..Call::default() };
+        let call = Call { bulk: vec![bytes.clone()], ..within(60_000) };
         let (_, echoed) = client.execute(&ask(SLOW, 0, 10), call).await.unwrap();
         assert_eq!(&echoed[..], &bytes[..]);
     }
@@ -196,13 +196,13 @@ async fn dropped_calls_give_their_place_back() {
     // More than the places of a connection, each dropped while its handler runs.
     for _ in 0..3 {
         let request = ask(GATED, 0, 0);
-        let calls = (0..REQUESTS_MAX).map(|_| client.execute(&request, Call::default()));
+        let calls = (0..REQUESTS_MAX).map(|_| client.execute(&request, within(60_000)));
         let dropped = tokio::time::timeout(Duration::from_millis(100), join_all(calls)).await;
         assert!(dropped.is_err());
         net.echo.gate.add_permits(REQUESTS_MAX as usize);
         until(|| net.echo.running.load(SeqCst) == 0).await;
     }
-    client.execute(&ask(ECHO, 0, 0), Call::default()).await.unwrap();
+    client.execute(&ask(ECHO, 0, 0), within(60_000)).await.unwrap();
     net.stop().await;
 }
 
@@ -237,7 +237,7 @@ pub(crate) async fn payloads_wait(net: Net) {
     }
     // Larger than all credit: goes alone.
     let large = payload(3 << 20, 6);
-    let call = Call { bulk: vec![large.clone()], ..Call::default() };
+    let call = Call { bulk: vec![large.clone()], ..within(60_000) };
     let (_, echoed) = client.execute(&ask(ECHO, 0, 0), call).await.unwrap();
     assert_eq!(&echoed[..], &large[..]);
     net.stop().await;
@@ -274,7 +274,7 @@ async fn a_full_pool_answers_busy_at_the_deadline() {
     assert_eq!(status.code(), Code::Busy, "{status:?}");
     assert!(status.detail.contains("no buffer for 100000 bytes"), "{status:?}");
     drop(held);
-    let call = Call { bulk: vec![payload(5000, 1)], ..Call::default() };
+    let call = Call { bulk: vec![payload(5000, 1)], ..within(60_000) };
     assert_eq!(client.execute(&ask(ECHO, 0, 0), call).await.unwrap().1.len(), 5000);
     net.stop().await;
 }
@@ -292,7 +292,7 @@ async fn a_posted_request_is_done_and_not_answered() {
         channel.post(NAMESPACE_EXECUTE, &ask(what, seq, 0), patience).await.unwrap();
     }
     until(|| net.echo.done.load(SeqCst) as u64 == posts).await;
-    let (reply, _) = net.client(&peers).execute(&ask(ECHO, 7, 0), Call::default()).await.unwrap();
+    let (reply, _) = net.client(&peers).execute(&ask(ECHO, 7, 0), within(60_000)).await.unwrap();
     assert_eq!(reply.session, 7, "the connection goes on");
     assert_eq!(peers.owed(), Owed { connections: 1, ..Owed::default() });
 
@@ -335,11 +335,11 @@ async fn deadlines_and_routing_versions_travel() {
     let delta = pb::RoutingDelta { version: 9, ..Default::default() };
     assert!(newer.apply(delta));
     let ahead = Peers::new(config);
-    net.client(&ahead).execute(&ask(ECHO, 0, 0), Call::default()).await.unwrap();
+    net.client(&ahead).execute(&ask(ECHO, 0, 0), within(60_000)).await.unwrap();
     assert_eq!(*heard.borrow_and_update(), RoutingVersion(9), "the server heard of the client's");
 
     net.routing.apply(pb::RoutingDelta { version: 11, ..Default::default() });
-    net.client(&ahead).execute(&ask(ECHO, 0, 0), Call::default()).await.unwrap();
+    net.client(&ahead).execute(&ask(ECHO, 0, 0), within(60_000)).await.unwrap();
     assert_eq!(*newer.heard().borrow(), RoutingVersion(11), "and the client of the server's");
     net.stop().await;
 }
@@ -360,12 +360,12 @@ async fn users_messages_are_short_and_spread_no_rumours() {
         ..ask(ECHO, 0, 0)
     };
     let largest = USER_MESSAGE_BYTES_MAX - 100;
-    user.execute(&with_path(largest), Call::default()).await.unwrap();
+    user.execute(&with_path(largest), within(60_000)).await.unwrap();
     assert_eq!(*net.routing.heard().borrow(), RoutingVersion(0), "a user's claim");
-    user.execute(&with_path(2 * largest), Call::default()).await.unwrap_err();
+    user.execute(&with_path(2 * largest), within(60_000)).await.unwrap_err();
     let peers = net.peers();
     let daemon = net.client(&peers);
-    daemon.execute(&with_path(2 * largest), Call::default()).await.unwrap();
+    daemon.execute(&with_path(2 * largest), within(60_000)).await.unwrap();
     net.stop().await;
 }
 
@@ -404,12 +404,12 @@ pub(crate) async fn a_stopping_server(net: Net) {
     let client = net.client(&peers);
     let slow = tokio::spawn({
         let client = client.clone();
-        async move { client.execute(&ask(SLOW, 7, 300), Call::default()).await }
+        async move { client.execute(&ask(SLOW, 7, 300), within(60_000)).await }
     });
     until(|| net.echo.running.load(SeqCst) == 1).await;
     net.stop.cancel();
     tokio::task::yield_now().await;
-    refused(client.execute(&ask(ECHO, 0, 0), Call::default()).await, Code::ShuttingDown);
+    refused(client.execute(&ask(ECHO, 0, 0), within(60_000)).await, Code::ShuttingDown);
     assert_eq!(slow.await.unwrap().unwrap().0.session, 7);
     net.serving.await.unwrap();
     let begun = Instant::now();

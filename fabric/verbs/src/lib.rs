@@ -1,7 +1,7 @@
 //! RDMA verbs as owned types: devices and how to reach a peer from them, registered memory, reliable connections.
 //!
 //! Owns every call of libibverbs and all that such a call makes; nothing here knows of ff2's frames or services. The
-//! transport of `ff2-fabric` will call it, from the one task that owns a connection.
+//! transport of `ff2-fabric` calls it.
 //!
 //! The library is loaded when it is first wanted ([`available`]): a program that was built with this crate runs on a
 //! machine without libibverbs or without a card, and is told in words why there is no RDMA. The layouts of the

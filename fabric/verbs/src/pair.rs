@@ -1,6 +1,6 @@
 //! One end of a reliable connection: transfers between buffers of ours and a peer's, and messages with credits.
 //!
-//! It belongs to one task: everything takes `&mut self`. Work is posted and comes back by [`Pair::poll`], in the order
+//! It belongs to one owner: everything takes `&mut self`. Work is posted and comes back by [`Pair::poll`], in the order
 //! in which it was posted. After the first failure nothing is taken any more and everything comes back; the owner then
 //! makes another connection, by another way if need be.
 //!
