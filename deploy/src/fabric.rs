@@ -11,7 +11,7 @@ use crate::{cli::Surroundings, output::Output};
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(crate) enum Command {
     #[command(flatten)]
-    Plan(FabricCommand),
+    Plan(Box<FabricCommand>),
     /// What goes over the network ports of compute nodes: the busiest and the broken first.
     Top(top::Args),
 }
