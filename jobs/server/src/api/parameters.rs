@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::error::ApiError;
 use crate::limits;
 
-/// As sent. All may be absent or null; which default follows is the business of [`Parameters::check`].
+/// As sent. All may be absent or null; which default follows is the business of [`Fields::check`].
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Fields {
