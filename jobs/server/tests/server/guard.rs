@@ -145,24 +145,25 @@ fn sizes_and_times_are_bounded() {
 #[test]
 fn a_full_queue_says_come_back() {
     let server = Server::with(Options { max_waiting: Some(1), ..Options::default() });
-    let mut long = ask(1000);
-    long["n"] = json!(8);
+    let long = json!({"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 900, "n": 8,
+                      "ignore_eos": true, "stream": true});
     let body = long.to_string();
-    let busy: Vec<TcpStream> =
-        (0..6).map(|_| server.send("POST", "/v1/completions", body.as_bytes())).collect();
-    let begun = Instant::now();
-    while server.engine.figures().running < 8 || server.engine.figures().waiting < 1 {
-        assert!(begun.elapsed() < Duration::from_secs(30), "the queue never filled");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    let refused = server.exchange("POST", "/v1/completions", ask(1).to_string().as_bytes());
-    assert_eq!(refused.status, 429);
-    assert!(
-        refused.body.contains("queue_full") && refused.head.contains("retry-after: "),
-        "{}",
-        refused.body
-    );
-    drop(busy);
+    // Each fills all places; those that are taken begin to answer and are held.
+    let mut held = Vec::new();
+    let refused = loop {
+        assert!(held.len() < 20, "nothing was refused");
+        let mut stream = server.send("POST", "/v1/chat/completions", body.as_bytes());
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        if status.ends_with(b" 429") {
+            let mut rest = String::new();
+            stream.read_to_string(&mut rest).unwrap();
+            break rest;
+        }
+        held.push(stream);
+    };
+    assert!(refused.contains("queue_full") && refused.contains("retry-after: "), "{refused}");
+    drop(held);
     server.idle();
 }
 
