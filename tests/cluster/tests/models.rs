@@ -8,7 +8,7 @@ use std::{
     io::{BufRead, BufReader, Lines, Read, Write},
     net::TcpStream,
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, ChildStderr, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -148,7 +148,7 @@ struct Server {
     process: Child,
     address: String,
     /// What it prints has somewhere to go.
-    _lines: Lines<BufReader<ChildStdout>>,
+    _lines: Lines<BufReader<ChildStderr>>,
 }
 
 impl Server {
@@ -157,10 +157,10 @@ impl Server {
             .arg("run")
             .arg(model)
             .args(["--listen", "127.0.0.1:0", "--open", "--kv-mib", "16"])
-            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let address = lines
             .by_ref()
             .map_while(Result::ok)

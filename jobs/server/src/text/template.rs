@@ -148,7 +148,9 @@ impl ChatTemplate {
         let messages = serde_json::to_value(messages).expect("messages are JSON");
         all.insert("messages".to_owned(), messages);
         all.insert("add_generation_prompt".to_owned(), context.add_generation_prompt.into());
-        all.extend(context.tools.clone().map(|tools| ("tools".to_owned(), tools)));
+        // Defined also where there are none, as transformers has it.
+        all.insert("tools".to_owned(), context.tools.clone().unwrap_or_default());
+        all.entry("documents").or_insert(serde_json::Value::Null);
         let template = self.environment.get_template(NAME).expect("it was added above");
         template.render(Value::from(Serde(&all))).map_err(|error| {
             let detail = error.detail().map_or_else(|| error.to_string(), str::to_owned);
@@ -240,9 +242,9 @@ mod tests {
                       {% if add_generation_prompt %}>{% endif %}";
         let template = ChatTemplate::new(source.to_owned(), special()).unwrap();
         let messages = [message("user", " hi "), message("assistant", "<think>x</think>yo")];
-        // By Python: apply_chat_template of transformers 5.24 gives exactly this.
+        // `render_jinja_template` of transformers 5.24 gives exactly these.
         let context = Context { add_generation_prompt: true, ..Context::default() };
-        assert_eq!(template.render(&messages, &context).unwrap(), "<s>[hi](yo)>");
+        assert_eq!(template.render(&messages, &context).unwrap(), "<s>[hi](yo)null>");
         let tools = json!([{"type": "function", "function": {"name": "ä<b", "a": [1, 2.0, null]}}]);
         let context = Context { tools: Some(tools), ..Context::default() };
         let shown = "<s>[hi](yo)[{\"type\": \"function\", \"function\": {\"name\": \"ä<b\", \"a\": [1, 2.0, null]}}]";

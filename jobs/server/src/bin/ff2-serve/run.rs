@@ -1,6 +1,7 @@
 //! `ff2-serve run`: from a folder to a server that answers.
 
 use std::{
+    env, fs,
     io::IsTerminal,
     net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
@@ -12,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use ff2_engine::EngineOptions;
+use ff2_engine::{DiskOptions, EngineOptions};
 use ff2_server::{
     guard::{
         accounts::Accounts,
@@ -35,6 +36,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::key::KeysFile;
+
+/// Between two looks whether it is to make room: a grace is seconds.
+const SUSPEND_LOOK: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -96,6 +100,15 @@ struct Engine {
     /// Threads that compute [default: those of the machine]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
+    /// Folder that keeps computed prefixes over restarts; servers of the same model may share it, on a mount of ff2
+    #[arg(long, value_name = "FOLDER")]
+    prefix_cache: Option<PathBuf>,
+    /// How much that folder may hold
+    #[arg(long, value_name = "GIB", default_value = "16", requires = "prefix_cache")]
+    prefix_cache_gib: NonZeroU32,
+    /// Guess further tokens by the model's own module, while at most N choices are under way; 0: never
+    #[arg(long, value_name = "N", default_value_t = EngineOptions::default().draft_running_max)]
+    draft: usize,
 }
 
 #[derive(Debug, Args)]
@@ -189,7 +202,11 @@ impl Engine {
             max_waiting: self.max_waiting,
             prefill_chunk: self.prefill_chunk.get(),
             threads: self.threads.map_or(threads, NonZeroUsize::get),
-            ..EngineOptions::default()
+            disk: self.prefix_cache.clone().map(|folder| DiskOptions {
+                folder,
+                bytes_max: u64::from(self.prefix_cache_gib.get()) << 30,
+            }),
+            draft_running_max: self.draft,
         }
     }
 }
@@ -251,15 +268,29 @@ async fn until_told(
     stop: CancellationToken,
 ) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
+    let suspended = tokio::select! {
+        _ = terminate.recv() => false,
+        _ = tokio::signal::ctrl_c() => false,
+        () = suspended() => true,
+    };
     app.stopping.store(true, Ordering::Relaxed);
     tracing::info!("told to stop: what runs is finished first");
     if tokio::time::timeout(drain, engine.drain()).await.is_err() {
         tracing::warn!("requests in work are cut: the time to drain is over");
     }
+    if let Some(path) = env::var_os("FF2_ACK").filter(|_| suspended) {
+        fs::write(&path, "").with_context(|| format!("write {}", path.display()))?;
+    }
     stop.cancel();
     Ok(())
+}
+
+/// As a job, it is asked to make room by a file (docs/JOBS.md).
+async fn suspended() {
+    let Some(path) = env::var_os("FF2_SUSPEND").map(PathBuf::from) else {
+        return std::future::pending().await;
+    };
+    while !path.exists() {
+        tokio::time::sleep(SUSPEND_LOOK).await;
+    }
 }
