@@ -9,7 +9,7 @@ use std::{
 
 use axum::response::Response;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use ff2_engine::{Constraint, Engine, EngineError, EngineOptions, Refused, Request, Sampling};
+use ff2_engine::{Constraint, Engine, EngineError, EngineOptions, Refused, Request};
 use ff2_model::Model;
 use futures::stream;
 use serde_json::Value;
@@ -233,17 +233,7 @@ impl Service {
             stop_tokens: self.ends_of(it).into_iter().collect(),
             logprobs: asked.logprobs,
             prompt_logprobs: None,
-            sampling: Sampling {
-                temperature: it.temperature,
-                top_p: it.top_p,
-                top_k: it.top_k,
-                min_p: it.min_p,
-                repetition_penalty: it.repetition_penalty,
-                presence_penalty: it.presence_penalty,
-                frequency_penalty: it.frequency_penalty,
-                seed: it.seed,
-                logit_bias: it.logit_bias.clone(),
-            },
+            sampling: it.sampling.clone(),
             constraint: constraint.map(Constraint::boxed_clone),
         }
     }

@@ -15,11 +15,11 @@ use std::{
 use ff2_cluster_tests::{Cluster, SMALLEST, is_root};
 use serde_json::{Value, json};
 
-/// Some forty steps on a loaded machine.
+/// All steps on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 const RUN: &str = r#"
-steps = 40
+steps = 250
 [data]
 sequence = 64
 batch = 4
@@ -129,9 +129,9 @@ fn a_model_is_trained_as_a_job_and_served() {
     assert!(shown_job["attempt"].as_u64().unwrap() >= 2, "it did not make room: {shown_job}");
     let steps = steps(Path::new(&out));
     let numbers: Vec<u64> = steps.iter().filter_map(|step| step["step"].as_u64()).collect();
-    assert_eq!(numbers, (1..=40).collect::<Vec<_>>(), "each step was made once");
+    assert_eq!(numbers, (1..=250).collect::<Vec<_>>(), "each step was made once");
     let loss = |at: usize| steps[at]["loss"].as_f64().unwrap();
-    assert!(loss(39) < 0.9 * loss(0), "from {} to {}", loss(0), loss(39));
+    assert!(loss(249) < 0.8 * loss(0), "from {} to {}", loss(0), loss(249));
 
     let checkpoints = shown(&format!("jobs/{job}/checkpoint"));
     train(&["export", "--checkpoint", &checkpoints, "--out", &shown("model")]);

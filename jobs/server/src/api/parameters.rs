@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ff2_engine::Sampling;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -70,21 +71,12 @@ pub struct Parameters {
     pub n: usize,
     /// None: as many as fit.
     pub max_tokens: Option<usize>,
-    pub temperature: f32,
-    pub top_p: f32,
-    /// 0: all.
-    pub top_k: usize,
-    pub min_p: f32,
-    pub repetition_penalty: f32,
-    pub presence_penalty: f32,
-    pub frequency_penalty: f32,
-    pub seed: Option<u64>,
+    pub sampling: Sampling,
     pub stop: Vec<String>,
     pub stop_token_ids: Vec<u32>,
     pub ignore_eos: bool,
     pub show_stop: bool,
     pub show_special: bool,
-    pub logit_bias: Vec<(u32, f32)>,
     pub stream: bool,
     pub include_usage: bool,
 }
@@ -137,21 +129,23 @@ impl Fields {
             model: self.model,
             n,
             max_tokens,
-            temperature,
-            top_p,
-            top_k: usize::try_from(top_k).unwrap_or(0),
-            min_p,
-            repetition_penalty,
-            presence_penalty,
-            frequency_penalty,
-            // Any bits do for a seed.
-            seed: self.seed.map(i64::cast_unsigned),
+            sampling: Sampling {
+                temperature,
+                top_p,
+                top_k: usize::try_from(top_k).unwrap_or(0),
+                min_p,
+                repetition_penalty,
+                presence_penalty,
+                frequency_penalty,
+                // Any bits do for a seed.
+                seed: self.seed.map(i64::cast_unsigned),
+                logit_bias: biases(self.logit_bias.unwrap_or_default(), vocab)?,
+            },
             stop,
             stop_token_ids,
             ignore_eos: self.ignore_eos.unwrap_or(false),
             show_stop: self.include_stop_str_in_output.unwrap_or(false),
             show_special: !self.skip_special_tokens.unwrap_or(true),
-            logit_bias: biases(self.logit_bias.unwrap_or_default(), vocab)?,
             stream: self.stream.unwrap_or(false),
             include_usage: self.stream_options.and_then(|it| it.include_usage).unwrap_or(false),
         })
@@ -295,13 +289,13 @@ mod tests {
         let nulls = json!({"n": null, "stop": null, "temperature": null, "logit_bias": null, "new_field": 1});
         let parameters = check(&nulls).unwrap();
         assert_eq!(parameters, check(&json!({})).unwrap());
-        assert_eq!((parameters.n, parameters.temperature, parameters.top_p), (1, 1.0, 1.0));
+        assert_eq!((parameters.n, parameters.sampling), (1, Sampling::default()));
         let all = check(
             &json!({"max_completion_tokens": 5, "max_tokens": 9, "stop": "x", "seed": -1, "top_k": -1}),
         );
         let all = all.unwrap();
         assert_eq!(
-            (all.max_tokens, all.stop, all.seed, all.top_k),
+            (all.max_tokens, all.stop, all.sampling.seed, all.sampling.top_k),
             (Some(5), vec!["x".into()], Some(u64::MAX), 0)
         );
     }
