@@ -23,11 +23,13 @@ pub(crate) enum Fate {
 #[derive(Debug)]
 pub(crate) struct Verdict {
     fate: watch::Sender<Fate>,
+    /// How many others have asked for it: these are answered.
+    asked: watch::Sender<usize>,
 }
 
 impl Verdict {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { fate: watch::Sender::new(Fate::Running) })
+        Arc::new(Self { fate: watch::Sender::new(Fate::Running), asked: watch::Sender::new(0) })
     }
 
     /// The first decision stays.
@@ -54,6 +56,17 @@ impl Verdict {
         let mut fate = self.fate.subscribe();
         let found = fate.wait_for(|fate| *fate != Fate::Running).await;
         found.map_or(Fate::Left, |fate| fate.clone())
+    }
+
+    pub(crate) fn note_asked(&self) {
+        self.asked.send_modify(|asked| *asked += 1);
+    }
+
+    /// Waits until so many have asked for it.
+    pub(crate) async fn asked_by(&self, others: usize) {
+        // It cannot fail: the sender is here.
+        let mut asked = self.asked.subscribe();
+        let _enough = asked.wait_for(|asked| *asked >= others).await;
     }
 
     /// Waits until it is decided, and says so as an operation does.

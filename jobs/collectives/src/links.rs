@@ -157,9 +157,15 @@ async fn live(rendezvous: Option<Rendezvous>, ready: Ready) {
     match meet(rendezvous, &stop).await {
         Err(error) => drop(ready.send(Err(error))),
         Ok((links, seat)) => {
+            let (verdict, rank, world) = (links.verdict.clone(), links.rank, links.world);
             let unwanted = ready.send(Ok(links)).is_err();
             if !unwanted {
                 stop.cancelled().await;
+            }
+            if matches!(verdict.get(), Fate::Failed { rank: failed, .. } if failed == rank) {
+                // Nobody else knows the reason: who is to hear it may not have asked yet.
+                let others = if rank == 0 { world - 1 } else { 1.min(world - 1) };
+                let _late = timeout(NEWS_TIME, verdict.asked_by(others)).await;
             }
             if let Some(seat) = seat {
                 seat.leave().await;

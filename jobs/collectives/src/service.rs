@@ -91,6 +91,7 @@ impl Ranks for RankService {
         _request: pb::RankWatchRequest,
         _bulk: Buf,
     ) -> Result<Answer<pb::RankWatchReply>, Status> {
+        self.verdict.note_asked();
         Ok(match self.verdict.decided().await {
             Fate::Running | Fate::Left => pb::RankWatchReply::default().into(),
             Fate::Failed { rank, reason } => {

@@ -1,5 +1,5 @@
-//! Replays a trace of conversations through the eviction of the prefix cache, in the format of Mooncake's (JSON lines with
-//! `input_length` and `hash_ids` of 512 tokens each), beside what is ideal. Arguments: FILE, blocks of capacity...
+//! Replays a trace of conversations through the eviction of the prefix cache, in the format of Mooncake's (JSON lines
+//! with `input_length` and `hash_ids` of 512 tokens each), beside what is ideal. Arguments: FILE, blocks of capacity...
 //!
 //! Ideal is what a cache of the same capacity would hit that knows the future: it keeps only blocks that some later
 //! prompt begins with, and gives up the one needed last (Belady 1966). No policy that runs can be better.

@@ -215,15 +215,19 @@ impl Server {
 
     /// Once nothing runs or waits any more; fails if that takes too long.
     pub(crate) fn idle(&self) -> Figures {
+        self.until(|it| it.running == 0 && it.waiting == 0 && it.blocks_used == 0)
+    }
+
+    pub(crate) fn until(&self, is_so: impl Fn(&Figures) -> bool) -> Figures {
         let mut figures = self.engine.figures();
         for _ in 0..1000 {
-            if figures.running == 0 && figures.waiting == 0 && figures.blocks_used == 0 {
+            if is_so(&figures) {
                 return figures;
             }
             std::thread::sleep(Duration::from_millis(10));
             figures = self.engine.figures();
         }
-        panic!("something is still held: {figures:?}");
+        panic!("it stays so: {figures:?}");
     }
 }
 

@@ -78,7 +78,8 @@ fn check_keys(
             let hint = match nearest.filter(|name| distance(name) <= (key.len() / 3).max(1)) {
                 Some(name) => format!("did you mean `{prefix}{name}`?"),
                 None => {
-                    let names: Vec<_> = known.keys().map(String::as_str).collect();
+                    let mut names: Vec<_> = known.keys().map(String::as_str).collect();
+                    names.sort_unstable();
                     format!("the keys here are {}", names.join(", "))
                 }
             };

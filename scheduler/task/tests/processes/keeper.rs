@@ -93,8 +93,8 @@ fn what_a_lost_run_left_behind_is_swept_away() {
         text.trim().parse::<i32>().ok()
     });
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let keeper: i32 =
-        stat.rsplit_once(") S ").unwrap().1.split(' ').next().unwrap().parse().unwrap();
+    // Behind the name: its state, whichever that is now, and its parent.
+    let keeper: i32 = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap();
     let keeper = rustix::process::Pid::from_raw(keeper).unwrap();
     thread::sleep(Duration::from_millis(200));
     rustix::process::kill_process(keeper, rustix::process::Signal::KILL).unwrap();
