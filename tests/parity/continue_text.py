@@ -25,11 +25,11 @@ ids = tokenizer(arguments.prompt, return_tensors="pt", add_special_tokens=False)
 if arguments.input:
     save_file({"input_ids": ids}, arguments.input)
 model = AutoModelForCausalLM.from_pretrained(arguments.folder, dtype=torch.float32).eval()
+# `inspect` does not stop at the end of a text either.
+model.generation_config.eos_token_id = None
 with torch.no_grad():
-    # Neither stops at the end of a text: `inspect` goes on as well.
-    both = model.generate(
-        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=arguments.tokens, eos_token_id=-1
-    )
+    mask = torch.ones_like(ids)
+    both = model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=arguments.tokens)
 theirs = both[0, ids.shape[1]:]
 print(f"transformers: {arguments.prompt}{tokenizer.decode(theirs)}")
 if arguments.output:
