@@ -146,11 +146,13 @@ pub(crate) struct Evaluate {
     pub(crate) every: u64,
     /// Sequences of it, at most. Default 64.
     pub(crate) sequences: u64,
+    /// Tell at the end whether the model knows it better than a bigram and a trigram model do. Default false.
+    pub(crate) baseline: bool,
 }
 
 impl Default for Evaluate {
     fn default() -> Self {
-        Self { every: 200, sequences: 64 }
+        Self { every: 200, sequences: 64, baseline: false }
     }
 }
 

@@ -13,17 +13,17 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ff2_model::peak_flops;
 
 use crate::{
+    baseline::Baseline,
     checkpoint::{CheckpointError, Saver, Snapshot},
     config::{self, RunConfig},
     data::{Dataset, Loader, Manifest, Order, Place},
     watch::{Record, Watch},
 };
-use evaluate::Heldout;
-pub(crate) use evaluate::Score;
+pub(crate) use evaluate::{Heldout, Score};
 use job::{Job, Request};
 pub(crate) use start::Training;
 pub(crate) use step::Done;
@@ -81,11 +81,17 @@ impl Run<'_> {
         let config = self.config;
         let dataset = Arc::new(self.open(&self.manifest.train)?);
         let heldout = self.heldout()?;
+        ensure!(
+            heldout.is_some() || !config.evaluate.baseline,
+            "evaluate.baseline is true, but nothing of {} is held out; expected text that was tokenized with a share \
+             for --heldout, or evaluate.baseline = false",
+            config.data.folder.display()
+        );
         let flops_share = self.introduce(training, dataset.sequences());
         let order = Order::new(dataset.sequences(), config.seed);
         let position = training.position;
         let place = Place { position, batch: config.data.batch, rank: 0, ranks: 1 };
-        let mut loader = Loader::start(dataset, order, place);
+        let mut loader = Loader::start(Arc::clone(&dataset), order, place);
         let mut step = Step::new(config, training.model.config());
         while training.step < config.steps {
             let began = Instant::now();
@@ -111,8 +117,21 @@ impl Run<'_> {
         self.save_now(training)?;
         self.watch.draw()?;
         self.job.remember(training.step, self.watch.records())?;
+        if let Some(heldout) = heldout.filter(|_| config.evaluate.baseline) {
+            self.compare(&dataset, &heldout)?;
+        }
         self.watch.note(&format!("step {}: done", training.step));
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Tells how the last step's model does beside models that count.
+    fn compare(&self, dataset: &Dataset, heldout: &Heldout) -> Result<()> {
+        let last = self.watch.records().last().and_then(|record| record.heldout);
+        let model =
+            last.context("find the last step's score of the held-out text in metrics.jsonl")?;
+        let baseline = Baseline::measure(dataset, heldout, self.manifest.vocabulary)?;
+        self.watch.compare(&baseline.beside(model));
+        Ok(())
     }
 
     fn open(&self, entries: &[crate::data::ShardEntry]) -> Result<Dataset> {

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::config::RunConfig;
+use crate::{baseline::Comparison, config::RunConfig};
 use journal::Journal;
 use progress::Progress;
 use prometheus::Prometheus;
@@ -62,6 +62,11 @@ impl Watch {
     /// Something that is no step.
     pub(crate) fn note(&self, text: &str) {
         self.progress.note(text);
+    }
+
+    /// How the model does beside models that count.
+    pub(crate) fn compare(&self, comparison: &Comparison) {
+        self.progress.compare(comparison);
     }
 
     /// Draws the loss of all steps up to now.

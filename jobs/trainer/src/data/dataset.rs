@@ -6,6 +6,9 @@ use ff2_model::Tokens;
 
 use super::{DataError, Manifest, ShardEntry, manifest::hex, shard::Shard};
 
+/// Tokens read at once where all are read.
+const BLOCK: usize = 1 << 16;
+
 /// Sequences overlap by one token, so that each token but a shard's first is predicted exactly once.
 #[derive(Debug)]
 pub(crate) struct Dataset {
@@ -62,6 +65,25 @@ impl Dataset {
     /// How many there are.
     pub(crate) fn sequences(&self) -> u64 {
         self.starts[self.starts.len() - 1]
+    }
+
+    /// All tokens in order, block by block: of a shard after those of the one before.
+    ///
+    /// # Errors
+    /// A shard that cannot be read any more, or is damaged.
+    pub(crate) fn each(&self, block: &mut dyn FnMut(&[u32])) -> Result<(), DataError> {
+        let (mut ids, mut learned) = (Vec::new(), Vec::new());
+        for shard in &self.shards {
+            let tokens = shard.header().tokens;
+            for from in (0..tokens).step_by(BLOCK) {
+                ids.clear();
+                learned.clear();
+                let count = BLOCK.min(usize::try_from(tokens - from).unwrap_or(BLOCK));
+                shard.read(from, count, &mut ids, &mut learned)?;
+                block(&ids);
+            }
+        }
+        Ok(())
     }
 
     /// [numbers, sequence] of these sequences.

@@ -3,7 +3,7 @@
 use std::{f64::consts::LN_2, path::Path};
 
 use anyhow::{Context, Result};
-use ff2_model::Model;
+use ff2_model::{Model, Tokens};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -23,7 +23,7 @@ pub(crate) struct Score {
 }
 
 #[derive(Debug)]
-pub(super) struct Heldout {
+pub(crate) struct Heldout {
     dataset: Dataset,
     sequences: u64,
     /// Bytes of text that each token stands for.
@@ -31,21 +31,32 @@ pub(super) struct Heldout {
 }
 
 impl Heldout {
-    pub(super) fn new(dataset: Dataset, folder: &Path, sequences_max: u64) -> Result<Self> {
+    /// At most `sequences_max` sequences of `dataset`, which lies in `folder`.
+    ///
+    /// # Errors
+    /// A tokenizer that cannot be read.
+    pub(crate) fn new(dataset: Dataset, folder: &Path, sequences_max: u64) -> Result<Self> {
         let sequences = dataset.sequences().min(sequences_max.max(1));
         Ok(Self { dataset, sequences, text_bytes: text_bytes(&folder.join(TOKENIZER))? })
     }
 
-    /// Over the same sequences each time, evenly spread over all.
     pub(super) fn score(&self, model: &Model) -> Result<Score> {
+        self.judge(&|batch| Ok(model.losses(batch)?.iter().sum()))
+    }
+
+    /// Over the same sequences each time, evenly spread over all. `loss` tells the nats of a batch, summed over all
+    /// its tokens that are learned, but not the first of a sequence.
+    ///
+    /// # Errors
+    /// Shards that cannot be read, and errors of `loss`.
+    pub(crate) fn judge(&self, loss: &dyn Fn(&Tokens) -> Result<f64>) -> Result<Score> {
         let (mut nats, mut tokens, mut bytes) = (0.0, 0u64, 0u64);
         let numbers: Vec<u64> = (0..self.sequences)
             .map(|number| number * self.dataset.sequences() / self.sequences)
             .collect();
         for numbers in numbers.chunks(BATCH as usize) {
             let batch = self.dataset.read(numbers).context("read held-out text")?;
-            let losses = model.losses(&batch)?;
-            nats += losses.iter().sum::<f64>();
+            nats += loss(&batch)?;
             for (place, &id) in batch.ids().iter().enumerate() {
                 if !place.is_multiple_of(batch.tokens()) && batch.is_learned(place) {
                     tokens += 1;

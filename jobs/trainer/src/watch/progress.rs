@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::Record;
-use crate::config::RunConfig;
+use crate::{baseline::Comparison, config::RunConfig};
 
 enum Form {
     /// One line at the bottom; the others go above it.
@@ -62,6 +62,13 @@ impl Progress {
                     print(&line);
                 }
             }
+        }
+    }
+
+    pub(super) fn compare(&self, comparison: &Comparison) {
+        match &self.form {
+            Form::Json => print(&json!({ "baseline": comparison }).to_string()),
+            Form::Terminal(_) | Form::Lines { .. } => self.note(&comparison.to_string()),
         }
     }
 
