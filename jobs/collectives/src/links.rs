@@ -162,8 +162,8 @@ async fn live(rendezvous: Option<Rendezvous>, ready: Ready) {
             if !unwanted {
                 stop.cancelled().await;
             }
-            if matches!(verdict.get(), Fate::Failed { rank: failed, .. } if failed == rank) {
-                // Nobody else knows the reason: who is to hear it may not have asked yet.
+            if matches!(verdict.get(), Fate::Failed { .. }) {
+                // Nobody else may know the reason yet: who is to hear it may not have asked.
                 let others = if rank == 0 { world - 1 } else { 1.min(world - 1) };
                 let _late = timeout(NEWS_TIME, verdict.asked_by(others)).await;
             }

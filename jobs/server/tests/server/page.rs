@@ -54,14 +54,16 @@ fn a_conversation_by_keyboard() {
     page.value("settings.max_tokens = '900'; true");
     page.write("go on");
     let busy =
-        json!({"model": "tiny", "prompt": "x", "n": 14, "max_tokens": 400, "ignore_eos": true});
+        json!({"model": "tiny", "prompt": "x", "n": 7, "max_tokens": 900, "ignore_eos": true});
     std::thread::scope(|scope| {
         // Alone the answer would be there before anybody could stop it.
         let others = scope.spawn(|| server.post("/v1/completions", &busy));
         server.until(|figures| figures.running > 0);
         page.press("Enter", 13);
-        page.wait("running !== null && current.messages.at(-1).content.length > 0");
-        assert_eq!(page.text("document.getElementById('send').textContent"), "Stop");
+        page.wait(
+            "running !== null && current.messages.at(-1).content.length > 0 \
+             && document.getElementById('send').textContent === 'Stop'",
+        );
         page.press("Escape", 27);
         page.wait("running === null");
         assert!(!others.is_finished(), "it was stopped, not done");
