@@ -8,8 +8,9 @@ const ORDER_MAX: usize = 4;
 /// A run of tokens, the last one in the lowest 32 bits.
 type Gram = u128;
 
-/// An n-gram model with interpolated Kneser-Ney smoothing (Chen and Goodman, "An Empirical Study of Smoothing Techniques
-/// for Language Modeling", TR-10-98, sections 2.6 and 2.7): behind a context h, h' being h without its first token,
+/// An n-gram model with interpolated Kneser-Ney smoothing (Chen and Goodman, "An Empirical Study of Smoothing
+/// Techniques for Language Modeling", TR-10-98, sections 2.6 and 2.7): behind a context h, h' being h without its
+/// first token,
 ///
 /// ```text
 /// p(w | h) = max(c(h w) - D, 0) / c(h) + D followers(h) / c(h) p(w | h')
