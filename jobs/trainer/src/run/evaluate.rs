@@ -3,9 +3,9 @@
 use std::{f64::consts::LN_2, path::Path};
 
 use anyhow::{Context, Result};
-use ff2_model::Model;
 use serde::{Deserialize, Serialize};
 
+use super::{Training, ranks::Ranks};
 use crate::{
     data::{Dataset, TOKENIZER},
     tokenize::text_bytes,
@@ -37,14 +37,19 @@ impl Heldout {
     }
 
     /// Over the same sequences each time, evenly spread over all.
-    pub(super) fn score(&self, model: &Model) -> Result<Score> {
+    /// Ranks take turns with the batches; those that share the experts pass all of them together.
+    pub(super) fn score(&self, training: &Training, ranks: &Ranks) -> Result<Score> {
         let (mut nats, mut tokens, mut bytes) = (0.0, 0u64, 0u64);
         let numbers: Vec<u64> = (0..self.sequences)
             .map(|number| number * self.dataset.sequences() / self.sequences)
             .collect();
-        for numbers in numbers.chunks(BATCH as usize) {
+        let exchange = training.exchange();
+        for (turn, numbers) in numbers.chunks(BATCH as usize).enumerate() {
+            if exchange.is_none() && turn % ranks.count() != ranks.rank() {
+                continue;
+            }
             let batch = self.dataset.read(numbers).context("read held-out text")?;
-            let losses = model.losses(&batch)?;
+            let losses = training.model.losses_among(&batch, exchange)?;
             nats += losses.iter().sum::<f64>();
             for (place, &id) in batch.ids().iter().enumerate() {
                 if !place.is_multiple_of(batch.tokens()) && batch.is_learned(place) {
@@ -52,6 +57,10 @@ impl Heldout {
                     bytes += u64::from(self.text_bytes[id as usize]);
                 }
             }
+        }
+        if exchange.is_none() {
+            let sums = ranks.sum([nats, tokens as f64, bytes as f64])?;
+            (nats, tokens, bytes) = (sums[0], sums[1] as u64, sums[2] as u64);
         }
         let per = |count: u64| nats / count.max(1) as f64;
         Ok(Score { loss: per(tokens), bits_per_byte: per(bytes) / LN_2 })
