@@ -29,7 +29,8 @@ fn start<S: AsRef<str>>(
         let mut command: Command = bench.command();
         command.args(["run", "--json", "--config"]).arg(bench.path("run.toml"));
         command.arg("--set").arg(format!("out={}", out.display()));
-        sets(rank).iter().for_each(|set| drop(command.args(["--set", set.as_ref()])));
+        command
+            .args(sets(rank).iter().flat_map(|set| ["--set".to_owned(), set.as_ref().to_owned()]));
         command.env("RANK", rank.to_string()).env("WORLD_SIZE", world.to_string());
         command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
         command.env("FF2_CHECKPOINT", out.join("checkpoints"));

@@ -30,7 +30,7 @@ pub(crate) struct Resumed {
 impl Resumed {
     pub(crate) fn into_training(self) -> Training {
         let Head { step, position, tokens, bad_steps, .. } = self.head;
-        let (model, optimizer) = (self.model, Optimizer::Whole(self.optimizer));
+        let (model, optimizer) = (self.model, Optimizer::Whole(Box::new(self.optimizer)));
         Training { model, optimizer, step, position, tokens, bad_steps }
     }
 }

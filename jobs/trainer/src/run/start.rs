@@ -32,7 +32,7 @@ pub(crate) struct Training {
 /// Who has the moments of the gradients.
 #[derive(Debug)]
 pub(crate) enum Optimizer {
-    Whole(AdamW),
+    Whole(Box<AdamW>),
     /// This rank has its part of the model and of the moments.
     Divided(Box<Parallel>),
 }
@@ -47,7 +47,7 @@ impl Training {
     /// Gives this rank its part of the model and of the optimizer.
     fn divide(&mut self, ranks: &Ranks, config: &RunConfig) -> Result<()> {
         let Optimizer::Whole(adamw) = &self.optimizer else { return Ok(()) };
-        let AdamW { beta1, beta2, eps, weight_decay, .. } = *adamw;
+        let AdamW { beta1, beta2, eps, weight_decay, .. } = **adamw;
         let settings = Settings { beta1, beta2, eps, weight_decay };
         let (expert_ranks, zero1) = (config.parallel.expert_ranks, config.parallel.zero1);
         let plan = Plan { expert_ranks, zero1, ..Plan::default() };
@@ -157,7 +157,7 @@ fn fresh(config: &RunConfig, manifest: &Manifest) -> Result<Training> {
             Model::new(shape, weights)
         }
     };
-    let optimizer = Optimizer::Whole(AdamW::new(model.config()));
+    let optimizer = Optimizer::Whole(Box::new(AdamW::new(model.config())));
     Ok(Training { model, optimizer, step: 0, position: 0, tokens: 0, bad_steps: 0 })
 }
 
