@@ -29,6 +29,7 @@ pub(crate) struct RunConfig {
     pub(crate) loss: Loss,
     pub(crate) evaluate: Evaluate,
     pub(crate) checkpoint: CheckpointConfig,
+    pub(crate) parallel: ParallelConfig,
     pub(crate) show: Show,
 }
 
@@ -47,7 +48,22 @@ impl Default for RunConfig {
             loss: Loss::default(),
             evaluate: Evaluate::default(),
             checkpoint: CheckpointConfig::default(),
+            parallel: ParallelConfig::default(),
             show: Show::default(),
+        }
+    }
+}
+
+impl RunConfig {
+    /// What all ranks of a run must have alike: all but folders, threads and what is shown and kept.
+    pub(crate) fn of_all_ranks(&self) -> Self {
+        Self {
+            out: PathBuf::new(),
+            threads: 0,
+            data: Data { folder: PathBuf::new(), verify: true, ..self.data.clone() },
+            checkpoint: CheckpointConfig::default(),
+            show: Show::default(),
+            ..self.clone()
         }
     }
 }
@@ -59,7 +75,7 @@ pub(crate) struct Data {
     pub(crate) folder: PathBuf,
     /// Tokens of a sequence, at least 2. Default 256.
     pub(crate) sequence: usize,
-    /// Sequences that are computed at once. Default 8.
+    /// Sequences that are computed at once, by all ranks together. Default 8.
     pub(crate) batch: usize,
     /// Batches whose gradients make one step. Default 1.
     pub(crate) accumulate: usize,
@@ -172,6 +188,22 @@ pub(crate) struct CheckpointConfig {
 impl Default for CheckpointConfig {
     fn default() -> Self {
         Self { folder: PathBuf::new(), every: 500, keep: 3, file_bytes: 1 << 30 }
+    }
+}
+
+/// Of a run on several ranks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ParallelConfig {
+    /// So many neighbouring ranks share the experts. Default 1: each rank has all.
+    pub(crate) expert_ranks: usize,
+    /// Each rank keeps the optimizer's moments of its part alone. Default true.
+    pub(crate) zero1: bool,
+}
+
+impl Default for ParallelConfig {
+    fn default() -> Self {
+        Self { expert_ranks: 1, zero1: true }
     }
 }
 

@@ -3,6 +3,8 @@
 mod evaluate;
 mod gradient;
 mod job;
+mod lead;
+mod ranks;
 mod start;
 mod step;
 
@@ -18,14 +20,16 @@ use ff2_model::peak_flops;
 
 use crate::{
     baseline::Baseline,
-    checkpoint::{CheckpointError, Saver, Snapshot},
+    checkpoint::{Saver, Snapshot},
     config::{self, RunConfig},
     data::{Dataset, Loader, Manifest, Order, Place},
     watch::{Record, Watch},
 };
 pub(crate) use evaluate::{Heldout, Score};
 use job::{Job, Request};
-pub(crate) use start::Training;
+use lead::Lead;
+use ranks::Ranks;
+pub(crate) use start::{Optimizer, Training, Whole};
 pub(crate) use step::Done;
 use step::Step;
 
@@ -52,17 +56,35 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         .num_threads(config.threads)
         .build_global()
         .context("start the threads that compute")?;
-    let checkpoints = job.checkpoint_folder(&config);
+    let ranks = Ranks::meet().context("meet the other ranks")?;
+    let outcome = begin(&config, job, &ranks, arguments);
+    if let Err(error) = &outcome {
+        ranks.fail(error);
+    }
+    outcome
+}
+
+fn begin(config: &RunConfig, job: Job, ranks: &Ranks, arguments: &Arguments) -> Result<ExitCode> {
+    let checkpoints = job.checkpoint_folder(config);
     let manifest = Manifest::read(&config.data.folder)?;
-    let mut training = start::start(&config, &manifest, &checkpoints, arguments.resume_from)?;
-    let run = Run {
-        watch: Watch::start(&config, training.step, arguments.json)?,
-        saver: Saver::new(&checkpoints, &config.checkpoint, &config.data.folder),
-        saved: training.step,
-        config: &config,
-        manifest: &manifest,
-        job,
+    ranks.have_same("configuration", &config.of_all_ranks())?;
+    ranks.have_same("dataset", &manifest)?;
+    let (batch, count) = (config.data.batch, ranks.count());
+    ensure!(
+        batch.is_multiple_of(count),
+        "data.batch is {batch}, expected a multiple of the {count} ranks"
+    );
+    let from = (ranks, arguments.resume_from);
+    let mut training = start::start(config, &manifest, &checkpoints, from)?;
+    let lead = match ranks.leads() {
+        true => Some(Lead {
+            watch: Watch::start(config, training.step, arguments.json)?,
+            saver: Saver::new(&checkpoints, &config.checkpoint, &config.data.folder),
+            saved: training.step,
+        }),
+        false => None,
     };
+    let run = Run { config, manifest: &manifest, job, ranks, lead };
     run.train(&mut training)
 }
 
@@ -70,13 +92,13 @@ struct Run<'a> {
     config: &'a RunConfig,
     manifest: &'a Manifest,
     job: Job,
-    watch: Watch,
-    saver: Saver,
-    /// The newest step that is saved, or is about to be.
-    saved: u64,
+    ranks: &'a Ranks,
+    /// None on all ranks but the first.
+    lead: Option<Lead>,
 }
 
 impl Run<'_> {
+    /// All ranks go the same way through this: each look at the others is made by all.
     fn train(mut self, training: &mut Training) -> Result<ExitCode> {
         let config = self.config;
         let dataset = Arc::new(self.open(&self.manifest.train)?);
@@ -89,49 +111,48 @@ impl Run<'_> {
         );
         let flops_share = self.introduce(training, dataset.sequences());
         let order = Order::new(dataset.sequences(), config.seed);
-        let position = training.position;
-        let place = Place { position, batch: config.data.batch, rank: 0, ranks: 1 };
+        let (position, rank, ranks) = (training.position, self.ranks.rank(), self.ranks.count());
+        let place = Place { position, batch: config.data.batch / ranks, rank, ranks };
         let mut loader = Loader::start(Arc::clone(&dataset), order, place);
-        let mut step = Step::new(config, training.model.config());
+        let mut step = Step::new(config);
+        let mut is_save_due = false;
         while training.step < config.steps {
+            let decision = self.ranks.decide(self.job.request(), is_save_due)?;
+            if decision.save {
+                self.save(training)?;
+            }
+            is_save_due = false;
+            if let Some(request) = decision.request {
+                return self.make_room(training, request);
+            }
             let began = Instant::now();
-            let done = step.run(training, &mut loader, &|| self.job.request().is_some())?;
-            let Some(done) = done else { return self.make_room(training) };
-            let mut record = Record::new(training, &done, began.elapsed(), flops_share);
+            let interrupted = || self.ranks.is_alone() && self.job.request().is_some();
+            // What interrupted it is decided about above.
+            let Some(done) = step.run(training, &mut loader, &interrupted)? else { continue };
+            let took = began.elapsed();
             let is_last = training.step == config.steps;
-            if let Some(heldout) = &heldout
-                && (is_last || is_due(training.step, config.evaluate.every))
-            {
-                record.heldout = Some(heldout.score(&training.model)?);
-            }
-            self.watch.step(record)?;
-            let saved = self.saver.poll();
-            if matches!(saved, Ok(Some(_))) {
-                self.watch.draw()?;
-            }
-            self.report(saved);
-            if !is_last {
-                self.save_if_due(training);
+            let score = match &heldout {
+                Some(heldout) if is_last || is_due(training.step, config.evaluate.every) => {
+                    Some(heldout.score(training, self.ranks)?)
+                }
+                _ => None,
+            };
+            if let Some(lead) = &mut self.lead {
+                let mut record = Record::new(training, &done, took, flops_share);
+                record.heldout = score;
+                lead.step(record)?;
+                is_save_due = lead.is_save_due(&mut self.job, training.step, config);
             }
         }
         self.save_now(training)?;
-        self.watch.draw()?;
-        self.job.remember(training.step, self.watch.records())?;
-        if let Some(heldout) = heldout.filter(|_| config.evaluate.baseline) {
-            self.compare(&dataset, &heldout)?;
+        if let Some(lead) = &self.lead {
+            if let Some(heldout) = heldout.filter(|_| config.evaluate.baseline) {
+                compare(lead, &dataset, &heldout, self.manifest.vocabulary)?;
+            }
+            lead.end(&self.job, training.step, "done")?;
         }
-        self.watch.note(&format!("step {}: done", training.step));
+        self.ranks.close()?;
         Ok(ExitCode::SUCCESS)
-    }
-
-    /// Tells how the last step's model does beside models that count.
-    fn compare(&self, dataset: &Dataset, heldout: &Heldout) -> Result<()> {
-        let last = self.watch.records().last().and_then(|record| record.heldout);
-        let model =
-            last.context("find the last step's score of the held-out text in metrics.jsonl")?;
-        let baseline = Baseline::measure(dataset, heldout, self.manifest.vocabulary)?;
-        self.watch.compare(&baseline.beside(model));
-        Ok(())
     }
 
     fn open(&self, entries: &[crate::data::ShardEntry]) -> Result<Dataset> {
@@ -150,19 +171,25 @@ impl Run<'_> {
         Heldout::new(dataset, &self.config.data.folder, sequences).map(Some)
     }
 
-    /// Tells what begins. Returns the arithmetic of a token as a share of what this machine does in a second.
+    /// Tells what begins. Returns the arithmetic of a token as a share of what the ranks do in a second,
+    /// each as this one.
     fn introduce(&self, training: &Training, sequences: u64) -> f64 {
+        let Some(lead) = &self.lead else { return 0.0 };
         let (model, data) = (&training.model, &self.config.data);
         let flops =
             model.config().training_flops(data.sequence, self.config.loss.mtp_weight != 0.0);
-        let peak = peak_flops();
+        let peak = peak_flops() * self.ranks.count() as f64;
         let from = match training.step {
             0 => "from the start".to_owned(),
             step => format!("on from step {step}"),
         };
         let step = data.batch * data.accumulate;
-        self.watch.note(&format!(
-            "{} parameters, {:.1} MFLOP a token at {:.1} GFLOP/s; an epoch is {:.1} steps; {from}",
+        let ranks = match self.ranks.count() {
+            1 => String::new(),
+            count => format!(" on this of {count} ranks"),
+        };
+        lead.watch.note(&format!(
+            "{} parameters{ranks}, {:.1} MFLOP a token at {:.1} GFLOP/s; an epoch is {:.1} steps; {from}",
             model.weights().len(),
             flops / 1e6,
             peak / 1e9,
@@ -171,65 +198,64 @@ impl Run<'_> {
         flops / peak
     }
 
-    fn save_if_due(&mut self, training: &Training) {
-        let by_steps = is_due(training.step, self.config.checkpoint.every);
-        let rate = self.job.rate();
-        // A slot that comes too early is left out; who asked for steps gets all of them.
-        if !self.job.is_save_due(by_steps) || (rate.is_some() && self.saver.is_busy()) {
-            return;
-        }
+    /// Begins to save.
+    fn save(&mut self, training: &Training) -> Result<()> {
         let began = Instant::now();
-        let earlier = self.saver.wait();
-        self.report(earlier);
-        if let Err(error) = self.saver.start(self.snapshot(training), rate) {
-            return self.report(Err(error));
-        }
-        self.saved = training.step;
-        let waited = began.elapsed().as_millis();
-        self.watch.note(&format!("step {}: saving; training waited {waited} ms", training.step));
-    }
-
-    fn snapshot(&self, training: &Training) -> Snapshot {
-        Snapshot::take(training, self.manifest, self.config.data.sequence)
-    }
-
-    /// Saves what there is and ends. A step that was interrupted left no trace in it.
-    fn make_room(mut self, training: &Training) -> Result<ExitCode> {
-        let request = self.job.request().unwrap_or(Request::Suspend);
-        self.watch.note(&format!("step {}: asked to make room", training.step));
-        self.save_now(training)?;
-        self.watch.draw()?;
-        self.job.remember(training.step, self.watch.records())?;
-        self.watch.note(&format!("step {}: saved", training.step));
-        // The last thing: it ends all that is left of the job.
-        self.job.acknowledge(request)
-    }
-
-    /// Returns when the state of `training` is on disk.
-    fn save_now(&mut self, training: &Training) -> Result<()> {
-        self.saver.hurry();
-        let earlier = self.saver.wait();
-        let is_saved = earlier.is_ok() && self.saved == training.step && training.step > 0;
-        self.report(earlier);
-        if !is_saved {
-            self.saver.start(self.snapshot(training), None)?;
-            let saved = self.saver.wait().context("save the last step")?;
-            self.report(Ok(saved));
+        let snapshot = self.snapshot(training)?;
+        if let (Some(lead), Some(snapshot)) = (&mut self.lead, snapshot) {
+            lead.save(snapshot, training.step, self.job.rate());
+            let waited = began.elapsed().as_millis();
+            let text = format!("step {}: saving; training waited {waited} ms", training.step);
+            lead.watch.note(&text);
         }
         Ok(())
     }
 
-    /// A save that failed is told, and training goes on: the next may succeed.
-    fn report(&mut self, saved: Result<Option<PathBuf>, CheckpointError>) {
-        match saved {
-            Ok(Some(path)) => self.watch.note(&format!("saved {}", path.display())),
-            Ok(None) => {}
-            Err(error) => {
-                self.saved = 0;
-                self.watch.note(&format!("NOT saved: {:#}", anyhow::Error::from(error)));
-            }
-        }
+    /// Rank 0 gets it, with what all ranks have.
+    fn snapshot(&self, training: &Training) -> Result<Option<Snapshot>> {
+        let sequence = self.config.data.sequence;
+        let snapshot = |whole| Snapshot::new(training, whole, self.manifest, sequence);
+        Ok(training.whole()?.map(snapshot))
     }
+
+    /// Saves what there is and ends. A step that was interrupted left no trace in it.
+    fn make_room(mut self, training: &Training, request: Request) -> Result<ExitCode> {
+        if let Some(lead) = &self.lead {
+            lead.watch.note(&format!("step {}: asked to make room", training.step));
+        }
+        self.save_now(training)?;
+        if let Some(lead) = &self.lead {
+            lead.end(&self.job, training.step, "saved")?;
+        }
+        self.ranks.close()?;
+        if self.lead.is_some() {
+            // The last thing: it ends all that is left of the job.
+            self.job.acknowledge(request)?;
+        }
+        Ok(request.exit_code())
+    }
+
+    /// Returns when the state of `training` is on disk.
+    fn save_now(&mut self, training: &Training) -> Result<()> {
+        let is_saved = self.lead.as_mut().is_some_and(|lead| lead.is_saved(training.step));
+        if !self.ranks.told(!is_saved)? {
+            return Ok(());
+        }
+        let snapshot = self.snapshot(training)?;
+        if let (Some(lead), Some(snapshot)) = (&mut self.lead, snapshot) {
+            lead.save_last(snapshot)?;
+        }
+        Ok(())
+    }
+}
+
+/// Tells how the last step's model does beside models that count.
+fn compare(lead: &Lead, dataset: &Dataset, heldout: &Heldout, vocabulary: u32) -> Result<()> {
+    let last = lead.watch.records().last().and_then(|record| record.heldout);
+    let model = last.context("find the last step's score of the held-out text in metrics.jsonl")?;
+    let baseline = Baseline::measure(dataset, heldout, vocabulary)?;
+    lead.watch.compare(&baseline.beside(model));
+    Ok(())
 }
 
 /// 0 is never.

@@ -151,11 +151,11 @@ fn a_loss_that_is_no_number_ends_the_run_before_it_spoils_the_weights() {
 }
 
 #[test]
-fn what_one_rank_cannot_do_is_refused() {
+fn a_rank_without_a_place_is_refused() {
     let bench = Bench::new();
     let mut command = bench.command();
     command.args(["run", "--config"]).arg(bench.path("run.toml")).env("WORLD_SIZE", "2");
-    bench.refused(command.output().unwrap(), "WORLD_SIZE is 2, expected 1");
+    bench.refused(command.output().unwrap(), "RANK: found nothing, expected a number from 0 to 1");
     let mut command = bench.command();
     command.args(["run", "--config"]).arg(bench.path("nowhere.toml"));
     bench.refused(command.output().unwrap(), "nowhere.toml: cannot read it");

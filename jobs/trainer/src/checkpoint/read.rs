@@ -16,7 +16,7 @@ use super::{
     index::{Entry, Head, Index},
     write::PARTS,
 };
-use crate::run::Training;
+use crate::run::{Optimizer, Training};
 
 /// A step that was read whole.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(crate) struct Resumed {
 impl Resumed {
     pub(crate) fn into_training(self) -> Training {
         let Head { step, position, tokens, bad_steps, .. } = self.head;
-        let (model, optimizer) = (self.model, self.optimizer);
+        let (model, optimizer) = (self.model, Optimizer::Whole(Box::new(self.optimizer)));
         Training { model, optimizer, step, position, tokens, bad_steps }
     }
 }

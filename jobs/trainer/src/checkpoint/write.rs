@@ -17,7 +17,11 @@ use super::{
     folder::{at, commit, draft_folder, retain},
     index::{Entry, Head, Index, VERSION},
 };
-use crate::{config::CheckpointConfig, data::Manifest, run::Training};
+use crate::{
+    config::CheckpointConfig,
+    data::Manifest,
+    run::{Training, Whole},
+};
 
 /// A copy of all that a run needs to go on; training changes the original meanwhile.
 #[derive(Debug)]
@@ -32,19 +36,23 @@ pub(super) const PARTS: [&str; 3] = ["weight", "adamw.mean", "adamw.square"];
 
 impl Snapshot {
     /// `sequence` is that of the run, in tokens.
-    pub(crate) fn take(training: &Training, manifest: &Manifest, sequence: usize) -> Self {
+    pub(crate) fn new(
+        training: &Training,
+        whole: Whole,
+        manifest: &Manifest,
+        sequence: usize,
+    ) -> Self {
         let head = Head {
             step: training.step,
             position: training.position,
             tokens: training.tokens,
             bad_steps: training.bad_steps,
-            optimizer_steps: training.optimizer.steps(),
+            optimizer_steps: whole.optimizer_steps,
             sequence,
             tokenizer: manifest.tokenizer.clone(),
             config: training.model.config().to_json("float32"),
         };
-        let (mean, square) = training.optimizer.moments();
-        Self { head, parts: [training.model.weights().clone(), mean.clone(), square.clone()] }
+        Self { head, parts: whole.parts }
     }
 }
 

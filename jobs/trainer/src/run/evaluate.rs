@@ -3,9 +3,10 @@
 use std::{f64::consts::LN_2, path::Path};
 
 use anyhow::{Context, Result};
-use ff2_model::{Model, Tokens};
+use ff2_model::Tokens;
 use serde::{Deserialize, Serialize};
 
+use super::{Training, ranks::Ranks};
 use crate::{
     data::{Dataset, TOKENIZER},
     tokenize::text_bytes,
@@ -40,21 +41,41 @@ impl Heldout {
         Ok(Self { dataset, sequences, text_bytes: text_bytes(&folder.join(TOKENIZER))? })
     }
 
-    pub(super) fn score(&self, model: &Model) -> Result<Score> {
-        self.judge(&|batch| Ok(model.losses(batch)?.iter().sum()))
+    /// Ranks take turns with the batches; those that share the experts pass all of them together.
+    pub(super) fn score(&self, training: &Training, ranks: &Ranks) -> Result<Score> {
+        let exchange = training.exchange();
+        let loss = |batch: &Tokens| Ok(training.model.losses_among(batch, exchange)?.iter().sum());
+        let is_mine = |turn| exchange.is_some() || turn % ranks.count() == ranks.rank();
+        let mut totals = self.totals(&is_mine, &loss)?;
+        if exchange.is_none() {
+            totals = ranks.sum(totals)?;
+        }
+        Ok(Score::of(totals))
     }
 
-    /// Over the same sequences each time, evenly spread over all. `loss` tells the nats of a batch, summed over all
-    /// its tokens that are learned, but not the first of a sequence.
+    /// `loss` tells the nats of a batch, summed over all its tokens that are learned, but not the first of a sequence.
     ///
     /// # Errors
     /// Shards that cannot be read, and errors of `loss`.
     pub(crate) fn judge(&self, loss: &dyn Fn(&Tokens) -> Result<f64>) -> Result<Score> {
+        self.totals(&|_| true, loss).map(Score::of)
+    }
+
+    /// Nats, tokens and bytes of the batches that are chosen by their number. They are of the same sequences each time,
+    /// evenly spread over all.
+    fn totals(
+        &self,
+        is_chosen: &dyn Fn(usize) -> bool,
+        loss: &dyn Fn(&Tokens) -> Result<f64>,
+    ) -> Result<[f64; 3]> {
         let (mut nats, mut tokens, mut bytes) = (0.0, 0u64, 0u64);
         let numbers: Vec<u64> = (0..self.sequences)
             .map(|number| number * self.dataset.sequences() / self.sequences)
             .collect();
-        for numbers in numbers.chunks(BATCH as usize) {
+        for (turn, numbers) in numbers.chunks(BATCH as usize).enumerate() {
+            if !is_chosen(turn) {
+                continue;
+            }
             let batch = self.dataset.read(numbers).context("read held-out text")?;
             nats += loss(&batch)?;
             for (place, &id) in batch.ids().iter().enumerate() {
@@ -64,7 +85,12 @@ impl Heldout {
                 }
             }
         }
-        let per = |count: u64| nats / count.max(1) as f64;
-        Ok(Score { loss: per(tokens), bits_per_byte: per(bytes) / LN_2 })
+        Ok([nats, tokens as f64, bytes as f64])
+    }
+}
+
+impl Score {
+    fn of([nats, tokens, bytes]: [f64; 3]) -> Self {
+        Self { loss: nats / tokens.max(1.0), bits_per_byte: nats / bytes.max(1.0) / LN_2 }
     }
 }

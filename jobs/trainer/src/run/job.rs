@@ -13,7 +13,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use ff2_task::CheckpointSlot;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -26,6 +26,33 @@ pub(crate) enum Request {
     Suspend,
     /// The number of a signal.
     Signal(u8),
+}
+
+impl Request {
+    /// As ranks tell each other; 0 is none.
+    pub(crate) fn word(self) -> u32 {
+        match self {
+            Self::Suspend => 1,
+            Self::Signal(number) => 2 + u32::from(number),
+        }
+    }
+
+    pub(crate) fn of_word(word: u32) -> Option<Self> {
+        match word {
+            0 => None,
+            1 => Some(Self::Suspend),
+            signal => Some(Self::Signal(u8::try_from(signal - 2).unwrap_or(u8::MAX))),
+        }
+    }
+
+    /// How a process ends that did as it was asked.
+    pub(crate) fn exit_code(self) -> ExitCode {
+        match self {
+            Self::Suspend => ExitCode::SUCCESS,
+            // As a shell tells it of a program that died of the signal.
+            Self::Signal(number) => ExitCode::from(128 + number),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -43,10 +70,8 @@ pub(crate) struct Job {
 
 impl Job {
     /// # Errors
-    /// A job of several ranks, and signals that cannot be caught.
+    /// Signals that cannot be caught.
     pub(crate) fn from_environment() -> Result<Self> {
-        let ranks = env::var("WORLD_SIZE").unwrap_or_else(|_| "1".to_owned());
-        ensure!(ranks == "1", "WORLD_SIZE is {ranks}, expected 1: this trainer runs on one rank");
         let path = |name| env::var_os(name).map(PathBuf::from);
         let signalled = Arc::new(AtomicU8::new(0));
         catch_signals(Arc::clone(&signalled))?;
@@ -111,17 +136,11 @@ impl Job {
     ///
     /// # Errors
     /// A file that cannot be written.
-    pub(crate) fn acknowledge(&self, request: Request) -> Result<ExitCode> {
-        match request {
-            Request::Suspend => {
-                if let Some(path) = &self.acknowledgement {
-                    fs::write(path, "").with_context(|| format!("write {}", path.display()))?;
-                }
-                Ok(ExitCode::SUCCESS)
-            }
-            // As a shell tells it of a program that died of the signal.
-            Request::Signal(number) => Ok(ExitCode::from(128 + number)),
+    pub(crate) fn acknowledge(&self, request: Request) -> Result<()> {
+        if let (Request::Suspend, Some(path)) = (request, &self.acknowledgement) {
+            fs::write(path, "").with_context(|| format!("write {}", path.display()))?;
         }
+        Ok(())
     }
 }
 
@@ -167,6 +186,13 @@ fn catch_signals(signalled: Arc<AtomicU8>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_come_through_as_words() {
+        for request in [None, Some(Request::Suspend), Some(Request::Signal(15))] {
+            assert_eq!(Request::of_word(request.map_or(0, Request::word)), request);
+        }
+    }
 
     #[test]
     fn a_slot_begins_once_in_each_interval() {

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use ff2_model::{AdamW, Checkpoint, Model, ModelConfig, Weights};
+use ff2_model::{AdamW, Checkpoint, Exchange, Model, ModelConfig, Weights};
+use ff2_parallel::{Parallel, Plan, Settings, State};
 use serde_json::Value;
 
+use super::ranks::Ranks;
 use crate::{
     checkpoint,
     config::RunConfig,
@@ -16,7 +18,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Training {
     pub(crate) model: Model,
-    pub(crate) optimizer: AdamW,
+    pub(crate) optimizer: Optimizer,
     /// Steps that are done.
     pub(crate) step: u64,
     /// Sequences that were seen.
@@ -27,7 +29,81 @@ pub(crate) struct Training {
     pub(crate) bad_steps: u32,
 }
 
+/// Who has the moments of the gradients.
+#[derive(Debug)]
+pub(crate) enum Optimizer {
+    Whole(Box<AdamW>),
+    /// This rank has its part of the model and of the moments.
+    Divided(Box<Parallel>),
+}
+
+/// What a checkpoint keeps of a model: its weights, the means of their gradients and of their squares.
+pub(crate) struct Whole {
+    pub(crate) optimizer_steps: i32,
+    pub(crate) parts: [Weights; 3],
+}
+
+impl Training {
+    /// Gives this rank its part of the model and of the optimizer.
+    fn divide(&mut self, ranks: &Ranks, config: &RunConfig) -> Result<()> {
+        let Optimizer::Whole(adamw) = &self.optimizer else { return Ok(()) };
+        let AdamW { beta1, beta2, eps, weight_decay, .. } = **adamw;
+        let settings = Settings { beta1, beta2, eps, weight_decay };
+        let (expert_ranks, zero1) = (config.parallel.expert_ranks, config.parallel.zero1);
+        let plan = Plan { expert_ranks, zero1, ..Plan::default() };
+        let mut parallel = Parallel::new(ranks.stream(), plan, settings, &mut self.model)?;
+        let (first, second) = adamw.moments();
+        parallel.restore(adamw.steps(), first, second);
+        self.optimizer = Optimizer::Divided(Box::new(parallel));
+        Ok(())
+    }
+
+    /// A copy of what a checkpoint keeps. All ranks take part, and rank 0 alone gets it.
+    ///
+    /// # Errors
+    /// A rank that is gone.
+    pub(crate) fn whole(&self) -> Result<Option<Whole>> {
+        match &self.optimizer {
+            Optimizer::Whole(adamw) => {
+                let (mean, square) = adamw.moments();
+                let parts = [self.model.weights().clone(), mean.clone(), square.clone()];
+                Ok(Some(Whole { optimizer_steps: adamw.steps(), parts }))
+            }
+            Optimizer::Divided(parallel) => {
+                let state = parallel.gather(&self.model)?;
+                Ok(state.map(|State { steps, weights, first, second }| Whole {
+                    optimizer_steps: steps,
+                    parts: [weights, first, second],
+                }))
+            }
+        }
+    }
+
+    /// The ranks that share the experts, if they do.
+    pub(super) fn exchange(&self) -> Option<&dyn Exchange> {
+        match &self.optimizer {
+            Optimizer::Whole(_) => None,
+            Optimizer::Divided(parallel) => parallel.exchange(),
+        }
+    }
+}
+
+/// Rank 0 looks first, because it may set checkpoints aside.
 pub(super) fn start(
+    config: &RunConfig,
+    manifest: &Manifest,
+    checkpoints: &Path,
+    (ranks, resume_from): (&Ranks, Option<u64>),
+) -> Result<Training> {
+    let mut training = ranks.first_alone(|| whole(config, manifest, checkpoints, resume_from))?;
+    ranks.begin_at(training.step)?;
+    if !ranks.is_alone() {
+        training.divide(ranks, config)?;
+    }
+    Ok(training)
+}
+
+fn whole(
     config: &RunConfig,
     manifest: &Manifest,
     checkpoints: &Path,
@@ -63,10 +139,12 @@ pub(super) fn start(
         }
         None => fresh(config, manifest)?,
     };
-    let (o, into) = (&config.optimizer, &mut training.optimizer);
-    (into.beta1, into.beta2, into.eps) = (o.beta1, o.beta2, o.eps);
-    into.weight_decay = o.weight_decay;
     training.model.set_recompute(config.recompute);
+    if let Optimizer::Whole(into) = &mut training.optimizer {
+        let o = &config.optimizer;
+        (into.beta1, into.beta2, into.eps) = (o.beta1, o.beta2, o.eps);
+        into.weight_decay = o.weight_decay;
+    }
     Ok(training)
 }
 
@@ -79,7 +157,7 @@ fn fresh(config: &RunConfig, manifest: &Manifest) -> Result<Training> {
             Model::new(shape, weights)
         }
     };
-    let optimizer = AdamW::new(model.config());
+    let optimizer = Optimizer::Whole(Box::new(AdamW::new(model.config())));
     Ok(Training { model, optimizer, step: 0, position: 0, tokens: 0, bad_steps: 0 })
 }
 

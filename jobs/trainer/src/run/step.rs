@@ -1,8 +1,9 @@
-//! One step: gradients of some batches, (their sum over ranks,) clipping, AdamW, balance of the experts.
+//! One step: gradients of some batches, their sum over ranks, clipping, AdamW, balance of the experts.
 
-use ff2_model::{ModelConfig, Weights};
+use ff2_model::{Model, Weights};
+use ff2_parallel::{Gradients, Parallel};
 
-use super::{Training, gradient};
+use super::{Optimizer, Training, gradient};
 use crate::{config::RunConfig, data::Loader};
 
 /// What a step did.
@@ -46,12 +47,21 @@ impl Done {
 
 pub(super) struct Step<'a> {
     config: &'a RunConfig,
-    grad: Weights,
+    /// Memory of the last step's gradients.
+    spare: Option<Weights>,
+}
+
+/// Gradients before they are applied.
+enum Found {
+    /// Sums over the batches of a rank that has the whole model.
+    Whole(Weights),
+    /// Over those of all ranks.
+    Divided(Gradients),
 }
 
 impl<'a> Step<'a> {
-    pub(super) fn new(config: &'a RunConfig, model: &ModelConfig) -> Self {
-        Self { config, grad: Weights::zeros(model) }
+    pub(super) fn new(config: &'a RunConfig) -> Self {
+        Self { config, spare: None }
     }
 
     /// None if it was `interrupted` before a batch; then `training` is as before.
@@ -65,7 +75,6 @@ impl<'a> Step<'a> {
         interrupted: &dyn Fn() -> bool,
     ) -> anyhow::Result<Option<Done>> {
         let (c, data) = (self.config, &self.config.data);
-        gradient::clear(&mut self.grad);
         let mut done = Done {
             loss: 0.0,
             mtp: 0.0,
@@ -75,28 +84,67 @@ impl<'a> Step<'a> {
             loads: Vec::new(),
             is_bad: false,
         };
-        for _ in 0..data.accumulate {
-            if interrupted() {
-                return Ok(None);
+        let found = match &mut training.optimizer {
+            Optimizer::Whole(_) => self.alone(&training.model, loader, &mut done, interrupted)?,
+            Optimizer::Divided(parallel) => {
+                Some(self.together(parallel, &training.model, loader, &mut done)?)
             }
-            let tokens = loader.next()?;
-            let loss = training.model.step(&tokens, c.loss.mtp_weight, &mut self.grad)?;
-            done.loss += loss.main / data.accumulate as f64;
-            done.mtp += loss.mtp / data.accumulate as f64;
-            add(&mut done.loads, loss.loads);
-        }
-        // Ranks sum their gradients and loads here; one rank has all there is.
-        self.update(training, &mut done)?;
+        };
+        let Some(found) = found else { return Ok(None) };
+        self.update(training, &mut done, found)?;
         training.step += 1;
         training.position += (data.batch * data.accumulate) as u64;
         training.tokens += done.tokens;
         Ok(Some(done))
     }
 
-    fn update(&mut self, training: &mut Training, done: &mut Done) -> anyhow::Result<()> {
+    fn alone(
+        &mut self,
+        model: &Model,
+        loader: &mut Loader,
+        done: &mut Done,
+        interrupted: &dyn Fn() -> bool,
+    ) -> anyhow::Result<Option<Found>> {
+        let accumulate = self.config.data.accumulate;
+        let mut grad = self.spare.take().unwrap_or_else(|| Weights::zeros(model.config()));
+        gradient::clear(&mut grad);
+        for _ in 0..accumulate {
+            if interrupted() {
+                return Ok(None);
+            }
+            let tokens = loader.next()?;
+            let loss = model.step(&tokens, self.config.loss.mtp_weight, &mut grad)?;
+            done.loss += loss.main / accumulate as f64;
+            done.mtp += loss.mtp / accumulate as f64;
+            add(&mut done.loads, loss.loads);
+        }
+        done.grad_norm = gradient::norm(&grad) * (1.0 / accumulate as f64);
+        Ok(Some(Found::Whole(grad)))
+    }
+
+    /// Not interrupted: ranks decide between steps, all alike.
+    fn together(
+        &self,
+        parallel: &mut Parallel,
+        model: &Model,
+        loader: &mut Loader,
+        done: &mut Done,
+    ) -> anyhow::Result<Found> {
+        let batches = (0..self.config.data.accumulate).map(|_| loader.next());
+        let batches = batches.collect::<Result<Vec<_>, _>>()?;
+        let mut found = parallel.gradients(model, &batches, self.config.loss.mtp_weight)?;
+        (done.loss, done.mtp, done.grad_norm) = (found.loss.main, found.loss.mtp, found.norm);
+        done.loads = std::mem::take(&mut found.loss.loads);
+        Ok(Found::Divided(found))
+    }
+
+    fn update(
+        &mut self,
+        training: &mut Training,
+        done: &mut Done,
+        found: Found,
+    ) -> anyhow::Result<()> {
         let c = self.config;
-        let mean = 1.0 / c.data.accumulate as f64;
-        done.grad_norm = gradient::norm(&self.grad) * mean;
         done.is_bad = !(done.loss.is_finite() && done.grad_norm.is_finite());
         if done.is_bad {
             training.bad_steps += 1;
@@ -113,16 +161,23 @@ impl<'a> Step<'a> {
             return Ok(());
         }
         training.bad_steps = 0;
-        let clip = match c.optimizer.clip {
-            limit if limit > 0.0 && done.grad_norm > limit => limit / done.grad_norm,
-            _ => 1.0,
-        };
-        let factor = (mean * clip) as f32;
-        if factor != 1.0 {
-            gradient::scale(&mut self.grad, factor);
+        let (rate, limit) = (done.learning_rate as f32, c.optimizer.clip);
+        match (&mut training.optimizer, found) {
+            (Optimizer::Divided(parallel), Found::Divided(found)) => {
+                parallel.update(&mut training.model, found, rate, limit)?;
+            }
+            (Optimizer::Whole(adamw), Found::Whole(mut grad)) => {
+                let is_long = limit > 0.0 && done.grad_norm > limit;
+                let clip = if is_long { limit / done.grad_norm } else { 1.0 };
+                let factor = (1.0 / c.data.accumulate as f64 * clip) as f32;
+                if factor != 1.0 {
+                    gradient::scale(&mut grad, factor);
+                }
+                adamw.step(training.model.weights_mut(), &grad, rate);
+                self.spare = Some(grad);
+            }
+            _ => unreachable!("the gradients were made for this optimizer"),
         }
-        let rate = done.learning_rate as f32;
-        training.optimizer.step(training.model.weights_mut(), &self.grad, rate);
         training.model.balance(&done.loads, c.loss.balance_speed)?;
         Ok(())
     }
