@@ -6,19 +6,18 @@
 
 #![allow(clippy::print_stdout, reason = "a figure for people")]
 
+mod ranks;
+
 use std::{
     env,
-    error::Error,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    process::{Child, Command},
     thread,
     time::Instant,
 };
 
 use ff2_collectives::Communicator;
-
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+use ranks::{Outcome, start};
 
 const ROUNDS: u32 = 5;
 
@@ -32,7 +31,7 @@ fn main() -> Outcome<()> {
     println!("{ranks} ranks, {mib} MiB");
     println!("memory copy  {:6.2} GiB/s", copy(mib));
     println!("plain TCP    {:6.2} GiB/s", tcp(mib)?);
-    start(ranks, mib)
+    start(ranks, &[ranks, mib])
 }
 
 fn gib_s(mib: usize, begun: Instant) -> f64 {
@@ -69,28 +68,6 @@ fn tcp(mib: usize) -> Outcome<f64> {
     let found = gib_s(mib, begun);
     sender.join().map_err(|_| "the sender panicked")??;
     Ok(found)
-}
-
-fn start(ranks: usize, mib: usize) -> Outcome<()> {
-    let folder = env::temp_dir().join(format!("ff2-all-reduce-{}", std::process::id()));
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let child = |rank: usize| -> std::io::Result<Child> {
-        Command::new(env::current_exe()?)
-            .args([ranks.to_string(), mib.to_string()])
-            .env("RANK", rank.to_string())
-            .env("WORLD_SIZE", ranks.to_string())
-            .env("MASTER_ADDR", "127.0.0.1")
-            .env("MASTER_PORT", port.to_string())
-            .env("FF2_RANK_KEY", folder.join("ranks.key"))
-            .spawn()
-    };
-    let children = (0..ranks).map(child).collect::<Result<Vec<_>, _>>()?;
-    for mut child in children {
-        if !child.wait()?.success() {
-            return Err("a rank failed".into());
-        }
-    }
-    Ok(std::fs::remove_dir_all(folder)?)
 }
 
 fn rank(mib: usize) -> Outcome<()> {

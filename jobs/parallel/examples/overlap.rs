@@ -5,19 +5,15 @@
 
 #![allow(clippy::print_stdout, reason = "figures for people")]
 
-use std::{
-    env,
-    error::Error,
-    net::TcpListener,
-    process::{Child, Command},
-    time::Instant,
-};
+#[path = "../../collectives/examples/ranks/mod.rs"]
+mod ranks;
+
+use std::{env, time::Instant};
 
 use ff2_collectives::Communicator;
 use ff2_model::{Model, ModelConfig, Tokens, Weights};
 use ff2_parallel::{Parallel, Plan, Settings};
-
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+use ranks::{Outcome, start};
 
 /// 8 sequences of 256 tokens a rank.
 const BATCH: usize = 8;
@@ -31,33 +27,7 @@ fn main() -> Outcome<()> {
         return rank(rounds);
     }
     for count in [1, ranks] {
-        start(count, rounds)?;
-    }
-    Ok(())
-}
-
-fn start(ranks: usize, rounds: usize) -> Outcome<()> {
-    let folder = env::temp_dir().join(format!("ff2-overlap-{}", std::process::id()));
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let child = |rank: usize| -> std::io::Result<Child> {
-        Command::new(env::current_exe()?)
-            .args([ranks.to_string(), rounds.to_string()])
-            .env("RAYON_NUM_THREADS", "1")
-            .env("RANK", rank.to_string())
-            .env("WORLD_SIZE", ranks.to_string())
-            .env("MASTER_ADDR", "127.0.0.1")
-            .env("MASTER_PORT", port.to_string())
-            .env("FF2_RANK_KEY", folder.join("ranks.key"))
-            .spawn()
-    };
-    let children = (0..ranks).map(child).collect::<Result<Vec<_>, _>>()?;
-    for mut child in children {
-        if !child.wait()?.success() {
-            return Err("a rank failed".into());
-        }
-    }
-    if folder.exists() {
-        std::fs::remove_dir_all(folder)?;
+        start(count, &[count, rounds])?;
     }
     Ok(())
 }
