@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use crate::{
     CollectiveError, Pending, Plain, Rendezvous,
     fate::Fate,
-    limits::{OPERATIONS_MAX, PIECE_BYTES, WINDOW},
+    limits::{OPERATIONS_MAX, PIECE_BYTES, TAGS, WINDOW},
     links::{Links, Owner},
     mailbox::Key,
     run::{Operation, kind, other_kind},
@@ -44,13 +44,19 @@ pub(crate) struct Channel {
     pub(crate) members: Vec<usize>,
     pub(crate) me: usize,
     pub(crate) stream: u32,
-    windows: Vec<Arc<Semaphore>>,
+    /// To each rank one for each tag. What rises in a tree must not take the places of what falls: two ranks that are
+    /// each other's parents, one in each tree, would wait for each other.
+    windows: Vec<[Arc<Semaphore>; TAGS]>,
 }
 
 impl Channel {
     /// Waits for a place in the window to a rank of the group.
-    pub(crate) async fn window(&self, to: usize) -> Result<OwnedSemaphorePermit, CollectiveError> {
-        let permit = self.windows[to].clone().acquire_owned().await;
+    pub(crate) async fn window(
+        &self,
+        to: usize,
+        tag: u32,
+    ) -> Result<OwnedSemaphorePermit, CollectiveError> {
+        let permit = self.windows[to][tag as usize].clone().acquire_owned().await;
         permit.map_err(|_| CollectiveError::Input("a window was closed".into()))
     }
 
@@ -60,7 +66,7 @@ impl Channel {
 
     /// Until every piece that was sent was taken.
     async fn flushed(&self) {
-        for window in &self.windows {
+        for window in self.windows.iter().flatten() {
             let _closed = window.acquire_many(WINDOW as u32).await;
         }
     }
@@ -104,7 +110,8 @@ impl Communicator {
         let links = owner.links.clone();
         let me =
             members.iter().position(|&rank| rank == links.rank).expect("a rank is in its group");
-        let windows = members.iter().map(|_| Arc::new(Semaphore::new(WINDOW))).collect();
+        let windows =
+            members.iter().map(|_| [(); TAGS].map(|()| Arc::new(Semaphore::new(WINDOW)))).collect();
         let (queue, mut waiting) = mpsc::channel::<BoxFuture<'static, ()>>(OPERATIONS_MAX);
         links.runtime.spawn(async move {
             while let Some(operation) = waiting.recv().await {

@@ -41,7 +41,7 @@ impl Operation {
         for number in 0..pieces {
             let start = number * PIECE_BYTES;
             let part = &bytes[start..bytes.len().min(start + PIECE_BYTES)];
-            let window = self.channel.window(to).await?;
+            let window = self.channel.window(to, 0).await?;
             let mut piece = self.channel.links.buffer(part.len()).await;
             piece.copy_from_slice(part);
             self.send(to, (0, number as u32), bytes.len() as u64, piece, window);

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 /// Bytes of one piece: large enough that a call costs little beside them, small enough that the next rank begins soon.
 pub(crate) const PIECE_BYTES: usize = 256 << 10;
-/// Pieces to one rank, of one stream, that it has not taken yet.
+/// Pieces to one rank, of one stream and tag, that it has not taken yet.
 pub(crate) const WINDOW: usize = 8;
+/// Of the pieces of one operation: two trees, up and down.
+pub(crate) const TAGS: usize = 4;
 /// Memory for pieces that go out; who finds it lent waits for the pieces before.
 pub(crate) const SEND_BYTES: u64 = 64 << 20;
 /// Memory for pieces that came in, at least.

@@ -71,7 +71,7 @@ impl Operation {
             match step {
                 Step::Send { to, tag, part } => {
                     let piece = count(&mut sent, (*to, *tag));
-                    let window = self.channel.window(*to).await?;
+                    let window = self.channel.window(*to, *tag).await?;
                     let mut bytes = self.channel.links.buffer(4 * part.len()).await;
                     write(&numbers.lock()[part.clone()], &mut bytes);
                     self.send(*to, (*tag, piece), total_bytes, bytes, window);

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     CollectiveError, Rendezvous,
-    limits::{PIECE_BYTES, RECEIVE_BYTES, SEND_BYTES, STREAMS_FORESEEN, WINDOW},
+    limits::{PIECE_BYTES, RECEIVE_BYTES, SEND_BYTES, STREAMS_FORESEEN, TAGS, WINDOW},
     service::RankService,
 };
 
@@ -34,7 +34,7 @@ impl Seat {
         service: Arc<RankService>,
     ) -> Result<Self, CollectiveError> {
         // What all others may have sent ahead must fit, or the piece that is waited for might not.
-        let windows = (rendezvous.world * STREAMS_FORESEEN * WINDOW * PIECE_BYTES) as u64;
+        let windows = (rendezvous.world * STREAMS_FORESEEN * TAGS * WINDOW * PIECE_BYTES) as u64;
         let received = BufPool::new(windows.max(RECEIVE_BYTES));
         let routing = RoutingCache::new();
         let config = ServerConfig::new(&rendezvous.job, key.clone(), received, routing.clone());

@@ -196,3 +196,18 @@ fn who_fails_says_why() {
     });
     assert_eq!(errors, ["rank 1 failed: the text is gone"; 3]);
 }
+
+/// More than all windows hold: what rises and what falls do not keep each other waiting.
+#[test]
+fn sums_may_be_larger_than_the_windows() {
+    for count in [2, 3, 4] {
+        let sums = ranks(count, |all| {
+            let sum = all.all_reduce(vec![1.0; 3 << 20]).wait().unwrap();
+            all.close().unwrap();
+            sum
+        });
+        for sum in sums {
+            assert!(sum.len() == 3 << 20 && sum.iter().all(|number| *number == count as f32));
+        }
+    }
+}
