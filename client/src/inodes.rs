@@ -103,6 +103,8 @@ impl Registered {
 pub(crate) struct Hold {
     shared: Arc<Shared>,
     inode: InodeId,
+    /// The last notice that was acknowledged before.
+    acknowledged: u64,
 }
 
 impl Drop for Hold {
@@ -114,8 +116,18 @@ impl Drop for Hold {
 impl Hold {
     /// Counts the inode as open from now on.
     pub(crate) fn new(shared: &Arc<Shared>, inode: InodeId) -> Self {
-        shared.inodes.inner.lock().holds.opening(inode);
-        Self { shared: shared.clone(), inode }
+        let acknowledged = {
+            let mut inner = shared.inodes.inner.lock();
+            inner.holds.opening(inode);
+            inner.holds.seen()
+        };
+        Self { shared: shared.clone(), inode, acknowledged }
+    }
+
+    /// Whether an orphan with this number stays because of the hold: its notice is acknowledged with the
+    /// hold, not without it. 0: the namespace does not tell.
+    pub(crate) fn keeps(&self, orphan_seq: u64) -> bool {
+        orphan_seq > self.acknowledged.max(self.shared.session.orphans_before())
     }
 }
 
@@ -175,11 +187,11 @@ impl Inodes {
     /// Whether the notices call for an answer now.
     pub(crate) fn noticed(&self, notices: &[pb::OrphanNotice]) -> bool {
         let mut inner = self.inner.lock();
-        let (before, _) = inner.holds.keepalive();
+        let before = inner.holds.seen();
         for notice in notices {
             inner.holds.noticed(notice.seq, InodeId(notice.inode));
         }
-        inner.holds.keepalive().0 > before
+        inner.holds.seen() > before
     }
 
     /// Every open inode, to be taken over into a new session.

@@ -47,6 +47,7 @@ struct State {
     mutations: Mutations,
     /// When the last renewal that was answered was sent.
     renewed: Instant,
+    orphans_before: u64,
 }
 
 /// A mutation's number; ended when dropped.
@@ -79,6 +80,7 @@ impl Session {
             lease: Duration::ZERO,
             mutations: Mutations::new(),
             renewed: Instant::now(),
+            orphans_before: 0,
         };
         let session = Self {
             volume,
@@ -96,6 +98,12 @@ impl Session {
 
     pub(crate) fn id(&self) -> u64 {
         self.state.lock().id
+    }
+
+    /// Number of the newest orphan from before the session. Whether anybody has those open may have been
+    /// judged without it.
+    pub(crate) fn orphans_before(&self) -> u64 {
+        self.state.lock().orphans_before
     }
 
     fn lease(&self) -> Duration {
@@ -135,7 +143,8 @@ impl Session {
         }
         let lease = Duration::from_millis(u64::from(reply.session_lease_ms).max(100));
         let mutations = Mutations::new();
-        *self.state.lock() = State { id: reply.session, lease, mutations, renewed };
+        let orphans_before = reply.orphan_seq;
+        *self.state.lock() = State { id: reply.session, lease, mutations, renewed, orphans_before };
         tracing::info!(session = reply.session, ?lease, "session opened");
         Ok(())
     }

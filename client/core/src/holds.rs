@@ -74,6 +74,12 @@ impl OpenInodes {
         self.settle();
     }
 
+    /// The last notice that was handled. An orphan with a higher number stays while what is opened now is
+    /// open: its notice will be acknowledged with a hold.
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
     /// What the next keepalive says: the last notice that was handled, and the holds.
     pub fn keepalive(&self) -> (u64, Vec<InodeId>) {
         let holds = self.orphans.iter().filter(|inode| self.is_open(**inode)).copied().collect();

@@ -96,7 +96,7 @@ impl Caller {
         let chains = self.shared.file_chains(attr).await?;
         // The notice of an orphan that was not open here may have been acknowledged before this open: then
         // nobody holds it, and its data goes. An open handle holds it.
-        let is_held = attr.nlink > 0 || open.has_handles();
+        let is_held = attr.nlink > 0 || open.has_handles() || hold.keeps(reply.orphan_seq);
         open.opened(&op, &reply, session, chains, &self.cred);
         if how.read && !how.write && !how.truncate {
             open.took_inline(&reply);

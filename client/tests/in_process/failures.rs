@@ -259,6 +259,38 @@ async fn an_unlinked_file_is_held_while_it_is_open() {
     until("the end of the hold", let_go).await;
 }
 
+/// Who looked a name up just before another file was renamed over it opens what it found, as on any other
+/// file system.
+#[tokio::test]
+async fn what_was_removed_a_moment_ago_still_opens() {
+    let fake = Fake::start().await;
+    let (client, other) = (connect(&fake).await, connect(&fake).await);
+    let mut opened = 0;
+    for name in ["/a", "/b", "/c", "/d", "/e"] {
+        let file = client.open(name, OpenHow::read_write().create(0o644)).await.unwrap();
+        file.write_at(0, b"what was found").await.unwrap();
+        let inode = file.inode();
+        file.close().await.unwrap();
+        other.remove_file(name).await.unwrap();
+        match client.me().open(inode, OpenHow::read()).await {
+            Ok(file) => {
+                opened += 1;
+                let held = || {
+                    let keepalives = fake.state.keepalives.lock();
+                    keepalives.iter().any(|op| op.holds == [inode.0])
+                };
+                until("the hold", held).await;
+                assert_eq!(&file.read_at(0, 20).await.unwrap()[..], b"what was found");
+                file.close().await.unwrap();
+            }
+            // A keepalive went just between the two, and said that it is not open here.
+            Err(failure) => assert_eq!(failure.code, Code::StaleInode),
+        }
+    }
+    assert!(opened > 0);
+    assert_eq!(client.open_inodes() + other.open_inodes(), 0);
+}
+
 #[tokio::test]
 async fn a_removed_file_opens_only_while_somebody_here_has_it_open() {
     let fake = Fake::start().await;
@@ -270,6 +302,12 @@ async fn a_removed_file_opens_only_while_somebody_here_has_it_open() {
     file.close().await.unwrap();
     again.write_at(0, b"held").await.unwrap();
     again.close().await.unwrap();
+    // Both clients have said that it is not open there.
+    let told = || {
+        let keepalives = fake.state.keepalives.lock();
+        keepalives.iter().rev().take(4).filter(|op| op.seen_orphan_seq == 1).count() == 4
+    };
+    until("the acknowledgement", told).await;
     for how in [OpenHow::read(), OpenHow::read_write()] {
         assert_eq!(other.me().open(inode, how).await.unwrap_err().code, Code::StaleInode);
     }

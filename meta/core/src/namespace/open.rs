@@ -62,14 +62,18 @@ pub(super) fn read_only(
     check(cred, &inode, op)?;
     let has_data = inode.attr.inline && op.read;
     let inline_data = if has_data { inline::data(kv, op.inode) } else { Bytes::new() };
-    Ok(pb::NsReply { attr: Some(trash::opened(&inode)), inline_data, ..Default::default() })
+    let orphan_seq = orphans::seq(kv, &inode)?;
+    let attr = Some(trash::opened(&inode));
+    Ok(pb::NsReply { attr, inline_data, orphan_seq, ..Default::default() })
 }
 
 pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::OpenOp) -> Result<pb::NsReply, Status> {
     debug_assert!(is_writing(op), "a read-only open is never logged");
     let mut inode = inode::load(&tx.kv, op.inode)?;
     let truncation = existing(tx, &mut inode, op)?;
-    Ok(pb::NsReply { attr: Some(trash::opened(&inode)), truncation, ..Default::default() })
+    let orphan_seq = orphans::seq(&tx.kv, &inode)?;
+    let attr = Some(trash::opened(&inode));
+    Ok(pb::NsReply { attr, truncation, orphan_seq, ..Default::default() })
 }
 
 /// Opens (and truncates) what is already there.

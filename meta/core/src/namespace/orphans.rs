@@ -78,6 +78,12 @@ pub(super) fn writer_ended(tx: &mut Tx<'_>, inode: &Inode) -> Result<(), Status>
     Ok(())
 }
 
+/// The number of the notice that asks who has it open; 0 of what is no orphan.
+pub(super) fn seq(kv: &dyn KvRead, inode: &Inode) -> Result<u64, Status> {
+    let is_orphan = inode.attr.nlink == 0 && inode.trash == 0;
+    Ok(if is_orphan { record(kv, inode.id())?.seq } else { 0 })
+}
+
 fn record(kv: &dyn KvRead, inode: u64) -> Result<pb::OrphanRecord, Status> {
     match kv.get(&keys::one(Tag::Orphan, inode)) {
         Some(record) => decode(&record),

@@ -46,11 +46,12 @@ pub(super) fn open(tx: &mut Tx<'_>, op: &pb::OpenSessionOp) -> Result<pb::NsRepl
     if op.nonce == 0 {
         return Err(Status::new(Code::InvalidArgument, "a session needs a nonce"));
     }
+    let orphan_seq = tx.volume.next_orphan_seq.saturating_sub(1);
     if let Some(value) = tx.kv.get(&keys::nonce(tx.owner, op.nonce)) {
         let Some(session) = keys::number(&value) else {
             return Err(Status::new(Code::Corrupt, "a nonce without its session"));
         };
-        return Ok(pb::NsReply { session, ..Default::default() });
+        return Ok(pb::NsReply { session, orphan_seq, ..Default::default() });
     }
     if tx.volume.sessions >= limits::SESSIONS_MAX {
         return Err(Status::new(Code::Busy, "the volume has too many sessions"));
@@ -71,7 +72,7 @@ pub(super) fn open(tx: &mut Tx<'_>, op: &pb::OpenSessionOp) -> Result<pb::NsRepl
     let id = Bytes::copy_from_slice(&session.to_be_bytes());
     tx.kv.put(&keys::nonce(tx.owner, op.nonce), id);
     tx.put_session_use(session, &pb::SessionUseRecord::default());
-    Ok(pb::NsReply { session, ..Default::default() })
+    Ok(pb::NsReply { session, orphan_seq, ..Default::default() })
 }
 
 fn put(tx: &mut Tx<'_>, record: &pb::SessionRecord) {

@@ -62,6 +62,22 @@ fn only_orphans_are_collected() {
 }
 
 #[test]
+fn an_open_tells_the_number_of_an_orphan() {
+    let (mut v, root) = Volume::with_root();
+    let mut file = 0;
+    for name in ["a", "b"] {
+        file = v.ask(&root, touch(ROOT, name, 0o644)).unwrap().attr.unwrap().inode;
+        assert_eq!(v.ask(&root, open_read(file)).unwrap().orphan_seq, 0, "it has a name");
+        v.ask(&root, unlink(ROOT, name)).unwrap();
+    }
+    assert_eq!(v.orphans()[1].seq, 2);
+    assert_eq!(v.ask(&root, open_read(file)).unwrap().orphan_seq, 2);
+    assert_eq!(v.ask(&root, open_write(file)).unwrap().orphan_seq, 2);
+    let session = Op::OpenSession(pb::OpenSessionOp { nonce: 77, ..Default::default() });
+    assert_eq!(v.lead(session).unwrap().orphan_seq, 2, "both were there before it");
+}
+
+#[test]
 fn orphans_are_listed_in_pages() {
     let (mut v, root) = Volume::with_root();
     for name in ["a", "b", "c", "d", "e"] {
