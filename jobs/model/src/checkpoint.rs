@@ -2,7 +2,10 @@
 //! tokenizer's files, which pass through unread.
 
 mod fp8;
+mod numbers;
+mod parts;
 mod read;
+mod shard;
 mod write;
 
 pub use read::Checkpoint;

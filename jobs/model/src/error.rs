@@ -28,6 +28,9 @@ pub enum ModelError {
     #[error("{}: tensor `{tensor}` is not part of the model that config.json describes", path.display())]
     Unexpected { path: PathBuf, tensor: String },
 
+    #[error("cannot start threads that read")]
+    Threads(#[source] io::Error),
+
     #[error("the ranks that share the experts")]
     Ranks(#[source] Box<dyn std::error::Error + Send + Sync>),
 

@@ -34,6 +34,7 @@ mod parameters;
 mod random;
 mod rope;
 mod running;
+mod skinny;
 mod swiglu;
 mod tensor;
 mod tokens;

@@ -1,6 +1,9 @@
 //! Windows into tensors, and the one matrix product under all blocks.
 
 use gemm::Parallelism;
+use rayon::prelude::*;
+
+use crate::skinny::{self, Rows, products};
 
 /// A matrix inside a slice. Rows and columns lie `row_stride` and `col_stride` numbers apart, so heads of an
 /// attention and transposed weights need no copy.
@@ -69,11 +72,13 @@ pub(crate) fn matmul(out: ViewMut<'_>, into: Into, scale: f32, a: View<'_>, b: V
     assert_eq!(b.cols, out.cols, "columns of a product");
     assert_eq!(a.cols, b.rows, "inner dimension of a product");
     let stride = |s: usize| isize::try_from(s).expect("strides are within a slice");
-    let threads = rayon::current_num_threads();
     let work = out.rows * out.cols * a.cols;
     // Below this a thread costs more than it saves.
-    let parallelism =
-        if threads > 1 && work > 1 << 20 { Parallelism::Rayon(threads) } else { Parallelism::None };
+    let threads = if work > 1 << 20 { rayon::current_num_threads() } else { 1 };
+    if a.rows <= skinny::ROWS_MAX && a.col_stride == 1 && b.row_stride == 1 {
+        return few_rows(out, into, scale, (a, b), threads);
+    }
+    let parallelism = if threads > 1 { Parallelism::Rayon(threads) } else { Parallelism::None };
     // SAFETY: the constructors checked that every element of the views lies in its slice (a transposed view has
     // the same elements), the shapes agree, and `out` is borrowed mutably, so it overlaps neither operand.
     unsafe {
@@ -98,5 +103,44 @@ pub(crate) fn matmul(out: ViewMut<'_>, into: Into, scale: f32, a: View<'_>, b: V
             false,
             parallelism,
         );
+    }
+}
+
+/// The product where `b` is the transpose of rows that lie one behind the other, as weights are.
+fn few_rows(
+    out: ViewMut<'_>,
+    into: Into,
+    scale: f32,
+    (a, b): (View<'_>, View<'_>),
+    threads: usize,
+) {
+    let few = Rows { data: a.data, rows: a.rows, len: a.cols, stride: a.row_stride };
+    let many = Rows { data: b.data, rows: b.cols, len: b.rows, stride: b.col_stride };
+    let put = |place: &mut f32, product: f32| match into {
+        Into::Replace => *place = scale * product,
+        Into::Add => *place += scale * product,
+    };
+    if threads == 1 {
+        let stride = out.row_stride;
+        return products(few, many, |m, n, product| put(&mut out.data[m * stride + n], product));
+    }
+    // Each thread has columns of the result, which do not lie together.
+    let each = many.rows.div_ceil(threads).next_multiple_of(4);
+    let parts: Vec<Vec<f32>> = (0..many.rows.div_ceil(each))
+        .into_par_iter()
+        .map(|part| {
+            let rows = each.min(many.rows - part * each);
+            let mut made = vec![0.0; few.rows * rows];
+            products(few, many.range(part * each, rows), |m, n, product| {
+                made[m * rows + n] = product;
+            });
+            made
+        })
+        .collect();
+    for (part, made) in parts.iter().enumerate() {
+        for (m, made) in made.chunks(made.len() / few.rows).enumerate() {
+            let row = &mut out.data[m * out.row_stride + part * each..][..made.len()];
+            row.iter_mut().zip(made).for_each(|(place, product)| put(place, *product));
+        }
     }
 }

@@ -1,10 +1,9 @@
 //! A model from its folder, with a progress bar and what came of it.
 
 use std::{
-    fs,
     io::IsTerminal,
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -23,23 +22,25 @@ const TICK: Duration = Duration::from_millis(100);
 pub fn model(folder: &Path) -> Result<Model> {
     let checkpoint = Checkpoint::open(folder)
         .with_context(|| format!("open the model in {}", folder.display()))?;
-    let total = bytes_of_weights(folder)?;
+    let total = checkpoint
+        .bytes()
+        .with_context(|| format!("find the weights of the model in {}", folder.display()))?;
     let bar = ProgressBar::with_draw_target(Some(total), target());
     let style =
         ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
     bar.set_style(style.expect("a template that is right"));
     let (begun, done) = (Instant::now(), AtomicBool::new(false));
-    let before = bytes_read();
+    let bytes = AtomicU64::new(0);
     let loaded = thread::scope(|scope| {
-        scope.spawn(|| {
+        let ticker = scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                // Files with modules for prediction are read twice, first for their names.
-                bar.set_position(bytes_read().saturating_sub(before).min(total));
+                bar.set_position(bytes.load(Ordering::Relaxed));
                 thread::park_timeout(TICK);
             }
         });
-        let loaded = checkpoint.load();
+        let loaded = checkpoint.load_counted(&bytes);
         done.store(true, Ordering::Relaxed);
+        ticker.thread().unpark();
         loaded
     });
     bar.finish_and_clear();
@@ -56,22 +57,4 @@ fn target() -> ProgressDrawTarget {
     } else {
         ProgressDrawTarget::hidden()
     }
-}
-
-fn bytes_of_weights(folder: &Path) -> Result<u64> {
-    let mut total = 0;
-    for entry in fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
-        let entry = entry?;
-        if entry.path().extension().is_some_and(|extension| extension == "safetensors") {
-            total += entry.metadata()?.len();
-        }
-    }
-    Ok(total)
-}
-
-/// By this process, so far, from whatever file: loading is all that it does now.
-fn bytes_read() -> u64 {
-    let text = fs::read_to_string("/proc/self/io").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("rchar: "));
-    line.and_then(|count| count.parse().ok()).unwrap_or(0)
 }

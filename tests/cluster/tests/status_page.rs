@@ -7,6 +7,7 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    path::Path,
     process::Command,
     time::Duration,
 };
@@ -54,6 +55,7 @@ fn the_page_shows_nodes_disks_and_chains() {
         every_metric_is_explained(&get(&address, "/metrics"));
     }
     operations_are_timed(&cluster);
+    the_dashboard_asks_for_figures_that_there_are(&cluster);
 }
 
 fn every_metric_is_explained(text: &str) {
@@ -88,6 +90,30 @@ fn operations_are_timed(cluster: &Cluster) {
     for op in ["prepare", "commit"] {
         measured(&storageds, &format!("ff2_storaged_store_latency_seconds_count{{op=\"{op}\"}}"));
     }
+}
+
+/// deploy/grafana/ff2.json names nothing that no daemon has.
+fn the_dashboard_asks_for_figures_that_there_are(cluster: &Cluster) {
+    let all = ["metad/0", "metad/1", "metad/2", "storaged/0", "fuse/0"];
+    let shown = all.map(|name| cluster.ctl(&["admin", "metrics", name]).unwrap()).concat();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/grafana/ff2.json");
+    let dashboard: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let mut asked = 0;
+    for target in panels.flat_map(|panel| panel["targets"].as_array().unwrap()) {
+        let expression = target["expr"].as_str().unwrap();
+        let words = expression.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        for name in words.filter(|word| word.starts_with("ff2_")) {
+            asked += 1;
+            // Registered with the latencies, but without a line until something fails.
+            let measured = name.replace("op_failures_total", "op_latency_seconds_count");
+            let is_there = |line: &str| {
+                line.strip_prefix(&*measured).is_some_and(|rest| rest.starts_with(['{', ' ']))
+            };
+            assert!(shown.lines().any(is_there), "no daemon has {name}, for {expression}");
+        }
+    }
+    assert!(asked > 40, "the dashboard asks for {asked} figures only");
 }
 
 /// What a browser shows of a page after its scripts ran: without the scripts' own text. None: there is no browser,

@@ -1,7 +1,9 @@
 //! Which blocks go when there is no room: those worth least. Pure.
 //!
-//! GreedyDual-Size (Cao and Irani 1997): a block is worth the seconds that it saves for each byte that it takes, on top
-//! of a level which rises to the worth of whatever was removed last; so what is not used sinks, slowly if it is dear.
+//! GreedyDual-Size (Cao and Irani 1997) with frequency (Cherkasova 1998): a block is worth the seconds that it saves for
+//! each byte that it takes, times the root of its uses, on top of a level which rises to the worth of whatever was
+//! removed last; so what is not used sinks, slowly if it is dear. A conversation of two turns has a third more likely
+//! than one of one turn a second, but not twice as likely, hence the root (0018).
 //! A block is worth at least as much as one behind it, which is of no use without it; of equals the least recently
 //! used goes first.
 
@@ -24,6 +26,8 @@ struct Entry {
     bytes: u64,
     seconds: f64,
     worth: Worth,
+    /// How often, and when last.
+    uses: u32,
     used: u64,
 }
 
@@ -51,23 +55,31 @@ impl<K: Ord + Copy> Eviction<K> {
         self.entries.contains_key(key)
     }
 
-    /// A block that is there from now on, of these bytes and the seconds that computing it again takes.
+    /// A block that is there from now on, of these bytes and the seconds that computing it again takes. Of one that is
+    /// there already only these change.
     pub fn put(&mut self, key: K, bytes: u64, seconds: f64) {
+        let uses = self.entries.get(&key).map_or(0, |entry| entry.uses);
         self.forget(&key);
         self.bytes += bytes;
-        let entry = Entry { bytes, seconds, worth: Worth(0), used: 0 };
+        let entry = Entry { bytes, seconds, worth: Worth(0), uses, used: 0 };
         self.entries.insert(key, entry);
         self.order.insert((entry.worth, entry.used, key));
-        self.used(&[key]);
+        self.renew(&[key], 0);
     }
 
     /// A prompt began with these blocks, first to last. Those that are not there are passed over.
     pub fn used(&mut self, chain: &[K]) {
+        self.renew(chain, 1);
+    }
+
+    fn renew(&mut self, chain: &[K], more: u32) {
         let mut behind = Worth(0);
         for key in chain.iter().rev() {
             let Some(entry) = self.entries.get_mut(key) else { continue };
             self.order.remove(&(entry.worth, entry.used, *key));
-            let own = self.level + entry.seconds.max(0.0) / entry.bytes.max(1) as f64;
+            entry.uses = entry.uses.saturating_add(more);
+            let saves = entry.seconds.max(0.0) / entry.bytes.max(1) as f64;
+            let own = self.level + saves * f64::from(entry.uses.max(1)).sqrt();
             behind = behind.max(Worth(own.to_bits()));
             self.uses += 1;
             (entry.worth, entry.used) = (behind, self.uses);
@@ -84,6 +96,12 @@ impl<K: Ord + Copy> Eviction<K> {
         self.level = self.level.max(f64::from_bits(worth.0));
         self.forget(&key);
         Some(key)
+    }
+
+    /// Forgets all blocks but these.
+    pub fn retain(&mut self, keep: impl Fn(&K) -> bool) {
+        let gone: Vec<K> = self.entries.keys().filter(|key| !keep(key)).copied().collect();
+        gone.iter().for_each(|key| self.forget(key));
     }
 
     /// A block that is gone.
@@ -130,5 +148,22 @@ mod tests {
         assert_eq!(cache.evict(), Some(3));
         cache.put(4, 10, 20.0);
         assert_eq!(cache.evict(), Some(2));
+    }
+
+    #[test]
+    fn what_was_used_more_often_stays_longer() {
+        let mut cache = Eviction::new(20);
+        cache.put('a', 10, 1.0);
+        (0..4).for_each(|_| cache.used(&['a']));
+        cache.put('b', 10, 1.0);
+        // That it is saved again is no use.
+        (0..4).for_each(|_| cache.put('b', 10, 1.0));
+        cache.put('c', 10, 1.0);
+        assert_eq!(cache.evict(), Some('b'));
+        cache.put('d', 10, 1.0);
+        assert_eq!(cache.evict(), Some('c'));
+        // Twice as much worth as one use: gone once the level has risen by two.
+        cache.put('e', 10, 1.0);
+        assert_eq!(cache.evict(), Some('a'));
     }
 }

@@ -3,6 +3,7 @@
 //! share a folder without talking: equal names have equal contents, and who finds a file gone computes instead.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -104,7 +105,8 @@ impl Store {
         }
     }
 
-    /// Counts what is there: the least recently used first, at equal worth, as their seconds are in the files.
+    /// Counts what is there. What this process does not know yet comes to it by age, as worth no seconds: these are in
+    /// the files.
     fn scan(&self) -> io::Result<()> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
@@ -126,12 +128,14 @@ impl Store {
             }
         }
         found.sort_unstable();
+        let there: BTreeSet<Key> = found.iter().map(|(_, key, _)| *key).collect();
         let mut eviction = self.eviction.lock();
-        let mut now = Eviction::new(self.bytes_max);
+        eviction.retain(|key| there.contains(key));
         for (_, key, bytes) in found {
-            now.put(key, bytes, 0.0);
+            if !eviction.contains(&key) {
+                eviction.put(key, bytes, 0.0);
+            }
         }
-        *eviction = now;
         self.remove_least(&mut eviction);
         Ok(())
     }

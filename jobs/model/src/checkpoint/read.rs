@@ -4,16 +4,19 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    sync::atomic::AtomicU64,
 };
 
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::{Dtype, tensor::TensorInfo};
 use serde_json::Value;
 
 use super::{
     INDEX, SINGLE,
-    fp8::{e4m3, scale_blocks},
+    numbers::{decode, is_known},
+    parts::{Scales, fill, parts, runs},
+    shard::{Buffer, Shard},
 };
-use crate::{Model, ModelConfig, ModelError, Parameters, Tensor, Weights};
+use crate::{Model, ModelConfig, ModelError, Parameters, Tensor, Weights, weights::layer_name};
 
 /// An opened folder.
 #[derive(Debug)]
@@ -50,37 +53,48 @@ impl Checkpoint {
     /// # Errors
     /// Files that are missing, truncated or corrupt; tensors that are missing, too many, of another shape than the
     /// configuration asks for, or of a type that is not f32, bf16, f16 or fp8 with scales.
-    pub fn load(mut self) -> Result<Model, ModelError> {
-        let scales = self.gather()?;
+    pub fn load(self) -> Result<Model, ModelError> {
+        self.load_counted(&AtomicU64::new(0))
+    }
+
+    /// As [`Self::load`]; `done` grows by the bytes of tensors that are loaded, up to [`Self::bytes`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_counted(mut self, done: &AtomicU64) -> Result<Model, ModelError> {
+        let shards: Result<Vec<Shard>, _> =
+            self.shards.keys().map(|path| Shard::open(path)).collect();
+        let shards = shards?;
+        let first_module = layer_name(self.config.layers) + ".";
+        let mut names = shards.iter().flat_map(Shard::tensors).map(|(name, _)| name);
+        if !names.any(|name| name.starts_with(&first_module)) {
+            self.config.mtp_layers = 0;
+        }
+        let scales = self.scales(&shards)?;
         let mut weights = Weights::zeros(&self.config);
         let mut open: BTreeMap<String, &mut Tensor> = BTreeMap::new();
         weights.visit_mut("", &mut |name, tensor| {
             open.insert(name, tensor);
         });
-        for (path, promised) in &self.shards {
-            let bytes = read_file(path)?;
-            let shard = parse(path, &bytes)?;
-            for name in promised {
-                if shard.tensor(name).is_err() {
-                    let expected =
-                        open.get(name).map_or(Vec::new(), |tensor| tensor.shape().to_vec());
-                    return Err(ModelError::Missing {
-                        path: path.clone(),
-                        tensor: name.clone(),
-                        expected,
-                    });
-                }
+        let mut all = Vec::new();
+        for (shard, promised) in shards.iter().zip(self.shards.values()) {
+            if let Some(tensor) = shard.lacks(promised) {
+                let expected = open.get(tensor).map_or(Vec::new(), |open| open.shape().to_vec());
+                let (path, tensor) = (shard.path.clone(), tensor.clone());
+                return Err(ModelError::Missing { path, tensor, expected });
             }
-            for (name, found) in shard.iter() {
-                if name.ends_with(SCALE) || self.is_copy(name) {
+            let mut found = Vec::new();
+            for (name, info) in shard.tensors() {
+                if name.ends_with(SCALE) || self.is_copy(&name) {
                     continue;
                 }
-                let into = open.remove(name).ok_or_else(|| ModelError::Unexpected {
-                    path: path.clone(),
-                    tensor: name.to_owned(),
-                })?;
-                self.fill(path, name, &found, into, &scales)?;
+                let Some(into) = open.remove(&name) else {
+                    return Err(ModelError::Unexpected { path: shard.path.clone(), tensor: name });
+                };
+                let scales = self.check(shard, &name, info, into, &scales)?;
+                found.extend(parts(info, into, scales));
             }
+            all.extend(runs(shard, found.into_iter()));
         }
         if let Some((tensor, expected)) = open.first_key_value() {
             return Err(ModelError::Missing {
@@ -89,30 +103,40 @@ impl Checkpoint {
                 expected: expected.shape().to_vec(),
             });
         }
+        fill(all, done)?;
         Ok(Model::new(self.config, weights))
     }
 
-    /// Before the weights: scales of fp8 blocks, which may lie in another shard, and whether MTP modules are there.
-    fn gather(&mut self) -> Result<BTreeMap<String, Tensor>, ModelError> {
+    /// Bytes of all files with weights, headers too.
+    ///
+    /// # Errors
+    /// Files that are missing.
+    pub fn bytes(&self) -> Result<u64, ModelError> {
+        let len = |path: &PathBuf| {
+            let about = fs::metadata(path);
+            about
+                .map(|about| about.len())
+                .map_err(|source| ModelError::Io { path: path.clone(), source })
+        };
+        self.shards.keys().map(len).sum()
+    }
+
+    /// Scales of fp8 blocks: they may lie in another shard than their weights, and are small.
+    fn scales(&self, shards: &[Shard]) -> Result<BTreeMap<String, Tensor>, ModelError> {
         let mut scales = BTreeMap::new();
-        if self.config.fp8_block.is_none() && self.config.mtp_layers == 0 {
+        if self.config.fp8_block.is_none() {
             return Ok(scales);
         }
-        let first_module = format!("model.layers.{}.", self.config.layers);
-        let mut has_modules = false;
-        for path in self.shards.keys() {
-            let bytes = read_file(path)?;
-            for (name, found) in parse(path, &bytes)?.iter() {
-                has_modules |= name.starts_with(&first_module);
-                if name.ends_with(SCALE) {
-                    let numbers = decode(path, name, &found)?;
-                    let scale = Tensor::new(found.shape(), numbers);
-                    scales.extend(scale.map(|scale| (name.to_owned(), scale)));
-                }
+        let mut buffer = Buffer::default();
+        for shard in shards {
+            for (name, info) in shard.tensors().filter(|(name, _)| name.ends_with(SCALE)) {
+                check_dtype(shard, &name, info)?;
+                let (begin, end) = info.data_offsets;
+                let mut scale = Tensor::zeros(&info.shape);
+                let bytes = shard.read(&mut buffer, begin as u64, end - begin)?;
+                decode(info.dtype, bytes, scale.data_mut());
+                scales.insert(name, scale);
             }
-        }
-        if !has_modules {
-            self.config.mtp_layers = 0;
         }
         Ok(scales)
     }
@@ -131,50 +155,49 @@ impl Checkpoint {
         in_module || (self.config.tied_embedding && name == "lm_head.weight")
     }
 
-    fn fill(
+    /// Whether what lies in the file is what the model wants, and the scales of fp8.
+    fn check<'a>(
         &self,
-        path: &Path,
+        shard: &Shard,
         name: &str,
-        found: &TensorView<'_>,
-        into: &mut Tensor,
-        scales: &BTreeMap<String, Tensor>,
-    ) -> Result<(), ModelError> {
+        info: &TensorInfo,
+        into: &Tensor,
+        scales: &'a BTreeMap<String, Tensor>,
+    ) -> Result<Option<Scales<'a>>, ModelError> {
         let shape = |tensor: &str, expected: &[usize], found: &[usize]| ModelError::Shape {
-            path: path.to_owned(),
+            path: shard.path.clone(),
             tensor: tensor.to_owned(),
             expected: expected.to_vec(),
             found: found.to_vec(),
         };
-        if found.shape() != into.shape() {
-            return Err(shape(name, into.shape(), found.shape()));
+        if info.shape != into.shape() {
+            return Err(shape(name, into.shape(), &info.shape));
         }
-        into.data_mut().copy_from_slice(&decode(path, name, found)?);
-        if found.dtype() != Dtype::F8_E4M3 {
-            return Ok(());
+        check_dtype(shard, name, info)?;
+        if info.dtype != Dtype::F8_E4M3 {
+            return Ok(None);
         }
-        let expected = "f32, bf16 or f16: config.json has no quantization_config for fp8";
-        let block =
-            self.config.fp8_block.ok_or_else(|| wrong_dtype(path, name, found, expected))?;
+        let block = self.config.fp8_block.ok_or_else(|| {
+            let expected = "f32, bf16 or f16: config.json has no quantization_config for fp8";
+            wrong_dtype(shard, name, info, expected)
+        })?;
         let &[rows, cols] = into.shape() else {
-            return Err(wrong_dtype(
-                path,
-                name,
-                found,
-                "f32, bf16 or f16: only matrices have scales",
-            ));
+            let expected = "f32, bf16 or f16: only matrices have scales";
+            return Err(wrong_dtype(shard, name, info, expected));
         };
         let scale_name = format!("{name}{}", &SCALE[".weight".len()..]);
         let expected = [rows.div_ceil(block[0]), cols.div_ceil(block[1])];
-        let scale = scales.get(&scale_name).ok_or_else(|| ModelError::Missing {
-            path: path.to_owned(),
-            tensor: scale_name.clone(),
-            expected: expected.to_vec(),
-        })?;
+        let Some(scale) = scales.get(&scale_name) else {
+            return Err(ModelError::Missing {
+                path: shard.path.clone(),
+                tensor: scale_name,
+                expected: expected.to_vec(),
+            });
+        };
         if scale.shape() != expected {
             return Err(shape(&scale_name, &expected, scale.shape()));
         }
-        scale_blocks(into.data_mut(), cols, block, scale.data());
-        Ok(())
+        Ok(Some(Scales { numbers: scale.data(), block }))
     }
 }
 
@@ -183,11 +206,6 @@ const SCALE: &str = ".weight_scale_inv";
 
 fn read_file(path: &Path) -> Result<Vec<u8>, ModelError> {
     fs::read(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })
-}
-
-fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>, ModelError> {
-    SafeTensors::deserialize(bytes)
-        .map_err(|source| ModelError::Safetensors { path: path.to_owned(), source })
 }
 
 fn read_index(
@@ -214,29 +232,18 @@ fn read_index(
     Ok(shards)
 }
 
-/// Numbers as f32; of fp8 without its scales.
-fn decode(path: &Path, name: &str, found: &TensorView<'_>) -> Result<Vec<f32>, ModelError> {
-    let bytes = found.data();
-    let pairs = || bytes.as_chunks::<2>().0.iter();
-    Ok(match found.dtype() {
-        Dtype::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-        Dtype::BF16 => pairs().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
-        Dtype::F16 => pairs().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
-        Dtype::F8_E4M3 => bytes.iter().map(|b| e4m3(*b)).collect(),
-        _ => return Err(wrong_dtype(path, name, found, "f32, bf16, f16 or fp8 (e4m3)")),
-    })
+fn check_dtype(shard: &Shard, name: &str, info: &TensorInfo) -> Result<(), ModelError> {
+    if is_known(info.dtype) {
+        return Ok(());
+    }
+    Err(wrong_dtype(shard, name, info, "f32, bf16, f16 or fp8 (e4m3)"))
 }
 
-fn wrong_dtype(
-    path: &Path,
-    name: &str,
-    found: &TensorView<'_>,
-    expected: &'static str,
-) -> ModelError {
+fn wrong_dtype(shard: &Shard, name: &str, info: &TensorInfo, expected: &'static str) -> ModelError {
     ModelError::Dtype {
-        path: path.to_owned(),
+        path: shard.path.clone(),
         tensor: name.to_owned(),
-        found: format!("{:?}", found.dtype()),
+        found: format!("{:?}", info.dtype),
         expected,
     }
 }

@@ -66,6 +66,25 @@ fn the_limit_holds_over_restarts_and_the_used_stay() {
     assert!(smaller.load(&key(1)).is_some());
 }
 
+#[test]
+fn looking_through_the_folder_forgets_no_worth() {
+    let folder = tempfile::tempdir().unwrap();
+    let block = (100 + format::HEAD) as u64;
+    let store = Store::open(&options(folder.path(), 3 * block), key(0)).unwrap();
+    let other = Store::open(&options(folder.path(), 3 * block), key(0)).unwrap();
+    store.save(&key(1), &[1; 100], 9.0).unwrap();
+    store.save(&key(2), &[2; 100], 0.1).unwrap();
+    fs::remove_file(store.path(&key(2))).unwrap();
+    other.save(&key(3), &[3; 100], 0.1).unwrap();
+    store.scan().unwrap();
+    assert_eq!(store.eviction.lock().bytes(), 2 * block);
+    store.save(&key(4), &[4; 100], 0.1).unwrap();
+    store.save(&key(5), &[5; 100], 0.1).unwrap();
+    // The oldest is the dearest, and stays; that of the other process goes.
+    let there = (1..=5).filter(|number| store.path(&key(*number)).exists());
+    assert_eq!(there.collect::<Vec<_>>(), [1, 4, 5]);
+}
+
 const WRITE_TO: &str = "FF2_ENGINE_TEST_WRITE_TO";
 
 /// In the process that is killed this writes until then; the test starts itself for it.

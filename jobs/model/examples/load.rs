@@ -1,0 +1,144 @@
+//! Times loading a model against plain reads of its files, taking turns: four streams, 1 MiB a read, past the page
+//! cache, as `ff2ctl bench fs` reads. Arguments: FOLDER (on the file system to measure; without a config.json there, a
+//! model is written to it first), MiB of weights (1024), `bf16` or `f32`, rounds (5).
+
+use std::{
+    error::Error,
+    fs::{self, File, OpenOptions},
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    thread,
+    time::Instant,
+};
+
+use ff2_model::{
+    Checkpoint, Model, ModelConfig, Parameters, Weights,
+    checkpoint::{Precision, write},
+};
+use rustix::fs::OFlags;
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+const MIB: usize = 1 << 20;
+const STREAMS: usize = 4;
+/// Direct reads go to memory that begins at a page.
+const PAGE: usize = 4096;
+
+fn main() -> Result<(), Failure> {
+    let mut arguments = std::env::args().skip(1);
+    let folder = PathBuf::from(arguments.next().ok_or("expected a folder for the model")?);
+    let mib: usize = arguments.next().as_deref().unwrap_or("1024").parse()?;
+    let precision = match arguments.next().as_deref() {
+        None | Some("bf16") => Precision::Bf16,
+        Some("f32") => Precision::F32,
+        Some(other) => return Err(format!("{other}: expected bf16 or f32").into()),
+    };
+    let rounds = arguments.next().as_deref().unwrap_or("5").parse()?;
+    if !folder.join("config.json").exists() {
+        make(&folder, mib * MIB, precision)?;
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(&folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "safetensors") {
+            files.push(path);
+        }
+    }
+    files.sort_unstable();
+    let bytes = Checkpoint::open(&folder)?.bytes()?;
+    println!("{} files, {} MiB", files.len(), bytes / MIB as u64);
+    let (mut reads, mut loads) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let start = Instant::now();
+        read(&files)?;
+        reads.push(start.elapsed().as_secs_f64());
+        let start = Instant::now();
+        let model = Checkpoint::open(&folder)?.load()?;
+        loads.push(start.elapsed().as_secs_f64());
+        check(&model)?;
+    }
+    let rate = |seconds: f64| bytes as f64 / MIB as f64 / seconds;
+    let median = |times: &mut Vec<f64>| {
+        times.sort_unstable_by(f64::total_cmp);
+        rate(times[times.len() / 2])
+    };
+    println!("plain reads: {:.0?} MiB/s", reads.iter().map(|s| rate(*s)).collect::<Vec<_>>());
+    println!("loading: {:.0?} MiB/s", loads.iter().map(|s| rate(*s)).collect::<Vec<_>>());
+    let (reads, loads) = (median(&mut reads), median(&mut loads));
+    println!(
+        "medians: loading {loads:.0}, plain reads {reads:.0} MiB/s, ratio {:.2}",
+        loads / reads
+    );
+    Ok(())
+}
+
+/// Number `at` of each tensor: bf16 has it exactly.
+fn number(at: usize) -> f32 {
+    (at % 251) as f32 / 256.0
+}
+
+/// A model of about so many bytes, in files of an eighth of them.
+fn make(folder: &Path, bytes: usize, precision: Precision) -> Result<(), Failure> {
+    let size = if precision == Precision::Bf16 { 2 } else { 4 };
+    let config = |layers: usize| {
+        ModelConfig::from_json(serde_json::json!({
+            "model_type": "deepseek_v3", "vocab_size": 16384, "hidden_size": 1024, "intermediate_size": 2816,
+            "moe_intermediate_size": 512, "num_hidden_layers": layers, "first_k_dense_replace": 1,
+            "num_attention_heads": 16, "q_lora_rank": 384, "kv_lora_rank": 256, "qk_nope_head_dim": 64,
+            "qk_rope_head_dim": 32, "v_head_dim": 64, "n_shared_experts": 1, "n_routed_experts": 32,
+            "num_experts_per_tok": 4, "n_group": 4, "topk_group": 2, "num_nextn_predict_layers": 0,
+            "max_position_embeddings": 4096
+        }))
+    };
+    let parameters = |layers| Ok::<_, Failure>(Weights::zeros(&config(layers)?).len());
+    let (one, two) = (parameters(1)?, parameters(2)?);
+    let layers = 1 + (bytes / size).saturating_sub(one).div_ceil(two - one);
+    let config = config(layers)?;
+    let mut weights = Weights::zeros(&config);
+    weights.visit_mut("", &mut |_, tensor| {
+        tensor.data_mut().iter_mut().enumerate().for_each(|(at, x)| *x = number(at));
+    });
+    fs::create_dir_all(folder)?;
+    write(&Model::new(config, weights), folder, precision, bytes / 8)?;
+    for entry in fs::read_dir(folder)? {
+        File::open(entry?.path())?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn check(model: &Model) -> Result<(), Failure> {
+    let mut wrong = None;
+    model.weights().visit("", &mut |name, tensor| {
+        if tensor.data().iter().enumerate().any(|(at, x)| *x != number(at)) {
+            wrong = Some(name);
+        }
+    });
+    wrong.map_or(Ok(()), |name| Err(format!("{name} was not loaded as it was written").into()))
+}
+
+fn read(files: &[PathBuf]) -> Result<(), Failure> {
+    let queue = Mutex::new(files.iter());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    thread::scope(|scope| {
+        let stream = || {
+            let mut buffer = vec![0; MIB + PAGE];
+            let from = buffer.as_ptr().align_offset(PAGE);
+            while let Some(path) = next() {
+                let flags = OFlags::DIRECT.bits().cast_signed();
+                let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+                let mut at = 0;
+                loop {
+                    let got = file.read_at(&mut buffer[from..from + MIB], at)?;
+                    at += got as u64;
+                    if got < MIB {
+                        break;
+                    }
+                }
+            }
+            Ok(())
+        };
+        let streams: Vec<_> = (0..STREAMS).map(|_| scope.spawn(stream)).collect();
+        streams.into_iter().try_for_each(|stream| stream.join().expect("streams do not panic"))
+    })
+}
