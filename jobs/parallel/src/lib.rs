@@ -7,8 +7,8 @@
 //! with a layer, [`Parallel::gradients`] copies its gradient into a bucket, and a full bucket's sum starts while the
 //! backward goes on (`buckets`). With divided experts, tokens travel to them meanwhile on a stream of their own
 //! (`experts`). [`Parallel::update`] then clips and moves the weights (`optimizer`): all of them on each rank, or
-//! (ZeRO-1, Rajbhandari et al. 2020) each rank its part, which all then gather. For a checkpoint [`Parallel::gather`]
-//! makes a whole of the parts.
+//! (ZeRO-1, Rajbhandari et al. 2020) each rank its part, which all then gather. For a checkpoint each rank
+//! gives its share of the whole, [`Parallel::portions`].
 
 mod buckets;
 mod error;
@@ -23,4 +23,4 @@ pub use error::ParallelError;
 pub use optimizer::Settings;
 pub use parallel::{Gradients, Parallel};
 pub use plan::Plan;
-pub use state::State;
+pub use state::Portion;

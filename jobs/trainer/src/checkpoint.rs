@@ -2,24 +2,27 @@
 //!
 //! ```text
 //! step-00000100/
-//!   index-0000.json         of rank 0: the run's numbers, and for each tensor its file, offset, length and CRC32C
-//!   index-0000.crc32c       the checksum of that file, in hex
-//!   part-0000-0000.bin ...  tensors behind each other, little-endian f32: weights and both moments of AdamW
+//!   commit.json, .crc32c    the run's numbers, and each rank's index with its length and CRC32C
+//!   index-0000.json ...     of each rank: for each run of a tensor's numbers its file, offset, length and CRC32C
+//!   part-0000-0000.bin ...  of each rank: numbers behind each other, little-endian f32: weights and moments of AdamW
 //!   tokenizer.json ...
 //! ```
 //!
-//! A step is written under a hidden name, synced, and renamed. Each rank has files of its own, so that all can write at
-//! once; today there is rank 0 alone. What the trainer reads it does not trust: every byte has a checksum.
+//! A step is written under a hidden name. Each rank writes and syncs its share, in files of its own, all at the same
+//! time; then rank 0 writes the commit record and gives the step its name. A step whose record is missing, or a file
+//! that it names, is not a checkpoint: the one before is. What the trainer reads it does not trust: every byte has a
+//! checksum, and every number of the model must be there once.
 
 mod error;
 mod folder;
 mod index;
 mod read;
 mod saver;
+mod snapshot;
 mod write;
 
 pub(crate) use error::CheckpointError;
 pub(crate) use folder::{newest, step_folder};
 pub(crate) use read::{read, resume};
 pub(crate) use saver::Saver;
-pub(crate) use write::Snapshot;
+pub(crate) use snapshot::Snapshot;

@@ -29,7 +29,7 @@ pub(crate) use evaluate::{Heldout, Score};
 use job::{Job, Request};
 use lead::Lead;
 use ranks::Ranks;
-pub(crate) use start::{Optimizer, Training, Whole};
+pub(crate) use start::{Optimizer, Training};
 pub(crate) use step::Done;
 use step::Step;
 
@@ -75,16 +75,17 @@ fn begin(config: &RunConfig, job: Job, ranks: &Ranks, arguments: &Arguments) -> 
         "data.batch is {batch}, expected a multiple of the {count} ranks"
     );
     let from = (ranks, arguments.resume_from);
-    let mut training = start::start(config, &manifest, &checkpoints, from)?;
+    let (mut training, notes) = start::start(config, &manifest, &checkpoints, from)?;
+    let saver = Saver::new(&checkpoints, &config.checkpoint, &config.data.folder, ranks.stream())?;
     let lead = match ranks.leads() {
-        true => Some(Lead {
-            watch: Watch::start(config, training.step, arguments.json)?,
-            saver: Saver::new(&checkpoints, &config.checkpoint, &config.data.folder),
-            saved: training.step,
-        }),
+        true => {
+            let watch = Watch::start(config, training.step, arguments.json)?;
+            notes.iter().for_each(|note| watch.note(note));
+            Some(Lead { watch, saved: training.step })
+        }
         false => None,
     };
-    let run = Run { config, manifest: &manifest, job, ranks, lead };
+    let run = Run { config, manifest: &manifest, job, ranks, saver, lead };
     run.train(&mut training)
 }
 
@@ -93,6 +94,7 @@ struct Run<'a> {
     manifest: &'a Manifest,
     job: Job,
     ranks: &'a Ranks,
+    saver: Saver,
     /// None on all ranks but the first.
     lead: Option<Lead>,
 }
@@ -137,11 +139,12 @@ impl Run<'_> {
                 }
                 _ => None,
             };
+            let saved = self.saver.poll();
             if let Some(lead) = &mut self.lead {
                 let mut record = Record::new(training, &done, took, flops_share);
                 record.heldout = score;
-                lead.step(record)?;
-                is_save_due = lead.is_save_due(&mut self.job, training.step, config);
+                lead.step(record, saved)?;
+                is_save_due = self.is_save_due(training.step);
             }
         }
         self.save_now(training)?;
@@ -198,24 +201,28 @@ impl Run<'_> {
         flops / peak
     }
 
-    /// Begins to save.
-    fn save(&mut self, training: &Training) -> Result<()> {
-        let began = Instant::now();
-        let snapshot = self.snapshot(training)?;
-        if let (Some(lead), Some(snapshot)) = (&mut self.lead, snapshot) {
-            lead.save(snapshot, training.step, self.job.rate());
-            let waited = began.elapsed().as_millis();
-            let text = format!("step {}: saving; training waited {waited} ms", training.step);
-            lead.watch.note(&text);
-        }
-        Ok(())
+    /// A slot that comes too early is left out; who asked for steps gets all of them.
+    fn is_save_due(&mut self, step: u64) -> bool {
+        let by_steps = is_due(step, self.config.checkpoint.every) && step < self.config.steps;
+        self.job.is_save_due(by_steps) && !(self.job.rate().is_some() && self.saver.is_busy())
     }
 
-    /// Rank 0 gets it, with what all ranks have.
-    fn snapshot(&self, training: &Training) -> Result<Option<Snapshot>> {
-        let sequence = self.config.data.sequence;
-        let snapshot = |whole| Snapshot::new(training, whole, self.manifest, sequence);
-        Ok(training.whole()?.map(snapshot))
+    /// Begins to save, when what was saved before is. All ranks do, each its share.
+    fn save(&mut self, training: &Training) -> Result<()> {
+        let began = Instant::now();
+        let earlier = self.saver.wait();
+        let snapshot = self.snapshot(training);
+        let started = self.saver.start(snapshot, self.job.rate());
+        let Some(lead) = &mut self.lead else { return Ok(started?) };
+        lead.report(earlier);
+        let waited = began.elapsed().as_millis();
+        lead.watch.note(&format!("step {}: saving; training waited {waited} ms", training.step));
+        lead.saved = training.step;
+        Ok(started?)
+    }
+
+    fn snapshot(&self, training: &Training) -> Snapshot {
+        Snapshot::new(training, self.manifest, self.config.data.sequence)
     }
 
     /// Saves what there is and ends. A step that was interrupted left no trace in it.
@@ -235,15 +242,24 @@ impl Run<'_> {
         Ok(request.exit_code())
     }
 
-    /// Returns when the state of `training` is on disk.
+    /// Returns when the state of `training` is on disk. What is being written is not written slowly any more.
     fn save_now(&mut self, training: &Training) -> Result<()> {
-        let is_saved = self.lead.as_mut().is_some_and(|lead| lead.is_saved(training.step));
+        self.saver.hurry();
+        let earlier = self.saver.wait();
+        let step = training.step;
+        let is_saved = self.lead.as_mut().is_some_and(|lead| {
+            let is_saved = earlier.is_ok() && lead.saved == step && step > 0;
+            lead.report(earlier);
+            is_saved
+        });
         if !self.ranks.told(!is_saved)? {
             return Ok(());
         }
-        let snapshot = self.snapshot(training)?;
-        if let (Some(lead), Some(snapshot)) = (&mut self.lead, snapshot) {
-            lead.save_last(snapshot)?;
+        self.saver.start(self.snapshot(training), None)?;
+        // One that fails is an error: nobody would save it later.
+        let saved = self.saver.wait().context("save the last step")?;
+        if let Some(lead) = &mut self.lead {
+            lead.report(Ok(saved));
         }
         Ok(())
     }

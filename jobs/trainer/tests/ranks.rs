@@ -34,6 +34,7 @@ fn start<S: AsRef<str>>(
         command.env("RANK", rank.to_string()).env("WORLD_SIZE", world.to_string());
         command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
         command.env("FF2_CHECKPOINT", out.join("checkpoints"));
+        command.env("FF2_SLOT", out.join("slot"));
         command.env("FF2_SUSPEND", out.join("suspend")).env("FF2_ACK", out.join("acknowledged"));
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
@@ -154,6 +155,54 @@ fn a_rank_that_is_killed_ends_all_and_is_named() {
     killed.wait().unwrap();
     bench.refused(ends(ranks).remove(0), "rank 1 failed: its process is gone");
     assert!(began.elapsed() < Duration::from_secs(5), "after {:?}", began.elapsed());
+}
+
+#[test]
+fn a_rank_that_dies_while_all_save_leaves_the_checkpoint_before() {
+    let bench = Bench::new();
+    let out = bench.path("out");
+    let sets = ["steps=100000", "parallel.expert_ranks=2"];
+    let checkpoints = out.join("checkpoints");
+    let there = |prefix: &str| {
+        let entries = fs::read_dir(&checkpoints).into_iter().flatten();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with(prefix)).max()
+    };
+    let mut ranks = start(&bench, 2, &out, |_| sets.to_vec());
+    wait_for(|| there("step-").is_some());
+    // From now on a save takes far longer than it is looked at here.
+    fs::write(out.join("slot"), "100 0 100 2000").unwrap();
+    wait_for(|| {
+        let draft = there(".step-");
+        thread::sleep(Duration::from_millis(300));
+        draft.is_some_and(|draft| checkpoints.join(draft).join("part-0001-0000.bin").exists())
+    });
+    let mut killed = ranks.pop().unwrap();
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    bench.refused(ends(ranks).remove(0), "rank 1 failed: its process is gone");
+    fs::remove_file(out.join("slot")).unwrap();
+    let (saved, before) = (there("step-").unwrap(), history(&kept(&out)));
+    let saved: usize = saved["step-".len()..].parse().unwrap();
+    assert!(there(".step-").is_some() && before.len() > saved);
+    let written = |rank: usize| {
+        let files = fs::read_dir(checkpoints.join(format!("step-{saved:08}"))).unwrap();
+        let files = files.map(Result::unwrap);
+        let part = format!("part-{rank:04}-");
+        let of_rank = files.filter(|file| file.file_name().to_str().unwrap().starts_with(&part));
+        of_rank.map(|file| file.metadata().unwrap().len()).sum::<u64>() as f64
+    };
+    let (first, second) = (written(0), written(1));
+    assert!((first / second - 1.0).abs() < 0.2, "shares of {first} and {second} bytes");
+
+    let ranks = start(&bench, 2, &out, |_| sets.to_vec());
+    wait_for(|| history(&kept(&out)).len() > before.len());
+    signal(&ranks[1], "-TERM");
+    let said = ends(ranks).swap_remove(0);
+    let again = history(&steps(&String::from_utf8(said.stdout).unwrap()));
+    assert_eq!(again[0].0, saved as u64 + 1);
+    assert_eq!(again[..before.len() - saved], before[saved..], "to the bit");
+    assert_eq!(there(".step-"), None, "the next save clears away what the last one left");
 }
 
 #[test]

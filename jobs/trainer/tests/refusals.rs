@@ -37,10 +37,6 @@ fn a_damaged_checkpoint_is_refused_and_the_whole_one_before_is_offered() {
     bench.refused(bench.run(&[], &[]), "step-00000040 is damaged; that of step 30 is whole");
     bench.refused(bench.run(&[], &[]), "part-0000-0001.bin: tensor `weight/model.");
     bench.refused(bench.run(&[], &[]), "CRC32C");
-    flip(&part(&step(40)), 5);
-    cut(&step(40).join("part-0000-0003.bin"));
-    bench.refused(bench.run(&[], &[]), "part-0000-0003.bin: tensor `");
-    bench.refused(bench.run(&[], &[]), "a file of");
     flip(&step(30).join("index-0000.json"), 30);
     bench.refused(
         bench.run(&[], &[]),
@@ -61,6 +57,34 @@ fn a_damaged_checkpoint_is_refused_and_the_whole_one_before_is_offered() {
     export.args(["export", "--checkpoint"]).arg(bench.path("out/checkpoints"));
     export.arg("--out").arg(bench.path("model"));
     bench.refused(export.output().unwrap(), "part-0000-0001.bin: tensor `weight/model.");
+}
+
+#[test]
+fn a_checkpoint_that_misses_something_is_none_and_the_one_before_is_used() {
+    let bench = Bench::new();
+    let whole = history(&steps(&bench.ok(bench.run(&["steps=30"], &[]))));
+    let step = |step: u64| bench.path(&format!("out/checkpoints/step-{step:08}"));
+    let torn: [(&dyn Fn(), &str); 4] = [
+        (&|| cut(&step(30).join("part-0000-0003.bin")), "part-0000-0003.bin: tensor `"),
+        (&|| fs::remove_file(part(&step(30))).unwrap(), "part-0000-0001.bin"),
+        (&|| cut(&step(30).join("index-0000.json")), "index-0000.json: a file of"),
+        (&|| fs::remove_file(step(30).join("commit.json")).unwrap(), "commit.json"),
+    ];
+    for (number, (tear, name)) in torn.into_iter().enumerate() {
+        tear();
+        bench.refused(bench.run(&[], &["--resume-from", "30"]), name);
+        let output = bench.run(&["steps=30"], &[]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned()
+            + &String::from_utf8_lossy(&output.stdout);
+        assert_eq!(history(&steps(&bench.ok(output))), whole[20..]);
+        assert!(said.contains("step 30 is no checkpoint: ") && said.contains(name), "{said}");
+        let aside = if number == 0 { "aside".to_owned() } else { format!("aside-{}", number + 1) };
+        assert!(step(30).with_extension(aside).exists(), "people may want to look at it");
+    }
+    for number in [10, 20, 30] {
+        fs::remove_file(step(number).join("commit.json")).unwrap();
+    }
+    bench.refused(bench.run(&[], &[]), "no earlier one is whole");
 }
 
 #[test]

@@ -6,17 +6,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::CheckpointError;
+use super::{CheckpointError, index::Commit};
 
 /// Where the checkpoint of a step is.
 pub(crate) fn step_folder(folder: &Path, step: u64) -> PathBuf {
     folder.join(format!("step-{step:08}"))
 }
 
-/// Where it is written before it is whole, or goes before it is removed.
-pub(super) fn draft_folder(folder: &Path, step: u64) -> PathBuf {
-    folder.join(format!(".step-{step:08}"))
+/// Where an attempt of the run writes it before it is whole.
+pub(super) fn draft_folder(folder: &Path, step: u64, attempt: u64) -> PathBuf {
+    folder.join(format!("{HIDDEN}{step:08}.{attempt:x}"))
 }
+
+/// Steps that are not whole yet, or not any more.
+const HIDDEN: &str = ".step-";
 
 /// Steps that have a checkpoint, in order. None of a folder that is not there.
 pub(super) fn steps(folder: &Path) -> Result<Vec<u64>, CheckpointError> {
@@ -42,19 +45,26 @@ pub(crate) fn newest(folder: &Path) -> Result<Option<u64>, CheckpointError> {
     Ok(steps(folder)?.last().copied())
 }
 
-/// Gives a draft its name. Who looks sees the whole step or none, also after a crash.
-pub(super) fn commit(folder: &Path, step: u64) -> Result<PathBuf, CheckpointError> {
-    let (draft, path) = (draft_folder(folder, step), step_folder(folder, step));
-    for entry in fs::read_dir(&draft).map_err(at(&draft))? {
-        let file = entry.map_err(at(&draft))?.path();
+/// Makes a checkpoint of a draft in which all ranks' parts are. Who looks sees the whole step or none, also after a
+/// crash.
+pub(super) fn commit(
+    folder: &Path,
+    step: u64,
+    draft: &Path,
+    record: &Commit,
+) -> Result<PathBuf, CheckpointError> {
+    record.write(draft)?;
+    for entry in fs::read_dir(draft).map_err(at(draft))? {
+        let file = entry.map_err(at(draft))?.path();
         File::open(&file).and_then(|file| file.sync_all()).map_err(at(&file))?;
     }
-    sync(&draft)?;
+    sync(draft)?;
+    let path = step_folder(folder, step);
     if path.exists() {
         // An older attempt's, from which nobody went on.
         fs::remove_dir_all(&path).map_err(at(&path))?;
     }
-    fs::rename(&draft, &path).map_err(at(&path))?;
+    fs::rename(draft, &path).map_err(at(&path))?;
     sync(folder)?;
     Ok(path)
 }
@@ -63,15 +73,14 @@ pub(super) fn commit(folder: &Path, step: u64) -> Result<PathBuf, CheckpointErro
 pub(super) fn retain(folder: &Path, keep: usize) -> Result<(), CheckpointError> {
     let steps = steps(folder)?;
     for &step in &steps[..steps.len().saturating_sub(keep)] {
-        let (path, draft) = (step_folder(folder, step), draft_folder(folder, step));
+        let (path, hidden) = (step_folder(folder, step), folder.join(format!("{HIDDEN}{step:08}")));
         // A step that is half removed must not look like one.
-        fs::rename(&path, &draft).map_err(at(&path))?;
-        fs::remove_dir_all(&draft).map_err(at(&draft))?;
+        fs::rename(&path, &hidden).map_err(at(&path))?;
     }
     for entry in fs::read_dir(folder).map_err(at(folder))? {
         let path = entry.map_err(at(folder))?.path();
         let name = path.file_name().and_then(|name| name.to_str());
-        if name.is_some_and(|name| name.starts_with(".step-")) {
+        if name.is_some_and(|name| name.starts_with(HIDDEN)) {
             fs::remove_dir_all(&path).map_err(at(&path))?;
         }
     }

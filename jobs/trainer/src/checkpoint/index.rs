@@ -1,15 +1,19 @@
-//! What one rank wrote of a step.
+//! What one rank wrote of a step, and the record by which all of it counts.
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::Path,
+};
 
 use crc_fast::crc32_iscsi;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::CheckpointError;
+use super::{CheckpointError, folder::at};
 
-pub(super) const VERSION: u32 = 1;
-const FILE: &str = "index-0000.json";
-const CHECKSUM: &str = "index-0000.crc32c";
+pub(super) const VERSION: u32 = 2;
+const COMMIT: &str = "commit.json";
+const CHECKSUM: &str = "commit.crc32c";
 
 /// A run's numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,11 +33,15 @@ pub(crate) struct Head {
     pub(crate) config: serde_json::Value,
 }
 
+/// A run of a tensor's numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Entry {
     pub(super) name: String,
+    /// Of the whole tensor.
     pub(super) shape: Vec<usize>,
+    /// The first number's place in the tensor, row-major.
+    pub(super) start: usize,
     pub(super) file: String,
     pub(super) offset: u64,
     /// In bytes.
@@ -44,52 +52,101 @@ pub(super) struct Entry {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Index {
-    pub(super) version: u32,
     pub(super) rank: usize,
-    pub(super) ranks: usize,
-    pub(super) head: Head,
     pub(super) tensors: Vec<Entry>,
 }
 
+/// An index as the commit record names it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Named {
+    pub(super) file: String,
+    /// In bytes.
+    pub(super) length: u64,
+    pub(super) crc32c: u32,
+}
+
+/// Written last: a step is a checkpoint if it is there and all that it names is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Commit {
+    pub(super) version: u32,
+    pub(super) head: Head,
+    /// One of each rank, in order.
+    pub(super) indexes: Vec<Named>,
+}
+
 impl Index {
-    pub(super) fn write(&self, folder: &Path) -> Result<(), CheckpointError> {
-        let text = serde_json::to_string(self).expect("plain fields") + "\n";
-        let checksum = format!("{:08x}\n", crc32_iscsi(text.as_bytes()));
-        for (file, text) in [(FILE, text), (CHECKSUM, checksum)] {
-            let path = folder.join(file);
-            fs::write(&path, text).map_err(|source| CheckpointError::Io { path, source })?;
+    /// Returns what the commit record says of it.
+    pub(super) fn write(&self, folder: &Path) -> Result<Named, CheckpointError> {
+        let text = json(self);
+        let file = format!("index-{:04}.json", self.rank);
+        put(folder, &file, &text)?;
+        let (length, crc32c) = (text.len() as u64, crc32_iscsi(text.as_bytes()));
+        Ok(Named { file, length, crc32c })
+    }
+
+    /// # Errors
+    /// An index that is missing, cut, or another than the one that was committed.
+    pub(super) fn read(folder: &Path, named: &Named) -> Result<Self, CheckpointError> {
+        // A name with a folder in it could reach any file of the machine.
+        let name = Path::new(&named.file).file_name().unwrap_or_default();
+        let path = folder.join(name);
+        let text = fs::read(&path).map_err(at(&path))?;
+        if (text.len() as u64) < named.length {
+            let (found, expected) = (text.len() as u64, named.length);
+            return Err(CheckpointError::Cut { path, of: String::new(), found, expected });
         }
-        Ok(())
+        let found = crc32_iscsi(&text);
+        if found != named.crc32c {
+            let expected = format!("{:08x} by {COMMIT}", named.crc32c);
+            return Err(wrong(&path, format!("checksum {found:08x}"), &expected));
+        }
+        parse(&path, &text)
+    }
+}
+
+impl Commit {
+    pub(super) fn write(&self, folder: &Path) -> Result<(), CheckpointError> {
+        let text = json(self);
+        put(folder, CHECKSUM, &format!("{:08x}\n", crc32_iscsi(text.as_bytes())))?;
+        put(folder, COMMIT, &text)
     }
 
     pub(super) fn read(folder: &Path) -> Result<Self, CheckpointError> {
-        let read = |file: &str| {
-            let path = folder.join(file);
-            fs::read(&path).map_err(|source| CheckpointError::Io { path, source })
-        };
-        let wrong = |found: String, expected: &str| {
-            let (path, expected) = (folder.join(FILE), expected.to_owned());
-            Err(CheckpointError::Index { path, found, expected })
-        };
-        let (text, checksum) = (read(FILE)?, read(CHECKSUM)?);
+        let path = folder.join(COMMIT);
+        let text = fs::read(&path).map_err(at(&path))?;
+        let checksum = folder.join(CHECKSUM);
+        let expected = fs::read_to_string(&checksum).map_err(at(&checksum))?;
         let found = format!("{:08x}", crc32_iscsi(&text));
-        let expected = String::from_utf8_lossy(&checksum);
         if found != expected.trim() {
-            return wrong(
-                format!("checksum {found}"),
-                &format!("{} by {CHECKSUM}", expected.trim()),
-            );
+            let expected = format!("{} by {CHECKSUM}", expected.trim());
+            return Err(wrong(&path, format!("checksum {found}"), &expected));
         }
-        let index: Self = match serde_json::from_slice(&text) {
-            Ok(index) => index,
-            Err(error) => return wrong(error.to_string(), "an index of this version"),
-        };
-        if index.version != VERSION {
-            return wrong(format!("version {}", index.version), "version 1");
+        let commit: Self = parse(&path, &text)?;
+        if commit.version != VERSION {
+            let found = format!("version {}", commit.version);
+            return Err(wrong(&path, found, &format!("version {VERSION}")));
         }
-        if (index.rank, index.ranks) != (0, 1) {
-            return wrong(format!("rank {} of {}", index.rank, index.ranks), "one rank");
-        }
-        Ok(index)
+        Ok(commit)
     }
+}
+
+fn json(record: &impl Serialize) -> String {
+    serde_json::to_string(record).expect("plain fields") + "\n"
+}
+
+fn put(folder: &Path, name: &str, text: &str) -> Result<(), CheckpointError> {
+    let path = folder.join(name);
+    let mut file = File::create(&path).map_err(at(&path))?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(at(&path))
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, CheckpointError> {
+    serde_json::from_slice(text)
+        .map_err(|error| wrong(path, error.to_string(), "a record of this version"))
+}
+
+fn wrong(path: &Path, found: String, expected: &str) -> CheckpointError {
+    CheckpointError::Index { path: path.to_owned(), found, expected: expected.to_owned() }
 }

@@ -8,13 +8,14 @@ use std::{
 };
 
 use crc_fast::crc32_iscsi;
-use ff2_model::{AdamW, Model, ModelConfig, Parameters, Weights};
+use ff2_model::{AdamW, Model, ModelConfig, Parameters, Tensor, Weights, is_trained};
+use zerocopy::IntoBytes;
 
 use super::{
     CheckpointError,
     folder::{at, set_aside, step_folder, steps},
-    index::{Entry, Head, Index},
-    write::PARTS,
+    index::{Commit, Entry, Head, Index},
+    snapshot::PARTS,
 };
 use crate::run::{Optimizer, Training};
 
@@ -25,6 +26,8 @@ pub(crate) struct Resumed {
     pub(crate) head: Head,
     pub(crate) model: Model,
     optimizer: AdamW,
+    /// Newer steps that are no checkpoints, and why.
+    pub(crate) passed_over: Vec<String>,
 }
 
 impl Resumed {
@@ -35,7 +38,8 @@ impl Resumed {
     }
 }
 
-/// The step that was asked for, else the newest; None if there is none at all.
+/// The step that was asked for, else the newest that no file is missing of; None if there is none at all. Newer ones
+/// are set aside.
 ///
 /// # Errors
 /// A step that is not there, or is damaged: then which earlier one is whole.
@@ -44,32 +48,45 @@ pub(crate) fn resume(
     asked: Option<u64>,
 ) -> Result<Option<Resumed>, CheckpointError> {
     let steps = steps(folder)?;
-    let step = match (asked, steps.last()) {
-        (None, None) => return Ok(None),
-        (None, Some(newest)) => *newest,
-        (Some(step), _) if steps.contains(&step) => step,
-        (Some(step), _) => {
-            let there: Vec<_> = steps.iter().map(u64::to_string).collect();
-            let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
-            return Err(CheckpointError::NoStep { path: folder.to_owned(), step, there });
-        }
-    };
-    let read = read(&step_folder(folder, step)).map_err(|source| {
-        let mut earlier = steps.iter().rev().filter(|earlier| **earlier < step);
-        let whole = earlier.find(|earlier| read(&step_folder(folder, **earlier)).is_ok());
-        let way_out = match whole {
-            Some(whole) => {
-                format!("that of step {whole} is whole: go on from it with --resume-from {whole}")
-            }
-            None => "no earlier one is whole: begin again with an empty folder".to_owned(),
-        };
-        let path = step_folder(folder, step);
-        CheckpointError::Damaged { path, way_out, source: Box::new(source) }
-    })?;
-    if asked.is_some() {
-        set_aside(folder, step)?;
+    if let Some(step) = asked
+        && !steps.contains(&step)
+    {
+        let there: Vec<_> = steps.iter().map(u64::to_string).collect();
+        let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
+        return Err(CheckpointError::NoStep { path: folder.to_owned(), step, there });
     }
-    Ok(Some(read))
+    let mut passed_over = Vec::new();
+    for &step in steps.iter().rev().filter(|step| asked.is_none_or(|asked| asked == **step)) {
+        match read(&step_folder(folder, step)) {
+            Ok(mut read) => {
+                if asked.is_some() || !passed_over.is_empty() {
+                    set_aside(folder, step)?;
+                }
+                read.passed_over = passed_over;
+                return Ok(Some(read));
+            }
+            // If all are torn, somebody should look before a run begins anew.
+            Err(torn) if asked.is_none() && torn.is_torn() && step != steps[0] => {
+                passed_over.push(format!("step {step} is no checkpoint: {torn}"));
+            }
+            Err(source) => return Err(damaged(folder, &steps, step, source)),
+        }
+    }
+    Ok(None)
+}
+
+/// Tells which earlier step is whole.
+fn damaged(folder: &Path, steps: &[u64], step: u64, source: CheckpointError) -> CheckpointError {
+    let mut earlier = steps.iter().rev().filter(|earlier| **earlier < step);
+    let whole = earlier.find(|earlier| read(&step_folder(folder, **earlier)).is_ok());
+    let way_out = match whole {
+        Some(whole) => {
+            format!("that of step {whole} is whole: go on from it with --resume-from {whole}")
+        }
+        None => "no earlier one is whole: begin again with an empty folder".to_owned(),
+    };
+    let path = step_folder(folder, step);
+    CheckpointError::Damaged { path, way_out, source: Box::new(source) }
 }
 
 /// Reads and checks all of a step.
@@ -77,90 +94,110 @@ pub(crate) fn resume(
 /// # Errors
 /// Files that are missing, cut or damaged, and tensors that are not those of the model.
 pub(crate) fn read(step: &Path) -> Result<Resumed, CheckpointError> {
-    let index = Index::read(step)?;
-    let head = index.head;
+    let Commit { head, indexes, .. } = Commit::read(step)?;
     let config = ModelConfig::from_json(head.config.clone()).map_err(|detail| {
         let (path, expected) = (step.to_owned(), "a model that this version knows".to_owned());
         CheckpointError::Index { path, found: detail, expected }
     })?;
-    let mut entries: BTreeMap<&str, &Entry> =
-        index.tensors.iter().map(|entry| (entry.name.as_str(), entry)).collect();
-    let mut files = BTreeMap::new();
+    let mut parts = Parts { step, entries: BTreeMap::new(), files: BTreeMap::new() };
+    for named in &indexes {
+        for entry in Index::read(step, named)?.tensors {
+            parts.entries.entry(entry.name.clone()).or_default().push(entry);
+        }
+    }
     let mut optimizer = AdamW::new(&config);
     let mut weights = Weights::zeros(&config);
     let (mean, square) = optimizer.moments_mut(head.optimizer_steps);
     for (part, into) in PARTS.iter().zip([&mut weights, mean, square]) {
-        let mut failed = None;
+        let mut tensors = Vec::new();
         into.visit_mut("", &mut |name, tensor| {
-            if failed.is_none() {
-                let name = format!("{part}/{name}");
-                let shape = tensor.shape().to_vec();
-                failed =
-                    tensor_bytes(step, &mut files, entries.remove(name.as_str()), &name, &shape)
-                        .map(|bytes| {
-                            let numbers =
-                                bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b));
-                            tensor
-                                .data_mut()
-                                .iter_mut()
-                                .zip(numbers)
-                                .for_each(|(to, from)| *to = from);
-                        })
-                        .err();
+            if *part == PARTS[0] || is_trained(&name) {
+                tensors.push((format!("{part}/{name}"), tensor));
             }
         });
-        if let Some(error) = failed {
-            return Err(error);
-        }
+        tensors.into_iter().try_for_each(|(name, tensor)| parts.fill(&name, tensor))?;
     }
-    if let Some((name, entry)) = entries.first_key_value() {
+    if let Some((name, entries)) = parts.entries.first_key_value() {
         return Err(CheckpointError::Tensor {
-            path: step.join(&entry.file),
-            tensor: (*name).to_owned(),
+            path: step.join(&entries[0].file),
+            tensor: name.clone(),
             found: "not part of the model".to_owned(),
-            expected: "the tensors of the index's config alone".to_owned(),
+            expected: "the tensors of the checkpoint's config alone".to_owned(),
         });
     }
-    Ok(Resumed { folder: step.to_owned(), head, model: Model::new(config, weights), optimizer })
+    let (folder, model) = (step.to_owned(), Model::new(config, weights));
+    Ok(Resumed { folder, head, model, optimizer, passed_over: Vec::new() })
 }
 
-/// The bytes of one tensor, checked.
-fn tensor_bytes(
-    step: &Path,
-    files: &mut BTreeMap<String, File>,
-    entry: Option<&Entry>,
-    name: &str,
-    shape: &[usize],
-) -> Result<Vec<u8>, CheckpointError> {
-    let wrong = |path: PathBuf, found: String, expected: String| {
-        Err(CheckpointError::Tensor { path, tensor: name.to_owned(), found, expected })
-    };
-    let Some(entry) = entry else {
-        return wrong(step.to_owned(), "not in the index".to_owned(), format!("shape {shape:?}"));
-    };
-    // A name with a folder in it could reach any file of the machine.
-    let path = step.join(Path::new(&entry.file).file_name().unwrap_or_default());
-    let length = 4 * shape.iter().product::<usize>();
-    if entry.shape != shape || entry.length != length as u64 {
-        let found = format!("shape {:?} in {} bytes", entry.shape, entry.length);
-        return wrong(path, found, format!("{shape:?} in {length}"));
-    }
-    let file = match files.entry(entry.file.clone()) {
-        std::collections::btree_map::Entry::Occupied(open) => open.into_mut(),
-        std::collections::btree_map::Entry::Vacant(new) => {
-            new.insert(File::open(&path).map_err(at(&path))?)
+/// What all ranks wrote.
+struct Parts<'a> {
+    step: &'a Path,
+    /// Of tensors that were not read yet.
+    entries: BTreeMap<String, Vec<Entry>>,
+    files: BTreeMap<PathBuf, File>,
+}
+
+impl Parts<'_> {
+    /// Reads a tensor from its pieces, which must be all of it, each number once.
+    fn fill(&mut self, name: &str, tensor: &mut Tensor) -> Result<(), CheckpointError> {
+        let shape = tensor.shape().to_vec();
+        let wrong = |path: PathBuf, found: String, expected: String| CheckpointError::Tensor {
+            path,
+            tensor: name.to_owned(),
+            found,
+            expected,
+        };
+        let Some(mut entries) = self.entries.remove(name) else {
+            let expected = format!("shape {shape:?}");
+            return Err(wrong(self.step.to_owned(), "not in the index".to_owned(), expected));
+        };
+        entries.sort_by_key(|entry| entry.start);
+        let mut rest = tensor.data_mut();
+        let mut at = 0;
+        for entry in &entries {
+            // A name with a folder in it could reach any file of the machine.
+            let path = self.step.join(Path::new(&entry.file).file_name().unwrap_or_default());
+            let numbers = (entry.length / 4) as usize;
+            let fits = entry.length.is_multiple_of(4) && numbers <= rest.len();
+            if entry.shape != shape || entry.start != at || !fits {
+                let Entry { start, length, shape: found, .. } = entry;
+                let found = format!("shape {found:?}, {length} bytes from number {start}");
+                let expected = format!("{shape:?}, at most {} from {at}", 4 * rest.len());
+                return Err(wrong(path, found, expected));
+            }
+            let (here, later) = rest.split_at_mut(numbers);
+            (rest, at) = (later, at + numbers);
+            self.read_exact(&path, entry, here.as_mut_bytes())?;
+            let found = crc32_iscsi(here.as_bytes());
+            if found != entry.crc32c {
+                let expected = format!("{:08x}", entry.crc32c);
+                return Err(wrong(path, format!("CRC32C {found:08x}"), expected));
+            }
         }
-    };
-    let there = file.metadata().map_err(at(&path))?.len();
-    if entry.offset.checked_add(entry.length).is_none_or(|end| end > there) {
-        let expected = format!("at least {}", entry.offset.saturating_add(entry.length));
-        return wrong(path, format!("a file of {there} bytes"), expected);
+        if !rest.is_empty() {
+            let found = format!("{at} numbers of shape {shape:?}");
+            return Err(wrong(self.step.to_owned(), found, format!("{}", at + rest.len())));
+        }
+        Ok(())
     }
-    let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, entry.offset).map_err(at(&path))?;
-    let found = crc32_iscsi(&bytes);
-    if found != entry.crc32c {
-        return wrong(path, format!("CRC32C {found:08x}"), format!("{:08x}", entry.crc32c));
+
+    fn read_exact(
+        &mut self,
+        path: &Path,
+        entry: &Entry,
+        bytes: &mut [u8],
+    ) -> Result<(), CheckpointError> {
+        if !self.files.contains_key(path) {
+            let file = File::open(path).map_err(at(path))?;
+            self.files.insert(path.to_owned(), file);
+        }
+        let file = &self.files[path];
+        let found = file.metadata().map_err(at(path))?.len();
+        let expected = entry.offset.saturating_add(entry.length);
+        if expected > found {
+            let of = format!("tensor `{}`: ", entry.name);
+            return Err(CheckpointError::Cut { path: path.to_owned(), of, found, expected });
+        }
+        file.read_exact_at(bytes, entry.offset).map_err(at(path))
     }
-    Ok(bytes)
 }

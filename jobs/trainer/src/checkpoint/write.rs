@@ -1,137 +1,114 @@
-//! From a run's state to a step on disk.
+//! From a rank's share of a run to its files of a step.
 
 use std::{
     fs::{self, File},
-    io::{BufWriter, Write},
-    path::{Path, PathBuf},
+    io::Write,
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use crc_fast::crc32_iscsi;
-use ff2_model::{Parameters, Tensor, Weights};
+use zerocopy::IntoBytes;
 
 use super::{
     CheckpointError,
-    folder::{at, commit, draft_folder, retain},
-    index::{Entry, Head, Index, VERSION},
-};
-use crate::{
-    config::CheckpointConfig,
-    data::Manifest,
-    run::{Training, Whole},
+    folder::at,
+    index::{Entry, Index, Named},
+    snapshot::Snapshot,
 };
 
-/// A copy of all that a run needs to go on; training changes the original meanwhile.
-#[derive(Debug)]
-pub(crate) struct Snapshot {
-    pub(super) head: Head,
-    /// Weights, means of gradients, means of their squares.
-    parts: [Weights; 3],
-}
-
-/// Before the names of a snapshot's tensors.
-pub(super) const PARTS: [&str; 3] = ["weight", "adamw.mean", "adamw.square"];
-
-impl Snapshot {
-    /// `sequence` is that of the run, in tokens.
-    pub(crate) fn new(
-        training: &Training,
-        whole: Whole,
-        manifest: &Manifest,
-        sequence: usize,
-    ) -> Self {
-        let head = Head {
-            step: training.step,
-            position: training.position,
-            tokens: training.tokens,
-            bad_steps: training.bad_steps,
-            optimizer_steps: whole.optimizer_steps,
-            sequence,
-            tokenizer: manifest.tokenizer.clone(),
-            config: training.model.config().to_json("float32"),
-        };
-        Self { head, parts: whole.parts }
-    }
-}
+// Numbers go to files as they are in memory.
+const _: () = assert!(cfg!(target_endian = "little"), "checkpoints are little-endian");
 
 /// How to write.
 #[derive(Debug)]
 pub(super) struct How<'a> {
-    pub(super) config: &'a CheckpointConfig,
-    /// Folder of the tokenizer.
-    pub(super) data: &'a Path,
+    pub(super) rank: usize,
+    /// Of a file, at most.
+    pub(super) file_bytes: u64,
     /// Bytes a second; None: no limit.
     pub(super) rate: Option<u64>,
     /// Somebody waits: the limit is off.
     pub(super) hurry: &'a AtomicBool,
 }
 
-/// Writes the step into `folder`, and removes those that are too old.
+/// Writes the rank's files into the draft, made if it is not there. They are on disk then.
 pub(super) fn write(
-    snapshot: &Snapshot,
-    folder: &Path,
-    how: &How<'_>,
-) -> Result<PathBuf, CheckpointError> {
-    let step = snapshot.head.step;
-    let draft = draft_folder(folder, step);
-    if draft.exists() {
-        fs::remove_dir_all(&draft).map_err(at(&draft))?;
-    }
-    fs::create_dir_all(&draft).map_err(at(&draft))?;
-    let tensors = write_tensors(snapshot, &draft, how)?;
-    let index = Index { version: VERSION, rank: 0, ranks: 1, head: snapshot.head.clone(), tensors };
-    index.write(&draft)?;
-    ff2_model::checkpoint::copy_tokenizer(how.data, &draft)
-        .map_err(|source| CheckpointError::Tokenizer { path: how.data.to_owned(), source })?;
-    let path = commit(folder, step)?;
-    retain(folder, how.config.keep)?;
-    Ok(path)
-}
-
-fn write_tensors(
     snapshot: &Snapshot,
     draft: &Path,
     how: &How<'_>,
-) -> Result<Vec<Entry>, CheckpointError> {
-    let mut tensors: Vec<(String, &Tensor)> = Vec::new();
-    for (part, weights) in PARTS.iter().zip(&snapshot.parts) {
-        weights.visit("", &mut |name, tensor| tensors.push((format!("{part}/{name}"), tensor)));
-    }
-    let create = |number: usize| {
-        let name = format!("part-0000-{number:04}.bin");
-        let path = draft.join(&name);
-        let file = File::create(&path).map_err(at(&path))?;
-        Ok((name, BufWriter::new(file)))
-    };
+) -> Result<Named, CheckpointError> {
+    fs::create_dir_all(draft).map_err(at(draft))?;
     let began = Instant::now();
-    let (mut entries, mut written, mut number, mut offset) = (Vec::new(), 0, 0, 0);
-    let (mut file, mut into) = create(number)?;
-    for (name, tensor) in tensors {
-        let bytes: Vec<u8> = tensor.data().iter().flat_map(|x| x.to_le_bytes()).collect();
+    let (mut tensors, mut written, mut number) = (Vec::new(), 0, 0);
+    let mut open = Open::create(draft, how.rank, number)?;
+    for piece in &snapshot.pieces {
+        let bytes = piece.numbers.as_bytes();
         let length = bytes.len() as u64;
-        if offset > 0 && offset + length > how.config.file_bytes {
-            into.flush().map_err(at(&draft.join(&file)))?;
+        if open.offset > 0 && open.offset + length > how.file_bytes {
+            open.close(draft)?;
             number += 1;
-            offset = 0;
-            (file, into) = create(number)?;
+            open = Open::create(draft, how.rank, number)?;
         }
-        for piece in bytes.chunks(PIECE_BYTES) {
-            into.write_all(piece).map_err(at(&draft.join(&file)))?;
-            written += piece.len() as u64;
+        tensors.push(Entry {
+            name: piece.name.clone(),
+            shape: piece.shape.clone(),
+            start: piece.start,
+            file: open.name.clone(),
+            offset: open.offset,
+            length,
+            crc32c: crc32_iscsi(bytes),
+        });
+        for block in bytes.chunks(BLOCK_BYTES) {
+            open.append(draft, block)?;
+            written += block.len() as u64;
             pace(began, written, how);
         }
-        let (shape, crc32c) = (tensor.shape().to_vec(), crc32_iscsi(&bytes));
-        entries.push(Entry { name, shape, file: file.clone(), offset, length, crc32c });
-        offset += length;
     }
-    into.flush().map_err(at(&draft.join(&file)))?;
-    Ok(entries)
+    open.close(draft)?;
+    Index { rank: how.rank, tensors }.write(draft)
+}
+
+/// The file that is being written.
+struct Open {
+    name: String,
+    file: File,
+    /// What is not written yet: small tensors go together.
+    buffer: Vec<u8>,
+    /// Where the next tensor begins.
+    offset: u64,
+}
+
+impl Open {
+    fn create(draft: &Path, rank: usize, number: usize) -> Result<Self, CheckpointError> {
+        let name = format!("part-{rank:04}-{number:04}.bin");
+        let path = draft.join(&name);
+        let file = File::create(&path).map_err(at(&path))?;
+        Ok(Self { name, file, buffer: Vec::with_capacity(2 * BLOCK_BYTES), offset: 0 })
+    }
+
+    fn append(&mut self, draft: &Path, block: &[u8]) -> Result<(), CheckpointError> {
+        self.buffer.extend_from_slice(block);
+        self.offset += block.len() as u64;
+        if self.buffer.len() >= BLOCK_BYTES { self.flush(draft) } else { Ok(()) }
+    }
+
+    fn flush(&mut self, draft: &Path) -> Result<(), CheckpointError> {
+        self.file.write_all(&self.buffer).map_err(at(&draft.join(&self.name)))?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn close(mut self, draft: &Path) -> Result<(), CheckpointError> {
+        self.flush(draft)?;
+        self.file.sync_all().map_err(at(&draft.join(&self.name)))
+    }
 }
 
 /// Written at once, between two looks at the clock.
-const PIECE_BYTES: usize = 1 << 20;
+const BLOCK_BYTES: usize = 1 << 20;
 
 /// Waits until as much may be written as was.
 fn pace(began: Instant, written: u64, how: &How<'_>) {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use ff2_model::{AdamW, Checkpoint, Exchange, Model, ModelConfig, Weights};
-use ff2_parallel::{Parallel, Plan, Settings, State};
+use ff2_parallel::{Parallel, Plan, Settings};
 use serde_json::Value;
 
 use super::ranks::Ranks;
@@ -37,12 +37,6 @@ pub(crate) enum Optimizer {
     Divided(Box<Parallel>),
 }
 
-/// What a checkpoint keeps of a model: its weights, the means of their gradients and of their squares.
-pub(crate) struct Whole {
-    pub(crate) optimizer_steps: i32,
-    pub(crate) parts: [Weights; 3],
-}
-
 impl Training {
     /// Gives this rank its part of the model and of the optimizer.
     fn divide(&mut self, ranks: &Ranks, config: &RunConfig) -> Result<()> {
@@ -58,27 +52,6 @@ impl Training {
         Ok(())
     }
 
-    /// A copy of what a checkpoint keeps. All ranks take part, and rank 0 alone gets it.
-    ///
-    /// # Errors
-    /// A rank that is gone.
-    pub(crate) fn whole(&self) -> Result<Option<Whole>> {
-        match &self.optimizer {
-            Optimizer::Whole(adamw) => {
-                let (mean, square) = adamw.moments();
-                let parts = [self.model.weights().clone(), mean.clone(), square.clone()];
-                Ok(Some(Whole { optimizer_steps: adamw.steps(), parts }))
-            }
-            Optimizer::Divided(parallel) => {
-                let state = parallel.gather(&self.model)?;
-                Ok(state.map(|State { steps, weights, first, second }| Whole {
-                    optimizer_steps: steps,
-                    parts: [weights, first, second],
-                }))
-            }
-        }
-    }
-
     /// The ranks that share the experts, if they do.
     pub(super) fn exchange(&self) -> Option<&dyn Exchange> {
         match &self.optimizer {
@@ -88,19 +61,20 @@ impl Training {
     }
 }
 
-/// Rank 0 looks first, because it may set checkpoints aside.
+/// Rank 0 looks first, because it may set checkpoints aside. Gives what people should know of that, too.
 pub(super) fn start(
     config: &RunConfig,
     manifest: &Manifest,
     checkpoints: &Path,
     (ranks, resume_from): (&Ranks, Option<u64>),
-) -> Result<Training> {
-    let mut training = ranks.first_alone(|| whole(config, manifest, checkpoints, resume_from))?;
+) -> Result<(Training, Vec<String>)> {
+    let (mut training, notes) =
+        ranks.first_alone(|| whole(config, manifest, checkpoints, resume_from))?;
     ranks.begin_at(training.step)?;
     if !ranks.is_alone() {
         training.divide(ranks, config)?;
     }
-    Ok(training)
+    Ok((training, notes))
 }
 
 fn whole(
@@ -108,9 +82,11 @@ fn whole(
     manifest: &Manifest,
     checkpoints: &Path,
     resume_from: Option<u64>,
-) -> Result<Training> {
+) -> Result<(Training, Vec<String>)> {
+    let mut notes = Vec::new();
     let mut training = match checkpoint::resume(checkpoints, resume_from)? {
-        Some(resumed) => {
+        Some(mut resumed) => {
+            notes = std::mem::take(&mut resumed.passed_over);
             let (head, path) = (&resumed.head, resumed.folder.display());
             if from(config)?.is_none() {
                 let mut asked = shape(config, manifest)?;
@@ -145,7 +121,7 @@ fn whole(
         (into.beta1, into.beta2, into.eps) = (o.beta1, o.beta2, o.eps);
         into.weight_decay = o.weight_decay;
     }
-    Ok(training)
+    Ok((training, notes))
 }
 
 fn fresh(config: &RunConfig, manifest: &Manifest) -> Result<Training> {
