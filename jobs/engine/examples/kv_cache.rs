@@ -65,7 +65,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let from_disk = engine.figures().prefix_hits_disk;
         println!("round {round}: {unsaved} blocks not saved, {from_disk} tokens from disk");
     }
-    for (name, times) in ["new", "in memory", "on disk, a new process"].iter().zip(&mut all) {
+    for (name, times) in ["new", "in memory", "on disk, a new engine"].iter().zip(&mut all) {
         times.sort_unstable_by(f64::total_cmp);
         println!("first token, prefix of {prefix} {name}: {:.1} ms (median of 3)", times[1]);
     }

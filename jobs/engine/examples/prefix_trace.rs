@@ -34,9 +34,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("capacity  hit ratio  by last use  ideal   of the ideal");
     for capacity in capacities? {
         let ratio = |hits: usize| hits as f64 / blocks as f64;
-        let ours = ratio(replay(&prompts, capacity, seconds));
+        let ours = ratio(replay(&prompts, capacity, 1.0));
         // Blocks that cost nothing differ by their last use alone.
-        let recency = ratio(replay(&prompts, capacity, |_| 0.0));
+        let recency = ratio(replay(&prompts, capacity, 0.0));
         let ideal = ratio(clairvoyant(&prompts, capacity));
         let share = 100.0 * ours / ideal;
         println!("{capacity:8}  {ours:9.4}  {recency:11.4}  {ideal:.4}  {share:.1} %");
@@ -44,27 +44,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Blocks that were there when a prompt began with them.
-fn replay(prompts: &[Vec<u64>], capacity: u64, seconds: impl Fn(usize) -> f64) -> usize {
+/// Blocks that were there when a prompt began with them. All cost as much, as the engine says of blocks that it computed
+/// at about the same time.
+fn replay(prompts: &[Vec<u64>], capacity: u64, seconds: f64) -> usize {
     let mut cache = Eviction::<u64>::new(capacity);
     let mut hits = 0;
     for prompt in prompts {
         hits += prompt.iter().take_while(|id| cache.contains(id)).count();
-        for (depth, id) in prompt.iter().enumerate() {
+        for id in prompt {
             if !cache.contains(id) {
-                cache.put(*id, 1, seconds(depth));
+                cache.put(*id, 1, seconds);
             }
         }
         cache.used(prompt);
         while cache.evict().is_some() {}
     }
     hits
-}
-
-/// What a block costs to compute again, in units of its dense products: attention to 400 blocks before it (200 thousand
-/// tokens) costs as much again in a model of V3's shape.
-fn seconds(depth: usize) -> f64 {
-    1.0 + depth as f64 / 400.0
 }
 
 fn clairvoyant(prompts: &[Vec<u64>], capacity: u64) -> usize {

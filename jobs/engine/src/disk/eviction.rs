@@ -2,8 +2,8 @@
 //!
 //! GreedyDual-Size (Cao and Irani 1997) with frequency (Cherkasova 1998): a block is worth the seconds that it saves for
 //! each byte that it takes, times the root of its uses, on top of a level which rises to the worth of whatever was
-//! removed last; so what is not used sinks, slowly if it is dear. A conversation of two turns has a third more likely
-//! than one of one turn a second, but not twice as likely, hence the root (0018).
+//! removed last; so what is not used sinks, slowly if it is dear. The root, because what was used twice is used again one
+//! and a half times as often as what was used once, not twice as often (0018).
 //! A block is worth at least as much as one behind it, which is of no use without it; of equals the least recently
 //! used goes first.
 
