@@ -139,7 +139,10 @@ impl Place {
         &self,
         written: &Result<Named, CheckpointError>,
     ) -> Result<Vec<Told>, CheckpointError> {
-        let own: Told = written.as_ref().map(Named::clone).map_err(|error| chain(error));
+        let own: Told = match written {
+            Ok(named) => Ok(named.clone()),
+            Err(error) => Err(chain(error)),
+        };
         let own = serde_json::to_vec(&own).expect("plain fields");
         let all = self.ranks.share(own).wait()?;
         let told = |bytes: &Vec<u8>| {
