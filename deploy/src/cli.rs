@@ -8,8 +8,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     audit, backup, bench, chain, cluster::Folder, completion, config, connect::Access, demo, down,
     dump, fabric, folder, fs, fsck, group, job, kill, metad, mount, node, output::Output, ps,
-    queue, quota, rebalance, restart, restore, sched, scrub, security, session, snapshot, status,
-    table, target, train, trash, up, upgrade, user, volume, why,
+    queue, quota, rebalance, restart, restore, sched, scrub, security, serve, session, snapshot,
+    status, table, target, train, trash, up, upgrade, user, volume, why,
 };
 
 /// Starts, inspects and exercises an ff2 cluster.
@@ -145,6 +145,10 @@ enum Command {
     ///
     /// Hands in `ff2-train run --config FILE`, near the text that it reads (docs/TRAINING.md).
     Train(train::Args),
+    /// Serve a model of the DeepSeek family at one address, by replicas that are jobs.
+    ///
+    /// Hands in a router and replicas, waits until they take requests, and prints where (docs/SERVING.md).
+    Serve(serve::Args),
     /// What runs and waits, by priority.
     #[command(subcommand)]
     Queue(queue::Command),
@@ -235,6 +239,7 @@ impl Command {
             Self::Why(args) => why::run(around, &args).await,
             Self::Admin(command) => dump::run(around, &command).await,
             Self::Fs(args) => fs::run(around, &args).await,
+            Self::Serve(args) => serve::run(around, args).await,
             Self::Train(args) => train::run(around, &args).await,
             Self::Fabric(command) => fabric::run(around, &command).await,
             Self::Completion(_)
@@ -346,6 +351,9 @@ mod tests {
             "trash restore --under /a",
             "trash empty --older-than 12h",
             "upgrade finish",
+            "serve /m/chat --replicas 2 --max-replicas 4 --run-options=--kv-mib=64 -- -G 8",
+            "serve list",
+            "serve stop chat",
             "train --config tiny.toml --set steps=100 -- -N 2 --priority=high",
             "sched replay trace.csv --gpus 384 --policy las --plot out.svg",
             "sched replay trace.csv --topology net.json --unit-ms 1000",

@@ -125,6 +125,16 @@ impl Access {
         addresses.into_iter().map(connect).collect()
     }
 
+    /// The folder of the local cluster, unless the command line names servers of another.
+    pub(crate) fn local_dir(&self) -> Option<&Path> {
+        (self.scheds.is_empty() && self.admins.is_empty()).then(|| self.folder.path())
+    }
+
+    /// The scheduler's replicas that the command line names.
+    pub(crate) fn scheds(&self) -> &[String] {
+        &self.scheds
+    }
+
     /// The servers' authority.
     pub(crate) fn authority(&self) -> PathBuf {
         self.ca.clone().unwrap_or_else(|| self.folder.ca())

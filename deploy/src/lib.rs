@@ -41,6 +41,7 @@ mod restore;
 mod sched;
 mod scrub;
 mod security;
+mod serve;
 mod session;
 mod show;
 mod snapshot;

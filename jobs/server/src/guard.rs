@@ -2,6 +2,7 @@
 //! command line alone, so an attack has nothing to close.
 
 pub mod accounts;
+pub mod gate;
 pub mod keys;
 pub mod permit;
 pub mod rates;

@@ -1,35 +1,29 @@
 //! The routes. A request passes, in this order: whose key is it, may it ask now, its body, what it asks, the engine.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use axum::{
     Json, Router,
-    body::{Body, Bytes},
     extract::{Path, Request, State},
     http::{
         StatusCode,
-        header::{
-            AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, WWW_AUTHENTICATE,
-        },
+        header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, WWW_AUTHENTICATE},
     },
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use http_body_util::{BodyExt, Limited};
 use serde_json::json;
 
 use crate::{
     api::{chat, completions, error::ApiError, models, tokens},
-    guard::{accounts::Accounts, permit::Permit, strangers::Strangers},
+    guard::{accounts::Accounts, gate::Gate, permit::Permit},
     limits,
     metrics::ServerMetrics,
-    net::serve::Peer,
+    net::body::BodyBounds,
+    route::replicas::Load,
     service::{Asked, Service},
 };
 
@@ -42,12 +36,9 @@ const POLICY: &str = "default-src 'none'; connect-src 'self'; img-src data:; bas
 #[derive(Debug)]
 pub struct App {
     pub service: Arc<Service>,
-    /// None: anybody who reaches the port may ask.
-    pub accounts: Option<Arc<Accounts>>,
-    pub strangers: Strangers,
+    pub gate: Gate,
     pub metrics: Arc<ServerMetrics>,
-    pub body_bytes_max: usize,
-    pub body_timeout: Duration,
+    pub body: BodyBounds,
     /// Set once it stops: health says so before connections are refused.
     pub stopping: AtomicBool,
 }
@@ -56,6 +47,7 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/", get(page))
         .route("/health", get(health))
+        .route("/load", get(load))
         .route("/metrics", get(metrics))
         .route("/version", get(version))
         .route("/v1/models", get(list))
@@ -69,7 +61,7 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-async fn page() -> Response {
+pub(crate) async fn page() -> Response {
     let headers = [(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, POLICY)];
     (headers, PAGE).into_response()
 }
@@ -84,17 +76,33 @@ async fn health(State(app): State<Arc<App>>) -> Response {
     (status, [(CACHE_CONTROL, "no-store")], Json(json!({"status": word}))).into_response()
 }
 
+/// What a router wants to know; nothing in it that `/metrics` does not tell.
+async fn load(State(app): State<Arc<App>>) -> Response {
+    let figures = app.service.engine.figures();
+    let load = Load {
+        stopping: app.stopping.load(Ordering::Relaxed),
+        slots: app.service.slots,
+        running: figures.running,
+        waiting: figures.waiting,
+        keeps_tokens: figures.blocks * figures.block_tokens,
+        generated: figures.tokens_generated,
+        looked_up: figures.prefix_queries,
+        found: figures.prefix_hits,
+    };
+    ([(CACHE_CONTROL, "no-store")], Json(load)).into_response()
+}
+
 async fn metrics(State(app): State<Arc<App>>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(CONTENT_TYPE, kind)], app.metrics.encode()).into_response()
 }
 
-async fn version() -> Response {
+pub(crate) async fn version() -> Response {
     Json(json!({"version": env!("CARGO_PKG_VERSION")})).into_response()
 }
 
 async fn list(State(app): State<Arc<App>>, request: Request) -> Response {
-    app.told(app.permit(&request).map(|_| models::list(&app.service).into_response()))
+    app.told(app.gate.permit(&request).map(|_| models::list(&app.service).into_response()))
 }
 
 async fn model(
@@ -102,7 +110,7 @@ async fn model(
     Path(name): Path<String>,
     request: Request,
 ) -> Response {
-    let found = app.permit(&request).and_then(|_| models::one(&app.service, &name));
+    let found = app.gate.permit(&request).and_then(|_| models::one(&app.service, &name));
     app.told(found.map(IntoResponse::into_response))
 }
 
@@ -137,13 +145,7 @@ async fn detokenize(State(app): State<Arc<App>>, request: Request) -> Response {
 }
 
 async fn nowhere(State(app): State<Arc<App>>, request: Request) -> Response {
-    let message = format!("there is no {}", request.uri().path());
-    app.told(Err(ApiError::new(
-        StatusCode::NOT_FOUND,
-        "invalid_request_error",
-        "not_found",
-        message,
-    )))
+    app.told(Err(ApiError::nowhere(request.uri().path())))
 }
 
 async fn wrong_method(State(app): State<Arc<App>>, request: Request) -> Response {
@@ -169,8 +171,8 @@ impl App {
         request: Request,
         read: fn(&Service, &[u8]) -> Result<T, ApiError>,
     ) -> Result<(Permit, T), ApiError> {
-        let permit = self.permit(&request)?;
-        let body = self.body(request.into_body()).await?;
+        let permit = self.gate.permit(&request)?;
+        let body = self.body.read(request.into_body()).await?;
         // Templates and tokenizers compute for milliseconds on long prompts: not on a thread of connections.
         let service = self.service.clone();
         let read = tokio::task::spawn_blocking(move || read(&service, &body)).await;
@@ -178,75 +180,23 @@ impl App {
         Ok((permit, read?))
     }
 
-    /// Whose request this is, and whether it may be made now. Before its body is read.
-    fn permit(&self, request: &Request) -> Result<Permit, ApiError> {
-        let Some(accounts) = &self.accounts else { return Ok(Permit::open()) };
-        let now = Instant::now();
-        let from = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
-        if let Some(Err(after)) = from.map(|from| self.strangers.ask(from, now)) {
-            return Err(ApiError::too_many(
-                "too_many_wrong_keys",
-                "too many wrong keys from this address",
-                after,
-            ));
-        }
-        let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let key = header
-            .and_then(|value| value.split_once(' '))
-            .filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
-        let unauthorized = |code, message: &str| {
-            ApiError::new(StatusCode::UNAUTHORIZED, "invalid_request_error", code, message)
-        };
-        let Some((_, key)) = key else {
-            return Err(unauthorized(
-                "missing_api_key",
-                "expected a header `Authorization: Bearer KEY`",
-            ));
-        };
-        let Some(account) = accounts.find(key.trim()) else {
-            if let Some(from) = from {
-                self.strangers.was_wrong(from, now);
-            }
-            return Err(unauthorized("invalid_api_key", "this API key is unknown"));
-        };
-        Permit::of(account)
-    }
-
-    async fn body(&self, body: Body) -> Result<Bytes, ApiError> {
-        let collected = tokio::time::timeout(
-            self.body_timeout,
-            Limited::new(body, self.body_bytes_max).collect(),
-        );
-        match collected.await {
-            Ok(Ok(whole)) => Ok(whole.to_bytes()),
-            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-                let message = format!("the body is longer than {} bytes", self.body_bytes_max);
-                let status = StatusCode::PAYLOAD_TOO_LARGE;
-                Err(ApiError::new(status, "invalid_request_error", "body_too_large", message))
-            }
-            Ok(Err(error)) => {
-                Err(ApiError::invalid("", "broken_body", format!("the body broke off: {error}")))
-            }
-            Err(_) => {
-                let message = format!("the body did not come within {:?}", self.body_timeout);
-                let status = StatusCode::REQUEST_TIMEOUT;
-                Err(ApiError::new(status, "invalid_request_error", "body_timeout", message))
-            }
-        }
-    }
-
     /// The outcome for the client, counted.
     fn told(&self, outcome: Result<Response, ApiError>) -> Response {
         outcome.unwrap_or_else(|error| {
             self.metrics.refused(error.code);
-            let is_stranger = error.status == StatusCode::UNAUTHORIZED;
-            let mut response = error.into_response();
-            if is_stranger {
-                response.headers_mut().insert(WWW_AUTHENTICATE, "Bearer".parse().expect("a word"));
-            }
-            response
+            refused(error)
         })
     }
+}
+
+/// A stranger is told that keys are asked for.
+pub(crate) fn refused(error: ApiError) -> Response {
+    let is_stranger = error.status == StatusCode::UNAUTHORIZED;
+    let mut response = error.into_response();
+    if is_stranger {
+        response.headers_mut().insert(WWW_AUTHENTICATE, "Bearer".parse().expect("a word"));
+    }
+    response
 }
 
 /// Bodies larger than this are refused, unless the operator says otherwise.
@@ -261,11 +211,9 @@ impl App {
     ) -> Self {
         Self {
             service,
-            accounts,
-            strangers: Strangers::default(),
+            gate: Gate::new(accounts),
             metrics,
-            body_bytes_max: BODY_BYTES_MAX,
-            body_timeout: limits::BODY_TIMEOUT,
+            body: BodyBounds { bytes_max: BODY_BYTES_MAX, timeout: limits::BODY_TIMEOUT },
             stopping: AtomicBool::new(false),
         }
     }

@@ -14,5 +14,6 @@ pub mod limits;
 pub mod load;
 pub mod metrics;
 pub mod net;
+pub mod route;
 pub mod service;
 pub mod text;

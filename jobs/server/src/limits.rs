@@ -33,3 +33,24 @@ pub const ADDRESSES_MAX: usize = 4096;
 
 /// Of a grammar or schema: compiling takes time in proportion, and more where it is ambiguous.
 pub const GRAMMAR_BYTES_MAX: usize = 64 << 10;
+
+/// A router asks each replica so often how it is, and waits so long for the answer: a step of a large model takes a
+/// while.
+pub const REPLICA_LOOK: Duration = Duration::from_secs(1);
+pub const REPLICA_PATIENCE: Duration = Duration::from_secs(3);
+/// So many answers in a row that did not come, and what a replica has not begun to answer goes elsewhere.
+pub const REPLICA_FAILURES_MAX: u32 = 3;
+/// A connection to a replica, TLS included.
+pub const REPLICA_CONNECT: Duration = Duration::from_secs(3);
+/// After so long a silence a replica is taken for dead, and is announced no more. One that lives announces itself
+/// again.
+pub const REPLICA_FORGOTTEN: Duration = Duration::from_secs(60);
+/// A replica looks so often whether it is announced, and waits so long for the router's secrets.
+pub const ANNOUNCE_LOOK: Duration = Duration::from_secs(5);
+pub const SECRETS_PATIENCE: Duration = Duration::from_secs(120);
+/// A request waits so long for a replica that takes it: one that starts anew, most likely.
+pub const REPLICA_WAIT: Duration = Duration::from_secs(15);
+/// Blocks that a router remembers of a replica, 16 MiB of prompts with about 6 MiB of memory.
+pub const SEEN_BLOCKS_MAX: usize = 1 << 16;
+/// Of a whole answer, which is passed on when it is all there.
+pub const ANSWER_BYTES_MAX: usize = 64 << 20;

@@ -7,7 +7,7 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use axum::response::Response;
+use axum::{http::HeaderName, response::Response};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ff2_engine::{Constraint, Engine, EngineError, EngineOptions, Refused, Request};
 use ff2_model::Model;
@@ -31,6 +31,10 @@ use crate::{
     },
 };
 
+/// Header of an answer: tokens of all its prompts. A router counts them for the key that it checked, as soon as there
+/// is an answer.
+pub const PROMPT_TOKENS: HeaderName = HeaderName::from_static("ff2-prompt-tokens");
+
 /// See the module.
 #[derive(Debug)]
 pub struct Service {
@@ -45,6 +49,8 @@ pub struct Service {
     pub ends: Vec<u32>,
     /// Tokens of prompt and answer together.
     pub context: usize,
+    /// Choices that are generated at once.
+    pub slots: usize,
     pub metrics: Arc<RequestMetrics>,
     pub started: SystemTime,
 }
@@ -105,10 +111,22 @@ impl Service {
         let ends = ends(folder, &model, &tokenizer);
         let grammars = Grammars::new(tokenizer.clone(), &ends);
         let most = model.config().max_positions;
+        let slots = options.engine.max_running;
         let engine = Engine::start(model, options.engine)?;
         let context = options.context.unwrap_or(most).min(most).min(engine.tokens_max());
         let (names, metrics, started) = (options.names, Arc::default(), SystemTime::now());
-        Ok(Self { engine, tokenizer, template, grammars, names, ends, context, metrics, started })
+        Ok(Self {
+            engine,
+            tokenizer,
+            template,
+            grammars,
+            names,
+            ends,
+            context,
+            slots,
+            metrics,
+            started,
+        })
     }
 
     /// # Errors
@@ -189,10 +207,13 @@ impl Service {
             replies.push(Box::pin(reply.steps()));
         }
         let steps: Steps = Box::pin(stream::select_all(replies));
-        if stream {
-            return Ok(sse::stream(head, steps, dialect, include_usage));
-        }
-        sse::whole(head, steps, dialect).await
+        let mut response = match stream {
+            true => sse::stream(head, steps, dialect, include_usage),
+            false => sse::whole(head, steps, dialect).await?,
+        };
+        let tokens: usize = asked.prompts.iter().map(Vec::len).sum();
+        response.headers_mut().insert(PROMPT_TOKENS, tokens.into());
+        Ok(response)
     }
 
     /// Compiling is arithmetic for milliseconds: not on a thread that serves connections.

@@ -16,6 +16,7 @@ mod pair;
 mod run;
 mod runs;
 mod spec;
+mod status_line;
 mod validation;
 
 pub use run::{keep, serve};

@@ -21,6 +21,7 @@ use crate::{
     confine::Confiner,
     limits,
     spec::{Here, run_spec},
+    status_line::StatusLine,
 };
 
 type Attempt = (u64, u32);
@@ -47,6 +48,8 @@ struct Known {
     /// What it was told last: it is told each thing once.
     told: &'static str,
     slot: String,
+    /// Where it says something of itself, if it does that here.
+    says: Option<StatusLine>,
 }
 
 impl Runs {
@@ -70,7 +73,9 @@ impl Runs {
             let Some(attempt) = name.to_str().and_then(parse) else { continue };
             let run = Run::at(entry.path());
             // One that was not begun has no GPUs, and is lost.
-            let gpus = run.spec().map(|spec| spec.gpus).unwrap_or_default();
+            let spec = run.spec().ok();
+            let says = spec.as_ref().and_then(StatusLine::of);
+            let gpus = spec.map(|spec| spec.gpus).unwrap_or_default();
             let found = Known {
                 run,
                 gpus,
@@ -79,6 +84,7 @@ impl Runs {
                 looked: Instant::now(),
                 told: "",
                 slot: String::new(),
+                says,
             };
             runs.here.insert(attempt, found);
         }
@@ -110,7 +116,7 @@ impl Runs {
             job,
             attempt,
             phase: run.phase.into(),
-            note: run.note.clone(),
+            note: run.told_of_it(),
             gpus: run.gpus.clone(),
         };
         self.here.iter().map(report).collect()
@@ -204,9 +210,13 @@ impl Runs {
             looked: Instant::now(),
             told: "",
             slot: String::new(),
+            says: None,
         };
         match self.try_start(order, &started.run, gpus, until_boot_ms) {
-            Ok(()) => tracing::info!(job = order.job, attempt = order.attempt, "started"),
+            Ok(says) => {
+                started.says = says;
+                tracing::info!(job = order.job, attempt = order.attempt, "started");
+            }
             Err(error) => {
                 tracing::warn!(job = order.job, attempt = order.attempt, %error, "cannot be started");
                 started.phase = RunPhase::RunFailed;
@@ -222,7 +232,7 @@ impl Runs {
         run: &Run,
         gpus: Vec<u32>,
         until_boot_ms: u64,
-    ) -> io::Result<()> {
+    ) -> io::Result<Option<StatusLine>> {
         let own = rustix::process::geteuid();
         let here = Here {
             name: &self.node,
@@ -239,7 +249,8 @@ impl Runs {
         let name = name_of((order.job, order.attempt));
         self.confiner.confine(&name, order, &spec.gpus, &mut keeper)?;
         keeper.arg("--keep").arg(run.folder()).env_clear().env("PATH", PATH).current_dir("/");
-        run.start(&spec, &mut keeper)
+        run.start(&spec, &mut keeper)?;
+        Ok(StatusLine::of(&spec))
     }
 }
 
@@ -278,6 +289,14 @@ fn short(note: &str) -> String {
 impl Known {
     fn is_live(&self) -> bool {
         self.phase == RunPhase::RunRunning
+    }
+
+    /// How it ended, or while it runs what it says of itself.
+    fn told_of_it(&self) -> String {
+        match &self.says {
+            Some(says) if self.is_live() => says.read(),
+            _ => self.note.clone(),
+        }
     }
 
     /// Cheap, but for once in a while.

@@ -103,6 +103,10 @@ fn environment(order: &RunOrder, of: &Order, index: Option<u32>) -> BTreeMap<Str
         env.insert("FF2_ARRAY_INDEX".into(), index.to_string());
         env.insert("FF2_ARRAY_JOB_ID".into(), order.array_first.to_string());
     }
+    if of.request.replicas().is_some() {
+        env.insert("FF2_SERVICE".into(), order.array_first.to_string());
+        env.insert("FF2_REPLICA".into(), order.array_index.to_string());
+    }
     env
 }
 
@@ -183,6 +187,13 @@ mod tests {
         assert_eq!(spec.signal, Some(Notice::Usr1));
         assert_eq!(spec.user, Some(User { uid: 1_000, gid: 100 }));
         assert_eq!(spec.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_replica_knows_its_place_in_the_service() {
+        let env = run_spec(&order(1_000, "--min-replicas=2"), here(true)).unwrap().env;
+        assert_eq!((env["FF2_SERVICE"].as_str(), env["FF2_REPLICA"].as_str()), ("8", "1"));
+        assert!(!run_spec(&order(1_000, ""), here(true)).unwrap().env.contains_key("FF2_REPLICA"));
     }
 
     #[test]

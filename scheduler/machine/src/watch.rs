@@ -171,6 +171,13 @@ impl Watch {
         Some((&heard.node, now_ms.saturating_sub(heard.at_ms)))
     }
 
+    /// What a job says of itself, where its first rank runs.
+    pub fn says(&self, job: &Job) -> Option<&str> {
+        let first = job.placement()?.nodes().next()?;
+        let (phase, note) = self.heard.get(&first)?.runs.get(&(job.id, job.attempt))?;
+        (*phase == RunPhase::RunRunning && !note.is_empty()).then_some(note)
+    }
+
     fn silence(&self, now_ms: u64, node: NodeId) -> u64 {
         let last = self.heard.get(&node).map_or(self.began_ms, |heard| heard.at_ms);
         now_ms.saturating_sub(last)

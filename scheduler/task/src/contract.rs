@@ -8,6 +8,7 @@
 //! - `slot-N` tells when the job writes its checkpoints, if it told the scheduler of them ([`CheckpointSlot`]). It may
 //!   change at any time.
 //! - `state` is the job's, for what it must know when it starts again.
+//! - `status` is a line that the job says of itself, for people to see.
 //! - `script` is what runs, if the job came as a script.
 
 use std::{
@@ -51,6 +52,11 @@ impl JobFolder {
 
     pub fn state(&self) -> PathBuf {
         self.path.join("state")
+    }
+
+    /// What the job says of itself, on a line.
+    pub fn status(&self) -> PathBuf {
+        self.path.join("status")
     }
 
     pub fn script(&self) -> PathBuf {

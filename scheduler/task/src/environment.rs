@@ -11,6 +11,7 @@
 //! | `FF2_ATTEMPT` | 1, and one more each time that the job is started |
 //! | `FF2_CHECKPOINT` | the folder for checkpoints, the same after each resumption |
 //! | `FF2_STATE` | a small file of the job's own that survives resumptions |
+//! | `FF2_STATUS` | a file for a line that the job says of itself, for people to see |
 //! | `FF2_SLOT` | a file that tells when the job writes its checkpoints, if it has a slot for them |
 //! | `FF2_SUSPEND` | a file that is there when the job is asked to make room |
 //! | `FF2_SUSPEND_FD` | a file descriptor that is at its end then, to wait for |
@@ -40,6 +41,7 @@ pub fn of_rank(spec: &RunSpec, local_rank: u32) -> BTreeMap<String, String> {
     set("FF2_ATTEMPT", spec.attempt.to_string());
     set("FF2_CHECKPOINT", path(&spec.checkpoint));
     set("FF2_STATE", path(&folder.state()));
+    set("FF2_STATUS", path(&folder.status()));
     set("FF2_SLOT", path(&folder.slot()));
     set("FF2_SUSPEND", path(&folder.request()));
     set("FF2_ACK", path(&folder.acknowledgement()));
@@ -73,6 +75,7 @@ mod tests {
         assert_eq!((get("MASTER_ADDR"), get("MASTER_PORT")), ("10.0.0.1", "29500"));
         assert_eq!(get("CUDA_VISIBLE_DEVICES"), "6,7");
         assert_eq!(get("FF2_STATE"), "/jobs/7/state");
+        assert_eq!(get("FF2_STATUS"), "/jobs/7/status");
         assert_eq!(get("FF2_SLOT"), format!("/jobs/7/slot-{}", spec().attempt));
     }
 

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "models/service.rs"]
+mod service;
+
 use std::{
     fs,
     io::{BufRead, BufReader, Lines, Read, Write},

@@ -53,6 +53,12 @@ impl ApiError {
         Self { retry_after: Some(Duration::from_secs(5)), ..error }
     }
 
+    /// A path that is none.
+    pub fn nowhere(path: &str) -> Self {
+        let message = format!("there is no {path}");
+        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", "not_found", message)
+    }
+
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal_error", message)
     }

@@ -138,8 +138,8 @@ impl Server {
         let metrics =
             ServerMetrics::new("tiny", engine.clone(), &service.metrics, connections.clone());
         let mut app = App::new(service, accounts, Arc::new(metrics));
-        app.body_bytes_max = options.body_bytes_max.unwrap_or(app.body_bytes_max);
-        app.body_timeout = options.body_timeout.unwrap_or(app.body_timeout);
+        app.body.bytes_max = options.body_bytes_max.unwrap_or(app.body.bytes_max);
+        app.body.timeout = options.body_timeout.unwrap_or(app.body.timeout);
         let app = Arc::new(app);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)

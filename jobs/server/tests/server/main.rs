@@ -10,4 +10,5 @@ mod flood;
 mod guard;
 mod page;
 mod program;
+mod route;
 mod structured;

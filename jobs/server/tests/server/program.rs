@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Output, Stdio},
 };
 
@@ -24,19 +24,26 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A server that runs, the key that it made, its address.
+/// A server that runs, what it prints, the key that it made, its address.
+type Started = (Child, BufReader<ChildStderr>, String, String);
+
+fn started(folder: &Path, words: &[&str]) -> Started {
+    started_with(folder, words, &[])
+}
+
 #[expect(
     clippy::zombie_processes,
     reason = "the caller waits for it; a failed test takes it along"
 )]
-fn started(folder: &Path, words: &[&str]) -> (Child, BufReader<ChildStderr>, String, String) {
+fn started_with(folder: &Path, words: &[&str], variables: &[(&str, &PathBuf)]) -> Started {
     let model = folder.join("model");
     let mut command = program(folder);
     command
         .arg("run")
         .arg(&model)
         .args(["--listen", "127.0.0.1:0", "--kv-mib", "16", "--threads", "1"])
-        .args(words);
+        .args(words)
+        .envs(variables.iter().map(|(name, path)| (*name, path.as_os_str())));
     let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(process.stderr.take().unwrap());
     let (mut key, mut told) = (String::new(), String::new());
@@ -92,6 +99,26 @@ fn from_a_first_start_to_an_end_that_loses_nothing() {
     assert!(!rest.contains("ERROR") && !rest.contains("panic"), "{rest}");
     let used = fs::read_to_string(folder.path().join("keys.used.json")).unwrap();
     assert!(used.contains("\"first\": 405"), "two prompts of 1, answers of 3 and 400: {used}");
+}
+
+#[test]
+fn asked_to_make_room_it_finishes_what_runs_and_then_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    write_model(&folder.path().join("model"));
+    let (suspend, ack) = (folder.path().join("suspend-1"), folder.path().join("ack-1"));
+    let contract = [("FF2_SUSPEND", &suspend), ("FF2_ACK", &ack)];
+    let (mut process, _lines, key, address) = started_with(folder.path(), &[], &contract);
+    let long = ask(&address, &key, 400);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    fs::write(&suspend, "0").unwrap();
+    // As the scheduler does: all is ended as soon as it says so.
+    while !ack.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    process.kill().unwrap();
+    process.wait().unwrap();
+    let last = answer(long);
+    assert!(last.status == 200 && last.body.contains("\"completion_tokens\":400"), "{}", last.body);
 }
 
 #[test]

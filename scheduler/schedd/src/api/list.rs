@@ -24,7 +24,7 @@ impl Api {
             let open: Vec<&Job> = state.scheduler().jobs().filter(|job| is_asked(job)).collect();
             let (has_nodes, waits): (Vec<&Job>, Vec<&Job>) =
                 open.iter().partition(|job| job.placement().is_some());
-            let running = has_nodes.iter().map(|job| show::job(state, job, Explain::Why));
+            let running = has_nodes.iter().map(|job| self.running(state, job, Explain::Why));
             let waiting = waits.iter().enumerate().map(|(place, job)| {
                 let explain = if place < EXPLAINED { Explain::Why } else { Explain::Nothing };
                 show::job(state, job, explain)
@@ -42,12 +42,23 @@ impl Api {
         })
     }
 
+    /// With what it says of itself, which the leader hears.
+    fn running(&self, state: &State, job: &Job, explain: Explain) -> pb::JobInfo {
+        let mut shown = show::job(state, job, explain);
+        if shown.why.is_empty() && matches!(job.state, Of::Running { .. }) {
+            let lead = self.sched.leading().ok();
+            let says = lead.and_then(|lead| lead.watch.lock().says(job).map(str::to_owned));
+            shown.why = says.unwrap_or_default();
+        }
+        shown
+    }
+
     pub(super) fn show(&self, number: u64) -> Result<pb::ShowJobReply, tonic::Status> {
         let id = JobId(number);
         let first = |job: &Job| job.member.map_or(job.id, |member| member.first);
         let found = self.sched.look(|state| {
             let job = match state.scheduler().job(id) {
-                Some(job) => (show::job(state, job, Explain::When), first(job)),
+                Some(job) => (self.running(state, job, Explain::When), first(job)),
                 None => {
                     let ended = state.history().ended().find(|ended| ended.last.id == id)?;
                     (show::ended(ended), first(&ended.last))

@@ -23,6 +23,11 @@ pub(crate) struct KeysFile {
 }
 
 impl KeysFile {
+    /// What was said, if anything was.
+    pub(crate) fn given(&self) -> Option<PathBuf> {
+        self.keys.clone()
+    }
+
     pub(crate) fn path(&self) -> Result<PathBuf> {
         if let Some(path) = &self.keys {
             return Ok(path.clone());

@@ -1,7 +1,13 @@
 //! `ff2-serve`: the program. Owns the command line; everything else is the library's.
 
+mod access;
 mod key;
+mod replica;
+mod route;
 mod run;
+mod told;
+
+use std::io::IsTerminal;
 
 use clap::{Parser, Subcommand};
 
@@ -20,6 +26,8 @@ struct Arguments {
 enum Command {
     /// Serve the model of a folder
     Run(Box<run::Arguments>),
+    /// Be one address before the replicas of a service
+    Route(Box<route::Arguments>),
     /// Make, show and remove API keys
     Key(key::Arguments),
 }
@@ -27,6 +35,17 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Run(arguments) => run::run(*arguments),
+        Command::Route(arguments) => route::run(*arguments),
         Command::Key(arguments) => key::run(arguments),
     }
+}
+
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("FF2_LOG");
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
 }

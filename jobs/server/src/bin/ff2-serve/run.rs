@@ -1,52 +1,47 @@
 //! `ff2-serve run`: from a folder to a server that answers.
 
 use std::{
-    env, fs,
-    io::IsTerminal,
+    collections::BTreeMap,
     net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
     thread,
-    time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
 use ff2_engine::{DiskOptions, EngineOptions};
 use ff2_server::{
-    guard::{
-        accounts::Accounts,
-        keys::{KeyLimits, Keys},
-        watch,
-    },
+    guard::{accounts::Accounts, keys::Keys, watch},
     http::{self, App},
     load,
     metrics::ServerMetrics,
-    net::{
-        serve::{Connections, ServeOptions, serve},
-        tls,
-    },
+    net::serve::{Connections, serve},
+    route::folder::ServiceFolder,
     service::{Service, ServiceOptions},
 };
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::key::KeysFile;
-
-/// Between two looks whether it is to make room: a grace is seconds.
-const SUSPEND_LOOK: Duration = Duration::from_millis(200);
+use crate::{
+    access::{self, Access, Bounds},
+    log, replica,
+    route::here,
+    told::Told,
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Folder of the model: config.json, *.safetensors, tokenizer.json, tokenizer_config.json
     model: PathBuf,
-    /// Address and port; port 0 takes any that is free and prints it
-    #[arg(long, default_value = "127.0.0.1:8000")]
-    listen: SocketAddr,
+    /// Address and port; port 0 takes any that is free and prints it [default: 127.0.0.1:8000; of a replica any port
+    /// where its node is reached]
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+    /// Serve the router of this service alone, with the keys and the certificate of its folder
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["open", "tls_certificate"])]
+    replica_of: Option<PathBuf>,
     /// Name of the model in the interface; may be given several times [default: the folder's name]
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
@@ -56,25 +51,6 @@ pub(crate) struct Arguments {
     engine: Engine,
     #[command(flatten)]
     bounds: Bounds,
-}
-
-/// Who may ask, and how the way to the server is kept.
-#[derive(Debug, Args)]
-struct Access {
-    #[command(flatten)]
-    keys: KeysFile,
-    /// Ask for no key, whatever --keys says: whoever reaches the port may use the model
-    #[arg(long)]
-    open: bool,
-    /// Certificate for TLS (PEM, with its chain)
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    tls_certificate: Option<PathBuf>,
-    /// Its private key (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
-    tls_key: Option<PathBuf>,
-    /// Serve beyond this host without keys or without TLS: something before this server sees to that
-    #[arg(long)]
-    unprotected: bool,
 }
 
 #[derive(Debug, Args)]
@@ -111,32 +87,15 @@ struct Engine {
     draft: usize,
 }
 
-#[derive(Debug, Args)]
-struct Bounds {
-    /// Connections in all
-    #[arg(long, value_name = "N", default_value = "1024")]
-    connections: NonZeroUsize,
-    /// Connections from one address
-    #[arg(long, value_name = "N", default_value = "256")]
-    connections_per_address: NonZeroUsize,
-    /// Size of a request's body
-    #[arg(long, value_name = "MIB", default_value = "4")]
-    body_mib: NonZeroUsize,
-    /// Time for requests in work once the server is told to stop
-    #[arg(long, value_name = "SECONDS", default_value = "60")]
-    drain_seconds: NonZeroU32,
-}
-
 pub(crate) fn run(arguments: Arguments) -> Result<()> {
     log();
-    arguments.access.check(arguments.listen)?;
+    let ways = Ways::of(&arguments)?;
     let folder = arguments.model.clone();
     let name = || folder.canonicalize().ok()?.file_name()?.to_str().map(str::to_owned);
     let names = match arguments.names.is_empty() {
         true => vec![name().unwrap_or_else(|| "model".to_owned())],
         false => arguments.names.clone(),
     };
-    let keys = arguments.access.keys()?;
     let model = Arc::new(load::model(&folder)?);
     let options = arguments.engine.options();
     let context = arguments.engine.context.map(NonZeroUsize::get);
@@ -146,49 +105,52 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
         .enable_all()
         .build()
         .context("start the runtime")?;
-    runtime.block_on(serve_until_told(Arc::new(service), keys, arguments))
+    runtime.block_on(serve_until_told(Arc::new(service), ways, arguments))
 }
 
-fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("FF2_LOG");
-    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+/// Where it is reached, and by whom.
+struct Ways {
+    listen: SocketAddr,
+    /// None: no keys are asked for.
+    keys: Option<PathBuf>,
+    tls: Option<(PathBuf, PathBuf)>,
+    /// Of the service that this is a replica of.
+    of: Option<ServiceFolder>,
 }
 
-impl Access {
-    /// Protection is on unless somebody says that it may be off.
-    fn check(&self, listen: SocketAddr) -> Result<()> {
-        let is_safe = listen.ip().is_loopback()
-            || self.unprotected
-            || (!self.open && self.tls_certificate.is_some());
-        ensure!(
-            is_safe,
-            "{listen} is reached from beyond this host: give --tls-certificate and --tls-key and leave out --open, or \
-             say --unprotected if a proxy or the network sees to that"
-        );
-        Ok(())
+impl Ways {
+    fn of(arguments: &Arguments) -> Result<Self> {
+        if let Some(path) = &arguments.replica_of {
+            let listen = match arguments.listen {
+                Some(listen) => listen,
+                None => SocketAddr::new(here()?, 0),
+            };
+            let of = replica::join(path)?;
+            let (keys, tls) = (Some(of.inside_keys()), Some(of.inside_tls()));
+            return Ok(Self { listen, keys, tls, of: Some(of) });
+        }
+        let access = &arguments.access;
+        let listen = arguments.listen.unwrap_or_else(|| ([127, 0, 0, 1], 8000).into());
+        access.check(listen)?;
+        let keys = access.keys(|| access.keys.path())?;
+        let tls = access.tls().map(|(certificate, key)| (certificate.into(), key.into()));
+        Ok(Self { listen, keys, tls, of: None })
     }
 
-    /// The keys' file, made with a first key where there is none. None: no keys are asked for.
-    fn keys(&self) -> Result<Option<PathBuf>> {
-        if self.open {
-            return Ok(None);
+    /// Whose keys are taken, and what follows the file: that of a service does not change, and nobody counts what its
+    /// router used.
+    fn accounts(
+        &self,
+        stop: &CancellationToken,
+    ) -> Result<(Option<Arc<Accounts>>, Option<JoinHandle<Result<()>>>)> {
+        let Some(path) = &self.keys else { return Ok((None, None)) };
+        let accounts = Arc::new(Accounts::default());
+        if self.of.is_some() {
+            accounts.load(&Keys::read(path)?.unwrap_or_default(), &BTreeMap::new());
+            return Ok((Some(accounts), None));
         }
-        let path = self.keys.path()?;
-        if Keys::read(&path)?.is_none() {
-            let mut keys = Keys::default();
-            let text = keys.add("first", KeyLimits::default())?;
-            keys.write(&path)?;
-            eprintln!(
-                "made the first API key, kept hashed in {}; it is not shown again:\n{text}",
-                path.display()
-            );
-        }
-        Ok(Some(path))
+        let watched = watch::start(accounts.clone(), path.clone(), stop.clone())?;
+        Ok((Some(accounts), Some(watched)))
     }
 }
 
@@ -211,17 +173,9 @@ impl Engine {
     }
 }
 
-async fn serve_until_told(
-    service: Arc<Service>,
-    keys: Option<PathBuf>,
-    arguments: Arguments,
-) -> Result<()> {
+async fn serve_until_told(service: Arc<Service>, ways: Ways, arguments: Arguments) -> Result<()> {
     let stop = CancellationToken::new();
-    let accounts = keys.is_some().then(|| Arc::new(Accounts::default()));
-    let watched = match (&accounts, keys) {
-        (Some(accounts), Some(path)) => Some(watch::start(accounts.clone(), path, stop.clone())?),
-        _ => None,
-    };
+    let (accounts, watched) = ways.accounts(&stop)?;
     let connections = Arc::new(Connections::default());
     let engine = service.engine.clone();
     let metrics = ServerMetrics::new(
@@ -230,67 +184,45 @@ async fn serve_until_told(
         &service.metrics,
         connections.clone(),
     );
-    let Bounds { connections: most, connections_per_address, body_mib, drain_seconds } =
-        arguments.bounds;
+    let bounds = arguments.bounds;
     let name = service.names[0].clone();
     let app = App::new(service, accounts, Arc::new(metrics));
-    let app = Arc::new(App { body_bytes_max: body_mib.get() << 20, ..app });
-    let access = &arguments.access;
-    let tls = match (&access.tls_certificate, &access.tls_key) {
-        (Some(certificate), Some(key)) => Some(tls::acceptor(certificate, key)?),
-        _ => None,
-    };
-    let listen = arguments.listen;
+    let app = Arc::new(App { body: bounds.body(), ..app });
+    let tls = ways.tls.as_ref().map(|(certificate, key)| (&**certificate, &**key));
+    let (tls, scheme) = access::acceptor(tls)?;
+    let listen = ways.listen;
     let listener =
         TcpListener::bind(listen).await.with_context(|| format!("listen on {listen}"))?;
-    let scheme = if tls.is_some() { "https" } else { "http" };
-    eprintln!("{name} is served at {scheme}://{}", listener.local_addr()?);
-    let options = ServeOptions {
-        connections: most.get(),
-        per_address: connections_per_address.get(),
-        ..ServeOptions::default()
+    let address = listener.local_addr()?;
+    eprintln!("{name} is served at {scheme}://{address}");
+    let leaving = CancellationToken::new();
+    let announced = match ways.of {
+        None => None,
+        Some(folder) => {
+            let entry = replica::entry(address)?;
+            Some(tokio::spawn(replica::stay_announced(folder, entry, leaving.clone())))
+        }
     };
-    let drain = Duration::from_secs(u64::from(drain_seconds.get()));
-    let told = tokio::spawn(until_told(app.clone(), engine, drain, stop.clone()));
-    serve(listener, http::router(app), options, tls, connections, stop).await;
-    told.abort();
+    let told = async {
+        let told = Told::wait().await?;
+        // Health turns at once, so that whoever routes requests here stops; what runs goes on.
+        app.stopping.store(true, Ordering::Relaxed);
+        leaving.cancel();
+        if tokio::time::timeout(bounds.drain(), engine.drain()).await.is_err() {
+            tracing::warn!("requests in work are cut: the time to drain is over");
+        }
+        stop.cancel();
+        anyhow::Ok(told)
+    };
+    let served =
+        serve(listener, http::router(app.clone()), bounds.serve(), tls, connections, stop.clone());
+    let (told, ()) = tokio::join!(told, served);
+    if let Some(announced) = announced {
+        announced.await.context("leave the service")?;
+    }
     if let Some(watched) = watched {
         watched.await.context("keep what keys used")??;
     }
-    Ok(())
-}
-
-/// Health turns at once, so that whoever routes requests here stops; what runs goes on.
-async fn until_told(
-    app: Arc<App>,
-    engine: ff2_engine::Engine,
-    drain: Duration,
-    stop: CancellationToken,
-) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let suspended = tokio::select! {
-        _ = terminate.recv() => false,
-        _ = tokio::signal::ctrl_c() => false,
-        () = suspended() => true,
-    };
-    app.stopping.store(true, Ordering::Relaxed);
-    tracing::info!("told to stop: what runs is finished first");
-    if tokio::time::timeout(drain, engine.drain()).await.is_err() {
-        tracing::warn!("requests in work are cut: the time to drain is over");
-    }
-    if let Some(path) = env::var_os("FF2_ACK").filter(|_| suspended) {
-        fs::write(&path, "").with_context(|| format!("write {}", path.display()))?;
-    }
-    stop.cancel();
-    Ok(())
-}
-
-/// As a job, it is asked to make room by a file (docs/JOBS.md).
-async fn suspended() {
-    let Some(path) = env::var_os("FF2_SUSPEND").map(PathBuf::from) else {
-        return std::future::pending().await;
-    };
-    while !path.exists() {
-        tokio::time::sleep(SUSPEND_LOOK).await;
-    }
+    // Answers are on their way to their readers: nothing is lost if this process is ended now.
+    told?.acknowledge()
 }
