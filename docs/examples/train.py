@@ -21,7 +21,7 @@ CHECKPOINT = os.path.join(os.environ["FF2_CHECKPOINT"], "last.pt")
 STEPS = int(os.environ.get("STEPS", "300"))
 
 
-HURRY = threading.Event()  # nothing is left to do beside writing
+LEAVE_OFF = threading.Event()  # what is written beside the training is old: there will be a last one
 
 
 def save(state, bytes_per_s=1e12):
@@ -29,7 +29,9 @@ def save(state, bytes_per_s=1e12):
     data, began = pickle.dumps(state), time.time()
     with open(CHECKPOINT + ".new", "wb") as file:
         for at in range(0, len(data), 1 << 20):
-            HURRY.wait(max(0, began + at / bytes_per_s - time.time()))
+            time.sleep(max(0, began + at / bytes_per_s - time.time()))
+            if LEAVE_OFF.is_set():
+                return
             file.write(data[at : at + (1 << 20)])
         file.flush()
         os.fsync(file.fileno())
@@ -44,6 +46,12 @@ def slot(since, now):
     except FileNotFoundError:
         return None
     return (1000 * now - phase) % every < 1000 * (now - since), bytes_per_s
+
+
+def room():
+    """How fast the job may write when it makes room, if anybody said so."""
+    with open(os.environ["FF2_SUSPEND"]) as file:
+        return int((file.read().split() + ["1000000000000"])[1])
 
 
 def load():
@@ -79,10 +87,11 @@ while state["step"] < STEPS:
         writer.start()
     # Asked to make room: rank 0 saves and says so, which ends all ranks at once.
     if RANK == 0 and os.path.exists(os.environ["FF2_SUSPEND"]):
-        HURRY.set()
+        LEAVE_OFF.set()
         if writer:
             writer.join()
-        save(state)
+        LEAVE_OFF.clear()
+        save(state, room())
         open(os.environ["FF2_ACK"], "w").close()
-HURRY.set()
+LEAVE_OFF.set()
 print(f"rank {RANK} is done: y = {state['slope']:.6f} x + {state['offset']:.6f}", flush=True)

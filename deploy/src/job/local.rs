@@ -12,7 +12,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use ff2_submit::JobRequest;
 use ff2_task::{
-    Control, JobFolder, Notice, Outcome, RunSpec, control, limits, supervise, supervise::Suspension,
+    Control, JobFolder, MakeRoom, Notice, Outcome, RunSpec, control, limits, supervise,
+    supervise::Suspension,
 };
 use serde_json::json;
 
@@ -187,7 +188,7 @@ fn orders_of(
         if suspend_at.is_some_and(|at| began.elapsed().as_secs_f64() >= at) {
             suspend_at = None;
             say(format!("ff2ctl: asking it to make room within {} s", spec.grace_s));
-            control.suspend(Duration::from_secs(spec.grace_s));
+            control.suspend(MakeRoom::within(Duration::from_secs(spec.grace_s)));
         }
         thread::sleep(LOOK);
     }

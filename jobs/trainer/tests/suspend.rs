@@ -14,7 +14,8 @@ use std::{
 
 use common::{Bench, history, steps};
 use ff2_task::{
-    CheckpointSlot, Control, JobFolder, Outcome, RunSpec, control, supervise, supervise::Suspension,
+    CheckpointSlot, Control, JobFolder, MakeRoom, Outcome, RunSpec, control, supervise,
+    supervise::Suspension,
 };
 
 fn spec(bench: &Bench, name: &str, attempt: u32) -> RunSpec {
@@ -87,7 +88,7 @@ fn a_job_that_makes_room_goes_on_as_if_nothing_had_been() {
         let before = lines(&metrics).len();
         let outcome = supervised(&spec, |control| {
             wait_for(|| lines(&metrics).len() >= before + 4);
-            control.suspend(Duration::from_secs(60));
+            control.suspend(MakeRoom::within(Duration::from_secs(60)));
         });
         let log = fs::read_to_string(JobFolder::new(&spec.folder, attempt).log(0)).unwrap();
         let Outcome::Suspended { how, .. } = outcome else { panic!("{outcome:?}: {log}") };

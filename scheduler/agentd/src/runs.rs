@@ -13,7 +13,7 @@ use std::{
 use ff2_proto::pb::{RunOrder, RunPhase, RunReport};
 use ff2_sched_machine::Action;
 use ff2_task::{
-    Outcome, User,
+    CheckpointSlot, MakeRoom, Outcome, User,
     keeper::{Run, State},
 };
 
@@ -138,9 +138,11 @@ impl Runs {
                 Action::End { job, attempt } => {
                     self.tell((job, attempt), "ending", |run| run.stop());
                 }
-                Action::Suspend { job, attempt, grace_ms } => {
-                    let grace = Duration::from_millis(grace_ms);
-                    self.tell((job, attempt), "asking to make room", |run| run.suspend(grace));
+                Action::Suspend { job, attempt, grace_ms, slot } => {
+                    let slot: Option<CheckpointSlot> = slot.parse().ok();
+                    let bytes_per_s = slot.map(|slot| slot.bytes_per_s);
+                    let room = MakeRoom { grace: Duration::from_millis(grace_ms), bytes_per_s };
+                    self.tell((job, attempt), "asking to make room", |run| run.suspend(room));
                 }
                 Action::Slot { job, attempt, slot } => self.tell_slot((job, attempt), slot),
                 Action::Forget { job, attempt } => self.forget((job, attempt)),

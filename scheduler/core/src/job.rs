@@ -246,7 +246,7 @@ pub struct Job {
     pub charged_ms: u64,
     pub preemptions: u32,
     pub moves: u32,
-    /// Of its checkpoints, while it runs.
+    /// Of its checkpoints, while it runs; of the last, while it stops.
     #[serde(default)]
     pub slot: Option<CheckpointSlot>,
 }

@@ -87,6 +87,8 @@ pub struct Scheduler {
     pub(crate) wheel: Wheel,
     /// Jobs that started in this step and shall have a slot.
     without_slot: BTreeSet<JobId>,
+    /// Jobs that were told to stop in this step and shall have a slot to save for the last time.
+    without_last_slot: BTreeSet<JobId>,
     /// Somebody came to the wheel or left it in this step.
     is_uneven: bool,
     /// Jobs wait since this pass that came after others that began in it.
@@ -128,6 +130,7 @@ impl Scheduler {
             ahead: BTreeSet::new(),
             wheel: Wheel::new(0),
             without_slot: BTreeSet::new(),
+            without_last_slot: BTreeSet::new(),
             is_uneven: false,
             let_go: false,
             urgent: None,
@@ -369,13 +372,17 @@ impl Scheduler {
     /// Orders a run to end: with its grace, or at once if nothing is left that could use it.
     pub(crate) fn stop(&mut self, id: JobId, cause: Cause, then: Then, out: &mut Vec<Decision>) {
         let now = self.now;
-        self.give_up_slot(id);
+        let spec = &self.jobs[&id].spec;
+        let killed = spec.grace_ms == 0 || matches!(cause, Cause::NodeFailed { .. });
+        match killed {
+            true => self.give_up_slot(id),
+            false => self.want_last_slot(id),
+        }
         self.runs_no_more(id);
         let job = self.jobs.get_mut(&id).expect("the caller has it");
         let State::Running { placement, started_ms } = &job.state else {
             unreachable!("only what runs is stopped: {id:?}")
         };
-        let killed = job.spec.grace_ms == 0 || matches!(cause, Cause::NodeFailed { .. });
         job.state = State::Stopping {
             placement: placement.clone(),
             started_ms: *started_ms,

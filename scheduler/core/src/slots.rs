@@ -10,11 +10,16 @@
 //! may come late: a twentieth of its interval at most. All jobs together are then 20/19 of the mean at most, in any
 //! cell.
 //! Shorter slots are better for who loses a node, so a job gets the shortest that fits.
+//!
+//! A job that is to make room saves at once, in a slot for that alone: so fast that all that stop have together what
+//! their slots had, and what nobody uses (`slots/stops.rs`). That keeps to the same limit if they may take nearly as
+//! long as their intervals are; who has less time writes as slowly as it can.
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::JobSpec;
+use crate::{job::JobSpec, slots::stops::Stop};
 
+pub(crate) mod stops;
 pub(crate) mod wheel;
 
 /// What a cell may have of the mean. More than 20/19, which is always possible, and less than what people are promised
@@ -33,6 +38,9 @@ const EVERY_MAX: u64 = 24 * WHEEL;
 
 /// Who comes late by more than such a part of its interval is not waited for.
 const LATE_PART: u64 = 20;
+
+/// Of a grace such a part is kept for saying that all is saved.
+const GRACE_PART: u64 = 20;
 
 /// A slot is so many times as long as its job may come late, or longer: what is kept for late ones is a thirtieth of
 /// all then, and leaves room below the peak for slots that do not lie side by side without gaps.
@@ -65,7 +73,8 @@ impl Default for Checkpoint {
 }
 
 /// When a running job writes its checkpoints: from each moment of the clock that is `phase_ms` after a multiple of
-/// `every_ms`. With [`crate::Event`]s on the Unix clock that is the Unix clock.
+/// `every_ms`. With [`crate::Event`]s on the Unix clock that is the Unix clock. Of a job that stops it is when it writes
+/// its last one: from the moment on when it was told to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointSlot {
@@ -127,6 +136,22 @@ impl Demand {
             length_ms,
             bytes_per_s: (self.bytes * 1_000).div_ceil(length_ms),
         }
+    }
+
+    /// What it writes when it stops, if all it has for that is its grace: a step until it begins, and a part to say that
+    /// all is saved.
+    pub(crate) fn stop(&self, spec: &JobSpec) -> Stop {
+        let step_ms = spec.checkpoint.map_or(0, |checkpoint| checkpoint.step_ms);
+        let left = (spec.grace_ms - spec.grace_ms / GRACE_PART).saturating_sub(step_ms);
+        Stop { bytes: self.bytes, within_ms: left.max(spec.grace_ms / 4) }
+    }
+
+    /// The slot of a last save that begins now.
+    pub(crate) fn last_slot(&self, now_ms: u64, length_ms: u64) -> CheckpointSlot {
+        let every_ms = self.every * CELL_MS;
+        let bytes_per_s = (u128::from(self.bytes) * 1_000).div_ceil(u128::from(length_ms));
+        let bytes_per_s = u64::try_from(bytes_per_s).expect("within a second as much as there is");
+        CheckpointSlot { every_ms, phase_ms: now_ms % every_ms, length_ms, bytes_per_s }
     }
 
     /// Whether it may write in a cell of the wheel.

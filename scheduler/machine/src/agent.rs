@@ -17,10 +17,12 @@ pub enum Action<'a> {
         job: u64,
         attempt: u32,
     },
+    /// The slot is that of its last save, or empty.
     Suspend {
         job: u64,
         attempt: u32,
         grace_ms: u64,
+        slot: &'a str,
     },
     /// Tells the job when it writes its checkpoints.
     Slot {
@@ -47,16 +49,18 @@ pub fn actions<'a>(here: &[pb::RunReport], orders: &'a [pb::RunOrder]) -> Vec<Ac
         // One node of the job tells it: all see the file.
         if let Some(order) = order.filter(|order| order.node_rank == 0)
             && is_live
+            && order.wish() == RunWish::RunGo
             && !order.slot.is_empty()
         {
             actions.push(Action::Slot { job, attempt, slot: &order.slot });
         }
-        match order.map(|order| (order.wish(), order.grace_ms)) {
+        match order.map(|order| (order.wish(), order)) {
             None if is_live => actions.push(Action::End { job, attempt }),
             None => actions.push(Action::Forget { job, attempt }),
             Some((RunWish::RunEnd, _)) if is_live => actions.push(Action::End { job, attempt }),
-            Some((RunWish::RunSuspend, grace_ms)) if is_live => {
-                actions.push(Action::Suspend { job, attempt, grace_ms });
+            Some((RunWish::RunSuspend, order)) if is_live => {
+                let (grace_ms, slot) = (order.grace_ms, order.slot.as_str());
+                actions.push(Action::Suspend { job, attempt, grace_ms, slot });
             }
             Some(_) => {}
         }

@@ -26,20 +26,24 @@ fn main() -> Result<()> {
     let five_minutes = vec![300_000];
     let mixed = [5, 10, 15, 30, 60].map(|minutes| minutes * 60_000).to_vec();
     let kinds = [
-        (Saving::Slots, false, &five_minutes),
-        (Saving::Slots, true, &five_minutes),
-        (Saving::Slots, true, &mixed),
-        (Saving::AtOnce, false, &five_minutes),
-        (Saving::Slowly, false, &five_minutes),
+        (Saving::Slots, false, &five_minutes, 300),
+        (Saving::Slots, true, &five_minutes, 300),
+        (Saving::Slots, true, &five_minutes, 60),
+        (Saving::Slots, true, &mixed, 300),
+        (Saving::AtOnce, false, &five_minutes, 30),
+        (Saving::Slowly, false, &five_minutes, 30),
     ];
     for seed in 1..=seeds {
-        for (saving, tells_steps, intervals) in kinds {
+        for (saving, tells_steps, intervals, grace_s) in kinds {
             let intervals_ms = intervals.clone();
-            let base = Trial { seed, hours, checks, ..Trial::default() };
+            let base = Trial { seed, hours, checks, grace_ms: grace_s * 1_000, ..Trial::default() };
             let outcome = simulate(&topology, &Trial { saving, tells_steps, intervals_ms, ..base });
             let minutes: Vec<u64> = intervals.iter().map(|ms| ms / 60_000).collect();
             let told = serde_json::to_string(&outcome)?;
-            println!("seed={seed} {saving:?} minutes={minutes:?} tells_steps={tells_steps} {told}");
+            println!(
+                "seed={seed} {saving:?} minutes={minutes:?} grace_s={grace_s} \
+                 tells_steps={tells_steps} {told}"
+            );
         }
     }
     Ok(())

@@ -17,8 +17,12 @@ pub(crate) struct NodeSize {
     pub(crate) memory_mib: u32,
 }
 
-/// Grace of a job that says nothing.
+/// Grace of a job that says nothing, in seconds.
 const GRACE_S: u64 = 30;
+
+/// And the longest that anybody has. One that says how often it saves has as long as that, so that those that make room
+/// together write no faster than they did before.
+const GRACE_S_MAX: u64 = 300;
 
 /// `array` tells the indexes of an array that has been submitted, by its number.
 ///
@@ -35,7 +39,11 @@ pub(crate) fn read(
     if request.command.is_empty() && request.script.is_none() {
         return Err("a job needs a script or a command".into());
     }
-    let grace_s = request.grace().map_or(GRACE_S, |grace| u64::from(grace.seconds()));
+    let grace_s = match (request.grace(), &request.checkpoint) {
+        (Some(grace), _) => u64::from(grace.seconds()),
+        (None, Some(saves)) => saves.interval().as_secs().clamp(GRACE_S, GRACE_S_MAX),
+        (None, None) => GRACE_S,
+    };
     let indexes = request.array.as_ref().map(ff2_submit::Array::expand).unwrap_or_default();
     let spec = JobSpec {
         name: name(&request),
@@ -201,7 +209,13 @@ mod tests {
         assert_eq!(spec.after.of, [Dependency { job: JobId(5), must: Must::Succeed }]);
         let (spec, _) = of("--checkpoint=5,40G,12s").unwrap();
         let checkpoint = Checkpoint { interval_ms: 300_000, bytes: 40 << 30, step_ms: 12_000 };
-        assert_eq!(spec.checkpoint, Some(checkpoint));
+        assert_eq!((spec.checkpoint, spec.grace_ms), (Some(checkpoint), 300_000));
+        let grace_ms = |options| of(options).unwrap().0.grace_ms;
+        assert_eq!((grace_ms("-n 1"), grace_ms("--checkpoint=1")), (30_000, 60_000));
+        assert_eq!(
+            (grace_ms("--checkpoint=60"), grace_ms("--checkpoint=5 --grace=9")),
+            (300_000, 9_000)
+        );
         let (spec, _) = of("-N 1 --exclusive").unwrap();
         assert_eq!(spec.task, Resources { gpus: 8, cpus: 64, memory: 1 << 19 });
     }

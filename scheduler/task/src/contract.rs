@@ -2,8 +2,9 @@
 //!
 //! The files of the contract are plain ones, so that any language can follow it, on the shared file system too:
 //!
-//! - `suspend-N` appears when the job is asked to make room; the text in it says until when, in seconds of the
-//!   Unix clock. N is the attempt, so that nodes which start at different times see no request of an earlier one.
+//! - `suspend-N` appears when the job is asked to make room; its first line says until when, in seconds of the
+//!   Unix clock, and a second one, if there is one, how many bytes a second it may write in all for that. N is the
+//!   attempt, so that nodes which start at different times see no request of an earlier one.
 //! - `ack-N` is made by any rank of the job, when all that matters is saved: the rest of the job is ended at once.
 //! - `slot-N` tells when the job writes its checkpoints, if it told the scheduler of them ([`CheckpointSlot`]). It may
 //!   change at any time.
@@ -21,6 +22,22 @@ use std::{
 };
 
 use crate::{CheckpointSlot, limits};
+
+/// What a job is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MakeRoom {
+    /// Within this time.
+    pub grace: Duration,
+    /// What all of its nodes together may write for that; None: as fast as they can.
+    pub bytes_per_s: Option<u64>,
+}
+
+impl MakeRoom {
+    /// With what it saves as fast as it can.
+    pub fn within(grace: Duration) -> Self {
+        Self { grace, bytes_per_s: None }
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobFolder {
@@ -129,16 +146,16 @@ impl JobFolder {
         fs::read(self.script()).is_ok_and(|bytes| bytes == text.as_bytes())
     }
 
-    /// Asks the job to make room within the grace. The file is whole when it appears. `by` tells nodes apart that do so
-    /// at the same time.
+    /// Asks the job to make room. The file is whole when it appears. `by` tells nodes apart that do so at the same time.
     ///
     /// # Errors
     /// The folder cannot be written.
-    pub fn ask(&self, grace: Duration, by: u32) -> io::Result<()> {
-        let until = SystemTime::now() + grace;
+    pub fn ask(&self, room: MakeRoom, by: u32) -> io::Result<()> {
+        let until = SystemTime::now() + room.grace;
         let until = until.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let rate = room.bytes_per_s.map(|rate| format!("{rate}\n")).unwrap_or_default();
         let draft = self.path.join(format!(".suspend-{by}"));
-        fs::write(&draft, format!("{until}\n"))?;
+        fs::write(&draft, format!("{until}\n{rate}"))?;
         fs::rename(draft, self.request())
     }
 
@@ -212,7 +229,12 @@ mod tests {
         folder.prepare(&checkpoint, false).unwrap();
         assert_eq!(folder.state_word().unwrap(), "");
         fs::write(folder.state(), "step 7").unwrap();
-        folder.ask(Duration::from_secs(5), 0).unwrap();
+        folder.ask(MakeRoom::within(Duration::from_secs(5)), 0).unwrap();
+        assert_eq!(fs::read_to_string(folder.request()).unwrap().lines().count(), 1);
+        let room = MakeRoom { grace: Duration::from_secs(5), bytes_per_s: Some(7 << 30) };
+        folder.ask(room, 1).unwrap();
+        let asked = fs::read_to_string(folder.request()).unwrap();
+        assert_eq!(asked.lines().nth(1), Some("7516192768"));
         fs::write(folder.acknowledgement(), "").unwrap();
         assert!(folder.request().exists() && folder.is_acknowledged());
         // Another node of the same attempt, later.
@@ -224,7 +246,7 @@ mod tests {
         assert!(!next.request().exists() && !next.is_acknowledged());
         assert_eq!(next.state_word().unwrap(), "step 7");
         // Whoever is alone may begin again with the same number.
-        next.ask(Duration::from_secs(5), 0).unwrap();
+        next.ask(MakeRoom::within(Duration::from_secs(5)), 0).unwrap();
         next.prepare(&checkpoint, true).unwrap();
         assert!(!next.request().exists());
     }

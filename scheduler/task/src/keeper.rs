@@ -30,8 +30,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CheckpointSlot, Control, JobFolder, Outcome, RunSpec, as_user, control, limits, processes,
-    supervise,
+    CheckpointSlot, Control, JobFolder, MakeRoom, Outcome, RunSpec, as_user, control, limits,
+    processes, supervise,
 };
 
 /// In the environment of each process of a run: its folder.
@@ -54,6 +54,8 @@ pub enum State {
 enum Order {
     Suspend {
         grace_ms: u64,
+        #[serde(default)]
+        bytes_per_s: Option<u64>,
     },
     Stop,
     /// Go on until then, ms since the machine started.
@@ -140,8 +142,9 @@ impl Run {
     ///
     /// # Errors
     /// No keeper is there; [`Run::state`] says why.
-    pub fn suspend(&self, grace: Duration) -> io::Result<()> {
-        self.order(&Order::Suspend { grace_ms: grace.as_millis() as u64 })
+    pub fn suspend(&self, room: MakeRoom) -> io::Result<()> {
+        let MakeRoom { grace, bytes_per_s } = room;
+        self.order(&Order::Suspend { grace_ms: grace.as_millis() as u64, bytes_per_s })
     }
 
     /// Ends it. As [`Control::stop`].
@@ -263,7 +266,9 @@ fn take_order(
     let mut line = String::new();
     BufReader::new((&stream).take(1_024)).read_line(&mut line)?;
     match serde_json::from_str(&line)? {
-        Order::Suspend { grace_ms } => control.suspend(Duration::from_millis(grace_ms)),
+        Order::Suspend { grace_ms, bytes_per_s } => {
+            control.suspend(MakeRoom { grace: Duration::from_millis(grace_ms), bytes_per_s });
+        }
         Order::Stop => control.stop(),
         Order::Renew { until_boot_ms } => drop(until.fetch_max(until_boot_ms, Ordering::Relaxed)),
         Order::Slot { slot } => {

@@ -18,7 +18,7 @@ pub mod spec;
 pub mod supervise;
 mod user;
 
-pub use contract::JobFolder;
+pub use contract::{JobFolder, MakeRoom};
 pub use logs::Echo;
 pub use slot::{CheckpointSlot, NoSlot};
 pub use spec::{Notice, RunSpec, SpecError, User};

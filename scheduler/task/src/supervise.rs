@@ -19,7 +19,7 @@ use rustix::process::{Signal, WaitOptions, WaitStatus};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Echo, JobFolder, RunSpec, environment, limits, logs,
+    Echo, JobFolder, MakeRoom, RunSpec, environment, limits, logs,
     processes::{adopt_orphans, end_all, signal_all},
 };
 
@@ -74,7 +74,7 @@ enum Event {
     Exited(i32, Ending),
     /// Nobody is left.
     Alone,
-    Suspend(Duration),
+    Suspend(MakeRoom),
     Stop,
     Expire,
 }
@@ -93,9 +93,9 @@ pub fn control() -> (Control, Orders) {
 }
 
 impl Control {
-    /// Asks the job to make room within this time. Nothing happens if it is over already.
-    pub fn suspend(&self, grace: Duration) {
-        let _ = self.0.send(Event::Suspend(grace));
+    /// Asks the job to make room. Nothing happens if it is over already.
+    pub fn suspend(&self, room: MakeRoom) {
+        let _ = self.0.send(Event::Suspend(room));
     }
 
     /// Ends the job at once.
@@ -229,10 +229,10 @@ fn follow(
                 }
             }
             Ok(Event::Alone) => break Some(Suspension::Ended),
-            Ok(Event::Suspend(grace)) if closing.is_none() => {
-                closing = Some(end_within(grace, Why::Suspended));
+            Ok(Event::Suspend(room)) if closing.is_none() => {
+                closing = Some(end_within(room.grace, Why::Suspended));
                 // Where the folder cannot be written (a full disk), the descriptor and the signal still tell.
-                let _ = folder.ask(grace, spec.node_rank);
+                let _ = folder.ask(room, spec.node_rank);
                 // Its end is what the descriptor says.
                 drop(asked.take());
                 if let Some(signal) = spec.signal {

@@ -140,12 +140,18 @@ impl Scheduler {
         );
     }
 
-    /// Who runs has the slot that it asked for, and nowhere is written more than there may be.
+    /// Who runs has the slot that it asked for, and nowhere is written more than there may be. Who stops has one if it
+    /// was not killed at once.
     fn check_slots(&self) {
         for (id, job) in &self.jobs {
             let runs = matches!(job.state, State::Running { .. });
-            let due = runs && job.spec.checkpoint.is_some();
-            assert_eq!(job.slot.is_some(), due, "{id:?} has a slot, or should: {:?}", job.slot);
+            let (stops, saves) =
+                (matches!(job.state, State::Stopping { .. }), job.spec.checkpoint.is_some());
+            let is_right = match job.slot {
+                Some(_) => saves && (runs || stops),
+                None => !(saves && runs),
+            };
+            assert!(is_right, "{id:?} has a slot, or should: {:?}", job.slot);
         }
         assert_eq!(self.wheel, self.counted_slots(), "the wheel is counted wrong");
         let (peak, limit) = (self.wheel.peak(), self.wheel.limit());

@@ -31,8 +31,8 @@ impl Scheduler {
         self.jobs.values()
     }
 
-    /// When a running job writes its checkpoints; none if it does not run, or told nothing of them. It may have another
-    /// one after any step.
+    /// When a running job writes its checkpoints, or one that stops its last; none if it does not run, or told nothing
+    /// of them. A running job may have another one after any step.
     pub fn slot(&self, id: JobId) -> Option<CheckpointSlot> {
         self.jobs.get(&id)?.slot
     }

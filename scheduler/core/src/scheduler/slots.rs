@@ -2,14 +2,18 @@
 //!
 //! A job that starts gets the best place for it, and keeps that as long as it runs. Only where somewhere too much
 //! would be written, because others came or left, jobs have other slots: of those that write there, the largest
-//! first, until it is little enough.
+//! first, until it is little enough. A job that is to make room has a slot for its last save, until it is gone.
 
 use std::cmp::Reverse;
 
 use crate::{
     job::{Job, JobId, State},
     scheduler::Scheduler,
-    slots::{CELL_MS, CheckpointSlot, Demand, wheel::Wheel},
+    slots::{
+        CELL_MS, CheckpointSlot, Demand,
+        stops::{Stop, spread},
+        wheel::Wheel,
+    },
 };
 
 impl Scheduler {
@@ -22,15 +26,25 @@ impl Scheduler {
         }
     }
 
-    /// A run stops or is gone.
+    /// A run is to save for the last time: it has a slot for that when the step is done. Call it while it still runs.
+    pub(crate) fn want_last_slot(&mut self, id: JobId) {
+        self.give_up_slot(id);
+        if Demand::of(&self.jobs[&id].spec).is_some() {
+            self.without_last_slot.insert(id);
+        }
+    }
+
+    /// A run is killed or gone. Call it before its state says so.
     pub(crate) fn give_up_slot(&mut self, id: JobId) {
+        self.without_last_slot.remove(&id);
         let job = self.jobs.get_mut(&id).expect("the caller has it");
         let Some(demand) = Demand::of(&job.spec) else { return };
-        match job.slot.take() {
-            Some(slot) => self.wheel.give(&demand, &slot),
-            // It stopped before.
-            None if !self.without_slot.remove(&id) => return,
-            None => {}
+        match (job.slot.take(), &job.state) {
+            (Some(slot), State::Stopping { .. }) => return self.wheel.gone(&demand, &slot),
+            (Some(slot), _) => self.wheel.give(&demand, &slot),
+            // It was killed before.
+            (None, _) if !self.without_slot.remove(&id) => return,
+            (None, _) => {}
         }
         self.wheel.leave(&demand);
         self.is_uneven = true;
@@ -43,6 +57,28 @@ impl Scheduler {
 
     /// After a step: what came and left in it is known as a whole.
     pub(crate) fn give_slots(&mut self) {
+        self.give_slots_to_running();
+        self.give_last_slots();
+    }
+
+    /// To those that were told to stop in this step, whose own slots are free by now.
+    fn give_last_slots(&mut self) {
+        let new = std::mem::take(&mut self.without_last_slot).into_iter();
+        let new: Vec<(JobId, Demand)> =
+            new.filter_map(|id| Some((id, Demand::of(&self.jobs[&id].spec)?))).collect();
+        let stops: Vec<Stop> =
+            new.iter().map(|(id, demand)| demand.stop(&self.jobs[id].spec)).collect();
+        let mean = new.iter().map(|(_, demand)| demand.mean()).sum();
+        let longest = stops.iter().map(|stop| stop.within_ms).max().unwrap_or(0);
+        let lengths = spread(&stops, self.wheel.room_to_stop(self.now, longest, mean));
+        for ((id, demand), length_ms) in new.into_iter().zip(lengths) {
+            let slot = demand.last_slot(self.now, length_ms);
+            self.wheel.stop(&demand, &slot);
+            self.jobs.get_mut(&id).expect("it stops").slot = Some(slot);
+        }
+    }
+
+    fn give_slots_to_running(&mut self) {
         if !std::mem::take(&mut self.is_uneven) {
             return;
         }
@@ -94,14 +130,18 @@ impl Scheduler {
         self.jobs.get_mut(&id).expect("it runs").slot = Some(slot);
     }
 
-    /// Makes the wheel anew from the slots of the jobs that run.
+    /// Makes the wheel anew from the slots of the jobs that run or stop.
     pub(crate) fn counted_slots(&self) -> Wheel {
         let mut wheel = Wheel::new(self.wheel.calm());
-        let runs = |job: &&Job| matches!(job.state, State::Running { .. });
-        for job in self.jobs.values().filter(runs) {
-            if let (Some(demand), Some(slot)) = (Demand::of(&job.spec), job.slot) {
-                wheel.join(&demand);
-                wheel.take(&demand, &slot);
+        let with_slot = |job: &Job| Some((Demand::of(&job.spec)?, job.slot?));
+        for job in self.jobs.values() {
+            match (with_slot(job), &job.state) {
+                (Some((demand, slot)), State::Stopping { .. }) => wheel.stop(&demand, &slot),
+                (Some((demand, slot)), _) => {
+                    wheel.join(&demand);
+                    wheel.take(&demand, &slot);
+                }
+                (None, _) => {}
             }
         }
         wheel

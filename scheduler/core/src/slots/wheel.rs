@@ -7,15 +7,18 @@ use crate::slots::{CELL_MS, CheckpointSlot, Demand, PEAK_PERCENT, WHEEL};
 pub(crate) struct Wheel {
     /// At most, with each job as early and as late as it may be.
     cells: Vec<u64>,
-    /// Of all jobs that have a slot or are to have one.
+    /// Of all jobs that run and have a slot or are to have one.
     mean: u64,
+    /// What those wrote in the mean that stop, and what they may write now.
+    stopping_mean: u64,
+    stopping: u128,
     /// Up to this nobody minds how uneven it is.
     calm: u64,
 }
 
 impl Wheel {
     pub(crate) fn new(calm: u64) -> Self {
-        Self { cells: vec![0; WHEEL as usize], mean: 0, calm }
+        Self { cells: vec![0; WHEEL as usize], mean: 0, stopping_mean: 0, stopping: 0, calm }
     }
 
     pub(crate) fn calm(&self) -> u64 {
@@ -43,11 +46,31 @@ impl Wheel {
         cells_of(demand, slot).for_each(|cell| self.cells[cell] -= slot.bytes_per_s);
     }
 
+    /// A job saves for the last time, until it is gone.
+    pub(crate) fn stop(&mut self, demand: &Demand, slot: &CheckpointSlot) {
+        self.stopping_mean += demand.mean();
+        self.stopping += u128::from(slot.bytes_per_s);
+    }
+
+    pub(crate) fn gone(&mut self, demand: &Demand, slot: &CheckpointSlot) {
+        self.stopping_mean -= demand.mean();
+        self.stopping -= u128::from(slot.bytes_per_s);
+    }
+
+    /// What jobs may write for the last time that are told to stop now, `ms` from now on, and wrote so much in the mean:
+    /// what all may write, without those that run and those that stop already; at least what their slots may have had.
+    pub(crate) fn room_to_stop(&self, now_ms: u64, ms: u64, mean: u64) -> u64 {
+        let first = now_ms / CELL_MS;
+        let cells = (first..=first + (ms / CELL_MS).min(WHEEL)).map(|cell| (cell % WHEEL) as usize);
+        let others = cells.map(|cell| self.cells[cell]).max().unwrap_or(0);
+        let all = at_most(self.mean + self.stopping_mean + mean).max(self.calm);
+        let room = u128::from(all).saturating_sub(u128::from(others) + self.stopping);
+        u64::try_from(room).unwrap_or(u64::MAX).max(at_most(mean))
+    }
+
     /// What no cell should have more of.
     pub(crate) fn limit(&self) -> u64 {
-        // The mean of many large jobs, a hundred times, is more than there are numbers.
-        let (hundreds, rest) = (self.mean / 100, self.mean % 100);
-        (hundreds * PEAK_PERCENT + rest * PEAK_PERCENT / 100).max(self.calm)
+        at_most(self.mean).max(self.calm)
     }
 
     pub(crate) fn mean(&self) -> u64 {
@@ -92,6 +115,13 @@ impl Wheel {
         }
         folded
     }
+}
+
+/// The most that there should be at any moment, of jobs that write so much in the mean.
+fn at_most(mean: u64) -> u64 {
+    // The mean of many large jobs, a hundred times, is more than there are numbers.
+    let (hundreds, rest) = (mean / 100, mean % 100);
+    hundreds * PEAK_PERCENT + rest * PEAK_PERCENT / 100
 }
 
 fn cells_of(demand: &Demand, slot: &CheckpointSlot) -> impl Iterator<Item = usize> + use<> {

@@ -30,9 +30,12 @@ fn a_job_has_a_slot_while_it_runs() {
     // It is alone: it writes for as long as it may.
     assert_eq!((slot.every_ms, slot.length_ms), (300_000, 295_000));
     assert_eq!(slot.bytes_per_s, (70 * GIB).div_ceil(295));
+    rig.pass(7 * MINUTE);
     rig.tell(Event::Suspend(saves));
-    assert_eq!(rig.machine.slot(saves), None, "it saves at once now");
+    let last = rig.machine.slot(saves).unwrap();
+    assert_eq!(last.phase_ms, rig.now % 300_000, "it saves at once now");
     rig.stopped(saves);
+    assert_eq!(rig.machine.slot(saves), None);
     assert!(rig.runs(waits) && rig.machine.slot(waits).is_some());
     rig.exit(waits);
     rig.tell(Event::Resume(saves));
@@ -81,6 +84,47 @@ fn below_what_nobody_minds_slots_are_as_short_as_they_can_be() {
     assert_eq!(rig.machine.slot(job).unwrap().length_ms, 150_000);
     rig.tell(Event::Storage { calm_bytes_per_s: 0 });
     assert_eq!(rig.machine.slot(job).unwrap().length_ms, 295_000);
+}
+
+/// With time for it those that stop write what they did before, and what is left: together no more than there may be.
+#[test]
+fn those_that_make_room_together_write_evenly() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 8, 8));
+    let with_grace = |grace_ms| JobSpec { grace_ms, ..saving(1, 64) };
+    let all: Vec<JobId> = (0..64).map(|_| rig.submit(with_grace(300_000))).collect();
+    let mean = 64 * (64 * GIB) / 300;
+    rig.pass(MINUTE);
+    for job in &all[..32] {
+        rig.tell(Event::Suspend(*job));
+    }
+    let rates: Vec<u64> =
+        slots(&rig, &all[..32]).iter().map(|slot| slot.unwrap().bytes_per_s).collect();
+    let lengths: Vec<u64> =
+        slots(&rig, &all[..32]).iter().map(|slot| slot.unwrap().length_ms).collect();
+    // Those that run are half, and have 109 % of that at most.
+    let stopping = rates.iter().sum::<u64>();
+    assert!(stopping < mean * 109 / 200 * 113 / 100, "{stopping} of {mean}");
+    assert!(lengths.iter().all(|length| *length < 281_000), "{lengths:?}");
+    // One alone has what others leave: it is done sooner.
+    assert!(lengths[0] < 200_000, "{lengths:?}");
+}
+
+#[test]
+fn who_has_little_time_saves_within_it() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 2, 2));
+    let job = rig.submit(JobSpec { grace_ms: 30_000, ..saving(4, 64) });
+    rig.pass(MINUTE);
+    rig.tell(Event::Suspend(job));
+    let slot = rig.machine.slot(job).unwrap();
+    // Without the step that it is in, and a moment to say that all is saved.
+    assert_eq!((slot.length_ms, slot.bytes_per_s), (23_500, (256_000 * GIB).div_ceil(23_500)));
+    // What storage takes without anybody noticing goes faster.
+    rig.stopped(job);
+    rig.tell(Event::Storage { calm_bytes_per_s: 64 * GIB });
+    rig.tell(Event::Resume(job));
+    rig.pass(MINUTE);
+    rig.tell(Event::Suspend(job));
+    assert_eq!(rig.machine.slot(job).unwrap().length_ms, 4_000);
 }
 
 #[test]

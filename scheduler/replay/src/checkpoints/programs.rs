@@ -82,6 +82,7 @@ impl Program {
             tasks,
             task: Resources { gpus: gpus.min(8), cpus: 0, memory: 0 },
             priority,
+            grace_ms: trial.grace_ms,
             checkpoint: (trial.saving == Saving::Slots).then_some(checkpoint),
             ..JobSpec::default()
         }

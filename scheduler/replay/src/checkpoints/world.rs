@@ -11,6 +11,7 @@ use ff2_topology::Topology;
 use crate::{
     checkpoints::{
         HOUR_MS, Outcome, Saving, Trial,
+        least::{self, Due},
         programs::{self, LARGE_EVERY_MS, LARGE_GPUS, LARGE_RUNS_MS, Program},
         writes::Writes,
     },
@@ -19,8 +20,10 @@ use crate::{
 
 /// From the start of a run until its first step.
 const RESTORE_MS: u64 = 60_000;
-/// From the order to suspend until nothing is left.
+/// Without slots a job that is to make room has saved within so long, or as fast as it can.
 const STOP_MS: u64 = 15_000;
+/// From its last byte until nothing is left.
+const END_MS: u64 = 1_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
@@ -66,6 +69,9 @@ pub(super) struct World<'a> {
     /// What those that run write in the mean.
     expected: Writes,
     saved_ms: u64,
+    /// What must be written, whatever slots there are: once in an interval, and for the last time.
+    must: Vec<Due>,
+    must_last: Vec<Due>,
     outcome: Outcome,
 }
 
@@ -85,6 +91,8 @@ impl<'a> World<'a> {
             suspensions: counted.clone(),
             expected: counted,
             saved_ms: 0,
+            must: Vec::new(),
+            must_last: Vec::new(),
             outcome: Outcome::default(),
         }
     }
@@ -115,12 +123,23 @@ impl<'a> World<'a> {
         for id in self.runs.keys().copied().collect::<Vec<_>>() {
             self.leave(id);
         }
+        let all = [&self.must[..], &self.must_last].concat();
+        let (least, least_with_suspensions) = (self.least(&self.must), self.least(&all));
         let outcome = &mut self.outcome;
         outcome.save_s = self.saved_ms as f64 / 1e3 / outcome.saves.max(1) as f64;
         outcome.periodic = self.periodic.evenness();
         outcome.peak_of_running = self.periodic.peak_over(&self.expected);
         outcome.with_suspensions = self.periodic.with(&self.suspensions).evenness();
+        outcome.least = least / outcome.periodic.mean_bytes_per_s;
+        outcome.least_with_suspensions =
+            least_with_suspensions / outcome.with_suspensions.mean_bytes_per_s;
         self.outcome
+    }
+
+    fn least(&self, due: &[Due]) -> f64 {
+        let mut lengths = self.trial.intervals_ms.clone();
+        lengths.push(self.trial.grace_ms);
+        least::peak(due, &lengths, self.trial.warm_up_ms, self.trial.hours * HOUR_MS)
     }
 
     fn happen(&mut self, what: What) {
@@ -180,9 +199,8 @@ impl<'a> World<'a> {
         for decision in decisions {
             match decision {
                 Decision::Place { job, attempt, .. } => self.place(job, attempt),
-                Decision::Suspend { job, attempt, .. } | Decision::Kill { job, attempt, .. } => {
-                    self.suspend(job, attempt);
-                }
+                Decision::Suspend { job, attempt, .. } => self.suspend(job, attempt),
+                Decision::Kill { .. } => self.outcome.killed += 1,
                 Decision::Ended { .. } => ended += 1,
                 Decision::Accepted { .. } => {}
                 Decision::Refused(why) => unreachable!("all of these fit: {why}"),
@@ -215,17 +233,29 @@ impl<'a> World<'a> {
         }
     }
 
-    /// It saves at once, with all that it can write.
+    /// It saves for the last time after the step it is in: as fast as it may, or without a slot as fast as it can.
     fn suspend(&mut self, job: JobId, attempt: u32) {
         self.outcome.preemptions += 1;
         let run = self.leave(job);
         let program = self.programs.get_mut(&job).expect("it was submitted");
+        let bytes = program.bytes;
+        let mut gone = self.now + STOP_MS;
         if self.now > run.since_ms {
             program.left_ms = program.left_ms.saturating_sub(self.now - run.since_ms).max(1);
-            let rate = program.bytes_per_s_max.max(program.bytes * 1_000 / STOP_MS);
-            self.suspensions.add(self.now, self.now + program.bytes * 1_000 / rate, rate);
+            let steps = (self.now - run.since_ms).div_ceil(program.step_ms);
+            let (begins, rate) = match self.scheduler.slot(job) {
+                Some(slot) => (run.since_ms + steps * program.step_ms, slot.bytes_per_s),
+                None => (self.now, program.bytes_per_s_max.max(bytes * 1_000 / STOP_MS)),
+            };
+            let written = begins + (bytes * 1_000).div_ceil(rate);
+            self.suspensions.add(begins, written, rate);
+            gone = written + END_MS;
+            let (from_ms, to_ms) = (self.now, self.now + self.trial.grace_ms);
+            self.must_last.push(Due { from_ms, to_ms, every_ms: self.trial.grace_ms, bytes });
         }
-        self.agenda.push(Reverse((self.now + STOP_MS, What::Stopped { job, attempt })));
+        let stop_s = (gone - self.now) as f64 / 1e3;
+        self.outcome.stop_s_max = self.outcome.stop_s_max.max(stop_s);
+        self.agenda.push(Reverse((gone, What::Stopped { job, attempt })));
     }
 
     /// Jobs look at their slots in each step, so they know when these change.
@@ -296,6 +326,8 @@ impl<'a> World<'a> {
         let run = self.runs.remove(&job).expect("it runs");
         let Program { bytes, interval_ms, .. } = self.programs[&job];
         self.expected.add(run.placed_ms, self.now, bytes * 1_000 / interval_ms);
+        let from_ms = run.since_ms + interval_ms;
+        self.must.push(Due { from_ms, to_ms: self.now, every_ms: interval_ms, bytes });
         run
     }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use ff2_task::{
-    Outcome, RunSpec, User,
+    MakeRoom, Outcome, RunSpec, User,
     keeper::{Run, State, boot_ms},
     supervise::Suspension,
 };
@@ -62,7 +62,7 @@ fn a_run_takes_orders_from_whoever_finds_its_folder() {
     assert!(run.start(&spec(dir.path(), 2, script), &mut keeper(&run)).is_err(), "once");
     // Somebody else, later.
     let found = Run::at(dir.path().join("run"));
-    found.suspend(Duration::from_secs(60)).unwrap();
+    found.suspend(MakeRoom::within(Duration::from_secs(60))).unwrap();
     let Outcome::Suspended { how, .. } = end_of(&found) else { panic!() };
     assert_eq!(how, Suspension::Acknowledged);
     assert!(found.stop().is_err(), "it is over");

@@ -9,7 +9,7 @@ use std::{
 };
 
 use ff2_task::{
-    CheckpointSlot, Control, JobFolder, Notice, Outcome, RunSpec, control, supervise,
+    CheckpointSlot, Control, JobFolder, MakeRoom, Notice, Outcome, RunSpec, control, supervise,
     supervise::{Ending, Suspension},
 };
 use tempfile::TempDir;
@@ -88,7 +88,7 @@ fn a_job_that_acknowledges_is_ended_at_once_and_finds_what_it_kept() {
     let mut spec = spec(dir.path(), 2, script);
     let suspended = run(&spec, |control| {
         thread::sleep(Duration::from_millis(300));
-        control.suspend(Duration::from_secs(60));
+        control.suspend(MakeRoom::within(Duration::from_secs(60)));
     });
     let Outcome::Suspended { how, after_ms } = suspended.unwrap() else { panic!() };
     assert_eq!(how, Suspension::Acknowledged);
@@ -139,7 +139,7 @@ fn the_descriptor_is_at_its_end_when_a_job_is_asked_to_make_room() {
     let script = r#"read -u $FF2_SUSPEND_FD; [ -e $FF2_SUSPEND ] && echo "asked" && exit 0"#;
     let outcome = run(&spec(dir.path(), 1, script), |control| {
         thread::sleep(Duration::from_millis(300));
-        control.suspend(Duration::from_secs(60));
+        control.suspend(MakeRoom::within(Duration::from_secs(60)));
     });
     let Outcome::Suspended { how: Suspension::Ended, .. } = outcome.unwrap() else { panic!() };
     assert_eq!(log(&dir, 0), "asked\n");
@@ -153,7 +153,7 @@ fn a_job_whose_folder_cannot_be_written_is_told_by_the_descriptor() {
     let ready = dir.path().join("ready");
     let outcome = run(&spec(dir.path(), 1, script), |control| {
         wait_for(|| ready.exists());
-        control.suspend(Duration::from_secs(60));
+        control.suspend(MakeRoom::within(Duration::from_secs(60)));
     });
     let Outcome::Suspended { how: Suspension::Ended, .. } = outcome.unwrap() else { panic!() };
     assert!(dir.path().join("saved").exists(), "it had its time");
@@ -171,7 +171,7 @@ fn a_job_may_be_told_by_a_signal_and_what_its_shell_started_may_go_on_saving() {
     let path = JobFolder::new(&spec.folder, 1).log(0);
     let outcome = run(&spec, |control| {
         wait_for(|| fs::read_to_string(&path).is_ok_and(|text| text.contains("ready")));
-        control.suspend(Duration::from_secs(2));
+        control.suspend(MakeRoom::within(Duration::from_secs(2)));
     });
     // It never says that it is done, and does not end either.
     let Outcome::Suspended { how: Suspension::Forced, .. } = outcome.unwrap() else { panic!() };
@@ -186,7 +186,7 @@ fn a_job_that_ignores_everything_is_ended_when_its_time_is_over() {
     let path = JobFolder::new(&spec.folder, 1).log(0);
     let outcome = run(&spec, |control| {
         wait_for(|| fs::read_to_string(&path).is_ok_and(|text| text.contains("ready")));
-        control.suspend(Duration::from_secs(1));
+        control.suspend(MakeRoom::within(Duration::from_secs(1)));
     });
     let Outcome::Suspended { how, after_ms } = outcome.unwrap() else { panic!() };
     assert_eq!(how, Suspension::Forced);
