@@ -14,8 +14,8 @@ fsx_version=0.3.2
 
 # Building RocksDB and its bindings: g++, libclang-dev. raft-rs generates its messages with protoc.
 # The layouts of RDMA's structures: the headers of libibverbs. (To run without RDMA takes neither.)
-# Mounting: fuse3.
-packages="g++ make pkg-config libclang-dev protobuf-compiler libibverbs-dev librdmacm-dev fuse3"
+# Mounting: fuse3. Asking a model that is served: curl.
+packages="g++ make pkg-config libclang-dev protobuf-compiler libibverbs-dev librdmacm-dev fuse3 curl"
 
 case "${1-}" in
 "") ;;

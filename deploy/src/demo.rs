@@ -3,8 +3,9 @@
 //! A cluster comes up and is mounted; the Rust toolchain's libraries (large files) and the cargo
 //! registry's sources (many small ones) are copied in; a storage server and the metadata leader are
 //! killed in the middle; a crate is compiled on the mount; a job makes room for another one and goes on where
-//! it was; every byte is compared with its source through a fresh mount; everything is taken down. Each step
-//! runs the `ff2ctl` command that a person would type, and prints it. It owns no cluster logic.
+//! it was; every byte is compared with its source through a fresh mount; a model learns a book, makes room, loses a
+//! storage server and goes on, is served and answers; everything is taken down. Each step runs the command that a
+//! person would type, and prints it. It owns no cluster logic.
 //!
 //! However it ends (done, failed, interrupted, too slow), the cluster is taken down and the folder removed.
 
@@ -13,15 +14,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use indicatif::{HumanBytes, HumanCount};
 
+mod answer;
 mod cluster;
 mod compile;
 mod copy;
 mod folder;
 mod input;
 mod jobs;
+mod model;
 mod progress;
 mod say;
 mod summary;
@@ -44,7 +47,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 20_000)]
     files_max: usize,
     /// Give up, and clean up, after this many seconds.
-    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 900, value_parser = clap::value_parser!(u64).range(1..))]
     limit_s: u64,
     /// Leave the cluster running and mounted at the end, to look around.
     #[arg(long)]
@@ -59,7 +62,8 @@ pub(crate) fn run(args: &Args, json: bool) -> Result<()> {
     let folder = Folder::claim(&args.folder, input.bytes(), say)?;
     let cluster = Cluster::new(&folder, stop.clone(), say)?;
     let limit = Duration::from_secs(args.limit_s);
-    let outcome = stop.supervise(limit, move || play(&cluster, &input, say));
+    let python = folder.python();
+    let outcome = stop.supervise(limit, move || play(&cluster, &input, &python, say));
     let cleaned = finish(folder, &stop, &outcome, args.keep, say);
     match outcome {
         Ok(summary) => {
@@ -104,7 +108,7 @@ fn finish(
     folder.remove()
 }
 
-fn play(cluster: &Cluster, input: &input::Input, say: Say) -> Result<Summary> {
+fn play(cluster: &Cluster, input: &input::Input, python: &Path, say: Say) -> Result<Summary> {
     let (large, small) = (&input.large, &input.small);
     let mut summary = Summary::default();
     say.heading(
@@ -153,7 +157,23 @@ fn play(cluster: &Cluster, input: &input::Input, say: Say) -> Result<Summary> {
     }
     summary.verify = started.elapsed();
     say.line(&format!("  {} compared, all equal", HumanBytes(summary.verified_bytes)));
+
+    say.heading(
+        "A model learns a book as a job; it makes room for another one, and a storage server dies",
+    );
+    summary.model = model::learn(cluster, &input.book, say)?;
+
+    say.heading("The model is served by two replicas behind one address, and asked");
+    summary.answer = answer::ask(cluster, &summary.model.folder, python, say)?;
     Ok(summary)
+}
+
+/// A program of ff2 beside this one.
+fn program(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("find ff2ctl's own program file")?;
+    let path = own.with_file_name(name);
+    ensure!(path.exists(), "{} is missing: `make build` makes it", path.display());
+    Ok(path)
 }
 
 /// A path as a person reads it.

@@ -4,6 +4,7 @@
 //! F/demo.lock   held locked while the demo runs; left unlocked, it tells of a demo that was killed
 //! F/cluster/    the cluster's folder
 //! F/mnt/        the mount point
+//! F/python/     an environment with the client of OpenAI, where this machine has none
 //! ```
 
 use std::{
@@ -71,6 +72,10 @@ impl Folder {
         mount_point(&self.path)
     }
 
+    pub(super) fn python(&self) -> PathBuf {
+        python(&self.path)
+    }
+
     /// Takes the cluster down and removes everything.
     pub(super) fn remove(self) -> Result<()> {
         take_down(&self.path, self.say)
@@ -122,6 +127,10 @@ fn mount_point(path: &Path) -> PathBuf {
     path.join("mnt")
 }
 
+fn python(path: &Path) -> PathBuf {
+    path.join("python")
+}
+
 /// The lock of a demo that was killed.
 fn lock_leftover(path: &Path) -> Result<File> {
     let lock = match File::open(path.join(LOCK)) {
@@ -144,7 +153,7 @@ fn lock_leftover(path: &Path) -> Result<File> {
 }
 
 /// Nothing is removed while a server runs or something is mounted. Only the cluster's folder, whose
-/// servers are gone, goes with all that is in it.
+/// servers are gone, and the environment of Python go with all that is in them.
 fn take_down(path: &Path, say: Say) -> Result<()> {
     let (cluster, mount_point) = (cluster(path), mount_point(path));
     let by_hand = || format!("to clean up by hand: `{}`", how_to_remove(path));
@@ -164,6 +173,7 @@ fn take_down(path: &Path, say: Say) -> Result<()> {
     let remove = || {
         missing_is_fine(fs::remove_dir(&mount_point))?;
         missing_is_fine(fs::remove_dir_all(&cluster))?;
+        missing_is_fine(fs::remove_dir_all(python(path)))?;
         missing_is_fine(fs::remove_file(path.join(LOCK)))?;
         fs::remove_dir(path)
     };

@@ -29,6 +29,8 @@ impl Tree {
 pub(super) struct Input {
     pub(super) large: Tree,
     pub(super) small: Tree,
+    /// What a model learns.
+    pub(super) book: PathBuf,
 }
 
 impl Input {
@@ -63,7 +65,25 @@ pub(super) fn find(files_max: usize) -> Result<Input> {
         small.files.len(),
         if files_max < SMALL_FILES_MIN { "; --files-max must be at least 100" } else { "" },
     );
-    Ok(Input { large, small })
+    let book = book(&small.root)?;
+    Ok(Input { large, small, book })
+}
+
+/// In a test of a crate that ff2 depends on (see `deploy/demo/model.toml`).
+fn book(registry: &Path) -> Result<PathBuf> {
+    let folders = WalkDir::new(registry).min_depth(2).max_depth(2).sort_by_file_name();
+    let books = folders.into_iter().filter_map(|folder| {
+        let folder = folder.ok()?;
+        let is_it = folder.file_name().to_string_lossy().starts_with("llguidance-");
+        is_it.then(|| folder.path().join("tests/data/ulysses.md")).filter(|book| book.is_file())
+    });
+    books.last().with_context(|| {
+        format!(
+            "the demo's model learns a book of the crate llguidance, which is not in {}: build ff2 here once (`make \
+             build`)",
+            registry.display()
+        )
+    })
 }
 
 fn walk(root: &Path, files_max: usize) -> Result<Tree> {

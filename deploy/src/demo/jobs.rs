@@ -62,16 +62,20 @@ pub(super) fn play(cluster: &Cluster, say: Say) -> Result<Duration> {
     Ok(took)
 }
 
-fn submit(cluster: &Cluster, say: Say, words: &[&str]) -> Result<u64> {
-    let line = [&["job", "submit"], words].concat();
+pub(super) fn submit(cluster: &Cluster, say: Say, words: &[&str]) -> Result<u64> {
+    hand_in(cluster, say, &[&["job", "submit"], words].concat())
+}
+
+/// A command that submits a job; returns its number.
+pub(super) fn hand_in(cluster: &Cluster, say: Say, line: &[&str]) -> Result<u64> {
     say.command(&format!("ff2ctl {}", line.join(" ")));
-    let told = cluster.json(&line)?;
+    let told = cluster.json(line)?;
     let job = told["job"].as_u64().with_context(|| format!("no job came of it: {told}"))?;
     say.line(&format!("job {job}"));
     Ok(job)
 }
 
-fn wait(cluster: &Cluster, job: u64, state: &str) -> Result<Value> {
+pub(super) fn wait(cluster: &Cluster, job: u64, state: &str) -> Result<Value> {
     let started = Instant::now();
     loop {
         let told = cluster.json(&["job", "show", &job.to_string()])?;

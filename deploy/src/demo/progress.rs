@@ -10,3 +10,10 @@ pub(super) fn bytes(total: u64) -> ProgressBar {
     .expect("the template is valid");
     ProgressBar::new(total).with_style(style)
 }
+
+/// A bar over the steps of a training.
+pub(super) fn steps(total: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("  {bar:36.cyan/dim} {pos:>6} of {len} steps  {msg}")
+        .expect("the template is valid");
+    ProgressBar::new(total).with_style(style)
+}

@@ -7,7 +7,9 @@ use indicatif::{HumanBytes, HumanCount};
 use serde_json::json;
 
 use super::{
+    answer::Answer,
     copy::Copied,
+    model::Learned,
     say::{self, Say},
 };
 
@@ -21,6 +23,8 @@ pub(super) struct Summary {
     pub(super) jobs: Duration,
     pub(super) verify: Duration,
     pub(super) verified_bytes: u64,
+    pub(super) model: Learned,
+    pub(super) answer: Answer,
 }
 
 impl Summary {
@@ -77,6 +81,22 @@ impl Summary {
                     rate(self.verified_bytes, self.verify)
                 ),
             )
+            + &row(
+                "a model, trained",
+                self.model.took,
+                &format!(
+                    "{} steps in {} attempts; {:.2} bits a byte of held-out text (a trigram model: {:.2})",
+                    HumanCount(self.model.steps),
+                    self.model.attempts,
+                    self.model.bits[0],
+                    self.model.bits[1]
+                ),
+            )
+            + &row(
+                "served",
+                self.answer.served_after,
+                &format!("by two replicas: {:?}", self.answer.first_words()),
+            )
             + &format!("  {:<18}{:>7.1} s", "in all", total.as_secs_f64())
     }
 
@@ -95,6 +115,11 @@ impl Summary {
             "jobs_s": self.jobs.as_secs_f64(),
             "verify_s": self.verify.as_secs_f64(),
             "verified_bytes": self.verified_bytes,
+            "model": {
+                "seconds": self.model.took.as_secs_f64(), "steps": self.model.steps, "attempts": self.model.attempts,
+                "bits_per_byte": self.model.bits[0], "trigram": self.model.bits[1], "bigram": self.model.bits[2],
+            },
+            "answer": { "served_after_s": self.answer.served_after.as_secs_f64(), "text": self.answer.text },
             "total_s": total.as_secs_f64(),
         })
     }
