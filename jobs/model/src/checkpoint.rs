@@ -2,6 +2,7 @@
 //! tokenizer's files, which pass through unread.
 
 mod fp8;
+mod memory;
 mod numbers;
 mod parts;
 mod read;

@@ -14,23 +14,26 @@ use safetensors::{Dtype, tensor::TensorInfo};
 
 use super::{
     fp8::scale_blocks,
+    memory::populate,
     numbers::decode,
     shard::{Buffer, Shard},
 };
 use crate::{ModelError, Tensor};
 
-/// What one call reads: enough to keep a server busy, and it stays in a core's cache until it is decoded.
-const RUN_BYTES: usize = 1 << 20;
+/// What one call reads, between multiples of it in the file: a request of a mount has no more, and chunks begin there.
+const RUN_BYTES: u64 = 1 << 20;
 /// Reads under way at once. More than there are cores: a reader mostly waits.
 const READERS: usize = 8;
 
-/// Whole rows of one tensor.
+/// Neighbouring numbers of one tensor, as far as they lie in one run.
 #[derive(Debug)]
 pub(super) struct Part<'a> {
-    /// Behind the file's header.
-    offset: u64,
+    /// In the file.
+    at: u64,
     len: usize,
     dtype: Dtype,
+    /// Of the first number, in the tensor.
+    number: usize,
     cols: usize,
     into: &'a mut [f32],
     scales: Option<Scales<'a>>,
@@ -43,24 +46,25 @@ pub(super) struct Scales<'a> {
     pub(super) block: [usize; 2],
 }
 
-/// Cuts a tensor that lies in a file as `info` says.
+/// Cuts a tensor that lies in a file as `info` says. A number across the border of two runs is of the first.
 pub(super) fn parts<'a>(
+    shard: &Shard,
     info: &TensorInfo,
     into: &'a mut Tensor,
     scales: Option<Scales<'a>>,
 ) -> impl Iterator<Item = Part<'a>> + use<'a> {
-    let (dtype, offset) = (info.dtype, info.data_offsets.0);
-    let (cols, size) = (into.cols(), dtype.bitsize() / 8);
-    let rows = (RUN_BYTES / (cols * size)).max(1);
-    // A block of fp8 is not cut: its scale is looked up once.
-    let rows = scales.map_or(rows, |scales| rows.next_multiple_of(scales.block[0]));
-    into.data_mut().chunks_mut(rows * cols).enumerate().map(move |(number, into)| {
-        let begin = offset + number * rows * cols * size;
-        let scales = scales.map(|scales| {
-            let above = number * rows / scales.block[0] * cols.div_ceil(scales.block[1]);
-            Scales { numbers: &scales.numbers[above..], ..scales }
-        });
-        Part { offset: begin as u64, len: into.len() * size, dtype, cols, into, scales }
+    let (dtype, size) = (info.dtype, info.dtype.bitsize() / 8);
+    let begin = shard.data_at + info.data_offsets.0 as u64;
+    let cols = into.cols();
+    let (mut number, mut rest) = (0, into.data_mut());
+    iter::from_fn(move || {
+        let at = begin + (number * size) as u64;
+        let to_border = (RUN_BYTES - at % RUN_BYTES).div_ceil(size as u64);
+        let count = usize::try_from(to_border).expect("a run is short").min(rest.len());
+        let into = rest.split_off_mut(..count).filter(|into| !into.is_empty())?;
+        let part = Part { at, len: count * size, dtype, number, cols, into, scales };
+        number += count;
+        Some(part)
     })
 }
 
@@ -79,9 +83,8 @@ pub(super) fn runs<'a>(
     let mut parts = parts.peekable();
     iter::from_fn(move || {
         let mut run = Run { shard, parts: vec![parts.next()?] };
-        let begin = run.parts[0].offset;
-        let fits = |part: &Part<'_>| part.offset + part.len as u64 <= begin + RUN_BYTES as u64;
-        while let Some(part) = parts.next_if(fits) {
+        let number = run.parts[0].at / RUN_BYTES;
+        while let Some(part) = parts.next_if(|part| part.at / RUN_BYTES == number) {
             run.parts.push(part);
         }
         Some(run)
@@ -122,14 +125,14 @@ impl Run<'_> {
         let (Some(first), Some(last)) = (self.parts.first(), self.parts.last()) else {
             return Ok(());
         };
-        let begin = first.offset;
-        let place = |offset: u64| usize::try_from(offset - begin).expect("a run is short");
-        let len = place(last.offset) + last.len;
-        let bytes = self.shard.read(buffer, begin, len)?;
+        let begin = first.at;
+        let place = |at: u64| usize::try_from(at - begin).expect("a run is short");
+        let bytes = self.shard.read(buffer, begin, place(last.at) + last.len)?;
         for part in self.parts {
-            decode(part.dtype, &bytes[place(part.offset)..][..part.len], part.into);
+            populate(part.into);
+            decode(part.dtype, &bytes[place(part.at)..][..part.len], part.into);
             if let Some(Scales { numbers, block }) = part.scales {
-                scale_blocks(part.into, part.cols, block, numbers);
+                scale_blocks(part.into, part.number, part.cols, block, numbers);
             }
             done.fetch_add(part.len as u64, Ordering::Relaxed);
         }

@@ -92,7 +92,7 @@ impl Checkpoint {
                     return Err(ModelError::Unexpected { path: shard.path.clone(), tensor: name });
                 };
                 let scales = self.check(shard, &name, info, into, &scales)?;
-                found.extend(parts(info, into, scales));
+                found.extend(parts(shard, info, into, scales));
             }
             all.extend(runs(shard, found.into_iter()));
         }
@@ -133,7 +133,7 @@ impl Checkpoint {
                 check_dtype(shard, &name, info)?;
                 let (begin, end) = info.data_offsets;
                 let mut scale = Tensor::zeros(&info.shape);
-                let bytes = shard.read(&mut buffer, begin as u64, end - begin)?;
+                let bytes = shard.read(&mut buffer, shard.data_at + begin as u64, end - begin)?;
                 decode(info.dtype, bytes, scale.data_mut());
                 scales.insert(name, scale);
             }

@@ -17,7 +17,7 @@ use safetensors::{
 use crate::ModelError;
 
 /// Reads past the page cache begin and end at multiples of it, in the file and in memory.
-const PAGE: usize = 4096;
+pub(super) const PAGE: usize = 4096;
 
 /// The most that a header may have, as in the reference.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
@@ -29,7 +29,7 @@ pub(super) struct Shard {
     /// Past the page cache, which would copy what nobody reads twice. None: the file system cannot.
     direct: Option<File>,
     /// Where the tensors' bytes begin.
-    data_at: u64,
+    pub(super) data_at: u64,
     tensors: Metadata,
 }
 
@@ -77,14 +77,13 @@ impl Shard {
         promised.iter().find(|name| self.tensors.info(name).is_none())
     }
 
-    /// Bytes of the tensors, from `offset` behind the header on.
+    /// Bytes of the file.
     pub(super) fn read<'b>(
         &self,
         buffer: &'b mut Buffer,
-        offset: u64,
+        begin: u64,
         len: usize,
     ) -> Result<&'b [u8], ModelError> {
-        let begin = self.data_at + offset;
         let start = begin / PAGE as u64 * PAGE as u64;
         let skipped = usize::try_from(begin - start).expect("less than a page");
         let wanted = skipped + len;
