@@ -6,6 +6,7 @@ mod memory;
 mod numbers;
 mod parts;
 mod read;
+mod reader;
 mod shard;
 mod write;
 

@@ -2,7 +2,7 @@
 
 use rustix::mm::{Advice, madvise};
 
-use super::shard::PAGE;
+use super::reader::PAGE;
 
 /// Has the system give all pages of `numbers` at once. Otherwise it gives each at its first write, with an exception
 /// for each. Where it cannot, that is what happens.

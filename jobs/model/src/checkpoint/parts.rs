@@ -1,29 +1,21 @@
-//! Bytes of files into tensors, by several threads at once: each takes a run of neighbours, reads it with one call and
-//! puts its numbers into their places.
+//! Bytes of files into tensors, by several threads at once: each goes through its share of the files from front to back,
+//! reads runs of neighbours with one call and puts their numbers into their places.
 
 use std::{
     io, iter,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
 };
 
 use safetensors::{Dtype, tensor::TensorInfo};
 
-use super::{
-    fp8::scale_blocks,
-    memory::populate,
-    numbers::decode,
-    shard::{Buffer, Shard},
-};
+use super::{fp8::scale_blocks, memory::populate, numbers::decode, reader::Reader, shard::Shard};
 use crate::{ModelError, Tensor};
 
 /// What one call reads, between multiples of it in the file: a request of a mount has no more, and chunks begin there.
 const RUN_BYTES: u64 = 1 << 20;
-/// Reads under way at once. More than there are cores: a reader mostly waits.
-const READERS: usize = 8;
+/// Threads that read. More than there may be cores: a reader mostly waits.
+const READERS: usize = 4;
 
 /// Neighbouring numbers of one tensor, as far as they lie in one run.
 #[derive(Debug)]
@@ -95,39 +87,57 @@ pub(super) fn runs<'a>(
 ///
 /// # Errors
 /// The first that a reader meets; the others then stop.
-pub(super) fn fill(runs: Vec<Run<'_>>, done: &AtomicU64) -> Result<(), ModelError> {
-    let readers = READERS.min(runs.len());
-    let queue = Mutex::new(runs.into_iter());
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let read = || {
-        let mut buffer = Buffer::default();
-        while let Some(run) = next() {
-            let filled = run.fill(&mut buffer, done);
-            if filled.is_err() {
-                iter::from_fn(next).for_each(drop);
-            }
-            filled?;
-        }
-        Ok(())
-    };
+pub(super) fn fill<'a>(mut runs: Vec<Run<'a>>, done: &AtomicU64) -> Result<(), ModelError> {
+    let each = runs.len().div_ceil(READERS).max(1);
+    let mut shares = Vec::new();
+    while !runs.is_empty() {
+        shares.push(runs.split_off(runs.len().saturating_sub(each)));
+    }
+    let failed = AtomicBool::new(false);
+    let failed = &failed;
     thread::scope(|scope| {
-        let started: Result<Vec<_>, io::Error> = (0..readers)
-            .map(|_| thread::Builder::new().name("load".to_owned()).spawn_scoped(scope, read))
-            .collect();
+        let start = |share: Vec<Run<'a>>| {
+            let read = move || {
+                let filled = fill_share(share, failed, done);
+                failed.fetch_or(filled.is_err(), Ordering::Relaxed);
+                filled
+            };
+            thread::Builder::new().name("load".to_owned()).spawn_scoped(scope, read)
+        };
+        let started: Result<Vec<_>, io::Error> = shares.into_iter().map(start).collect();
         let started = started.map_err(ModelError::Threads)?;
         let ends = started.into_iter().map(|reader| reader.join().expect("readers do not panic"));
         ends.collect()
     })
 }
 
+fn fill_share(
+    share: Vec<Run<'_>>,
+    failed: &AtomicBool,
+    done: &AtomicU64,
+) -> Result<(), ModelError> {
+    let mut open: Option<Reader> = None;
+    for run in share {
+        if failed.load(Ordering::Relaxed) {
+            break;
+        }
+        let reader = match open.take().filter(|reader| reader.path() == run.shard.path) {
+            Some(reader) => reader,
+            None => Reader::open(&run.shard.path)?,
+        };
+        run.fill(open.insert(reader), done)?;
+    }
+    Ok(())
+}
+
 impl Run<'_> {
-    fn fill(self, buffer: &mut Buffer, done: &AtomicU64) -> Result<(), ModelError> {
+    fn fill(self, reader: &mut Reader, done: &AtomicU64) -> Result<(), ModelError> {
         let (Some(first), Some(last)) = (self.parts.first(), self.parts.last()) else {
             return Ok(());
         };
         let begin = first.at;
         let place = |at: u64| usize::try_from(at - begin).expect("a run is short");
-        let bytes = self.shard.read(buffer, begin, place(last.at) + last.len)?;
+        let bytes = reader.read(begin, place(last.at) + last.len)?;
         for part in self.parts {
             populate(part.into);
             decode(part.dtype, &bytes[place(part.at)..][..part.len], part.into);
