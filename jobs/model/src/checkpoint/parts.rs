@@ -149,3 +149,64 @@ impl Run<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    /// Of f32, f32 and bf16, from a place that is no multiple of anything.
+    fn file(numbers: &[f32], small: &[f32]) -> (tempfile::TempDir, Shard) {
+        let (long, short) = (numbers.len() * 4, small.len() * 4);
+        let mut header = format!(
+            r#"{{"a": {{"dtype": "F32", "shape": [{}], "data_offsets": [0, {long}]}},
+            "b": {{"dtype": "F32", "shape": [{}], "data_offsets": [{long}, {}]}},
+            "c": {{"dtype": "BF16", "shape": [{}], "data_offsets": [{}, {}]}}}}"#,
+            numbers.len(),
+            small.len(),
+            long + short,
+            numbers.len(),
+            long + short,
+            long + short + long / 2,
+        );
+        while header.len() % 4 != 3 {
+            header.push(' ');
+        }
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.bytes());
+        bytes.extend(numbers.iter().chain(small).flat_map(|x| x.to_le_bytes()));
+        bytes.extend(numbers.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        std::fs::write(&path, bytes).unwrap();
+        (folder, Shard::open(&path).unwrap())
+    }
+
+    #[test]
+    fn numbers_across_the_borders_of_runs_come_whole_and_all_are_counted() {
+        let numbers: Vec<f32> = (0..700_001u32).map(|at| (at % 251) as f32 / 256.0).collect();
+        let (folder, shard) = file(&numbers, &numbers[..3]);
+        let mut tensors = [numbers.len(), 3, numbers.len()].map(|len| Tensor::zeros(&[len]));
+        let places = shard.tensors().zip(&mut tensors);
+        let all = places.flat_map(|((_, info), into)| parts(&shard, info, into, None));
+        let all: Vec<_> = runs(&shard, all).collect();
+        // 2.8 MB, 12 bytes and 1.4 MB; of these runs one has the ends of two tensors and the small one between.
+        assert_eq!(all.len(), 5);
+        assert!(all.iter().any(|run| run.parts.len() == 3));
+        let done = AtomicU64::new(0);
+        fill(all, &done).unwrap();
+        assert_eq!(done.into_inner() as usize, numbers.len() * 6 + 12);
+        assert!(tensors[0].data() == numbers && tensors[2].data() == numbers);
+        assert_eq!(tensors[1].data(), &numbers[..3]);
+
+        // The file becomes shorter behind its header's back.
+        let short = std::fs::OpenOptions::new().write(true).open(&shard.path).unwrap();
+        short.set_len(2_000_000).unwrap();
+        let places = shard.tensors().zip(&mut tensors);
+        let all = places.flat_map(|((_, info), into)| parts(&shard, info, into, None));
+        let error = fill(runs(&shard, all).collect(), &AtomicU64::new(0)).unwrap_err();
+        assert!(error.to_string().contains("model.safetensors"), "{error}");
+        drop(folder);
+    }
+}
