@@ -2,9 +2,11 @@
 //! tokenizer's files, which pass through unread.
 
 mod fp8;
+mod memory;
 mod numbers;
 mod parts;
 mod read;
+mod reader;
 mod shard;
 mod write;
 

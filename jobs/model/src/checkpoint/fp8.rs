@@ -11,14 +11,23 @@ pub(super) fn e4m3(bits: u8) -> f32 {
     if bits & 0x80 == 0 { magnitude } else { -magnitude }
 }
 
-/// Multiplies each block of a [rows, cols] weight with its scale; `scales` is [ceil(rows/b0), ceil(cols/b1)].
-pub(super) fn scale_blocks(weight: &mut [f32], cols: usize, block: [usize; 2], scales: &[f32]) {
-    let scale_cols = cols.div_ceil(block[1]);
-    for (row, numbers) in weight.chunks_mut(cols).enumerate() {
-        let scales = &scales[row / block[0] * scale_cols..][..scale_cols];
-        for (numbers, scale) in numbers.chunks_mut(block[1]).zip(scales) {
-            numbers.iter_mut().for_each(|x| *x *= scale);
+/// Multiplies numbers of a weight with `cols` columns, from its number `from` on, with the scales of their blocks;
+/// `scales` is [ceil(rows/b0), ceil(cols/b1)].
+pub(super) fn scale_blocks(
+    mut numbers: &mut [f32],
+    mut from: usize,
+    cols: usize,
+    block: [usize; 2],
+    scales: &[f32],
+) {
+    while !numbers.is_empty() {
+        let (row, col) = (from / cols, from % cols);
+        let to_border = (block[1] - col % block[1]).min(cols - col).min(numbers.len());
+        let scale = scales[row / block[0] * cols.div_ceil(block[1]) + col / block[1]];
+        for x in numbers.split_off_mut(..to_border).unwrap_or_default() {
+            *x *= scale;
         }
+        from += to_border;
     }
 }
 
@@ -43,10 +52,16 @@ mod tests {
 
     #[test]
     fn blocks_at_the_edges_are_smaller() {
-        let mut weight = vec![1.0; 3 * 5];
-        scale_blocks(&mut weight, 5, [2, 2], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         let expected =
             [[1.0, 1.0, 2.0, 2.0, 3.0], [1.0, 1.0, 2.0, 2.0, 3.0], [4.0, 4.0, 5.0, 5.0, 6.0]];
-        assert_eq!(weight, expected.concat());
+        // Wherever it is cut in two.
+        for cut in 0..=15 {
+            let mut weight = vec![1.0; 3 * 5];
+            let (first, second) = weight.split_at_mut(cut);
+            let scales = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+            scale_blocks(first, 0, 5, [2, 2], &scales);
+            scale_blocks(second, cut, 5, [2, 2], &scales);
+            assert_eq!(weight, expected.concat(), "{cut}");
+        }
     }
 }

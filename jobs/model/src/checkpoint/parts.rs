@@ -1,36 +1,31 @@
-//! Bytes of files into tensors, by several threads at once: each takes a run of neighbours, reads it with one call and
-//! puts its numbers into their places.
+//! Bytes of files into tensors, by several threads at once: each goes through its share of the files from front to back,
+//! reads runs of neighbours with one call and puts their numbers into their places.
 
 use std::{
     io, iter,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
 };
 
 use safetensors::{Dtype, tensor::TensorInfo};
 
-use super::{
-    fp8::scale_blocks,
-    numbers::decode,
-    shard::{Buffer, Shard},
-};
+use super::{fp8::scale_blocks, memory::populate, numbers::decode, reader::Reader, shard::Shard};
 use crate::{ModelError, Tensor};
 
-/// What one call reads: enough to keep a server busy, and it stays in a core's cache until it is decoded.
-const RUN_BYTES: usize = 1 << 20;
-/// Reads under way at once. More than there are cores: a reader mostly waits.
-const READERS: usize = 8;
+/// What one call reads, between multiples of it in the file: a request of a mount has no more, and chunks begin there.
+const RUN_BYTES: u64 = 1 << 20;
+/// Threads that read. More than there may be cores: a reader mostly waits.
+const READERS: usize = 4;
 
-/// Whole rows of one tensor.
+/// Neighbouring numbers of one tensor, as far as they lie in one run.
 #[derive(Debug)]
 pub(super) struct Part<'a> {
-    /// Behind the file's header.
-    offset: u64,
+    /// In the file.
+    at: u64,
     len: usize,
     dtype: Dtype,
+    /// Of the first number, in the tensor.
+    number: usize,
     cols: usize,
     into: &'a mut [f32],
     scales: Option<Scales<'a>>,
@@ -43,24 +38,25 @@ pub(super) struct Scales<'a> {
     pub(super) block: [usize; 2],
 }
 
-/// Cuts a tensor that lies in a file as `info` says.
+/// Cuts a tensor that lies in a file as `info` says. A number across the border of two runs is of the first.
 pub(super) fn parts<'a>(
+    shard: &Shard,
     info: &TensorInfo,
     into: &'a mut Tensor,
     scales: Option<Scales<'a>>,
 ) -> impl Iterator<Item = Part<'a>> + use<'a> {
-    let (dtype, offset) = (info.dtype, info.data_offsets.0);
-    let (cols, size) = (into.cols(), dtype.bitsize() / 8);
-    let rows = (RUN_BYTES / (cols * size)).max(1);
-    // A block of fp8 is not cut: its scale is looked up once.
-    let rows = scales.map_or(rows, |scales| rows.next_multiple_of(scales.block[0]));
-    into.data_mut().chunks_mut(rows * cols).enumerate().map(move |(number, into)| {
-        let begin = offset + number * rows * cols * size;
-        let scales = scales.map(|scales| {
-            let above = number * rows / scales.block[0] * cols.div_ceil(scales.block[1]);
-            Scales { numbers: &scales.numbers[above..], ..scales }
-        });
-        Part { offset: begin as u64, len: into.len() * size, dtype, cols, into, scales }
+    let (dtype, size) = (info.dtype, info.dtype.bitsize() / 8);
+    let begin = shard.data_at + info.data_offsets.0 as u64;
+    let cols = into.cols();
+    let (mut number, mut rest) = (0, into.data_mut());
+    iter::from_fn(move || {
+        let at = begin + (number * size) as u64;
+        let to_border = (RUN_BYTES - at % RUN_BYTES).div_ceil(size as u64);
+        let count = usize::try_from(to_border).expect("a run is short").min(rest.len());
+        let into = rest.split_off_mut(..count).filter(|into| !into.is_empty())?;
+        let part = Part { at, len: count * size, dtype, number, cols, into, scales };
+        number += count;
+        Some(part)
     })
 }
 
@@ -79,9 +75,8 @@ pub(super) fn runs<'a>(
     let mut parts = parts.peekable();
     iter::from_fn(move || {
         let mut run = Run { shard, parts: vec![parts.next()?] };
-        let begin = run.parts[0].offset;
-        let fits = |part: &Part<'_>| part.offset + part.len as u64 <= begin + RUN_BYTES as u64;
-        while let Some(part) = parts.next_if(fits) {
+        let number = run.parts[0].at / RUN_BYTES;
+        while let Some(part) = parts.next_if(|part| part.at / RUN_BYTES == number) {
             run.parts.push(part);
         }
         Some(run)
@@ -92,47 +87,126 @@ pub(super) fn runs<'a>(
 ///
 /// # Errors
 /// The first that a reader meets; the others then stop.
-pub(super) fn fill(runs: Vec<Run<'_>>, done: &AtomicU64) -> Result<(), ModelError> {
-    let readers = READERS.min(runs.len());
-    let queue = Mutex::new(runs.into_iter());
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let read = || {
-        let mut buffer = Buffer::default();
-        while let Some(run) = next() {
-            let filled = run.fill(&mut buffer, done);
-            if filled.is_err() {
-                iter::from_fn(next).for_each(drop);
-            }
-            filled?;
-        }
-        Ok(())
-    };
+pub(super) fn fill<'a>(mut runs: Vec<Run<'a>>, done: &AtomicU64) -> Result<(), ModelError> {
+    let each = runs.len().div_ceil(READERS).max(1);
+    let mut shares = Vec::new();
+    while !runs.is_empty() {
+        shares.push(runs.split_off(runs.len().saturating_sub(each)));
+    }
+    let failed = AtomicBool::new(false);
+    let failed = &failed;
     thread::scope(|scope| {
-        let started: Result<Vec<_>, io::Error> = (0..readers)
-            .map(|_| thread::Builder::new().name("load".to_owned()).spawn_scoped(scope, read))
-            .collect();
+        let start = |share: Vec<Run<'a>>| {
+            let read = move || {
+                let filled = fill_share(share, failed, done);
+                failed.fetch_or(filled.is_err(), Ordering::Relaxed);
+                filled
+            };
+            thread::Builder::new().name("load".to_owned()).spawn_scoped(scope, read)
+        };
+        let started: Result<Vec<_>, io::Error> = shares.into_iter().map(start).collect();
         let started = started.map_err(ModelError::Threads)?;
         let ends = started.into_iter().map(|reader| reader.join().expect("readers do not panic"));
         ends.collect()
     })
 }
 
+fn fill_share(
+    share: Vec<Run<'_>>,
+    failed: &AtomicBool,
+    done: &AtomicU64,
+) -> Result<(), ModelError> {
+    let mut open: Option<Reader> = None;
+    for run in share {
+        if failed.load(Ordering::Relaxed) {
+            break;
+        }
+        let reader = match open.take().filter(|reader| reader.path() == run.shard.path) {
+            Some(reader) => reader,
+            None => Reader::open(&run.shard.path)?,
+        };
+        run.fill(open.insert(reader), done)?;
+    }
+    Ok(())
+}
+
 impl Run<'_> {
-    fn fill(self, buffer: &mut Buffer, done: &AtomicU64) -> Result<(), ModelError> {
+    fn fill(self, reader: &mut Reader, done: &AtomicU64) -> Result<(), ModelError> {
         let (Some(first), Some(last)) = (self.parts.first(), self.parts.last()) else {
             return Ok(());
         };
-        let begin = first.offset;
-        let place = |offset: u64| usize::try_from(offset - begin).expect("a run is short");
-        let len = place(last.offset) + last.len;
-        let bytes = self.shard.read(buffer, begin, len)?;
+        let begin = first.at;
+        let place = |at: u64| usize::try_from(at - begin).expect("a run is short");
+        let bytes = reader.read(begin, place(last.at) + last.len)?;
         for part in self.parts {
-            decode(part.dtype, &bytes[place(part.offset)..][..part.len], part.into);
+            populate(part.into);
+            decode(part.dtype, &bytes[place(part.at)..][..part.len], part.into);
             if let Some(Scales { numbers, block }) = part.scales {
-                scale_blocks(part.into, part.cols, block, numbers);
+                scale_blocks(part.into, part.number, part.cols, block, numbers);
             }
             done.fetch_add(part.len as u64, Ordering::Relaxed);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    /// Of f32, f32 and bf16, from a place that is no multiple of anything.
+    fn file(numbers: &[f32], small: &[f32]) -> (tempfile::TempDir, Shard) {
+        let (long, short) = (numbers.len() * 4, small.len() * 4);
+        let mut header = format!(
+            r#"{{"a": {{"dtype": "F32", "shape": [{}], "data_offsets": [0, {long}]}},
+            "b": {{"dtype": "F32", "shape": [{}], "data_offsets": [{long}, {}]}},
+            "c": {{"dtype": "BF16", "shape": [{}], "data_offsets": [{}, {}]}}}}"#,
+            numbers.len(),
+            small.len(),
+            long + short,
+            numbers.len(),
+            long + short,
+            long + short + long / 2,
+        );
+        while header.len() % 4 != 3 {
+            header.push(' ');
+        }
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.bytes());
+        bytes.extend(numbers.iter().chain(small).flat_map(|x| x.to_le_bytes()));
+        bytes.extend(numbers.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        std::fs::write(&path, bytes).unwrap();
+        (folder, Shard::open(&path).unwrap())
+    }
+
+    #[test]
+    fn numbers_across_the_borders_of_runs_come_whole_and_all_are_counted() {
+        let numbers: Vec<f32> = (0..700_001u32).map(|at| (at % 251) as f32 / 256.0).collect();
+        let (folder, shard) = file(&numbers, &numbers[..3]);
+        let mut tensors = [numbers.len(), 3, numbers.len()].map(|len| Tensor::zeros(&[len]));
+        let places = shard.tensors().zip(&mut tensors);
+        let all = places.flat_map(|((_, info), into)| parts(&shard, info, into, None));
+        let all: Vec<_> = runs(&shard, all).collect();
+        // 2.8 MB, 12 bytes and 1.4 MB; of these runs one has the ends of two tensors and the small one between.
+        assert_eq!(all.len(), 5);
+        assert!(all.iter().any(|run| run.parts.len() == 3));
+        let done = AtomicU64::new(0);
+        fill(all, &done).unwrap();
+        assert_eq!(done.into_inner() as usize, numbers.len() * 6 + 12);
+        assert!(tensors[0].data() == numbers && tensors[2].data() == numbers);
+        assert_eq!(tensors[1].data(), &numbers[..3]);
+
+        // The file becomes shorter behind its header's back.
+        let short = std::fs::OpenOptions::new().write(true).open(&shard.path).unwrap();
+        short.set_len(2_000_000).unwrap();
+        let places = shard.tensors().zip(&mut tensors);
+        let all = places.flat_map(|((_, info), into)| parts(&shard, info, into, None));
+        let error = fill(runs(&shard, all).collect(), &AtomicU64::new(0)).unwrap_err();
+        assert!(error.to_string().contains("model.safetensors"), "{error}");
+        drop(folder);
     }
 }

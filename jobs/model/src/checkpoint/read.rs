@@ -14,7 +14,8 @@ use super::{
     INDEX, SINGLE,
     numbers::{decode, is_known},
     parts::{Scales, fill, parts, runs},
-    shard::{Buffer, Shard},
+    reader::Reader,
+    shard::Shard,
 };
 use crate::{Model, ModelConfig, ModelError, Parameters, Tensor, Weights, weights::layer_name};
 
@@ -92,7 +93,7 @@ impl Checkpoint {
                     return Err(ModelError::Unexpected { path: shard.path.clone(), tensor: name });
                 };
                 let scales = self.check(shard, &name, info, into, &scales)?;
-                found.extend(parts(info, into, scales));
+                found.extend(parts(shard, info, into, scales));
             }
             all.extend(runs(shard, found.into_iter()));
         }
@@ -127,13 +128,13 @@ impl Checkpoint {
         if self.config.fp8_block.is_none() {
             return Ok(scales);
         }
-        let mut buffer = Buffer::default();
         for shard in shards {
+            let mut reader = Reader::open(&shard.path)?;
             for (name, info) in shard.tensors().filter(|(name, _)| name.ends_with(SCALE)) {
                 check_dtype(shard, &name, info)?;
                 let (begin, end) = info.data_offsets;
                 let mut scale = Tensor::zeros(&info.shape);
-                let bytes = shard.read(&mut buffer, begin as u64, end - begin)?;
+                let bytes = reader.read(shard.data_at + begin as u64, end - begin)?;
                 decode(info.dtype, bytes, scale.data_mut());
                 scales.insert(name, scale);
             }
