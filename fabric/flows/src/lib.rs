@@ -14,6 +14,7 @@ mod fill;
 pub mod model;
 mod rates;
 mod report;
+mod settle;
 pub mod workload;
 
 pub use rates::{Class, Flow, Rates};
