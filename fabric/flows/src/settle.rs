@@ -13,6 +13,8 @@ use crate::rates::{Bounds, Rates, SAME};
 /// Of so many channels one may be repaired in a run: with more repairs it is cheaper to compute all levels anew. On
 /// 16,000 flows in two zones, a repair costs about as much as 8 of the 6,300 channels do in a whole solution.
 const CHANNELS_OF_REPAIR: usize = 6;
+/// So many are made in small networks too, where both cost little.
+const REPAIRS_LEAST: usize = 100;
 
 /// What a run knows so far, and its buffers.
 #[derive(Clone, Debug, Default)]
@@ -83,7 +85,7 @@ impl Settling {
             self.learn(rates, channel);
             self.enqueue(channel, rates.levels[channel], self.channels[channel].should);
         }
-        let mut repairs = self.channels.len().max(64) / CHANNELS_OF_REPAIR;
+        let mut repairs = (self.channels.len() / CHANNELS_OF_REPAIR).max(REPAIRS_LEAST);
         while let Some(Entry { level, channel }) = self.queue.pop() {
             if self.channels[channel].queued != Some(level) {
                 continue;
