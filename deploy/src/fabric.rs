@@ -3,9 +3,9 @@
 mod top;
 
 use anyhow::Result;
-use ff2_fabric_commands::{FabricCommand, PlanArgs, plan};
+use ff2_fabric_commands::FabricCommand;
 
-use crate::{cli::Surroundings, output::Output};
+use crate::cli::Surroundings;
 
 /// Plans, checks, routes and simulates networks, and watches that of the cluster.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -24,10 +24,4 @@ pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> 
         }
         Command::Top(args) => top::run(around, args).await,
     }
-}
-
-/// `ff2ctl table plan`.
-pub(crate) fn plan_table(output: Output, args: &PlanArgs) -> Result<()> {
-    let answer = plan(args)?;
-    output.print(&answer.value, || answer.text)
 }

@@ -1,5 +1,7 @@
 //! `ff2ctl table list|show|create|plan|extend|replicas`.
 
+mod plan;
+
 use anyhow::{Context, Result};
 use ff2_proto::{pb, routing::ChainExt};
 use serde_json::{Value, json};
@@ -7,7 +9,6 @@ use serde_json::{Value, json};
 use crate::{
     cli::Surroundings,
     connect::Admin,
-    fabric,
     moves::{self, Left},
     output::table,
     show::{self, Picture},
@@ -31,7 +32,7 @@ pub(crate) enum Command {
         description: String,
     },
     /// Plan chains for nodes that need not be there yet, and predict what they give.
-    Plan(ff2_fabric_commands::PlanArgs),
+    Plan(plan::PlanArgs),
     /// Adds chains to a table after disks or nodes were added; new files use them too.
     Extend {
         table: u32,
@@ -58,7 +59,7 @@ pub(crate) enum Command {
 
 pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> {
     if let Command::Plan(args) = command {
-        return fabric::plan_table(around.output, args);
+        return plan::run(around.output, args);
     }
     let admin = around.access.connect()?;
     match command {
@@ -88,10 +89,12 @@ pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> 
                 description: description.clone(),
             };
             let reply = admin.create_table(request).await?;
-            let value = json!({ "table": reply.table_id, "chains": reply.chains });
-            around.output.print(&value, || {
-                format!("made chain table {} with {} chains", reply.table_id, reply.chains)
-            })
+            let value = json!({
+                "table": reply.table_id, "chains": reply.chains, "worst_pair": reply.worst_pair,
+                "least_pair": reply.least_pair, "ideal_pair": reply.ideal_pair,
+                "chains_at_one_leaf": reply.chains_at_one_leaf,
+            });
+            around.output.print(&value, || made(&reply))
         }
         Command::Replicas { table, replicas, force, wait } => {
             let request =
@@ -127,6 +130,17 @@ pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> 
             })
         }
     }
+}
+
+fn made(reply: &pb::CreateTableReply) -> String {
+    let mut text = format!(
+        "made chain table {} with {} chains; two nodes share at most {} of them, at least {}; equal would be {:.2}",
+        reply.table_id, reply.chains, reply.worst_pair, reply.least_pair, reply.ideal_pair
+    );
+    if reply.chains_at_one_leaf > 0 {
+        text += &format!("; {} have two members at the same leaf switch", reply.chains_at_one_leaf);
+    }
+    text
 }
 
 async fn follow(around: &Surroundings, admin: &Admin, table: u32, replicas: u32) -> Result<()> {

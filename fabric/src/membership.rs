@@ -57,6 +57,8 @@ pub struct Report {
     pub certificate_expires_s: u64,
     /// Nodes that do not answer this one, although the routing says that they live.
     pub unreachable: Vec<u32>,
+    /// The switch that it hangs at; empty: nobody said.
+    pub leaf: String,
 }
 
 /// This process's place in the cluster. Dropping it stops the heartbeats without a goodbye.

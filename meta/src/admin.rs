@@ -30,7 +30,9 @@ use ff2_fabric::{
     admin::admin_server::{Admin, AdminServer as GrpcAdmin},
     tls::{Certificate, grpc_acceptor},
 };
-use ff2_meta_core::cluster::{default_chains, place, placeable_disks, plan_rebalance, user, users};
+use ff2_meta_core::cluster::{
+    Leaves, default_chains, evenness, place, placeable_disks, plan_rebalance, user, users,
+};
 use ff2_proto::{Code, FILE_DESCRIPTOR_SET, NodeId, Status, TableId, TargetId, pb};
 use pb::{cluster_command::Fact, ns_request::Op};
 use tokio::net::TcpListener;
@@ -142,6 +144,13 @@ impl AdminState {
         self.cluster.lead.get().ok_or_else(|| self.ask_leader())
     }
 
+    /// The leaf switch of each node that tells it.
+    fn leaves(&self, lead: &ClusterLead) -> Leaves {
+        let routing = self.cluster.routing();
+        let told = routing.nodes.keys().map(|id| (*id, lead.vitals(*id).load.leaf));
+        told.filter(|(_, leaf)| !leaf.is_empty()).collect()
+    }
+
     /// gRPC address of the metad that leads the cluster group, if this one knows.
     pub(crate) fn leader_address(&self) -> Option<String> {
         self.admin_address(self.cluster.group.leadership().borrow().leader.as_ref()?.node)
@@ -236,9 +245,11 @@ impl Admin for AdminService {
             0 => default_chains(disks.len(), request.replicas),
             chains => chains,
         };
-        self.state.leading()?;
-        let placed = place(&disks, request.replicas, chains)
+        let lead = self.state.leading()?;
+        let leaves = self.state.leaves(&lead);
+        let placed = place(&disks, &leaves, request.replicas, chains)
             .map_err(|error| tonic::Status::failed_precondition(error.to_string()))?;
+        let even = evenness(&disks, &leaves, &placed);
         let fact = Fact::CreateTable(pb::CreateTable {
             replicas: request.replicas,
             description: request.description,
@@ -246,7 +257,14 @@ impl Admin for AdminService {
         });
         let table_id = self.state.propose(fact).await?.table_id;
         tracing::info!(table = table_id, chains, replicas = request.replicas, "a table was made");
-        Ok(Response::new(pb::CreateTableReply { table_id, chains }))
+        Ok(Response::new(pb::CreateTableReply {
+            table_id,
+            chains,
+            worst_pair: even.worst_pair,
+            least_pair: even.least_pair,
+            ideal_pair: even.ideal_pair,
+            chains_at_one_leaf: even.chains_at_one_leaf,
+        }))
     }
 
     async fn extend_table(
@@ -254,7 +272,7 @@ impl Admin for AdminService {
         request: Request<pb::ExtendTableRequest>,
     ) -> Reply<pb::ExtendTableReply> {
         let request = request.into_inner();
-        self.state.leading()?;
+        let lead = self.state.leading()?;
         let routing = self.state.cluster.routing();
         let Some(table) = routing.tables.get(&TableId(request.table_id)) else {
             let text = format!("there is no chain table {}", request.table_id);
@@ -271,7 +289,7 @@ impl Admin for AdminService {
                         nodes first, or say how many with --chains";
             return Err(tonic::Status::failed_precondition(text));
         }
-        let placed = place(&disks, table.replicas, chains)
+        let placed = place(&disks, &self.state.leaves(&lead), table.replicas, chains)
             .map_err(|error| tonic::Status::failed_precondition(error.to_string()))?;
         let (table_id, before) = (table.id, table.version);
         let fact = pb::ExtendTable { table: table_id, chains: placed, version: before };

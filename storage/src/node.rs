@@ -81,7 +81,8 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
     // Nothing of the membership carries bulk bytes.
     let metads = peers_with(BufPool::new(0));
     let ways = Ways::default();
-    let report = report(targets.clone(), ways.clone(), metrics.clone(), certificate);
+    let report =
+        report(targets.clone(), ways.clone(), metrics.clone(), certificate, config.leaf.clone());
     let join = join(config.clone(), identity, targets.disks(), report, metads, routing.clone());
     let membership = tokio::select! {
         joined = heart.run(join) => joined.context("run the join")??,
@@ -172,6 +173,7 @@ fn report(
     ways: Ways,
     metrics: Arc<StorageMetrics>,
     certificate: Option<Arc<Certificate>>,
+    leaf: String,
 ) -> impl Fn() -> Report + Send + Sync + 'static {
     move || {
         let work = metrics.work();
@@ -185,6 +187,7 @@ fn report(
                 .and_then(|own| own.expires_s())
                 .unwrap_or(0),
             unreachable: ways.unreachable(),
+            leaf: leaf.clone(),
             ..targets.report()
         }
     }

@@ -1,7 +1,6 @@
 //! `ff2ctl fabric top`.
 
 use std::{
-    cmp::Reverse,
     io::{self, IsTerminal, Write},
     time::Duration,
 };
@@ -28,12 +27,7 @@ pub(crate) struct Args {
 pub(super) async fn run(around: &Surroundings, args: &Args) -> Result<()> {
     let sched = around.access.connect_sched()?;
     loop {
-        let mut links = sched.list_links(pb::ListLinksRequest {}).await?.links;
-        let rank = |link: &pb::ComputeLink| {
-            let busier = link.received_per_s.max(link.sent_per_s);
-            Reverse((link.flapping, !link.up, link.hot, link.use_permille, busier))
-        };
-        links.sort_by_cached_key(|link| (rank(link), link.node.clone(), link.name.clone()));
+        let links = sched.list_links(pb::ListLinksRequest {}).await?.links;
         if args.watch && io::stdout().is_terminal() {
             // Clears the screen.
             io::stdout().write_all(b"\x1b[2J\x1b[H")?;

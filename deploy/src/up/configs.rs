@@ -61,6 +61,7 @@ fn storaged(folder: &Folder, file: &ClusterFile, process: &Process) -> StoragedC
         security: security(folder, file, name),
         metads: file.metads(),
         disks: (0..process.disks).map(disk).collect(),
+        leaf: String::new(),
         // What has one thread for everything wakes no other one for its disks.
         storage: StorageTuning { disk_threads: threads(file) > 1, ..StorageTuning::default() },
         shared_memory: !file.tcp,
@@ -133,6 +134,7 @@ fn agent(folder: &Folder, file: &ClusterFile, process: &Process) -> AgentConfig 
         pod: String::new(),
         leaf: format!("leaf-{}", process.index / AGENTS_PER_LEAF),
         jobs_dir: jobs_dir(folder, file),
+        ports_only: false,
         data_dir: folder.data(process.name()),
         http_listen: Some(format!("{HOST}:{}", process.http_port)),
         security: security(folder, file, process.name()),

@@ -1,10 +1,9 @@
-//! `ff2ctl fabric` and `ff2ctl table plan`: reads files, asks the pure crates, and says what they answer.
+//! `ff2ctl fabric`: reads files, asks the pure crates, and says what they answer.
 //!
 //! It prints nothing: [`Answer`] is what `ff2ctl` prints as JSON or for people. It never talks to a cluster.
 
 mod file;
 mod generate;
-mod plan;
 mod route;
 mod simulate;
 mod translate;
@@ -12,8 +11,6 @@ mod translate;
 use anyhow::Result;
 use clap::Subcommand;
 use serde_json::Value;
-
-pub use plan::{PlanArgs, plan};
 
 /// What a command has to say.
 #[derive(Clone, Debug)]

@@ -1,11 +1,16 @@
 //! `fabric simulate`.
 
-use std::path::PathBuf;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use ff2_flows::{
-    Class, Rates, Report, Traffic, Transfer, completion, model,
+    Class, Rates, Report, Traffic, Transfer, completion,
+    hfreduce::{self, HfReduce, Stage},
+    model,
     workload::{self, Dice, capacities},
 };
 use ff2_routing::{Graph, Tables};
@@ -34,8 +39,16 @@ enum Workload {
     Ring,
     /// Allreduce on a double binary tree: the network stage of HFReduce.
     Tree,
+    /// Allreduce by HFReduce: over the CPUs and on a double binary tree, each zone with its own.
+    Hfreduce,
     /// Key-value caches from one half of the nodes to the other.
     Kv,
+}
+
+impl Workload {
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
+    }
 }
 
 #[derive(Clone, Debug, Args)]
@@ -62,6 +75,9 @@ pub struct SimulateArgs {
     replicas: usize,
     #[arg(long, default_value_t = 1)]
     by: usize,
+    /// Of hfreduce: pairs of GPUs sum over NVLink first.
+    #[arg(long)]
+    nvlink: bool,
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Part of the wire's speed that is payload.
@@ -89,7 +105,8 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<Answer> {
     };
     let weights = [storage, collective, other];
     ensure!(weights.iter().all(|weight| *weight > 0.0), "--weights are above 0");
-    let transfers = transfers(args, &graph, &healthy)?;
+    let by_workload = transfers(args, &network, &graph, &healthy)?;
+    let transfers: Vec<Transfer> = by_workload.iter().flatten().copied().collect();
     let failed = args.broken.links(&network)?;
     let tables = healthy.repair(&graph, &failed);
     let capacity = capacities(&network, args.efficiency, &failed);
@@ -101,6 +118,9 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<Answer> {
     let rates = Rates::new(capacity.clone(), flows.clone());
     let report = Report::new(&rates, graph.channels());
     let cut_off = transfers.len() - sent.len();
+    let of_workload = |transfers: &Vec<Transfer>| transfers.iter().filter(has_way).count();
+    let jobs = jobs(args, &rates, by_workload.iter().map(of_workload));
+    let mut value_before = None;
     let mut text = format!(
         "{} flows, {:.2} TB/s in all; a flow has {:.2} GB/s, the slowest {:.2}; fairness {:.3}\n",
         report.flows,
@@ -114,6 +134,45 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<Answer> {
     }
     if let Some((channel, flows)) = report.binds_most {
         text += &format!("{} binds most: {flows} flows\n", shown(&network, channel));
+    }
+    if !failed.is_empty() {
+        let traffic = Traffic { graph: &graph, tables: &healthy, weights };
+        let whole = capacities(&network, args.efficiency, &BTreeSet::new());
+        let before = Report::new(&Rates::new(whole, traffic.flows(&transfers)?), graph.channels());
+        text += &format!(
+            "without the failure {:.2} TB/s, the slowest flow {:.2} GB/s\n",
+            before.total / 1e3,
+            before.slowest
+        );
+        value_before = Some(
+            json!({ "total_gbyte_per_s": before.total, "slowest_gbyte_per_s": before.slowest }),
+        );
+    }
+    for job in &jobs {
+        let binds = job.binds.map(|at| format!(", bound by {}", shown(&network, at)));
+        let binds = binds.unwrap_or_default();
+        text += &format!(
+            "{}: {} flows, the slowest {:.2} GB/s{binds}\n",
+            job.workload, job.flows, job.slowest
+        );
+    }
+    let mut hfreduce = None;
+    if args.workload.contains(&Workload::Hfreduce) {
+        let others =
+            by_workload.iter().zip(&args.workload).filter(|(_, w)| **w != Workload::Hfreduce);
+        let others: Vec<Transfer> =
+            others.flat_map(|(all, _)| all).filter(has_way).copied().collect();
+        let zones = zones(&network, &graph, &members(args, &graph)?);
+        let outcome = reduce(args, &zones).run(&traffic, &capacity, &traffic.flows(&others)?)?;
+        let binds = match outcome.binds {
+            Stage::RootPort => "root ports of the nodes".into(),
+            Stage::Memory => "memory of the nodes".into(),
+            Stage::Network(at) => at.map_or_else(String::new, |at| shown(&network, at)),
+        };
+        text += &format!("hfreduce: {:.2} GB/s, bound by {binds}\n", outcome.gbyte_per_s);
+        hfreduce = Some(json!({
+            "gbyte_per_s": outcome.gbyte_per_s, "busy_gbyte_per_s": outcome.busy_gbyte_per_s, "binds": binds,
+        }));
     }
     let rows = report.links.iter().take(10).map(|link| {
         let used = format!("{:.1} %", link.part * 100.0);
@@ -151,7 +210,11 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<Answer> {
         "flows": report.flows, "cut_off": cut_off, "total_gbyte_per_s": report.total,
         "mean_gbyte_per_s": report.mean, "slowest_gbyte_per_s": report.slowest,
         "fairness": report.fairness, "binds_most": binds, "links": links,
-        "classes": by_class,
+        "classes": by_class, "healthy": value_before, "hfreduce": hfreduce,
+        "workloads": jobs.iter().map(|job| json!({
+            "workload": job.workload, "flows": job.flows, "slowest_gbyte_per_s": job.slowest,
+            "binds": job.binds.map(|at| shown(&network, at)),
+        })).collect::<Vec<_>>(),
     });
     if let Some(gbytes) = args.gbytes {
         let ends = completion::run(capacity, flows, &vec![gbytes; sent.len()]);
@@ -176,14 +239,66 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<Answer> {
     Ok(Answer { value, text })
 }
 
-fn transfers(args: &SimulateArgs, graph: &Graph, tables: &Tables) -> Result<Vec<Transfer>> {
+/// One workload's flows: a collective goes on as its slowest does.
+struct Job {
+    workload: String,
+    flows: usize,
+    slowest: f64,
+    /// The channel that binds the slowest.
+    binds: Option<usize>,
+}
+
+/// Flows are numbered in the order of the workloads, which have so many each.
+fn jobs(args: &SimulateArgs, rates: &Rates, counts: impl Iterator<Item = usize>) -> Vec<Job> {
+    let mut first = 0;
+    let job = |(workload, flows): (&Workload, usize)| {
+        let of_job = first..first + flows;
+        first += flows;
+        let slowest = of_job.min_by(|a, b| rates.rate(*a).total_cmp(&rates.rate(*b)));
+        Job {
+            workload: workload.name(),
+            flows,
+            slowest: slowest.map_or(0.0, |flow| rates.rate(flow)),
+            binds: slowest.and_then(|flow| rates.binding(flow)),
+        }
+    };
+    args.workload.iter().zip(counts).map(job).collect()
+}
+
+/// Compute nodes that take part, evenly over all.
+fn members(args: &SimulateArgs, graph: &Graph) -> Result<Vec<usize>> {
     let all = workload::endpoints(graph, false);
     let count = args.clients.unwrap_or(all.len());
     ensure!(count <= all.len(), "--clients: the network has {} compute ports", all.len());
-    let members: Vec<usize> = (0..count).map(|at| all[at * all.len() / count]).collect();
+    Ok((0..count).map(|at| all[at * all.len() / count]).collect())
+}
+
+fn zones(network: &Network, graph: &Graph, members: &[usize]) -> Vec<Vec<usize>> {
+    let mut zones: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for &member in members {
+        let switch = graph.endpoints()[member].switch;
+        zones.entry(&network.switches[switch].zone).or_default().push(member);
+    }
+    zones.into_values().collect()
+}
+
+fn reduce<'a>(args: &SimulateArgs, zones: &'a [Vec<usize>]) -> HfReduce<'a> {
+    let gbytes = args.gbytes.unwrap_or(hfreduce::PUBLISHED);
+    HfReduce { zones, nvlink: args.nvlink, gbytes }
+}
+
+/// By workload.
+fn transfers(
+    args: &SimulateArgs,
+    network: &Network,
+    graph: &Graph,
+    tables: &Tables,
+) -> Result<Vec<Vec<Transfer>>> {
+    let members = members(args, graph)?;
+    let zones = zones(network, graph, &members);
     let traffic = Traffic { graph, tables, weights: [1.0; 3] };
     let mut dice = Dice(args.seed);
-    let mut one = |workload: &Workload| match workload {
+    let one = |workload: &Workload| match workload {
         Workload::Permutation => workload::permutation(&members, &mut dice),
         Workload::Shift => workload::shift(&members, args.by),
         Workload::Read => workload::storage_read(&traffic, &members, args.window, &mut dice),
@@ -192,9 +307,10 @@ fn transfers(args: &SimulateArgs, graph: &Graph, tables: &Tables) -> Result<Vec<
         }
         Workload::Ring => workload::ring(&members),
         Workload::Tree => workload::double_binary_tree(&members),
+        Workload::Hfreduce => reduce(args, &zones).transfers(),
         Workload::Kv => workload::kv_transfer(&members, &mut dice),
     };
-    Ok(args.workload.iter().flat_map(&mut one).collect())
+    Ok(args.workload.iter().map(one).collect())
 }
 
 fn shown(network: &Network, channel: usize) -> String {

@@ -2,18 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use clap::Parser;
-use ff2_fabric_commands::{Answer, FabricCommand, PlanArgs, plan};
+use ff2_fabric_commands::{Answer, FabricCommand};
 
 #[derive(Debug, Parser)]
 struct Fabric {
     #[command(subcommand)]
     command: FabricCommand,
-}
-
-#[derive(Debug, Parser)]
-struct Table {
-    #[command(flatten)]
-    plan: PlanArgs,
 }
 
 fn try_run(line: &str) -> anyhow::Result<Answer> {
@@ -99,7 +93,8 @@ fn a_failure_is_routed_round_and_simulated() {
     let shift = "--workload shift --by 4 --gbytes 1";
     assert!(total(&format!("{shift} --plot {plot} --fail-switch z0-spine01")) < total(shift));
     assert!(std::fs::read_to_string(plot).unwrap().contains("hsl("));
-    for workload in ["permutation", "read", "write", "checkpoint", "ring", "tree", "kv"] {
+    for workload in ["permutation", "read", "write", "checkpoint", "ring", "tree", "hfreduce", "kv"]
+    {
         assert!(total(&format!("--workload {workload}")) > 0.0, "{workload}");
     }
     let refused = try_run(&format!("route {net} --fail-link nobody[1]")).unwrap_err().to_string();
@@ -118,9 +113,33 @@ fn weights_protect_a_class() {
 }
 
 #[test]
-fn chains_are_planned() {
-    let table = Table::try_parse_from(["table", "--nodes", "180", "--disks", "16"]).unwrap();
-    let answer = plan(&table.plan).unwrap();
-    assert_eq!(answer.value["read_gbyte_per_s"].as_f64().unwrap().round(), 8_000.0);
-    assert!(answer.text.contains("two nodes share at most"), "{}", answer.text);
+fn each_job_is_told_what_binds_it_and_what_a_failure_costs() {
+    let (_folder, net) = small();
+    let both = "--workload ring --workload read";
+    let answer = run(&format!("simulate {net} {both} --fail-switch z0-spine01"));
+    let jobs = answer.value["workloads"].as_array().unwrap();
+    let names: Vec<&str> = jobs.iter().map(|job| job["workload"].as_str().unwrap()).collect();
+    assert_eq!(names, ["ring", "read"]);
+    for job in jobs {
+        assert!(job["binds"].as_str().unwrap().contains(" > "), "{job}");
+    }
+    let total = |value: &serde_json::Value| value["total_gbyte_per_s"].as_f64().unwrap();
+    assert!(total(&answer.value["healthy"]) > total(&answer.value), "{}", answer.text);
+    let whole = run(&format!("simulate {net} {both}"));
+    assert_eq!(total(&answer.value["healthy"]), total(&whole.value));
+    assert!(whole.value["healthy"].is_null());
+}
+
+#[test]
+fn hfreduce_is_bound_by_its_slowest_stage() {
+    let told = |line: &str| {
+        let answer = run(&format!("simulate --efficiency 1 --workload hfreduce {line}"));
+        let reduce = answer.value["hfreduce"].clone();
+        (reduce["gbyte_per_s"].as_f64().unwrap(), reduce["binds"].as_str().unwrap().to_owned())
+    };
+    let (plain, binds) = told("--clients 128");
+    assert_eq!(binds, "root ports of the nodes");
+    let (nvlink, binds) = told("--clients 128 --nvlink");
+    assert!(binds.contains(" > ") && nvlink > plain, "{nvlink} GB/s, bound by {binds}");
+    assert!(told("--clients 128 --nvlink --workload read --window 16").0 < nvlink);
 }

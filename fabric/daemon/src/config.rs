@@ -184,6 +184,9 @@ pub struct StoragedConfig {
     /// Data-plane addresses of the metads.
     pub metads: Vec<String>,
     pub disks: Vec<DiskConfig>,
+    /// The leaf switch that the node hangs at: replicas of a chain go to different ones. Empty: not told.
+    #[serde(default)]
+    pub leaf: String,
     #[serde(default)]
     pub storage: StorageTuning,
     /// Peers on this host may come by a local socket, and bulk bytes then go through shared memory; false:

@@ -2,18 +2,12 @@
 
 use std::{cmp::Ordering, collections::BinaryHeap};
 
-/// What a flow asks for.
-pub(crate) struct Need<'a> {
-    pub(crate) channels: &'a [usize],
-    pub(crate) weight: f64,
-    pub(crate) limit: f64,
-}
+use crate::rates::Flow;
 
 /// Of one channel: what is left, and who still rises there.
 struct Share {
     left: f64,
     weight: f64,
-    members: Vec<usize>,
     rising: usize,
 }
 
@@ -49,39 +43,48 @@ impl Ord for Stop {
     }
 }
 
-/// The max-min fair rate of each need, with `left` of each of so many channels to share.
+/// The level at which each channel stops those that still rise there; infinite: it stops none.
 ///
 /// A channel's level only rises while others stop below it: so an entry of the heap that has become too low is
 /// simply put back, and each flow is touched once for each of its channels.
-pub(crate) fn fill(needs: &[Need<'_>], channels: usize, left: impl Fn(usize) -> f64) -> Vec<f64> {
-    let mut places: Vec<Option<usize>> = vec![None; channels];
-    let mut shares: Vec<Share> = Vec::new();
-    let mut ways: Vec<Vec<usize>> = Vec::with_capacity(needs.len());
-    for (number, need) in needs.iter().enumerate() {
-        let way = need.channels.iter().map(|channel| {
-            let place = *places[*channel].get_or_insert_with(|| {
-                let left = left(*channel);
-                shares.push(Share { left, weight: 0.0, members: Vec::new(), rising: 0 });
-                shares.len() - 1
-            });
-            shares[place].weight += need.weight;
-            shares[place].members.push(number);
-            shares[place].rising += 1;
-            place
-        });
-        ways.push(way.collect());
+pub(crate) fn fill(flows: &[Option<Flow>], on: &[Vec<usize>], capacity: &[f64]) -> Vec<f64> {
+    let shares = on.iter().zip(capacity);
+    let share =
+        |(on, left): (&Vec<usize>, &f64)| Share { left: *left, weight: 0.0, rising: on.len() };
+    let mut shares: Vec<Share> = shares.map(share).collect();
+    let mut stops = Vec::new();
+    for (number, flow) in
+        flows.iter().enumerate().filter_map(|(at, flow)| Some((at, flow.as_ref()?)))
+    {
+        for channel in &flow.channels {
+            shares[*channel].weight += flow.weight;
+        }
+        if flow.limit.is_finite() {
+            stops.push(Stop { level: flow.limit / flow.weight, what: What::Limit(number) });
+        }
     }
-    let limits = needs.iter().enumerate().filter(|(_, need)| need.limit.is_finite());
-    let limits = limits
-        .map(|(number, need)| Stop { level: need.limit / need.weight, what: What::Limit(number) });
-    let full = shares.iter().enumerate();
-    let full =
-        full.map(|(at, share)| Stop { level: share.left / share.weight, what: What::Full(at) });
-    let mut stops: BinaryHeap<Stop> = full.chain(limits).collect();
-    let mut rates = vec![f64::NAN; needs.len()];
+    let shared = shares.iter().enumerate().filter(|(_, share)| share.rising > 0);
+    stops.extend(
+        shared.map(|(at, share)| Stop { level: share.left / share.weight, what: What::Full(at) }),
+    );
+    let mut stops = BinaryHeap::from(stops);
+    let mut levels = vec![f64::INFINITY; capacity.len()];
+    let mut stopped = vec![false; flows.len()];
+    let mut stop_one = |number: usize, level: f64, shares: &mut [Share]| {
+        let Some(flow) = &flows[number] else { return };
+        if std::mem::replace(&mut stopped[number], true) {
+            return;
+        }
+        for channel in &flow.channels {
+            let share = &mut shares[*channel];
+            share.left -= level * flow.weight;
+            share.weight -= flow.weight;
+            share.rising -= 1;
+        }
+    };
     while let Some(stop) = stops.pop() {
-        let stopped = match stop.what {
-            What::Limit(number) => vec![number],
+        match stop.what {
+            What::Limit(number) => stop_one(number, stop.level, &mut shares),
             What::Full(at) => {
                 let share = &shares[at];
                 if share.rising == 0 {
@@ -92,23 +95,12 @@ pub(crate) fn fill(needs: &[Need<'_>], channels: usize, left: impl Fn(usize) -> 
                     stops.push(Stop { level, what: What::Full(at) });
                     continue;
                 }
-                share.members.clone()
-            }
-        };
-        for number in stopped {
-            if !rates[number].is_nan() {
-                continue;
-            }
-            let need = &needs[number];
-            rates[number] = (stop.level * need.weight).min(need.limit);
-            for &at in &ways[number] {
-                let share = &mut shares[at];
-                share.left -= rates[number];
-                share.weight -= need.weight;
-                share.rising -= 1;
+                levels[at] = stop.level;
+                for number in &on[at] {
+                    stop_one(*number, stop.level, &mut shares);
+                }
             }
         }
     }
-    // Only what has neither channels nor a limit is left over.
-    rates.into_iter().map(|rate| if rate.is_nan() { f64::INFINITY } else { rate }).collect()
+    levels
 }

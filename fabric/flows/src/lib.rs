@@ -8,12 +8,13 @@
 //! binds whom, and [`completion`] runs until all bytes are sent. [`model`] has the points known of real clusters.
 #![forbid(unsafe_code)]
 
-pub mod chains;
 pub mod completion;
 mod fill;
+pub mod hfreduce;
 pub mod model;
 mod rates;
 mod report;
+mod settle;
 pub mod workload;
 
 pub use rates::{Class, Flow, Rates};

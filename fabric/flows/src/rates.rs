@@ -1,13 +1,11 @@
 //! Weighted max-min fair rates, kept as flows come and go.
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 
-use crate::fill::{Need, fill};
+use crate::{fill::fill, settle::Settling};
 
-/// Two rates are the same if they differ by less than this part of the larger.
-const SAME: f64 = 1e-9;
+/// Two levels are the same if they differ by less than this part of the larger.
+pub(crate) const SAME: f64 = 1e-11;
 
 /// What a flow is for: classes have service levels of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -22,7 +20,7 @@ pub enum Class {
 pub struct Flow {
     /// No channel twice.
     pub channels: Vec<usize>,
-    /// Share of a full link against the others there.
+    /// Share of a full link against the others there; above 0.
     pub weight: f64,
     /// What its source can send at most, GB/s; infinite if only links bind it.
     pub limit: f64,
@@ -31,16 +29,49 @@ pub struct Flow {
 
 /// Channels, flows, and the rate of each, GB/s. A rate is right when the flow is at its limit, or some channel of it
 /// is full and no flow there has more for its weight (Bertsekas and Gallager, "Data Networks", 6.5.2).
+///
+/// All of that follows from one number for each channel, its level: what a flow that it binds has for its weight. The
+/// level of a flow is the lowest of its channels and of its limit.
 #[derive(Clone, Debug)]
 pub struct Rates {
-    capacity: Vec<f64>,
-    flows: Vec<Option<Flow>>,
-    rates: Vec<f64>,
+    pub(crate) capacity: Vec<f64>,
+    pub(crate) flows: Vec<Option<Flow>>,
     /// The flows on each channel.
-    on: Vec<Vec<usize>>,
-    used: Vec<f64>,
-    /// The most that any flow of a channel has for its weight.
-    top: Vec<f64>,
+    pub(crate) on: Vec<Vec<usize>>,
+    /// Infinite: it binds nobody.
+    pub(crate) levels: Vec<f64>,
+    pub(crate) bounds: Vec<Bounds>,
+    settling: Settling,
+}
+
+/// What binds a flow: the lowest level of its channels and its limit, the channel that has it (a number that no channel
+/// has, if it is the limit), and the lowest level but for that channel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    lowest: f64,
+    channel: usize,
+    next: f64,
+    pub(crate) weight: f64,
+}
+
+impl Bounds {
+    pub(crate) fn new(flow: &Flow, levels: &[f64]) -> Self {
+        let limit = flow.limit / flow.weight;
+        let none = Self { lowest: limit, channel: usize::MAX, next: limit, weight: flow.weight };
+        flow.channels.iter().fold(none, |so_far, &channel| {
+            let level = levels[channel];
+            if level < so_far.lowest {
+                Self { lowest: level, channel, next: so_far.lowest, ..so_far }
+            } else {
+                Self { next: so_far.next.min(level), ..so_far }
+            }
+        })
+    }
+
+    /// The level that the flow would have without a channel.
+    pub(crate) fn without(&self, channel: usize) -> f64 {
+        if channel == self.channel { self.next } else { self.lowest }
+    }
 }
 
 impl Rates {
@@ -55,23 +86,25 @@ impl Rates {
         }
         let mut all = Self {
             capacity,
-            rates: vec![0.0; flows.len()],
             flows: flows.into_iter().map(Some).collect(),
             on,
-            used: vec![0.0; channels],
-            top: vec![0.0; channels],
+            levels: Vec::new(),
+            bounds: Vec::new(),
+            settling: Settling::new(channels),
         };
         all.solve();
         all
     }
 
     pub fn rate(&self, flow: usize) -> f64 {
-        self.rates[flow]
+        self.flows[flow]
+            .as_ref()
+            .map_or(0.0, |of| (self.bounds[flow].lowest * of.weight).min(of.limit))
     }
 
     /// Use of a channel, GB/s.
     pub fn used(&self, channel: usize) -> f64 {
-        self.used[channel]
+        self.on[channel].iter().map(|flow| self.rate(*flow)).sum()
     }
 
     pub fn capacity(&self, channel: usize) -> f64 {
@@ -85,11 +118,12 @@ impl Rates {
 
     /// Computes all rates anew.
     pub fn solve(&mut self) {
-        let all: BTreeSet<usize> = self.flows().map(|(number, _)| number).collect();
-        self.fill(&all);
-        for channel in 0..self.capacity.len() {
-            self.count(channel);
-        }
+        self.levels = fill(&self.flows, &self.on, &self.capacity);
+        let none = Bounds { lowest: 0.0, channel: usize::MAX, next: 0.0, weight: 0.0 };
+        let flows = self.flows.iter();
+        self.bounds = flows
+            .map(|flow| flow.as_ref().map_or(none, |flow| Bounds::new(flow, &self.levels)))
+            .collect();
     }
 
     /// Adds a flow and returns its number; changes only the rates that this touches.
@@ -99,120 +133,41 @@ impl Rates {
         for &channel in &touched {
             self.on[channel].push(number);
         }
+        self.bounds.push(Bounds::new(&flow, &self.levels));
         self.flows.push(Some(flow));
-        self.rates.push(0.0);
-        self.settle(BTreeSet::from([number]), touched);
+        self.settle(&touched);
         number
     }
 
     /// Removes a flow, if it is still there.
     pub fn remove(&mut self, number: usize) {
         let Some(flow) = self.flows[number].take() else { return };
-        self.rates[number] = 0.0;
         for &channel in &flow.channels {
             self.on[channel].retain(|other| *other != number);
-            self.count(channel);
         }
-        self.settle(BTreeSet::new(), flow.channels);
+        self.settle(&flow.channels);
+    }
+
+    /// Gives a flow another weight, if it is still there.
+    pub fn reweigh(&mut self, number: usize, weight: f64) {
+        let Some(flow) = &mut self.flows[number] else { return };
+        flow.weight = weight;
+        self.bounds[number] = Bounds::new(flow, &self.levels);
+        let touched = flow.channels.clone();
+        self.settle(&touched);
     }
 
     /// The channel that binds a flow, if one does.
     pub fn binding(&self, number: usize) -> Option<usize> {
-        let flow = self.flows[number].as_ref()?;
-        let level = self.rates[number] / flow.weight;
-        let binds = |channel: &&usize| {
-            self.is_full(**channel) && level >= self.top[**channel] * (1.0 - SAME)
-        };
-        flow.channels.iter().find(binds).copied()
+        self.flows[number].as_ref()?;
+        Some(self.bounds[number].channel).filter(|channel| *channel < self.capacity.len())
     }
 
-    /// Solves for ever more flows, with the others as they are, until all that is touched has its right rate.
-    fn settle(&mut self, mut open: BTreeSet<usize>, mut touched: Vec<usize>) {
-        let mut is_first = true;
-        loop {
-            if open.len() * 2 > self.flows.len() {
-                return self.solve();
-            }
-            let mut changed = self.fill(&open);
-            for number in &open {
-                touched.extend(self.flows[*number].iter().flat_map(|flow| &flow.channels));
-            }
-            touched.sort_unstable();
-            touched.dedup();
-            let before = open.len();
-            for &channel in &touched {
-                self.count(channel);
-            }
-            if is_first {
-                changed.clone_from(&touched);
-            }
-            // Whoever was right stays so where nothing changed. Those let in last may still need others to give way.
-            let mut near: Vec<usize> =
-                changed.iter().flat_map(|channel| &self.on[*channel]).copied().collect();
-            near.extend(&open);
-            is_first = false;
-            near.sort_unstable();
-            near.dedup();
-            let wrong: Vec<usize> = near.into_iter().filter(|flow| !self.is_right(*flow)).collect();
-            for number in wrong {
-                // Who has more on a full channel must give way to it.
-                let level = self.level(number);
-                if open.contains(&number) {
-                    let flow = self.flows[number].as_ref().expect("it is on a channel");
-                    let full = flow.channels.iter().filter(|channel| self.is_full(**channel));
-                    let higher = full.flat_map(|channel| &self.on[*channel]);
-                    open.extend(higher.filter(|other| self.level(**other) > level * (1.0 + SAME)));
-                }
-                open.insert(number);
-            }
-            if open.len() == before {
-                return;
-            }
+    fn settle(&mut self, touched: &[usize]) {
+        let mut settling = std::mem::take(&mut self.settling);
+        if !settling.run(self, touched) {
+            self.solve();
         }
-    }
-
-    fn level(&self, number: usize) -> f64 {
-        self.flows[number].as_ref().map_or(0.0, |flow| self.rates[number] / flow.weight)
-    }
-
-    fn is_full(&self, channel: usize) -> bool {
-        self.used[channel] >= self.capacity[channel] * (1.0 - SAME)
-    }
-
-    fn is_right(&self, number: usize) -> bool {
-        let limit = self.flows[number].as_ref().map_or(0.0, |flow| flow.limit);
-        self.rates[number] >= limit * (1.0 - SAME) || self.binding(number).is_some()
-    }
-
-    /// Gives those in `open` their rates, and returns the channels on which one has another than before.
-    fn fill(&mut self, open: &BTreeSet<usize>) -> Vec<usize> {
-        let before: Vec<f64> =
-            open.iter().map(|number| std::mem::take(&mut self.rates[*number])).collect();
-        let needs: Vec<Need<'_>> = open
-            .iter()
-            .filter_map(|number| self.flows[*number].as_ref())
-            .map(|flow| Need { channels: &flow.channels, weight: flow.weight, limit: flow.limit })
-            .collect();
-        let left = |channel: usize| {
-            let taken: f64 = self.on[channel].iter().map(|flow| self.rates[*flow]).sum();
-            (self.capacity[channel] - taken).max(0.0)
-        };
-        let rates = fill(&needs, self.capacity.len(), left);
-        let mut changed = Vec::new();
-        for ((number, rate), before) in open.iter().zip(rates).zip(before) {
-            self.rates[*number] = rate;
-            if rate != before {
-                changed.extend(self.flows[*number].iter().flat_map(|flow| &flow.channels));
-            }
-        }
-        changed.sort_unstable();
-        changed.dedup();
-        changed
-    }
-
-    fn count(&mut self, channel: usize) {
-        self.used[channel] = self.on[channel].iter().map(|flow| self.rates[*flow]).sum();
-        let levels = self.on[channel].iter().map(|flow| self.level(*flow));
-        self.top[channel] = levels.fold(0.0, f64::max);
+        self.settling = settling;
     }
 }

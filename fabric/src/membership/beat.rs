@@ -134,6 +134,7 @@ impl Beat {
             write_ops: report.write_ops,
             certificate_expires_s: report.certificate_expires_s,
             unreachable: report.unreachable,
+            leaf: report.leaf,
             level: level::known(),
             release: level::RELEASE.into(),
         }

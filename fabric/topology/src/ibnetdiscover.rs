@@ -1,8 +1,8 @@
 //! The text of `ibnetdiscover`, which `ibsim` reads too.
 //!
 //! A network port of a host is a channel adapter of its own there, described as "host mlx5_0". The text knows no
-//! zones and roles: zones are taken from the wiring ([`Network::find_zones`]), hosts whose name begins with "storage"
-//! are storage nodes.
+//! zones, planes and roles: zones and planes are taken from the wiring ([`Network::find_zones`]), hosts whose name begins
+//! with "storage" are storage nodes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -161,7 +161,7 @@ pub fn read(text: &str, gpus: u32) -> Result<Network, BadLine> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::tests::small;
+    use crate::{Tree, network::tests::small};
 
     fn sorted(mut network: Network) -> Network {
         for link in &mut network.links {
@@ -179,6 +179,24 @@ mod tests {
             let network = small(zones);
             assert_eq!(sorted(read(&write(&network), 8).unwrap()), sorted(network));
         }
+    }
+
+    #[test]
+    fn planes_are_told_from_zones() {
+        let tree = Tree {
+            zones: 2,
+            planes: 2,
+            leaves: 4,
+            spines: 2,
+            ports: 8,
+            uplinks: 4,
+            storage: 3,
+            ..Tree::default()
+        };
+        let network = tree.build().unwrap();
+        let read = read(&write(&network), 8).unwrap();
+        assert_eq!(read.switches, network.switches);
+        assert_eq!(sorted(read), sorted(network));
     }
 
     #[test]

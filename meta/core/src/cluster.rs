@@ -44,7 +44,9 @@ pub use chain::{NEWBORN_VERSION, Observation, next_chain};
 pub use delta::delta;
 pub use lease::{Heard, JoinTurn, LeaseBook, LeaseTimes, NodeVitals};
 pub use moves::{Moves, stuck};
-pub use place::{PlaceError, PlaceableDisk, default_chains, place, placeable_disks};
+pub use place::{
+    Evenness, Leaves, PlaceError, PlaceableDisk, default_chains, evenness, place, placeable_disks,
+};
 pub use rebalance::plan as plan_rebalance;
 pub use recall::why_not_served;
 pub use records::{bootstrap, user, users};

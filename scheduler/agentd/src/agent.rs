@@ -7,7 +7,6 @@ use std::{
 };
 
 use ff2_fabric::{AgentsClient, Call, leader::LeaderFinder};
-use ff2_node::links::{self, Link};
 use ff2_proto::{Status, pb};
 use ff2_sched_machine::actions;
 use ff2_task::keeper::boot_ms;
@@ -15,7 +14,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    data, limits, pair,
+    data, limits, links, pair,
     runs::Runs,
     validation::{Found, Validator},
 };
@@ -182,19 +181,7 @@ impl Agent {
     async fn look_at_links(&self) -> Result<(Vec<pb::LinkReading>, u64), String> {
         let also = self.links.clone();
         let look = move || (links::look(Path::new("/sys"), &also), boot_ms());
-        let found = tokio::task::spawn_blocking(look).await;
-        let (found, at_ms) = found.map_err(|error| error.to_string())?;
-        let reading = |link: Link| pb::LinkReading {
-            name: link.name,
-            kind: link.kind.name().into(),
-            up: link.up,
-            bits_per_s: link.bits_per_s.unwrap_or(0),
-            received_bytes: link.received_bytes,
-            sent_bytes: link.sent_bytes,
-            downs: link.downs,
-            errors: link.errors,
-        };
-        Ok((found.into_iter().map(reading).collect(), at_ms))
+        tokio::task::spawn_blocking(look).await.map_err(|error| error.to_string())
     }
 
     async fn ask(&self, request: &pb::AgentSyncRequest) -> Result<pb::AgentSyncReply, Status> {
@@ -221,6 +208,9 @@ impl Agent {
     /// Jobs have their folders on the file system: without it nothing could run. One that hangs makes this node
     /// silent, and then its jobs go elsewhere.
     async fn see_jobs_dir(&self) -> Result<(), String> {
+        if self.node.ports_only {
+            return Ok(());
+        }
         let path = self.jobs_dir.clone();
         let found = tokio::task::spawn_blocking(move || std::fs::metadata(&path)).await;
         let shown = self.jobs_dir.display();

@@ -12,6 +12,7 @@ mod confine;
 mod data;
 mod id;
 pub mod limits;
+mod links;
 mod pair;
 mod run;
 mod runs;

@@ -70,6 +70,7 @@ pub async fn serve(config: Arc<AgentConfig>, runtime: Runtime) -> Result<()> {
             release: env!("CARGO_PKG_VERSION").into(),
             id,
             gpu_kind,
+            ports_only: config.ports_only,
         },
         jobs_dir: config.jobs_dir.clone(),
         finder,

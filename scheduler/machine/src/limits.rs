@@ -32,6 +32,9 @@ pub const PAIR_WAIT_MS: u64 = 10_000;
 /// Network ports of a node that are watched.
 pub const LINKS_MAX: usize = 64;
 
+/// Nodes without jobs whose ports are watched: as many as a cluster has (`NODES_MAX` of the metadata).
+pub const WATCHED_MAX: usize = 4_096;
+
 /// Bytes a second are told over so long at least.
 pub const RATE_STEP_MS: u64 = 1_000;
 

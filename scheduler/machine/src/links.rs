@@ -1,7 +1,8 @@
 //! What goes over the network ports of nodes, as their agents tell: how busy each is, which are hot, and which go
 //! down again and again.
 //!
-//! The leader keeps it in mind; the next one learns it anew. A port flaps that went down [`limits::FLAPS`] times in
+//! The leader keeps it in mind; the next one learns it anew. Of nodes that take no jobs, such as storage servers, only
+//! that is known. A port flaps that went down [`limits::FLAPS`] times in
 //! [`limits::FLAP_WINDOW_MS`]: its node is cordoned, and the whole leaf if half of its nodes are so at once, since then
 //! the switch or its cables are the likelier reason. Who resumes a node knows better: the downs until then count no
 //! more.
@@ -17,7 +18,19 @@ use crate::{limits, state::State, watch::Told};
 /// See the module. Times are of the leader's monotonic clock, ms, but those of readings.
 #[derive(Clone, Debug, Default)]
 pub struct Links {
-    nodes: BTreeMap<NodeId, BTreeMap<String, Port>>,
+    nodes: BTreeMap<NodeId, Ports>,
+    /// Nodes that take no jobs, by name.
+    watched: BTreeMap<String, Watched>,
+}
+
+/// By name.
+type Ports = BTreeMap<String, Port>;
+
+#[derive(Clone, Debug)]
+struct Watched {
+    heard_ms: u64,
+    node: pb::AgentNode,
+    ports: Ports,
 }
 
 /// One port, with how much its counters grew.
@@ -44,22 +57,34 @@ struct Fault {
 
 impl Links {
     pub fn hear(&mut self, now_ms: u64, node: NodeId, request: &pb::AgentSyncRequest) {
-        let ports = self.nodes.entry(node).or_default();
-        let heard = &request.links[..request.links.len().min(limits::LINKS_MAX)];
-        ports.retain(|name, _| heard.iter().any(|link| link.name == *name));
-        for link in heard {
-            match ports.get_mut(&link.name) {
-                Some(port) => port.take(now_ms, request.links_at_ms, link),
-                None => {
-                    let read_ms = request.links_at_ms;
-                    let port = Port { last: link.clone(), read_ms, ..Port::default() };
-                    ports.insert(link.name.clone(), port);
-                }
-            }
-        }
+        take(self.nodes.entry(node).or_default(), now_ms, request);
     }
 
-    /// All ports of all nodes.
+    /// Of a node that takes no jobs. What is silent for long is forgotten. False: there are too many already.
+    pub fn watch(
+        &mut self,
+        now_ms: u64,
+        node: &pb::AgentNode,
+        request: &pb::AgentSyncRequest,
+    ) -> bool {
+        self.watched.retain(|_, of| now_ms.saturating_sub(of.heard_ms) < limits::FLAP_WINDOW_MS);
+        let is_known = self.watched.contains_key(&node.name);
+        if !is_known && self.watched.len() >= limits::WATCHED_MAX {
+            return false;
+        }
+        let new = || Watched { heard_ms: now_ms, node: node.clone(), ports: Ports::new() };
+        let of = self.watched.entry(node.name.clone()).or_insert_with(new);
+        (of.heard_ms, of.node) = (now_ms, node.clone());
+        take(&mut of.ports, now_ms, request);
+        true
+    }
+
+    /// All ports of all nodes that take no jobs.
+    pub fn watched(&self) -> impl Iterator<Item = (&pb::AgentNode, &Port)> {
+        self.watched.values().flat_map(|of| of.ports.values().map(move |port| (&of.node, port)))
+    }
+
+    /// All ports of all nodes that take jobs.
     pub fn ports(&self) -> impl Iterator<Item = (NodeId, &Port)> {
         self.nodes.iter().flat_map(|(node, ports)| ports.values().map(move |port| (*node, port)))
     }
@@ -103,6 +128,21 @@ impl Links {
             cordon(Scope::Node(node), note)
         }));
         told
+    }
+}
+
+fn take(ports: &mut Ports, now_ms: u64, request: &pb::AgentSyncRequest) {
+    let heard = &request.links[..request.links.len().min(limits::LINKS_MAX)];
+    ports.retain(|name, _| heard.iter().any(|link| link.name == *name));
+    for link in heard {
+        match ports.get_mut(&link.name) {
+            Some(port) => port.take(now_ms, request.links_at_ms, link),
+            None => {
+                let read_ms = request.links_at_ms;
+                let port = Port { last: link.clone(), read_ms, ..Port::default() };
+                ports.insert(link.name.clone(), port);
+            }
+        }
     }
 }
 

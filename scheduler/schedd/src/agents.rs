@@ -47,6 +47,9 @@ impl AgentService {
         let lead = self.sched.leading()?;
         let says = request.node.as_ref();
         let says = says.ok_or_else(|| Status::new(Code::InvalidArgument, "which node is it?"))?;
+        if says.ports_only {
+            return self.watch(cx, &lead, says, request).await;
+        }
         let node = self.join(&lead, says).await?;
         let now_ms = lead.term.now_ms();
         let (told, has_news) = self.sched.look(|state| {
@@ -66,6 +69,39 @@ impl AgentService {
         self.judge_validation(node, request).await?;
         let reply = self.hold(cx, &lead, node, request).await?;
         self.complete(reply, request)
+    }
+
+    /// Takes in what goes over the ports of a node that takes no jobs, and holds the answer, which has nothing to do.
+    async fn watch(
+        &self,
+        cx: &Context,
+        lead: &Lead,
+        says: &pb::AgentNode,
+        request: &pb::AgentSyncRequest,
+    ) -> Result<pb::AgentSyncReply, Status> {
+        if self.sched.look(|state| state.node(&says.name).is_some()) {
+            let why =
+                format!("{:?} is a node that takes jobs: call this one by another name", says.name);
+            return Err(Status::new(Code::InvalidArgument, why));
+        }
+        if !lead.links.lock().watch(lead.term.now_ms(), says, request) {
+            return Err(Status::new(Code::QuotaExceeded, "so many nodes are not watched"));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(self.hold_at_most(cx, request)) => {}
+            () = self.stop.cancelled() => {
+                return Err(Status::new(Code::ShuttingDown, "this schedd is stopping"));
+            }
+        }
+        lead.term.check()?;
+        Ok(pb::AgentSyncReply::default())
+    }
+
+    fn hold_at_most(&self, cx: &Context, request: &pb::AgentSyncRequest) -> Duration {
+        let lease = Duration::from_millis(self.sched.lease_ms.into());
+        Duration::from_millis(request.wait_ms.into())
+            .min(lease / limits::HOLD_PART)
+            .min(cx.remaining().saturating_sub(limits::ANSWER_MARGIN))
     }
 
     /// The number of a node, which joins if it is new or says something new of itself.
@@ -150,11 +186,7 @@ impl AgentService {
         node: NodeId,
         request: &pb::AgentSyncRequest,
     ) -> Result<pb::AgentSyncReply, Status> {
-        let lease = Duration::from_millis(self.sched.lease_ms.into());
-        let wait = Duration::from_millis(request.wait_ms.into())
-            .min(lease / limits::HOLD_PART)
-            .min(cx.remaining().saturating_sub(limits::ANSWER_MARGIN));
-        let until = tokio::time::Instant::now() + wait;
+        let until = tokio::time::Instant::now() + self.hold_at_most(cx, request);
         let serves = request.pair.as_ref().map_or(0, |pair| pair.number);
         let mut changes = self.sched.group.watch_view();
         loop {

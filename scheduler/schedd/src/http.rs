@@ -17,8 +17,9 @@ const PAGE: &str = include_str!("http/page.html");
 /// The page brings its own script and style, and talks to nobody but this server.
 const POLICY: &str = "default-src 'none'; connect-src 'self'; img-src data:; \
                       style-src 'unsafe-inline'; script-src 'unsafe-inline'";
-/// Jobs that the page shows.
+/// Jobs and network ports that the page shows.
 const JOBS: u32 = 300;
+const LINKS: usize = 20;
 
 pub(crate) fn pages(api: Api) -> Router {
     Router::new().route("/", get(page)).route("/api/sched.json", get(sched)).with_state(api)
@@ -47,6 +48,16 @@ fn shown(api: &Api) -> Value {
         "jobs": jobs.jobs.iter().map(job).collect::<Vec<_>>(),
         "left_out": jobs.left_out,
         "runs": nodes.runs.iter().map(run).collect::<Vec<_>>(),
+        // Only the leader hears the agents.
+        "links": lead.map(|lead| api.links(&lead).links.iter().take(LINKS).map(link).collect::<Vec<_>>()),
+    })
+}
+
+fn link(link: &pb::ComputeLink) -> Value {
+    json!({
+        "node": link.node, "leaf": link.leaf, "port": link.name, "up": link.up, "bits_per_s": link.bits_per_s,
+        "received_per_s": link.received_per_s, "sent_per_s": link.sent_per_s, "use_permille": link.use_permille,
+        "hot": link.hot, "flapping": link.flapping, "downs": link.downs, "errors": link.errors,
     })
 }
 

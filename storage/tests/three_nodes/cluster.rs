@@ -101,6 +101,7 @@ impl Cluster {
             metads: vec![self.metad_address.clone()],
             disks: vec![disk(&data_dir)],
             data_dir,
+            leaf: String::new(),
             storage: StorageTuning { buffer_bytes: 64 << 20, ..Default::default() },
             shared_memory: true,
             threads: 0,

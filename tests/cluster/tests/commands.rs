@@ -25,6 +25,7 @@ fn commands_say_what_is() {
     fs::write(folder.join("small"), b"x").unwrap();
     for (what, check) in [
         ("objects", objects as fn(&Cluster)),
+        ("planned", planned),
         ("files", files),
         ("users", users),
         ("why", why),
@@ -34,6 +35,7 @@ fn commands_say_what_is() {
         ("mistakes", mistakes),
         ("security", security),
         ("extend", extend),
+        ("create", create),
         ("restart", restart),
     ] {
         eprintln!("-- {what}");
@@ -368,6 +370,61 @@ fn security(cluster: &Cluster) {
     let again = cluster.ctl_output(&["security", "init", place]).unwrap();
     assert!(String::from_utf8_lossy(&again.stderr).contains("exists already"));
     fs::remove_dir_all(&folder).unwrap();
+}
+
+/// The nodes of each chain of a table, sorted.
+fn nodes_of_chains(cluster: &Cluster, table: &str) -> Vec<Vec<u64>> {
+    let chains = cluster.json(&["chain", "list"]).unwrap();
+    let of_table = cluster.json(&["table", "show", table]).unwrap()["chains"].clone();
+    let nodes = |id: &Value| {
+        let chain = chains.as_array().unwrap().iter().find(|chain| chain["id"] == *id).unwrap();
+        let members = chain["members"].as_array().unwrap();
+        let mut nodes: Vec<u64> = members.iter().map(|m| m["node"].as_u64().unwrap()).collect();
+        nodes.sort_unstable();
+        nodes
+    };
+    of_table.as_array().unwrap().iter().map(nodes).collect()
+}
+
+/// The table that the cluster began with is the one that is planned for such nodes.
+fn planned(cluster: &Cluster) {
+    let nodes = cluster.json(&["node", "list"]).unwrap();
+    let disks = |node: &Value| node["disks"].as_array().map_or(0, Vec::len);
+    let storage: Vec<&Value> = nodes.as_array().unwrap().iter().filter(|n| disks(n) > 0).collect();
+    let (count, each) = (storage.len().to_string(), disks(storage[0]).to_string());
+    let plan = cluster.json(&["table", "plan", "--nodes", &count, "--disks", &each]).unwrap();
+    // Nodes are planned for by number from 1.
+    let mut ids: Vec<u64> = storage.iter().map(|node| node["id"].as_u64().unwrap()).collect();
+    ids.sort_unstable();
+    let named = |chain: &Value| {
+        let members =
+            chain.as_array().unwrap().iter().map(|at| ids[at.as_u64().unwrap() as usize - 1]);
+        let mut members: Vec<u64> = members.collect();
+        members.sort_unstable();
+        members
+    };
+    let expected: Vec<Vec<u64>> = plan["chains"].as_array().unwrap().iter().map(named).collect();
+    assert_eq!(nodes_of_chains(cluster, "1"), expected);
+}
+
+/// What it says of its pairs is so.
+fn create(cluster: &Cluster) {
+    let made = cluster.json(&["table", "create", "--chains", "10"]).unwrap();
+    cluster.wait_healthy(Duration::from_secs(60)).unwrap();
+    let chains = nodes_of_chains(cluster, &made["table"].to_string());
+    assert_eq!((chains.len(), &made["chains_at_one_leaf"]), (10, &json!(0)));
+    let mut pairs = std::collections::BTreeMap::new();
+    for chain in &chains {
+        for (at, a) in chain.iter().enumerate() {
+            chain[at + 1..].iter().for_each(|b| *pairs.entry((*a, *b)).or_insert(0_u64) += 1);
+        }
+    }
+    assert_eq!(made["worst_pair"].as_u64(), pairs.values().max().copied(), "{made} {pairs:?}");
+    let ideal = made["ideal_pair"].as_f64().unwrap();
+    assert!(
+        made["least_pair"].as_f64().unwrap() <= ideal
+            && ideal <= made["worst_pair"].as_f64().unwrap()
+    );
 }
 
 /// What is there stays on its chains; what comes uses the new ones too.

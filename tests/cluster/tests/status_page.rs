@@ -157,6 +157,19 @@ fn render(address: &str, shown: &Value) {
     has(">healthy<");
 }
 
+/// The leader has those of all nodes: the loopback, over which all of a local cluster talk.
+fn ports_are_shown(shown: &Value) {
+    if shown["leads"] != true {
+        return assert!(shown["links"].is_null(), "{shown}");
+    }
+    let links = shown["links"].as_array().unwrap();
+    for node in 0..5 {
+        let name = format!("node-{node}");
+        let lo = links.iter().find(|link| link["node"] == name.as_str() && link["port"] == "lo");
+        assert_eq!(lo.map(|lo| &lo["up"]), Some(&Value::Bool(true)), "{name}: {links:?}");
+    }
+}
+
 /// The scheduler's page: the queue, the nodes by leaf, who ran where. Replicas that do not lead show it too.
 #[test]
 fn the_page_shows_jobs_and_where_they_ran() {
@@ -190,8 +203,14 @@ fn the_page_shows_jobs_and_where_they_ran() {
             }
             std::thread::sleep(Duration::from_millis(200));
         }
+        ports_are_shown(&shown);
         let Some(body) = rendered(address) else { continue };
         let has = |what: &str| assert!(body.contains(what), "{what} is not shown: {shown} {body}");
+        has(if shown["leads"] == true {
+            ">lo<"
+        } else {
+            "Only the leader knows of network ports."
+        });
         for node in 0..5 {
             has(&format!(">node-{node}<"));
         }

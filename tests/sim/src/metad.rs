@@ -705,8 +705,8 @@ fn setup(routing: &ff2_proto::Routing) -> Option<Fact> {
     }
     let disks = cluster::placeable_disks(routing);
     if routing.tables.is_empty() && disks.len() == STORAGE_NODES {
-        let chains =
-            cluster::place(&disks, REPLICAS, CHAINS).expect("four nodes hold three replicas");
+        let chains = cluster::place(&disks, &cluster::Leaves::new(), REPLICAS, CHAINS)
+            .expect("four nodes hold three replicas");
         let description = "sim".into();
         return Some(Fact::CreateTable(pb::CreateTable {
             replicas: REPLICAS,

@@ -112,7 +112,11 @@ pub struct AgentConfig {
     pub pod: String,
     pub leaf: String,
     /// Where jobs have their folders: on the mounted volume. The node is not used while it is missing.
+    #[serde(default)]
     pub jobs_dir: PathBuf,
+    /// No jobs run here, and `jobs_dir` is not needed: only the network ports are watched, as those of storage nodes.
+    #[serde(default)]
+    pub ports_only: bool,
     /// Runs, and the admin socket.
     pub data_dir: PathBuf,
     /// HTTP address of metrics; none by default.

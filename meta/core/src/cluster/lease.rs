@@ -381,6 +381,7 @@ impl Entry {
         self.load.certificate_expires_s = request.certificate_expires_s;
         self.load.level = level_of(request.level);
         self.load.release.clone_from(&request.release);
+        self.load.leaf.clone_from(&request.leaf);
         let counters = Counters {
             at: now,
             read_bytes: request.read_bytes,

@@ -1,9 +1,15 @@
 //! Which disks the chains of a new table lie on.
 //!
-//! Three aims, in this order: replicas of a chain on different nodes; as many targets on each disk as
-//! on any other; and every pair of nodes in about as many chains, so that when a node dies all others
-//! share the work of its recovery (a balanced incomplete block design has all pairs equal; most
-//! numbers of nodes have none, so a greedy choice and a few rounds of exchanges come near).
+//! Four aims, in this order: replicas of a chain on different nodes; as many targets on each disk as
+//! on any other; replicas at different leaf switches, where those are known; and every pair of nodes in
+//! about as many chains, so that when a node dies all others share the work of its recovery (a balanced
+//! incomplete block design has all pairs equal; most numbers of nodes have none). Where all nodes are
+//! alike, rotations come near ([`rotate`]); what is left over of them, and nodes that are not alike, a
+//! greedy choice places; then a few rounds of exchanges even it out.
+
+mod evenness;
+mod exchange;
+mod rotate;
 
 use std::{
     cmp::Reverse,
@@ -14,6 +20,10 @@ use ff2_proto::{NodeId, Routing, pb};
 use pb::{NodeRole, PublicState};
 
 use super::limits;
+pub use evenness::{Evenness, evenness};
+
+/// The leaf switch of each node that told it.
+pub type Leaves = BTreeMap<NodeId, String>;
 
 /// A disk that may get targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +85,7 @@ pub fn default_chains(disks: usize, replicas: u32) -> u32 {
 /// Places `chains` chains of `replicas` targets. The same disks give the same chains.
 pub fn place(
     disks: &[PlaceableDisk],
+    leaves: &Leaves,
     replicas: u32,
     chains: u32,
 ) -> Result<Vec<pb::PlacedChain>, PlaceError> {
@@ -82,13 +93,15 @@ pub fn place(
     if !(1..=limits::REPLICAS_MAX).contains(&replicas) || !bounds.contains(&(chains as usize)) {
         return Err(PlaceError::OutOfBounds);
     }
-    let mut plan = Plan::new(disks);
+    let mut plan = Plan::new(disks, leaves);
     if plan.nodes.len() < replicas as usize {
         return Err(PlaceError::TooFewNodes { nodes: plan.nodes.len(), replicas });
     }
-    for _ in 0..chains {
+    plan.rotate(replicas as usize, chains as usize);
+    while plan.chains.len() < chains as usize {
         plan.add_chain(replicas as usize);
     }
+    plan.part_leaves();
     plan.exchange();
     Ok(plan.into_chains())
 }
@@ -109,27 +122,61 @@ struct PlanNode {
     disks: Vec<(u32, Vec<u8>)>,
     targets: u32,
     heads: u32,
+    /// Nodes with the same number are at the same leaf.
+    leaf: usize,
 }
 
 impl Plan {
-    fn new(disks: &[PlaceableDisk]) -> Self {
+    fn new(disks: &[PlaceableDisk], leaves: &Leaves) -> Self {
         let mut nodes: BTreeMap<NodeId, Vec<(u32, Vec<u8>)>> = BTreeMap::new();
         for disk in disks {
             nodes.entry(disk.node).or_default().push((disk.targets, disk.uuid.clone()));
         }
-        let nodes: Vec<PlanNode> = nodes
+        // One that did not tell its leaf shares it with nobody.
+        let mut known: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut nodes: Vec<PlanNode> = nodes
             .into_iter()
-            .map(|(id, disks)| {
+            .enumerate()
+            .map(|(at, (id, disks))| {
                 let targets = disks.iter().map(|disk| disk.0).sum();
-                PlanNode { id, disks, targets, heads: 0 }
+                let leaf = leaves.get(&id).map_or(at, |leaf| *known.entry(leaf).or_insert(at));
+                PlanNode { id, disks, targets, heads: 0, leaf }
             })
             .collect();
+        // One of each leaf, then the next of each: neighbours are at different leaves.
+        let mut of_leaf: BTreeMap<usize, usize> = BTreeMap::new();
+        nodes.sort_by_cached_key(|node| {
+            let turn = of_leaf.entry(node.leaf).or_default();
+            *turn += 1;
+            (*turn, node.leaf)
+        });
         let pairs = vec![0; nodes.len() * nodes.len()];
         Self { nodes, chains: Vec::new(), pairs }
     }
 
-    /// Takes the node with the fewest targets a disk, and among equals the one that met the nodes
-    /// already in the chain least often.
+    /// As many whole rotations as fit, if all nodes are alike.
+    fn rotate(&mut self, replicas: usize, chains: usize) {
+        let nodes = self.nodes.len();
+        let first = &self.nodes[0];
+        let is_alike = |node: &PlanNode| {
+            node.disks.len() == first.disks.len() && node.targets == first.targets
+        };
+        if nodes <= replicas || !self.nodes.iter().all(is_alike) {
+            return;
+        }
+        let mut of_leaf: BTreeMap<usize, usize> = BTreeMap::new();
+        self.nodes.iter().for_each(|node| *of_leaf.entry(node.leaf).or_default() += 1);
+        let is_even = of_leaf.values().all(|count| count * of_leaf.len() == nodes);
+        let leaves = if is_even && of_leaf.len() < nodes { of_leaf.len() } else { 0 };
+        for chain in rotate::chains(nodes, replicas, chains / nodes, leaves) {
+            chain.iter().for_each(|place| self.nodes[*place].targets += 1);
+            self.count_pairs(&chain, 1);
+            self.chains.push(chain);
+        }
+    }
+
+    /// Takes the node with the fewest targets a disk, and among equals one at another leaf that met the
+    /// nodes already in the chain least often.
     fn add_chain(&mut self, replicas: usize) {
         let turn = self.chains.len() as u64;
         let mut chain: Vec<usize> = Vec::with_capacity(replicas);
@@ -139,7 +186,8 @@ impl Plan {
                 // Thousandths of a target a disk: nodes may have different numbers of disks.
                 let load = u64::from(node.targets) * 1000 / node.disks.len() as u64;
                 let met: u32 = chain.iter().map(|&other| self.met(place, other)).sum();
-                (load, met, scatter(turn, node.id), node.id)
+                let at_leaf = chain.iter().any(|&other| self.nodes[other].leaf == node.leaf);
+                (load, at_leaf, met, scatter(turn, node.id), node.id)
             };
             let free = (0..self.nodes.len()).filter(|place| !chain.contains(place));
             let place =
@@ -163,63 +211,6 @@ impl Plan {
                 *pair = pair.checked_add_signed(change).expect("pairs are counted once each");
             }
         }
-    }
-
-    /// Exchanges nodes between two chains while that evens out the pairs. Loads stay as they are.
-    fn exchange(&mut self) {
-        /// Chains whose pairs are looked at; above, the greedy choice is even enough by numbers.
-        const CHAINS_MAX: usize = 512;
-        const ROUNDS_MAX: u32 = 16;
-        let count = self.chains.len().min(CHAINS_MAX);
-        for _ in 0..ROUNDS_MAX {
-            let mut better = false;
-            for a in 0..count {
-                for b in a + 1..count {
-                    better |= self.exchange_between(a, b);
-                }
-            }
-            if !better {
-                return;
-            }
-        }
-    }
-
-    fn exchange_between(&mut self, a: usize, b: usize) -> bool {
-        for i in 0..self.chains[a].len() {
-            for j in 0..self.chains[b].len() {
-                let (x, y) = (self.chains[a][i], self.chains[b][j]);
-                if x == y || self.chains[a].contains(&y) || self.chains[b].contains(&x) {
-                    continue;
-                }
-                let before = self.unevenness(a, b, [x, y]);
-                self.swap(a, i, b, j);
-                let after = self.unevenness(a, b, [x, y]);
-                if after < before {
-                    return true;
-                }
-                self.swap(a, i, b, j);
-            }
-        }
-        false
-    }
-
-    fn swap(&mut self, a: usize, i: usize, b: usize, j: usize) {
-        let (mut left, mut right) = (self.chains[a].clone(), self.chains[b].clone());
-        self.count_pairs(&left, -1);
-        self.count_pairs(&right, -1);
-        std::mem::swap(&mut left[i], &mut right[j]);
-        self.count_pairs(&left, 1);
-        self.count_pairs(&right, 1);
-        (self.chains[a], self.chains[b]) = (left, right);
-    }
-
-    /// Sum of the squares of the pair counts that moving these two nodes between two chains changes:
-    /// their total stays, so the smaller, the more even.
-    fn unevenness(&self, a: usize, b: usize, moved: [usize; 2]) -> u64 {
-        let others = || self.chains[a].iter().chain(&self.chains[b]);
-        let others = || others().filter(|node| !moved.contains(node));
-        let counts = moved.iter().flat_map(|&node| others().map(move |&other| (node, other)));
-        counts.map(|(node, other)| u64::from(self.met(node, other)).pow(2)).sum()
     }
 
     /// Chooses the disks, and a head for each chain so that all nodes lead about equally many.

@@ -35,7 +35,8 @@ impl Cluster {
             let reply = cluster.ok(Fact::Join(new_node(number)));
             assert_eq!(reply.node_id, 101 + number);
         }
-        let placed = place(&placeable_disks(&cluster.routing()), replicas, chains).unwrap();
+        let placed =
+            place(&placeable_disks(&cluster.routing()), &Leaves::new(), replicas, chains).unwrap();
         cluster.ok(Fact::CreateTable(pb::CreateTable {
             replicas,
             chains: placed,
@@ -167,7 +168,7 @@ fn a_new_chain_serves_when_all_its_stores_are_made() {
     for number in 0..3 {
         cluster.ok(Fact::Join(new_node(number)));
     }
-    let chains = place(&placeable_disks(&cluster.routing()), 3, 4).unwrap();
+    let chains = place(&placeable_disks(&cluster.routing()), &Leaves::new(), 3, 4).unwrap();
     cluster.ok(Fact::CreateTable(pb::CreateTable { replicas: 3, chains, ..Default::default() }));
     cluster.report(101);
     cluster.report(102);
@@ -186,7 +187,7 @@ fn an_extended_table_has_a_new_version_and_keeps_the_chains_of_the_old_one() {
     let mut cluster = Cluster::serving(3, 3, 4);
     cluster.ok(Fact::Join(new_node(3)));
     let extend = |cluster: &Cluster, version| {
-        let chains = place(&placeable_disks(&cluster.routing()), 3, 2).unwrap();
+        let chains = place(&placeable_disks(&cluster.routing()), &Leaves::new(), 3, 2).unwrap();
         Fact::ExtendTable(pb::ExtendTable { table: 1, chains, version })
     };
     let fact = extend(&cluster, 1);
@@ -212,7 +213,7 @@ fn a_member_that_cannot_be_there_does_not_keep_a_new_chain_from_serving() {
     for number in 0..3 {
         cluster.ok(Fact::Join(new_node(number)));
     }
-    let chains = place(&placeable_disks(&cluster.routing()), 3, 1).unwrap();
+    let chains = place(&placeable_disks(&cluster.routing()), &Leaves::new(), 3, 1).unwrap();
     cluster.ok(Fact::CreateTable(pb::CreateTable { replicas: 3, chains, ..Default::default() }));
     cluster.report(101);
     cluster.report(102);
@@ -668,7 +669,10 @@ fn run(cluster: &mut Cluster, step: Step) {
             cluster.apply(revive(record.chain, target, generation, force));
         }
         Step::Table => {
-            let Ok(chains) = place(&placeable_disks(&cluster.routing()), 2, 2) else { return };
+            let Ok(chains) = place(&placeable_disks(&cluster.routing()), &Leaves::new(), 2, 2)
+            else {
+                return;
+            };
             let fact = pb::CreateTable { replicas: 2, chains, ..Default::default() };
             cluster.ok(Fact::CreateTable(fact));
         }
@@ -706,7 +710,7 @@ proptest! {
 
 fn facts() -> Vec<Vec<u8>> {
     let cluster = Cluster::serving(3, 3, 2);
-    let placed = place(&placeable_disks(&cluster.routing()), 2, 1).unwrap();
+    let placed = place(&placeable_disks(&cluster.routing()), &Leaves::new(), 2, 1).unwrap();
     let routing = cluster.routing();
     let request = Cluster::join_request(&routing, 101);
     let facts = [

@@ -1,8 +1,10 @@
 //! What people look at.
 
+use std::cmp::Reverse;
+
 use ff2_proto::pb;
 use ff2_sched_core::{Job, JobId, State as Of};
-use ff2_sched_machine::State;
+use ff2_sched_machine::{Port, State};
 use ff2_submit::to_yaml;
 
 use super::Api;
@@ -115,33 +117,26 @@ impl Api {
         })
     }
 
-    pub(super) fn links(&self, lead: &Lead) -> pb::ListLinksReply {
+    /// The ports of all nodes: the broken first, then the busiest.
+    pub(crate) fn links(&self, lead: &Lead) -> pb::ListLinksReply {
         let now_ms = lead.term.now_ms();
         let links = lead.links.lock();
-        let links = self.sched.look(|state| {
-            let told = links.ports().map(|(node, port)| {
+        let mut told: Vec<pb::ComputeLink> = self.sched.look(|state| {
+            let of_jobs = links.ports().map(|(node, port)| {
                 let (zone, leaf) = state.place(node);
-                let (reading, (downs, errors)) = (port.reading(), port.faults(now_ms));
-                pb::ComputeLink {
-                    node: state.name(node).into(),
-                    zone: zone.into(),
-                    leaf: leaf.into(),
-                    name: reading.name.clone(),
-                    kind: reading.kind.clone(),
-                    up: reading.up,
-                    bits_per_s: reading.bits_per_s,
-                    received_per_s: port.received_per_s,
-                    sent_per_s: port.sent_per_s,
-                    use_permille: port.use_permille(),
-                    hot: port.is_hot(now_ms),
-                    flapping: port.flaps(now_ms),
-                    downs,
-                    errors,
-                }
+                link(now_ms, state.name(node), zone, leaf, port)
             });
-            told.collect()
+            let watched = links.watched();
+            let watched =
+                watched.map(|(of, port)| link(now_ms, &of.name, &of.zone, &of.leaf, port));
+            of_jobs.chain(watched).collect()
         });
-        pb::ListLinksReply { links }
+        let rank = |link: &pb::ComputeLink| {
+            let busier = link.received_per_s.max(link.sent_per_s);
+            Reverse((link.flapping, !link.up, link.hot, link.use_permille, busier))
+        };
+        told.sort_by_cached_key(|link| (rank(link), link.node.clone(), link.name.clone()));
+        pb::ListLinksReply { links: told }
     }
 
     pub(super) fn quotas(&self) -> pb::ListJobQuotasReply {
@@ -179,6 +174,26 @@ impl Api {
             };
             pb::ListJobGroupsReply { groups: scheduler.accounts().iter().flat_map(of).collect() }
         })
+    }
+}
+
+fn link(now_ms: u64, node: &str, zone: &str, leaf: &str, port: &Port) -> pb::ComputeLink {
+    let (reading, (downs, errors)) = (port.reading(), port.faults(now_ms));
+    pb::ComputeLink {
+        node: node.into(),
+        zone: zone.into(),
+        leaf: leaf.into(),
+        name: reading.name.clone(),
+        kind: reading.kind.clone(),
+        up: reading.up,
+        bits_per_s: reading.bits_per_s,
+        received_per_s: port.received_per_s,
+        sent_per_s: port.sent_per_s,
+        use_permille: port.use_permille(),
+        hot: port.is_hot(now_ms),
+        flapping: port.flaps(now_ms),
+        downs,
+        errors,
     }
 }
 

@@ -55,7 +55,9 @@ impl Validate for AgentConfig {
             problems.require(!value.is_empty(), key, "say what it is called");
         }
         problems.require(!self.host.is_empty(), "host", "where other nodes reach this one");
-        folder("jobs_dir", &self.jobs_dir, problems);
+        if !self.ports_only {
+            folder("jobs_dir", &self.jobs_dir, problems);
+        }
         folder("data_dir", &self.data_dir, problems);
         if let Some(listen) = &self.http_listen {
             address("http_listen", listen, problems);

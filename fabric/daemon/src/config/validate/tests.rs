@@ -41,6 +41,7 @@ fn storaged() -> StoragedConfig {
         security: security(),
         metads: vec!["10.0.0.1:7000".into()],
         disks: vec![DiskConfig { path: "/data/0".into(), size_bytes: Some(8 << 30) }],
+        leaf: String::new(),
         storage: StorageTuning::default(),
         shared_memory: true,
         threads: 0,

@@ -25,9 +25,13 @@ struct Spread {
 }
 
 fn measure(available: &[PlaceableDisk], replicas: u32, chains: u32) -> Spread {
-    let placed = place(available, replicas, chains).unwrap();
+    let placed = place(available, &Leaves::new(), replicas, chains).unwrap();
     assert_eq!(placed.len(), chains as usize);
-    assert_eq!(placed, place(available, replicas, chains).unwrap(), "the same each time");
+    assert_eq!(
+        placed,
+        place(available, &Leaves::new(), replicas, chains).unwrap(),
+        "the same each time"
+    );
     let ids: BTreeSet<u32> = available.iter().map(|disk| disk.node.0).collect();
     let mut nodes: BTreeMap<u32, u32> = ids.iter().map(|&id| (id, 0)).collect();
     let mut heads = nodes.clone();
@@ -91,20 +95,66 @@ fn a_large_cluster_is_placed_quickly_and_evenly() {
     assert!(spread.pairs <= 4, "pairs differ by {}", spread.pairs);
 }
 
+/// The greatest distance from the ideal that is left, of what a failed node's recovery costs the busiest of the others.
+#[test]
+fn the_worst_pair_is_near_the_ideal() {
+    for (nodes, disks_each, worst_over_ideal) in
+        [(5, 2, 0.0), (9, 4, 1.0), (21, 2, 2.0), (180, 16, 2.0)]
+    {
+        let available = disks(nodes, disks_each);
+        let chains = default_chains(available.len(), 3);
+        let placed = place(&available, &Leaves::new(), 3, chains).unwrap();
+        let even = evenness(&available, &Leaves::new(), &placed);
+        let over = f64::from(even.worst_pair) - even.ideal_pair;
+        assert!(over <= worst_over_ideal, "{nodes} nodes: {even:?}");
+        assert_eq!(even.chains_at_one_leaf, 0);
+    }
+}
+
+#[test]
+fn replicas_are_at_different_leaves_where_those_are_known() {
+    // Even leaves, and one that has more nodes than the others; 180 nodes at 40 leaves, as in Fire-Flyer 2.
+    for (nodes, disks_each, leaves) in [(12, 2, 4), (13, 3, 4), (180, 16, 39)] {
+        let available = disks(nodes, disks_each);
+        let leaves: Leaves =
+            (1..=nodes).map(|node| (NodeId(node), format!("leaf{}", node % leaves))).collect();
+        let chains = default_chains(available.len(), 3);
+        let placed = place(&available, &leaves, 3, chains).unwrap();
+        let even = evenness(&available, &leaves, &placed);
+        assert_eq!(even.chains_at_one_leaf, 0, "{nodes} nodes");
+        assert!(f64::from(even.worst_pair) <= even.ideal_pair + 3.0, "{nodes} nodes: {even:?}");
+        let mut of_disk: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
+        for target in placed.iter().flat_map(|chain| &chain.targets) {
+            *of_disk.entry(target.disk_uuid.to_vec()).or_default() += 1;
+        }
+        assert!(spread(&of_disk) <= 1, "{nodes} nodes");
+    }
+}
+
+/// Where there are fewer leaves than replicas, chains still come to be.
+#[test]
+fn two_leaves_hold_three_replicas_if_they_must() {
+    let available = disks(4, 1);
+    let leaves: Leaves = (1..=4).map(|node| (NodeId(node), format!("leaf{}", node % 2))).collect();
+    let placed = place(&available, &leaves, 3, 8).unwrap();
+    let even = evenness(&available, &leaves, &placed);
+    assert_eq!((placed.len(), even.chains_at_one_leaf), (8, 8));
+}
+
 #[test]
 fn what_cannot_be_placed_is_refused_in_words() {
-    let error = place(&disks(2, 4), 3, 8).unwrap_err();
+    let error = place(&disks(2, 4), &Leaves::new(), 3, 8).unwrap_err();
     assert_eq!(error, PlaceError::TooFewNodes { nodes: 2, replicas: 3 });
     assert!(error.to_string().contains("add nodes"));
-    assert_eq!(place(&disks(4, 1), 0, 8), Err(PlaceError::OutOfBounds));
-    assert_eq!(place(&disks(4, 1), 3, 0), Err(PlaceError::OutOfBounds));
+    assert_eq!(place(&disks(4, 1), &Leaves::new(), 0, 8), Err(PlaceError::OutOfBounds));
+    assert_eq!(place(&disks(4, 1), &Leaves::new(), 3, 0), Err(PlaceError::OutOfBounds));
 }
 
 #[test]
 fn disks_in_use_get_fewer_targets() {
     let mut available = disks(3, 2);
     available[0].targets = 6;
-    let placed = place(&available, 3, 6).unwrap();
+    let placed = place(&available, &Leaves::new(), 3, 6).unwrap();
     let on_used = placed.iter().flat_map(|chain| &chain.targets);
     let on_used = on_used.filter(|target| target.disk_uuid.as_ref() == [1, 0]).count();
     assert_eq!(on_used, 0);
