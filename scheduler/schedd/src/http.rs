@@ -9,6 +9,7 @@ use axum::{
     routing::get,
 };
 use ff2_proto::pb;
+use ff2_sched_machine::Change;
 use serde_json::{Value, json};
 
 use crate::api::Api;
@@ -19,6 +20,8 @@ const POLICY: &str = "default-src 'none'; connect-src 'self'; img-src data:; \
                       style-src 'unsafe-inline'; script-src 'unsafe-inline'";
 /// Jobs that the page shows.
 const JOBS: u32 = 300;
+/// And changes of them by people.
+const CHANGES: usize = 50;
 
 pub(crate) fn pages(api: Api) -> Router {
     Router::new().route("/", get(page)).route("/api/sched.json", get(sched)).with_state(api)
@@ -47,6 +50,9 @@ fn shown(api: &Api) -> Value {
         "jobs": jobs.jobs.iter().map(job).collect::<Vec<_>>(),
         "left_out": jobs.left_out,
         "runs": nodes.runs.iter().map(run).collect::<Vec<_>>(),
+        "changes": api.sched.look(|state| {
+            state.history().changes().take(CHANGES).map(change).collect::<Vec<_>>()
+        }),
     })
 }
 
@@ -64,6 +70,13 @@ fn job(job: &pb::JobInfo) -> Value {
         "state": job.state, "attempt": job.attempt, "tasks": job.tasks, "gpus": job.gpus, "nodes": job.nodes,
         "submitted_ms": job.submitted_ms, "started_ms": job.started_ms, "ended_ms": job.ended_ms,
         "ran_ms": job.ran_ms, "why": job.why,
+    })
+}
+
+fn change(change: &Change) -> Value {
+    json!({
+        "at_ms": change.at_ms, "who": change.who, "what": crate::show::word(change.what),
+        "job": change.job.0,
     })
 }
 
