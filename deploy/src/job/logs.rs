@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use ff2_proto::pb;
+use ff2_submit::{Names, from_yaml};
 use serde_json::json;
 
 use crate::{cli::Surroundings, connect::Sched};
@@ -52,9 +53,31 @@ pub(super) async fn run(around: &Surroundings, args: &Args) -> Result<()> {
     }
 }
 
-/// Where a rank's output goes if the job says nothing else.
+/// Where a rank's output goes: as the job says (`--output`), else into its folder.
 pub(super) fn path(reply: &pb::ShowJobReply, rank: u32) -> PathBuf {
-    Path::new(&reply.folder).join("logs").join(format!("rank-{rank}.log"))
+    let usual = || Path::new(&reply.folder).join("logs").join(format!("rank-{rank}.log"));
+    said(reply, rank).unwrap_or_else(usual)
+}
+
+fn said(reply: &pb::ShowJobReply, rank: u32) -> Option<PathBuf> {
+    // What is forgotten said nothing.
+    let (request, of) = (from_yaml(&reply.request).ok()?, reply.job.as_ref()?);
+    let pattern = request.output.as_ref()?;
+    let node_index = rank / request.layout(of.gpus.max(1)).ok()?.ranks_per_node.max(1);
+    let node = reply.runs.first().and_then(|run| run.nodes.get(node_index as usize));
+    let indexes = request.array.as_ref().map(ff2_submit::Array::expand).unwrap_or_default();
+    let index = indexes.get(of.array_index as usize).copied();
+    let names = Names {
+        job: of.job,
+        array: index.map(|index| (of.array_first, index)),
+        name: request.name.as_deref().unwrap_or("job"),
+        user: &of.user,
+        node: node.map_or("", String::as_str),
+        node_index,
+        rank,
+    };
+    let folder = request.work_dir.as_ref().unwrap_or(&reply.folder);
+    Some(Path::new(folder).join(pattern.expand(&names)))
 }
 
 /// Shows what comes until the job has ended. Returns what it was at last.
@@ -107,5 +130,38 @@ impl Log {
             to.write_all(&bytes[..count])?;
             self.at += count as u64;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_is_where_the_job_said() {
+        let reply = |request: &str| pb::ShowJobReply {
+            job: Some(pb::JobInfo {
+                job: 12,
+                user: "ann".into(),
+                gpus: 8,
+                array_first: 11,
+                array_index: 1,
+                ..Default::default()
+            }),
+            request: request.into(),
+            runs: vec![pb::JobRun {
+                nodes: vec!["a.x".into(), "b.x".into()],
+                ..Default::default()
+            }],
+            folder: "/ff2/jobs/12".into(),
+            data: Vec::new(),
+        };
+        let plain = reply("command: [x]\n");
+        assert_eq!(path(&plain, 3), Path::new("/ff2/jobs/12/logs/rank-3.log"));
+        let said = "command: [x]\nnodes: 2\nranks-per-node: 2\nwork-dir: /ff2/ann\n\
+                    array: 3,5\noutput: out/%A_%a-%N-%t.txt\n";
+        assert_eq!(path(&reply(said), 3), Path::new("/ff2/ann/out/11_5-b-3.txt"));
+        let absolute = reply("command: [x]\nnodes: 2\noutput: /logs/%j-%u\n");
+        assert_eq!(path(&absolute, 1), Path::new("/logs/12-ann"));
     }
 }

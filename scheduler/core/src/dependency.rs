@@ -17,6 +17,10 @@ pub struct Dependency {
 pub enum Must {
     /// Begin to run, or end without that.
     Start,
+    /// Begin to run so long ago, or end without that: what was over when the job came is long enough ago.
+    StartBefore {
+        ms: u64,
+    },
     End,
     Succeed,
     /// End in any other way than well.
@@ -32,6 +36,8 @@ pub struct After {
     pub any: bool,
     /// And all earlier jobs of the same user and name have ended.
     pub singleton: bool,
+    /// And it is as late: the others began so long ago ([`Must::StartBefore`]).
+    pub not_before_ms: u64,
 }
 
 /// Of a dependency, or of all of a job.
@@ -44,8 +50,13 @@ pub(crate) enum Met {
 }
 
 impl After {
-    /// Forgets those that are decided, and says what that means for the job.
-    pub(crate) fn settle(&mut self, of: impl Fn(&Dependency) -> Met) -> Met {
+    /// Forgets those that are decided, and says what that means for the job. `began` is when one that has not ended ran
+    /// for the first time.
+    pub(crate) fn settle(
+        &mut self,
+        of: impl Fn(&Dependency) -> Met,
+        began: impl Fn(&Dependency) -> Option<u64>,
+    ) -> Met {
         let found: Vec<Met> = self.of.iter().map(of).collect();
         let has = |met| found.contains(&met);
         let settled = match self.any {
@@ -56,6 +67,13 @@ impl After {
             false if has(Met::NotYet) => Met::NotYet,
             false => Met::Yes,
         };
+        let since = self.of.iter().zip(&found).filter(|(_, met)| **met == Met::Yes);
+        let until = since.map(|(on, _)| match on.must {
+            Must::StartBefore { ms } => began(on).map_or(0, |began| began + ms),
+            Must::Start | Must::End | Must::Succeed | Must::Fail => 0,
+        });
+        let until = if self.any { until.min() } else { until.max() };
+        self.not_before_ms = self.not_before_ms.max(until.unwrap_or(0));
         let mut found = found.into_iter();
         self.of.retain(|_| settled == Met::NotYet && found.next() == Some(Met::NotYet));
         settled
@@ -66,9 +84,9 @@ impl Must {
     /// `job` is the other one, unless it has ended; `outcome` how it did, unless that is forgotten.
     pub(crate) fn met(self, job: Option<&Job>, outcome: Option<Outcome>) -> Met {
         match (self, job) {
-            (Self::Start, Some(job)) if job.attempt > 0 => Met::Yes,
+            (Self::Start | Self::StartBefore { .. }, Some(job)) if job.attempt > 0 => Met::Yes,
             (_, Some(_)) => Met::NotYet,
-            (Self::Start | Self::End, None) => Met::Yes,
+            (Self::Start | Self::StartBefore { .. } | Self::End, None) => Met::Yes,
             (Self::Succeed, None) if outcome == Some(Outcome::Succeeded) => Met::Yes,
             (Self::Fail, None) if outcome.is_some_and(|how| how != Outcome::Succeeded) => Met::Yes,
             (Self::Succeed | Self::Fail, None) => Met::No,

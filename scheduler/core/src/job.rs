@@ -231,6 +231,9 @@ pub struct Job {
     /// Failures of its own.
     pub failures: u32,
     pub submitted_ms: u64,
+    /// When it ran for the first time.
+    #[serde(default)]
+    pub began_ms: Option<u64>,
     /// When it came into the state it is in; of a pending job, since when it waits.
     pub since_ms: u64,
     /// Of runs that are over.

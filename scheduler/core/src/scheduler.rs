@@ -189,7 +189,11 @@ impl Scheduler {
     fn look_at(&mut self, id: JobId, out: &mut Vec<Decision>) {
         let job = self.jobs.get_mut(&id).expect("a job that ends has no timer");
         match &mut job.state {
-            State::Held | State::Claiming => {}
+            State::Held => {
+                let first = job.member.map_or(id, |member| member.first);
+                self.let_members_go(first);
+            }
+            State::Claiming => {}
             State::Pending => self.requeue_in_order(id),
             State::Running { .. } => {
                 self.stop(id, Cause::Overdue, Then::End(Outcome::Failed), out);
@@ -207,7 +211,11 @@ impl Scheduler {
     pub(crate) fn set_timer(&mut self, id: JobId) {
         let job = &self.jobs[&id];
         let at = match &job.state {
-            State::Held | State::Claiming => None,
+            State::Held => {
+                let after = &job.spec.after;
+                Some(after.not_before_ms).filter(|at| *at > self.now && after.of.is_empty())
+            }
+            State::Claiming => None,
             State::Pending => {
                 let bands = self.config.policy.bands();
                 let period = bands.and_then(|bands| bands.starves_after(job));
@@ -345,6 +353,7 @@ impl Scheduler {
             self.across.insert(id);
         }
         job.attempt += 1;
+        job.began_ms.get_or_insert(now);
         job.ahead = false;
         self.ahead.remove(&id);
         (job.since_ms, job.charged_ms) = (now, now);

@@ -73,8 +73,8 @@ impl Default for Checkpoint {
 }
 
 /// When a running job writes its checkpoints: from each moment of the clock that is `phase_ms` after a multiple of
-/// `every_ms`. With [`crate::Event`]s on the Unix clock that is the Unix clock. Of a job that stops it is when it writes
-/// its last one: from the moment on when it was told to.
+/// `every_ms`. With [`crate::Event`]s on the Unix clock that is the Unix clock. Of a job that stops it is when it
+/// writes its last one: from the moment on when it was told to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointSlot {
@@ -138,8 +138,8 @@ impl Demand {
         }
     }
 
-    /// What it writes when it stops, if all it has for that is its grace: a step until it begins, and a part to say that
-    /// all is saved.
+    /// What it writes when it stops, if all it has for that is its grace: without a step until it begins, and a part to
+    /// say that all is saved.
     pub(crate) fn stop(&self, spec: &JobSpec) -> Stop {
         let step_ms = spec.checkpoint.map_or(0, |checkpoint| checkpoint.step_ms);
         let left = (spec.grace_ms - spec.grace_ms / GRACE_PART).saturating_sub(step_ms);

@@ -21,6 +21,8 @@ pub enum Why {
     OnHold,
     /// It comes after others that have not ended.
     Dependencies { jobs: Vec<JobId> },
+    /// Those that it comes after have to have begun for some minutes: until then, ms.
+    NotBefore { at_ms: u64 },
     /// It comes after all earlier ones of its user and name, of which this is the first.
     Singleton { after: JobId },
     /// So many of its array may be in the queue or run at once, and are.
@@ -63,6 +65,9 @@ impl Scheduler {
         let jobs: Vec<JobId> = job.spec.after.of.iter().map(|dependency| dependency.job).collect();
         match (self.earlier_of_name(job), job.spec.many) {
             _ if !jobs.is_empty() => Why::Dependencies { jobs },
+            _ if job.spec.after.not_before_ms > self.now => {
+                Why::NotBefore { at_ms: job.spec.after.not_before_ms }
+            }
             (Some(after), _) if job.spec.after.singleton => Why::Singleton { after },
             (_, Many::Array { at_once, .. }) => Why::ArrayIsFull { at_once },
             (_, Many::One | Many::Service { .. }) => Why::Dependencies { jobs },

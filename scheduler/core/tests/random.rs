@@ -124,10 +124,15 @@ fn job(random: &mut Random, agents: &Agents) -> JobSpec {
     let others = if known == 0 { 0 } else { random.one_of(&[0, 0, 0, 0, 0, 1, 2]) };
     let mut of = Vec::new();
     for _ in 0..others {
-        let must = random.one_of(&[Must::Start, Must::End, Must::Succeed, Must::Fail]);
+        let start = match known % 2 {
+            0 => Must::Start,
+            _ => Must::StartBefore { ms: 1_200_000 },
+        };
+        let must = random.one_of(&[start, Must::End, Must::Succeed, Must::Fail]);
         of.push(Dependency { job: JobId(random.below(known) + 1), must });
     }
-    let after = After { of, any: random.below(2) == 0, singleton: random.below(12) == 0 };
+    let (any, singleton) = (random.below(2) == 0, random.below(12) == 0);
+    let after = After { of, any, singleton, ..After::default() };
     let many = match random.below(12) {
         0 => Many::Array { count: 5, at_once: random.below(4) as u32 },
         1 => Many::Service { min: 1, max: 3 },

@@ -16,6 +16,42 @@ pub struct History {
     /// Oldest end first.
     runs: VecDeque<Run>,
     ended: VecDeque<EndedJob>,
+    /// What people changed of jobs, oldest first.
+    #[serde(default)]
+    changes: VecDeque<Change>,
+}
+
+/// Somebody changed something of a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    pub at_ms: u64,
+    pub who: String,
+    pub what: Act,
+    /// Or the first of several.
+    pub job: JobId,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Act {
+    Cancelled,
+    Suspended,
+    Resumed,
+    Requeued,
+    Scaled,
+}
+
+impl Act {
+    fn of(event: &Event) -> Option<(Self, JobId)> {
+        match event {
+            Event::Cancel(job) => Some((Self::Cancelled, *job)),
+            Event::Suspend(job) => Some((Self::Suspended, *job)),
+            Event::Resume(job) => Some((Self::Resumed, *job)),
+            Event::Requeue(job) => Some((Self::Requeued, *job)),
+            Event::Scale { service, .. } => Some((Self::Scaled, *service)),
+            _ => None,
+        }
+    }
 }
 
 /// One attempt of a job.
@@ -66,6 +102,13 @@ impl History {
         decisions: &[Decision],
         job: impl Fn(JobId) -> Option<(String, String, u64)>,
     ) {
+        if let Some((what, job)) = Act::of(event).filter(|_| !note.is_empty()) {
+            let who = note.chars().take(limits::NOTE_BYTES_MAX).collect();
+            self.changes.push_back(Change { at_ms: now_ms, who, what, job });
+            if self.changes.len() > limits::CHANGES_KEPT {
+                self.changes.pop_front();
+            }
+        }
         let mut last_note = "";
         match event {
             Event::Exited { job, attempt, succeeded: true } => {
@@ -141,6 +184,21 @@ impl History {
     /// Of one job, newest first.
     pub fn runs_of(&self, job: JobId) -> impl Iterator<Item = &Run> {
         self.runs().filter(move |run| run.job == job)
+    }
+
+    /// Newest first.
+    pub fn changes(&self) -> impl Iterator<Item = &Change> {
+        self.changes.iter().rev()
+    }
+
+    /// Who cancelled a job, or all of its submission.
+    pub fn cancelled_by(&self, job: &Job) -> Option<&str> {
+        let first = job.member.map_or(job.id, |member| member.first);
+        let mut changes = self.changes();
+        let found = changes.find(|change| {
+            change.what == Act::Cancelled && (change.job == job.id || change.job == first)
+        });
+        found.map(|change| change.who.as_str())
     }
 
     /// Newest first.

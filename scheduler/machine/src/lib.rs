@@ -24,7 +24,7 @@ mod watch;
 
 pub use agent::{Action, actions};
 pub use command::{Answer, Command, Fact, Joined, Submission};
-pub use history::{EndedJob, History, How, Run};
+pub use history::{Act, Change, EndedJob, History, How, Run};
 pub use links::{Links, Port};
 pub use machine::{SchedMachine, order_of};
 pub use orders::orders_hash;

@@ -13,6 +13,9 @@ pub const ENDED_ORDERS_KEPT: usize = 10_000;
 pub const RUNS_KEPT: usize = 4_000;
 pub const ENDED_KEPT: usize = 4_000;
 
+/// Changes of jobs by people, of which it is still told.
+pub const CHANGES_KEPT: usize = 4_000;
+
 /// How long after the end of its lease nothing is left of a run: keepers end it at once.
 pub const FENCE_MARGIN_MS: u64 = 5_000;
 

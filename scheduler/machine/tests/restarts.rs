@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, sync::PoisonError};
 
 use ff2_meta_core::{Kv, KvRead, MemKv, StateMachine};
 use ff2_sched_core::{
-    After, Cause, Config, Dependency, Event, Facts, Job, JobId, JobSpec, Many, Must, NodeState,
-    Priority, Resources, Scope, State as Of,
+    After, Cause, Checkpoint, Config, Dependency, Event, Facts, Job, JobId, JobSpec, Many, Must,
+    NodeState, Priority, Resources, Scope, State as Of,
 };
 use ff2_sched_machine::{
     Answer, Command, Fact, History, How, Joined, SchedMachine, Submission, limits, order_of,
@@ -42,6 +42,7 @@ struct World {
     /// The last attempt of each job that was seen to run.
     attempts: BTreeMap<JobId, u32>,
     preemptions: u64,
+    failovers: u64,
     stopping: BTreeMap<JobId, u32>,
 }
 
@@ -58,6 +59,7 @@ impl World {
             last: 0,
             attempts: BTreeMap::new(),
             preemptions: 0,
+            failovers: 0,
             stopping: BTreeMap::new(),
         };
         for node in 0..NODES {
@@ -67,8 +69,12 @@ impl World {
     }
 
     fn log(&mut self, fact: Fact) -> Answer {
+        self.log_by(fact, "")
+    }
+
+    fn log_by(&mut self, fact: Fact, note: &str) -> Answer {
         self.index += 1;
-        let command = Command { at_ms: self.now, fact, note: String::new() }.encode();
+        let command = Command { at_ms: self.now, fact, note: note.into() }.encode();
         Answer::decode(&self.machine.apply(self.index, &command, &mut self.kv)).unwrap()
     }
 
@@ -93,6 +99,7 @@ impl World {
 
     /// As a new leader finds it.
     fn restart(&mut self) {
+        self.failovers += 1;
         let before = (self.facts(), self.around());
         self.machine = SchedMachine::new(Config::default());
         self.machine.restore(&self.kv);
@@ -110,7 +117,11 @@ impl World {
         let after = match known {
             1.. if self.random.next(10) == 0 => {
                 let job = JobId(1 + self.random.next(known));
-                After { of: vec![Dependency { job, must: Must::End }], ..After::default() }
+                let must = match self.keys % 2 {
+                    0 => Must::End,
+                    _ => Must::StartBefore { ms: 3_600_000 },
+                };
+                After { of: vec![Dependency { job, must }], ..After::default() }
             }
             _ => After::default(),
         };
@@ -127,6 +138,7 @@ impl World {
             restarts: 1,
             after,
             many,
+            checkpoint: (self.keys % 2 == 0).then(Checkpoint::default),
             ..JobSpec::default()
         };
         self.keys += 1;
@@ -191,7 +203,10 @@ impl World {
             }
             17 => {
                 let job = JobId(1 + self.random.next(self.last + 1));
-                self.log(Fact::Event(Event::Cancel(job)));
+                self.log_by(Fact::Event(Event::Cancel(job)), "ann");
+                let (history, _) = self.around();
+                let change = history.changes().next().map(|change| (&*change.who, change.job));
+                assert_eq!(change, Some(("ann", job)));
             }
             _ => drop(self.log(Fact::Event(Event::Tick))),
         }
@@ -264,7 +279,7 @@ fn number(variable: &str, usual: u64) -> u64 {
 
 #[test]
 fn no_job_is_lost_or_doubled_whatever_fails() {
-    let mut preemptions = 0;
+    let (mut preemptions, mut failovers) = (0, 0);
     for seed in 1..=number("FF2_SCHED_SEEDS", 4) {
         let mut world = World::new(seed);
         for _ in 0..number("FF2_SCHED_STEPS", 400) {
@@ -274,9 +289,10 @@ fn no_job_is_lost_or_doubled_whatever_fails() {
         world.restart();
         world.check_history();
         preemptions += world.preemptions;
+        failovers += world.failovers;
         println!("seed {seed}: {} jobs, {} preemptions", world.accepted, world.preemptions);
     }
-    println!("{preemptions} preemptions in all");
+    println!("{preemptions} preemptions and {failovers} failovers in all");
     assert!(preemptions > 50, "{preemptions} preemptions: the test looks away");
 }
 

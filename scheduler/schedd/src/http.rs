@@ -9,6 +9,7 @@ use axum::{
     routing::get,
 };
 use ff2_proto::pb;
+use ff2_sched_machine::Change;
 use serde_json::{Value, json};
 
 use crate::api::Api;
@@ -20,6 +21,8 @@ const POLICY: &str = "default-src 'none'; connect-src 'self'; img-src data:; \
 /// Jobs and network ports that the page shows.
 const JOBS: u32 = 300;
 const LINKS: usize = 20;
+/// And changes of them by people.
+const CHANGES: usize = 50;
 
 pub(crate) fn pages(api: Api) -> Router {
     Router::new().route("/", get(page)).route("/api/sched.json", get(sched)).with_state(api)
@@ -50,6 +53,9 @@ fn shown(api: &Api) -> Value {
         "runs": nodes.runs.iter().map(run).collect::<Vec<_>>(),
         // Only the leader hears the agents.
         "links": lead.map(|lead| api.links(&lead).links.iter().take(LINKS).map(link).collect::<Vec<_>>()),
+        "changes": api.sched.look(|state| {
+            state.history().changes().take(CHANGES).map(change).collect::<Vec<_>>()
+        }),
     })
 }
 
@@ -75,6 +81,13 @@ fn job(job: &pb::JobInfo) -> Value {
         "state": job.state, "attempt": job.attempt, "tasks": job.tasks, "gpus": job.gpus, "nodes": job.nodes,
         "submitted_ms": job.submitted_ms, "started_ms": job.started_ms, "ended_ms": job.ended_ms,
         "ran_ms": job.ran_ms, "why": job.why,
+    })
+}
+
+fn change(change: &Change) -> Value {
+    json!({
+        "at_ms": change.at_ms, "who": change.who, "what": crate::show::word(change.what),
+        "job": change.job.0,
     })
 }
 

@@ -24,7 +24,7 @@ const GRACE_S: u64 = 30;
 /// together write no faster than they did before.
 const GRACE_S_MAX: u64 = 300;
 
-/// `array` tells the indexes of an array that has been submitted, by its number.
+/// `tags` are those that nodes have, `array` tells the indexes of an array that has been submitted, by its number.
 ///
 /// # Errors
 /// What contradicts itself in the request, or is not known here, in words for its submitter.
@@ -32,10 +32,12 @@ pub(crate) fn read(
     request: JobRequest,
     submitter: Submitter,
     node: NodeSize,
+    tags: &[String],
     array: impl Fn(u64) -> Vec<u32>,
 ) -> Result<(JobSpec, Order), String> {
     let layout = request.layout(node.gpus).map_err(|error| error.to_string())?;
     let kind = layout.gpu_kind.as_ref().map(|kind| gpu_tag(kind));
+    let partition = request.queue.as_ref().map(|name| partition(name, tags)).transpose()?;
     if request.command.is_empty() && request.script.is_none() {
         return Err("a job needs a script or a command".into());
     }
@@ -60,7 +62,7 @@ pub(crate) fn read(
         after: after(&request, array)?,
         many: many(&request, indexes.len()),
         inputs: request.data.clone(),
-        needs: request.tags.iter().cloned().chain(kind).collect(),
+        needs: request.tags.iter().cloned().chain(kind).chain(partition).collect(),
         checkpoint: request.checkpoint.map(checkpoint),
         ..JobSpec::default()
     };
@@ -121,6 +123,24 @@ fn checkpoint(said: ff2_submit::Checkpoint) -> Checkpoint {
     }
 }
 
+/// What a tag begins with that makes a node one of a partition.
+pub(crate) const PARTITION: &str = "partition:";
+
+/// The tag of a partition's nodes.
+fn partition(name: &str, tags: &[String]) -> Result<String, String> {
+    let known: Vec<&str> = tags.iter().filter_map(|tag| tag.strip_prefix(PARTITION)).collect();
+    if known.contains(&name) {
+        return Ok(format!("{PARTITION}{name}"));
+    }
+    Err(match known.is_empty() {
+        true => format!(
+            "there is no partition {name:?}, nor any other: leave it out, or have an operator make one \
+             (ff2ctl node tag NODE {PARTITION}{name})"
+        ),
+        false => format!("there is no partition {name:?}: expected {}", known.join(" or ")),
+    })
+}
+
 /// The tag of nodes with GPUs of a kind.
 pub(crate) fn gpu_tag(kind: &str) -> String {
     format!("gpu:{}", kind.to_ascii_lowercase())
@@ -136,10 +156,8 @@ fn after(request: &JobRequest, array: impl Fn(u64) -> Vec<u32>) -> Result<After,
             Said::AfterAny(job) => (job, Must::End),
             Said::AfterNotOk(job) => (job, Must::Fail),
             Said::After { job, minutes: 0 } => (job, Must::Start),
-            Said::After { .. } => {
-                return Err(
-                    "a job can start when another has, not some minutes later: leave out +".into(),
-                );
+            Said::After { job, minutes } => {
+                (job, Must::StartBefore { ms: u64::from(*minutes) * 60_000 })
             }
             Said::Singleton if after.any => {
                 return Err("a singleton comes after all that it names: write , for ?".into());
@@ -191,7 +209,8 @@ mod tests {
         ff2_submit::apply_arguments(&mut request, &words).unwrap();
         let who = Submitter { name: "ann".into(), uid: 1, gid: 1 };
         let array = |job| if job == 40 { vec![1, 4, 7] } else { Vec::new() };
-        read(request, who, NodeSize { gpus: 8, cpus: 64, memory_mib: 1 << 19 }, array)
+        let tags = ["big", "partition:debug", "partition:long"].map(String::from);
+        read(request, who, NodeSize { gpus: 8, cpus: 64, memory_mib: 1 << 19 }, &tags, array)
     }
 
     #[test]
@@ -234,12 +253,22 @@ mod tests {
         assert_eq!(after("afterok:40"), (array, false, false));
         assert_eq!(after("afterok:40_7"), (vec![(42, Must::Succeed)], false, false));
         assert!(of("-d afterok:40_2").unwrap_err().contains("no array with an index 2"));
-        assert!(of("-d after:5+10").unwrap_err().contains('+'));
+        let began = vec![(5, Must::StartBefore { ms: 600_000 })];
+        assert_eq!(after("after:5+10"), (began, false, false));
     }
 
     #[test]
     fn nodes_have_tags_that_a_job_needs() {
         let (spec, _) = of("--gres=gpu:H100:2 -C nvlink&big").unwrap();
         assert_eq!(spec.needs, ["nvlink", "big", "gpu:h100"]);
+    }
+
+    #[test]
+    fn a_partition_is_the_nodes_with_its_tag() {
+        assert_eq!(of("-p long -C big").unwrap().0.needs, ["big", "partition:long"]);
+        let unknown = of("-p big").unwrap_err();
+        assert_eq!(unknown, "there is no partition \"big\": expected debug or long");
+        let none = partition("gpu", &["big".into()]).unwrap_err();
+        assert!(none.contains("ff2ctl node tag NODE partition:gpu"), "{none}");
     }
 }

@@ -59,8 +59,12 @@ pub(crate) fn job(state: &State, job: &Job, explain: Explain) -> pb::JobInfo {
     }
 }
 
-pub(crate) fn ended(ended: &EndedJob) -> pb::JobInfo {
+pub(crate) fn ended(state: &State, ended: &EndedJob) -> pb::JobInfo {
     let why = match ended.outcome {
+        Outcome::Cancelled => match state.history().cancelled_by(&ended.last) {
+            Some(who) => format!("by {who}"),
+            None => String::new(),
+        },
         Outcome::DependencyFailed => {
             "a job that it had to come after did not end as it had to".to_owned()
         }
@@ -159,6 +163,10 @@ fn why(state: &State, job: &Job) -> String {
             format!("on hold: `ff2ctl job resume {}` lets it go", job.id.0)
         }
         Why::Dependencies { jobs: before } => format!("comes after job {}", jobs(&before)),
+        Why::NotBefore { at_ms } => {
+            let minutes = at_ms.saturating_sub(scheduler.now_ms()).div_ceil(60_000);
+            format!("what it comes after began, but not long enough ago: for {minutes} min more")
+        }
         Why::Singleton { after } => {
             format!("comes after all earlier jobs of its name, of which {} has not ended", after.0)
         }

@@ -29,7 +29,7 @@ pub struct JobRequest {
     pub name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
-    /// Slurm's partition.
+    /// The partition that it runs in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
     /// Who is charged; Slurm's account.

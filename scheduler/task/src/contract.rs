@@ -8,6 +8,7 @@
 //! - `ack-N` is made by any rank of the job, when all that matters is saved: the rest of the job is ended at once.
 //! - `slot-N` tells when the job writes its checkpoints, if it told the scheduler of them ([`CheckpointSlot`]). It may
 //!   change at any time.
+//! - `port-N` is the port that rank 0 of several nodes may listen on.
 //! - `state` is the job's, for what it must know when it starts again.
 //! - `status` is a line that the job says of itself, for people to see.
 //! - `script` is what runs, if the job came as a script.
@@ -97,7 +98,7 @@ impl JobFolder {
             let entry = entry?;
             let name = entry.file_name();
             let attempt = name.to_str().and_then(|name| {
-                let mut kinds = ["suspend-", "ack-", "slot-"].iter();
+                let mut kinds = ["suspend-", "ack-", "slot-", "port-"].iter();
                 kinds.find_map(|kind| name.strip_prefix(kind)?.parse::<u32>().ok())
             });
             let is_old = attempt.is_some_and(|of| of < self.attempt || alone);
@@ -146,7 +147,8 @@ impl JobFolder {
         fs::read(self.script()).is_ok_and(|bytes| bytes == text.as_bytes())
     }
 
-    /// Asks the job to make room. The file is whole when it appears. `by` tells nodes apart that do so at the same time.
+    /// Asks the job to make room. The file is whole when it appears. `by` tells nodes apart that do so at the same
+    /// time.
     ///
     /// # Errors
     /// The folder cannot be written.
@@ -168,6 +170,33 @@ impl JobFolder {
         let draft = self.path.join(format!(".slot-{by}"));
         fs::write(&draft, format!("{slot}\n"))?;
         fs::rename(draft, self.slot())
+    }
+
+    /// Tells the other nodes which port was free. The file is whole when it appears.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub(crate) fn put_port(&self, port: u16) -> io::Result<()> {
+        let draft = self.path.join(".port");
+        fs::write(&draft, format!("{port}\n"))?;
+        fs::rename(draft, self.port())
+    }
+
+    /// Waits until the first node has told it; None if it does not.
+    pub(crate) fn await_port(&self, within: Duration) -> Option<u16> {
+        let until = Instant::now() + within;
+        loop {
+            let told =
+                fs::read_to_string(self.port()).ok().and_then(|text| text.trim().parse().ok());
+            if told.is_some() || Instant::now() >= until {
+                return told;
+            }
+            thread::sleep(limits::ACK_LOOK);
+        }
+    }
+
+    fn port(&self) -> PathBuf {
+        self.path.join(format!("port-{}", self.attempt))
     }
 
     /// What the job was told; nothing if it has no slot.

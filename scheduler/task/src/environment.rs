@@ -5,7 +5,7 @@
 //! | `RANK`, `WORLD_SIZE` | this rank, and how many there are |
 //! | `LOCAL_RANK`, `LOCAL_WORLD_SIZE` | the same on this node |
 //! | `NODE_RANK`, `FF2_NODES` | this node among those of the job, and how many there are |
-//! | `MASTER_ADDR`, `MASTER_PORT` | where rank 0 is, and a port that is free there |
+//! | `MASTER_ADDR`, `MASTER_PORT` | where rank 0 is, and a port that was free there |
 //! | `CUDA_VISIBLE_DEVICES` | the rank's GPUs, if the job has any |
 //! | `FF2_JOB_ID`, `FF2_JOB_NAME` | of the job, the same after each resumption |
 //! | `FF2_ATTEMPT` | 1, and one more each time that the job is started |

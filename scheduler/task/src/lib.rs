@@ -12,6 +12,7 @@ pub mod environment;
 pub mod keeper;
 pub mod limits;
 mod logs;
+mod port;
 mod processes;
 mod slot;
 pub mod spec;

@@ -18,6 +18,10 @@ pub(crate) const KEEPER_START: Duration = Duration::from_secs(20);
 pub(crate) const KEEPER_ANSWER: Duration = Duration::from_secs(5);
 /// How long a node waits for the script that the first of its job puts down.
 pub(crate) const SCRIPT_WAIT: Duration = Duration::from_secs(60);
+/// ... and for the port that it takes.
+pub(crate) const PORT_WAIT: Duration = Duration::from_secs(20);
+/// Ports that are tried, one after the other.
+pub(crate) const PORTS_TRIED: u16 = 64;
 /// Between two looks whether a run's time is over.
 pub(crate) const LEASE_LOOK: Duration = Duration::from_millis(200);
 /// Between two looks for an acknowledgement.

@@ -19,7 +19,7 @@ use rustix::process::{Signal, WaitOptions, WaitStatus};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Echo, JobFolder, MakeRoom, RunSpec, environment, limits, logs,
+    Echo, JobFolder, MakeRoom, RunSpec, environment, limits, logs, port,
     processes::{adopt_orphans, end_all, signal_all},
 };
 
@@ -141,6 +141,7 @@ pub fn supervise(spec: &RunSpec, orders: Orders, echo: Option<Echo>) -> io::Resu
             _ => folder.await_script(script)?,
         }
     }
+    let spec = &RunSpec { master_port: port::agree(spec, &folder)?, ..spec.clone() };
     adopt_orphans()?;
     let Orders(events, sender) = orders;
     let mut logs = Vec::new();

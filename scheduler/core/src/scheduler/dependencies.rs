@@ -75,10 +75,13 @@ impl Scheduler {
     pub(crate) fn settle(&mut self, id: JobId, out: &mut Vec<Decision>) {
         let Some(job) = self.jobs.get(&id) else { return };
         let mut after = job.spec.after.clone();
-        let met = after.settle(|dependency| {
-            let other = self.jobs.get(&dependency.job);
-            dependency.must.met(other, self.ended.get(&dependency.job).copied())
-        });
+        let met = after.settle(
+            |dependency| {
+                let other = self.jobs.get(&dependency.job);
+                dependency.must.met(other, self.ended.get(&dependency.job).copied())
+            },
+            |dependency| self.jobs.get(&dependency.job)?.began_ms,
+        );
         let open = after.clone();
         let job = self.jobs.get_mut(&id).expect("it was there");
         let before = std::mem::replace(&mut job.spec.after, after);
@@ -87,7 +90,10 @@ impl Scheduler {
             self.dependents.entry(*job).or_default().insert(id);
         }
         match met {
-            Met::Yes => self.let_members_go(first_of(&self.jobs[&id])),
+            Met::Yes => {
+                self.set_timer(id);
+                self.let_members_go(first_of(&self.jobs[&id]));
+            }
             Met::NotYet => {}
             Met::No => self.end(id, Outcome::DependencyFailed, out),
         }

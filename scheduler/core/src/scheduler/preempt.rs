@@ -96,11 +96,13 @@ impl Scheduler {
 
     fn plan(&self, id: JobId, round: &mut Round) -> Option<(Placement, Vec<JobId>)> {
         let job = &self.jobs[&id];
-        let patience = self.config.policy.bands()?.patience_ms;
+        let bands = self.config.policy.bands()?;
+        let waits_ms = self.now - job.since_ms;
         let claimant = Claimant {
             priority: job.spec.priority,
             band: self.band(job),
-            is_patient: self.now - job.since_ms >= patience,
+            is_patient: waits_ms >= bands.patience_ms,
+            outwaits: waits_ms >= bands.min_run_ms,
         };
         if !round.has_anybody_for(claimant) || self.fits_soon(&job.spec, round) {
             return None;

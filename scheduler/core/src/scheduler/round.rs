@@ -19,9 +19,18 @@ pub(crate) struct Standing {
     pub(crate) priority: Priority,
     pub(crate) band: u32,
     pub(crate) gpus: u64,
-    /// It may be preempted, and ran as long as it must: for one of a higher priority, and for one of its own.
+    spared: Spared,
+}
+
+/// Whether a run may be preempted, and ran as long as it must.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Spared {
+    /// For one of a higher priority, and for one of its own.
     for_higher: bool,
     for_equal: bool,
+    /// For one of a higher priority that waited for as long as runs last at least: what began since is not spared, or
+    /// there would always be some, somewhere, that may not be stopped yet, and a large gang would never run.
+    for_patient: bool,
 }
 
 /// A run in a round, by its place among all: in the order of their jobs.
@@ -54,6 +63,8 @@ pub(crate) struct Claimant {
     pub(crate) band: u32,
     /// It waited long enough to stop jobs of its own priority.
     pub(crate) is_patient: bool,
+    /// It waited as long as any run lasts at least.
+    pub(crate) outwaits: bool,
 }
 
 /// What a task costs others: the smallest is taken. The victims' highest priority, their best band, the oldest of them,
@@ -70,7 +81,7 @@ pub(crate) struct Round {
     by_node: Vec<Vec<Candidate>>,
     runs: Vec<Run>,
     /// Which standings there are, however many jobs have them.
-    kinds: BTreeSet<(Priority, u32, bool, bool)>,
+    kinds: BTreeSet<(Priority, u32, Spared)>,
     prices: BTreeMap<(Shape, Claimant), Prices>,
     /// What those have on each node that were told to stop.
     pub(crate) stopping: BTreeMap<NodeId, Resources>,
@@ -94,8 +105,7 @@ impl Scheduler {
                     is_here_only: slots.len() == 1,
                 });
             }
-            let Standing { priority, band, for_higher, for_equal, .. } = standing;
-            round.kinds.insert((priority, band, for_higher, for_equal));
+            round.kinds.insert((standing.priority, standing.band, standing.spared));
             round.runs.push(Run { id: *id, standing, is_told: false });
         }
         self.stopping.iter().for_each(|id| round.stops(&self.jobs[id]));
@@ -114,8 +124,11 @@ impl Scheduler {
             priority: job.spec.priority,
             band: self.band(job),
             gpus: job.spec.gpus(),
-            for_higher: bands.is_some_and(|bands| ran >= bands.min_run(job)),
-            for_equal: bands.is_some_and(|bands| ran >= bands.min_run_for_equal(job)),
+            spared: Spared {
+                for_higher: bands.is_some_and(|bands| ran >= bands.min_run(job)),
+                for_equal: bands.is_some_and(|bands| ran >= bands.min_run_for_equal(job)),
+                for_patient: bands.is_some() && ran >= job.spec.min_run_ms,
+            },
         }
     }
 }
@@ -136,9 +149,9 @@ impl Round {
     }
 
     pub(crate) fn has_anybody_for(&self, claimant: Claimant) -> bool {
-        self.kinds.iter().any(|(priority, band, for_higher, for_equal)| {
-            claimant.may_stop_kind(*priority, *band, *for_higher, *for_equal)
-        })
+        self.kinds
+            .iter()
+            .any(|(priority, band, spared)| claimant.may_stop_kind(*priority, *band, *spared))
     }
 
     /// A job is told to go.
@@ -176,28 +189,22 @@ impl Round {
 
 impl Claimant {
     pub(crate) fn may_stop(&self, victim: &Standing) -> bool {
-        let Standing { priority, band, for_higher, for_equal, .. } = *victim;
-        self.may_stop_kind(priority, band, for_higher, for_equal)
+        self.may_stop_kind(victim.priority, victim.band, victim.spared)
     }
 
-    fn may_stop_kind(
-        &self,
-        priority: Priority,
-        band: u32,
-        for_higher: bool,
-        for_equal: bool,
-    ) -> bool {
+    fn may_stop_kind(&self, priority: Priority, band: u32, spared: Spared) -> bool {
         if priority < self.priority {
             // What takes only what is left over is stopped at once.
-            return for_higher || priority == Priority::Idle;
+            let is_idle = priority == Priority::Idle;
+            return spared.for_higher || is_idle || (self.outwaits && spared.for_patient);
         }
-        priority == self.priority && band > self.band && self.is_patient && for_equal
+        priority == self.priority && band > self.band && self.is_patient && spared.for_equal
     }
 }
 
 impl Standing {
     /// Services stay where they are reached; what takes only what is left over may go anywhere.
     pub(crate) fn may_move(&self) -> bool {
-        self.for_equal || self.priority == Priority::Idle
+        self.spared.for_equal || self.priority == Priority::Idle
     }
 }

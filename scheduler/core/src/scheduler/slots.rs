@@ -63,6 +63,9 @@ impl Scheduler {
 
     /// To those that were told to stop in this step, whose own slots are free by now.
     fn give_last_slots(&mut self) {
+        if self.without_last_slot.is_empty() {
+            return;
+        }
         let new = std::mem::take(&mut self.without_last_slot).into_iter();
         let new: Vec<(JobId, Demand)> =
             new.filter_map(|id| Some((id, Demand::of(&self.jobs[&id].spec)?))).collect();

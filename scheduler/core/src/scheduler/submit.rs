@@ -107,6 +107,7 @@ impl Scheduler {
             attempt: 0,
             failures: 0,
             submitted_ms: self.now,
+            began_ms: None,
             since_ms: self.now,
             ran_ms: 0,
             service_gpu_ms: 0,
@@ -141,6 +142,7 @@ impl Scheduler {
             let is_first = || self.earlier_of_name(job).is_none();
             !job.on_hold
                 && job.spec.after.of.is_empty()
+                && job.spec.after.not_before_ms <= self.now
                 && (!job.spec.after.singleton || is_first())
         };
         let go = members.iter().filter(held).filter(may_run);

@@ -57,8 +57,8 @@ impl Wheel {
         self.stopping -= u128::from(slot.bytes_per_s);
     }
 
-    /// What jobs may write for the last time that are told to stop now, `ms` from now on, and wrote so much in the mean:
-    /// what all may write, without those that run and those that stop already; at least what their slots may have had.
+    /// What jobs may write for the last time that are told to stop now, for `ms` from now on, and wrote so much in the
+    /// mean: what all may write, without those that run and those that stop already; at least what they had.
     pub(crate) fn room_to_stop(&self, now_ms: u64, ms: u64, mean: u64) -> u64 {
         let first = now_ms / CELL_MS;
         let cells = (first..=first + (ms / CELL_MS).min(WHEEL)).map(|cell| (cell % WHEEL) as usize);

@@ -2,10 +2,10 @@
 
 use ff2_sched_core::{
     After, Cause, Decision, Dependency, Event, JobId, JobSpec, Many, Must, Outcome, Policy,
-    Priority, Refusal, Resources, Why,
+    Priority, Refusal, Resources, Scheduler, Why,
 };
 
-use crate::rig::{HOUR, Rig, gpus, network, nodes};
+use crate::rig::{HOUR, MINUTE, Rig, gpus, network, nodes};
 
 fn after_all(of: &[(JobId, Must)]) -> After {
     let of = of.iter().map(|(job, must)| Dependency { job: *job, must: *must });
@@ -224,4 +224,34 @@ fn what_can_never_run_is_refused_with_the_reason() {
     assert_eq!(told(half), Refusal::GangTooLarge { wanted: 5, most: 4 });
     let none = Many::Array { count: 0, at_once: 0 };
     assert_eq!(told(JobSpec { many: none, ..gpus(1) }), Refusal::Members(none));
+}
+
+#[test]
+fn a_job_comes_some_minutes_after_another_began() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 1, 2));
+    let first = rig.submit(nodes(2));
+    let minutes = |minutes: u64| Must::StartBefore { ms: minutes * MINUTE };
+    let later = |must| JobSpec { after: after_all(&[(first, must)]), ..gpus(1) };
+    rig.pass(4 * MINUTE);
+    let soon = rig.submit(later(minutes(10)));
+    let late = rig.submit(later(minutes(60)));
+    assert_eq!(rig.machine.why(soon), Why::NotBefore { at_ms: 10 * MINUTE });
+    // What comes of the first one changes nothing.
+    rig.pass(2 * MINUTE);
+    rig.exit(first);
+    rig.pass(3 * MINUTE);
+    assert!(!rig.runs(soon));
+    assert_eq!(rig.machine.next_due(), Some(10 * MINUTE));
+    rig.pass(MINUTE);
+    assert!(rig.runs(soon) && !rig.runs(late));
+    // A restored machine waits as long.
+    let facts = rig.machine.facts();
+    rig.machine = Scheduler::restore(&network(1, 1, 2), facts).unwrap();
+    rig.pass(49 * MINUTE);
+    assert!(!rig.runs(late));
+    rig.pass(2 * MINUTE);
+    assert!(rig.runs(late));
+    // Of one that is over nobody knows when it began.
+    let at_once = rig.submit(later(minutes(60)));
+    assert!(rig.runs(at_once));
 }

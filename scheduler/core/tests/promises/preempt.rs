@@ -1,7 +1,9 @@
 //! Who takes whose place, and what moves.
 
+use std::collections::VecDeque;
+
 use crate::rig::{HOUR, MINUTE, Rig, gpus, network, nodes, suspended};
-use ff2_sched_core::{Cause, Decision, JobSpec, Policy, Priority, Why};
+use ff2_sched_core::{Cause, Decision, JobId, JobSpec, Policy, Priority, State, Why};
 
 #[test]
 fn a_newcomer_takes_the_place_of_one_that_had_much_after_its_patience() {
@@ -189,4 +191,36 @@ fn what_moves_is_at_most_half_of_what_starts() {
     };
     assert!(moved([4, 4]));
     assert!(!moved([5, 3]), "there would be room for it");
+}
+
+/// Each minute one of sixteen ends and another begins, so there is always one that ran for less than the minimum.
+#[test]
+fn a_gang_of_a_higher_priority_waits_no_longer_than_runs_last_at_least() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 4, 4));
+    let mut small: VecDeque<JobId> = (0..16).map(|_| rig.submit(gpus(8))).collect();
+    let mut churn = |rig: &mut Rig| {
+        rig.pass(MINUTE);
+        let oldest = small.pop_front().unwrap();
+        if rig.runs(oldest) {
+            rig.exit(oldest);
+        }
+        small.push_back(rig.submit(gpus(8)));
+    };
+    (0..40).for_each(|_| churn(&mut rig));
+    let gang = rig.submit(JobSpec { priority: Priority::High, ..nodes(16) });
+    let mut told = Vec::new();
+    let mut minutes = 0;
+    while told.is_empty() && minutes < 120 {
+        churn(&mut rig);
+        told = rig
+            .machine
+            .jobs()
+            .filter(|job| matches!(job.state, State::Stopping { .. }))
+            .map(|job| job.id)
+            .collect();
+        minutes += 1;
+    }
+    assert!((29..=31).contains(&minutes), "{minutes}");
+    told.into_iter().for_each(|job| rig.stopped(job));
+    assert!(rig.runs(gang));
 }

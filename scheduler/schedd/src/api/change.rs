@@ -6,7 +6,7 @@ use ff2_sched_machine::{Answer, Fact};
 use pb::JobChange;
 
 use super::{Api, token::Bearer};
-use crate::show;
+use crate::{order::PARTITION, show};
 
 impl Api {
     async fn tell(&self, event: Event, note: &str) -> Result<(), tonic::Status> {
@@ -70,7 +70,9 @@ impl Api {
                 return Err(tonic::Status::invalid_argument("what is to become of it?"));
             }
         };
-        self.tell(event, "").await
+        tracing::info!(job = id.0, by = bearer.who.name, change = ?request.change(), "changed");
+        // Who it was stays with it.
+        self.tell(event, &bearer.who.name).await
     }
 
     pub(super) async fn set_node(
@@ -104,11 +106,12 @@ impl Api {
         self.leading()?;
         let is_tag = |tag: &&String| {
             let of = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-            !tag.is_empty() && tag.len() <= crate::limits::TAG_BYTES_MAX && tag.chars().all(of)
+            let name = tag.strip_prefix(PARTITION).unwrap_or(tag);
+            !name.is_empty() && tag.len() <= crate::limits::TAG_BYTES_MAX && name.chars().all(of)
         };
         if let Some(wrong) = request.add.iter().chain(&request.remove).find(|tag| !is_tag(tag)) {
             let text = format!(
-                "{wrong:?} is no tag: expected letters, digits, _ - and . (gpu:KIND is the agent's)"
+                "{wrong:?} is no tag: expected letters, digits, _ - and ., or {PARTITION}NAME (gpu:KIND is the agent's)"
             );
             return Err(tonic::Status::invalid_argument(text));
         }

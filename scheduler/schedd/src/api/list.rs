@@ -34,7 +34,7 @@ impl Api {
             let ended: Vec<pb::JobInfo> = match request.ended {
                 true => {
                     let ended = state.history().ended().filter(|ended| is_asked(&ended.last));
-                    ended.map(show::ended).collect()
+                    ended.map(|ended| show::ended(state, ended)).collect()
                 }
                 false => Vec::new(),
             };
@@ -63,7 +63,7 @@ impl Api {
                 Some(job) => (self.running(state, job, Explain::When), first(job)),
                 None => {
                     let ended = state.history().ended().find(|ended| ended.last.id == id)?;
-                    (show::ended(ended), first(&ended.last))
+                    (show::ended(state, ended), first(&ended.last))
                 }
             };
             let runs = state.history().runs_of(id).map(|run| show::run(state, run));

@@ -32,8 +32,10 @@ impl Api {
             )));
         }
         let job = from_yaml(&request.request).map_err(|error| invalid(error.to_string()))?;
+        let tags = self.sched.look(|state| state.scheduler().tags().to_vec());
+        let array = |job| self.indexes(job);
         let (spec, mut order) =
-            order::read(job, bearer.who.clone(), self.node_size(), |job| self.indexes(job))
+            order::read(job, bearer.who.clone(), self.node_size(), &tags, array)
                 .map_err(invalid)?;
         if spec.priority >= Priority::VeryHigh && !bearer.operates() {
             return Err(tonic::Status::permission_denied(
