@@ -17,6 +17,7 @@ mod mailbox;
 pub(crate) mod power_cut;
 mod registered;
 mod ring;
+mod sleeper;
 
 use std::{
     fmt,

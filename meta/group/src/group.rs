@@ -5,7 +5,7 @@ use std::{
     fmt,
     path::PathBuf,
     sync::Arc,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::AtomicU64,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -24,6 +24,7 @@ use crate::{
     limits,
     link::PeerLink,
     metrics::GroupMetrics,
+    published::Published,
     replica::{Leadership, ReplicaConfig},
     store::{LogStore as _, Pins, RocksStore, StateReader},
 };
@@ -106,10 +107,7 @@ pub(crate) struct Shared<S: StateMachine> {
     reader: StateReader,
     pins: Pins,
     metrics: GroupMetrics,
-    /// Nanoseconds of [`clock::now`]; 0 without a lease.
-    lease_until: AtomicU64,
-    commit: AtomicU64,
-    applied: AtomicU64,
+    published: Published<AtomicU64>,
     leadership: watch::Sender<Leadership>,
     view: watch::Sender<S::View>,
     pub(crate) status: Mutex<pb::GroupStatus>,
@@ -156,9 +154,7 @@ impl<S: StateMachine> Group<S> {
             reader: store.reader(),
             pins: store.pins(),
             metrics: config.metrics.clone(),
-            lease_until: AtomicU64::new(0),
-            commit: AtomicU64::new(store.hard().commit),
-            applied: AtomicU64::new(store.applied()),
+            published: Published::new(store.hard().commit, store.applied()),
             leadership: watch::channel(Leadership::default()).0,
             view: watch::channel(machine.view()).0,
             status: Mutex::new(pb::GroupStatus { group: config.group.0, ..Default::default() }),
@@ -295,7 +291,7 @@ impl<S: StateMachine> Group<S> {
     /// no page was asked for in [`limits::BACKUP_IDLE`].
     pub async fn begin_backup(&self) -> Result<BackupPage, Status> {
         self.read_index().await?;
-        let index = self.shared.applied.load(Ordering::SeqCst);
+        let index = self.shared.published.applied();
         let pinned = self.shared.reader.pin(&self.shared.pins);
         let (snapshot, keys) = pinned.ok_or_else(|| {
             Status::new(pb::Code::Busy, "too many snapshots are held: retry in a minute")
@@ -409,14 +405,13 @@ fn stopped() -> Status {
 
 impl<S: StateMachine> Shared<S> {
     fn lease(&self) -> Option<Duration> {
-        let until = Duration::from_nanos(self.lease_until.load(Ordering::SeqCst));
+        let until = self.published.lease_until();
         (clock::now() < until).then_some(until)
     }
 
     fn read_in_lease<R>(&self, read: impl FnMut(&dyn KvRead) -> R) -> Option<R> {
         let until = self.lease()?;
-        // A follower may already serve what is committed: it must not be missing here.
-        if self.applied.load(Ordering::SeqCst) < self.commit.load(Ordering::SeqCst) {
+        if !self.published.shows_all() {
             return None;
         }
         let answer = self.reader.read(read)?;
@@ -427,10 +422,7 @@ impl<S: StateMachine> Shared<S> {
 
     /// The thread tells readers where it is, before it performs outputs.
     pub(crate) fn publish(&self, commit: u64, applied: u64, lease: Option<Duration>) {
-        let nanos = lease.map_or(0, |until| until.as_nanos().try_into().unwrap_or(0));
-        self.commit.store(commit, Ordering::SeqCst);
-        self.applied.store(applied, Ordering::SeqCst);
-        self.lease_until.store(nanos, Ordering::SeqCst);
+        self.published.publish(commit, applied, lease);
     }
 
     pub(crate) fn lead(&self, leadership: Leadership) {

@@ -32,12 +32,14 @@ pub mod loopback;
 mod membership;
 mod metrics;
 pub mod probe;
+mod published;
 pub mod replica;
 mod service;
 mod store;
 mod term;
 mod trace;
 mod wire;
+mod word;
 
 pub use error::GroupError;
 pub use format::group_folder;

@@ -15,7 +15,7 @@ use ff2_fabric::buf::Buf;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::{DiskError, ReadPart, WritePart};
+use super::{DiskError, ReadPart, WritePart, sleeper::Sleeper};
 use crate::engine::limits::DISK_REQUESTS_MAX;
 
 pub(super) type Answer<T> = oneshot::Sender<Result<T, DiskError>>;
@@ -41,8 +41,8 @@ pub(super) struct Mailbox {
     permits: Arc<Semaphore>,
     queue: Mutex<Queue>,
     closed: AtomicBool,
-    /// The thread is about to wait in the kernel and wants the eventfd written.
-    sleeping: AtomicBool,
+    /// The thread: it wants the eventfd written.
+    sleeper: Sleeper<AtomicBool>,
     wake: File,
 }
 
@@ -59,7 +59,7 @@ impl Mailbox {
             permits: Arc::new(Semaphore::new(DISK_REQUESTS_MAX)),
             queue: Mutex::default(),
             closed: AtomicBool::new(false),
-            sleeping: AtomicBool::new(false),
+            sleeper: Sleeper::new(AtomicBool::new(false)),
             wake,
         })
     }
@@ -87,7 +87,7 @@ impl Mailbox {
 
     /// The thread takes what was put in before, if it sleeps.
     pub(super) fn wake_sleeper(&self) {
-        if self.sleeping.swap(false, Ordering::SeqCst) {
+        if self.sleeper.must_wake() {
             self.wake_up();
         }
     }
@@ -116,12 +116,7 @@ impl Mailbox {
 
     /// Called by the thread before it waits. False: something came in meanwhile.
     pub(super) fn may_sleep(&self) -> bool {
-        self.sleeping.store(true, Ordering::SeqCst);
-        let idle = self.queue.lock().requests.is_empty();
-        if !idle {
-            self.sleeping.store(false, Ordering::SeqCst);
-        }
-        idle
+        self.sleeper.may_sleep(|| self.queue.lock().requests.is_empty())
     }
 
     /// Called by the thread when the eventfd is readable.

@@ -4,11 +4,18 @@
 
 mod answers;
 mod content;
+mod kept;
+mod past;
+mod paths;
+mod quotas;
+mod rename;
+mod steps;
 mod tree;
 mod xattrs;
 
-use ff2_meta_core::namespace::touched;
+use ff2_meta_core::namespace::{next_to_go_from_trash, touched};
 use ff2_proto::pb::{self, Code, FileKind, ns_request::Op};
+use pb::quota_key::Of;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -16,164 +23,102 @@ use crate::{
     ops::*,
     volume::{Volume, Who},
 };
+use quotas::Limits;
+use steps::{Step, USERS, steps};
 use tree::Tree;
-
-/// Choices that become an operation once it is known what there is.
-#[derive(Clone, Debug)]
-struct Step {
-    action: u8,
-    who: usize,
-    inode: u8,
-    parents: [u8; 2],
-    names: [usize; 2],
-    mode: usize,
-    flags: u8,
-    length: u64,
-}
 
 /// Entries of a page, so few that directories have several.
 const PAGE: u32 = 3;
-const NAMES: [&str; 4] = ["a", "b", "c", "d"];
-const XATTRS: [&str; 4] = ["user.a", "user.b", "trusted.t", "security.s"];
-const MODES: [u32; 8] = [0o777, 0o755, 0o700, 0o1777, 0o2775, 0o555, 0o6755, 0o644];
-const USERS: [(u32, u32, &[u32]); 3] = [(0, 0, &[]), (10, 100, &[]), (11, 101, &[100])];
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = (
-        (any::<u8>(), 0..USERS.len(), any::<u8>(), any::<[u8; 2]>()),
-        ([0..NAMES.len(), 0..NAMES.len()], 0..MODES.len(), any::<u8>(), 0..5_000_u64),
-    );
-    let step = step.prop_map(|((action, who, inode, parents), (names, mode, flags, length))| {
-        Step { action, who, inode, parents, names, mode, flags, length }
-    });
-    prop::collection::vec(step, 1..120)
-}
-
-impl Step {
-    /// One that is or was there: removed and collected ones are asked for, too.
-    fn inode(&self, tree: &Tree) -> u64 {
-        1 + u64::from(self.inode) % tree.next_inode
-    }
-
-    /// Mostly a directory.
-    fn parent(&self, place: usize, tree: &Tree) -> u64 {
-        let pick = u64::from(self.parents[place]);
-        if pick >= 240 {
-            return 1 + pick % tree.next_inode;
-        }
-        let dirs = tree.directories();
-        dirs[pick as usize % dirs.len()]
-    }
-
-    fn flag(&self, bit: u8) -> bool {
-        self.flags & (1 << bit) != 0
-    }
-
-    fn op(&self, tree: &Tree) -> Op {
-        let inode = self.inode(tree);
-        let (from, to) = (self.parent(0, tree), self.parent(1, tree));
-        let [name, other] = self.names.map(|index| NAMES[index]);
-        let mode = MODES[self.mode];
-        match self.action % 40 {
-            0..=4 => mkdir(from, name, mode),
-            5..=7 => Op::Create(pb::CreateOp {
-                exclusive: self.flag(0),
-                truncate: self.flag(1),
-                write: self.flag(2),
-                read: self.flag(3),
-                ..open_or_create(from, name, mode)
-            }),
-            8 => symlink(from, name, other),
-            9 => mknod(from, name, FileKind::Fifo, mode),
-            10 => mknod(from, name, FileKind::BlockDevice, mode),
-            11 | 12 => link(inode, from, name),
-            13 | 14 => unlink(from, name),
-            15 => rmdir(from, name),
-            16..=20 => Op::Rename(pb::RenameOp {
-                no_replace: self.flags.is_multiple_of(5),
-                exchange: self.flags.is_multiple_of(4),
-                ..rename(from, name, to, other)
-            }),
-            21 => chmod(inode, mode),
-            22 => {
-                let ids = [None, Some(10), Some(11), Some(100), Some(101)];
-                let [uid, gid] = self.parents.map(|pick| ids[usize::from(pick) % ids.len()]);
-                chown(inode, uid, gid)
-            }
-            23 => truncate(inode, self.length),
-            24 => ftruncate(inode, self.length),
-            25 => Op::Open(pb::OpenOp {
-                inode,
-                read: self.flag(0),
-                write: self.flag(1),
-                truncate: self.flag(2),
-                execute: false,
-            }),
-            26 => close(inode, self.length),
-            27 => report(inode, self.length),
-            28 | 29 => lookup(from, name),
-            30 => access(inode, u32::from(self.flags & 7)),
-            31 => Op::ReadDir(pb::ReadDirOp { inode: from, ..Default::default() }),
-            32 => Op::ReadLink(pb::ReadLinkOp { inode }),
-            33 => self.utimens(inode),
-            34..=36 => {
-                let value = vec![self.flags; self.length as usize % 40];
-                let Op::SetXattr(op) = set_xattr(inode, XATTRS[self.names[1]], &value) else {
-                    unreachable!("it is one");
-                };
-                Op::SetXattr(pb::SetXattrOp { create: self.flag(0), replace: self.flag(1), ..op })
-            }
-            37 => remove_xattr(inode, XATTRS[self.names[1]]),
-            38 => get_xattr(inode, XATTRS[self.names[1]]),
-            _ => list_xattrs(inode),
-        }
-    }
-
-    fn utimens(&self, inode: u64) -> Op {
-        let at = |bit| self.flag(bit).then_some(self.length as i64 - 2_000);
-        let (atime_ns, mtime_ns) = (at(0), at(1));
-        let (atime_now, mtime_now) = (self.flag(2) && self.flag(3), self.flag(2) && self.flag(4));
-        Op::SetAttr(pb::SetAttrOp { atime_ns, mtime_ns, atime_now, mtime_now, ..set(inode) })
-    }
+/// What a volume has beside a tree.
+#[derive(Clone, Copy, Default)]
+struct Setting {
+    /// Removed files and folders are kept.
+    trash: bool,
+    /// Two folders, one in the other, a user and a group have limits.
+    quotas: bool,
 }
 
 struct Pair {
     volume: Volume,
     users: Vec<Who>,
     tree: Tree,
-    /// Removed files and folders are kept: nobody sees a difference, but for when they go.
-    has_trash: bool,
+    /// What each snapshot is to show.
+    snapshots: BTreeMap<String, Tree>,
+    /// Snapshots so far.
+    made: u32,
 }
 
 impl Pair {
-    fn new(has_trash: bool) -> Self {
+    fn new(setting: Setting) -> Self {
         let mut volume = Volume::new();
         let users: Vec<Who> =
             USERS.iter().map(|(uid, gid, groups)| volume.user(*uid, *gid, groups)).collect();
         volume.ask(&users[0], chmod(1, 0o777)).expect("root may");
-        if has_trash {
+        let snapshots = BTreeMap::new();
+        let mut pair = Self { volume, users, tree: Tree::new(), snapshots, made: 0 };
+        if setting.trash {
             let keep = Op::SetTrash(pb::SetTrashOp { keep_s: 60 });
-            volume.lead(keep).expect("a trash");
+            pair.volume.lead(keep).expect("a trash");
+            pair.tree.has_trash = true;
         }
-        Self { volume, users, tree: Tree::new(), has_trash }
+        if setting.quotas {
+            pair.set_quotas();
+        }
+        pair
+    }
+
+    fn set_quotas(&mut self) {
+        let mut above = 1;
+        for limits in [Limits { inodes: 9, bytes: 9_000 }, Limits { inodes: 4, bytes: 5_000 }] {
+            let op = mkdir(above, "a", 0o777);
+            above = self.ask_both(0, &op).expect("a folder").attr.expect("an attr").inode;
+            self.set_quota(Of::Inode(above), limits);
+            self.tree.set_quota(above, limits);
+        }
+        for (of, limits) in [
+            (Of::Uid(10), Limits { inodes: 7, bytes: 8_000 }),
+            (Of::Gid(101), Limits { inodes: 6, bytes: u64::MAX }),
+        ] {
+            self.set_quota(of, limits);
+            self.tree.quotas.of_owner(of, limits);
+        }
+    }
+
+    fn set_quota(&mut self, of: Of, limits: Limits) {
+        let limit = |max: u64| Some(pb::QuotaLimit { max: (max < u64::MAX).then_some(max) });
+        let key = Some(pb::QuotaKey { of: Some(of) });
+        let (bytes, inodes) = (limit(limits.bytes), limit(limits.inodes));
+        let set = pb::SetQuotaOp { key, bytes, inodes, path: "/".into() };
+        self.volume.lead(Op::SetQuota(set)).expect("a quota");
+        let all = Op::ListQuotas(pb::ListQuotasOp { counting: true, ..Default::default() });
+        while let Some(quota) = self.volume.look(all.clone()).expect("quotas").quotas.pop() {
+            let count = pb::CountQuotaOp { key: quota.key, counted: quota.counted };
+            self.volume.lead(Op::CountQuota(count)).expect("a step of a count");
+        }
+    }
+
+    /// Both agree whether it may be done.
+    fn ask_both(&mut self, user: usize, op: &Op) -> Option<pb::NsReply> {
+        let who = &self.users[user];
+        let expected = self.tree.apply(who, op);
+        let got = self.volume.ask(who, op.clone());
+        let code = got.as_ref().map(|_| ()).map_err(|code| *code);
+        assert_eq!(code, expected, "{who:?} {op:?}");
+        let reply = got.ok()?;
+        self.tree.check_answer(who, op, &reply);
+        Some(reply)
     }
 
     fn run(&mut self, step: &Step) {
-        if step.action >= 240 {
+        if step.action >= 224 {
             self.housekeeping(step);
         } else {
             let op = step.op(&self.tree);
-            let who = &self.users[step.who];
-            let expected = self.tree.apply(who, &op);
             let before = self.seen();
             let request = pb::NsRequest { op: Some(op.clone()), ..Default::default() };
             let touched = touched(&self.volume.kv, &request);
-            let got = self.volume.ask(who, op.clone());
-            let code = got.as_ref().map(|_| ()).map_err(|code| *code);
-            assert_eq!(code, expected, "{who:?} {op:?}");
-            if let Ok(reply) = got {
-                self.tree.check_answer(who, &op, &reply);
-            }
+            self.ask_both(step.who, &op);
             // Who caches any of them is told before: an inode that changed is among those named.
             for (inode, attr) in self.seen() {
                 let is_known = before.get(&inode).is_none_or(|before| *before == attr);
@@ -191,40 +136,56 @@ impl Pair {
 
     /// What the leader's driver does, and sessions that end.
     fn housekeeping(&mut self, step: &Step) {
-        match step.action % 4 {
-            0 => {
+        match (step.action % 32) / 2 {
+            0..=2 => {
                 for cut in self.volume.truncations() {
                     let finish = finish_truncate(cut.inode, cut.truncate_version);
                     self.volume.lead(finish).expect("finished");
                     self.tree.finish_truncate(cut.inode);
                 }
             }
-            1 => {
-                if self.has_trash {
-                    let (removed_by_ns, limit) = (self.volume.now_ns, 256);
-                    let empty = pb::EmptyTrashOp { removed_by_ns, limit };
-                    self.volume.lead(Op::EmptyTrash(empty)).expect("emptied");
-                }
-                for orphan in self.volume.orphans() {
+            3 | 4 => {
+                for orphan in self.volume.orphans().into_iter().filter(|orphan| !orphan.nameable) {
                     self.volume.lead(collect(&[orphan.inode])).expect("collected");
                     self.tree.collect(orphan.inode);
                 }
             }
-            2 => {
+            5 | 6 => {
                 for doubt in self.volume.doubts() {
                     let expected = self.tree.recover(doubt.inode, step.length);
                     let got = self.volume.lead(recover(doubt.inode, doubt.doubt, step.length));
                     assert_eq!(got.map(|_| ()), expected);
                 }
             }
-            _ => {
+            7 => {
                 let (uid, gid, groups) = USERS[step.who];
                 let old = self.users[step.who].session;
                 self.volume.lead(expire(&[old])).expect("expired");
                 self.tree.expire(old);
                 self.users[step.who] = self.volume.user(uid, gid, groups);
             }
+            8 | 9 => self.empty_trash(1 + usize::from(step.flags % 3)),
+            10..=12 => {
+                let entry = 1 + u64::from(step.flags) % self.tree.next_kept;
+                let restore = pb::RestoreTrashOp { entry, ..Default::default() };
+                let expected = self.tree.restore(entry);
+                let got = self.volume.lead(Op::RestoreTrash(restore));
+                assert_eq!(got.map(|_| ()), expected, "entry {entry}");
+            }
+            _ => {
+                self.step_snapshots();
+                self.compare_snapshots();
+            }
         }
+    }
+
+    /// The oldest go: none of them was removed at the time of another.
+    fn empty_trash(&mut self, count: usize) {
+        let next = next_to_go_from_trash(&self.volume.kv, self.volume.now_ns, count);
+        let Some(removed_by_ns) = next.expect("entries") else { return };
+        let empty = pb::EmptyTrashOp { removed_by_ns, limit: 256 };
+        self.volume.lead(Op::EmptyTrash(empty)).expect("emptied");
+        self.tree.empty(count);
     }
 
     fn compare(&self) {
@@ -252,14 +213,36 @@ impl Pair {
                 self.compare_names(id, node);
             }
         }
-        let orphans: Vec<u64> = self.volume.orphans().iter().map(|o| o.inode).collect();
-        if self.has_trash {
-            assert!(orphans.iter().all(|orphan| self.tree.orphans.contains(orphan)));
-        } else {
-            assert_eq!(orphans, self.tree.orphans);
-        }
+        let orphans: Vec<(u64, bool)> =
+            self.volume.orphans().iter().map(|o| (o.inode, o.nameable)).collect();
+        let nameable = |id: &u64| self.tree.nodes[id].nameable;
+        let expected: Vec<(u64, bool)> =
+            self.tree.orphans.iter().map(|id| (*id, nameable(id))).collect();
+        assert_eq!(orphans, expected);
+        self.compare_trash();
+        self.compare_usage();
         let doubts: Vec<u64> = self.volume.doubts().iter().map(|d| d.inode).collect();
         assert_eq!(doubts, self.tree.doubts());
+    }
+
+    fn compare_trash(&self) {
+        let list = Op::ListTrash(pb::ListTrashOp { limit: 1_000, ..Default::default() });
+        let got = self.volume.look(list).expect("entries").trash;
+        let got: Vec<(u64, u64, u32)> =
+            got.iter().map(|entry| (entry.entry, entry.inode, entry.removed_by)).collect();
+        assert_eq!(got, self.tree.kept_files());
+    }
+
+    fn compare_usage(&self) {
+        let all = Op::ListQuotas(pb::ListQuotasOp::default());
+        let quotas = self.volume.look(all).expect("quotas").quotas;
+        for (of, used) in self.tree.usage() {
+            let key = Some(pb::QuotaKey { of: Some(of) });
+            // One that has ended is not told of.
+            if let Some(quota) = quotas.iter().find(|quota| quota.key == key) {
+                assert_eq!((quota.inodes, quota.bytes), used, "{of:?}");
+            }
+        }
     }
 
     fn compare_names(&self, id: u64, node: &tree::Node) {
@@ -287,20 +270,31 @@ impl Pair {
 proptest! {
     #[test]
     fn the_volume_is_a_posix_tree(steps in steps()) {
-        agree(&steps, false);
+        agree(&steps, Setting::default());
     }
 
     #[test]
     fn with_a_trash_it_is_one_as_well(steps in steps()) {
-        agree(&steps, true);
+        agree(&steps, Setting { trash: true, ..Setting::default() });
+    }
+
+    #[test]
+    fn within_quotas_too(steps in steps()) {
+        agree(&steps, Setting { quotas: true, ..Setting::default() });
+    }
+
+    #[test]
+    fn and_with_both(steps in steps()) {
+        agree(&steps, Setting { trash: true, quotas: true });
     }
 }
 
-fn agree(steps: &[Step], has_trash: bool) {
-    let mut pair = Pair::new(has_trash);
+fn agree(steps: &[Step], setting: Setting) {
+    let mut pair = Pair::new(setting);
     for step in steps {
         pair.run(step);
     }
+    pair.compare_snapshots();
     // Equal logs give equal states.
     assert_eq!(pair.volume.replayed().hash(), pair.volume.kv.hash());
 }

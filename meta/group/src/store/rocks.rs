@@ -17,6 +17,7 @@ use crate::{
     metrics::GroupMetrics,
 };
 
+mod flips;
 mod open;
 mod pins;
 mod reader;

@@ -14,9 +14,16 @@ impl Tree {
         };
         match op {
             Op::Lookup(op) => named(op.parent, &op.name),
+            Op::Create(op) if op.unnamed => {
+                assert_eq!(reply.attr.map(|attr| attr.inode), Some(self.next_inode - 1));
+            }
             Op::Create(op) => named(op.parent, &op.name),
             Op::MakeNode(op) => named(op.parent, &op.name),
             Op::Link(op) => named(op.parent, &op.name),
+            Op::Resolve(op) => {
+                let told = reply.attr.map(|attr| attr.inode);
+                assert_eq!(told, self.resolve(who, op).ok(), "{op:?}");
+            }
             Op::ReadLink(op) => assert_eq!(reply.target, self.nodes[&op.inode].target),
             Op::GetXattr(op) => {
                 assert_eq!(reply.xattr_value, self.nodes[&op.inode].xattrs[&op.name[..]]);

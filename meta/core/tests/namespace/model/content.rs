@@ -27,6 +27,11 @@ impl Tree {
         if (op.atime_now || op.mtime_now) && !owner {
             node.may(who, 2)?;
         }
+        if op.drop_privileges {
+            let is_writer = node.writers.contains_key(&who.session);
+            ensure(is_writer || node.may(who, 2).is_ok(), Code::AccessDenied)?;
+            self.node_mut(op.inode).drop_privileges();
+        }
         if let Some(size) = op.size {
             ensure(!node.is_dir(), Code::IsDirectory)?;
             ensure(node.kind == FileKind::Regular, Code::InvalidArgument)?;
@@ -35,8 +40,9 @@ impl Tree {
             } else {
                 node.may(who, 2)?;
             }
-            self.resize(who, op.inode, size);
+            self.resize(who, op.inode, size)?;
         }
+        self.change_owner(op.inode, op.uid, op.gid)?;
         let node = self.node_mut(op.inode);
         if op.uid.is_some() || op.gid.is_some() {
             node.uid = op.uid.unwrap_or(node.uid);
@@ -59,7 +65,8 @@ impl Tree {
         Ok(())
     }
 
-    fn resize(&mut self, who: &Who, id: u64, size: u64) {
+    fn resize(&mut self, who: &Who, id: u64, size: u64) -> Outcome {
+        self.may_grow(id, size)?;
         let node = self.node_mut(id);
         let uncertain = !node.writers.is_empty() || node.doubt;
         node.cutting = size <= node.size && (node.data > size || uncertain);
@@ -72,6 +79,7 @@ impl Tree {
             let others = node.writers.iter_mut().filter(|(session, _)| **session != who.session);
             others.for_each(|(_, writer)| writer.overtaken = true);
         }
+        Ok(())
     }
 
     pub(super) fn finish_truncate(&mut self, id: u64) {
@@ -92,9 +100,10 @@ impl Tree {
             return Ok(());
         }
         if op.truncate {
-            self.resize(who, op.inode, 0);
+            self.resize(who, op.inode, 0)?;
         }
         if op.write {
+            self.counts_again(op.inode);
             self.node_mut(op.inode).writers.entry(who.session).or_default();
         }
         Ok(())
@@ -118,6 +127,7 @@ impl Tree {
         }
         if close {
             node.writers.remove(&who.session);
+            node.nameable = false;
         }
         Ok(())
     }
@@ -127,6 +137,7 @@ impl Tree {
             if let Some(Writer { lost, .. }) = node.writers.get_mut(&session) {
                 *lost = true;
                 node.doubt = true;
+                node.nameable = false;
             }
         }
     }
@@ -139,6 +150,7 @@ impl Tree {
         node.doubt = false;
         node.mtime_ns = None;
         node.writers.retain(|_, writer| !writer.lost);
+        self.forget_quotas();
         Ok(())
     }
 }

@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use ff2_proto::pb::{self, Code, FileKind, ns_request::Op};
+use ff2_proto::{
+    TRASH_INODES,
+    pb::{self, Code, FileKind, ns_request::Op},
+};
 
+use super::{kept::Kept, quotas::Quotas};
 use crate::volume::Who;
 
 type Outcome = Result<(), Code>;
@@ -29,6 +33,12 @@ pub(crate) struct Node {
     /// Chosen by somebody, and not set by anything since.
     pub(crate) atime_ns: Option<i64>,
     pub(crate) mtime_ns: Option<i64>,
+    /// Where it is, or was before it lost its name. Of a directory.
+    pub(crate) parent: u64,
+    /// The folder whose quota counts it; 0: none.
+    pub(crate) counted_by: u64,
+    /// Made without a name, it may still get one.
+    pub(crate) nameable: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -42,6 +52,12 @@ pub(crate) struct Tree {
     pub(crate) nodes: BTreeMap<u64, Node>,
     pub(crate) next_inode: u64,
     pub(crate) orphans: Vec<u64>,
+    /// Removed files and folders are kept from now on.
+    pub(crate) has_trash: bool,
+    /// By the number of the entry.
+    pub(crate) kept: BTreeMap<u64, Kept>,
+    pub(crate) next_kept: u64,
+    pub(crate) quotas: Quotas,
 }
 
 pub(crate) fn ensure(holds: bool, code: Code) -> Outcome {
@@ -85,7 +101,15 @@ pub(crate) fn has_group(who: &Who, gid: u32) -> bool {
 
 impl Tree {
     pub(crate) fn new() -> Self {
-        let mut tree = Self { nodes: BTreeMap::new(), next_inode: 1, orphans: vec![] };
+        let mut tree = Self {
+            nodes: BTreeMap::new(),
+            next_inode: 1,
+            orphans: vec![],
+            has_trash: false,
+            kept: BTreeMap::new(),
+            next_kept: 1,
+            quotas: Quotas::default(),
+        };
         tree.add(FileKind::Directory, 0o777, 0, 0);
         tree
     }
@@ -117,6 +141,9 @@ impl Tree {
             xattrs: BTreeMap::new(),
             atime_ns: None,
             mtime_ns: None,
+            parent: id,
+            counted_by: 0,
+            nameable: false,
         };
         self.nodes.insert(id, node);
         id
@@ -130,13 +157,28 @@ impl Tree {
         self.nodes.get_mut(&id).expect("it was there")
     }
 
+    /// What fails changes nothing.
     pub(crate) fn apply(&mut self, who: &Who, op: &Op) -> Outcome {
+        let before = self.clone();
+        let outcome = self.attempt(who, op);
+        if outcome.is_err() {
+            *self = before;
+        }
+        self.forget_quotas();
+        outcome
+    }
+
+    fn attempt(&mut self, who: &Who, op: &Op) -> Outcome {
         match op {
             Op::MakeNode(op) => self.make_node(who, op),
+            Op::Create(op) if op.unnamed => self.create_unnamed(who, op),
             Op::Create(op) => self.create(who, op),
             Op::Link(op) => self.link(who, op),
+            Op::Unlink(op) if op.parent >= TRASH_INODES.0 => self.remove_for_good(who, op),
             Op::Unlink(op) => self.unlink(who, op),
+            Op::Rename(op) if op.parent >= TRASH_INODES.0 => self.take_back(who, op),
             Op::Rename(op) => self.rename(who, op),
+            Op::Resolve(op) => self.resolve(who, op).map(|_| ()),
             Op::SetAttr(op) => self.set_attr(who, op),
             Op::Open(op) => self.open(who, op),
             Op::Close(op) => self.report(who, op.inode, op.length_at_least, true),
@@ -164,34 +206,35 @@ impl Tree {
     }
 
     /// What a name means to somebody who may search its directory.
-    fn child(&self, who: &Who, parent: u64, name: &[u8]) -> Result<Option<u64>, Code> {
+    pub(super) fn child(&self, who: &Who, parent: u64, name: &[u8]) -> Result<Option<u64>, Code> {
         let dir = self.node(parent)?;
         ensure(dir.is_dir(), Code::NotDirectory)?;
         dir.may(who, 1)?;
         Ok(dir.names.get(name).copied())
     }
 
-    fn may_add(&self, who: &Who, parent: u64) -> Outcome {
+    pub(super) fn may_add(&self, who: &Who, parent: u64) -> Outcome {
         ensure(self.nodes[&parent].nlink > 0, Code::NotFound)?;
         self.nodes[&parent].may(who, 3)
     }
 
-    fn may_remove(&self, who: &Who, parent: u64, victim: u64) -> Outcome {
+    pub(super) fn may_remove(&self, who: &Who, parent: u64, victim: u64) -> Outcome {
         let (dir, victim) = (&self.nodes[&parent], &self.nodes[&victim]);
         dir.may(who, 3)?;
         let free = dir.mode & 0o1000 == 0 || dir.owned_by(who) || victim.owned_by(who);
         ensure(free, Code::NotPermitted)
     }
 
-    fn put(&mut self, parent: u64, name: &[u8], id: u64) {
+    pub(super) fn put(&mut self, parent: u64, name: &[u8], id: u64) {
         let is_dir = self.nodes[&id].is_dir();
+        self.node_mut(id).parent = parent;
         let dir = self.node_mut(parent);
         assert_eq!(dir.names.insert(name.to_vec(), id), None);
         dir.mtime_ns = None;
         dir.nlink += u32::from(is_dir);
     }
 
-    fn take(&mut self, parent: u64, name: &[u8]) -> u64 {
+    pub(super) fn take(&mut self, parent: u64, name: &[u8]) -> u64 {
         let dir = self.node_mut(parent);
         let id = dir.names.remove(name).expect("a name");
         dir.mtime_ns = None;
@@ -200,15 +243,22 @@ impl Tree {
         id
     }
 
-    fn lose_name(&mut self, id: u64) {
+    /// A name that is taken away already.
+    pub(super) fn lose_name(&mut self, who: &Who, id: u64, parent: u64, name: &[u8]) {
         let node = self.node_mut(id);
         node.nlink = if node.is_dir() { 0 } else { node.nlink - 1 };
         if node.nlink == 0 {
-            self.orphans.push(id);
+            let kind = node.kind;
+            self.quotas.folder_removed(id);
+            if self.has_trash && matches!(kind, FileKind::Regular | FileKind::Directory) {
+                self.keep(who, id, parent, name);
+            } else {
+                self.orphans.push(id);
+            }
         }
     }
 
-    fn make(&mut self, who: &Who, parent: u64, name: &[u8], kind: FileKind, mode: u32) -> u64 {
+    fn make(&mut self, who: &Who, parent: u64, kind: FileKind, mode: u32) -> Result<u64, Code> {
         let dir = &self.nodes[&parent];
         let (mut mode, mut gid) = (mode, who.cred.gid);
         if dir.mode & 0o2000 != 0 {
@@ -219,9 +269,11 @@ impl Tree {
                 mode &= !0o2000;
             }
         }
+        let counted_by = dir.counted_by;
         let id = self.add(kind, mode, who.cred.uid, gid);
-        self.put(parent, name, id);
-        id
+        self.node_mut(id).counted_by = counted_by;
+        self.may_have_one_more(id)?;
+        Ok(id)
     }
 
     fn make_node(&mut self, who: &Who, op: &pb::MakeNodeOp) -> Outcome {
@@ -235,7 +287,8 @@ impl Tree {
         };
         let device = op.kind() == FileKind::BlockDevice;
         ensure(!device || who.cred.uid == 0, Code::NotPermitted)?;
-        let id = self.make(who, op.parent, &op.name, op.kind(), mode);
+        let id = self.make(who, op.parent, op.kind(), mode)?;
+        self.put(op.parent, &op.name, id);
         self.node_mut(id).target = op.symlink_target.to_vec();
         Ok(())
     }
@@ -248,10 +301,23 @@ impl Tree {
             return self.open(who, &pb::OpenOp { inode, read, write, truncate, execute: false });
         }
         self.may_add(who, op.parent)?;
-        let id = self.make(who, op.parent, &op.name, FileKind::Regular, op.mode);
+        let id = self.make(who, op.parent, FileKind::Regular, op.mode)?;
+        self.put(op.parent, &op.name, id);
         if op.write {
             self.node_mut(id).writers.insert(who.session, Writer::default());
         }
+        Ok(())
+    }
+
+    fn create_unnamed(&mut self, who: &Who, op: &pb::CreateOp) -> Outcome {
+        self.child(who, op.parent, b"")?;
+        self.may_add(who, op.parent)?;
+        let id = self.make(who, op.parent, FileKind::Regular, op.mode)?;
+        let node = self.node_mut(id);
+        node.writers.insert(who.session, Writer::default());
+        node.nlink = 0;
+        node.nameable = !op.exclusive;
+        self.orphans.push(id);
         Ok(())
     }
 
@@ -261,9 +327,13 @@ impl Tree {
         ensure(there.is_none(), Code::Exists)?;
         self.may_add(who, op.parent)?;
         ensure(!self.nodes[&op.inode].is_dir(), Code::NotPermitted)?;
-        ensure(self.nodes[&op.inode].nlink > 0, Code::NotFound)?;
+        let node = self.node_mut(op.inode);
+        let is_mine = node.nameable && node.writers.contains_key(&who.session);
+        ensure(node.nlink > 0 || is_mine, Code::NotFound)?;
+        node.nlink += 1;
+        node.nameable = false;
+        self.orphans.retain(|orphan| *orphan != op.inode);
         self.put(op.parent, &op.name, op.inode);
-        self.node_mut(op.inode).nlink += 1;
         Ok(())
     }
 
@@ -273,72 +343,19 @@ impl Tree {
         self.may_replace(id, op.directory)?;
         ensure(self.nodes[&id].names.is_empty(), Code::NotEmpty)?;
         self.take(op.parent, &op.name);
-        self.lose_name(id);
+        self.lose_name(who, id, op.parent, &op.name);
         Ok(())
     }
 
-    fn may_replace(&self, victim: u64, by_directory: bool) -> Outcome {
+    pub(super) fn may_replace(&self, victim: u64, by_directory: bool) -> Outcome {
         let is_dir = self.nodes[&victim].is_dir();
         ensure(is_dir || !by_directory, Code::NotDirectory)?;
         ensure(!is_dir || by_directory, Code::IsDirectory)
     }
 
-    /// Whether `inode` is reached from `top` downwards.
-    fn contains(&self, top: u64, inode: u64) -> bool {
-        top == inode || self.nodes[&top].names.values().any(|child| self.contains(*child, inode))
-    }
-
-    fn rename(&mut self, who: &Who, op: &pb::RenameOp) -> Outcome {
-        ensure(self.node(op.parent)?.is_dir(), Code::NotDirectory)?;
-        ensure(self.node(op.new_parent)?.is_dir(), Code::NotDirectory)?;
-        ensure(!(op.no_replace && op.exchange), Code::InvalidArgument)?;
-        let source = self.child(who, op.parent, &op.name)?;
-        let target = self.child(who, op.new_parent, &op.new_name)?;
-        let source = source.ok_or(Code::NotFound)?;
-        ensure(self.nodes[&op.new_parent].nlink > 0, Code::NotFound)?;
-        ensure(!op.no_replace || target.is_none(), Code::Exists)?;
-        ensure(!op.exchange || target.is_some(), Code::NotFound)?;
-        let moves = op.parent != op.new_parent;
-        ensure(!moves || !self.contains(source, op.new_parent), Code::InvalidArgument)?;
-        if let Some(target) = target {
-            let code = if op.exchange { Code::InvalidArgument } else { Code::NotEmpty };
-            ensure(!moves || !self.contains(target, op.parent), code)?;
-            if target == source {
-                return Ok(());
-            }
-        }
-        self.may_remove(who, op.parent, source)?;
-        match target {
-            Some(target) => self.may_remove(who, op.new_parent, target)?,
-            None => self.may_add(who, op.new_parent)?,
-        }
-        if let (Some(target), false) = (target, op.exchange) {
-            self.may_replace(target, self.nodes[&source].is_dir())?;
-        }
-        let exchanged = target.filter(|_| op.exchange);
-        for moved in [Some(source), exchanged].into_iter().flatten() {
-            if moves && self.nodes[&moved].is_dir() {
-                self.nodes[&moved].may(who, 2)?;
-            }
-        }
-        if let (Some(target), false) = (target, op.exchange) {
-            ensure(self.nodes[&target].names.is_empty(), Code::NotEmpty)?;
-        }
-        self.take(op.parent, &op.name);
-        if let Some(target) = target {
-            self.take(op.new_parent, &op.new_name);
-            if op.exchange {
-                self.put(op.parent, &op.name, target);
-            } else {
-                self.lose_name(target);
-            }
-        }
-        self.put(op.new_parent, &op.new_name, source);
-        Ok(())
-    }
-
     pub(crate) fn collect(&mut self, id: u64) {
         self.orphans.retain(|orphan| *orphan != id);
         assert_eq!(self.nodes.remove(&id).map(|node| node.nlink), Some(0));
+        self.forget_quotas();
     }
 }

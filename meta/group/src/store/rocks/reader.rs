@@ -2,8 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use bytes::Bytes;
@@ -14,7 +13,10 @@ use rocksdb::{
     BoundColumnFamily, Cache, DB, Direction, IteratorMode, ReadOptions, SnapshotWithThreadMode,
 };
 
-use super::pins::{Pin, Pins};
+use super::{
+    flips::Flips,
+    pins::{Pin, Pins},
+};
 use crate::{
     error::stop,
     format::{self, Identity},
@@ -27,8 +29,8 @@ pub(crate) struct StateReader(Arc<Shared>);
 struct Shared {
     /// `None` once the group is closed.
     db: RwLock<Option<Arc<DB>>>,
-    /// Modulo 2, the active state's place in [`format::CF_STATES`].
-    flips: AtomicUsize,
+    /// Which of [`format::CF_STATES`] is active.
+    flips: Flips<AtomicU64>,
     folder: PathBuf,
     cache: Cache,
 }
@@ -43,7 +45,7 @@ impl StateReader {
     pub(super) fn new(db: &Arc<DB>, active: usize, folder: &Path, cache: Cache) -> Self {
         Self(Arc::new(Shared {
             db: RwLock::new(Some(Arc::clone(db))),
-            flips: AtomicUsize::new(active),
+            flips: Flips::new(active),
             folder: folder.to_path_buf(),
             cache,
         }))
@@ -52,17 +54,13 @@ impl StateReader {
     /// Runs `read` over the state as it is now, or returns `None` if the group was closed.
     pub(crate) fn read<R>(&self, read: impl FnOnce(&dyn KvRead) -> R) -> Option<R> {
         let db = self.0.db.read().clone()?;
-        loop {
-            // An install may flip the states at any time, and then empties the old one. What was
-            // found is good if no flip came before the snapshot; later ones do not touch it, because
-            // the handle keeps a dropped column family alive.
-            let flips = self.0.flips.load(Ordering::SeqCst);
-            let Some(cf) = db.cf_handle(format::CF_STATES[flips % 2]) else { continue };
-            let view = View { snapshot: db.snapshot(), cf, folder: &self.0.folder };
-            if self.0.flips.load(Ordering::SeqCst) == flips {
-                return Some(read(&view));
-            }
-        }
+        // Later flips do not touch it, because the handle keeps a dropped column family alive.
+        let look = |state: usize| {
+            let cf = db.cf_handle(format::CF_STATES[state])?;
+            Some(View { snapshot: db.snapshot(), cf, folder: &self.0.folder })
+        };
+        let view = self.0.flips.take(look, drop);
+        Some(read(&view))
     }
 
     /// Says in the folder that its log and state are of this format from now on, so that releases that do not read it
@@ -88,27 +86,22 @@ impl StateReader {
     /// or too much is pinned.
     pub(crate) fn pin(&self, pins: &Pins) -> Option<(u64, u64)> {
         let db = self.0.db.read().clone()?;
-        loop {
-            let flips = self.0.flips.load(Ordering::SeqCst);
-            let state = flips % 2;
-            let snapshot = pins.pin(&db, Pin { to: 0, index: 0, state })?;
-            // As in `read`.
-            if self.0.flips.load(Ordering::SeqCst) == flips {
-                let cf = db.cf_handle(format::CF_STATES[state])?;
-                let keys = rocksdb::properties::ESTIMATE_NUM_KEYS;
-                let keys = db.property_int_value_cf(&cf, keys).ok().flatten();
-                return Some((snapshot, keys.unwrap_or(0)));
-            }
-            pins.release(snapshot);
-        }
+        let pin = |state| Some((state, pins.pin(&db, Pin { to: 0, index: 0, state })));
+        let let_go = |(_, pinned): (usize, Option<u64>)| {
+            pinned.into_iter().for_each(|snapshot| pins.release(snapshot));
+        };
+        let (state, snapshot) = self.0.flips.take(pin, let_go);
+        let cf = db.cf_handle(format::CF_STATES[state])?;
+        let keys = db.property_int_value_cf(&cf, rocksdb::properties::ESTIMATE_NUM_KEYS);
+        Some((snapshot?, keys.ok().flatten().unwrap_or(0)))
     }
 
     pub(super) fn active(&self) -> usize {
-        self.0.flips.load(Ordering::SeqCst) % 2
+        self.0.flips.active()
     }
 
     pub(super) fn flip(&self) {
-        self.0.flips.fetch_add(1, Ordering::SeqCst);
+        self.0.flips.flip();
     }
 
     pub(super) fn cache(&self) -> &Cache {
