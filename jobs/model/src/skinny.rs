@@ -5,7 +5,7 @@
 use pulp::{Arch, Simd, WithSimd};
 
 /// Up to so many rows; with more the general product is faster, whose order then pays.
-pub(crate) const ROWS_MAX: usize = 64;
+pub(crate) const ROWS_MAX: usize = 32;
 
 /// Rows of equal length inside a slice, `stride` numbers apart.
 #[derive(Debug, Clone, Copy)]
