@@ -44,8 +44,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Blocks that were there when a prompt began with them. All cost as much, as the engine says of blocks that it computed
-/// at about the same time.
+/// Blocks that were there when a prompt began with them. All cost as much, as the engine says of blocks that it
+/// computed at about the same time.
 fn replay(prompts: &[Vec<u64>], capacity: u64, seconds: f64) -> usize {
     let mut cache = Eviction::<u64>::new(capacity);
     let mut hits = 0;

@@ -1,6 +1,6 @@
 //! Times loading a model against plain reads of its files, taking turns: four streams, 1 MiB a read, past the page
-//! cache, as `ff2ctl bench fs` reads. Each load is in a process of its own, as a server's is: memory that was used before
-//! is not as dear. Arguments: FOLDER (on the file system to measure; without a config.json there, a
+//! cache, as `ff2ctl bench fs` reads. Each load is in a process of its own, as a server's is: memory that was used
+//! before is not as dear. Arguments: FOLDER (on the file system to measure; without a config.json there, a
 //! model is written to it first), MiB of weights (1024), `bf16` or `f32`, rounds (5).
 
 use std::{

@@ -1,11 +1,11 @@
-//! The product of a few rows with many, both lying along the inner dimension: what a step of a server computes with each
-//! of its weights. A general product first brings a weight into another order, which takes longer than such a product
-//! itself; here each row of the weight is read once, as it lies, for four of the few rows at a time.
+//! The product of a few rows with many, both lying along the inner dimension: what a step of a server computes with
+//! each of its weights. A general product first brings a weight into another order, which takes longer than such a
+//! product itself; here each row of the weight is read once, as it lies, for four of the few rows at a time.
 
 use pulp::{Arch, Simd, WithSimd};
 
 /// Up to so many rows; with more the general product is faster, whose order then pays.
-pub(crate) const ROWS_MAX: usize = 64;
+pub(crate) const ROWS_MAX: usize = 32;
 
 /// Rows of equal length inside a slice, `stride` numbers apart.
 #[derive(Debug, Clone, Copy)]

@@ -1,9 +1,9 @@
 //! Which blocks go when there is no room: those worth least. Pure.
 //!
-//! GreedyDual-Size (Cao and Irani 1997) with frequency (Cherkasova 1998): a block is worth the seconds that it saves for
-//! each byte that it takes, times the root of its uses, on top of a level which rises to the worth of whatever was
-//! removed last; so what is not used sinks, slowly if it is dear. The root, because what was used twice is used again one
-//! and a half times as often as what was used once, not twice as often (0018).
+//! GreedyDual-Size (Cao and Irani 1997) with frequency (Cherkasova 1998): a block is worth the seconds that it saves
+//! for each byte that it takes, times the root of its uses, on top of a level which rises to the worth of whatever was
+//! removed last; so what is not used sinks, slowly if it is dear. The root, because what was used twice is used again
+//! one and a half times as often as what was used once, not twice as often (0018).
 //! A block is worth at least as much as one behind it, which is of no use without it; of equals the least recently
 //! used goes first.
 
@@ -56,7 +56,7 @@ impl<K: Ord + Copy> Eviction<K> {
     }
 
     /// A block that is there from now on, of these bytes and the seconds that computing it again takes. Of one that is
-    /// there already only these change.
+    /// there already, only these and its age change.
     pub fn put(&mut self, key: K, bytes: u64, seconds: f64) {
         let uses = self.entries.get(&key).map_or(0, |entry| entry.uses);
         self.forget(&key);
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(cache.evict(), Some('b'));
         cache.put('d', 10, 1.0);
         assert_eq!(cache.evict(), Some('c'));
-        // Twice as much worth as one use: gone once the level has risen by two.
+        // Four uses are worth two: it goes once the level has risen by as much as one new block is worth.
         cache.put('e', 10, 1.0);
         assert_eq!(cache.evict(), Some('a'));
     }

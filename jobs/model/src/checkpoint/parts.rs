@@ -1,5 +1,5 @@
-//! Bytes of files into tensors, by several threads at once: each goes through its share of the files from front to back,
-//! reads runs of neighbours with one call and puts their numbers into their places.
+//! Bytes of files into tensors, by several threads at once: each goes through its share of the files from front to
+//! back, reads runs of neighbours with one call and puts their numbers into their places.
 
 use std::{
     io, iter,

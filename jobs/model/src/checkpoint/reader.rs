@@ -1,5 +1,5 @@
-//! Bytes of one file, for a thread that goes through it from front to back: with a handle of its own, so that file systems
-//! see that, and read ahead.
+//! Bytes of one file, for a thread that goes through it from front to back: with a handle of its own, so that file
+//! systems see that, and read ahead.
 
 use std::{
     fs::{File, OpenOptions},
