@@ -36,7 +36,7 @@ test)
     # The Python package is tested in an environment of its own, which pip fills.
     python3 -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python3-venv"
     ;;
-bench) packages="$packages fio" ;;
+bench) packages="$packages fio iperf3" ;;
 *)
     echo "usage: $0 [test | bench]" >&2
     exit 2

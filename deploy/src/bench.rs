@@ -30,6 +30,7 @@ mod fs;
 mod host;
 mod idle;
 mod meta;
+mod net;
 mod raft;
 mod ring;
 mod sched;
@@ -57,6 +58,8 @@ pub(crate) enum Args {
     Ring(ring::Args),
     /// A raft group alone: three replicas in this process.
     Raft(raft::Args),
+    /// Bandwidth and latency between two processes, by TCP, shared memory and RDMA, beside iperf3 and perftest.
+    Net(net::Args),
     /// The scheduler: decisions of its core, and durable submissions.
     Sched(sched::Args),
 }
@@ -152,6 +155,8 @@ pub(crate) fn run(dir: &Path, args: &Args, json: bool) -> Result<()> {
             Args::Ring(args) => ring::run(&Mounted::find(&dir, &work)?, &dir, args)?,
             Args::Raft(args) => raft::run(&dir, args, &work)?,
             Args::Sched(args) => sched::run(&dir, args, &work)?,
+            Args::Net(args) if net::is_server(args)? => return Ok(()),
+            Args::Net(args) => net::run(args, &work)?,
         };
         output.print(&json!(figures), || {
             let rows = figures
@@ -287,6 +292,10 @@ mod tests {
             "meta --threads 0",
             "disk --seconds 0",
             "ring --depth 0",
+            "net --depth 0",
+            "net --size 0",
+            "net --size 1GiB",
+            "net --transport ib",
             "ring --size 0",
             "disk --size 0",
             "all --size 0",

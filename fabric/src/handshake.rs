@@ -23,7 +23,7 @@ use crate::{
     level::protocols,
     limits::SHARED_SLABS_MAX,
     peers::Identity,
-    rdma::Answering,
+    rdma::{Answering, Workload},
     routing::RoutingCache,
     rpc::Peer,
     transport::{Frame, Lane, LinkError, Receiver, Sender},
@@ -55,6 +55,9 @@ pub(crate) struct Hello {
     /// The client's end of a pair, if it would go on by RDMA.
     #[prost(bytes = "bytes", tag = "9")]
     pub(crate) rdma: Bytes,
+    /// A `Workload`: how the server's packets of that pair are to be treated.
+    #[prost(uint32, tag = "10")]
+    pub(crate) workload: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -104,12 +107,13 @@ pub(crate) struct Approach<'a> {
     pub(crate) local_name: &'a str,
     /// Its end of a pair; empty: it stays with what it came by.
     pub(crate) rdma: Bytes,
+    pub(crate) workload: Workload,
 }
 
 impl Approach<'static> {
     /// Over the network, to stay there.
     pub(crate) fn by_network(lane: Lane) -> Self {
-        Self { lane, local_name: "", rdma: Bytes::new() }
+        Self { lane, local_name: "", rdma: Bytes::new(), workload: Workload::Files }
     }
 }
 
@@ -147,6 +151,7 @@ pub(crate) async fn join(
         local_name: approach.local_name.into(),
         protocol_max: protocols()[1],
         rdma: approach.rdma,
+        workload: approach.workload.number(),
     };
     send(sender, Kind::Hello, &hello).await?;
     let hello = hello.encode_to_vec();
@@ -234,7 +239,7 @@ impl Gate<'_> {
         let peer = if hello.daemon { Peer::Daemon } else { self.user(hello.claims)? };
         let answer = match hello.rdma.is_empty() {
             true => Ok(Bytes::new()),
-            false => self.rdma.answer(&hello.rdma, lane).await,
+            false => self.rdma.answer(&hello.rdma, lane, Workload::of(hello.workload)).await,
         };
         let (rdma, no_rdma) =
             answer.map_or_else(|why| (Bytes::new(), why), |end| (end, String::new()));

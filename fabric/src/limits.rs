@@ -76,10 +76,8 @@ pub const LOCAL_PAUSE: Duration = Duration::from_secs(60);
 
 /// Bytes of a message by RDMA: most frames fit into one.
 pub const RDMA_MESSAGE_BYTES: usize = 8 << 10;
-/// Messages of one connection that were sent and not read yet; each has a buffer.
+/// Messages of one connection that were sent and not read yet, unless it is configured; each has a buffer.
 pub const RDMA_MESSAGES: u32 = 16;
-/// And buffers for messages on their way out.
-pub const RDMA_SENDS: u32 = 8;
 /// Messages and transfers that a device has at a time for one connection.
 pub const RDMA_WORKS: u32 = 64;
 /// A network that drops RDMA packets is found out within so long.
@@ -88,8 +86,10 @@ pub const RDMA_FIRST_FRAME_MAX: Duration = Duration::from_secs(1);
 pub const RDMA_PLACES_TRIED: usize = 2;
 /// A connection that the peer closes so early may have been closed because it did not work there.
 pub const RDMA_TRIAL: Duration = Duration::from_secs(3);
-/// How long a place that failed toward a peer is left out there.
+/// How long a place that failed toward a peer is left out there, and a connection that fell back stays with TCP before
+/// it tries again. The pause doubles up to the maximum while that fails.
 pub const RDMA_PAUSE: Duration = Duration::from_secs(60);
+pub const RDMA_PAUSE_MAX: Duration = Duration::from_secs(16 * 60);
 /// How old what is known of this host's RDMA ports may be.
 pub const PLACES_AGE_MAX: Duration = Duration::from_secs(60);
 /// Bulk bytes move through pieces of this size, of which a server has so many.

@@ -9,6 +9,7 @@
 //!
 //! **Invariant:** a connection that must be encrypted does not come here unless `trusted` says so.
 
+mod classes;
 mod halves;
 mod shared_pair;
 mod staging;
@@ -22,8 +23,10 @@ use std::{
     collections::{HashMap, HashSet},
     fmt,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
+pub use classes::{Classes, Workload};
 use ff2_verbs::{Access, Device, Domain, Endpoint, Pair, Place, Pool, Settings, Shared};
 pub use ff2_verbs::{Class, Error as RdmaError, place::Subnet};
 pub(crate) use halves::{Incoming, Outgoing};
@@ -34,12 +37,11 @@ use ways::Ways;
 
 use crate::{
     buf::Slab,
-    limits::{PEERS_MAX, RDMA_MESSAGE_BYTES, RDMA_MESSAGES, RDMA_SENDS, RDMA_WORKS},
-    transport::Lane,
+    limits::{PEERS_MAX, RDMA_MESSAGE_BYTES, RDMA_MESSAGES, RDMA_PAUSE, RDMA_WORKS},
 };
 
 /// What an administrator says of RDMA.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RdmaConfig {
     /// Also toward peers on this host, rather than by shared memory; each peer that is reached otherwise is warned of.
     pub demanded: bool,
@@ -48,22 +50,26 @@ pub struct RdmaConfig {
     /// The network is as good as encryption.
     pub trusted: bool,
     pub classes: Classes,
+    /// What this process's own calls carry.
+    pub workload: Workload,
+    /// Messages that a peer may send on one connection before they are read. Each has 8 KiB of pinned memory, and
+    /// half as many those on their way out.
+    pub messages: u32,
+    /// How long a place that failed toward a peer is left out there, and the first pause before a connection that fell
+    /// back to TCP tries again.
+    pub pause: Duration,
 }
 
-/// How the network treats connections, by what they carry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Classes {
-    /// Small messages.
-    pub metadata: Class,
-    /// Bulk bytes.
-    pub storage: Class,
-}
-
-impl Classes {
-    fn of(&self, lane: Lane) -> Class {
-        match lane {
-            Lane::Small => self.metadata,
-            Lane::Bulk => self.storage,
+impl Default for RdmaConfig {
+    fn default() -> Self {
+        Self {
+            demanded: false,
+            subnets: Vec::new(),
+            trusted: false,
+            classes: Classes::default(),
+            workload: Workload::default(),
+            messages: RDMA_MESSAGES,
+            pause: RDMA_PAUSE,
         }
     }
 }
@@ -99,7 +105,7 @@ impl Rdma {
             let domain = Domain::new(&Device::open(&name)?)?;
             rails.insert(name, Arc::new(Rail { domain, slabs: Mutex::default() }));
         }
-        let ways = Ways::new(config.subnets.clone())?;
+        let ways = Ways::new(config.subnets.clone(), config.pause)?;
         let (staging, told) = (Mutex::default(), Mutex::default());
         Ok(Arc::new(Self { config, rails, staging, ways, told }))
     }
@@ -107,6 +113,21 @@ impl Rdma {
     /// Rather than shared memory, where both are possible.
     pub(crate) fn is_demanded(&self) -> bool {
         self.config.demanded
+    }
+
+    /// Of this process's own calls.
+    pub(crate) fn workload(&self) -> Workload {
+        self.config.workload
+    }
+
+    /// Before a connection that fell back tries again for the first time.
+    pub(crate) fn pause(&self) -> Duration {
+        self.config.pause
+    }
+
+    /// Whether a connection may go by RDMA at all.
+    pub(crate) fn may_carry(&self, encrypted: bool) -> bool {
+        self.config.trusted || !encrypted
     }
 
     /// A connection from this place to this peer broke, or could not be made: others are taken for a minute.
@@ -132,16 +153,16 @@ impl Rdma {
     }
 
     /// One end of a connection, not connected yet. Makes calls that take milliseconds.
-    fn end(&self, place: &Place, lane: Lane, access: Access) -> Result<End, RdmaError> {
+    fn end(&self, place: &Place, class: Class, access: Access) -> Result<End, RdmaError> {
         let rail = self.rails.get(&place.device);
         let rail = rail.ok_or_else(|| RdmaError::UnknownDevice(place.device.clone()))?.clone();
-        let class = self.config.classes.of(lane);
-        let settings = Settings { works: RDMA_WORKS, messages: RDMA_MESSAGES, class, access };
+        let messages = self.config.messages;
+        let settings = Settings { works: RDMA_WORKS, messages, class, access };
         let pool = |count| {
             let domains = std::slice::from_ref(&rail.domain);
             Pool::new(domains, count, RDMA_MESSAGE_BYTES as u32, Access::Local)
         };
-        let (incoming, outgoing) = (pool(settings.receives())?, pool(RDMA_SENDS)?);
+        let (incoming, outgoing) = (pool(settings.receives())?, pool(messages.div_ceil(2))?);
         let pair = Pair::new(&rail.domain, place, &incoming, settings)?;
         let staging = match access {
             Access::Local => Some(self.staging()?),

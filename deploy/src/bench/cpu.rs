@@ -20,6 +20,13 @@ impl Processes {
         Self(vec![(BENCH.to_owned(), u64::from(std::process::id()))])
     }
 
+    /// This program and one that it started.
+    pub(super) fn with(role: &str, pid: u32) -> Self {
+        let mut both = Self::none();
+        both.0.push((role.to_owned(), pid.into()));
+        both
+    }
+
     /// All processes of the cluster, and this program.
     pub(super) fn of_cluster(own: &Own) -> Result<Self> {
         let ps = own.json(&["ps"])?;

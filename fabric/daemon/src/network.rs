@@ -33,7 +33,12 @@ pub fn rdma(network: &NetworkConfig) -> Result<Option<Arc<Rdma>>> {
         classes: Classes {
             metadata: network.rdma_metadata.into(),
             storage: network.rdma_storage.into(),
+            checkpoint: network.rdma_checkpoint.into(),
+            collective: network.rdma_collective.into(),
         },
+        workload: network.workload.into(),
+        messages: network.rdma_messages,
+        ..RdmaConfig::default()
     };
     match Rdma::open(config).map_err(anyhow::Error::from) {
         Ok(rdma) => Ok(Some(rdma)),

@@ -191,6 +191,15 @@ impl Connection {
         self.fail(&LinkError::Stopped);
     }
 
+    /// Ends it when all that is under way is answered. Calls that come later find it closed with nothing sent, and take
+    /// another.
+    pub(super) async fn retire(&self) {
+        let all = u32::try_from(self.slots_all).unwrap_or(u32::MAX);
+        // An error: it is closed already.
+        let _all = self.slots.acquire_many(all).await;
+        self.stop();
+    }
+
     /// Makes one call. Dropping the future gives the call up; whether the server saw it is unknown.
     pub(super) async fn call(&self, call: Outgoing) -> Outcome {
         let credit = u32::try_from(call.bulk_bytes).unwrap_or(u32::MAX).min(self.credit_bytes);

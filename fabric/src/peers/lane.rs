@@ -2,6 +2,10 @@
 //!
 //! Connecting is a task of its own, so that a caller that gives up does not stop it for the others.
 //! After a failure callers get it at once until a pause is over; the pause doubles up to a second.
+//! One that fell back to TCP serves on while another is tried by RDMA now and then ([`way_back`]); when that comes
+//! about, calls go by it, and the old one ends when what is under way on it is answered.
+
+mod way_back;
 
 use std::{
     io,
@@ -16,6 +20,7 @@ use tokio::{
     time::{timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
+use way_back::WayBack;
 
 use super::{
     Owed, Shared,
@@ -28,7 +33,7 @@ use crate::{
     limits::{LOCAL_PAUSE, RDMA_PLACES_TRIED, RECONNECT_MAX, RECONNECT_MIN},
     mem,
     pulse::Pulse,
-    rdma::Offer,
+    rdma::{Offer, Workload},
     shm, tcp,
     transport::{self, LinkError, Receiver, Sender},
 };
@@ -39,6 +44,7 @@ pub(super) struct Lane {
     state: Mutex<State>,
     /// When a local connection ended other than by a clean close.
     local_broke: Mutex<Option<Instant>>,
+    way_back: WayBack,
 }
 
 #[derive(Debug)]
@@ -59,7 +65,7 @@ enum State {
 impl Lane {
     pub(super) fn new(kind: transport::Lane) -> Arc<Self> {
         let (state, local_broke) = (Mutex::new(State::Idle), Mutex::new(None));
-        Arc::new(Self { kind, state, local_broke })
+        Arc::new(Self { kind, state, local_broke, way_back: WayBack::default() })
     }
 
     /// How soon a call would go out by it: the larger, the sooner.
@@ -108,6 +114,13 @@ impl Lane {
         let mut state = self.state.lock();
         let pause = match &*state {
             State::Open(connection) if connection.is_open() => {
+                if self.way_back.begin() {
+                    tokio::spawn(self.clone().come_back(
+                        connection.clone(),
+                        address.clone(),
+                        shared.clone(),
+                    ));
+                }
                 return Look::Open(connection.clone());
             }
             State::Connecting(done) if !done.is_cancelled() => {
@@ -134,7 +147,10 @@ impl Lane {
         let (lane, address, shared) = (self.clone(), address.clone(), shared.clone());
         tokio::spawn(async move {
             let next = match lane.connect(&address, &shared).await {
-                Ok(connection) => State::Open(connection),
+                Ok(Dialled { connection, pause }) => {
+                    lane.way_back.settled(pause);
+                    State::Open(connection)
+                }
                 Err(status) => {
                     tracing::debug!(%address, %status, "connecting failed");
                     State::Failed { status, until: clock::now() + pause, pause }
@@ -144,6 +160,37 @@ impl Lane {
             drop(working);
         });
         Look::Connecting(done)
+    }
+
+    /// Looks whether RDMA serves by now, beside the connection that does.
+    async fn come_back(
+        self: Arc<Self>,
+        old: Arc<Connection>,
+        address: Arc<str>,
+        shared: Arc<Shared>,
+    ) {
+        let new = match self.connect(&address, &shared).await {
+            Ok(Dialled { connection, pause: None }) => connection,
+            Ok(Dialled { connection, pause: Some(_) }) => {
+                connection.stop();
+                return self.way_back.failed();
+            }
+            Err(status) => {
+                tracing::debug!(%address, %status, "no way back to RDMA");
+                return self.way_back.failed();
+            }
+        };
+        {
+            let mut state = self.state.lock();
+            match &*state {
+                State::Open(open) if Arc::ptr_eq(open, &old) => *state = State::Open(new),
+                // It broke meanwhile, and whoever called has another one.
+                _ => return new.stop(),
+            }
+            self.way_back.settled(None);
+        }
+        tracing::info!(%address, "this peer is reached as it was to be again");
+        old.retire().await;
     }
 
     /// From a connection that ended: for a while another way is taken than one that broke.
@@ -168,14 +215,10 @@ impl Lane {
         }
     }
 
-    async fn connect(
-        &self,
-        address: &Arc<str>,
-        shared: &Shared,
-    ) -> Result<Arc<Connection>, Status> {
+    async fn connect(&self, address: &Arc<str>, shared: &Shared) -> Result<Dialled, Status> {
         let patience = shared.tuning.connect_timeout;
         match timeout(patience, self.dial(address, shared)).await {
-            Ok(Ok(connection)) => Ok(connection),
+            Ok(Ok(dialled)) => Ok(dialled),
             Ok(Err(why)) => Err(refusal(address, why)),
             Err(_) => {
                 let detail = format!("{address} did not answer within {} s", patience.as_secs());
@@ -184,11 +227,7 @@ impl Lane {
         }
     }
 
-    async fn dial(
-        &self,
-        address: &Arc<str>,
-        shared: &Shared,
-    ) -> Result<Arc<Connection>, LinkError> {
+    async fn dial(&self, address: &Arc<str>, shared: &Shared) -> Result<Dialled, LinkError> {
         let pulse = || Pulse::new(shared.tuning, shared.counters.clone());
         let link = match address.strip_prefix(mem::SCHEME) {
             Some(name) => {
@@ -212,8 +251,11 @@ impl Lane {
         link.pulse.heard(0);
         tracing::debug!(%address, kind = ?self.kind, "connected");
         let (pool, routing) = (shared.config.pool.clone(), shared.config.routing.clone());
-        let Joined { ends, welcome, pulse, .. } = link;
-        Ok(Connection::start(address.clone(), ends, welcome, pulse, pool, routing))
+        let Joined { ends, welcome, pulse, may_rdma, .. } = link;
+        let fell_back = may_rdma && !ends.0.shares_memory();
+        let pause = shared.config.rdma.as_ref().filter(|_| fell_back).map(|rdma| rdma.pause());
+        let connection = Connection::start(address.clone(), ends, welcome, pulse, pool, routing);
+        Ok(Dialled { connection, pause })
     }
 
     /// By RDMA where that is possible; from another place at once, if there is one, where the first does not serve.
@@ -255,14 +297,16 @@ impl Lane {
         };
         let by_memory = memory && same_host;
         let rdma = config.rdma.as_ref().filter(|rdma| rdma.is_demanded() || !by_memory);
+        let may_rdma = rdma.is_some_and(|rdma| rdma.may_carry(binding.is_some()));
         let offer = match rdma {
             Some(rdma) => rdma.offer(address, peer, self.kind, binding.is_some()).await,
             None => None,
         };
         let rdma = offer.as_ref().map(Offer::endpoint).unwrap_or_default();
-        let approach = Approach { rdma, ..Approach::by_network(self.kind) };
+        let workload = config.rdma.as_ref().map_or(Workload::Files, |rdma| rdma.workload());
+        let approach = Approach { rdma, workload, ..Approach::by_network(self.kind) };
         let joined = self.join(ends, pulse, shared, approach, binding.as_ref()).await?;
-        let mut joined = Joined { same_host, ..joined };
+        let mut joined = Joined { same_host, may_rdma, ..joined };
         let Some(offer) = offer else { return Ok((joined, true)) };
         joined.ends = offer.settle(joined.ends, &joined.welcome, &joined.pulse).await?;
         let serves = joined.ends.0.shares_memory();
@@ -297,7 +341,7 @@ impl Lane {
         let (identity, cluster) = (&shared.config.identity, &shared.config.cluster_id);
         let ends = (&mut sender, &mut receiver);
         let welcome = handshake::join(ends.0, ends.1, identity, cluster, approach, binding).await?;
-        Ok(Joined { ends: (sender, receiver), welcome, pulse, same_host: false })
+        Ok(Joined { ends: (sender, receiver), welcome, pulse, same_host: false, may_rdma: false })
     }
 
     pub(super) fn stop(&self) {
@@ -315,6 +359,14 @@ struct Joined {
     pulse: Arc<Pulse>,
     /// The server's address is one of ours.
     same_host: bool,
+    /// By RDMA it would go, if both sides could.
+    may_rdma: bool,
+}
+
+struct Dialled {
+    connection: Arc<Connection>,
+    /// It fell back to TCP: how long it stays so at least.
+    pause: Option<Duration>,
 }
 
 /// In this order.

@@ -22,7 +22,7 @@ use crate::{
     onesided::tests::{Ends, pattern},
     pulse::Pulse,
     server, tcp,
-    transport::{self, Frame, LinkError},
+    transport::{self, Frame, Lane, LinkError},
 };
 
 /// Where the machine's first device is, and its second.
@@ -68,6 +68,11 @@ fn told(rdma: &Rdma) -> Vec<String> {
     told
 }
 
+/// Of an end as the device has it.
+fn class_of(end: &End) -> u8 {
+    end.pair.class().unwrap().traffic_class
+}
+
 async fn offered(rdma: &Arc<Rdma>, address: &str, encrypted: bool) -> Option<Offer> {
     let ip = address.split(':').next().unwrap().parse().unwrap();
     rdma.offer(&address.into(), ip, Lane::Bulk, encrypted).await
@@ -81,7 +86,9 @@ async fn what_must_be_encrypted_is_not_offered_unless_the_network_is_trusted() {
     }
     let told = told(&cautious);
     assert!(told.len() == 1 && told[0].contains("`rdma_trusted = true`"), "{told:?}");
-    let answer = Answering::new(Some(&cautious), true).answer(&Bytes::new(), Lane::Small).await;
+    let answer = Answering::new(Some(&cautious), true)
+        .answer(&Bytes::new(), Lane::Small, Workload::Files)
+        .await;
     assert!(answer.unwrap_err().contains("`rdma_trusted = true`"));
 
     let trusting = bare(RdmaConfig { trusted: true, ..RdmaConfig::default() });
@@ -95,11 +102,13 @@ async fn endpoints_that_make_no_sense_are_refused_in_words() {
     let rdma = bare(RdmaConfig::default());
     for bytes in [&b"short"[..], &[0; 36], &[0xff; 36], &[1; 4 << 10]] {
         let answering = Answering::new(Some(&rdma), false);
-        let why = answering.answer(&Bytes::from_static(bytes), Lane::Bulk).await.unwrap_err();
+        let bytes = Bytes::from_static(bytes);
+        let why = answering.answer(&bytes, Lane::Bulk, Workload::Files).await.unwrap_err();
         assert!(why.contains("makes no sense"), "{why}");
         assert!(answering.made.lock().is_none());
     }
-    let why = Answering::new(None, false).answer(&Bytes::new(), Lane::Bulk).await.unwrap_err();
+    let why = Answering::new(None, false).answer(&Bytes::new(), Lane::Bulk, Workload::Files).await;
+    let why = why.unwrap_err();
     assert!(why.contains("no RDMA device"), "{why}");
 }
 
@@ -139,8 +148,8 @@ async fn releases_that_know_nothing_of_it_are_asked_and_answered_as_ever() {
 /// Both ends of a connection by the first device.
 fn ends(rdma: &Arc<Rdma>) -> Ends {
     let place = rdma.ways.toward("", [10, 77, 0, 1].into()).unwrap().unwrap();
-    let mut client = rdma.end(&place, Lane::Bulk, Access::Peers).unwrap();
-    let mut server = rdma.end(&place, Lane::Bulk, Access::Local).unwrap();
+    let mut client = rdma.end(&place, Class::default(), Access::Peers).unwrap();
+    let mut server = rdma.end(&place, Class::default(), Access::Local).unwrap();
     let points = (client.endpoint(), server.endpoint());
     client.connect(&points.1).unwrap();
     server.connect(&points.0).unwrap();
@@ -235,7 +244,7 @@ async fn a_network_that_drops_the_packets_is_found_out_and_left() {
     let address = "10.77.0.1:9";
     let offer = offered(&rdma, address, false).await.unwrap();
     // An end of which nobody answers.
-    let nobody = rdma.end(&offer.end.place, Lane::Bulk, Access::Local).unwrap();
+    let nobody = rdma.end(&offer.end.place, Class::default(), Access::Local).unwrap();
     let welcome = Welcome { rdma: nobody.endpoint().to_vec().into(), ..Welcome::default() };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -344,10 +353,41 @@ impl Drop for Links {
     }
 }
 
+/// What a client's hello says of its workload decides about the packets of both sides.
 #[tokio::test]
-async fn a_link_that_fails_is_left_for_another_and_at_last_for_tcp() {
+async fn both_ends_have_the_class_of_what_the_client_carries() {
+    let class = |traffic_class| Class { service_level: 3, traffic_class };
+    let [metadata, storage, checkpoint, collective] = [8, 16, 32, 184].map(class);
+    let classes = Classes { metadata, storage, checkpoint, collective };
+    let config = || RdmaConfig { classes, ..demanded() };
+    let Some(server) = rdma(config()) else { return };
+    for (workload, lane, wanted) in [
+        (Workload::Files, Lane::Small, metadata),
+        (Workload::Files, Lane::Bulk, storage),
+        (Workload::Checkpoints, Lane::Small, metadata),
+        (Workload::Checkpoints, Lane::Bulk, checkpoint),
+        (Workload::Collectives, Lane::Small, collective),
+        (Workload::Collectives, Lane::Bulk, collective),
+    ] {
+        let client = rdma(RdmaConfig { workload, ..config() }).unwrap();
+        let address = "10.77.0.1:9".into();
+        let peer = [10, 77, 0, 1].into();
+        let mut offer = client.offer(&address, peer, lane, false).await.unwrap();
+        let answering = Answering::new(Some(&server), false);
+        let heard = Workload::of(client.workload().number());
+        let theirs = answering.answer(&offer.endpoint(), lane, heard).await.unwrap();
+        offer.end.connect(&theirs).unwrap();
+        let made = answering.made.into_inner().unwrap();
+        let has = (class_of(&offer.end), class_of(&made.end));
+        assert_eq!(has, (wanted.traffic_class, wanted.traffic_class), "{workload:?} {lane:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_link_that_fails_is_left_for_another_and_at_last_for_tcp_and_comes_back() {
     let subnets = RAILS.map(|subnet| subnet.parse().unwrap()).to_vec();
-    let Some(rdma) = rdma(RdmaConfig { subnets, ..demanded() }) else { return };
+    let pause = Duration::from_secs(2);
+    let Some(rdma) = rdma(RdmaConfig { subnets, pause, ..demanded() }) else { return };
     let net = Net::by_rdma("127.0.0.1:0", 8 << 20, rdma.clone()).await;
     let peers = net.peers();
     let client = net.client(&peers);
@@ -383,6 +423,24 @@ async fn a_link_that_fails_is_left_for_another_and_at_last_for_tcp() {
     assert_eq!(calls(Transport::Tcp), 1);
     let told = told(&rdma);
     assert!(told.iter().any(|why| why.contains("10.77.")), "{told:?}");
+
+    ip("link set reed0 up");
+    ip("link set reed1 up");
+    let (by_rdma, end) = (calls(Transport::Rdma), std::time::Instant::now() + 20 * pause);
+    while calls(Transport::Rdma) == by_rdma {
+        assert!(
+            std::time::Instant::now() < end,
+            "there is no way back: {:?}",
+            super::tests::told(&rdma)
+        );
+        // No call fails or is repeated for it.
+        let bytes = pattern(peers.pool(), 60_000).freeze();
+        let call = Call { bulk: vec![bytes.clone()], ..within(20_000) };
+        let (_, echoed) = client.execute(&ask(ECHO, 1, 0), call).await.unwrap();
+        assert!(echoed[..] == bytes[..]);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    until(|| open(&net, Transport::Tcp) == 0).await;
     net.stop().await;
 }
 

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use prost::Message;
 use tokio::time::timeout;
 
-use super::{End, Rdma, RdmaError, halves::halves, reason};
+use super::{End, Rdma, RdmaError, Workload, halves::halves, reason};
 use crate::{
     frame::{FrameError, HEADER_BYTES, Header, Kind, Limits, encode_message},
     handshake::Welcome,
@@ -55,7 +55,7 @@ impl Rdma {
         lane: Lane,
         encrypted: bool,
     ) -> Option<Offer> {
-        if encrypted && !self.config.trusted {
+        if !self.may_carry(encrypted) {
             self.fell_back(address, MUST_ENCRYPT, true);
             return None;
         }
@@ -67,7 +67,8 @@ impl Rdma {
             }
         };
         let (rdma, from) = (self.clone(), place.clone());
-        let made = move || rdma.end(&from, lane, Access::Peers);
+        let class = self.config.classes.of(lane, self.config.workload);
+        let made = move || rdma.end(&from, class, Access::Peers);
         match blocking(made).await {
             Ok(end) => Some(Offer { end, address: address.clone(), rdma: self.clone() }),
             Err(why) => {
@@ -149,7 +150,7 @@ pub(crate) struct Answering<'a> {
 
 /// A server's end of a pair, and what the client said of its own.
 pub(super) struct Made {
-    end: End,
+    pub(super) end: End,
     theirs: Bytes,
 }
 
@@ -160,18 +161,24 @@ impl<'a> Answering<'a> {
     }
 
     /// To a client that proved who it is: our endpoint, or why there is none.
-    pub(crate) async fn answer(&self, theirs: &Bytes, lane: Lane) -> Result<Bytes, String> {
+    pub(crate) async fn answer(
+        &self,
+        theirs: &Bytes,
+        lane: Lane,
+        workload: Workload,
+    ) -> Result<Bytes, String> {
         let Some(rdma) = self.rdma else {
             return Err("the server has no RDMA device, or its `transport` is \"tcp\"".into());
         };
-        if self.encrypted && !rdma.config.trusted {
+        if !rdma.may_carry(self.encrypted) {
             return Err(format!("at the server: {MUST_ENCRYPT}"));
         }
         let made = {
             let (rdma, theirs) = (rdma.clone(), theirs.clone());
             move || {
                 let endpoint = Endpoint::decode(&theirs)?;
-                let mut end = rdma.end(&rdma.ways.back(&endpoint)?, lane, Access::Local)?;
+                let class = rdma.config.classes.of(lane, workload);
+                let mut end = rdma.end(&rdma.ways.back(&endpoint)?, class, Access::Local)?;
                 end.connect(&theirs)?;
                 Ok(end)
             }

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use ff2_verbs::{
@@ -13,14 +13,13 @@ use ff2_verbs::{
 use parking_lot::Mutex;
 
 use super::{RdmaError, reason};
-use crate::{
-    clock,
-    limits::{PLACES_AGE_MAX, RDMA_PAUSE},
-};
+use crate::{clock, limits::PLACES_AGE_MAX};
 
 #[derive(Debug)]
 pub(super) struct Ways {
     subnets: Vec<Subnet>,
+    /// How long a place is left out.
+    pause: Duration,
     known: Mutex<Known>,
     /// Places that failed toward a peer, and until when they are left out there.
     avoided: Mutex<HashMap<(String, Place), Instant>>,
@@ -34,9 +33,9 @@ struct Known {
 }
 
 impl Ways {
-    pub(super) fn new(subnets: Vec<Subnet>) -> Result<Self, RdmaError> {
+    pub(super) fn new(subnets: Vec<Subnet>, pause: Duration) -> Result<Self, RdmaError> {
         let known = Known { places: place::all()?, looked: clock::now() };
-        Ok(Self { subnets, known: Mutex::new(known), avoided: Mutex::default() })
+        Ok(Self { subnets, pause, known: Mutex::new(known), avoided: Mutex::default() })
     }
 
     /// For a client: `peer` is where the server listens.
@@ -56,7 +55,7 @@ impl Ways {
     }
 
     pub(super) fn avoid(&self, address: &str, place: &Place) {
-        let until = clock::now() + RDMA_PAUSE;
+        let until = clock::now() + self.pause;
         self.avoided.lock().insert((address.to_owned(), place.clone()), until);
         self.look_again();
     }
@@ -110,7 +109,8 @@ impl Ways {
     /// Of a host without devices.
     pub(super) fn blank(subnets: Vec<Subnet>) -> Self {
         let known = Known { places: Vec::new(), looked: clock::now() };
-        Self { subnets, known: Mutex::new(known), avoided: Mutex::default() }
+        let pause = crate::limits::RDMA_PAUSE;
+        Self { subnets, pause, known: Mutex::new(known), avoided: Mutex::default() }
     }
 }
 
@@ -119,6 +119,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
     use super::*;
+    use crate::limits::RDMA_PAUSE;
 
     fn place(kind: GidKind, address: &str) -> Place {
         let bytes = match address.parse().unwrap() {
@@ -131,7 +132,7 @@ mod tests {
     fn ways(subnets: &[&str], places: &[Place]) -> Ways {
         let subnets = subnets.iter().map(|subnet| subnet.parse().unwrap()).collect();
         let known = Known { places: places.to_vec(), looked: clock::now() };
-        Ways { subnets, known: Mutex::new(known), avoided: Mutex::default() }
+        Ways { known: Mutex::new(known), ..Ways::blank(subnets) }
     }
 
     const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);

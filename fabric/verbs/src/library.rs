@@ -63,6 +63,7 @@ functions! {
     get_cq_event(*mut ibv_comp_channel, *mut *mut ibv_cq, *mut *mut c_void) -> c_int;
     ack_cq_events(*mut ibv_cq, u32);
     create_qp(*mut ibv_pd, *mut ibv_qp_init_attr) -> *mut ibv_qp;
+    query_qp(*mut ibv_qp, *mut ibv_qp_attr, c_int, *mut ibv_qp_init_attr) -> c_int;
     modify_qp(*mut ibv_qp, *mut ibv_qp_attr, c_int) -> c_int;
     destroy_qp(*mut ibv_qp) -> c_int;
 }

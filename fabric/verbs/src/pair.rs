@@ -228,6 +228,12 @@ impl Pair {
         Ok(())
     }
 
+    /// The class of our packets as the device has it, once this end is connected. (Soft-RoCE knows no service levels
+    /// and says 0.)
+    pub fn class(&self) -> Result<Class, Error> {
+        self.handle.class()
+    }
+
     /// Moves bytes between this process's memory and the peer's, which is not asked. All of it is done, in any order
     /// within the batch, when [`Event::Transferred`] tells so. A device that does not take it breaks the connection,
     /// and then the buffers may be held until its end.

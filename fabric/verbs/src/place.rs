@@ -65,6 +65,12 @@ impl Gid {
     }
 }
 
+impl fmt::Display for Subnet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.bits)
+    }
+}
+
 impl std::str::FromStr for Subnet {
     type Err = String;
 
@@ -261,6 +267,9 @@ mod tests {
 
     #[test]
     fn wrong_subnets_are_refused() {
+        for text in ["10.77.0.0/16", "fd00::/8"] {
+            assert_eq!(text.parse::<Subnet>().unwrap().to_string(), text);
+        }
         for text in ["", "10.0.0.0/33", "10.0.0/8", "fd00::/129", "10.0.0.0/x", "eth0"] {
             let error = text.parse::<Subnet>().unwrap_err();
             assert!(error.contains("10.77.0.0/16"), "{error}");

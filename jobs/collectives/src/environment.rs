@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use crate::{
     CollectiveError,
     limits::{MEET_TIMEOUT, PATIENCE, RANKS_MAX},
+    network::Network,
 };
 
 /// What a rank needs to know to meet the others.
@@ -22,12 +23,14 @@ pub struct Rendezvous {
     pub timeout: Duration,
     /// How long an operation waits for a rank that lives but does not take part.
     pub patience: Duration,
+    /// By what ranks reach each other.
+    pub network: Network,
 }
 
 impl Rendezvous {
     /// By `RANK`, `WORLD_SIZE`, `MASTER_ADDR`, `MASTER_PORT`, `FF2_JOB_ID`, `FF2_ATTEMPT`, and for the key
-    /// `FF2_RANK_KEY` or else a file of the attempt in `FF2_CHECKPOINT`. None of a process that is alone: without
-    /// `WORLD_SIZE`, or if that is 1.
+    /// `FF2_RANK_KEY` or else a file of the attempt in `FF2_CHECKPOINT`; by [`Network`]'s variables for the network.
+    /// None of a process that is alone: without `WORLD_SIZE`, or if that is 1.
     ///
     /// # Errors
     /// The variable that is missing or wrong, and what was expected.
@@ -78,6 +81,7 @@ impl Rendezvous {
             key,
             timeout: MEET_TIMEOUT,
             patience: PATIENCE,
+            network: Network::from_variables(get)?,
         }))
     }
 }
@@ -128,6 +132,7 @@ mod tests {
             (("MASTER_PORT", "0"), "MASTER_PORT: found 0"),
             (("MASTER_ADDR", ""), "MASTER_ADDR: found nothing, expected the host of rank 0"),
             (("FF2_CHECKPOINT", ""), "FF2_CHECKPOINT: found nothing"),
+            (("FF2_TRANSPORT", "ib"), "FF2_TRANSPORT: found ib, expected tcp, rdma or auto"),
         ] {
             let error = read(&[change]).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use ff2_fabric::auth::AuthError;
+use ff2_fabric::{auth::AuthError, rdma::RdmaError};
 
 /// An operation that failed leaves the communicator useless: all ranks end, and the job starts again.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,11 @@ pub enum CollectiveError {
         "cannot serve the other ranks at {address}: is MASTER_PORT taken, or MASTER_ADDR another host?"
     )]
     Serve { address: String, source: io::Error },
+
+    #[error(
+        "cannot use RDMA, which FF2_TRANSPORT=rdma demands: say auto or tcp where there is none"
+    )]
+    Rdma(#[source] RdmaError),
 
     #[error("ranks {ranks:?} of {world} did not come within {waited:?}: look at their logs")]
     Missing { ranks: Vec<usize>, world: usize, waited: Duration },

@@ -37,8 +37,10 @@ impl Seat {
         let windows = (rendezvous.world * STREAMS_FORESEEN * TAGS * WINDOW * PIECE_BYTES) as u64;
         let received = BufPool::new(windows.max(RECEIVE_BYTES));
         let routing = RoutingCache::new();
-        let config = ServerConfig::new(&rendezvous.job, key.clone(), received, routing.clone());
+        let mut config = ServerConfig::new(&rendezvous.job, key.clone(), received, routing.clone());
         let failed = |source: io::Error| CollectiveError::Serve { address: address.into(), source };
+        let rdma = rendezvous.network.open()?;
+        config.rdma = rdma.clone();
         let server = Server::bind(address, config).await.map_err(failed)?;
         let address = server.local_addr().to_string();
         let stop = CancellationToken::new();
@@ -51,7 +53,7 @@ impl Seat {
             pool: pool.clone(),
             routing,
             tls: None,
-            rdma: None,
+            rdma,
         });
         Ok(Self { pool, address, peers, stop, serving })
     }

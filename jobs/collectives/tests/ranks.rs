@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ff2_collectives::{CollectiveError, Communicator, Rendezvous};
+use ff2_collectives::{CollectiveError, Communicator, Network, Rendezvous};
 
 fn rendezvous(folder: &Path, port: u16, rank: usize, world: usize) -> Rendezvous {
     Rendezvous {
@@ -20,6 +20,7 @@ fn rendezvous(folder: &Path, port: u16, rank: usize, world: usize) -> Rendezvous
         key: folder.join("ranks.key"),
         timeout: Duration::from_secs(20),
         patience: Duration::from_secs(20),
+        network: Network::default(),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::{net::TcpListener, thread, time::Duration};
 
-use ff2_collectives::{Communicator, Rendezvous};
+use ff2_collectives::{Communicator, Network, Rendezvous};
 use ff2_model::{AdamW, Model, ModelConfig, Parameters, Tokens, Weights};
 use ff2_parallel::{Parallel, ParallelError, Plan, Portion, Settings};
 
@@ -91,6 +91,7 @@ fn ranks<T: Send>(world: usize, work: impl Fn(Communicator) -> T + Sync) -> Vec<
                     key: folder.join("ranks.key"),
                     timeout: Duration::from_secs(20),
                     patience: Duration::from_secs(20),
+                    network: Network::default(),
                 });
                 work(all.unwrap())
             })

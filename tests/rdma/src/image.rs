@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{kernel::Kernel, machine::Job};
+use crate::{
+    kernel::Kernel,
+    machine::{Disk, Job},
+};
 
 /// Programs of the host that set up the devices there, and that tests take them away with.
 const PROGRAMS: [&str; 2] = ["rdma", "ip"];
@@ -43,14 +46,21 @@ pub(crate) fn build(job: &Job<'_>, kernel: &Kernel, work: &Path) -> Result<PathB
             put(&root, &path, &path)?;
         }
     }
-    for module in &kernel.modules {
-        let name = module.file_name().context("a module has a name")?;
-        fs::copy(module, root.join("modules").join(name))?;
+    let more = job.disk.as_ref().map_or(&[][..], |_| &kernel.disk_modules);
+    for (place, module) in kernel.modules.iter().chain(more).enumerate() {
+        let name = module.file_name().context("a module has a name")?.to_string_lossy();
+        fs::copy(module, root.join(format!("modules/{place:02}-{name}")))?;
     }
     fs::write(root.join("etc/libibverbs.d/rxe.driver"), "driver rxe\n")?;
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n")?;
     fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n")?;
-    put(&root, job.program, Path::new("/work/program"))?;
+    put_program(&root, job.program, Path::new(job.place))?;
+    for (from, to) in job.files {
+        put_program(&root, from, Path::new(to))?;
+    }
+    if let Some(disk) = &job.disk {
+        fs::create_dir_all(root.join(disk.mount_point.trim_start_matches('/')))?;
+    }
     fs::write(root.join("work/run.sh"), script(job))?;
     fs::write(root.join("init"), include_str!("init.sh"))?;
     fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))?;
@@ -60,10 +70,13 @@ pub(crate) fn build(job: &Job<'_>, kernel: &Kernel, work: &Path) -> Result<PathB
 /// How the program is started.
 fn script(job: &Job<'_>) -> String {
     let mut script = String::from("cd /work\n");
+    if let Some(Disk { mount_point, .. }) = &job.disk {
+        script += &format!("mount -t ext4 /dev/vda {} || exit 125\n", quoted(mount_point));
+    }
     for (name, value) in job.environment {
         script += &format!("export {name}={}\n", quoted(value));
     }
-    script += "exec /work/program";
+    script += &format!("exec {}", quoted(job.place));
     for argument in job.arguments {
         script += &format!(" {}", quoted(argument));
     }
@@ -85,6 +98,15 @@ fn put(root: &Path, from: &Path, to: &Path) -> Result<()> {
             copy(root, library, library)?;
         }
     }
+    Ok(())
+}
+
+/// A program of a build, without what only debuggers read: that is most of it, and the image lies in memory.
+fn put_program(root: &Path, from: &Path, to: &Path) -> Result<()> {
+    put(root, from, to)?;
+    let placed = root.join(to.strip_prefix("/").context("places there are absolute")?);
+    // Scripts have nothing to take out.
+    let _failed = output(Command::new("strip").arg("--strip-debug").arg(placed));
     Ok(())
 }
 
@@ -136,7 +158,8 @@ mod tests {
             environment: &[("A", "b c")],
             ..Job::new(Path::new("/bin/true"))
         };
-        let script = script(&job).replace("/work/program", "printf '%s|'").replace("cd /work", "");
+        let script =
+            script(&job).replace("'/work/program'", "printf '%s|'").replace("cd /work", "");
         let out = output(Command::new("sh").args(["-c", &script])).unwrap();
         assert_eq!(out, "it's|$HOME `id` \\||");
         let shown = script.replace("exec printf '%s|'", "echo \"$A\" #");

@@ -13,14 +13,18 @@ use crate::image::{find, output};
 
 /// What the tests need of it; each brings what it depends on.
 const MODULES: [&str; 4] = ["crc32_generic", "rdma_rxe", "rdma_ucm", "dummy"];
+/// And where there is a disk: a file system on it, and one that a program serves.
+const DISK_MODULES: [&str; 4] = ["virtio_pci", "virtio_blk", "ext4", "fuse"];
 /// Changes with what is kept of a package, so that older caches are left alone.
-const FORM: &str = "1";
+const FORM: &str = "2";
 
 /// A kernel that QEMU can start, and its modules in the order in which they are loaded.
 #[derive(Debug)]
 pub struct Kernel {
     pub(crate) image: PathBuf,
     pub(crate) modules: Vec<PathBuf>,
+    /// To be loaded after those, where there is a disk.
+    pub(crate) disk_modules: Vec<PathBuf>,
 }
 
 /// Waits until nobody else builds or runs a machine: they would take the processors from each other.
@@ -41,12 +45,17 @@ impl Kernel {
             let _ = fs::remove_dir_all(&folder);
             fs::rename(work.path().join("kept"), &folder)?;
         }
-        let mut modules: Vec<_> = fs::read_dir(folder.join("modules"))?
-            .map(|entry| Ok(entry?.path()))
-            .collect::<Result<_>>()?;
-        modules.sort();
-        Ok(Self { image: folder.join("vmlinux"), modules })
+        let [modules, disk_modules] =
+            ["modules", "disk-modules"].map(|name| sorted(&folder.join(name)));
+        Ok(Self { image: folder.join("vmlinux"), modules: modules?, disk_modules: disk_modules? })
     }
+}
+
+fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
+    let files = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+    let mut files: Vec<_> = files.collect::<Result<_>>()?;
+    files.sort();
+    Ok(files)
 }
 
 fn unpack(work: &Path) -> Result<()> {
@@ -57,17 +66,27 @@ fn unpack(work: &Path) -> Result<()> {
         std::os::unix::fs::symlink("usr/lib", tree.join("lib"))?;
     }
     let kept = work.join("kept");
-    fs::create_dir_all(kept.join("modules"))?;
+    fs::create_dir_all(&kept)?;
     let release = only(&tree.join("lib/modules"), "")?;
     let release =
         release.file_name().context("a release has a name")?.to_string_lossy().into_owned();
     let compressed = fs::read(only(&tree.join("boot"), "vmlinuz-")?)?;
     fs::write(kept.join("vmlinux"), decompressed(&compressed)?)?;
     output(tool("depmod").arg("-b").arg(&tree).arg(&release))?;
+    let base = with_dependencies(&tree, &release, &MODULES)?;
+    let more = with_dependencies(&tree, &release, &DISK_MODULES)?;
+    let more: Vec<_> = more.into_iter().filter(|path| !base.contains(path)).collect();
+    keep(&base, &kept.join("modules"))?;
+    keep(&more, &kept.join("disk-modules"))
+}
+
+/// The files of modules and of what they depend on, in the order in which they are loaded. What is built into the
+/// kernel has none.
+fn with_dependencies(tree: &Path, release: &str, modules: &[&str]) -> Result<Vec<PathBuf>> {
     let mut order = Vec::new();
-    for module in MODULES {
+    for module in modules {
         let mut show = tool("modprobe");
-        show.arg("-d").arg(&tree).args(["-S", &release, "--show-depends", module]);
+        show.arg("-d").arg(tree).args(["-S", release, "--show-depends", module]);
         for line in output(&mut show)?.lines() {
             let Some(path) = line.strip_prefix("insmod ") else { continue };
             let path = PathBuf::from(path.split(' ').next().unwrap_or_default());
@@ -76,12 +95,17 @@ fn unpack(work: &Path) -> Result<()> {
             }
         }
     }
-    for (place, path) in order.iter().enumerate() {
+    Ok(order)
+}
+
+fn keep(modules: &[PathBuf], folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    for (place, path) in modules.iter().enumerate() {
         let name = path.file_name().context("a module has a name")?.to_string_lossy();
         let name = name.split(".ko").next().unwrap_or_default();
         let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
         let bytes = if bytes.starts_with(b"\x7fELF") { bytes } else { decompress(&bytes)? };
-        fs::write(kept.join(format!("modules/{place:02}-{name}.ko")), bytes)?;
+        fs::write(folder.join(format!("{place:02}-{name}.ko")), bytes)?;
     }
     Ok(())
 }

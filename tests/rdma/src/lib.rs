@@ -7,7 +7,7 @@
 //! `ff2-vm PROGRAM`.
 //!
 //! The story of a run: [`Kernel::get`] has the kernel unpacked in a cache that any run can make anew. The image is an
-//! initramfs of that kernel's modules, busybox, and the program with its libraries. `init.sh` makes the devices, runs
+//! initramfs of that kernel's modules, busybox, and programs with their libraries. `init.sh` makes the devices, runs
 //! the program, and writes its exit status to a serial port of its own; the run is over when QEMU ended or its time is.
 //!
 //! In the machine are `zebra0` on `reed0` (10.77.0.1 to .4) and `zebra1` on `reed1` (10.77.1.1 to .4): two rails that
@@ -23,8 +23,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 pub use kernel::Kernel;
-pub use machine::{Ended, Job};
-pub use rerun::{rerun_tests, rerun_tests_named};
+pub use machine::{Disk, Ended, Job};
+pub use rerun::{rerun_tests, rerun_tests_in, rerun_tests_named};
 
 /// Runs a program in a machine of its own, after the machines of all others on this host.
 pub fn run(job: &Job<'_>) -> Result<Ended> {

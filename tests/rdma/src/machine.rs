@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -25,8 +25,22 @@ pub struct Job<'a> {
     /// The whole run, boot included.
     pub time_max: Duration,
     pub processors: u32,
-    /// The program lies in it too.
+    /// The program and the files lie in it too.
     pub memory_mib: u32,
+    /// Where the program lies in the machine.
+    pub place: &'a str,
+    /// Programs and files of the host that come along, with their libraries, and where they lie in the machine.
+    pub files: &'a [(PathBuf, String)],
+    /// None: there is memory alone.
+    pub disk: Option<Disk<'a>>,
+}
+
+/// An empty file system on a disk of its own, which takes direct I/O. Where there is one, programs can serve file
+/// systems, too (FUSE).
+#[derive(Clone, Debug)]
+pub struct Disk<'a> {
+    pub mib: u32,
+    pub mount_point: &'a str,
 }
 
 /// How it ended.
@@ -49,6 +63,9 @@ impl<'a> Job<'a> {
             time_max: Duration::from_secs(150),
             processors: 2,
             memory_mib: 768,
+            place: "/work/program",
+            files: &[],
+            disk: None,
         }
     }
 }
@@ -64,6 +81,11 @@ pub(crate) fn run(job: &Job<'_>, kernel: &Kernel) -> Result<Ended> {
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(image);
     command.args(["-append", BOOT]);
+    if let Some(disk) = &job.disk {
+        let drive = blank(disk, work.path()).context("make the machine's disk")?;
+        let drive = format!("file={},if=none,id=disk,format=raw,cache=unsafe", drive.display());
+        command.args(["-drive", &drive, "-device", "virtio-blk-pci,drive=disk"]);
+    }
     for port in &ports {
         fs::write(port, "")?;
         command.arg("-serial").arg(format!("file:{}", port.display()));
@@ -86,6 +108,15 @@ pub(crate) fn run(job: &Job<'_>, kernel: &Kernel) -> Result<Ended> {
     };
     ensure!(in_time, "the machine did not turn itself off\nconsole:\n{console}\noutput:\n{output}");
     Ok(Ended { output, status, console })
+}
+
+/// A sparse file with an empty ext4 in it.
+fn blank(disk: &Disk<'_>, work: &Path) -> Result<PathBuf> {
+    let path = work.join("disk");
+    fs::File::create(&path)?.set_len(u64::from(disk.mib) << 20)?;
+    let mut make = Command::new(find("mke2fs").context("mke2fs is missing: install e2fsprogs")?);
+    image::output(make.args(["-q", "-t", "ext4"]).arg(&path))?;
+    Ok(path)
 }
 
 /// Nothing that costs an emulated processor time for the sake of safety or of real hardware.

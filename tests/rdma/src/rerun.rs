@@ -1,6 +1,6 @@
 //! Runs a test binary once more where what it needs is there.
 
-use std::{env, time::Duration};
+use std::{env, path::Path, time::Duration};
 
 use crate::{Job, missing, run};
 
@@ -10,16 +10,21 @@ use crate::{Job, missing, run};
 ///
 /// Without the programs that a machine needs it fails as well, unless `FF2_TEST_ALLOW_SKIP` is 1 or names `qemu`.
 pub fn rerun_tests(caller: &str) {
-    rerun(caller, &[]);
+    rerun(caller, &[], |job| job);
+}
+
+/// As [`rerun_tests`], in a machine that has more: `shape` changes what it is asked for.
+pub fn rerun_tests_in<'a>(caller: &str, shape: impl FnOnce(Job<'a>) -> Job<'a>) {
+    rerun(caller, &[], shape);
 }
 
 /// As [`rerun_tests`], of those alone that have `part` in their names.
 pub fn rerun_tests_named(caller: &str, part: &str) {
-    rerun(caller, &[part]);
+    rerun(caller, &[part], |job| job);
 }
 
 #[expect(clippy::print_stderr, reason = "a test that is left out says so")]
-fn rerun(caller: &str, parts: &[&str]) {
+fn rerun<'a>(caller: &str, parts: &[&str], shape: impl FnOnce(Job<'a>) -> Job<'a>) {
     let missing = missing();
     if !missing.is_empty() {
         let value = env::var("FF2_TEST_ALLOW_SKIP").unwrap_or_default();
@@ -29,11 +34,12 @@ fn rerun(caller: &str, parts: &[&str]) {
     }
     let program = env::current_exe().expect("a running program has a path");
     let arguments = [&["--test-threads=1", "--nocapture", "--skip", caller], parts].concat();
+    let shaped = shape(Job { time_max: Duration::from_secs(240), ..Job::new(Path::new("")) });
     let job = Job {
+        program: &program,
         arguments: &arguments,
         environment: &[("FF2_TEST_IN_VM", "1"), ("RUST_BACKTRACE", "1")],
-        time_max: Duration::from_secs(240),
-        ..Job::new(&program)
+        ..shaped
     };
     let ended = match run(&job) {
         Ok(ended) => ended,

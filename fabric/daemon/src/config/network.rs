@@ -1,12 +1,15 @@
 //! By what a process reaches its peers.
 
-use ff2_fabric::rdma::{Class, Subnet};
+use ff2_fabric::{
+    limits::RDMA_MESSAGES,
+    rdma::{Class, Subnet, Workload},
+};
 use serde::{Deserialize, Serialize};
 
 use super::Problems;
 
 /// `[network]` of every configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkConfig {
     pub transport: Transport,
@@ -14,9 +17,52 @@ pub struct NetworkConfig {
     pub rdma_subnets: Vec<String>,
     /// RDMA encrypts nothing. True: its network is as good, so what must be encrypted may go by it too.
     pub rdma_trusted: bool,
-    /// How the network is to treat RDMA connections for small messages, and for bulk bytes.
+    /// Messages that a peer may send on one RDMA connection before they are read: 12 KiB of pinned memory for each,
+    /// of every connection.
+    pub rdma_messages: u32,
+    /// What this process's own calls carry.
+    pub workload: WorkloadName,
+    /// How the network is to treat RDMA connections: for small messages, for bytes of files, for bytes of processes
+    /// whose workload is checkpoints, and for sums and exchanges between the ranks of a job.
     pub rdma_metadata: ClassConfig,
     pub rdma_storage: ClassConfig,
+    pub rdma_checkpoint: ClassConfig,
+    pub rdma_collective: ClassConfig,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self {
+            transport: Transport::default(),
+            rdma_subnets: Vec::new(),
+            rdma_trusted: false,
+            rdma_messages: RDMA_MESSAGES,
+            workload: WorkloadName::default(),
+            rdma_metadata: ClassConfig::default(),
+            rdma_storage: ClassConfig::default(),
+            rdma_checkpoint: ClassConfig::default(),
+            rdma_collective: ClassConfig::default(),
+        }
+    }
+}
+
+/// Of a daemon. (Ranks of a job, whose workload is collectives, have no file.)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkloadName {
+    #[default]
+    Files,
+    /// For a mount that jobs write checkpoints by and nothing else.
+    Checkpoints,
+}
+
+impl From<WorkloadName> for Workload {
+    fn from(name: WorkloadName) -> Self {
+        match name {
+            WorkloadName::Files => Self::Files,
+            WorkloadName::Checkpoints => Self::Checkpoints,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +124,18 @@ impl NetworkConfig {
                 problems.add("network.rdma_subnets", wrong);
             }
         }
-        let classes = [("metadata", self.rdma_metadata), ("storage", self.rdma_storage)];
+        let messages = 4..=1024;
+        problems.require(
+            messages.contains(&self.rdma_messages),
+            "network.rdma_messages",
+            "4 to 1024",
+        );
+        let classes = [
+            ("metadata", self.rdma_metadata),
+            ("storage", self.rdma_storage),
+            ("checkpoint", self.rdma_checkpoint),
+            ("collective", self.rdma_collective),
+        ];
         for (name, class) in classes {
             let key = format!("network.rdma_{name}.service_level");
             problems.require(class.service_level <= 15, &key, "0 to 15");

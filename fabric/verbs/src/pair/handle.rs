@@ -144,6 +144,24 @@ impl Handle {
         self.modify(attributes, mask)
     }
 
+    /// How the device says that it treats our packets, once it is connected.
+    pub(super) fn class(&self) -> Result<Class, Error> {
+        let mut attributes = blank();
+        // SAFETY: a structure of integers and pointers.
+        let mut made: ibv_qp_init_attr = unsafe { std::mem::zeroed() };
+        let device = self.domain.device();
+        let mask = ibv_qp_attr_mask::IBV_QP_AV.0 as i32;
+        // SAFETY: our queue pair; it writes no more than these two structures.
+        let code = unsafe {
+            (device.library.query_qp)(self.qp.as_ptr(), &mut attributes, mask, &mut made)
+        };
+        if code != 0 {
+            return Err(Error::returned("ibv_query_qp", device.name(), code));
+        }
+        let way = &attributes.ah_attr;
+        Ok(Class { service_level: way.sl, traffic_class: way.grh.traffic_class })
+    }
+
     /// All that is posted comes back, and nothing more is taken.
     pub(super) fn fail(&self) -> Result<(), Error> {
         let mut attributes = blank();

@@ -20,6 +20,9 @@ struct Cli {
     seconds: u64,
     #[arg(long, default_value_t = 768)]
     memory_mib: u32,
+    /// More programs and files of this host, at the same places in the machine or behind a colon.
+    #[arg(long, value_name = "PATH[:PLACE]", value_parser = file)]
+    file: Vec<(PathBuf, String)>,
     /// NAME=VALUE for the program.
     #[arg(long = "env", value_parser = variable)]
     environment: Vec<(String, String)>,
@@ -28,6 +31,12 @@ struct Cli {
     verbose: bool,
     #[arg(last = true)]
     arguments: Vec<String>,
+}
+
+fn file(text: &str) -> Result<(PathBuf, String), String> {
+    let (from, to) = text.split_once(':').unwrap_or((text, text));
+    let absolute = to.starts_with('/');
+    absolute.then(|| (from.into(), to.into())).ok_or_else(|| format!("`{to}` is not absolute"))
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {
@@ -47,6 +56,7 @@ fn main() -> Result<ExitCode> {
         environment: &environment,
         time_max: Duration::from_secs(cli.seconds),
         memory_mib: cli.memory_mib,
+        files: &cli.file,
         ..Job::new(&cli.program)
     })?;
     if cli.verbose {

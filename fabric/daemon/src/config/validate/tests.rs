@@ -115,6 +115,14 @@ fn metad_problems() {
             ("network.rdma_metadata.service_level", |c| {
                 c.network.rdma_metadata.service_level = 16;
             }),
+            ("network.rdma_messages", |c| c.network.rdma_messages = 3),
+            ("network.rdma_messages", |c| c.network.rdma_messages = 1025),
+            ("network.rdma_checkpoint.service_level", |c| {
+                c.network.rdma_checkpoint.service_level = 16;
+            }),
+            ("network.rdma_collective.service_level", |c| {
+                c.network.rdma_collective.service_level = 16;
+            }),
             ("network.rdma_storage.service_level", |c| {
                 c.network.rdma_storage.service_level = 255;
             }),
