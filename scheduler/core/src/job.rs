@@ -61,6 +61,8 @@ pub struct JobSpec {
     pub limit_ms: Option<u64>,
     /// From the order to suspend until it is killed.
     pub grace_ms: u64,
+    /// The same, if that is longer, where it makes room and goes on later: time to save evenly.
+    pub room_ms: u64,
     /// At least as long it runs before it is preempted; the larger of this and the policy's counts.
     pub min_run_ms: u64,
     pub preemptible: bool,
@@ -91,6 +93,7 @@ impl Default for JobSpec {
             task: Resources { gpus: 1, cpus: 0, memory: 0 },
             limit_ms: None,
             grace_ms: 30_000,
+            room_ms: 0,
             min_run_ms: 0,
             preemptible: true,
             restarts: 0,
@@ -106,6 +109,19 @@ impl Default for JobSpec {
 }
 
 impl JobSpec {
+    /// How long a run has from the request to its end, ms.
+    pub(crate) fn grace(&self, cause: Cause) -> u64 {
+        match cause {
+            Cause::Preempted { .. }
+            | Cause::Moved { .. }
+            | Cause::Drained { .. }
+            | Cause::Asked => self.grace_ms.max(self.room_ms),
+            Cause::NodeFailed { .. } | Cause::Cancelled | Cause::Overdue | Cause::GracePassed => {
+                self.grace_ms
+            }
+        }
+    }
+
     pub fn gpus(&self) -> u64 {
         u64::from(self.tasks) * u64::from(self.task.gpus)
     }
@@ -255,6 +271,17 @@ pub struct Job {
 }
 
 impl Job {
+    /// When a run that was told to stop is killed, if it has not stopped by then, ms.
+    pub fn killed_at_ms(&self) -> Option<u64> {
+        match &self.state {
+            State::Stopping { killed: false, asked_ms, cause, .. } => {
+                Some(asked_ms + self.spec.grace(*cause))
+            }
+            State::Stopping { .. } | State::Held | State::Pending | State::Claiming => None,
+            State::Running { .. } => None,
+        }
+    }
+
     pub fn placement(&self) -> Option<&Placement> {
         match &self.state {
             State::Held | State::Pending | State::Claiming => None,

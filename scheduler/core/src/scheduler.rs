@@ -227,8 +227,7 @@ impl Scheduler {
                 let left = job.spec.limit_ms.map(|limit| limit.saturating_sub(job.ran_ms));
                 left.map(|left| started_ms + left)
             }
-            State::Stopping { killed: true, .. } => None,
-            State::Stopping { asked_ms, .. } => Some(asked_ms + job.spec.grace_ms),
+            State::Stopping { .. } => job.killed_at_ms(),
         };
         self.timers.set(id, at);
     }
@@ -382,7 +381,8 @@ impl Scheduler {
     pub(crate) fn stop(&mut self, id: JobId, cause: Cause, then: Then, out: &mut Vec<Decision>) {
         let now = self.now;
         let spec = &self.jobs[&id].spec;
-        let killed = spec.grace_ms == 0 || matches!(cause, Cause::NodeFailed { .. });
+        let grace_ms = spec.grace(cause);
+        let killed = grace_ms == 0 || matches!(cause, Cause::NodeFailed { .. });
         match killed {
             true => self.give_up_slot(id),
             false => self.want_last_slot(id),
@@ -403,7 +403,6 @@ impl Scheduler {
         job.since_ms = now;
         self.stopping.insert(id);
         let attempt = job.attempt;
-        let grace_ms = job.spec.grace_ms;
         out.push(match killed {
             true => Decision::Kill { job: id, attempt, cause },
             false => Decision::Suspend { job: id, attempt, grace_ms, cause },

@@ -140,10 +140,10 @@ impl Demand {
 
     /// What it writes when it stops, if all it has for that is its grace: without a step until it begins, and a part to
     /// say that all is saved.
-    pub(crate) fn stop(&self, spec: &JobSpec) -> Stop {
+    pub(crate) fn stop(&self, spec: &JobSpec, grace_ms: u64) -> Stop {
         let step_ms = spec.checkpoint.map_or(0, |checkpoint| checkpoint.step_ms);
-        let left = (spec.grace_ms - spec.grace_ms / GRACE_PART).saturating_sub(step_ms);
-        Stop { bytes: self.bytes, within_ms: left.max(spec.grace_ms / 4) }
+        let left = (grace_ms - grace_ms / GRACE_PART).saturating_sub(step_ms);
+        Stop { bytes: self.bytes, within_ms: left.max(grace_ms / 4) }
     }
 
     /// The slot of a last save that begins now.

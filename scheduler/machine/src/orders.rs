@@ -25,11 +25,10 @@ impl Watch {
         let (wish, grace_ms) = match &job.state {
             Of::Running { .. } if is_doomed => (RunWish::RunEnd, 0),
             Of::Running { .. } => (RunWish::RunGo, 0),
-            Of::Stopping { killed: false, asked_ms, .. } => {
-                let until = asked_ms + job.spec.grace_ms;
-                (RunWish::RunSuspend, until.saturating_sub(state.scheduler().now_ms()))
-            }
-            Of::Stopping { .. } => (RunWish::RunEnd, 0),
+            Of::Stopping { .. } => match job.killed_at_ms() {
+                Some(at) => (RunWish::RunSuspend, at.saturating_sub(state.scheduler().now_ms())),
+                None => (RunWish::RunEnd, 0),
+            },
             Of::Held | Of::Pending | Of::Claiming => return None,
         };
         let task = job.spec.task;

@@ -138,7 +138,7 @@ impl World {
             restarts: 1,
             after,
             many,
-            checkpoint: (self.keys % 2 == 0).then(Checkpoint::default),
+            checkpoint: self.keys.is_multiple_of(2).then(Checkpoint::default),
             ..JobSpec::default()
         };
         self.keys += 1;

@@ -20,8 +20,8 @@ pub(crate) struct NodeSize {
 /// Grace of a job that says nothing, in seconds.
 const GRACE_S: u64 = 30;
 
-/// And the longest that anybody has. One that says how often it saves has as long as that, so that those that make room
-/// together write no faster than they did before.
+/// And the longest that anybody has. One that says how often it saves has as long as that to make room, so that those
+/// who do so together write no faster than they did before.
 const GRACE_S_MAX: u64 = 300;
 
 /// `tags` are those that nodes have, `array` tells the indexes of an array that has been submitted, by its number.
@@ -41,10 +41,10 @@ pub(crate) fn read(
     if request.command.is_empty() && request.script.is_none() {
         return Err("a job needs a script or a command".into());
     }
-    let grace_s = match (request.grace(), &request.checkpoint) {
-        (Some(grace), _) => u64::from(grace.seconds()),
+    let grace_s = request.grace().map_or(GRACE_S, |grace| u64::from(grace.seconds()));
+    let room_s = match (request.grace(), &request.checkpoint) {
         (None, Some(saves)) => saves.interval().as_secs().clamp(GRACE_S, GRACE_S_MAX),
-        (None, None) => GRACE_S,
+        (Some(_), _) | (None, None) => grace_s,
     };
     let indexes = request.array.as_ref().map(ff2_submit::Array::expand).unwrap_or_default();
     let spec = JobSpec {
@@ -56,6 +56,7 @@ pub(crate) fn read(
         task: resources(&request, &layout, node),
         limit_ms: request.time_limit.map(|limit| limit.seconds() * 1_000),
         grace_ms: grace_s * 1_000,
+        room_ms: room_s * 1_000,
         min_run_ms: 0,
         preemptible: request.requeue != Some(false),
         restarts: if request.requeue == Some(true) { limits::RESTARTS } else { 0 },
@@ -69,7 +70,7 @@ pub(crate) fn read(
     let order = Order {
         ranks: layout.ranks,
         ranks_per_task: layout.ranks_per_node,
-        grace_s,
+        grace_s: room_s,
         indexes,
         environment: BTreeMap::new(),
         submitter,
@@ -228,11 +229,11 @@ mod tests {
         assert_eq!(spec.after.of, [Dependency { job: JobId(5), must: Must::Succeed }]);
         let (spec, _) = of("--checkpoint=5,40G,12s").unwrap();
         let checkpoint = Checkpoint { interval_ms: 300_000, bytes: 40 << 30, step_ms: 12_000 };
-        assert_eq!((spec.checkpoint, spec.grace_ms), (Some(checkpoint), 300_000));
-        let grace_ms = |options| of(options).unwrap().0.grace_ms;
-        assert_eq!((grace_ms("-n 1"), grace_ms("--checkpoint=1")), (30_000, 60_000));
+        assert_eq!((spec.checkpoint, spec.grace_ms), (Some(checkpoint), 30_000));
+        let room_ms = |options| of(options).unwrap().0.room_ms;
+        assert_eq!((room_ms("-n 1"), room_ms("--checkpoint=1")), (30_000, 60_000));
         assert_eq!(
-            (grace_ms("--checkpoint=60"), grace_ms("--checkpoint=5 --grace=9")),
+            (room_ms("--checkpoint=60"), room_ms("--checkpoint=5 --grace=9")),
             (300_000, 9_000)
         );
         let (spec, _) = of("-N 1 --exclusive").unwrap();

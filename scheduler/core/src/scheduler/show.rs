@@ -150,9 +150,9 @@ impl Scheduler {
             State::Stopping { killed: true, cause, .. } => {
                 Some(Decision::Kill { job: id, attempt, cause: *cause })
             }
-            State::Stopping { asked_ms, cause, .. } => {
+            State::Stopping { cause, .. } => {
                 // What is left of it.
-                let grace_ms = (asked_ms + job.spec.grace_ms).saturating_sub(self.now);
+                let grace_ms = job.killed_at_ms().unwrap_or(0).saturating_sub(self.now);
                 Some(Decision::Suspend { job: id, attempt, grace_ms, cause: *cause })
             }
         }

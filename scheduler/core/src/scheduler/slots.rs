@@ -69,8 +69,13 @@ impl Scheduler {
         let new = std::mem::take(&mut self.without_last_slot).into_iter();
         let new: Vec<(JobId, Demand)> =
             new.filter_map(|id| Some((id, Demand::of(&self.jobs[&id].spec)?))).collect();
-        let stops: Vec<Stop> =
-            new.iter().map(|(id, demand)| demand.stop(&self.jobs[id].spec)).collect();
+        let stop = |(id, demand): &(JobId, Demand)| {
+            let job = &self.jobs[id];
+            // One that was killed meanwhile has no time.
+            let grace_ms = job.killed_at_ms().unwrap_or(0).saturating_sub(self.now);
+            demand.stop(&job.spec, grace_ms)
+        };
+        let stops: Vec<Stop> = new.iter().map(stop).collect();
         let mean = new.iter().map(|(_, demand)| demand.mean()).sum();
         let longest = stops.iter().map(|stop| stop.within_ms).max().unwrap_or(0);
         let lengths = spread(&stops, self.wheel.room_to_stop(self.now, longest, mean));

@@ -109,6 +109,21 @@ fn those_that_make_room_together_write_evenly() {
     assert!(lengths[0] < 200_000, "{lengths:?}");
 }
 
+/// A job that is cancelled need not make room evenly: nobody waits for minutes until it is gone.
+#[test]
+fn who_makes_room_may_have_longer_than_who_is_cancelled() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 2, 2));
+    let spec = || JobSpec { grace_ms: 30_000, room_ms: 300_000, ..saving(1, 64) };
+    let (held, cancelled) = (rig.submit(spec()), rig.submit(spec()));
+    rig.pass(MINUTE);
+    rig.tell(Event::Suspend(held));
+    rig.tell(Event::Cancel(cancelled));
+    let killed_at = |job| rig.machine.job(job).unwrap().killed_at_ms();
+    assert_eq!(killed_at(held), Some(rig.now + 300_000));
+    assert_eq!(killed_at(cancelled), Some(rig.now + 30_000));
+    assert!(rig.machine.slot(cancelled).unwrap().length_ms < 30_000);
+}
+
 #[test]
 fn who_has_little_time_saves_within_it() {
     let mut rig = Rig::new(Policy::ff2(), &network(1, 2, 2));

@@ -70,7 +70,7 @@ impl Api {
                 return Err(tonic::Status::invalid_argument("what is to become of it?"));
             }
         };
-        tracing::info!(job = id.0, by = bearer.who.name, change = ?request.change(), "changed");
+        tracing::info!(job = id.0, by = bearer.who.name.as_str(), change = ?request.change(), "changed");
         // Who it was stays with it.
         self.tell(event, &bearer.who.name).await
     }
