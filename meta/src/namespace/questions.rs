@@ -3,13 +3,7 @@
 //! What the answer is lies elsewhere; here is only whom to wake. A session has one question of a kind at
 //! a time: a newer one ends the one before.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use ff2_proto::VolumeId;
 use parking_lot::Mutex;
@@ -20,20 +14,28 @@ type Key = (VolumeId, u64);
 /// Sessions with a question that is held. As many as sessions at most.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
-    held: Mutex<BTreeMap<Key, Arc<Bell>>>,
+    book: Mutex<Book>,
 }
 
 #[derive(Debug, Default)]
-struct Bell {
-    rung: Notify,
-    questions: AtomicU64,
+struct Book {
+    held: BTreeMap<Key, Held>,
+    /// Questions so far: each has a number of its own.
+    asked: u64,
+}
+
+/// A session's bell, and its last question.
+#[derive(Debug, Default)]
+struct Held {
+    bell: Arc<Notify>,
+    last: u64,
 }
 
 /// One question; forgotten when dropped.
 pub(super) struct Question<'a> {
     questions: &'a Questions,
     key: Key,
-    bell: Arc<Bell>,
+    bell: Arc<Notify>,
     number: u64,
 }
 
@@ -44,47 +46,58 @@ impl Questions {
         if sessions.peek().is_none() {
             return;
         }
-        let held = self.held.lock();
+        let book = self.book.lock();
         for session in sessions {
-            if let Some(bell) = held.get(&(volume, session)) {
-                bell.rung.notify_waiters();
+            if let Some(held) = book.held.get(&(volume, session)) {
+                held.bell.notify_waiters();
             }
         }
     }
 
     /// There may be news for anybody.
     pub(super) fn wake_all(&self, volume: VolumeId) {
-        for (_, bell) in self.held.lock().range((volume, 0)..=(volume, u64::MAX)) {
-            bell.rung.notify_waiters();
+        for (_, held) in self.book.lock().held.range((volume, 0)..=(volume, u64::MAX)) {
+            held.bell.notify_waiters();
         }
     }
 
+    /// In one step: a question that ends at the same moment takes the bell of its session with it only if it is
+    /// still the last.
     pub(super) fn ask(&self, key: Key) -> Question<'_> {
-        let bell = self.held.lock().entry(key).or_default().clone();
-        let number = bell.questions.fetch_add(1, Ordering::AcqRel) + 1;
-        bell.rung.notify_waiters();
-        Question { questions: self, key, bell, number }
+        let mut book = self.book.lock();
+        book.asked += 1;
+        let number = book.asked;
+        let held = book.held.entry(key).or_default();
+        held.last = number;
+        held.bell.notify_waiters();
+        Question { questions: self, key, bell: held.bell.clone(), number }
     }
 }
 
 impl Question<'_> {
     /// Returns at the next news. What comes after this call is not missed.
     pub(super) fn news(&self) -> Notified<'_> {
-        self.bell.rung.notified()
+        self.bell.notified()
     }
 
     /// No newer question of the session came.
     pub(super) fn is_last(&self) -> bool {
-        self.bell.questions.load(Ordering::Acquire) == self.number
+        self.questions.book.lock().is_last(self.key, self.number)
     }
 }
 
 impl Drop for Question<'_> {
     fn drop(&mut self) {
-        let mut held = self.questions.held.lock();
-        if self.is_last() {
-            held.remove(&self.key);
+        let mut book = self.questions.book.lock();
+        if book.is_last(self.key, self.number) {
+            book.held.remove(&self.key);
         }
+    }
+}
+
+impl Book {
+    fn is_last(&self, key: Key, number: u64) -> bool {
+        self.held.get(&key).is_some_and(|held| held.last == number)
     }
 }
 
@@ -117,8 +130,8 @@ mod tests {
         let second = waits.ask(key);
         assert!(!first.is_last() && second.is_last());
         drop(first);
-        assert_eq!(waits.held.lock().len(), 1, "the second is still held");
+        assert_eq!(waits.book.lock().held.len(), 1, "the second is still held");
         drop(second);
-        assert!(waits.held.lock().is_empty());
+        assert!(waits.book.lock().held.is_empty());
     }
 }
