@@ -5,6 +5,8 @@
 //! The story of a request: `net` accepts a connection, `http` finds whose key it is (`guard`) and reads the body, `api`
 //! makes it tokens and parameters, `service` submits them to the engine, `api::reply` makes tokens text again (`text`),
 //! and `api::sse` tells it, whole or as it comes. Whoever goes away drops the reply, which frees what it held.
+//!
+//! `route` is a program of its own before several such servers: one address, and a choice who answers.
 
 pub mod api;
 pub mod constraint;

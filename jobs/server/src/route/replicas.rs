@@ -358,6 +358,7 @@ mod tests {
         assert!(replicas.pick(&prompt, &but("b")).is_none() && !replicas.any_but(&but("b")));
         replicas.drain(&BTreeSet::new());
         replicas.heard("b", Load { stopping: true, ..LOAD }, now);
+        replicas.heard("a", LOAD, now);
         let seat = pick(&replicas, &prompt).unwrap();
         assert_eq!(seat.id, "a");
         replicas.missed("a", now);

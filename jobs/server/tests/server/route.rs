@@ -136,7 +136,7 @@ impl Fixture {
                     if stop.load(Ordering::Relaxed) {
                         break;
                     }
-                    let body = ask(&format!("client {client} asks"), 40, turn % 2 == 1);
+                    let body = ask(&format!("client {client} asks"), 24, turn % 2 == 1);
                     answers.push(send(&address, &key, "POST", "/v1/completions", &body));
                     done.fetch_add(1, Ordering::Relaxed);
                 }
@@ -176,7 +176,7 @@ impl Load {
                 broken += 1;
             }
             if !is_stream {
-                assert!(answer.body.contains("\"completion_tokens\":40"), "{}", answer.body);
+                assert!(answer.body.contains("\"completion_tokens\":24"), "{}", answer.body);
             }
         }
         broken

@@ -108,6 +108,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
     runtime.block_on(serve_until_told(Arc::new(service), ways, arguments))
 }
 
+/// What keeps keys in step with their file, if anything does.
+type Following = Option<JoinHandle<Result<()>>>;
+
 /// Where it is reached, and by whom.
 struct Ways {
     listen: SocketAddr,
@@ -139,10 +142,7 @@ impl Ways {
 
     /// Whose keys are taken, and what follows the file: that of a service does not change, and nobody counts what its
     /// router used.
-    fn accounts(
-        &self,
-        stop: &CancellationToken,
-    ) -> Result<(Option<Arc<Accounts>>, Option<JoinHandle<Result<()>>>)> {
+    fn accounts(&self, stop: &CancellationToken) -> Result<(Option<Arc<Accounts>>, Following)> {
         let Some(path) = &self.keys else { return Ok((None, None)) };
         let accounts = Arc::new(Accounts::default());
         if self.of.is_some() {
