@@ -17,9 +17,10 @@ use super::{
 };
 use crate::{cli::Surroundings, job::submit};
 
-/// For what runs at a replica that is to make room: generating an answer takes a while. The most that jobs have.
+/// For what runs at a replica that is to make room: generating an answer takes a while. The grace is the most that jobs
+/// have; what is behind the drain is for the last bytes to be taken.
 const REPLICA_GRACE: &str = "--grace=300";
-const REPLICA_DRAIN: &str = "290";
+const REPLICA_DRAIN: &str = "270";
 /// A router has as long as its own default and a margin.
 const ROUTER_GRACE: &str = "--grace=90";
 
