@@ -19,12 +19,12 @@ pub(crate) struct Standing {
     pub(crate) priority: Priority,
     pub(crate) band: u32,
     pub(crate) gpus: u64,
-    spared: Spared,
+    stoppable: Stoppable,
 }
 
 /// Whether a run may be preempted, and ran as long as it must.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Spared {
+struct Stoppable {
     /// For one of a higher priority, and for one of its own.
     for_higher: bool,
     for_equal: bool,
@@ -81,7 +81,7 @@ pub(crate) struct Round {
     by_node: Vec<Vec<Candidate>>,
     runs: Vec<Run>,
     /// Which standings there are, however many jobs have them.
-    kinds: BTreeSet<(Priority, u32, Spared)>,
+    kinds: BTreeSet<(Priority, u32, Stoppable)>,
     prices: BTreeMap<(Shape, Claimant), Prices>,
     /// What those have on each node that were told to stop.
     pub(crate) stopping: BTreeMap<NodeId, Resources>,
@@ -105,7 +105,7 @@ impl Scheduler {
                     is_here_only: slots.len() == 1,
                 });
             }
-            round.kinds.insert((standing.priority, standing.band, standing.spared));
+            round.kinds.insert((standing.priority, standing.band, standing.stoppable));
             round.runs.push(Run { id: *id, standing, is_told: false });
         }
         self.stopping.iter().for_each(|id| round.stops(&self.jobs[id]));
@@ -124,7 +124,7 @@ impl Scheduler {
             priority: job.spec.priority,
             band: self.band(job),
             gpus: job.spec.gpus(),
-            spared: Spared {
+            stoppable: Stoppable {
                 for_higher: bands.is_some_and(|bands| ran >= bands.min_run(job)),
                 for_equal: bands.is_some_and(|bands| ran >= bands.min_run_for_equal(job)),
                 for_patient: bands.is_some() && ran >= job.spec.min_run_ms,
@@ -151,7 +151,7 @@ impl Round {
     pub(crate) fn has_anybody_for(&self, claimant: Claimant) -> bool {
         self.kinds
             .iter()
-            .any(|(priority, band, spared)| claimant.may_stop_kind(*priority, *band, *spared))
+            .any(|(priority, band, stoppable)| claimant.may_stop_kind(*priority, *band, *stoppable))
     }
 
     /// A job is told to go.
@@ -189,22 +189,22 @@ impl Round {
 
 impl Claimant {
     pub(crate) fn may_stop(&self, victim: &Standing) -> bool {
-        self.may_stop_kind(victim.priority, victim.band, victim.spared)
+        self.may_stop_kind(victim.priority, victim.band, victim.stoppable)
     }
 
-    fn may_stop_kind(&self, priority: Priority, band: u32, spared: Spared) -> bool {
+    fn may_stop_kind(&self, priority: Priority, band: u32, stoppable: Stoppable) -> bool {
         if priority < self.priority {
             // What takes only what is left over is stopped at once.
             let is_idle = priority == Priority::Idle;
-            return spared.for_higher || is_idle || (self.outwaits && spared.for_patient);
+            return stoppable.for_higher || is_idle || (self.outwaits && stoppable.for_patient);
         }
-        priority == self.priority && band > self.band && self.is_patient && spared.for_equal
+        priority == self.priority && band > self.band && self.is_patient && stoppable.for_equal
     }
 }
 
 impl Standing {
     /// Services stay where they are reached; what takes only what is left over may go anywhere.
     pub(crate) fn may_move(&self) -> bool {
-        self.spared.for_equal || self.priority == Priority::Idle
+        self.stoppable.for_equal || self.priority == Priority::Idle
     }
 }
