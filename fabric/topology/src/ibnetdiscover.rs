@@ -1,8 +1,8 @@
 //! The text of `ibnetdiscover`, which `ibsim` reads too.
 //!
 //! A network port of a host is a channel adapter of its own there, described as "host mlx5_0". The text knows no
-//! zones, planes and roles: zones and planes are taken from the wiring ([`Network::find_zones`]), hosts whose name begins
-//! with "storage" are storage nodes.
+//! zones, planes and roles: zones and planes are taken from the wiring ([`Network::find_zones`]), hosts whose name
+//! begins with "storage" are storage nodes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

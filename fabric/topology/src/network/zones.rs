@@ -6,10 +6,10 @@ use super::Network;
 use crate::Role;
 
 impl Network {
-    /// Names zones z0, z1, ... and numbers planes in the order of their first switches. Leaves and spines that are wired
-    /// together are a plane of a zone. Planes that a compute node has ports in are of the same zone; storage nodes may
-    /// have ports in several. Higher switches belong to the only zone and plane they touch; to no zone if they touch
-    /// several.
+    /// Names zones z0, z1, ... and numbers planes in the order of their first switches. Leaves and spines that are
+    /// wired together are a plane of a zone. Planes that a compute node has ports in are of the same zone; storage
+    /// nodes may have ports in several. Higher switches belong to the only zone and plane they touch; to no zone if
+    /// they touch several.
     pub fn find_zones(&mut self) {
         let layers = self.layers();
         let numbers = self.switch_numbers();
