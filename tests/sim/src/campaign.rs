@@ -1,6 +1,7 @@
 //! Many seeds on all processors, and what they came to.
 
 use std::{
+    collections::BTreeSet,
     fs::OpenOptions,
     io::Write as _,
     path::{Path, PathBuf},
@@ -10,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use ff2_sim::{
-    Mutation, Verdict,
+    Mutation, Seen, Verdict,
     marks::{self, Mark, Reached},
     run_mutated, run_rpc,
 };
@@ -73,6 +74,7 @@ struct Sum {
     failed: Vec<u64>,
     simulated: Duration,
     marks: Reached,
+    seen: BTreeSet<Seen>,
 }
 
 impl Campaign {
@@ -127,6 +129,7 @@ impl Campaign {
         sum.seeds += 1;
         sum.simulated += verdict.simulated;
         sum.marks.add(&verdict.marks);
+        sum.seen.extend(&verdict.seen);
         if failed {
             sum.failed.push(verdict.seed);
         }
@@ -137,6 +140,7 @@ impl Campaign {
         let sum = self.sum.lock();
         if matches!(self.simulation, Simulation::Machines(_)) {
             show_marks(&sum.marks);
+            println!("duties done: {:?}", sum.seen);
         }
         let hours = sum.simulated.as_secs_f64() / 3600.0;
         let cpu = clock_gettime(ClockId::ProcessCPUTime);

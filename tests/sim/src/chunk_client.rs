@@ -87,6 +87,11 @@ impl ChunkClient {
         }
     }
 
+    /// When the load is over.
+    pub(crate) fn looks_at_nothing(&mut self) {
+        self.audit = None;
+    }
+
     pub(crate) fn start(&mut self, cx: &mut Context<'_>) {
         cx.after(Duration::from_millis(10), Later::ChunkClient(Timer::Next));
     }

@@ -278,6 +278,12 @@ impl Disk {
         }
     }
 
+    /// Those with a committed version.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = ChunkId> {
+        let committed = self.now.chunks.iter().filter(|(_, stored)| stored.committed.is_some());
+        committed.map(|(chunk, _)| *chunk)
+    }
+
     /// Every committed chunk with its update and content. Fails with CORRUPT if one cannot be read.
     pub(crate) fn contents(&self) -> Result<BTreeMap<ChunkId, (UpdateId, Content)>, Status> {
         let mut contents = BTreeMap::new();

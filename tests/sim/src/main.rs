@@ -51,6 +51,7 @@ fn main() -> Result<ExitCode> {
         let verdict = simulation.run(seed);
         verdict.log.iter().for_each(|line| println!("{line}"));
         campaign::show_marks(&verdict.marks);
+        println!("duties done: {:?}", verdict.seen);
         simulation.report(&verdict);
         return Ok(code(verdict.problems.is_empty()));
     }

@@ -10,7 +10,7 @@ use ff2_group::{
 };
 use ff2_meta_core::{
     MemKv,
-    cluster::{self, ClusterMachine, Heard, JoinTurn, LeaseBook, LeaseTimes, Moves},
+    cluster::{self, ClusterMachine, Heard, JoinTurn, LeaseBook, LeaseTimes, Moves, Space, Spares},
     namespace,
 };
 use ff2_proto::{Code, GroupId, RoutingVersion, Status, pb};
@@ -19,10 +19,12 @@ use prost::Message as _;
 
 use crate::{
     joining::{Disk, Joining},
+    keeping,
     message::{Answer, Call, Message, RpcId},
     mutation::Mutation,
     names::Names,
     net::Place,
+    seen::Seen,
     snapshots::Snapshots,
     wishes::Wishes,
     world::{Context, FOUNDERS, Later},
@@ -52,6 +54,10 @@ pub(crate) struct Metad {
     /// How many of the rebalances that were asked for it has begun.
     rebalanced: u64,
     pub(crate) snapshots: Snapshots,
+    /// After so long what stays away is made anew elsewhere; 0: never.
+    pub(crate) spares_after_ms: u64,
+    /// What is removed is kept for a while.
+    pub(crate) keeps: bool,
 }
 
 #[derive(Debug)]
@@ -61,11 +67,14 @@ struct Running {
     /// The book of the term in which this replica leads group 0.
     book: Option<(u64, LeaseBook)>,
     moves: Moves,
+    spares: Spares,
     next_ticket: u64,
     tickets: BTreeMap<u64, Ticket>,
     /// Facts of the book that are not answered yet.
     facts: usize,
     last_stamp_ns: i64,
+    /// A step of emptying the trash is not answered yet.
+    is_emptying: bool,
     /// The snapshot page that each group waits for.
     pages: [Option<u64>; 2],
 }
@@ -102,6 +111,7 @@ enum Ticket {
         to: Place,
         rpc: RpcId,
     },
+    Emptied,
     Read {
         to: Place,
         rpc: RpcId,
@@ -138,6 +148,8 @@ impl Metad {
             wishes: Wishes::default(),
             rebalanced: 0,
             snapshots: Snapshots::default(),
+            spares_after_ms: 0,
+            keeps: false,
         }
     }
 
@@ -250,10 +262,12 @@ impl Metad {
             namespace,
             book: None,
             moves: Moves::default(),
+            spares: Spares::default(),
             next_ticket: 0,
             tickets: BTreeMap::new(),
             facts: 0,
             last_stamp_ns: 0,
+            is_emptying: false,
             pages: [None, None],
         });
         cx.after(RAFT_TICK, Later::Metad(Timer::Tick));
@@ -309,6 +323,7 @@ impl Metad {
                 self.running().namespace.tick(cx.now, &mut out);
                 self.perform(cx, 1, out);
                 self.lead(cx);
+                self.lead_names(cx);
                 self.drain(cx);
             }
             Timer::PageTimeout { group, snapshot } => {
@@ -497,6 +512,11 @@ impl Metad {
         rpc: RpcId,
         request: pb::NsRequest,
     ) {
+        let ticket = self.ticket(Ticket::Mutation { to, rpc });
+        self.propose_names(cx, ticket, request);
+    }
+
+    fn propose_names(&mut self, cx: &mut Context<'_>, ticket: u64, request: pb::NsRequest) {
         let layout = pb::Layout {
             table: 1,
             table_version: 1,
@@ -505,11 +525,15 @@ impl Metad {
             seed: 0,
         };
         let seed = cx.rng.next();
+        // Where times count, all have one wall clock; what runs apart is what leases go by.
+        let now = if self.keeps { cx.world_now } else { cx.now };
         let running = self.running();
-        running.last_stamp_ns = (running.last_stamp_ns + 1).max(cx.now.as_nanos() as i64);
+        running.last_stamp_ns = (running.last_stamp_ns + 1).max(now.as_nanos() as i64);
         let stamp = running.last_stamp_ns;
-        let command = namespace::stamp(request, stamp, seed, Some(layout));
-        let ticket = self.ticket(Ticket::Mutation { to, rpc });
+        let mut command = namespace::stamp(request, stamp, seed, Some(layout));
+        if self.keeps {
+            command.level = ff2_proto::LEVEL;
+        }
         let command = Bytes::from(command.encode_to_vec());
         self.step(cx, 1, Input::Propose { ticket, command });
     }
@@ -553,6 +577,7 @@ impl Metad {
         if running.book.as_ref().is_none_or(|(of, _)| *of != term) {
             running.book = Some((term, LeaseBook::new(times(), millis(cx.now))));
             running.moves = Moves::default();
+            running.spares = Spares::default();
             running.facts = 0;
         }
         running.book.as_mut().map(|(_, book)| book)
@@ -579,11 +604,48 @@ impl Metad {
             self.propose(cx, fact, Ticket::Setup);
         }
         if self.running().facts == 0
+            && let Some(fact) = self.made_anew(cx, &routing)
+        {
+            cx.seen.insert(Seen::SpareTaken);
+            self.running().facts += 1;
+            self.propose(cx, fact, Ticket::Fact);
+        }
+        if self.running().facts == 0
             && let Some(fact) = self.moving(cx, &routing)
         {
             self.running().facts += 1;
             self.propose(cx, fact, Ticket::Fact);
         }
+    }
+
+    /// What a leader of the namespace does from time to time.
+    fn lead_names(&mut self, cx: &mut Context<'_>) {
+        let is_hasty = self.mutation == Some(Mutation::Trash);
+        let kept = if is_hasty { Duration::ZERO } else { keeping::KEPT };
+        let keeps = self.keeps;
+        let running = self.running();
+        if !keeps || running.is_emptying || !running.namespace.leadership().is_leader {
+            return;
+        }
+        let next =
+            running.namespace.store().with_state(|kv| keeping::empty(kv, cx.world_now, kept));
+        if let Some(op) = next {
+            running.is_emptying = true;
+            let ticket = self.ticket(Ticket::Emptied);
+            let request = pb::NsRequest { volume: 1, op: Some(op), ..Default::default() };
+            self.propose_names(cx, ticket, request);
+        }
+    }
+
+    /// What was away for too long, and where it comes to be instead.
+    fn made_anew(&mut self, cx: &Context<'_>, routing: &ff2_proto::Routing) -> Option<Fact> {
+        let after_ms = self.spares_after_ms;
+        if after_ms == 0 || self.mutation == Some(Mutation::Spares) {
+            return None;
+        }
+        let spares = &mut self.running().spares;
+        let taken = spares.tick(millis(cx.now), after_ms, routing, Space::default);
+        taken.map(Fact::ReplaceTarget)
     }
 
     /// What a person asks for, or the next step of what is being moved.
@@ -635,6 +697,13 @@ impl Metad {
                 let reply =
                     answer.map(|bytes| pb::NsReply::decode(bytes).expect("a reply of the machine"));
                 cx.send(to, Message::Answer { rpc, answer: Answer::Namespace(reply) });
+            }
+            Ticket::Emptied => {
+                running.is_emptying = false;
+                let reply = answer.ok().and_then(|bytes| pb::NsReply::decode(bytes).ok());
+                if reply.is_some_and(|reply| reply.trash_emptied > 0) {
+                    cx.seen.insert(Seen::TrashEmptied);
+                }
             }
             other => panic!("{other:?} proposes nothing"),
         }

@@ -24,4 +24,12 @@ pub enum Mutation {
     Keep,
     /// A member that has retired is taken out of its chain before the others were heard without it.
     Unheard,
+    /// The scrub reads nothing.
+    Scrub,
+    /// What stays away is not made anew elsewhere.
+    Spares,
+    /// What leaves a folder goes on counting there.
+    Quota,
+    /// The trash is emptied long before it is time.
+    Trash,
 }

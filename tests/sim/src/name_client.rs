@@ -9,9 +9,11 @@ use pb::ns_request::Op;
 
 use crate::{
     history::{Action, Operation},
+    keeping::{self, NAMES_MAX},
     message::{Answer, Call, Message, RpcId},
     net::Place,
     pace::Pace,
+    seen::Seen,
     world::{Context, Later},
 };
 
@@ -40,6 +42,15 @@ pub(crate) struct NameClient {
     pace: Pace,
     /// The last operation of all reads the register in peace.
     read_last: bool,
+    /// Quotas and the trash are in use, and told of so far.
+    pub(crate) keeps: bool,
+    told: usize,
+    /// When the present operation was begun: it may be done long before it is answered.
+    begun: Duration,
+    /// What it removed last, and when at the earliest.
+    removed: Option<(Bytes, Duration)>,
+    /// Names that were not in the trash although they were removed a moment ago.
+    pub(crate) missed: Vec<Bytes>,
 }
 
 #[derive(Clone, Debug)]
@@ -51,6 +62,10 @@ enum Goal {
     FindShared,
     Added(Bytes),
     Removed(Bytes),
+    /// The folder is full.
+    Beyond,
+    Told,
+    Kept(Bytes, Duration),
     Renamed(Bytes, Bytes),
     Register(usize),
 }
@@ -79,6 +94,11 @@ impl NameClient {
             counter: 0,
             pace,
             read_last: false,
+            keeps: false,
+            told: 0,
+            begun: Duration::ZERO,
+            removed: None,
+            missed: Vec::new(),
         }
     }
 
@@ -118,6 +138,7 @@ impl NameClient {
                 }
             };
             self.current = Some(next);
+            self.begun = cx.now;
         }
         let (request, _) = self.current.clone().expect("begun above");
         let rpc = cx.next_rpc();
@@ -148,9 +169,20 @@ impl NameClient {
             let op = Op::Lookup(pb::LookupOp { parent: ROOT_INODE.0, name, ..Default::default() });
             return (self.request(op, false), Goal::FindShared);
         }
+        if self.keeps && self.told < 2 {
+            let op = if self.told == 0 { keeping::limit(self.folder) } else { keeping::keep() };
+            let request = pb::NsRequest { volume: 1, op: Some(op), ..Default::default() };
+            return (request, Goal::Told);
+        }
+        if let Some((name, since)) = self.removed.take() {
+            return (self.request(keeping::look(), false), Goal::Kept(name, since));
+        }
         self.counter += 1;
         let known: Vec<Bytes> = self.names.iter().cloned().collect();
-        let fresh = Bytes::from(format!("name-{}", self.counter));
+        let fresh = match self.keeps {
+            true => Bytes::from(format!("name-{}-{}", self.place, self.counter)),
+            false => Bytes::from(format!("name-{}", self.counter)),
+        };
         let parent = self.folder;
         match (cx.rng.within(0..10), cx.rng.pick(&known).cloned()) {
             (0 | 1, Some(name)) => {
@@ -181,7 +213,8 @@ impl NameClient {
             (6..=8, _) => self.read_shared(cx),
             _ => {
                 let op = make(parent, fresh.clone(), pb::FileKind::Regular);
-                (self.request(op, true), Goal::Added(fresh))
+                let is_full = self.keeps && self.names.len() == NAMES_MAX;
+                (self.request(op, true), if is_full { Goal::Beyond } else { Goal::Added(fresh) })
             }
         }
     }
@@ -237,6 +270,12 @@ impl NameClient {
             self.current = None;
             return 200;
         }
+        let is_full = matches!(&self.current, Some((_, Goal::Beyond)));
+        if is_full && status.code == pb::Code::QuotaExceeded {
+            cx.seen.insert(Seen::QuotaRefused);
+            self.current = None;
+            return cx.rng.within(5..100);
+        }
         if status.retry() == Retry::Never {
             // In its own folder, and once each, nothing can fail.
             let current = self.current.take();
@@ -262,7 +301,23 @@ impl NameClient {
             }
             Goal::Removed(name) => {
                 self.names.remove(&name);
+                if self.keeps {
+                    self.removed = Some((name, self.begun));
+                }
             }
+            Goal::Beyond => {
+                let why = format!("client {}: its full folder took one more", self.place);
+                self.problems.push(why);
+            }
+            Goal::Told => self.told += 1,
+            Goal::Kept(name, since) if cx.now < since + keeping::KEPT / 2 => {
+                if keeping::shows(&reply, &name) {
+                    cx.seen.insert(Seen::TrashKept);
+                } else {
+                    self.missed.push(name);
+                }
+            }
+            Goal::Kept(..) => {}
             Goal::Renamed(from, to) => {
                 self.names.remove(&from);
                 self.names.insert(to);

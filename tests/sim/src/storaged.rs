@@ -3,6 +3,7 @@
 
 mod perform;
 mod report;
+mod scrub;
 mod ways;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -10,6 +11,7 @@ use std::{collections::BTreeMap, time::Duration};
 use ff2_proto::{ChainId, ChainVersion, ChunkId, Code, NodeId, Routing, Status, TargetId, pb};
 use ff2_storage_core::cuts::Cuts;
 use ff2_storage_core::target::{Attempt, CallId, Input, Now, Reply, Target};
+use scrub::Scrub;
 
 use crate::{
     disk::{Content, Disk},
@@ -39,6 +41,8 @@ pub(crate) struct Storaged {
     versions: BTreeMap<TargetId, u64>,
     pub(crate) disks: BTreeMap<TargetId, Disk>,
     mutation: Option<Mutation>,
+    /// It looks at all that is stored from time to time.
+    pub(crate) scrubs: bool,
     running: Option<Running>,
 }
 
@@ -64,6 +68,7 @@ struct Running {
     heartbeat_at: Duration,
     /// A join or heartbeat is on its way.
     reporting: bool,
+    scrub: Scrub,
     cuts: Cuts,
 }
 
@@ -124,6 +129,7 @@ impl Storaged {
             versions: BTreeMap::new(),
             disks: BTreeMap::new(),
             mutation,
+            scrubs: false,
             running: None,
         }
     }
@@ -151,6 +157,7 @@ impl Storaged {
             heartbeat_at: cx.now,
             reporting: false,
             cuts: Cuts::default(),
+            scrub: Scrub::default(),
         });
         cx.after(Duration::from_millis(1), Later::Storaged(Timer::Tick));
     }
@@ -186,6 +193,11 @@ impl Storaged {
     /// Whether a version on one of its disks is not what was written.
     pub(crate) fn is_damaged(&self) -> bool {
         self.disks.values().any(Disk::is_damaged)
+    }
+
+    /// Whether all that is committed can be read.
+    pub(crate) fn reads_well(&self) -> bool {
+        self.disks.values().all(|disk| disk.contents().is_ok())
     }
 
     /// The newest routing that it was told.
@@ -250,6 +262,7 @@ impl Storaged {
     fn tick(&mut self, cx: &mut Context<'_>) {
         self.report(cx);
         self.probe(cx);
+        self.scrub(cx);
         let targets: Vec<TargetId> = self.running().targets.keys().copied().collect();
         let mut is_idle = true;
         for id in targets {

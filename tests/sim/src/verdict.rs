@@ -1,6 +1,10 @@
 //! Whether a run ended as promised.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
 
 use ff2_meta_core::namespace;
 use ff2_proto::{ChunkId, ROOT_INODE, TargetId, marks, pb};
@@ -8,6 +12,7 @@ use ff2_proto::{ChunkId, ROOT_INODE, TargetId, marks, pb};
 use crate::{
     history::{Operation, linearizable},
     metad::Metad,
+    seen::Seen,
     snapshots::Snapshots,
     storaged::Storaged,
     world::{LOAD_END, METADS, World},
@@ -28,6 +33,8 @@ pub struct Verdict {
     pub log: Vec<String>,
     /// The rare paths that it took.
     pub marks: marks::Reached,
+    /// Duties that were done.
+    pub seen: BTreeSet<Seen>,
 }
 
 impl fmt::Display for Verdict {
@@ -51,7 +58,8 @@ pub(crate) fn converged(world: &World) -> bool {
         && world.name_clients.iter().all(|client| client.is_idle())
         && world.members().all(Metad::has_replicas)
         && world.all_vote()
-        && world.storageds.iter().all(Storaged::is_quiet)
+        && present(world).all(Storaged::is_quiet)
+        && (!world.duties.scrubs || present(world).all(Storaged::reads_well))
         && world.everything_serves()
         && nothing_is_left(world)
         && same_index(world)
@@ -61,7 +69,11 @@ pub(crate) fn converged(world: &World) -> bool {
 fn nothing_is_left(world: &World) -> bool {
     let Some(routing) = world.routing() else { return false };
     let is_in_use = |id: &TargetId| routing.targets.get(id).is_some_and(|target| target.chain != 0);
-    world.storageds.iter().flat_map(|storaged| storaged.disks.keys()).all(is_in_use)
+    present(world).flat_map(|storaged| storaged.disks.keys()).all(is_in_use)
+}
+
+fn present(world: &World) -> impl Iterator<Item = &Storaged> {
+    world.storageds.iter().filter(|storaged| world.lost != Some(storaged.place))
 }
 
 fn same_index(world: &World) -> bool {
@@ -106,11 +118,17 @@ pub(crate) fn judge(
         problems.push(format!("the shared file's times have no order: {shared:#?}"));
     }
     problems.extend(world.name_clients.iter().flat_map(|client| client.problems.clone()));
+    removed_is_kept(world, &mut problems);
     if operations < 50 && !panicked {
         problems.push(format!("only {operations} operations were made: the run proves little"));
     }
     let (simulated, events, log) = (world.now, world.handled, world.log.clone());
-    Verdict { seed, problems, hash, simulated, events, operations, log, marks: marks::take() }
+    let mut seen = world.seen.clone();
+    if world.lost.is_some() && problems.is_empty() {
+        seen.insert(Seen::MadeWhole);
+    }
+    let marks = marks::take();
+    Verdict { seed, problems, hash, simulated, events, operations, log, marks, seen }
 }
 
 /// What was done to each chunk. Reads count only if the clocks let them: a server whose clock has left
@@ -198,6 +216,15 @@ fn metads_are_equal(world: &World, problems: &mut Vec<String>) {
     }
     let [_, (_, names)] = first(world).states();
     problems.extend(namespace::fsck(names).into_iter().map(|problem| format!("fsck: {problem}")));
+}
+
+/// What was removed a moment ago was in the trash, while no metad's clock let it show what is no longer so.
+fn removed_is_kept(world: &World, problems: &mut Vec<String>) {
+    if world.clocks.stray.is_some_and(|place| METADS.contains(&place)) {
+        return;
+    }
+    let missed = world.name_clients.iter().flat_map(|client| &client.missed);
+    problems.extend(missed.map(|name| format!("{name:?} is not in the trash before its time")));
 }
 
 /// Each client's folder holds exactly what its answers said.

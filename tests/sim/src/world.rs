@@ -1,6 +1,7 @@
 //! Time, events and processes of a simulated cluster, and the run from start to verdict.
 
 use std::{
+    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
@@ -11,6 +12,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::{
     chunk_client::{self, ChunkClient},
     clock::Clocks,
+    duties::Duties,
     events::Events,
     faults::Faults,
     message::{Message, RpcId},
@@ -23,6 +25,7 @@ use crate::{
     panics,
     process::Process,
     rng::Rng,
+    seen::Seen,
     snapshots,
     storaged::{self, Storaged},
     verdict::{self, Verdict},
@@ -47,6 +50,9 @@ const CHAOS: std::ops::Range<Duration> = Duration::from_secs(8)..Duration::from_
 pub(crate) const LOAD_END: Duration = Duration::from_secs(256);
 /// By then everything must have converged.
 const END: Duration = Duration::from_secs(380);
+
+/// Shorter than most crashes last, with the time until they are noticed.
+const SPARES_AFTER_MS: u64 = 2_500;
 
 /// What a process schedules for itself.
 #[derive(Clone, Debug)]
@@ -83,8 +89,9 @@ struct Event {
 pub(crate) struct Context<'a> {
     /// On the clock of this process.
     pub(crate) now: Duration,
-    /// On no process's clock: for what is judged later, and nothing else.
+    /// On no process's clock: for what is judged later, and as the wall clock where that counts.
     pub(crate) world_now: Duration,
+    pub(crate) seen: &'a mut BTreeSet<Seen>,
     pub(crate) place: Place,
     pub(crate) rng: &'a mut Rng,
     pub(crate) metads: &'a [Place],
@@ -147,6 +154,10 @@ pub(crate) struct World {
     pub(crate) chunk_clients: Vec<ChunkClient>,
     pub(crate) name_clients: Vec<NameClient>,
     pub(crate) operator: Operator,
+    pub(crate) duties: Duties,
+    /// The storage node that went for good.
+    pub(crate) lost: Option<Place>,
+    pub(crate) seen: BTreeSet<Seen>,
     hash: Xxh3,
     pub(crate) handled: u64,
     pub(crate) log: Vec<String>,
@@ -164,6 +175,7 @@ pub fn run_mutated(seed: u64, mutation: Option<Mutation>) -> Verdict {
     let mut world = World::start(seed, Clocks::new(seed), mutation);
     world.schedule(CHAOS.start, 0, None, What::Fault);
     world.metads.iter_mut().for_each(|m| m.snapshots.are_made = snapshots::are_made(seed));
+    world.undertake(Duties::of(seed));
     if Wishes::are_made(seed) {
         world.schedule(CHAOS.start, 0, None, What::Wish);
     }
@@ -196,9 +208,28 @@ impl World {
                 .into(),
             name_clients: NAME_CLIENTS.map(|place| NameClient::new(place, pace)).into(),
             operator: Operator::new(OPERATOR),
+            duties: Duties::default(),
+            lost: None,
+            seen: BTreeSet::new(),
             hash: Xxh3::new(),
             handled: 0,
             log: Vec::new(),
+        }
+    }
+
+    fn undertake(&mut self, duties: Duties) {
+        self.duties = duties;
+        if duties.scrubs {
+            self.storageds.iter_mut().for_each(|storaged| storaged.scrubs = true);
+            // Nobody else looks for damage.
+            self.chunk_clients.iter_mut().for_each(ChunkClient::looks_at_nothing);
+        }
+        if duties.keeps {
+            self.metads.iter_mut().for_each(|metad| metad.keeps = true);
+            self.name_clients.iter_mut().for_each(|client| client.keeps = true);
+        }
+        if duties.spares {
+            self.metads.iter_mut().for_each(|metad| metad.spares_after_ms = SPARES_AFTER_MS);
         }
     }
 
@@ -294,6 +325,7 @@ impl World {
         let mut cx = Context {
             now: clock.shows(self.now),
             world_now: self.now,
+            seen: &mut self.seen,
             place,
             rng: &mut self.rng,
             metads: &METADS,

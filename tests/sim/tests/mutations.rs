@@ -3,7 +3,7 @@
 use ff2_sim::{Mutation, run, run_mutated};
 
 /// By which seed each is found. `cargo xtask sim --mutations` looks for the first ones anew.
-const FOUND_BY: [(Mutation, u64); 9] = [
+const FOUND_BY: [(Mutation, u64); 13] = [
     (Mutation::Fence, 14),
     (Mutation::VersionCheck, 0),
     (Mutation::Sync, 0),
@@ -13,6 +13,10 @@ const FOUND_BY: [(Mutation, u64); 9] = [
     (Mutation::Retire, 1992),
     (Mutation::Keep, 3),
     (Mutation::Unheard, 624),
+    (Mutation::Scrub, 5),
+    (Mutation::Spares, 17),
+    (Mutation::Quota, 31),
+    (Mutation::Trash, 31),
 ];
 
 #[test]

@@ -1,13 +1,16 @@
 //! A hundred seeds in every run of the tests. All must hold, and together they must take every rare path
 //! that the cores mark: a path that no seed takes is one that no fault is tried on.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use ff2_sim::{
-    Verdict,
+    Seen, Verdict,
     marks::{COUNTED, Mark, Reached},
     run,
 };
@@ -39,6 +42,7 @@ fn must_hold(verdict: &Verdict) {
 #[test]
 fn a_hundred_seeds_hold_and_take_every_rare_path() {
     let (next, reached) = (AtomicU64::new(0), Mutex::new(Reached::default()));
+    let seen = Mutex::new(BTreeSet::new());
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -48,12 +52,15 @@ fn a_hundred_seeds_hold_and_take_every_rare_path() {
             let verdict = run(seed);
             must_hold(&verdict);
             reached.lock().unwrap().add(&verdict.marks);
+            seen.lock().unwrap().extend(verdict.seen);
         }
     };
     std::thread::scope(|scope| {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         (0..threads).for_each(|_| drop(scope.spawn(work)));
     });
+    let seen = seen.into_inner().unwrap();
+    assert!(Seen::ALL.iter().all(|duty| seen.contains(duty)), "these were done: {seen:?}");
     if COUNTED {
         let mut never = reached.into_inner().unwrap().never();
         never.retain(|mark| !TOO_RARE.contains(mark));

@@ -51,6 +51,7 @@ pub(super) async fn judge(seed: u64, world: &World, cast: &Cast) -> Verdict {
         operations: operations + calls,
         log: summary.log,
         marks: marks::take(),
+        seen: Default::default(),
     }
 }
 

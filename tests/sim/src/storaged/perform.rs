@@ -11,8 +11,13 @@ use crate::{
     message::{Answer, Call, ChunkCall, Message, RpcId},
     mutation::Mutation,
     net::Place,
+    seen::Seen,
     world::{Context, Later},
 };
+
+fn is_damage(reply: &Reply) -> bool {
+    matches!(reply, Reply::Read(Err(status)) if status.code == Code::Corrupt)
+}
 
 impl Storaged {
     pub(super) fn perform(
@@ -76,9 +81,14 @@ impl Storaged {
                 Output::Reply { call, reply } => {
                     let running = self.running();
                     let content = running.found.remove(&call).unwrap_or_default();
-                    if let Some((to, rpc)) = running.callers.remove(&call) {
-                        let answer = Answer::Chunk(reply, content);
-                        cx.send(to, Message::Answer { rpc, answer });
+                    match running.callers.remove(&call) {
+                        Some((to, rpc)) => {
+                            let answer = Answer::Chunk(reply, content);
+                            cx.send(to, Message::Answer { rpc, answer });
+                        }
+                        // Of the scrub.
+                        None if is_damage(&reply) => drop(cx.seen.insert(Seen::ScrubFound)),
+                        None => {}
                     }
                 }
                 Output::Changed => self.running().heartbeat_at = cx.now,

@@ -18,10 +18,16 @@ use crate::{
 /// hold for clocks that run alike only.
 const LEFT_OF_LEASE: Duration = Duration::from_millis(900);
 
+/// Longer than any run.
+const NEVER: Duration = Duration::from_secs(3_600);
+
 impl World {
     pub(super) fn fault(&mut self) {
         if self.now >= LOAD_END {
             self.note("the load ends");
+            if self.duties.spares {
+                self.lose_for_good();
+            }
             self.chunk_clients.iter_mut().for_each(|client| client.stopping = true);
             self.name_clients.iter_mut().for_each(|client| client.stopping = true);
             return;
@@ -67,6 +73,16 @@ impl World {
                     self.note(&how);
                 }
             }
+        }
+    }
+
+    /// A storage node goes, if all that it has is elsewhere.
+    fn lose_for_good(&mut self) {
+        let place = *self.faults.rng().pick(&STORAGEDS).expect("there are storage nodes");
+        if self.others_serve(place) {
+            self.note(&format!("storage node {place} goes for good"));
+            self.crash(place, NEVER);
+            self.lost = Some(place);
         }
     }
 
