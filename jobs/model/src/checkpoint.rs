@@ -6,7 +6,9 @@ mod read;
 mod write;
 
 pub use read::Checkpoint;
-pub use write::{Precision, copy_tokenizer, write};
+pub use write::{copy_tokenizer, write};
+
+pub use crate::Precision;
 
 /// One file of weights.
 const SINGLE: &str = "model.safetensors";
