@@ -124,8 +124,7 @@ fn the_loss_with_products_of_bf16_follows_the_one_with_f32() {
     let run = |precision: &str| {
         let out = format!("out={}", bench.path(precision).display());
         let set = format!("precision={precision}");
-        let steps =
-            steps(&bench.ok(bench.run(&[&out, &set, "steps=40", "evaluate.every=0"], &[])));
+        let steps = steps(&bench.ok(bench.run(&[&out, &set, "steps=40", "evaluate.every=0"], &[])));
         steps.iter().map(|step| step["loss"].as_f64().unwrap()).collect::<Vec<_>>()
     };
     let (expected, found) = (run("f32"), run("bf16"));

@@ -29,6 +29,7 @@ pub fn write(
     let mut shards: Vec<Vec<(String, Stored<'_>)>> = vec![Vec::new()];
     let (mut filled, mut total) = (0, 0);
     model.weights().visit("", &mut |name, tensor| {
+        // Steps of the gate's biases are smaller than bf16 can tell.
         let precision = if is_trained(&name) { precision } else { Precision::F32 };
         let stored = Stored { tensor, precision };
         let len = stored.data_len();
