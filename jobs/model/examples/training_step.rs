@@ -1,14 +1,17 @@
 //! Times whole training steps (forward, backward, AdamW) of the benchmark's shape; `tests/parity/training_step.py`
-//! does the same with PyTorch. Arguments: threads, steps.
+//! does the same with PyTorch. Arguments: threads, steps, `bf16` for products of bf16.
 
 use std::time::Instant;
 
-use ff2_model::{AdamW, Model, ModelConfig, Tokens, Weights};
+use ff2_model::{AdamW, Model, ModelConfig, Precision, Tokens, Weights, multiply_in};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let threads = arguments.next().as_deref().unwrap_or("1").parse()?;
     let steps: usize = arguments.next().as_deref().unwrap_or("10").parse()?;
+    if arguments.next().as_deref() == Some("bf16") {
+        multiply_in(Precision::Bf16);
+    }
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
     let text = include_str!("../../../tests/parity/training_step.json");
     let config = ModelConfig::from_json(serde_json::from_str(text)?)?;

@@ -11,7 +11,9 @@ mod shard;
 mod write;
 
 pub use read::Checkpoint;
-pub use write::{Precision, copy_tokenizer, write};
+pub use write::{copy_tokenizer, write};
+
+pub use crate::Precision;
 
 /// One file of weights.
 const SINGLE: &str = "model.safetensors";

@@ -2,7 +2,7 @@
 
 use crate::{
     Choice, Family, ModelConfig, Tensor,
-    linear::{linear, linear_backward},
+    linear::{linear_backward, linear_f32},
     parameters::parameters,
     vector::{sigmoid, softmax, vectorized},
 };
@@ -39,7 +39,8 @@ impl Gate {
 
     /// Routes the rows of x, [n, hidden].
     pub(crate) fn route(&self, config: &ModelConfig, x: &Tensor) -> Routing {
-        let mut scores = linear(x, &self.weight);
+        // A choice between near equals would follow the rounding.
+        let mut scores = linear_f32(x, &self.weight);
         vectorized(
             #[inline(always)]
             || match config.family {

@@ -2,7 +2,7 @@
 
 use crate::{
     Tensor,
-    view::{Into, matmul},
+    view::{Into, matmul, matmul_f32},
 };
 
 /// [n, in] -> [n, out].
@@ -18,4 +18,11 @@ pub(crate) fn linear_backward(x: &Tensor, weight: &Tensor, dy: &Tensor, dw: &mut
     let mut dx = Tensor::zeros(&[dy.rows(), weight.cols()]);
     matmul(dx.view_mut(), Into::Replace, 1.0, dy.view(), weight.view());
     dx
+}
+
+/// As [`linear`], of the numbers as they are in any precision.
+pub(crate) fn linear_f32(x: &Tensor, weight: &Tensor) -> Tensor {
+    let mut y = Tensor::zeros(&[x.rows(), weight.rows()]);
+    matmul_f32(y.view_mut(), Into::Replace, 1.0, x.view(), weight.view().t());
+    y
 }

@@ -5,6 +5,8 @@ use rayon::prelude::*;
 
 use crate::skinny::{self, Rows, products};
 
+use crate::precision::{is_bf16, round_rows, with_spare};
+
 /// A matrix inside a slice. Rows and columns lie `row_stride` and `col_stride` numbers apart, so heads of an
 /// attention and transposed weights need no copy.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +31,21 @@ impl<'a> View<'a> {
             cols: self.rows,
             row_stride: self.col_stride,
             col_stride: self.row_stride,
+        }
+    }
+
+    /// The same numbers rounded to bf16, in `memory`.
+    fn rounded(self, memory: &mut Vec<f32>) -> View<'_> {
+        // As they lie: the other way round if it is transposed.
+        match self.col_stride {
+            1 => {
+                round_rows(self.data, self.rows, self.cols, self.row_stride, memory);
+                View::new(memory, self.rows, self.cols, self.cols)
+            }
+            _ => {
+                round_rows(self.data, self.cols, self.rows, self.col_stride, memory);
+                View::new(memory, self.cols, self.rows, self.rows).t()
+            }
         }
     }
 }
@@ -66,8 +83,16 @@ pub(crate) enum Into {
     Add,
 }
 
-/// `out = scale * a * b`, or `out += scale * a * b`. Shapes [m,n] = [m,k] [k,n].
+/// `out = scale * a * b`, or `out += scale * a * b`, in the precision of this process. Shapes [m,n] = [m,k] [k,n].
 pub(crate) fn matmul(out: ViewMut<'_>, into: Into, scale: f32, a: View<'_>, b: View<'_>) {
+    if !is_bf16() {
+        return matmul_f32(out, into, scale, a, b);
+    }
+    with_spare(|[of_a, of_b]| matmul_f32(out, into, scale, a.rounded(of_a), b.rounded(of_b)));
+}
+
+/// As [`matmul`], always of the numbers as they are.
+pub(crate) fn matmul_f32(out: ViewMut<'_>, into: Into, scale: f32, a: View<'_>, b: View<'_>) {
     assert_eq!(a.rows, out.rows, "rows of a product");
     assert_eq!(b.cols, out.cols, "columns of a product");
     assert_eq!(a.cols, b.rows, "inner dimension of a product");

@@ -8,7 +8,7 @@ use ff2_model::Tokens;
 use serde::Serialize;
 
 use crate::{
-    data::{Dataset, Manifest},
+    data::{Dataset, Manifest, Store},
     ngram::{Counter, NGram},
     run::{Heldout, Score},
 };
@@ -38,8 +38,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "{}: nothing is held out; expected text that was tokenized with a share for --heldout",
         folder.display()
     );
-    let train = Dataset::open(folder, &manifest, &manifest.train, sequence, true)?;
-    let heldout = Dataset::open(folder, &manifest, &manifest.heldout, sequence, true)?;
+    let store = Store::Folder(folder.clone());
+    let train = Dataset::open(&store, &manifest, &manifest.train, sequence, true)?;
+    let heldout = Dataset::open(&store, &manifest, &manifest.heldout, sequence, true)?;
     let heldout = Heldout::new(heldout, folder, arguments.sequences)?;
     let baseline = Baseline::measure(&train, &heldout, manifest.vocabulary)?;
     if arguments.json {

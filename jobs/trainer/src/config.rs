@@ -4,6 +4,7 @@ mod load;
 
 use std::path::PathBuf;
 
+use ff2_model::Precision;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use load::load;
@@ -21,6 +22,8 @@ pub(crate) struct RunConfig {
     pub(crate) threads: usize,
     /// Compute the insides of layers again in the backward instead of keeping them. Default false.
     pub(crate) recompute: bool,
+    /// What products multiply; weights, sums and all else are f32. Default f32.
+    pub(crate) precision: Precision,
     pub(crate) data: Data,
     /// Either `from`, a folder in Hugging Face layout to go on from, or the keys of a `config.json`.
     pub(crate) model: toml::Table,
@@ -41,6 +44,7 @@ impl Default for RunConfig {
             seed: 1,
             threads: 0,
             recompute: false,
+            precision: Precision::F32,
             data: Data::default(),
             model: toml::Table::new(),
             optimizer: Optimizer::default(),
@@ -60,7 +64,12 @@ impl RunConfig {
         Self {
             out: PathBuf::new(),
             threads: 0,
-            data: Data { folder: PathBuf::new(), verify: true, ..self.data.clone() },
+            data: Data {
+                folder: PathBuf::new(),
+                mount_config: PathBuf::new(),
+                verify: true,
+                ..self.data.clone()
+            },
             checkpoint: CheckpointConfig::default(),
             show: Show::default(),
             ..self.clone()
@@ -71,8 +80,10 @@ impl RunConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Data {
-    /// Folder that `ff2-train tokenize` wrote.
+    /// Folder that `ff2-train tokenize` wrote, or `ff2://VOLUME/PATH` to read it without a mount.
     pub(crate) folder: PathBuf,
+    /// Configuration of a mount of the cluster, for `ff2://`: where the cluster is, and as whom it is read.
+    pub(crate) mount_config: PathBuf,
     /// Tokens of a sequence, at least 2. Default 256.
     pub(crate) sequence: usize,
     /// Sequences that are computed at once, by all ranks together. Default 8.
@@ -85,7 +96,8 @@ pub(crate) struct Data {
 
 impl Default for Data {
     fn default() -> Self {
-        Self { folder: PathBuf::new(), sequence: 256, batch: 8, accumulate: 1, verify: true }
+        let (folder, mount_config) = (PathBuf::new(), PathBuf::new());
+        Self { folder, mount_config, sequence: 256, batch: 8, accumulate: 1, verify: true }
     }
 }
 

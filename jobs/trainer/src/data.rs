@@ -7,6 +7,8 @@ mod loader;
 mod manifest;
 mod order;
 mod shard;
+mod store;
+mod volume;
 
 pub(crate) use dataset::Dataset;
 pub(crate) use error::DataError;
@@ -14,3 +16,4 @@ pub(crate) use loader::{Loader, Place};
 pub(crate) use manifest::{Manifest, ShardEntry, TOKENIZER, hex, tokenizer_hash};
 pub(crate) use order::Order;
 pub(crate) use shard::{ShardWriter, TokenizerHash};
+pub(crate) use store::Store;

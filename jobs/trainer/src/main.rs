@@ -8,6 +8,7 @@ mod data;
 mod export;
 mod inspect;
 mod ngram;
+mod read;
 mod run;
 mod schedule;
 mod tokenize;
@@ -30,6 +31,8 @@ enum Command {
     Tokenize(tokenize::Arguments),
     /// Tell how well a bigram and a trigram model know a dataset's held-out text
     Baseline(baseline::Arguments),
+    /// Tell how fast a dataset is read, as training reads it
+    Read(read::Arguments),
     /// Train a model, from the start or from its newest checkpoint
     Run(run::Arguments),
     /// Write a checkpoint's model in Hugging Face layout
@@ -42,6 +45,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Command::Tokenize(arguments) => tokenize::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Baseline(arguments) => baseline::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Read(arguments) => read::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Run(arguments) => run::run(&arguments),
         Command::Export(arguments) => export::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Inspect(arguments) => inspect::run(&arguments).map(|()| ExitCode::SUCCESS),

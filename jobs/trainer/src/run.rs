@@ -16,13 +16,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use ff2_model::peak_flops;
+use ff2_model::{multiply_in, peak_flops};
 
 use crate::{
     baseline::Baseline,
     checkpoint::{Saver, Snapshot},
     config::{self, RunConfig},
-    data::{Dataset, Loader, Manifest, Order, Place},
+    data::{Dataset, Loader, Manifest, Order, Place, Store},
     watch::{Record, Watch},
 };
 pub(crate) use evaluate::{Heldout, Score};
@@ -56,6 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         .num_threads(config.threads)
         .build_global()
         .context("start the threads that compute")?;
+    multiply_in(config.precision);
     let ranks = Ranks::meet().context("meet the other ranks")?;
     let outcome = begin(&config, job, &ranks, arguments);
     if let Err(error) = &outcome {
@@ -66,7 +67,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 fn begin(config: &RunConfig, job: Job, ranks: &Ranks, arguments: &Arguments) -> Result<ExitCode> {
     let checkpoints = job.checkpoint_folder(config);
-    let manifest = Manifest::read(&config.data.folder)?;
+    let (data, rank) = (&config.data, ranks.rank());
+    let copies = config.out.join(format!(".dataset-{rank}"));
+    let store = Store::open(&data.folder, &data.mount_config, copies)?;
+    let manifest = Manifest::read(store.local())?;
     ranks.have_same("configuration", &config.of_all_ranks())?;
     ranks.have_same("dataset", &manifest)?;
     let (batch, count) = (config.data.batch, ranks.count());
@@ -76,7 +80,7 @@ fn begin(config: &RunConfig, job: Job, ranks: &Ranks, arguments: &Arguments) -> 
     );
     let from = (ranks, arguments.resume_from);
     let (mut training, notes) = start::start(config, &manifest, &checkpoints, from)?;
-    let saver = Saver::new(&checkpoints, &config.checkpoint, &config.data.folder, ranks.stream())?;
+    let saver = Saver::new(&checkpoints, &config.checkpoint, store.local(), ranks.stream())?;
     let lead = match ranks.leads() {
         true => {
             let watch = Watch::start(config, training.step, arguments.json)?;
@@ -85,12 +89,13 @@ fn begin(config: &RunConfig, job: Job, ranks: &Ranks, arguments: &Arguments) -> 
         }
         false => None,
     };
-    let run = Run { config, manifest: &manifest, job, ranks, saver, lead };
+    let run = Run { config, store: &store, manifest: &manifest, job, ranks, saver, lead };
     run.train(&mut training)
 }
 
 struct Run<'a> {
     config: &'a RunConfig,
+    store: &'a Store,
     manifest: &'a Manifest,
     job: Job,
     ranks: &'a Ranks,
@@ -160,8 +165,8 @@ impl Run<'_> {
 
     fn open(&self, entries: &[crate::data::ShardEntry]) -> Result<Dataset> {
         let data = &self.config.data;
-        let (folder, sequence) = (&data.folder, data.sequence);
-        Ok(Dataset::open(folder, self.manifest, entries, sequence, data.verify)?)
+        let (sequence, verify) = (data.sequence, data.verify);
+        Ok(Dataset::open(self.store, self.manifest, entries, sequence, verify)?)
     }
 
     /// None if nothing was held out.
@@ -171,7 +176,7 @@ impl Run<'_> {
             return Ok(None);
         }
         let (dataset, sequences) = (self.open(entries)?, self.config.evaluate.sequences);
-        Heldout::new(dataset, &self.config.data.folder, sequences).map(Some)
+        Heldout::new(dataset, self.store.local(), sequences).map(Some)
     }
 
     /// Tells what begins. Returns the arithmetic of a token as a share of what the ranks do in a second,

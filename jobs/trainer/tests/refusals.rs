@@ -90,6 +90,8 @@ fn a_checkpoint_that_misses_something_is_none_and_the_one_before_is_used() {
 #[test]
 fn data_that_is_gone_damaged_or_of_another_tokenizer_is_refused() {
     let bench = Bench::new();
+    let volume = bench.run(&["data.folder=ff2://default/tokens"], &[]);
+    bench.refused(volume, "data.mount_config is empty, expected a mount");
     let shard = bench.path("data/train-00000.ff2tokens");
     flip(&shard, 1000);
     bench.refused(bench.run(&[], &[]), "train-00000.ff2tokens: its tokens are damaged");

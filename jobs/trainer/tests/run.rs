@@ -102,6 +102,38 @@ fn a_run_in_two_parts_is_the_run_in_one() {
     assert_eq!(steps(&bench.ok(bench.run(&sets, &[]))).len(), 0);
 }
 
+#[test]
+fn a_dataset_is_read_as_training_reads_it() {
+    let bench = Bench::new();
+    let read = |batches: &str| {
+        let mut command = bench.command();
+        command.args(["read", "--json", "--sequence", "48", "--batch", "4", "--batches", batches]);
+        command.arg("--data").arg(bench.path("data")).output().unwrap()
+    };
+    // More than an epoch: it goes on.
+    let found: serde_json::Value = serde_json::from_str(&bench.ok(read("200"))).unwrap();
+    assert_eq!(found["tokens"], 200 * 4 * 48);
+    assert!(found["tokens_per_s"].as_f64().unwrap() > 0.0);
+    bench.refused(read("0"), "expected 1 or more");
+}
+
+/// The bound of docs/TRAINING.md.
+#[test]
+fn the_loss_with_products_of_bf16_follows_the_one_with_f32() {
+    let bench = Bench::new();
+    let run = |precision: &str| {
+        let out = format!("out={}", bench.path(precision).display());
+        let set = format!("precision={precision}");
+        let steps = steps(&bench.ok(bench.run(&[&out, &set, "steps=40", "evaluate.every=0"], &[])));
+        steps.iter().map(|step| step["loss"].as_f64().unwrap()).collect::<Vec<_>>()
+    };
+    let (expected, found) = (run("f32"), run("bf16"));
+    assert!(expected[39] < 0.8 * expected[0], "it learns: {expected:?}");
+    let errors: Vec<f64> = found.iter().zip(&expected).map(|(f, e)| (f / e - 1.0).abs()).collect();
+    assert!(errors.iter().all(|error| *error < 0.02), "{errors:?}");
+    assert!(errors.iter().any(|error| *error > 1e-6), "nothing was rounded");
+}
+
 /// Questions are noise that nobody can learn to say; the answer is always the same.
 #[test]
 fn of_conversations_the_answers_are_learned() {

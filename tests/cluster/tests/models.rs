@@ -146,6 +146,55 @@ fn a_model_is_trained_as_a_job_and_served() {
     assert!(!answer["choices"][0]["text"].as_str().unwrap().is_empty(), "{answer}");
 }
 
+/// The same text through the mount and through the client library: the same losses, to the bit.
+#[test]
+fn a_model_is_trained_on_text_that_is_read_without_a_mount() {
+    if !is_root() {
+        return;
+    }
+    let cluster = Cluster::start_with(&SMALLEST).unwrap();
+    let shown = |name: &str| cluster.mount().join(name).display().to_string();
+    let text = "/usr/share/common-licenses/GPL-3";
+    train(&["tokenize", "--vocab", "384", "--out", &shown("tokens"), text]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    fs::write(path("tiny.toml"), RUN).unwrap();
+    let mount = cluster.dir().join("fuse-0/mount.toml");
+    let run = |out: &str, data: &str| {
+        let mut words = vec!["run".to_owned(), "--config".to_owned(), path("tiny.toml")];
+        for set in [
+            format!("out={}", path(out)),
+            format!("data.folder={data}"),
+            format!("data.mount_config={}", mount.display()),
+            "steps=12".to_owned(),
+            "threads=1".to_owned(),
+        ] {
+            words.extend(["--set".to_owned(), set]);
+        }
+        let program = program("ff2-train");
+        Command::new(program).args(words).output().unwrap()
+    };
+    for (out, data) in [("mounted", shown("tokens")), ("read", "ff2://default/tokens".to_owned())] {
+        let ran = run(out, &data);
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    }
+    let losses = |out: &str| {
+        let steps = steps(&folder.path().join(out));
+        steps.iter().map(|step| step["loss"].as_f64().unwrap().to_bits()).collect::<Vec<_>>()
+    };
+    assert_eq!(losses("read").len(), 12);
+    assert_eq!(losses("read"), losses("mounted"));
+    assert!(folder.path().join("read/checkpoints/step-00000012/tokenizer.json").exists());
+    for (data, expected) in [
+        ("ff2://default/nothing", "ff2://default/nothing/dataset.json"),
+        ("ff2://nowhere/tokens", "ff2://nowhere: cannot read this volume"),
+    ] {
+        let ran = run("refused", data);
+        let told = String::from_utf8_lossy(&ran.stderr);
+        assert!(!ran.status.success() && told.contains(expected), "{told}");
+    }
+}
+
 /// A server of one model. It ends when this is dropped.
 struct Server {
     process: Child,

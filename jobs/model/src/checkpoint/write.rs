@@ -11,14 +11,7 @@ use safetensors::{Dtype, View, serialize_to_file};
 use serde_json::json;
 
 use super::{INDEX, SINGLE};
-use crate::{Model, ModelError, Parameters, Tensor, is_trained};
-
-/// Of stored weights. The gate's biases are always f32: their steps are smaller than bf16 can tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
-    F32,
-    Bf16,
-}
+use crate::{Model, ModelError, Parameters, Precision, Tensor, is_trained};
 
 /// Writes `config.json` and the weights, in shards of at most `shard_bytes` (a larger tensor has one for itself).
 ///
@@ -36,6 +29,7 @@ pub fn write(
     let mut shards: Vec<Vec<(String, Stored<'_>)>> = vec![Vec::new()];
     let (mut filled, mut total) = (0, 0);
     model.weights().visit("", &mut |name, tensor| {
+        // Steps of the gate's biases are smaller than bf16 can tell.
         let precision = if is_trained(&name) { precision } else { Precision::F32 };
         let stored = Stored { tensor, precision };
         let len = stored.data_len();

@@ -1,10 +1,14 @@
 //! The shards of one part of a dataset, cut into sequences of equal length.
 
-use std::path::Path;
+use std::collections::BTreeMap;
 
 use ff2_model::Tokens;
 
-use super::{DataError, Manifest, ShardEntry, manifest::hex, shard::Shard};
+use super::{
+    DataError, Manifest, ShardEntry, Store,
+    manifest::hex,
+    shard::{Run, Shard},
+};
 
 /// Tokens read at once where all are read.
 const BLOCK: usize = 1 << 16;
@@ -25,7 +29,7 @@ impl Dataset {
     /// # Errors
     /// Shards that are gone, cut, damaged, made by another tokenizer, or shorter than a sequence altogether.
     pub(crate) fn open(
-        folder: &Path,
+        store: &Store,
         manifest: &Manifest,
         entries: &[ShardEntry],
         sequence: usize,
@@ -33,7 +37,7 @@ impl Dataset {
     ) -> Result<Self, DataError> {
         let (mut shards, mut starts, mut tokens) = (Vec::new(), vec![0], 0);
         for entry in entries {
-            let shard = Shard::open(&folder.join(&entry.file))?;
+            let shard = Shard::open(store, &entry.file)?;
             let (path, header) = (shard.path().to_owned(), shard.header());
             let found = hex(&header.tokenizer);
             if found != manifest.tokenizer {
@@ -56,7 +60,7 @@ impl Dataset {
             shards.push(shard);
         }
         if starts[starts.len() - 1] == 0 {
-            let path = folder.to_owned();
+            let path = store.path("");
             return Err(DataError::Short { path, tokens, sequence });
         }
         Ok(Self { shards, starts, sequence, vocab: manifest.vocabulary as usize })
@@ -72,15 +76,13 @@ impl Dataset {
     /// # Errors
     /// A shard that cannot be read any more, or is damaged.
     pub(crate) fn each(&self, block: &mut dyn FnMut(&[u32])) -> Result<(), DataError> {
-        let (mut ids, mut learned) = (Vec::new(), Vec::new());
         for shard in &self.shards {
             let tokens = shard.header().tokens;
             for from in (0..tokens).step_by(BLOCK) {
-                ids.clear();
-                learned.clear();
                 let count = BLOCK.min(usize::try_from(tokens - from).unwrap_or(BLOCK));
-                shard.read(from, count, &mut ids, &mut learned)?;
-                block(&ids);
+                for run in shard.read(&[from], count)? {
+                    block(&run.ids);
+                }
             }
         }
         Ok(())
@@ -91,19 +93,30 @@ impl Dataset {
     /// # Errors
     /// A shard that cannot be read any more, or is damaged.
     pub(crate) fn read(&self, numbers: &[u64]) -> Result<Tokens, DataError> {
-        let mut ids = Vec::with_capacity(numbers.len() * self.sequence);
-        let mut learned = Vec::with_capacity(ids.capacity());
-        let mut last = &self.shards[0];
-        for &number in numbers {
-            let of = self.starts.partition_point(|start| *start <= number) - 1;
-            last = &self.shards[of];
-            let from = (number - self.starts[of]) * (self.sequence as u64 - 1);
-            last.read(from, self.sequence, &mut ids, &mut learned)?;
+        // What is in one shard is read at once.
+        let mut of_shard: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (place, number) in numbers.iter().enumerate() {
+            let shard = self.starts.partition_point(|start| start <= number) - 1;
+            of_shard.entry(shard).or_default().push(place);
+        }
+        let mut ids = vec![0; numbers.len() * self.sequence];
+        let mut learned = vec![true; ids.len()];
+        for (shard, places) in &of_shard {
+            let first = self.starts[*shard];
+            let start = |place: &usize| (numbers[*place] - first) * (self.sequence as u64 - 1);
+            let starts: Vec<u64> = places.iter().map(start).collect();
+            let runs = self.shards[*shard].read(&starts, self.sequence)?;
+            for (place, Run { ids: of_run, learned: mask }) in places.iter().zip(runs) {
+                let into = place * self.sequence..(place + 1) * self.sequence;
+                ids[into.clone()].copy_from_slice(&of_run);
+                learned[into].copy_from_slice(&mask);
+            }
         }
         let has_mask = learned.contains(&false);
         let tokens = Tokens::new(ids, self.sequence, self.vocab).map_err(|error| {
+            let path = self.shards[0].path().to_owned();
             let expected = "sequences of tokens".to_owned();
-            DataError::Shard { path: last.path().to_owned(), found: error.to_string(), expected }
+            DataError::Shard { path, found: error.to_string(), expected }
         })?;
         Ok(if has_mask { tokens.learned_where(learned) } else { tokens })
     }

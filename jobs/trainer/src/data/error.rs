@@ -13,6 +13,9 @@ pub(crate) enum DataError {
     )]
     Gone { path: PathBuf },
 
+    #[error("ff2://{name}: cannot read this volume")]
+    Volume { name: String, source: Box<dyn std::error::Error + Send + Sync> },
+
     #[error("{}: {found}, expected {expected}", path.display())]
     Shard { path: PathBuf, found: String, expected: String },
 

@@ -13,6 +13,9 @@ use super::{DataError, TokenizerHash};
 /// Beside the shards.
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 const FILE: &str = "dataset.json";
+/// All that is beside the shards; what follows is not beside those of a tokenizer that was not learned here.
+pub(super) const FILES: [&str; 2] = [FILE, TOKENIZER];
+pub(super) const FILES_MAYBE: [&str; 1] = ["tokenizer_config.json"];
 const VERSION: u32 = 1;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -16,25 +16,24 @@
 //!      tokens from the first, u64 each
 //! ```
 //!
-//! Any run of tokens is one positioned read: training reads sequences in random order.
+//! Any run of tokens is one positioned read: training reads sequences in random order, many at once.
 
 use std::{
     fs::{self, File},
-    io::{BufWriter, Read, Seek, SeekFrom, Write},
-    os::unix::fs::FileExt,
+    io::{BufWriter, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
 use crc_fast::{CrcAlgorithm, Digest, crc32_iscsi};
 
-use super::DataError;
+use super::{DataError, Store, store::Bytes};
 
 const MAGIC: &[u8; 8] = b"FF2TOKEN";
 const VERSION: u32 = 1;
 const HEADER_LEN: usize = 88;
 const HAS_MASK: u32 = 1;
 /// Read at once where all of a shard is read.
-const BLOCK: usize = 1 << 20;
+const BLOCK: u64 = 1 << 20;
 
 /// sha256 of `tokenizer.json`.
 pub(crate) type TokenizerHash = [u8; 32];
@@ -120,8 +119,15 @@ impl Header {
 #[derive(Debug)]
 pub(crate) struct Shard {
     path: PathBuf,
-    file: File,
+    bytes: Bytes,
     header: Header,
+}
+
+/// A run of tokens, and which of them are learned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) ids: Vec<u32>,
+    pub(crate) learned: Vec<bool>,
 }
 
 impl Shard {
@@ -129,25 +135,26 @@ impl Shard {
     ///
     /// # Errors
     /// A file that is gone, cut, damaged or none of these.
-    pub(crate) fn open(path: &Path) -> Result<Self, DataError> {
-        let mut file = File::open(path).map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => DataError::Gone { path: path.to_owned() },
-            _ => DataError::Io { path: path.to_owned(), source },
+    pub(crate) fn open(store: &Store, name: &str) -> Result<Self, DataError> {
+        let path = store.path(name);
+        let bytes = store.file(name).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => DataError::Gone { path: path.clone() },
+            _ => DataError::Io { path: path.clone(), source },
         })?;
-        let len = file.metadata().map_err(io(path))?.len();
-        let wrong = |found, expected| DataError::Shard { path: path.to_owned(), found, expected };
-        let mut bytes = [0; HEADER_LEN];
+        let len = bytes.len().map_err(io(&path))?;
+        let wrong = |found, expected| DataError::Shard { path: path.clone(), found, expected };
         if len < HEADER_LEN as u64 {
             return Err(wrong(format!("{len} bytes"), "a shard of tokens".to_owned()));
         }
-        file.read_exact(&mut bytes).map_err(io(path))?;
-        let header = Header::decode(&bytes).map_err(|(found, expected)| wrong(found, expected))?;
+        let head = bytes.read(0..HEADER_LEN as u64).map_err(io(&path))?;
+        let head = head.first_chunk().expect("as many bytes as were asked for");
+        let header = Header::decode(head).map_err(|(found, expected)| wrong(found, expected))?;
         let whole = header.file_len().unwrap_or(u64::MAX);
         if len != whole {
             let expected = format!("the {whole} that its {} tokens take", header.tokens);
             return Err(wrong(format!("{len} bytes"), expected));
         }
-        Ok(Self { path: path.to_owned(), file, header })
+        Ok(Self { path, bytes, header })
     }
 
     pub(crate) fn header(&self) -> &Header {
@@ -164,14 +171,12 @@ impl Shard {
     /// A damaged body.
     pub(crate) fn verify(&self) -> Result<(), DataError> {
         let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
-        let mut block = vec![0; BLOCK];
         let mut at = HEADER_LEN as u64;
         let end = self.header.file_len().unwrap_or(at);
         while at < end {
-            let len = BLOCK.min(usize::try_from(end - at).unwrap_or(BLOCK));
-            self.file.read_exact_at(&mut block[..len], at).map_err(io(&self.path))?;
-            digest.update(&block[..len]);
-            at += len as u64;
+            let block = at..end.min(at + BLOCK);
+            at = block.end;
+            digest.update(&self.bytes.read(block).map_err(io(&self.path))?);
         }
         let found = digest.finalize() as u32;
         if found == self.header.body_crc {
@@ -184,44 +189,51 @@ impl Shard {
         })
     }
 
-    /// Tokens `from..from + count`, appended to `ids`, and which of them are learned to `learned`.
+    /// `count` tokens from each of `starts` on. All are read at once.
     ///
     /// # Errors
     /// A file that cannot be read any more, or that has a token beyond its vocabulary.
-    pub(crate) fn read(
-        &self,
-        from: u64,
-        count: usize,
-        ids: &mut Vec<u32>,
-        learned: &mut Vec<bool>,
-    ) -> Result<(), DataError> {
-        let width = self.header.token_bytes as usize;
-        let mut bytes = vec![0; count * width];
-        let at = HEADER_LEN as u64 + from * width as u64;
-        self.file.read_exact_at(&mut bytes, at).map_err(io(&self.path))?;
-        let first = ids.len();
-        match width {
-            2 => ids.extend(bytes.as_chunks().0.iter().map(|b| u32::from(u16::from_le_bytes(*b)))),
-            _ => ids.extend(bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b))),
-        }
-        if let Some(id) = ids[first..].iter().find(|&&id| id >= self.header.vocab) {
-            return Err(DataError::Shard {
+    pub(crate) fn read(&self, starts: &[u64], count: usize) -> Result<Vec<Run>, DataError> {
+        let width = u64::from(self.header.token_bytes);
+        let len = count as u64;
+        let tokens = starts.iter().map(|start| {
+            let at = HEADER_LEN as u64 + start * width;
+            at..at + len * width
+        });
+        let masks = starts.iter().filter(|_| self.header.has_mask).map(|start| {
+            let at = self.header.mask_at();
+            at + start / 8..at + (start + len).div_ceil(8)
+        });
+        let ranges: Vec<_> = tokens.chain(masks).collect();
+        let mut bytes = self.bytes.read_all(&ranges).map_err(io(&self.path))?;
+        let masks = bytes.split_off(starts.len());
+        let run = |(number, (bytes, &start)): (usize, (&Vec<u8>, &u64))| {
+            let ids = self.ids(bytes, start)?;
+            let learned = match masks.get(number) {
+                Some(bits) => {
+                    let skip = (start % 8) as usize;
+                    (skip..skip + count).map(|bit| bits[bit / 8] >> (bit % 8) & 1 == 1).collect()
+                }
+                None => vec![true; count],
+            };
+            Ok(Run { ids, learned })
+        };
+        bytes.iter().zip(starts).enumerate().map(run).collect()
+    }
+
+    fn ids(&self, bytes: &[u8], start: u64) -> Result<Vec<u32>, DataError> {
+        let ids: Vec<u32> = match self.header.token_bytes {
+            2 => bytes.as_chunks().0.iter().map(|b| u32::from(u16::from_le_bytes(*b))).collect(),
+            _ => bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect(),
+        };
+        match ids.iter().find(|&&id| id >= self.header.vocab) {
+            None => Ok(ids),
+            Some(id) => Err(DataError::Shard {
                 path: self.path.clone(),
-                found: format!("token {id} behind token {from}"),
+                found: format!("token {id} behind token {start}"),
                 expected: format!("less than the vocabulary's {}", self.header.vocab),
-            });
+            }),
         }
-        if !self.header.has_mask {
-            learned.resize(learned.len() + count, true);
-            return Ok(());
-        }
-        let (first_byte, last_byte) = (from / 8, (from + count as u64 - 1) / 8);
-        let mut bits = vec![0; (last_byte - first_byte + 1) as usize];
-        let at = self.header.mask_at() + first_byte;
-        self.file.read_exact_at(&mut bits, at).map_err(io(&self.path))?;
-        let skip = (from % 8) as usize;
-        learned.extend((skip..skip + count).map(|bit| bits[bit / 8] >> (bit % 8) & 1 == 1));
-        Ok(())
     }
 }
 

@@ -9,6 +9,11 @@ fn write(path: &Path, vocab: u32, masked: bool) -> Header {
     writer.finish().unwrap()
 }
 
+fn open(path: &Path) -> Result<Shard, DataError> {
+    let folder = Store::Folder(path.parent().unwrap().to_owned());
+    Shard::open(&folder, path.file_name().unwrap().to_str().unwrap())
+}
+
 /// The format is a promise: files of today must be readable by later versions.
 #[test]
 fn the_bytes_are_those_of_the_picture() {
@@ -36,19 +41,22 @@ fn any_run_of_tokens_can_be_read_with_its_mask() {
     for (vocab, masked) in [(1000, true), (1000, false), (70_000, true)] {
         let path = folder.path().join("a.ff2tokens");
         let written = write(&path, vocab, masked);
-        let shard = Shard::open(&path).unwrap();
+        let shard = open(&path).unwrap();
         shard.verify().unwrap();
         assert_eq!(*shard.header(), written);
         let all = [1, 2, 3, 4, 5, 6, 7, 8, 9, vocab - 1];
         let mask = [false, false, true, true, true, true, true, false, false, false];
         for from in 0..10 {
             for count in 1..=10 - from {
-                let (mut ids, mut learned) = (Vec::new(), Vec::new());
-                shard.read(from as u64, count, &mut ids, &mut learned).unwrap();
-                assert_eq!(ids, all[from..from + count]);
-                let expected: Vec<_> =
-                    mask[from..from + count].iter().map(|m| *m || !masked).collect();
-                assert_eq!(learned, expected, "{from} {count}");
+                let first = 10 - count;
+                let runs = shard.read(&[from as u64, first as u64], count).unwrap();
+                assert_eq!(runs.len(), 2);
+                for (run, from) in runs.iter().zip([from, first]) {
+                    assert_eq!(run.ids, all[from..from + count]);
+                    let expected: Vec<_> =
+                        mask[from..from + count].iter().map(|m| *m || !masked).collect();
+                    assert_eq!(run.learned, expected, "{from} {count}");
+                }
             }
         }
     }
@@ -62,7 +70,7 @@ fn damage_is_refused_by_name() {
     let whole = fs::read(&path).unwrap();
     let refused = |bytes: &[u8], expected: &str| {
         fs::write(&path, bytes).unwrap();
-        let error = Shard::open(&path).and_then(|shard| shard.verify()).unwrap_err().to_string();
+        let error = open(&path).and_then(|shard| shard.verify()).unwrap_err().to_string();
         assert!(error.contains("train-00000.ff2tokens: "), "{error}");
         assert!(error.contains(expected), "{error}");
     };
@@ -78,6 +86,6 @@ fn damage_is_refused_by_name() {
     refused(&flipped(90), "its tokens are damaged (CRC32C");
     refused(&whole[..whole.len() - 1], "123 bytes, expected the 124 that its 10 tokens take");
     fs::remove_file(&path).unwrap();
-    let error = Shard::open(&path).unwrap_err().to_string();
+    let error = open(&path).unwrap_err().to_string();
     assert!(error.contains("is gone"), "{error}");
 }
