@@ -152,7 +152,7 @@ impl Run<'_> {
                 is_save_due = self.is_save_due(training.step);
             }
         }
-        self.save_now(training)?;
+        self.save_now(training, None)?;
         if let Some(lead) = &self.lead {
             if let Some(heldout) = heldout.filter(|_| config.evaluate.baseline) {
                 compare(lead, &dataset, &heldout, self.manifest.vocabulary)?;
@@ -235,7 +235,7 @@ impl Run<'_> {
         if let Some(lead) = &self.lead {
             lead.watch.note(&format!("step {}: asked to make room", training.step));
         }
-        self.save_now(training)?;
+        self.save_now(training, self.job.last_rate())?;
         if let Some(lead) = &self.lead {
             lead.end(&self.job, training.step, "saved")?;
         }
@@ -247,8 +247,9 @@ impl Run<'_> {
         Ok(request.exit_code())
     }
 
-    /// Returns when the state of `training` is on disk. What is being written is not written slowly any more.
-    fn save_now(&mut self, training: &Training) -> Result<()> {
+    /// Returns when the state of `training` is on disk, written at `rate` bytes a second at most. An earlier one that is
+    /// being written is not written slowly any more.
+    fn save_now(&mut self, training: &Training, rate: Option<u64>) -> Result<()> {
         self.saver.hurry();
         let earlier = self.saver.wait();
         let step = training.step;
@@ -260,7 +261,7 @@ impl Run<'_> {
         if !self.ranks.told(!is_saved)? {
             return Ok(());
         }
-        self.saver.start(self.snapshot(training), None)?;
+        self.saver.start(self.snapshot(training), rate)?;
         // One that fails is an error: nobody would save it later.
         let saved = self.saver.wait().context("save the last step")?;
         if let Some(lead) = &mut self.lead {

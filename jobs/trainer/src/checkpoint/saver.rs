@@ -24,6 +24,7 @@ use crate::config::CheckpointConfig;
 #[derive(Debug)]
 pub(crate) struct Saver {
     place: Arc<Place>,
+    /// Of the save that is under way: it is not to be written slowly any more.
     hurry: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<PathBuf, CheckpointError>>>,
 }
@@ -77,6 +78,7 @@ impl Saver {
         rate: Option<u64>,
     ) -> Result<(), CheckpointError> {
         assert!(self.thread.is_none(), "one save at a time");
+        self.hurry = Arc::default();
         let (place, hurry) = (Arc::clone(&self.place), Arc::clone(&self.hurry));
         let save = move || place.save(&snapshot, rate, &hurry);
         let thread = thread::Builder::new().name("checkpoint".into()).spawn(save);
@@ -84,7 +86,7 @@ impl Saver {
         Ok(())
     }
 
-    /// From now on nothing is written slowly: somebody waits.
+    /// What is under way is not written slowly any more: somebody waits.
     pub(crate) fn hurry(&self) {
         self.hurry.store(true, Ordering::Relaxed);
     }

@@ -116,6 +116,12 @@ impl Job {
         self.slot().map(|slot| slot.bytes_per_s)
     }
 
+    /// Bytes a second that the save before making room may write, by the request for that; None: no limit.
+    pub(crate) fn last_rate(&self) -> Option<u64> {
+        let asked = fs::read_to_string(self.suspend.as_ref()?).ok()?;
+        asked.lines().nth(1)?.trim().parse().ok()
+    }
+
     /// It may come and change while the job runs.
     fn slot(&self) -> Option<CheckpointSlot> {
         fs::read_to_string(self.slot.as_ref()?).ok()?.parse().ok()
@@ -192,6 +198,26 @@ mod tests {
         for request in [None, Some(Request::Suspend), Some(Request::Signal(15))] {
             assert_eq!(Request::of_word(request.map_or(0, Request::word)), request);
         }
+    }
+
+    #[test]
+    fn a_request_may_say_how_fast_the_last_save_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("suspend-1");
+        let job = Job {
+            suspend: Some(path.clone()),
+            acknowledgement: None,
+            slot: None,
+            state: None,
+            checkpoint: None,
+            signalled: Arc::default(),
+            looked_ms: 0,
+        };
+        assert_eq!(job.last_rate(), None);
+        fs::write(&path, "1700000000\n").unwrap();
+        assert_eq!((job.request(), job.last_rate()), (Some(Request::Suspend), None));
+        fs::write(&path, "1700000000\n5000000\n").unwrap();
+        assert_eq!(job.last_rate(), Some(5_000_000));
     }
 
     #[test]
