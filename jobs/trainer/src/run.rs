@@ -247,8 +247,8 @@ impl Run<'_> {
         Ok(request.exit_code())
     }
 
-    /// Returns when the state of `training` is on disk, written at `rate` bytes a second at most. An earlier one that is
-    /// being written is not written slowly any more.
+    /// Returns when the state of `training` is on disk, written at `rate` bytes a second at most. An earlier one that
+    /// is being written is not written slowly any more.
     fn save_now(&mut self, training: &Training, rate: Option<u64>) -> Result<()> {
         self.saver.hurry();
         let earlier = self.saver.wait();

@@ -64,6 +64,11 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
+/// What the environment of all processes of a job has, and that of no other cluster's.
+fn mark_of(cluster: &Cluster, job: u64) -> String {
+    format!("FF2_STATE={}", cluster.mount().join(format!("jobs/{job}/state")).display())
+}
+
 /// All whose environment has this.
 fn marked(mark: &str) -> Vec<i32> {
     let pids = fs::read_dir("/proc").unwrap().flatten();
@@ -80,14 +85,16 @@ fn kill(pid: i32) {
 }
 
 /// The keepers of a job's runs, by the folder that their ranks are told.
-fn keepers(job: u64) -> Vec<i32> {
+fn keepers(cluster: &Cluster, job: u64) -> Vec<i32> {
+    let below = cluster.dir().display().to_string();
     let pids = fs::read_dir("/proc").unwrap().flatten();
     pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter(|pid: &i32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-            words.get(1) == Some(&&b"--keep"[..])
-                && String::from_utf8_lossy(words[2]).contains(&format!("/runs/{job}-"))
+            let is_keeper = words.get(1) == Some(&&b"--keep"[..]);
+            let folder = words.get(2).map(|word| String::from_utf8_lossy(word)).unwrap_or_default();
+            is_keeper && folder.starts_with(&below) && folder.contains(&format!("/runs/{job}-"))
         })
         .collect()
 }
@@ -190,7 +197,7 @@ fn what_runs_outlives_its_agent_and_the_leader() {
     let job = submit(&cluster, &["-N", "2", "--gpus-per-node=4", "--", "bash", "-c", TICKS]);
     let ticks = cluster.mount().join(format!("jobs/{job}/checkpoint/ticks"));
     wait_for("ticks", || read(&ticks).lines().count() > 10);
-    let mark = format!("FF2_JOB_ID={job}");
+    let mark = mark_of(&cluster, job);
     let before = marked(&mark);
     assert!(before.len() >= 2, "{before:?}");
     for agent in ["agentd/0", "agentd/1"] {
@@ -231,7 +238,7 @@ fn nothing_is_left_of_a_job_whatever_it_did() {
                   (nohup setsid sleep 1000 >/dev/null 2>&1 &); echo up; while :; do sleep 0.1; done";
     let words = ["-G", "1", "--signal=USR1", "--grace=5", "--requeue", "--", "bash", "-c", script];
     let job = submit(&cluster, &words);
-    let mark = format!("FF2_JOB_ID={job}");
+    let mark = mark_of(&cluster, job);
     wait_for("the job's words", || read(&log(&cluster, job, 0)).contains("up"));
     assert!(marked(&mark).len() >= 3, "{:?}", marked(&mark));
 
@@ -247,7 +254,7 @@ fn nothing_is_left_of_a_job_whatever_it_did() {
     wait_for("a second attempt", || marked(&mark).len() >= 3);
 
     // Its keeper is killed, as with all of a node's process groups: that is no failure of the job.
-    for keeper in keepers(job) {
+    for keeper in keepers(&cluster, job) {
         kill(keeper);
     }
     wait_for("a third attempt", || {
