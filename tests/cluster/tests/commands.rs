@@ -393,11 +393,12 @@ fn planned(cluster: &Cluster) {
     let storage: Vec<&Value> = nodes.as_array().unwrap().iter().filter(|n| disks(n) > 0).collect();
     let (count, each) = (storage.len().to_string(), disks(storage[0]).to_string());
     let plan = cluster.json(&["table", "plan", "--nodes", &count, "--disks", &each]).unwrap();
-    // Nodes are planned for by number from 0.
+    // Nodes are planned for by number from 1.
     let mut ids: Vec<u64> = storage.iter().map(|node| node["id"].as_u64().unwrap()).collect();
     ids.sort_unstable();
     let named = |chain: &Value| {
-        let members = chain.as_array().unwrap().iter().map(|at| ids[at.as_u64().unwrap() as usize]);
+        let members =
+            chain.as_array().unwrap().iter().map(|at| ids[at.as_u64().unwrap() as usize - 1]);
         let mut members: Vec<u64> = members.collect();
         members.sort_unstable();
         members

@@ -38,7 +38,9 @@ const PAGE_TIMEOUT: Duration = Duration::from_millis(400);
 /// Storage nodes that the test's one table is laid over.
 const STORAGE_NODES: usize = 4;
 pub(crate) const REPLICAS: u32 = 3;
-const CHAINS: u32 = 4;
+/// Of the table, by the order of nodes. With others each seed would be another run, and those that are known to find
+/// something (`tests/named.rs`, `tests/mutations.rs`) would not.
+const CHAINS: [[usize; REPLICAS as usize]; 4] = [[0, 1, 2], [1, 3, 0], [2, 3, 0], [3, 1, 2]];
 
 #[derive(Debug)]
 pub(crate) struct Metad {
@@ -774,8 +776,12 @@ fn setup(routing: &ff2_proto::Routing) -> Option<Fact> {
     }
     let disks = cluster::placeable_disks(routing);
     if routing.tables.is_empty() && disks.len() == STORAGE_NODES {
-        let chains = cluster::place(&disks, &cluster::Leaves::new(), REPLICAS, CHAINS)
-            .expect("four nodes hold three replicas");
+        let target = |at: usize| pb::PlacedTarget {
+            node: disks[at].node.0,
+            disk_uuid: disks[at].uuid.clone().into(),
+        };
+        let chains =
+            CHAINS.map(|chain| pb::PlacedChain { targets: chain.map(target).into() }).into();
         let description = "sim".into();
         return Some(Fact::CreateTable(pb::CreateTable {
             replicas: REPLICAS,

@@ -26,7 +26,8 @@ pub(crate) fn spread(stops: &[Stop], room: u64) -> Vec<u64> {
         lengths[at] = even.min(within_ms).max(LENGTH_MIN_MS);
         let own = u128::from(own);
         bytes -= own;
-        room = room.saturating_sub((own * 1_000).div_ceil(u128::from(lengths[at])));
+        // Rounded down: by a byte/s, which the others need not be slower for.
+        room = room.saturating_sub(own * 1_000 / u128::from(lengths[at]));
     }
     lengths
 }
