@@ -34,7 +34,7 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 pub const RECONNECT_MIN: Duration = Duration::from_millis(20);
 pub const RECONNECT_MAX: Duration = Duration::from_secs(1);
 /// Each side says that it lives when it sent nothing else for so long.
-pub const KEEPALIVE: Duration = Duration::from_millis(1_024);
+pub const KEEPALIVE: Duration = Duration::from_millis(2_048);
 /// A peer that was silent this long is gone.
 pub const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// A peer that takes none of our bytes this long holds our buffers for nothing.

@@ -29,9 +29,10 @@ const TICK: Duration = Duration::from_millis(1);
 /// On a machine so busy that it is late each time, a runtime begins as it can.
 const TRIES: u32 = 16;
 
-/// Builds a runtime whose work keeps the pace: at the beginning of a slot, for which it waits.
+/// Builds a runtime whose work keeps the pace: at the beginning of a slot, for which it waits. The thread of one
+/// that has no threads of its own says so itself, by [`keep`].
 pub fn runtime(builder: &mut Builder) -> io::Result<Runtime> {
-    builder.on_thread_start(|| KEEPS.set(true));
+    builder.on_thread_start(keep);
     let mut built = build_at_slot(builder)?;
     for _ in 1..TRIES {
         let (runtime, late) = built;
@@ -42,6 +43,11 @@ pub fn runtime(builder: &mut Builder) -> io::Result<Runtime> {
         built = build_at_slot(builder)?;
     }
     Ok(built.0)
+}
+
+/// The calling thread works for a runtime that keeps the pace.
+pub fn keep() {
+    KEEPS.set(true);
 }
 
 /// A runtime, and how long after the beginning of the slot it was there.

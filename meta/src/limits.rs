@@ -97,6 +97,8 @@ pub const CONTENDED: Duration = Duration::from_millis(100);
 pub const SESSIONS_ROUND: Duration = Duration::from_millis(1_024);
 pub const ORPHANS_ROUND: Duration = Duration::from_millis(512);
 pub const LEFTOVERS_ROUND: Duration = Duration::from_millis(1_024);
+/// A leader that proposed nothing for so long looks at its book in larger steps.
+pub const QUIET_AFTER: Duration = Duration::from_secs(2);
 /// Samples of the cluster's throughput that the status page shows, and their distance.
 pub const HISTORY_SAMPLES: usize = 150;
 pub const HISTORY_STEP: Duration = Duration::from_secs(2);

@@ -217,7 +217,7 @@ impl Disk {
         let depth = depth.max(1);
         let driver = match own_thread {
             true => Driver::thread(file, depth, shared.clone())?,
-            false => Driver::callers(file, depth, shared.clone())?,
+            false => Driver::task(file, depth, shared.clone())?,
         };
         Ok(Self {
             shared,

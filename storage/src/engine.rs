@@ -48,7 +48,7 @@ mod targets;
 pub mod types;
 mod writeback;
 
-use std::{fmt, path::Path, sync::Arc, thread::JoinHandle};
+use std::{fmt, path::Path, sync::Arc, thread::JoinHandle, time::Instant};
 
 use ff2_fabric::buf::Buf;
 use ff2_proto::{ChainVersion, ChunkId, ChunkVersion, Status, TargetId, status::Code};
@@ -225,6 +225,8 @@ impl Engine {
         if let Err(error) = core.sync_index().await {
             tracing::error!(%error, "the last commits may have to be decided again at the next start");
         }
+        // Nobody remembers what was freed.
+        core.punch_freed(Instant::now()).await;
         self.running.end_syncer();
         core.stop_index();
     }

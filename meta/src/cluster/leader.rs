@@ -11,6 +11,7 @@ use ff2_meta_core::cluster::{
 use ff2_proto::{NodeId, Routing, Status, pb, status::Code};
 use parking_lot::Mutex;
 use pb::cluster_command::Fact;
+use tokio::sync::Notify;
 
 use super::ClusterGroup;
 use crate::limits;
@@ -35,6 +36,8 @@ pub(crate) struct ClusterLead {
     spares: Mutex<Spares>,
     moves: Mutex<Moves>,
     history: Mutex<VecDeque<Throughput>>,
+    /// The book is not calm any more.
+    stirred: Notify,
 }
 
 /// The cluster's traffic at one moment.
@@ -52,10 +55,16 @@ impl ClusterLead {
     pub(super) fn heartbeat(&self, routing: &Routing, request: pb::HeartbeatRequest) -> Heard {
         // The clock is read under the lock: a heartbeat that waited for it is not older than it says.
         let mut book = self.book.lock();
-        book.heartbeat(self.term.now_ms(), routing, request)
+        let now = self.term.now_ms();
+        let heard = book.heartbeat(now, routing, request);
+        if !book.is_calm(now, routing) {
+            self.stirred.notify_one();
+        }
+        heard
     }
 
     pub(super) fn join(&self, routing: &Routing, request: &pb::JoinRequest) -> JoinTurn {
+        self.stirred.notify_one();
         let mut book = self.book.lock();
         book.join(self.term.now_ms(), routing, request)
     }
@@ -79,6 +88,10 @@ impl ClusterLead {
     /// Oldest first.
     pub(crate) fn history(&self) -> Vec<Throughput> {
         self.history.lock().iter().copied().collect()
+    }
+
+    fn is_calm(&self, routing: &Routing) -> bool {
+        self.book.lock().is_calm(self.term.now_ms(), routing)
     }
 
     fn tick(&self, routing: &Routing) -> Vec<Fact> {
@@ -133,16 +146,30 @@ impl ClusterGroup {
             spares: Mutex::default(),
             moves: Mutex::default(),
             history: Mutex::default(),
+            stirred: Notify::new(),
         });
         *self.lead.now.lock() = Some(lead.clone());
         let mut sampled = term.age();
+        let mut quiet_since = term.age();
         loop {
-            if let Err(status) = self.round(&lead).await {
-                tracing::warn!(%status, "a fact was not logged; it will be proposed again");
+            match self.round(&lead).await {
+                Ok(false) => {}
+                Ok(true) => quiet_since = term.age(),
+                Err(status) => {
+                    quiet_since = term.age();
+                    tracing::warn!(%status, "a fact was not logged; it will be proposed again");
+                }
             }
             if term.age() - sampled >= limits::HISTORY_STEP {
                 sampled = term.age();
                 lead.sample(&self.routing());
+            }
+            if term.age() - quiet_since >= limits::QUIET_AFTER && lead.is_calm(&self.routing()) {
+                let heartbeat = Duration::from_millis(self.lease.heartbeat_ms.into());
+                tokio::select! {
+                    () = pace::pause(pace::rounded(heartbeat)) => continue,
+                    () = lead.stirred.notified() => {}
+                }
             }
             pace::pause(self.tick_interval()).await;
         }
@@ -155,7 +182,8 @@ impl ClusterGroup {
         interval.clamp(Duration::from_millis(10), pace::SLOT * 2)
     }
 
-    async fn round(&self, lead: &ClusterLead) -> Result<(), Status> {
+    /// Proposes what there is to propose; whether it was anything.
+    async fn round(&self, lead: &ClusterLead) -> Result<bool, Status> {
         let routing = self.routing();
         if routing.cluster_id.is_empty() {
             let fact = pb::Bootstrap {
@@ -164,27 +192,32 @@ impl ClusterGroup {
                 lease_ms: self.lease.lease_ms,
                 heartbeat_ms: self.lease.heartbeat_ms,
             };
-            return self.propose_own(lead, Fact::Bootstrap(fact)).await;
+            self.propose_own(lead, Fact::Bootstrap(fact)).await?;
+            return Ok(true);
         }
         if routing.cluster_id != self.cluster_id {
             let detail = format!("the data folder is of cluster {}", routing.cluster_id);
             return Err(Status::new(Code::WrongCluster, detail));
         }
+        let mut proposed = false;
         for fact in lead.tick(&routing) {
             tell(&fact);
             self.propose_own(lead, fact).await?;
+            proposed = true;
         }
         if !self.replace_after.is_zero()
             && let Some(fact) = lead.spare(&routing, self.replace_after)
         {
             tell(&fact);
             self.propose_own(lead, fact).await?;
+            proposed = true;
         }
         if let Some(fact) = lead.step_of_moves(&self.routing()) {
             tell(&fact);
             self.propose_own(lead, fact).await?;
+            proposed = true;
         }
-        Ok(())
+        Ok(proposed)
     }
 
     /// A fact of this term: it must not be logged by a later one, whose leader may have heard more.

@@ -37,13 +37,23 @@ impl Block {
     }
 }
 
-/// Bytes of the disk that hold nothing any more. They stay unusable until they are given back with
+/// Bytes of the disk that hold nothing any more, a power of two. They stay unusable until they are given back with
 /// [`Allocator::give_back`], so that the file system can be told in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "the region is lost until it is given back"]
 pub struct Region {
     pub position: u64,
     pub length: u64,
+}
+
+impl Region {
+    /// Both halves, if it has more than one smallest block.
+    pub fn halves(self) -> Option<[Self; 2]> {
+        let length = self.length / 2;
+        let half = |position| Self { position, length };
+        (length >= u64::from(BLOCK_SIZE_MIN))
+            .then(|| [half(self.position), half(self.position + length)])
+    }
 }
 
 /// See the module.
@@ -150,6 +160,12 @@ impl Allocator {
     /// Makes a region usable again.
     pub fn give_back(&mut self, region: Region) {
         self.regions.give(region.position, region.length);
+    }
+
+    /// Makes a region unusable until it is given back, if nothing of it is in use. Groups without a block in use that
+    /// are kept for more of their kind count as in use.
+    pub fn withhold(&mut self, region: Region) -> bool {
+        self.regions.take_at(region.position, region.length)
     }
 
     /// Accounts for a block found in the index, at start.

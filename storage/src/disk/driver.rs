@@ -2,8 +2,9 @@
 //!
 //! With a thread of its own a disk never waits for the daemon's other work, and costs two switches
 //! between threads for each request. Where the daemon has one thread for everything else that is all
-//! price: there (`disk_threads = false`) whoever asks submits, and completions come to the runtime by an
-//! eventfd.
+//! price: there (`disk_threads = false`) a task of the runtime turns the ring. It comes after the tasks that
+//! were ready before the first request, so all that they ask for goes to the kernel in one call, and to the
+//! device with one notice; completions come to it by an eventfd.
 
 use std::{
     fmt,
@@ -14,9 +15,10 @@ use std::{
     thread::{Builder, JoinHandle},
 };
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::{
     io::{Interest, unix::AsyncFd},
+    sync::Notify,
     task::AbortHandle,
 };
 
@@ -25,7 +27,7 @@ use super::{Shared, ring::Ring};
 #[derive(Debug)]
 pub(super) enum Driver {
     Thread(Option<JoinHandle<()>>),
-    Callers(Arc<Callers>, AbortHandle),
+    Task(Arc<Turned>, AbortHandle),
 }
 
 impl Driver {
@@ -52,7 +54,7 @@ impl Driver {
     }
 
     /// Needs a tokio runtime around it.
-    pub(super) fn callers(file: File, depth: u32, shared: Arc<Shared>) -> io::Result<Self> {
+    pub(super) fn task(file: File, depth: u32, shared: Arc<Shared>) -> io::Result<Self> {
         // SAFETY: eventfd takes no pointers.
         let completed = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if completed < 0 {
@@ -61,18 +63,18 @@ impl Driver {
         // SAFETY: the descriptor is new and nobody else owns it.
         let completed = File::from(unsafe { OwnedFd::from_raw_fd(completed) });
         let ring = Ring::of_all_threads(file, depth, shared.clone(), completed.as_raw_fd())?;
-        let callers = Arc::new(Callers { ring: Mutex::new(ring), shared });
+        let turned = Arc::new(Turned { ring: Mutex::new(ring), asked: Notify::new(), shared });
         // SAFETY: a file is its descriptor's owner and has the same one until it is dropped.
         let completed = unsafe { AsyncFd::register_with_interest(completed, Interest::READABLE) }?;
-        let watcher = tokio::spawn(callers.clone().watch(completed));
-        Ok(Self::Callers(callers, watcher.abort_handle()))
+        let turner = tokio::spawn(turned.clone().run(completed));
+        Ok(Self::Task(turned, turner.abort_handle()))
     }
 
     /// Something was put into the mailbox.
     pub(super) fn kick(&self, shared: &Shared) {
         match self {
             Self::Thread(_) => shared.mailbox.wake_sleeper(),
-            Self::Callers(callers, _) => callers.turn(),
+            Self::Task(turned, _) => turned.asked.notify_one(),
         }
     }
 }
@@ -84,56 +86,50 @@ impl Drop for Driver {
             Self::Thread(thread) => {
                 let _ = thread.take().expect("taken here only").join();
             }
-            Self::Callers(callers, watcher) => {
-                watcher.abort();
-                let mut ring = callers.ring.lock();
+            Self::Task(turned, turner) => {
+                turner.abort();
+                let mut ring = turned.ring.lock();
                 while ring.turn(true) {}
             }
         }
     }
 }
 
-/// A ring that every thread may turn, one at a time.
-pub(super) struct Callers {
+/// A ring that one task turns, and who ends the disk after it.
+pub(super) struct Turned {
     ring: Mutex<Ring>,
+    asked: Notify,
     shared: Arc<Shared>,
 }
 
-impl Callers {
-    /// Takes in what was put into the mailbox. Nobody waits for another: who turns the ring meanwhile
-    /// looks into the mailbox once more afterwards.
-    fn turn(&self) {
-        if let Some(ring) = self.ring.try_lock() {
-            self.turn_on(ring);
-        }
-    }
-
-    fn turn_on<'a>(&'a self, mut ring: MutexGuard<'a, Ring>) {
+impl Turned {
+    /// Submits what was asked for, and takes out what has completed.
+    async fn run(self: Arc<Self>, completed: AsyncFd<File>) {
         loop {
-            while ring.turn(false) && ring.has_more() {}
-            drop(ring);
-            if self.shared.mailbox.is_empty() {
-                return;
+            tokio::select! {
+                // Who is woken runs next; the others that are ready come before this returns.
+                () = self.asked.notified() => tokio::task::yield_now().await,
+                ready = completed.readable() => {
+                    let Ok(mut ready) = ready else { return };
+                    // One read takes all notices; the next one makes the file readable anew.
+                    let mut count = [0; 8];
+                    let mut file = ready.get_inner();
+                    let _ = file.read(&mut count);
+                    ready.clear_ready();
+                }
             }
-            ring = match self.ring.try_lock() {
-                Some(ring) => ring,
-                None => return,
-            };
+            self.turn();
         }
     }
 
-    /// Takes out what has completed.
-    async fn watch(self: Arc<Self>, completed: AsyncFd<File>) {
-        while let Ok(mut ready) = completed.readable().await {
-            let mut count = [0; 8];
-            let _ = ready.try_io(|file| file.get_ref().read(&mut count));
-            self.turn_on(self.ring.lock());
-        }
+    fn turn(&self) {
+        let mut ring = self.ring.lock();
+        while ring.turn(false) && (ring.has_more() || !self.shared.mailbox.is_empty()) {}
     }
 }
 
-impl fmt::Debug for Callers {
+impl fmt::Debug for Turned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Callers")
+        f.write_str("Turned")
     }
 }

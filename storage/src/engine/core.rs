@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -116,6 +116,22 @@ pub(super) struct FileSystemSpace {
     taken: u64,
 }
 
+impl FileSystemSpace {
+    /// Looks again, if the last look is not of just now.
+    fn look(&mut self, dir: &Path) {
+        let fresh = Duration::from_millis(limits::SPACE_CHECK_MS);
+        if self.looked.is_none_or(|looked| looked.elapsed() >= fresh)
+            && let Ok(now) = rustix::fs::statvfs(dir)
+        {
+            let total = now.f_blocks * now.f_frsize;
+            self.looked = Some(Instant::now());
+            self.free = now.f_bavail * now.f_frsize;
+            self.reserve = (total / limits::INDEX_RESERVE_DIVISOR).min(limits::INDEX_RESERVE_MAX);
+            self.taken = self.coming;
+        }
+    }
+}
+
 /// Room on the file system for one update while it is written.
 #[derive(Debug)]
 pub(super) struct Room<'a> {
@@ -161,6 +177,7 @@ impl Core {
     pub(super) fn write(&self, ledger: &mut Ledger, changes: Changes) -> Result<u64, Status> {
         self.check_not_broken()?;
         self.index.write(changes).inspect_err(|error| self.break_index(error))?;
+        self.syncer.note();
         Ok(ledger.next_batch())
     }
 
@@ -200,22 +217,20 @@ impl Core {
         self.index.stop();
     }
 
+    /// Whether the file system has little left: then what was freed is worth more there.
+    pub(super) fn is_tight(&self) -> bool {
+        let mut space = self.file_system.lock();
+        space.look(&self.dir);
+        space.looked.is_some() && space.free < limits::TIGHT_RESERVES * space.reserve
+    }
+
     /// Room for `bytes` more on the file system that holds the index, so that the reserve (or that
     /// part of it) stays free.
     pub(super) fn file_system_room(&self, bytes: u64, divisor: u64) -> Option<Room<'_>> {
         // A raw device takes the bytes elsewhere.
         let bytes = if self.disk.is_device() { 0 } else { bytes };
         let mut space = self.file_system.lock();
-        let fresh = Duration::from_millis(limits::SPACE_CHECK_MS);
-        if space.looked.is_none_or(|looked| looked.elapsed() >= fresh)
-            && let Ok(now) = rustix::fs::statvfs(&self.dir)
-        {
-            let total = now.f_blocks * now.f_frsize;
-            space.looked = Some(Instant::now());
-            space.free = now.f_bavail * now.f_frsize;
-            space.reserve = (total / limits::INDEX_RESERVE_DIVISOR).min(limits::INDEX_RESERVE_MAX);
-            space.taken = space.coming;
-        }
+        space.look(&self.dir);
         // A file system that does not answer says no in its own way, when it is written.
         if space.looked.is_some() && space.free < space.reserve / divisor + space.taken + bytes {
             return None;

@@ -7,11 +7,14 @@
 //! may be written to their place, only once it is settled: then nothing, in memory or after a crash,
 //! refers to the old content any more.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Instant,
+};
 
 use ff2_storage_core::alloc::{Allocator, Block, Region};
 
-use super::LocalChunk;
+use super::{LocalChunk, limits};
 
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -25,8 +28,9 @@ pub(super) struct Ledger {
     /// Freed blocks by the batch that freed them, oldest first.
     retired: VecDeque<(u64, Block)>,
     retired_bytes: u64,
-    /// Freed groups that the file system is to be told of.
-    regions: Vec<Region>,
+    /// Freed groups, usable again, by when they were freed: the file system is to be told of those that stay so. What
+    /// is written where it has blocks already costs it nothing but the bytes.
+    freed: VecDeque<(Instant, Region)>,
     /// Chunks with committed patches.
     pub(super) dirty: BTreeSet<LocalChunk>,
     /// Patches of committed versions: those that may be written back.
@@ -42,7 +46,7 @@ impl Ledger {
             users: BTreeMap::new(),
             retired: VecDeque::new(),
             retired_bytes: 0,
-            regions: Vec::new(),
+            freed: VecDeque::new(),
             dirty: BTreeSet::new(),
             patches: 0,
         }
@@ -100,17 +104,7 @@ impl Ledger {
         if self.allocator.free() < bytes + reserve {
             return None;
         }
-        let taken = self.try_allocate(sizes, near);
-        if taken.is_some() || self.regions.is_empty() {
-            return taken;
-        }
-        for region in std::mem::take(&mut self.regions) {
-            self.allocator.give_back(region);
-        }
-        self.try_allocate(sizes, near)
-    }
-
-    fn try_allocate(&mut self, sizes: &[u32], mut near: Option<u64>) -> Option<Vec<Block>> {
+        let mut near = near;
         let mut blocks: Vec<Block> = Vec::with_capacity(sizes.len());
         // Equal sizes in a row are asked for together, so that they can lie together.
         for run in sizes.chunk_by(|one, next| one == next) {
@@ -129,7 +123,14 @@ impl Ledger {
     /// Gives back blocks that nothing ever referred to.
     pub(super) fn release(&mut self, blocks: impl IntoIterator<Item = Block>) {
         for block in blocks {
-            self.regions.extend(self.allocator.give(block));
+            self.give(block);
+        }
+    }
+
+    fn give(&mut self, block: Block) {
+        if let Some(region) = self.allocator.give(block) {
+            self.allocator.give_back(region);
+            self.freed.push_back((Instant::now(), region));
         }
     }
 
@@ -151,13 +152,33 @@ impl Ledger {
         {
             self.retired.pop_front();
             self.retired_bytes -= u64::from(block.size);
-            self.regions.extend(self.allocator.give(block));
+            self.give(block);
         }
     }
 
-    /// A freed region to tell the file system of; [`Ledger::punched`] makes it usable again.
-    pub(super) fn region_to_punch(&mut self) -> Option<Region> {
-        self.regions.pop()
+    pub(super) fn has_freed(&self) -> bool {
+        !self.freed.is_empty()
+    }
+
+    /// A region that was freed by this time and is still free, to tell the file system of; nothing uses it before
+    /// [`Ledger::punched`].
+    pub(super) fn region_to_punch(&mut self, by: Instant) -> Option<Region> {
+        while let Some((since, region)) = self.freed.pop_front() {
+            if since > by {
+                self.freed.push_front((since, region));
+                return None;
+            }
+            if self.allocator.withhold(region) {
+                return Some(region);
+            }
+            // Some of it is in use again.
+            if region.length > limits::PUNCH_BYTES_MIN {
+                for half in region.halves().into_iter().flatten() {
+                    self.freed.push_front((since, half));
+                }
+            }
+        }
+        None
     }
 
     pub(super) fn punched(&mut self, region: Region) {
@@ -199,14 +220,45 @@ mod tests {
     }
 
     #[test]
-    fn the_reserve_is_kept_and_regions_in_waiting_are_found() {
+    fn the_reserve_is_kept_and_freed_space_serves_again_at_once() {
         let mut ledger = ledger();
         assert!(ledger.allocate(&[1 << 16; 15], None, 1).is_none());
         let all = ledger.allocate(&[1 << 16; 15], None, 0).unwrap();
         ledger.release(all);
         let (used, free) = (ledger.used(), ledger.capacity());
         assert_eq!((used, free), (0, 15 << 16));
-        assert!(!ledger.regions.is_empty());
+        assert!(!ledger.freed.is_empty());
         assert!(ledger.allocate(&[1 << 16; 15], None, 0).is_some());
+    }
+
+    #[test]
+    fn the_file_system_hears_of_what_stays_free() {
+        let mut ledger = Ledger::new(Allocator::new(256 << 20, 16 << 20));
+        let blocks = ledger.allocate(&[1 << 20; 64], None, 0).unwrap();
+        let groups = |blocks: &[Block]| {
+            blocks.iter().map(|block| block.position >> 24).collect::<BTreeSet<u64>>()
+        };
+        let of_blocks = groups(&blocks);
+        ledger.release(blocks);
+        let freed = Instant::now();
+        assert_eq!(ledger.region_to_punch(freed - std::time::Duration::from_secs(1)), None);
+        // Two groups are in use again.
+        let again = ledger.allocate(&[1 << 20; 24], None, 0).unwrap();
+        assert!(groups(&again).is_subset(&of_blocks), "written places are taken before others");
+        let mut told = Vec::new();
+        while let Some(region) = ledger.region_to_punch(Instant::now()) {
+            let taken = |block: &Block| {
+                block.position < region.position + region.length && block.end() > region.position
+            };
+            assert!(!again.iter().any(taken), "{region:?} is in use");
+            told.push(region);
+        }
+        assert!(!told.is_empty());
+        let all_that_is_left = [1 << 20; 255 - 24];
+        assert!(ledger.allocate(&all_that_is_left, None, 0).is_none(), "nobody writes there now");
+        for region in told {
+            ledger.punched(region);
+        }
+        assert!(ledger.allocate(&all_that_is_left, None, 0).is_some());
     }
 }

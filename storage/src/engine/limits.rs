@@ -31,6 +31,12 @@ pub const SHARDS: usize = 64;
 pub const SHARD_PIECES_MAX: usize = 1024;
 /// Chunks removed by one batch when a target goes.
 pub const REMOVE_BATCH_CHUNKS: usize = 256;
+/// Space that was freed serves again at once; the file system (or device) is told of what is still free after this
+/// time, in pieces of at least so many bytes.
+pub const PUNCH_AFTER: Duration = Duration::from_secs(60);
+pub const PUNCH_BYTES_MIN: u64 = 1 << 20;
+/// With less free than so many times the reserve it is told at once.
+pub const TIGHT_RESERVES: u64 = 4;
 /// Part of a disk that only replacements may use: a full disk can still be repaired.
 pub const RESERVE_DIVISOR: u64 = 64;
 /// A target that left its chain for want of room returns when this part of the disk is available: with

@@ -22,6 +22,10 @@ pub(super) struct Syncer {
 struct State {
     /// Bounded by the prepares in progress and the few other callers.
     waiting: Vec<oneshot::Sender<Result<(), Status>>>,
+    /// A batch was written since the thread last looked.
+    written: bool,
+    /// The thread sleeps until there is something to do: nothing was written for the idle time.
+    rests: bool,
     stop: bool,
 }
 
@@ -39,22 +43,37 @@ impl Syncer {
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
 
+    /// A batch was written that nobody may ask to be synced.
+    pub(super) fn note(&self) {
+        let mut state = self.state.lock();
+        state.written = true;
+        if state.rests {
+            self.wake.notify_one();
+        }
+    }
+
     pub(super) fn stop(&self) {
         self.state.lock().stop = true;
         self.wake.notify_one();
     }
 
-    /// Waits for somebody who waits, for the idle time, or for the end (`None`).
+    /// Waits for somebody who waits, for the idle time after a batch was written, or for the end (`None`).
     fn next(&self) -> Option<Vec<oneshot::Sender<Result<(), Status>>>> {
         let mut state = self.state.lock();
         if state.waiting.is_empty() && !state.stop {
             self.wake.wait_for(&mut state, Duration::from_millis(limits::IDLE_SYNC_MS));
         }
+        state.rests = true;
+        while state.waiting.is_empty() && !state.written && !state.stop {
+            self.wake.wait(&mut state);
+        }
+        state.rests = false;
         if state.stop {
             // Who waits hears that nobody will answer.
             state.waiting.clear();
             return None;
         }
+        state.written = false;
         Some(std::mem::take(&mut state.waiting))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ff2_daemon::fault_async;
@@ -186,10 +186,20 @@ impl Core {
         Ok(())
     }
 
-    /// Gives the space of empty groups back to the file system.
+    /// Gives space back to the file system that was free for a while: at once where there is little.
     async fn punch_regions(&self) {
+        if !self.ledger.lock().has_freed() {
+            return;
+        }
+        let after = if self.is_tight() { Duration::ZERO } else { limits::PUNCH_AFTER };
+        if let Some(by) = Instant::now().checked_sub(after) {
+            self.punch_freed(by).await;
+        }
+    }
+
+    pub(super) async fn punch_freed(&self, by: Instant) {
         loop {
-            let Some(region) = self.ledger.lock().region_to_punch() else { return };
+            let Some(region) = self.ledger.lock().region_to_punch(by) else { return };
             if let Err(error) = self.disk.punch(region.position, region.length).await {
                 tracing::debug!(%error, "this disk has no holes");
             }

@@ -3,6 +3,7 @@
 
 use std::{io, thread};
 
+use ff2_fabric::pace;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
@@ -26,10 +27,12 @@ impl Executors {
         let (mut handles, mut threads) = (Vec::new(), Vec::new());
         let stop = CancellationToken::new();
         for number in 0..count {
-            let runtime = Builder::new_current_thread().enable_all().thread_name(name).build()?;
+            let mut builder = Builder::new_current_thread();
+            let runtime = pace::runtime(builder.enable_all().thread_name(name))?;
             handles.push(runtime.handle().clone());
             let stop = stop.clone();
             let run = move || {
+                pace::keep();
                 if pinned {
                     cpu::stay_on(number);
                 }

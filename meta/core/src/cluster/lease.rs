@@ -78,6 +78,8 @@ pub struct LeaseBook {
     /// The nodes that were on record at the beginning have their entries.
     followed: bool,
     nodes: BTreeMap<NodeId, Entry>,
+    /// Something was heard since the last tick that it may have to act on.
+    stirred: bool,
 }
 
 #[derive(Debug, Default)]
@@ -112,11 +114,12 @@ impl LeaseBook {
     /// A new leader's book.
     pub fn new(times: LeaseTimes, now: Millis) -> Self {
         assert!(times.lease_ms > 2 * times.heartbeat_ms, "a lease outlives a lost heartbeat");
-        Self { times, began_at: now, followed: false, nodes: BTreeMap::new() }
+        Self { times, began_at: now, followed: false, nodes: BTreeMap::new(), stirred: true }
     }
 
     /// A node asks to join. A restart that nobody judged yet counts as a death first.
     pub fn join(&mut self, now: Millis, routing: &Routing, request: &pb::JoinRequest) -> JoinTurn {
+        self.stirred = true;
         let Some(id) = known_as(routing, request) else { return JoinTurn::Now };
         let node = &routing.nodes[&id];
         let restarted = node.alive && node.incarnation != request.incarnation;
@@ -168,16 +171,22 @@ impl LeaseBook {
             entry.leaving_at.get_or_insert(now);
         }
         entry.measure(now, &request);
+        let before = (entry.routing_version, std::mem::take(&mut entry.unreachable));
         entry.disks = request.disks;
         entry.routing_version = request.routing_version;
         entry.unreachable = request.unreachable.into_iter().map(NodeId).collect();
-        entry.reports = request.targets.into_iter().map(|r| (TargetId(r.target), r)).collect();
+        let reports = request.targets.into_iter().map(|r| (TargetId(r.target), r)).collect();
+        let reported = std::mem::replace(&mut entry.reports, reports);
+        let same = (before.0, &before.1) == (entry.routing_version, &entry.unreachable)
+            && reported == entry.reports;
+        self.stirred |= request.leaving || !same;
         Heard::Renewed
     }
 
     /// Facts to propose now. Called a few times in a heartbeat interval, and not again before the
     /// facts of the last call are in the routing or were refused.
     pub fn tick(&mut self, now: Millis, routing: &Routing, out: &mut Vec<Fact>) {
+        self.stirred = false;
         self.follow(now, routing);
         let dead = self.deaths(now, routing);
         for id in &dead {
@@ -196,6 +205,17 @@ impl LeaseBook {
                 out.extend(fact.map(Fact::TargetsReported));
             }
         }
+    }
+
+    /// Whether the next tick may as well come a heartbeat interval after the last one: nothing new was heard, and every
+    /// living node was, in time. So long before the lease of one that dies ends this is false.
+    pub fn is_calm(&self, now: Millis, routing: &Routing) -> bool {
+        let late = Millis::from(self.times.heartbeat_ms) * 3 / 2;
+        let living = routing.nodes.values().filter(|node| node.alive);
+        !self.stirred
+            && living
+                .map(|node| now.saturating_sub(self.heard_at(NodeId(node.id))))
+                .all(|age| age < late)
     }
 
     /// Whether the record does not yet say that this node, which is leaving, is gone.

@@ -195,6 +195,24 @@ async fn a_full_file_system_is_no_space() {
     engine.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_freed_goes_back_to_the_file_system_when_the_disk_closes() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    let engine = fresh(dir.path(), 1 << 30).await;
+    for index in 0..24 {
+        apply(&engine, chunk(index), write(1, 0, pattern(5, 1 << 20))).await;
+    }
+    for index in 0..24 {
+        apply(&engine, chunk(index), update(2, PendingKind::Remove)).await;
+    }
+    engine.core().sync_index().await.unwrap();
+    let bytes = || dir.path().join("data").metadata().unwrap().blocks() * 512;
+    assert!(bytes() >= 24 << 20, "for a while it is kept for what is written next");
+    engine.shutdown().await;
+    assert!(bytes() <= 12 << 20, "{} bytes", bytes());
+}
+
 /// Many large updates at once see the same free space; together they must not take more than it.
 #[tokio::test(flavor = "multi_thread")]
 async fn updates_on_their_way_count_as_used() {

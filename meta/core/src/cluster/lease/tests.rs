@@ -409,3 +409,32 @@ fn who_gives_way_leaves_when_the_others_were_heard_and_stays_out_until_it_is_rea
     step(&mut leader);
     assert_eq!(state(&leader), PublicState::Syncing);
 }
+
+#[test]
+fn a_book_is_calm_while_all_are_heard_in_time_and_say_nothing_new() {
+    let mut leader = Leader::new();
+    let calm = |leader: &Leader| leader.book.is_calm(leader.now, &leader.cluster.routing());
+    leader.pass(1_000, &[101, 102, 103]);
+    assert!(calm(&leader));
+    leader.beat_with(102, |request| request.targets[0].waiting_for = "a disk".into());
+    assert!(!calm(&leader), "a report is new");
+    leader.tick();
+    leader.beat(102);
+    leader.tick();
+    assert!(calm(&leader));
+    leader.beat_with(103, |request| request.unreachable = vec![101]);
+    assert!(!calm(&leader), "a way is cut");
+    leader.beat(103);
+    leader.tick();
+    assert!(calm(&leader));
+    leader.now += Millis::from(TIMES.heartbeat_ms) + 249;
+    assert!(calm(&leader));
+    leader.now += 1;
+    assert!(!calm(&leader), "somebody is late");
+    assert_eq!(leader.tick(), [], "which is long before a lease ends");
+    leader.now += 250;
+    leader.pass(500, &[101, 102, 103]);
+    assert!(calm(&leader));
+    leader.join(102, 77);
+    assert!(!calm(&leader), "one came anew");
+}
