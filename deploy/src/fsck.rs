@@ -11,7 +11,8 @@ const SHOWN: usize = 1_000;
 
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Remove the chunks of files that are gone.
+    /// Mend what is wrong between names and inodes, and remove the chunks of files that are gone; without this it is
+    /// only told what would be done.
     #[arg(long)]
     repair: bool,
 }
@@ -38,7 +39,8 @@ struct Strays {
 pub(crate) async fn run(around: &Surroundings, args: Args) -> Result<()> {
     let admin = around.access.connect()?;
     let progress = around.output.progress();
-    let mut found = Found { names: names(&admin, &progress).await?, ..Found::default() };
+    let mut found =
+        Found { names: names(&admin, &progress, args.repair).await?, ..Found::default() };
     let picture = Picture::of(admin.status().await?);
     let all = picture.chains.len();
     for (place, chain) in picture.chains.keys().enumerate() {
@@ -63,11 +65,16 @@ pub(crate) async fn run(around: &Surroundings, args: Args) -> Result<()> {
     Ok(())
 }
 
-async fn names(admin: &Admin, progress: &Progress) -> Result<pb::CheckNamespaceReply> {
+async fn names(
+    admin: &Admin,
+    progress: &Progress,
+    repair: bool,
+) -> Result<pb::CheckNamespaceReply> {
     let mut check = 0;
     loop {
         progress.now("names and inodes");
-        let reply = admin.check_namespace(pb::CheckNamespaceRequest { check }).await?;
+        let ask = pb::CheckNamespaceRequest { check, repair };
+        let reply = admin.check_namespace(ask).await?;
         if reply.done {
             return Ok(reply);
         }
@@ -100,6 +107,10 @@ impl Found {
         for problem in &self.names.first_problems {
             text += &format!("namespace: {problem}\n");
         }
+        let mended = if repair { "mended" } else { "would be mended" };
+        for mend in &self.names.first_mends {
+            text += &format!("{mended}: {mend}\n");
+        }
         for (chain, stray) in &self.shown {
             let chunk = stray.chunk.unwrap_or_default();
             let what = match (stray.orphaned, stray.removed) {
@@ -124,9 +135,13 @@ impl Found {
         if self.orphaned.count > self.orphaned.removed && !repair {
             text += "`ff2ctl fsck --repair` removes what belongs to no file\n";
         }
+        if self.names.mends > 0 && !repair {
+            text += "`ff2ctl fsck --repair` mends what can be mended of the namespace; what has no name comes to \
+                     /lost+found\n";
+        }
         if self.names.problems > 0 {
-            text += "problems of the namespace are not mended by ff2: keep a copy of a metad's data \
-                     folder, and report them\n";
+            text += "such problems are faults of ff2 or of disks: keep a backup (`ff2ctl backup create`), and report \
+                     them\n";
         }
         text
     }
@@ -146,7 +161,8 @@ impl Found {
         });
         json!({
             "inodes": self.names.inodes, "namespace_problems": self.names.problems,
-            "namespace": self.names.first_problems, "chains": self.chains, "chunks": self.chunks,
+            "namespace": self.names.first_problems, "mends": self.names.mends,
+            "first_mends": self.names.first_mends, "chains": self.chains, "chunks": self.chunks,
             "orphaned": strays(&self.orphaned), "beyond_the_end": strays(&self.beyond),
             "strays": shown.collect::<Vec<_>>(), "left": self.left(),
         })
@@ -185,5 +201,9 @@ mod tests {
         };
         assert_eq!(found.left(), 4);
         assert!(found.text(true).contains("namespace: inode 3: has no kind"));
+        found.names.mends = 1;
+        found.names.first_mends = vec!["inode 4 had no name".into()];
+        assert!(found.text(true).contains("\nmended: inode 4 had no name"));
+        assert!(found.text(false).contains("would be mended: inode 4 had no name"));
     }
 }

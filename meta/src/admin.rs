@@ -618,8 +618,12 @@ impl Admin for AdminService {
         &self,
         request: Request<pb::CheckNamespaceRequest>,
     ) -> Reply<pb::CheckNamespaceReply> {
-        self.state.leading()?;
-        let checked = self.checks.ask(&self.state.namespace, request.into_inner().check).await;
+        let request = request.into_inner();
+        match request.repair {
+            true => self.state.leading_namespace()?,
+            false => drop(self.state.leading()?),
+        }
+        let checked = self.checks.ask(&self.state.namespace, request).await;
         Ok(Response::new(checked.map_err(|status| self.state.refuse(status))?))
     }
 

@@ -104,6 +104,11 @@ pub const HISTORY_SAMPLES: usize = 150;
 pub const HISTORY_STEP: Duration = Duration::from_secs(2);
 /// Fill of a disk that the status reports.
 pub const DISK_FULL_PERCENT: u64 = 90;
+/// Problems, and mends, that a check of the namespace names; the others are only counted.
+pub const CHECK_NAMED: usize = 1_000;
+/// Looks at a namespace that is repaired: a fault that another one hides is seen by the next, and what changes all the
+/// time is left.
+pub const MEND_ROUNDS: usize = 16;
 /// Changes of one batch.
 pub const BATCH_MAX: usize = 256;
 /// The audit log of a metad, and what one answer tells of it.

@@ -17,6 +17,7 @@ mod guard;
 mod invalidations;
 pub(crate) mod leader;
 mod locks;
+mod mend;
 mod orphans;
 mod plan;
 mod questions;
@@ -49,11 +50,11 @@ use tokio::sync::Notify;
 use crate::{
     NAMESPACE_GROUP, cluster::ClusterGroup, cluster::within, limits, metrics::CallbackMetrics,
 };
-pub(crate) use check::Checked;
 pub(crate) use chunks::Chunks;
 use exports::Ruled;
 use guard::Asker;
 use leader::NamespaceLead;
+pub(crate) use mend::Checked;
 use questions::Questions;
 use space::SpaceCache;
 use stamp::Stamps;

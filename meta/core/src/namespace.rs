@@ -33,6 +33,7 @@ mod locks;
 mod looked;
 mod lookup;
 mod make_node;
+mod mend;
 mod number;
 mod once;
 mod open;
@@ -76,6 +77,7 @@ use tx::Tx;
 
 pub use fsck::{Chunks, Problem, chunks_of, fsck};
 pub use looked::looked;
+pub use mend::{Mend, plan as mends};
 pub use request::{Class, Owner, class, granted, is_mutation, needs_grant, stamp};
 pub use restore::restored;
 pub use sessions::session;
@@ -229,6 +231,7 @@ fn change(tx: &mut Tx<'_>, op: &Op) -> Result<pb::NsReply, Status> {
         Op::EmptyTrash(op) => trash::empty(tx, op),
         Op::RestoreTrash(op) => trash::restore(tx, op),
         Op::StepSnapshot(op) => snapshots::step(tx, op),
+        Op::Mend(op) => mend::apply(tx, op),
         Op::Lookup(_)
         | Op::GetAttr(_)
         | Op::ReadLink(_)
@@ -360,6 +363,7 @@ fn answer(
         | Op::EmptyTrash(_)
         | Op::RestoreTrash(_)
         | Op::StepSnapshot(_)
+        | Op::Mend(_)
         | Op::RecoverLength(_) => Err(Status::new(Code::InvalidArgument, "a mutation is logged")),
     }
 }

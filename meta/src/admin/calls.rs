@@ -47,7 +47,9 @@ guarded! {
     list_sessions(ListSessionsRequest) -> ListSessionsReply: |_| Role::Viewer, |_| Value::Null;
     why(WhyRequest) -> WhyReply: |_| Role::Viewer, |_| Value::Null;
     read_audit(ReadAuditRequest) -> ReadAuditReply: |_| Role::Viewer, |_| Value::Null;
-    check_namespace(CheckNamespaceRequest) -> CheckNamespaceReply: |_| Role::Viewer, |_| Value::Null;
+    check_namespace(CheckNamespaceRequest) -> CheckNamespaceReply:
+        |r| if r.repair { Role::Admin } else { Role::Viewer },
+        |r| if r.check == 0 { json!({ "repair": r.repair }) } else { Value::Null };
     check_chunks(CheckChunksRequest) -> CheckChunksReply:
         |r| if r.repair { Role::Admin } else { Role::Viewer },
         |r| if r.from.is_none() { json!({ "chain": r.chain, "repair": r.repair }) } else { Value::Null };
@@ -181,7 +183,9 @@ impl Guarded {
         // Where it would be done, it is recorded.
         match call {
             "set_quota" | "remove_quota" | "set_trash" | "restore_trash" | "empty_trash"
-            | "create_snapshot" | "remove_snapshot" => state.leading_namespace()?,
+            | "create_snapshot" | "remove_snapshot" | "check_namespace" => {
+                state.leading_namespace()?
+            }
             _ => drop(state.leading()?),
         }
         let unwritten = |error: std::io::Error| {

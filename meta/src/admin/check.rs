@@ -1,5 +1,5 @@
-//! The check of the namespace that this metad makes now: it may take longer than a call, which then asks
-//! again.
+//! The check, or repair, of the namespace that this metad makes now: it may take longer than a call, which then
+//! asks again.
 
 use std::{
     sync::{Arc, atomic::AtomicU64, atomic::Ordering},
@@ -32,21 +32,28 @@ impl Checks {
     pub(super) async fn ask(
         &self,
         namespace: &Arc<NamespaceGroup>,
-        check: u64,
+        request: pb::CheckNamespaceRequest,
     ) -> Result<pb::CheckNamespaceReply, Status> {
-        let (check, running) = self.running(namespace, check)?;
+        let (check, running) = self.running(namespace, request)?;
         let Ok(done) = tokio::time::timeout(PATIENCE, running).await else {
             return Ok(pb::CheckNamespaceReply { check, ..Default::default() });
         };
-        let Checked { inodes, problems, named } = done?;
-        let first_problems = named;
-        Ok(pb::CheckNamespaceReply { check, done: true, inodes, problems, first_problems })
+        let Checked { inodes, problems, mends } = done?;
+        Ok(pb::CheckNamespaceReply {
+            check,
+            done: true,
+            inodes,
+            problems: problems.count,
+            first_problems: problems.first,
+            mends: mends.count,
+            first_mends: mends.first,
+        })
     }
 
     fn running(
         &self,
         namespace: &Arc<NamespaceGroup>,
-        check: u64,
+        pb::CheckNamespaceRequest { check, repair }: pb::CheckNamespaceRequest,
     ) -> Result<(u64, Running), Status> {
         let mut last = self.last.lock();
         match &*last {
@@ -62,7 +69,7 @@ impl Checks {
             _ => {}
         }
         let namespace = namespace.clone();
-        let task = tokio::spawn(async move { namespace.check_names().await });
+        let task = tokio::spawn(async move { namespace.check_names(repair).await });
         let ended = |_| Err(Status::new(Code::UnknownOutcome, "the process is stopping"));
         let running: Running =
             task.map(move |outcome| outcome.unwrap_or_else(ended)).boxed().shared();

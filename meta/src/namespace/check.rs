@@ -1,5 +1,4 @@
-//! Checks that an administrator asks for: whether the namespace's keys agree with each other, and whether
-//! each chunk has a file.
+//! The check that each chunk has a file, which an administrator asks for.
 //!
 //! Chunks are listed before the namespace is asked whose they are, and a file is there before its first
 //! chunk: so a chunk whose file is not there then is nobody's. A collector removes the chunks of a file
@@ -17,43 +16,15 @@ use ff2_meta_core::{
     namespace::{self, Chunks as Known},
 };
 use ff2_proto::{ChainId, ChunkId, Code, Status, limits as wire, pb};
-use pb::{UpdateKind, ns_request::Op};
+use pb::UpdateKind;
 
 use super::NamespaceGroup;
 use crate::limits;
 
 /// One page, with all that it takes.
 const PAGE: Duration = Duration::from_secs(8);
-/// Problems that are named; the others are only counted.
-const NAMED: usize = 1_000;
-
-/// What came of a look at the namespace.
-#[derive(Clone, Debug)]
-pub(crate) struct Checked {
-    pub(crate) inodes: u64,
-    pub(crate) problems: u64,
-    /// The first of them.
-    pub(crate) named: Vec<String>,
-}
 
 impl NamespaceGroup {
-    /// Holds every inode in memory meanwhile, on a thread of its own.
-    pub(crate) async fn check_names(&self) -> Result<Checked, Status> {
-        let mut inodes = 0;
-        for volume in self.volumes() {
-            let statfs = self.ask(volume, Op::StatFs(pb::StatFsOp::default())).await?.statfs;
-            inodes += statfs.unwrap_or_default().inodes_used;
-        }
-        self.group.read_index().await?;
-        let group = self.group.clone();
-        let look = move || group.read_stale(|kv| namespace::fsck(kv));
-        let found = tokio::task::spawn_blocking(look).await.ok().flatten();
-        let stopping = || Status::new(Code::UnknownOutcome, "the process is stopping");
-        let found = found.ok_or_else(stopping)?;
-        let named = found.iter().take(NAMED).map(ToString::to_string).collect();
-        Ok(Checked { inodes, problems: found.len() as u64, named })
-    }
-
     /// A page of a chain's chunks.
     pub(crate) async fn check_chunks(
         &self,

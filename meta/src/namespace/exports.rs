@@ -125,7 +125,8 @@ fn changes(op: &Op) -> bool {
         | Op::CountQuota(_)
         | Op::SetTrash(_)
         | Op::EmptyTrash(_)
-        | Op::RestoreTrash(_) => true,
+        | Op::RestoreTrash(_)
+        | Op::Mend(_) => true,
     }
 }
 

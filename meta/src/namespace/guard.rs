@@ -149,6 +149,7 @@ pub(super) fn op_name(op: &Op) -> &'static str {
         Op::SetTrash(_) => "set_trash",
         Op::EmptyTrash(_) => "empty_trash",
         Op::RestoreTrash(_) => "restore_trash",
+        Op::Mend(_) => "mend",
     }
 }
 

@@ -52,7 +52,7 @@ async fn chunks_of_no_file_are_found_and_removed() {
     let nowhere = world.signed(pb::CheckChunksRequest { chain: 99, ..Default::default() });
     let refusal = world.admin().await.check_chunks(nowhere).await.unwrap_err();
     assert_eq!(refusal.code(), tonic::Code::NotFound, "{refusal}");
-    let ask = world.signed(pb::CheckNamespaceRequest { check: 0 });
+    let ask = world.signed(pb::CheckNamespaceRequest::default());
     let names = world.admin().await.check_namespace(ask).await.unwrap().into_inner();
     assert!(names.done && names.problems == 0 && names.inodes == 2, "{names:?}");
 }

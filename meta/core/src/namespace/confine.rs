@@ -105,6 +105,7 @@ pub(super) fn inodes(op: &Op) -> [Option<u64>; 2] {
         | Op::RestoreTrash(_)
         | Op::ListSnapshots(_)
         | Op::StepSnapshot(_)
+        | Op::Mend(_)
         | Op::SetQuota(_)
         | Op::RemoveQuota(_)
         | Op::CountQuota(_)

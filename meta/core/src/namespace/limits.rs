@@ -64,6 +64,8 @@ pub const NAMES_LOOKED_AT: usize = 65_536;
 pub(super) const SCAN_PAGE: usize = 512;
 /// The first cookies of a directory are those of `.` and `..`, which the mount makes up.
 pub(super) const FIRST_COOKIE: u64 = 3;
+/// No directory comes so far, one entry after the other; programs take cookies for signed.
+pub(super) const COOKIE_MAX: u64 = 1 << 62;
 
 /// Snapshots of a volume: each one that is newer than what is looked at costs a look.
 pub const SNAPSHOTS_MAX: usize = 64;

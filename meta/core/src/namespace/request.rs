@@ -80,6 +80,7 @@ pub(super) fn class_of(op: &Op) -> Class {
         | Op::EmptyTrash(_)
         | Op::RestoreTrash(_)
         | Op::StepSnapshot(_)
+        | Op::Mend(_)
         | Op::RecoverLength(_) => Class::Leader,
         Op::Keepalive(_) | Op::AwaitInvalidations(_) => Class::Keepalive,
     }
@@ -154,6 +155,7 @@ pub fn granted(request: &pb::NsRequest) -> Option<(bool, bool)> {
         | Op::RestoreTrash(_)
         | Op::ListSnapshots(_)
         | Op::StepSnapshot(_)
+        | Op::Mend(_)
         | Op::AllotInodes(_) => None,
     }
 }

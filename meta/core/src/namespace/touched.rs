@@ -6,7 +6,7 @@ use ff2_proto::{
     pb::{self, ns_request::Op, quota_key::Of},
 };
 
-use super::{dir, open, quota, trash};
+use super::{dir, mend, open, quota, trash};
 use crate::kv::KvRead;
 
 /// The inodes whose attributes, bytes or entries the request would change. A request that will be
@@ -61,6 +61,7 @@ fn of_op(kv: &dyn KvRead, op: &Op) -> Vec<u64> {
         Op::CountQuota(op) => quota::touched(kv, op),
         Op::SetTrash(_) => vec![ROOT_INODE.0],
         Op::RestoreTrash(op) => trash::touched(kv, op),
+        Op::Mend(op) => mend::touched(kv, op),
         // Who holds it and may keep it goes by its callback, and is told by this to let it go.
         Op::SetLock(op) if op.lock.is_some_and(|lock| lock.append) => vec![op.inode],
         // The cut was made when it began; until it ends nobody sees the inode. An orphan has no name, and what

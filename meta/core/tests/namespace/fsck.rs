@@ -13,7 +13,7 @@ use crate::{ops::*, volume::Volume};
 const ROOT: u64 = 1;
 
 /// A volume with every kind of key.
-fn eventful() -> Volume {
+pub(crate) fn eventful() -> Volume {
     let (mut v, root) = Volume::with_root();
     let lost = v.user(0, 0, &[]);
     let d = v.ask(&root, mkdir(ROOT, "d", 0o755)).unwrap().attr.unwrap().inode;

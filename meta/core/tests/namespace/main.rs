@@ -12,6 +12,7 @@ mod fsck;
 mod inline;
 mod links;
 mod locks;
+mod mend;
 mod model;
 mod names;
 mod ops;
