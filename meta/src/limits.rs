@@ -70,9 +70,6 @@ pub const RECOVERED_TOGETHER: usize = 16;
 pub const GRANT: Duration = Duration::from_secs(24 * 3_600);
 /// Age of the space figures that statfs answers.
 pub const SPACE_AGE: Duration = Duration::from_secs(2);
-/// A session that leaves notices of removed files unacknowledged for so long is expired: longer than
-/// the patience of clients, whose creates in flight hold notices back.
-pub const NOTICE_WITHHOLD_MAX: Duration = Duration::from_secs(15 * 60);
 /// Longest time that a question for locks is held, and how often it looks by itself: a grant whose
 /// command this leader did not see the answer of wakes nobody.
 pub const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);

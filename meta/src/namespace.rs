@@ -4,7 +4,7 @@
 //! on any replica. Mutations are stamped by the leader, proposed, and answered when they are applied; the
 //! machine makes them exactly-once. What an answer owes to storage (a
 //! truncation's chunks, a length that only the chains know) is paid before the answer leaves.
-//! Keepalives live in the leader's memory ([`sessions`]); the leader's background work is in
+//! Keepalives live in the leader's memory ([`namespace::SessionBook`]); the leader's background work is in
 //! [`leader`].
 
 mod batch;
@@ -22,7 +22,6 @@ mod orphans;
 mod plan;
 mod questions;
 mod quotas;
-mod sessions;
 mod snapshots;
 mod space;
 mod stamp;

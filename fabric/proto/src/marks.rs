@@ -40,6 +40,8 @@ marks! {
     NextTellsCommit,
     /// A later forward tells that the pending update was dropped.
     NextTellsDrop,
+    /// An update that a member had dropped comes again, and is taken.
+    DroppedTaken,
     /// A question to the head finds an outcome whose word was lost.
     OutcomeFound,
     /// The head is asked before a read, because an update is pending.

@@ -13,16 +13,13 @@ use std::{
 
 use ff2_fabric::pace;
 use ff2_group::Term;
-use ff2_meta_core::namespace::{self, Owner};
+use ff2_meta_core::namespace::{self, Owner, SessionBook};
 use ff2_proto::{Code, Status, VolumeId, pb};
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 use pb::ns_request::Op;
 
-use super::{
-    NamespaceGroup, callbacks::CallbackBook, orphans::Gone, sessions::SessionBook,
-    truncation::Truncations,
-};
+use super::{NamespaceGroup, callbacks::CallbackBook, orphans::Gone, truncation::Truncations};
 use crate::limits;
 
 /// The present term's memory, if this metad leads.

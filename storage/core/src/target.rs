@@ -358,7 +358,9 @@ impl<P: Clone> Target<P> {
         for (chunk, live) in self.live.iter().take(limits::PAGE_CHUNKS as usize) {
             let pending = live.pending.as_ref().map(|pending| {
                 let durable = if pending.persisted { "durable" } else { "being made durable" };
-                format!("{:?} {durable}, forward {:?}", pending.id, pending.hop)
+                let failure = pending.last_failure.as_ref().map(|why| format!(" ({why})"));
+                let failure = failure.unwrap_or_default();
+                format!("{:?} {durable}, forward {:?}{failure}", pending.id, pending.hop)
             });
             lines.push(format!(
                 "{chunk}: pending {}; {} updates and {} reads wait, {} store operations",

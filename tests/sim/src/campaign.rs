@@ -10,39 +10,42 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use ff2_sim::{
-    Mutation, Seen, Verdict,
+    Seen, Setting, Table, Verdict,
     marks::{self, Mark, Reached},
-    run_mutated, run_rpc,
+    run_as, run_rpc,
 };
 use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 
-/// Which of the two simulations, and what is broken in it.
+/// Which of the two simulations, and in which setting.
 #[derive(Clone, Copy)]
 pub(crate) enum Simulation {
-    Machines(Option<Mutation>),
+    Machines(Setting),
     Rpc,
 }
 
 impl Simulation {
     pub(crate) fn run(self, seed: u64) -> Verdict {
         match self {
-            Self::Machines(mutation) => run_mutated(seed, mutation),
+            Self::Machines(setting) => run_as(seed, setting),
             Self::Rpc => run_rpc(seed),
         }
     }
 
     fn replay(self, seed: u64) -> String {
-        let flag = match self {
-            Self::Machines(None) => String::new(),
-            Self::Machines(Some(mutation)) => {
-                let name = clap::ValueEnum::to_possible_value(&mutation);
-                format!("--mutation {} ", name.expect("no mutation is hidden").get_name())
+        let mut flags = String::new();
+        match self {
+            Self::Machines(Setting { mutation, table }) => {
+                if table != Table::default() {
+                    flags += &flag("table", &table);
+                }
+                flags += &mutation.map(|mutation| flag("mutation", &mutation)).unwrap_or_default();
             }
-            Self::Rpc => "--rpc ".into(),
-        };
-        format!("cargo xtask sim {flag}--seed {seed}")
+            Self::Rpc => flags += "--rpc ",
+        }
+        format!("cargo xtask sim {flags}--seed {seed}")
     }
 
     /// Shows the verdict, and how to see a failure again.
@@ -154,6 +157,11 @@ impl Campaign {
         }
         println!("{} seeds, {} failed", sum.seeds, sum.failed.len());
     }
+}
+
+fn flag(name: &str, value: &impl ValueEnum) -> String {
+    let value = value.to_possible_value().expect("no value is hidden");
+    format!("--{name} {} ", value.get_name())
 }
 
 fn write_down(path: &Path, replay: &str, verdict: &Verdict) -> Result<()> {

@@ -9,6 +9,7 @@ use crate::{
     metad::Metad,
     net::Place,
     rng::Rng,
+    setting::Setting,
     storaged::Storaged,
     world::{STORAGEDS, World},
 };
@@ -30,7 +31,7 @@ pub struct Failover {
 
 /// Crashes a storage node for good, and the leader of the cluster group with it if told so.
 pub fn failover(seed: u64, with_leader: bool) -> Failover {
-    let mut world = World::start(seed, Clocks::all_true(seed), None);
+    let mut world = World::start(seed, Clocks::all_true(seed), Setting::default());
     let mut rng = Rng::new(seed, "failover");
     let at = SETTLED + Duration::from_micros(rng.within(0..1_000_000));
     world.net.calm();

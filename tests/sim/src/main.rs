@@ -9,7 +9,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::Result;
 use campaign::{Campaign, Seeds, Simulation};
 use clap::Parser;
-use ff2_sim::Mutation;
+use ff2_sim::{Mutation, Setting, Table};
 
 #[derive(Parser)]
 #[command(about = "Simulates the whole cluster from a seed")]
@@ -35,8 +35,11 @@ struct Cli {
     /// Plants this error into the nodes.
     #[arg(long, conflicts_with = "rpc")]
     mutation: Option<Mutation>,
+    /// How the chains lie on the storage nodes.
+    #[arg(long, value_enum, default_value_t, conflicts_with = "rpc")]
+    table: Table,
     /// Looks for the first seed that finds each planted error, within --seeds (1000 is the promise).
-    #[arg(long, conflicts_with_all = ["seed", "hours", "rpc", "mutation"])]
+    #[arg(long, conflicts_with_all = ["seed", "hours", "rpc", "mutation", "table"])]
     mutations: bool,
 }
 
@@ -46,7 +49,8 @@ fn main() -> Result<ExitCode> {
     if cli.mutations {
         return Ok(code(mutations::all_found(from, cli.seeds)));
     }
-    let simulation = if cli.rpc { Simulation::Rpc } else { Simulation::Machines(cli.mutation) };
+    let setting = Setting { mutation: cli.mutation, table: cli.table };
+    let simulation = if cli.rpc { Simulation::Rpc } else { Simulation::Machines(setting) };
     if let Some(seed) = cli.seed {
         let verdict = simulation.run(seed);
         verdict.log.iter().for_each(|line| println!("{line}"));

@@ -25,7 +25,9 @@ use crate::{
     names::Names,
     net::Place,
     seen::Seen,
+    setting::Setting,
     snapshots::Snapshots,
+    table::{self, REPLICAS, Table},
     wishes::Wishes,
     world::{Context, FOUNDERS, Later},
 };
@@ -35,12 +37,6 @@ const RAFT_TICK: Duration = Duration::from_millis(100);
 const ELECTION_TICKS: usize = 10;
 const HEARTBEAT_TICKS: usize = 2;
 const PAGE_TIMEOUT: Duration = Duration::from_millis(400);
-/// Storage nodes that the test's one table is laid over.
-const STORAGE_NODES: usize = 4;
-pub(crate) const REPLICAS: u32 = 3;
-/// Of the table, by the order of nodes. With others each seed would be another run, and those that are known to find
-/// something (`tests/named.rs`, `tests/mutations.rs`) would not.
-const CHAINS: [[usize; REPLICAS as usize]; 4] = [[0, 1, 2], [1, 3, 0], [2, 3, 0], [3, 1, 2]];
 
 #[derive(Debug)]
 pub(crate) struct Metad {
@@ -52,6 +48,7 @@ pub(crate) struct Metad {
     /// The operator took it out, or did not yet bring it in.
     is_out: bool,
     mutation: Option<Mutation>,
+    table: Table,
     pub(crate) wishes: Wishes,
     /// How many of the rebalances that were asked for it has begun.
     rebalanced: u64,
@@ -129,7 +126,7 @@ pub(crate) enum Timer {
 }
 
 impl Metad {
-    pub(crate) fn new(place: Place, seed: u64, mutation: Option<Mutation>) -> Self {
+    pub(crate) fn new(place: Place, seed: u64, setting: Setting) -> Self {
         let member = |m: Place| pb::Member {
             raft_id: u64::from(m),
             node: m,
@@ -146,7 +143,8 @@ impl Metad {
             joining: None,
             running: None,
             is_out,
-            mutation,
+            mutation: setting.mutation,
+            table: setting.table,
             wishes: Wishes::default(),
             rebalanced: 0,
             snapshots: Snapshots::default(),
@@ -600,7 +598,7 @@ impl Metad {
             self.propose(cx, fact, Ticket::Fact);
         }
         if self.running().facts == 0
-            && let Some(fact) = setup(&routing)
+            && let Some(fact) = setup(&routing, self.table)
         {
             self.running().facts += 1;
             self.propose(cx, fact, Ticket::Setup);
@@ -765,7 +763,7 @@ fn millis(at: Duration) -> u64 {
 }
 
 /// What a person would do once: name the cluster, lay out a table, make a volume.
-fn setup(routing: &ff2_proto::Routing) -> Option<Fact> {
+fn setup(routing: &ff2_proto::Routing, table: Table) -> Option<Fact> {
     if routing.cluster_id.is_empty() {
         return Some(Fact::Bootstrap(pb::Bootstrap {
             level: ff2_proto::LEVEL,
@@ -775,18 +773,11 @@ fn setup(routing: &ff2_proto::Routing) -> Option<Fact> {
         }));
     }
     let disks = cluster::placeable_disks(routing);
-    if routing.tables.is_empty() && disks.len() == STORAGE_NODES {
-        let target = |at: usize| pb::PlacedTarget {
-            node: disks[at].node.0,
-            disk_uuid: disks[at].uuid.clone().into(),
-        };
-        let chains =
-            CHAINS.map(|chain| pb::PlacedChain { targets: chain.map(target).into() }).into();
-        let description = "sim".into();
+    if routing.tables.is_empty() && disks.len() == table::NODES {
         return Some(Fact::CreateTable(pb::CreateTable {
             replicas: REPLICAS,
-            description,
-            chains,
+            description: "sim".into(),
+            chains: table.chains(&disks),
         }));
     }
     None

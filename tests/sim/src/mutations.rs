@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use clap::ValueEnum as _;
-use ff2_sim::{Mutation, run_mutated};
+use ff2_sim::{Mutation, Setting, run_as};
 
 /// Whether each planted error makes one of these seeds fail. Says which is the first.
 pub(crate) fn all_found(from: u64, count: u64) -> bool {
@@ -30,7 +30,7 @@ fn first_found(mutation: Mutation, from: u64, count: u64) -> Option<(u64, String
             if seed >= from + count || done.load(Ordering::Relaxed) {
                 return None;
             }
-            let verdict = run_mutated(seed, Some(mutation));
+            let verdict = run_as(seed, Setting::of(mutation));
             if let Some(problem) = verdict.problems.first() {
                 done.store(true, Ordering::Relaxed);
                 return Some((seed, problem.lines().next().unwrap_or_default().to_owned()));

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 use ff2_proto::{Routing, pb};
 use pb::{NodeRole, cluster_command::Fact};
 
-use crate::{metad::REPLICAS, net::Place, rng::Rng, world::STORAGEDS};
+use crate::{net::Place, rng::Rng, table::REPLICAS, world::STORAGEDS};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Wishes {

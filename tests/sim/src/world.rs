@@ -17,7 +17,6 @@ use crate::{
     faults::Faults,
     message::{Message, RpcId},
     metad::{self, Metad},
-    mutation::Mutation,
     name_client::{self, NameClient},
     net::{Net, Place},
     operator::{self, Change, Operator},
@@ -26,6 +25,7 @@ use crate::{
     process::Process,
     rng::Rng,
     seen::Seen,
+    setting::Setting,
     snapshots,
     storaged::{self, Storaged},
     verdict::{self, Verdict},
@@ -165,14 +165,14 @@ pub(crate) struct World {
 
 /// Runs one seed from start to verdict.
 pub fn run(seed: u64) -> Verdict {
-    run_mutated(seed, None)
+    run_as(seed, Setting::default())
 }
 
-/// As [`run`], with an error planted into the nodes.
-pub fn run_mutated(seed: u64, mutation: Option<Mutation>) -> Verdict {
+/// As [`run`], in another setting.
+pub fn run_as(seed: u64, setting: Setting) -> Verdict {
     panics::watch();
     marks::take();
-    let mut world = World::start(seed, Clocks::new(seed), mutation);
+    let mut world = World::start(seed, Clocks::new(seed), setting);
     world.schedule(CHAOS.start, 0, None, What::Fault);
     world.metads.iter_mut().for_each(|m| m.snapshots.are_made = snapshots::are_made(seed));
     world.undertake(Duties::of(seed));
@@ -186,7 +186,7 @@ pub fn run_mutated(seed: u64, mutation: Option<Mutation>) -> Verdict {
 }
 
 impl World {
-    fn new(seed: u64, clocks: Clocks, mutation: Option<Mutation>) -> Self {
+    fn new(seed: u64, clocks: Clocks, setting: Setting) -> Self {
         let pace = Pace::new(seed);
         Self {
             now: Duration::ZERO,
@@ -201,8 +201,8 @@ impl World {
             wishes: Wishes::default(),
             moods: Rng::new(seed, "wishes"),
             noted: RoutingVersion(0),
-            metads: METADS.map(|place| Metad::new(place, seed, mutation)).into(),
-            storageds: STORAGEDS.map(|place| Storaged::new(place, mutation)).into(),
+            metads: METADS.map(|place| Metad::new(place, seed, setting)).into(),
+            storageds: STORAGEDS.map(|place| Storaged::new(place, setting.mutation)).into(),
             chunk_clients: CHUNK_CLIENTS
                 .map(|place| ChunkClient::new(place, pace, place == CHUNK_CLIENTS[0]))
                 .into(),
@@ -234,8 +234,8 @@ impl World {
     }
 
     /// A cluster that begins to live, without faults.
-    pub(crate) fn start(seed: u64, clocks: Clocks, mutation: Option<Mutation>) -> Self {
-        let mut world = Self::new(seed, clocks, mutation);
+    pub(crate) fn start(seed: u64, clocks: Clocks, setting: Setting) -> Self {
+        let mut world = Self::new(seed, clocks, setting);
         for place in FOUNDERS.into_iter().chain(STORAGEDS) {
             world.schedule(Duration::ZERO, place, None, What::Start);
         }

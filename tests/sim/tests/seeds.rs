@@ -20,7 +20,8 @@ const SEEDS: u64 = 100;
 /// Paths that these seeds do not take: moments of a millisecond in the life of a leader, a joining server or a
 /// repair, and a chain whose one member that holds a chunk comes back behind one that does not. Named seeds
 /// or unit tests go there.
-const TOO_RARE: [Mark; 5] = [
+const TOO_RARE: [Mark; 6] = [
+    Mark::DroppedTaken,
     Mark::ResyncGivesWay,
     Mark::JointLeft,
     Mark::KnownByDisk,

@@ -3,7 +3,9 @@
 //! The leader of group 0 remembers since when a member of a chain is offline, and after a while gives it
 //! up for a new target elsewhere, one at a time. A new leader begins to count anew. A chain that serves
 //! nothing has nothing to copy from and waits for its old members; and when many nodes are away at once,
-//! it is the network or the power rather than their disks, and they come back with all they have.
+//! it is the network or the power rather than their disks, and they come back with all they have. A chain
+//! that one member alone serves gives up one store, and the next when the new one serves: the first copy
+//! reads all that the one member has, and what it cannot read may be in a store that is only away.
 
 use std::collections::BTreeMap;
 
@@ -88,14 +90,31 @@ fn copies(routing: &Routing, is_late: impl Fn(&TargetId) -> bool) -> usize {
 fn replacement(routing: &Routing, places: &Places<'_>, id: TargetId) -> Option<pb::ReplaceTarget> {
     let target = routing.targets.get(&id)?;
     let chain = routing.chains.get(&target.chain.into())?;
-    chain.serving().next()?;
-    if target.replaces != 0 || is_to_leave(routing, chain, target) {
+    let is_last_but_one = match chain.serving().count() {
+        0 => return None,
+        1 => is_being_copied(routing, chain, id),
+        _ => false,
+    };
+    if is_last_but_one || target.replaces != 0 || is_to_leave(routing, chain, target) {
         return None;
     }
     let wanted = Wanted { chain, instead_of: Some(target) };
     let disk = places.destination(&wanted, |_| true).ok()??;
     let disk_uuid = disk.uuid.clone().into();
     Some(pb::ReplaceTarget { target: id.0, node: disk.node.0, disk_uuid })
+}
+
+/// Whether another member of the chain has still to get what it holds.
+fn is_being_copied(routing: &Routing, chain: &pb::Chain, id: TargetId) -> bool {
+    let mut others = chain.members.iter().filter(|member| member.target != id.0);
+    others.any(|member| match member.state() {
+        PublicState::Syncing | PublicState::Waiting => true,
+        PublicState::Offline => {
+            let other = routing.targets.get(&member.target.into());
+            other.is_some_and(|other| other.generation == 0)
+        }
+        PublicState::Serving | PublicState::Lastsrv | PublicState::PublicUnknown => false,
+    })
 }
 
 #[cfg(test)]
@@ -188,6 +207,28 @@ mod tests {
             None,
             "each node has one"
         );
+    }
+
+    /// The simulator's seed 578: the one that served could not read a chunk, which the one that was away had.
+    #[test]
+    fn a_chain_that_one_member_serves_gives_up_one_store_after_the_other() {
+        let mut cluster = Cluster::serving(9, 3, 1);
+        let routing = cluster.routing();
+        let members = routing.chains.values().flat_map(|chain| &chain.members);
+        let away: Vec<u32> = members.skip(1).map(|member| member.node).collect();
+        let mut spares = Spares::default();
+        cluster.nodes_changed(&away, &[]);
+        spares.tick(0, AFTER, &cluster.routing(), Space::default);
+        let mut next =
+            |cluster: &Cluster, now| spares.tick(now, AFTER, &cluster.routing(), Space::default);
+        let first = next(&cluster, AFTER).expect("the other may be away as well");
+        cluster.ok(Fact::ReplaceTarget(first.clone()));
+        assert_eq!(next(&cluster, AFTER + 1), None, "the new one is not even made");
+        cluster.report(first.node);
+        assert_eq!(next(&cluster, 3 * AFTER), None, "it is being copied");
+        cluster.report_complete(first.node);
+        let second = next(&cluster, 3 * AFTER).expect("two serve");
+        assert_ne!(second.target, first.target);
     }
 
     #[test]

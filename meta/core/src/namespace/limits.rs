@@ -1,5 +1,7 @@
 //! Bounds of the namespace machine.
 
+use std::time::Duration;
+
 /// Sessions of one volume: all their records travel in one answer of `ListSessions`.
 pub const SESSIONS_MAX: u64 = 16_384;
 /// Bytes of a session's description.
@@ -67,6 +69,9 @@ pub(super) const FIRST_COOKIE: u64 = 3;
 /// No directory comes so far, one entry after the other; programs take cookies for signed.
 pub(super) const COOKIE_MAX: u64 = 1 << 62;
 
+/// A session that leaves notices of removed files unacknowledged for so long is expired: longer than
+/// the patience of clients, whose creates in flight hold notices back.
+pub const NOTICE_WITHHOLD_MAX: Duration = Duration::from_secs(15 * 60);
 /// Snapshots of a volume: each one that is newer than what is looked at costs a look.
 pub const SNAPSHOTS_MAX: usize = 64;
 /// Preserved rows that one command passes on.

@@ -102,6 +102,9 @@ impl<P: Clone> Target<P> {
                 return Verdict::Refused(Status::new(Code::InvalidArgument, detail));
             }
         }
+        if self.dropped.get(chunk).is_some_and(|dropped| dropped.id == id) {
+            reached(Mark::DroppedTaken);
+        }
         let caller = Caller { call, client: false };
         let pending = self.pending_of(forward, vec![caller]);
         self.admit(now, chunk, pending, out);
@@ -213,9 +216,11 @@ impl<P: Clone> Target<P> {
                 return Verdict::Refused(Status::new(Code::Busy, "an update is pending"));
             }
             // Left from an earlier chain version, and the predecessor has none pending: had anyone
-            // committed it, the predecessor would hold it.
-            let status = Status::new(Code::StaleUpdate, "the resync took its place");
-            self.drop_pending(chunk, status, out);
+            // committed it, the predecessor would hold it. A head further up may have it pending still, and
+            // send it down the chain yet: then it is taken as if it had never been here.
+            let (under, status) =
+                (pending.taken_under, Status::new(Code::StaleUpdate, "a copy came"));
+            self.drop_under(under, chunk, status, out);
         }
         // A version 0 does not travel: what is suspect looks like what is absent.
         let named = |id: Option<UpdateId>| id.filter(|id| id.version.0 > 0);

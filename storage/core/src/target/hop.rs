@@ -180,18 +180,19 @@ impl<P: Clone> Target<P> {
         }
         // A successor without memory may wait for ours.
         let is_congested = matches!(status.code, Code::Busy | Code::Timeout);
-        self.send_later(now, chunk, full);
+        self.send_later(now, chunk, full, status);
         let pending = self.live.get_mut(&chunk).and_then(|live| live.pending.as_mut());
         if let Some(pending) = pending.filter(|pending| is_congested && pending.persisted) {
             pending.let_go_payload();
         }
     }
 
-    fn send_later(&mut self, now: Now, chunk: ChunkId, full: bool) {
+    fn send_later(&mut self, now: Now, chunk: ChunkId, full: bool, why: Status) {
         let live = self.live.get_mut(&chunk).expect("checked by the caller");
         let pending = live.pending.as_mut().expect("checked by the caller");
         pending.hop = Hop::Retry { at: now.at + pending.pause, full };
         pending.pause = longer(pending.pause);
+        pending.last_failure = Some(why);
     }
 
     /// The whole chunk was to go and cannot be read here. If nobody can stand in for this target,
@@ -201,7 +202,7 @@ impl<P: Clone> Target<P> {
         let pending = self.live.get(&chunk).and_then(|live| live.pending.as_ref());
         match pending.filter(|_| self.failed.is_none()) {
             Some(pending) if !pending.inherited => self.refuse(chunk, status, out),
-            Some(_) => self.send_later(now, chunk, true),
+            Some(_) => self.send_later(now, chunk, true, status),
             None => {}
         }
     }

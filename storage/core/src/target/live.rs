@@ -71,6 +71,8 @@ pub(super) struct Pending<P> {
     pub(super) sent: bool,
     /// Pause before the next try, if this one fails.
     pub(super) pause: Duration,
+    /// Why the last try failed, for people.
+    pub(super) last_failure: Option<Status>,
     /// The chain version under which the predecessor, or a client, last handed it over; 0: it was
     /// found on the disk.
     pub(super) taken_under: ChainVersion,
@@ -128,6 +130,7 @@ impl<P> Pending<P> {
             hop: Hop::Idle,
             sent: false,
             pause: limits::FORWARD_RETRY_FIRST,
+            last_failure: None,
             taken_under: ChainVersion(0),
             inherited: true,
             heals: false,

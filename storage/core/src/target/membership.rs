@@ -119,6 +119,7 @@ impl<P: Clone> Target<P> {
         pending.hop = Hop::Idle;
         pending.sent = false;
         pending.pause = limits::FORWARD_RETRY_FIRST;
+        pending.last_failure = None;
         let callers = std::mem::take(&mut pending.callers);
         // The head still answers its clients; predecessors ask again under the new version.
         let (stay, go) = callers.into_iter().partition(|caller| is_head && caller.client);

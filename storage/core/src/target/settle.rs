@@ -116,6 +116,18 @@ impl<P: Clone> Target<P> {
     /// Forgets the pending update; whoever waits for it gets `status`, and so does whoever sends it
     /// again under this chain version: taking it after all could meet a late order to drop it.
     pub(super) fn drop_pending(&mut self, chunk: ChunkId, status: Status, out: &mut Outputs<P>) {
+        self.drop_under(self.version(), chunk, status, out);
+    }
+
+    /// As [`Self::drop_pending`], but it is refused under that chain version, and taken under the present one if
+    /// that is another: nobody had it dropped, so no late order to drop it is on its way.
+    pub(super) fn drop_under(
+        &mut self,
+        under: ChainVersion,
+        chunk: ChunkId,
+        status: Status,
+        out: &mut Outputs<P>,
+    ) {
         let live = self.live.get_mut(&chunk).expect("there is an update to drop");
         let pending = live.pending.take().expect("there is an update to drop");
         let was_begun = !live.store.cancel_prepare(pending.id)
@@ -131,7 +143,7 @@ impl<P: Clone> Target<P> {
             return;
         }
         self.tell_successor(chunk, &pending, false, out);
-        let dropped = Dropped { id: pending.id, under: self.version(), status };
+        let dropped = Dropped { id: pending.id, under, status };
         if let Some(forgotten) = self.dropped.insert(chunk, dropped) {
             raise(&mut self.version_floor, forgotten.id.version);
         }

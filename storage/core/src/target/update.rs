@@ -229,6 +229,7 @@ impl<P: Clone> Target<P> {
             hop: Hop::Idle,
             sent: false,
             pause: limits::FORWARD_RETRY_FIRST,
+            last_failure: None,
             taken_under: self.version(),
             inherited: false,
             resync: false,

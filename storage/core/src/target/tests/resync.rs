@@ -128,6 +128,29 @@ fn a_live_update_and_a_copy_of_its_base_meet() {
     assert_eq!(refusals(&copy(&mut bench, id(4, 2), None)), [Code::Busy]);
 }
 
+/// The simulator's seed 155: the one before it knew nothing of the update yet, and sent a copy of what it builds on.
+#[test]
+fn an_update_that_made_way_for_a_copy_is_taken_when_the_chain_sends_it_after_all() {
+    let mut bench = syncing_with(Some(id(3, 7)), Some(id(4, 8)));
+    assert_eq!(stores(&copy(&mut bench, id(4, 7), Some(id(3, 7)))), ["abort"]);
+    assert_eq!(stores(&bench.stored()), ["prepare"]);
+    bench.stored();
+    bench.stored();
+    assert_eq!(bench.target.records()[&place()].id, id(4, 7));
+    let change = Change::Replace { length: 1, payload: payload(&[2]) };
+    let forward = bench.forward_of(1, id(4, 8), Some(id(4, 7)), change);
+    let call = bench.call();
+    let out = bench.step(Input::Forward { call, forward: forward.clone() });
+    assert_eq!((refusals(&out), stores(&out)), (vec![], vec!["prepare"]));
+    assert_eq!(versions_done(&bench.stored()), [8]);
+    // What the head had it drop is another matter.
+    let outcome = Outcome { chunk: place(), id: id(4, 8), committed: false };
+    bench.step(Input::Settle { chain_version: cv(6), from: 1.into(), outcomes: vec![outcome] });
+    let call = bench.call();
+    let out = bench.step(Input::Forward { call, forward });
+    assert_eq!(refusals(&out), [Code::StaleUpdate]);
+}
+
 #[test]
 fn it_is_complete_only_when_nothing_old_is_unsettled() {
     let mut bench = syncing_with(Some(id(3, 7)), Some(id(4, 8)));

@@ -6,15 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ff2_meta_core::namespace::Owner;
 use ff2_proto::{Code, Status, VolumeId, pb};
 
-use crate::limits;
+use super::{limits, request::Owner};
 
 type Millis = u64;
 
+/// A leader's memory of one term.
 #[derive(Debug)]
-pub(super) struct SessionBook {
+pub struct SessionBook {
     period_ms: Millis,
     sessions: BTreeMap<(VolumeId, u64), Entry>,
 }
@@ -32,16 +32,17 @@ struct Entry {
 }
 
 impl SessionBook {
-    pub(super) fn new(period_ms: Millis) -> Self {
+    /// In which a session that says nothing for `period_ms` is over.
+    pub fn new(period_ms: Millis) -> Self {
         Self { period_ms, sessions: BTreeMap::new() }
     }
 
-    pub(super) fn knows(&self, volume: VolumeId, session: u64) -> bool {
+    pub fn knows(&self, volume: VolumeId, session: u64) -> bool {
         self.sessions.contains_key(&(volume, session))
     }
 
     /// All sessions on record: new ones begin their period, ended ones are forgotten.
-    pub(super) fn learn(&mut self, now: Millis, volume: VolumeId, on_record: &[pb::SessionRecord]) {
+    pub fn learn(&mut self, now: Millis, volume: VolumeId, on_record: &[pb::SessionRecord]) {
         let on_record = || on_record.iter().filter(|record| !record.ending);
         let live: BTreeSet<u64> = on_record().map(|record| record.id).collect();
         self.sessions.retain(|(of, id), _| *of != volume || live.contains(id));
@@ -51,7 +52,7 @@ impl SessionBook {
     }
 
     /// A session on record begins its period, unless it has.
-    pub(super) fn begin(&mut self, now: Millis, volume: VolumeId, record: &pb::SessionRecord) {
+    pub fn begin(&mut self, now: Millis, volume: VolumeId, record: &pb::SessionRecord) {
         self.sessions.entry((volume, record.id)).or_insert_with(|| Entry {
             heard_at: now,
             owner: record.owner,
@@ -61,7 +62,8 @@ impl SessionBook {
         });
     }
 
-    pub(super) fn keepalive(
+    /// What the owner of a session says, which renews it. SESSION_EXPIRED: it is over.
+    pub fn keepalive(
         &mut self,
         now: Millis,
         volume: VolumeId,
@@ -85,7 +87,7 @@ impl SessionBook {
     }
 
     /// There are notices up to `newest`.
-    pub(super) fn noticed(&mut self, now: Millis, volume: VolumeId, newest: u64) {
+    pub fn noticed(&mut self, now: Millis, volume: VolumeId, newest: u64) {
         for (_, entry) in self.sessions.range_mut((volume, 0)..=(volume, u64::MAX)) {
             // Ended by the next acknowledgement alone: `newest` may be that of an early page.
             if entry.seen_orphan_seq < Some(newest) {
@@ -96,7 +98,7 @@ impl SessionBook {
 
     /// Sessions that were silent for a whole period, and those that speak and acknowledge nothing:
     /// nothing that is removed would ever be space again.
-    pub(super) fn expired(&self, now: Millis, volume: VolumeId) -> Vec<u64> {
+    pub fn expired(&self, now: Millis, volume: VolumeId) -> Vec<u64> {
         let withhold_max = limits::NOTICE_WITHHOLD_MAX.as_millis() as Millis;
         let since = |then: Millis| now.saturating_sub(then);
         let over = |entry: &Entry| {
@@ -108,11 +110,7 @@ impl SessionBook {
     }
 
     /// Orphans that can get no name, that every session has been told of and none has open.
-    pub(super) fn collectable(
-        &self,
-        volume: VolumeId,
-        orphans: Vec<pb::Orphan>,
-    ) -> Vec<pb::Orphan> {
+    pub fn collectable(&self, volume: VolumeId, orphans: Vec<pb::Orphan>) -> Vec<pb::Orphan> {
         let seen_by_all = self.seen_by_all(volume);
         let held: BTreeSet<u64> =
             self.of(volume).flat_map(|(_, entry)| entry.holds.iter().copied()).collect();
@@ -123,7 +121,7 @@ impl SessionBook {
     }
 
     /// Notices up to this were handled by every session.
-    pub(super) fn seen_by_all(&self, volume: VolumeId) -> u64 {
+    pub fn seen_by_all(&self, volume: VolumeId) -> u64 {
         let seen = self.of(volume).map(|(_, entry)| entry.seen_orphan_seq.unwrap_or(0));
         // Where nobody is, nobody can have one open.
         seen.min().unwrap_or(u64::MAX)
