@@ -156,7 +156,7 @@ pub(crate) fn run(dir: &Path, args: &Args, json: bool) -> Result<()> {
             Args::Raft(args) => raft::run(&dir, args, &work)?,
             Args::Sched(args) => sched::run(&dir, args, &work)?,
             Args::Net(args) if net::is_server(args)? => return Ok(()),
-            Args::Net(args) => net::run(args, &work)?,
+            Args::Net(args) => return net::run(args, output, &work),
         };
         output.print(&json!(figures), || {
             let rows = figures

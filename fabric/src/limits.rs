@@ -90,9 +90,10 @@ pub const RDMA_TRIAL: Duration = Duration::from_secs(3);
 /// it tries again. The pause doubles up to the maximum while that fails.
 pub const RDMA_PAUSE: Duration = Duration::from_secs(60);
 pub const RDMA_PAUSE_MAX: Duration = Duration::from_secs(16 * 60);
-/// How old what is known of this host's RDMA ports may be.
+/// How old what is known of this host's RDMA ports may be, and that there are none.
 pub const PLACES_AGE_MAX: Duration = Duration::from_secs(60);
-/// Bulk bytes move through pieces of this size, of which a server has so many.
+pub const NO_PLACES_AGE_MAX: Duration = Duration::from_secs(1);
+/// Bulk bytes move through pieces of this size, of which a server has so many for each device.
 pub const STAGING_PIECE_BYTES: usize = 256 << 10;
 pub const STAGING_PIECES: u32 = 128;
 /// Pieces of one payload that are on their way at a time: above bandwidth times delay of a fast link.

@@ -5,7 +5,8 @@
 //! shows the slabs that its buffers are cut from; see [`crate::onesided`] for what is made of that.
 //!
 //! RDMA is never a condition: whatever is missing or does not work, the connection stays with TCP, and one
-//! warning says why. A place that failed toward a peer is left out there for a minute.
+//! warning says why. A place that failed toward a peer is left out there for a minute. Devices are opened when a
+//! connection first leaves by them, so one that appears later serves like the others.
 //!
 //! **Invariant:** a connection that must be encrypted does not come here unless `trusted` says so.
 
@@ -79,9 +80,7 @@ impl Default for RdmaConfig {
 pub struct Rdma {
     config: RdmaConfig,
     /// By the devices' names.
-    rails: HashMap<String, Arc<Rail>>,
-    /// Made for the first client of a server: who only calls needs none.
-    staging: Mutex<Option<Arc<Staging>>>,
+    rails: Mutex<HashMap<String, Arc<Rail>>>,
     ways: Ways,
     /// What was warned of: by peer and reason.
     told: Mutex<HashSet<(String, String)>>,
@@ -92,22 +91,30 @@ struct Rail {
     domain: Arc<Domain>,
     /// Registered once for all connections, by id.
     slabs: Mutex<HashMap<u64, Weak<Shared>>>,
+    /// Made for the first client of a server: who only calls needs none.
+    staging: Mutex<Option<Arc<Staging>>>,
 }
 
 impl Rdma {
-    /// Opens all devices of this host.
+    /// Opens all devices of this host. Where there is none yet and none is demanded, those that come later serve.
     ///
     /// # Errors
     /// Why there can be no RDMA here: TCP serves then.
     pub fn open(config: RdmaConfig) -> Result<Arc<Self>, RdmaError> {
-        let mut rails = HashMap::new();
-        for name in ff2_verbs::available()? {
-            let domain = Domain::new(&Device::open(&name)?)?;
-            rails.insert(name, Arc::new(Rail { domain, slabs: Mutex::default() }));
-        }
+        let names = match ff2_verbs::available() {
+            Err(RdmaError::NoDevice) if !config.demanded => {
+                tracing::info!("no RDMA device here yet: TCP serves");
+                Vec::new()
+            }
+            found => found?,
+        };
         let ways = Ways::new(config.subnets.clone(), config.pause)?;
-        let (staging, told) = (Mutex::default(), Mutex::default());
-        Ok(Arc::new(Self { config, rails, staging, ways, told }))
+        let (rails, told) = (Mutex::default(), Mutex::default());
+        let rdma = Self { config, rails, ways, told };
+        for name in names {
+            rdma.rail(&name)?;
+        }
+        Ok(Arc::new(rdma))
     }
 
     /// Rather than shared memory, where both are possible.
@@ -154,8 +161,22 @@ impl Rdma {
 
     /// One end of a connection, not connected yet. Makes calls that take milliseconds.
     fn end(&self, place: &Place, class: Class, access: Access) -> Result<End, RdmaError> {
-        let rail = self.rails.get(&place.device);
-        let rail = rail.ok_or_else(|| RdmaError::UnknownDevice(place.device.clone()))?.clone();
+        let rail = self.rail(&place.device)?;
+        let made = self.end_on(&rail, place, class, access);
+        if made.is_err() && rail.domain.device().port(place.port).is_err() {
+            // It was taken away. One of the same name that came since is opened next time.
+            self.rails.lock().retain(|_, known| !Arc::ptr_eq(known, &rail));
+        }
+        made
+    }
+
+    fn end_on(
+        &self,
+        rail: &Arc<Rail>,
+        place: &Place,
+        class: Class,
+        access: Access,
+    ) -> Result<End, RdmaError> {
         let messages = self.config.messages;
         let settings = Settings { works: RDMA_WORKS, messages, class, access };
         let pool = |count| {
@@ -165,19 +186,21 @@ impl Rdma {
         let (incoming, outgoing) = (pool(settings.receives())?, pool(messages.div_ceil(2))?);
         let pair = Pair::new(&rail.domain, place, &incoming, settings)?;
         let staging = match access {
-            Access::Local => Some(self.staging()?),
+            Access::Local => Some(rail.staging()?),
             Access::Peers => None,
         };
-        Ok(End { pair, place: place.clone(), outgoing, rail, staging })
+        Ok(End { pair, place: place.clone(), outgoing, rail: rail.clone(), staging })
     }
 
-    fn staging(&self) -> Result<Arc<Staging>, RdmaError> {
-        let mut staging = self.staging.lock();
-        if let Some(made) = &*staging {
-            return Ok(made.clone());
+    /// The device of this name, which is opened if it was not yet.
+    fn rail(&self, name: &str) -> Result<Arc<Rail>, RdmaError> {
+        let mut rails = self.rails.lock();
+        if let Some(rail) = rails.get(name) {
+            return Ok(rail.clone());
         }
-        let domains: Vec<_> = self.rails.values().map(|rail| rail.domain.clone()).collect();
-        Ok(staging.insert(Staging::new(&domains)?).clone())
+        let domain = Domain::new(&Device::open(name)?)?;
+        let rail = Rail { domain, slabs: Mutex::default(), staging: Mutex::default() };
+        Ok(rails.entry(name.to_owned()).insert_entry(Arc::new(rail)).get().clone())
     }
 }
 
@@ -209,6 +232,14 @@ impl End {
 }
 
 impl Rail {
+    fn staging(&self) -> Result<Arc<Staging>, RdmaError> {
+        let mut staging = self.staging.lock();
+        if let Some(made) = &*staging {
+            return Ok(made.clone());
+        }
+        Ok(staging.insert(Staging::new(&self.domain)?).clone())
+    }
+
     /// Registers a slab, if it is not yet.
     fn share(&self, slab: &Arc<Slab>) -> Result<Arc<Shared>, RdmaError> {
         let mut slabs = self.slabs.lock();

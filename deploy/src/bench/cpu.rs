@@ -106,10 +106,37 @@ impl<'a> Meter<'a> {
     }
 }
 
-/// User and system ticks: fields 14 and 15; the name in field 2 may hold spaces and parentheses.
+/// Of the programs that this one started, waited for, and that ended.
+pub(super) fn of_ended_s() -> Result<f64> {
+    let ticks = ticks_at(&fs::read_to_string("/proc/self/stat")?, 16);
+    Ok(ticks.context("parse /proc/self/stat")? as f64 / TICKS_PER_S)
+}
+
+/// Of all that the machine did, its kernel's threads and interrupts too.
+pub(super) fn of_machine_s() -> Result<f64> {
+    let ticks = busy(&fs::read_to_string("/proc/stat")?).context("parse /proc/stat")?;
+    Ok(ticks as f64 / TICKS_PER_S)
+}
+
+/// User and system ticks of a process.
 fn ticks(stat: &str) -> Option<u64> {
+    ticks_at(stat, 14)
+}
+
+/// User and system ticks at this field and the next: 14 of the process, 16 of its children that ended (proc(5)). The
+/// name in field 2 may hold spaces and parentheses.
+fn ticks_at(stat: &str, field: usize) -> Option<u64> {
     let fields: Vec<&str> = stat.get(stat.rfind(')')? + 1..)?.split_whitespace().collect();
-    Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+    let at = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    Some(at(field)? + at(field + 1)?)
+}
+
+/// Of the line of all processors: user, nice and system, then idle and waiting, which are not counted, then interrupts
+/// of both kinds.
+fn busy(stat: &str) -> Option<u64> {
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let ticks: Vec<u64> = line.split_whitespace().map_while(|word| word.parse().ok()).collect();
+    Some(ticks.get(..3)?.iter().chain(ticks.get(5..7)?).sum())
 }
 
 /// The number behind a name that begins a line.
@@ -132,5 +159,14 @@ mod tests {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 0 0 0 30 12 0 0 20 0 5 0 100";
         assert_eq!(super::ticks(stat), Some(42));
         assert_eq!(super::ticks("nothing"), None);
+        let parent = "7 (a) S 1 7 7 0 -1 4194560 1 0 0 0 30 12 5 2 20 0 5 0 100";
+        assert_eq!(super::ticks_at(parent, 16), Some(7));
+    }
+
+    #[test]
+    fn a_machine_that_waits_is_not_busy() {
+        let stat = "cpu  1 2 3 1000 2000 4 5 0 0 0\ncpu0 9 9 9 9 9 9 9 0 0 0\n";
+        assert_eq!(super::busy(stat), Some(15));
+        assert_eq!(super::busy("cpu  1 2"), None);
     }
 }

@@ -2,32 +2,31 @@
 //! perftest for RDMA.
 //!
 //! READ-like: the client asks and the server's reply brings the bytes, which is a WRITE by RDMA. WRITE-like: the
-//! request brings them, and the server takes them by READ. CPU seconds are those of both processes.
+//! request brings them, and the server takes them by READ. Neither ff2 nor the other programs checksum them here: the
+//! checksums of files are the business of who stores them.
 
 mod beside;
 mod client;
+mod report;
 mod server;
 
-use std::{
-    io::{BufRead, BufReader, Write},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use beside::Program;
 use clap::ValueEnum;
-use client::Side;
+use client::{Client, Side};
 use ff2_fabric::{
     ClusterKey, Rdma, Tuning,
     counters::Transport as Carrier,
     limits::RDMA_FIRST_FRAME_MAX,
     rdma::{RdmaConfig, Subnet},
 };
+use report::{Beside, Rate, Row};
+use server::Served;
 
-use super::{Figure, at_least_one, cpu, tell};
-use crate::{bytes::ByteSize, stop::Stop};
+use super::{at_least_one, cpu, tell};
+use crate::{bytes::ByteSize, output::Output, stop::Stop};
 
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
@@ -35,6 +34,9 @@ pub(crate) struct Args {
     /// By what the bytes go [default: tcp and shm, and rdma where there is a device]
     #[arg(long, value_enum)]
     transport: Vec<Transport>,
+    /// Which way they go.
+    #[arg(long, value_enum, default_values = ["read", "write"])]
+    side: Vec<Side>,
     /// Bytes of a call.
     #[arg(long, default_values = ["4KiB", "64KiB", "1MiB"], value_parser = a_call)]
     size: Vec<ByteSize>,
@@ -132,7 +134,7 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(builder.worker_threads((cores / 2).max(1)).enable_all().build()?)
 }
 
-pub(super) fn run(args: &Args, stop: &Stop) -> Result<Vec<Figure>> {
+pub(super) fn run(args: &Args, output: Output, stop: &Stop) -> Result<()> {
     let transports = match &args.transport[..] {
         [] if ff2_verbs::available().is_ok_and(|devices| !devices.is_empty()) => {
             vec![Transport::Tcp, Transport::Shm, Transport::Rdma]
@@ -141,118 +143,101 @@ pub(super) fn run(args: &Args, stop: &Stop) -> Result<Vec<Figure>> {
         given => given.to_vec(),
     };
     let folder = tempfile::tempdir().context("make a folder for the key")?;
-    let mut figures = Vec::new();
+    let mut rows = Vec::new();
     for transport in transports {
-        figures.extend(over(transport, args, folder.path(), stop)?);
+        rows.extend(over(transport, args, folder.path(), stop)?);
     }
-    Ok(figures)
+    report::print(&rows, output)
 }
 
-fn over(transport: Transport, args: &Args, folder: &Path, stop: &Stop) -> Result<Vec<Figure>> {
+fn over(transport: Transport, args: &Args, folder: &Path, stop: &Stop) -> Result<Vec<Row>> {
     let key = ClusterKey::generate()?;
     let path = folder.join(format!("{}.key", transport.name()));
     key.save(&path)?;
     let setting = Setting::new(key, transport, args.subnet)?;
     let server = Served::start(transport, args, &path)?;
-    let processes = cpu::Processes::with("server", server.child.id());
-    let runtime = runtime()?;
-    let client = client::Client::new(setting, &server.address);
-    let mut figures = Vec::new();
+    let bench = Bench {
+        transport,
+        args,
+        stop,
+        processes: cpu::Processes::with("server", server.pid()),
+        client: Client::new(setting, server.address()),
+        runtime: runtime()?,
+    };
+    let mut rows = Vec::new();
     for size in &args.size {
+        for side in &args.side {
+            rows.push(bench.row(*side, *size)?);
+        }
+    }
+    bench.client.ensure_carried(transport.carrier())?;
+    Ok(rows)
+}
+
+/// By one transport, with a server that lives as long.
+struct Bench<'a> {
+    transport: Transport,
+    args: &'a Args,
+    stop: &'a Stop,
+    processes: cpu::Processes,
+    client: Client,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Bench<'_> {
+    /// Ours and the other program's one after the other, on the same machine in the same minutes.
+    fn row(&self, side: Side, size: ByteSize) -> Result<Row> {
+        let Self { transport, args, stop, client, runtime, .. } = self;
+        tell(&format!("{} {size} {}", transport.name(), side.name()));
         let bytes = usize::try_from(size.0)?;
-        for side in [Side::Read, Side::Write] {
+        let time = Duration::from_secs(args.seconds as u64);
+        // Connections are made, and buffers touched.
+        runtime.block_on(client.stream(side, bytes, args.depth, time / 4))?;
+        let program = Program::of(*transport, side, size.0, args.subnet);
+        let turns = if program.is_some() { args.turns } else { 1 };
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for _ in 0..turns {
             stop.check()?;
-            let name = format!("{} {size} {}", transport.name(), side.name());
-            tell(&name);
-            let time = Duration::from_secs(args.seconds as u64);
-            // Connections are made, and buffers touched.
-            runtime.block_on(client.stream(side, bytes, args.depth, time / 4))?;
-            let turn = || -> Result<(f64, Figure)> {
-                let meter = cpu::Meter::start(&processes)?;
-                let calls = runtime.block_on(client.stream(side, bytes, args.depth, time))?;
-                let cost = meter.stop()?;
-                let figure = Figure::moved("net", &name, calls * size.0, &cost);
-                Ok((figure.value, figure))
-            };
-            let other = beside::Program::of(transport, side, size.0, args.subnet);
-            match other {
-                Some(program) => figures.extend(turns(args, &program, turn, stop)?),
-                None => figures.push(turn()?.1),
-            }
-            let mut times = runtime.block_on(client.one_by_one(side, bytes, time / 2))?;
-            times.sort();
-            for (what, share) in [("p50", 50), ("p99", 99)] {
-                let at = times.get((times.len() * share / 100).min(times.len().saturating_sub(1)));
-                let us = at.context("no call was answered")?.as_secs_f64() * 1e6;
-                figures.push(Figure::new("net-time", format!("{name}, {what}"), us, "us"));
+            ours.push(self.ours(side, bytes, time)?);
+            if let Some(program) = &program {
+                let like = ours[0].mib_per_s;
+                theirs.push(self.machine(|| program.run(like, args.seconds, stop))?);
             }
         }
+        let ours = Rate::middle(ours);
+        let beside =
+            program.map(|program| Beside::new(program.name(), Rate::middle(theirs), &ours));
+        let mut times = runtime.block_on(client.one_by_one(side, bytes, time / 2))?;
+        times.sort();
+        let at = |share: usize| times[(times.len() * share / 100).min(times.len() - 1)];
+        let us = |time: Duration| time.as_secs_f64() * 1e6;
+        Ok(Row {
+            transport: transport.name(),
+            side: side.name(),
+            bytes: size.0,
+            ours,
+            p50_us: us(at(50)),
+            p99_us: us(at(99)),
+            beside,
+        })
     }
-    client.ensure_carried(transport.carrier())?;
-    Ok(figures)
-}
 
-/// One after the other on the same machine in the same minutes; of each the middle, and how they stand to each other.
-fn turns(
-    args: &Args,
-    program: &beside::Program,
-    ours: impl Fn() -> Result<(f64, Figure)>,
-    stop: &Stop,
-) -> Result<Vec<Figure>> {
-    let (mut mine, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..args.turns {
-        stop.check()?;
-        mine.push(ours()?);
-        theirs.push(program.run(mine[0].0, args.seconds, stop)?);
+    fn ours(&self, side: Side, bytes: usize, time: Duration) -> Result<Rate> {
+        self.machine(|| {
+            let meter = cpu::Meter::start(&self.processes)?;
+            let depth = self.args.depth;
+            let calls = self.runtime.block_on(self.client.stream(side, bytes, depth, time))?;
+            let cost = meter.stop()?;
+            Ok(Rate::of(calls * bytes as u64, cost.wall_s, cost.cpu_s))
+        })
     }
-    mine.sort_by(|a, b| a.0.total_cmp(&b.0));
-    theirs.sort_by(f64::total_cmp);
-    let (rate, figure) = mine.swap_remove(args.turns / 2);
-    let other = theirs[args.turns / 2];
-    let ratio = format!("{}, as a share of {}", figure.name, program.name());
-    let other = [
-        Figure::new("net", format!("{}, by {}", figure.name, program.name()), other, "MiB/s"),
-        Figure::new("net-ratio", ratio, rate / other, ""),
-    ];
-    Ok(std::iter::once(figure).chain(other).collect())
-}
 
-/// The server's process, which ends with its input.
-struct Served {
-    child: Child,
-    address: String,
-}
-
-impl Served {
-    fn start(transport: Transport, args: &Args, key: &Path) -> Result<Self> {
-        let mut command = Command::new(std::env::current_exe().context("find this program")?);
-        command.args(["bench", "net", "--transport", transport.name()]);
-        command.arg("--subnet").arg(args.subnet.to_string()).arg("--serve").arg(key);
-        for size in &args.size {
-            command.arg("--size").arg(size.0.to_string());
-        }
-        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut served = Self { child: child.context("start the server")?, address: String::new() };
-        let said = served.child.stdout.take().context("the server has an output")?;
-        BufReader::new(said).read_line(&mut served.address).context("hear from the server")?;
-        served.address.truncate(served.address.trim_end().len());
-        ensure!(!served.address.is_empty(), "the server ended without a word");
-        Ok(served)
+    /// Soft-RoCE moves bytes in threads of the kernel, which are nobody's. So by RDMA all that the machine did beside
+    /// the programs is told too; that is of use where nothing else runs.
+    fn machine(&self, run: impl FnOnce() -> Result<Rate>) -> Result<Rate> {
+        let before = cpu::of_machine_s()?;
+        let rate = run()?;
+        let all = cpu::of_machine_s()? - before;
+        Ok(if self.transport == Transport::Rdma { rate.with_rest(all) } else { rate })
     }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        if let Err(problem) = self.child.wait() {
-            tell(&format!("the server does not end: {problem}"));
-        }
-    }
-}
-
-/// Says where it serves, on standard output.
-fn announce(address: &str) -> Result<()> {
-    let mut out = std::io::stdout();
-    writeln!(out, "{address}")?;
-    Ok(out.flush()?)
 }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use ff2_daemon::config::{
     AgentConfig, ComputeConfig, DiskConfig, Encrypt, LeaseConfig, LogConfig, MetadConfig,
-    MountConfig, NetworkConfig, OverIoUring, PeerConfig, PolicyConfig, RaftConfig, SchedConfig,
-    SchedPeer, SecurityConfig, StorageTuning, StoragedConfig, Transport, to_toml,
+    MountConfig, NetworkConfig, OverIoUring, PeerConfig, PolicyConfig, RaftConfig, RanksConfig,
+    SchedConfig, SchedPeer, SecurityConfig, StorageTuning, StoragedConfig, Transport, to_toml,
 };
 
 use crate::cluster::{ClusterFile, Folder, HOST, Name, Process, Role};
@@ -144,6 +144,7 @@ fn agent(folder: &Folder, file: &ClusterFile, process: &Process) -> AgentConfig 
         // All servers of a local cluster talk over it.
         links: vec!["lo".into()],
         threads: 1,
+        ranks: ranks(file),
         log: LogConfig::default(),
     }
 }
@@ -181,14 +182,26 @@ fn mount_config(
 
 /// All addresses of this host reach each other, and nobody else takes part.
 fn network(file: &ClusterFile) -> NetworkConfig {
-    let by_rdma = file.transport != Transport::Tcp;
-    let everywhere = || ["0.0.0.0/0", "::/0"].map(String::from).to_vec();
     NetworkConfig {
         transport: file.transport,
-        rdma_subnets: if by_rdma { everywhere() } else { Vec::new() },
-        rdma_trusted: by_rdma,
+        rdma_subnets: rdma_subnets(file),
+        rdma_trusted: file.transport != Transport::Tcp,
         ..NetworkConfig::default()
     }
+}
+
+/// As the servers.
+fn ranks(file: &ClusterFile) -> RanksConfig {
+    RanksConfig {
+        transport: file.transport,
+        rdma_subnets: rdma_subnets(file),
+        ..RanksConfig::default()
+    }
+}
+
+fn rdma_subnets(file: &ClusterFile) -> Vec<String> {
+    let everywhere = ["0.0.0.0/0", "::/0"].map(String::from);
+    if file.transport == Transport::Tcp { Vec::new() } else { everywhere.into() }
 }
 
 fn encrypt(file: &ClusterFile) -> Encrypt {

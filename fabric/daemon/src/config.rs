@@ -10,7 +10,7 @@ mod validate;
 use std::path::{Path, PathBuf};
 
 pub use load::{ConfigError, load, parse, to_toml};
-pub use network::{ClassConfig, NetworkConfig, Transport, WorkloadName};
+pub use network::{ClassConfig, NetworkConfig, RanksConfig, Transport, WorkloadName};
 pub use sched::{AgentConfig, ComputeConfig, PolicyConfig, SchedConfig, SchedPeer};
 use serde::{Deserialize, Serialize};
 pub use validate::{Problems, Validate};

@@ -16,7 +16,7 @@ use prometheus_client::{
 
 use crate::config::{NetworkConfig, Transport};
 
-/// `None`: this process uses TCP, which was said if it was not asked for.
+/// `None`: this process uses TCP, which was said if it was not asked for. A device may still come, if it is there then.
 ///
 /// # Errors
 /// RDMA is demanded and cannot be had, or a subnet is none.
@@ -126,11 +126,19 @@ mod tests {
         let auto = NetworkConfig { transport: Transport::Auto, ..NetworkConfig::default() };
         let has_devices =
             std::fs::read_dir("/sys/class/infiniband").is_ok_and(|all| all.count() > 0);
-        assert_eq!(rdma(&auto).unwrap().is_some(), has_devices);
-        match rdma(&demanded) {
-            Ok(rdma) => assert!(rdma.is_some() && has_devices),
-            Err(why) => assert!(format!("{why:#}").contains("RDMA"), "{why:#}"),
-        }
+        let has_library = match rdma(&demanded) {
+            Ok(rdma) => {
+                assert!(rdma.is_some() && has_devices);
+                true
+            }
+            Err(why) => {
+                let why = format!("{why:#}");
+                assert!(!has_devices && why.contains("RDMA"), "{why}");
+                !why.contains("libibverbs cannot be loaded")
+            }
+        };
+        // A device may come later.
+        assert_eq!(rdma(&auto).unwrap().is_some(), has_library);
         let wrong = NetworkConfig { rdma_subnets: vec!["eth0".into()], ..auto };
         let why = format!("{:#}", rdma(&wrong).unwrap_err());
         assert!(why.contains("`eth0` is no subnet"), "{why}");

@@ -1,8 +1,8 @@
 //! Memory that the devices move payloads through, on the server's side: READ into it, WRITE out of it.
 //!
-//! It is registered once, with all devices. A device may write to a piece until its transfer is over, also when nobody
+//! It is registered once, with one device. A device may write to a piece until its transfer is over, also when nobody
 //! waits for that any more, so the pieces belong to the transfers; what the network brought is copied to the
-//! request's own buffer. How much of it there is bounds what a server pulls at a time from all its clients.
+//! request's own buffer. How much of it there is bounds what a server pulls at a time from all clients that come by the device.
 
 use std::sync::Arc;
 
@@ -30,7 +30,11 @@ pub(super) struct Piece {
 pub(super) type Loan = OwnedSemaphorePermit;
 
 impl Staging {
-    pub(super) fn new(domains: &[Arc<Domain>]) -> Result<Arc<Self>, RdmaError> {
+    pub(super) fn new(domain: &Arc<Domain>) -> Result<Arc<Self>, RdmaError> {
+        Self::registered(std::slice::from_ref(domain))
+    }
+
+    fn registered(domains: &[Arc<Domain>]) -> Result<Arc<Self>, RdmaError> {
         let bytes = STAGING_PIECE_BYTES as u32;
         let pool = Pool::new(domains, STAGING_PIECES, bytes, Access::Local)?;
         let free = Arc::new(Semaphore::new(STAGING_PIECES as usize));
@@ -72,7 +76,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_more_is_lent_than_there_is() {
-        let staging = Staging::new(&[]).unwrap();
+        let staging = Staging::registered(&[]).unwrap();
         let mut lent = Vec::new();
         while let Some(piece) = staging.try_take(1000) {
             assert_eq!(piece.buffer.len(), 1000);

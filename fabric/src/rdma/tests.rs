@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use ff2_proto::Code;
-use ff2_verbs::Remote;
+use ff2_verbs::{Remote, place};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{upgrade::decided, *};
@@ -56,8 +56,7 @@ fn bare(config: RdmaConfig) -> Arc<Rdma> {
     Arc::new(Rdma {
         ways: Ways::blank(config.subnets.clone()),
         config,
-        rails: HashMap::new(),
-        staging: Mutex::default(),
+        rails: Mutex::default(),
         told: Mutex::default(),
     })
 }
@@ -286,7 +285,7 @@ async fn places_outside_of_what_was_shown_are_not_touched() {
         seal(&mut head, Header::new(Kind::Slab, 0, 0), &remote.encode(), 0);
         head
     };
-    let rail = &net.rdma.as_ref().unwrap().rails["zebra0"];
+    let rail = net.rdma.as_ref().unwrap().rail("zebra0").unwrap();
     let real = rail.share(&slab).unwrap();
     let wrong_key = Remote { key: real.remote().key ^ 0x5a5a, ..real.remote() };
     let outside = Remote { address: real.remote().address.wrapping_add(1 << 40), ..real.remote() };
@@ -441,6 +440,73 @@ async fn a_link_that_fails_is_left_for_another_and_at_last_for_tcp_and_comes_bac
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     until(|| open(&net, Transport::Tcp) == 0).await;
+    net.stop().await;
+}
+
+/// Takes all devices away, and gives them back at its end at the latest.
+struct NoDevices;
+
+impl NoDevices {
+    fn make() -> Self {
+        for name in ["zebra0", "zebra1"] {
+            rdma_link(&["delete", name]);
+        }
+        Self
+    }
+}
+
+impl Drop for NoDevices {
+    fn drop(&mut self) {
+        for (name, netdev) in [("zebra0", "reed0"), ("zebra1", "reed1")] {
+            rdma_link(&["add", name, "type", "rxe", "netdev", netdev]);
+        }
+        // The addresses become GIDs some time later.
+        let there = || place::all().is_ok_and(|all| RAILS.iter().all(|rail| has(&all, rail)));
+        while !there() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn has(places: &[Place], rail: &str) -> bool {
+    !place::within(places, &[rail.parse().unwrap()]).is_empty()
+}
+
+fn rdma_link(arguments: &[&str]) {
+    assert!(Command::new("rdma").arg("link").args(arguments).status().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_device_that_comes_after_the_start_is_used() {
+    if rdma(demanded()).is_none() {
+        return;
+    }
+    let devices = NoDevices::make();
+    let refused = Rdma::open(demanded()).unwrap_err();
+    assert!(matches!(refused, RdmaError::NoDevice), "{refused}");
+    let subnets = RAILS.map(|subnet| subnet.parse().unwrap()).to_vec();
+    let pause = Duration::from_millis(500);
+    let rdma = Rdma::open(RdmaConfig { subnets, pause, ..RdmaConfig::default() }).unwrap();
+    let net = Net::by_rdma("127.0.0.1:0", 8 << 20, rdma.clone()).await;
+    let peers = net.peers();
+    let client = net.client(&peers);
+    let echoed = async || {
+        let bytes = pattern(peers.pool(), 60_000).freeze();
+        let call = Call { bulk: vec![bytes.clone()], ..within(20_000) };
+        let (_, echoed) = client.execute(&ask(ECHO, 1, 0), call).await.unwrap();
+        assert!(echoed[..] == bytes[..]);
+    };
+    let calls = |transport| net.counters.transport(transport).calls.load(Relaxed);
+    echoed().await;
+    assert_eq!((calls(Transport::Rdma), calls(Transport::Tcp)), (0, 1));
+
+    drop(devices);
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    while calls(Transport::Rdma) == 0 {
+        assert!(std::time::Instant::now() < end, "it is not used: {:?}", told(&rdma));
+        echoed().await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     net.stop().await;
 }
 

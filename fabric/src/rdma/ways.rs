@@ -13,7 +13,10 @@ use ff2_verbs::{
 use parking_lot::Mutex;
 
 use super::{RdmaError, reason};
-use crate::{clock, limits::PLACES_AGE_MAX};
+use crate::{
+    clock,
+    limits::{NO_PLACES_AGE_MAX, PLACES_AGE_MAX},
+};
 
 #[derive(Debug)]
 pub(super) struct Ways {
@@ -29,13 +32,22 @@ pub(super) struct Ways {
 #[derive(Debug)]
 struct Known {
     places: Vec<Place>,
-    looked: Instant,
+    /// Until when that is good enough.
+    until: Instant,
+}
+
+impl Known {
+    /// Where there is nothing it is looked again soon, but not for each connection.
+    fn new(places: Vec<Place>) -> Self {
+        let age_max = if places.is_empty() { NO_PLACES_AGE_MAX } else { PLACES_AGE_MAX };
+        Self { places, until: clock::now() + age_max }
+    }
 }
 
 impl Ways {
     pub(super) fn new(subnets: Vec<Subnet>, pause: Duration) -> Result<Self, RdmaError> {
-        let known = Known { places: place::all()?, looked: clock::now() };
-        Ok(Self { subnets, pause, known: Mutex::new(known), avoided: Mutex::default() })
+        let known = Mutex::new(Known::new(place::all()?));
+        Ok(Self { subnets, pause, known, avoided: Mutex::default() })
     }
 
     /// For a client: `peer` is where the server listens.
@@ -62,17 +74,20 @@ impl Ways {
 
     /// Something failed: perhaps a place is there no more.
     pub(super) fn look_again(&self) {
-        self.known.lock().places.clear();
+        let mut known = self.known.lock();
+        if !known.places.is_empty() {
+            known.until = clock::now();
+        }
     }
 
     fn places(&self) -> Vec<Place> {
         let mut known = self.known.lock();
-        let now = clock::now();
-        if known.places.is_empty() || now > known.looked + PLACES_AGE_MAX {
-            match place::all() {
-                Ok(places) => *known = Known { places, looked: now },
-                Err(error) => tracing::debug!(%error, "cannot look for RDMA ports"),
-            }
+        if clock::now() >= known.until {
+            let found = place::all().unwrap_or_else(|error| {
+                tracing::debug!(%error, "cannot look for RDMA ports");
+                Vec::new()
+            });
+            *known = Known::new(found);
         }
         known.places.clone()
     }
@@ -108,9 +123,9 @@ fn back(places: &[Place], client: [u8; 16], infiniband: bool) -> Result<Place, R
 impl Ways {
     /// Of a host without devices.
     pub(super) fn blank(subnets: Vec<Subnet>) -> Self {
-        let known = Known { places: Vec::new(), looked: clock::now() };
+        let known = Mutex::new(Known::new(Vec::new()));
         let pause = crate::limits::RDMA_PAUSE;
-        Self { subnets, pause, known: Mutex::new(known), avoided: Mutex::default() }
+        Self { subnets, pause, known, avoided: Mutex::default() }
     }
 }
 
@@ -131,8 +146,7 @@ mod tests {
 
     fn ways(subnets: &[&str], places: &[Place]) -> Ways {
         let subnets = subnets.iter().map(|subnet| subnet.parse().unwrap()).collect();
-        let known = Known { places: places.to_vec(), looked: clock::now() };
-        Ways { known: Mutex::new(known), ..Ways::blank(subnets) }
+        Ways { known: Mutex::new(Known::new(places.to_vec())), ..Ways::blank(subnets) }
     }
 
     const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
@@ -142,7 +156,7 @@ mod tests {
         let places = [place(GidKind::RoceV2, "10.0.0.1"), place(GidKind::RoceV2, "10.0.0.2")];
         let ways = ways(&["10.0.0.2", "10.0.0.0/24"], &places);
         let chosen = |address| {
-            *ways.known.lock() = Known { places: places.to_vec(), looked: clock::now() };
+            *ways.known.lock() = Known::new(places.to_vec());
             ways.toward(address, PEER).unwrap().map(|place| place.gid.ip().unwrap().to_string())
         };
         assert_eq!(chosen("a:1").unwrap(), "10.0.0.2");

@@ -141,7 +141,14 @@ mod tests {
         let demanded = Network { transport: Transport::Rdma, ..Network::default() }.open();
         let there = std::fs::read_dir("/sys/class/infiniband").is_ok_and(|all| all.count() > 0);
         assert_eq!(demanded.is_ok(), there);
+        let has_library = match demanded {
+            Err(CollectiveError::Rdma(source)) => {
+                !source.to_string().contains("libibverbs cannot be loaded")
+            }
+            _ => true,
+        };
+        // A device may come later.
         let auto = Network { transport: Transport::Auto, ..Network::default() };
-        assert_eq!(auto.open().unwrap().is_some(), there);
+        assert_eq!(auto.open().unwrap().is_some(), has_library);
     }
 }

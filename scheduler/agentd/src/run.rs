@@ -3,9 +3,14 @@
 use std::{io, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
-use ff2_daemon::{Runtime, config::AgentConfig, encryption};
+use ff2_daemon::{
+    Runtime,
+    config::{AgentConfig, Transport},
+    encryption,
+};
 use ff2_fabric::{
-    BufPool, ClusterKey, Identity, Peers, PeersConfig, RoutingCache, leader::LeaderFinder,
+    BufPool, ClusterKey, Identity, Peers, PeersConfig, Rdma, RoutingCache, leader::LeaderFinder,
+    rdma::RdmaConfig,
 };
 use ff2_node::gpus;
 use ff2_proto::{SCHED_GROUP, pb};
@@ -32,6 +37,11 @@ pub async fn serve(config: Arc<AgentConfig>, runtime: Runtime) -> Result<()> {
         tls,
         rdma: None,
     });
+    if config.ranks.transport == Transport::Rdma {
+        // Better no job begins here than all fail.
+        let demanded = RdmaConfig { demanded: true, ..RdmaConfig::default() };
+        Rdma::open(demanded).context("use RDMA, which `ranks.transport = \"rdma\"` demands")?;
+    }
     let gpus = match config.fake_gpus {
         Some(count) => gpus::fake(count),
         None => {
@@ -52,8 +62,9 @@ pub async fn serve(config: Arc<AgentConfig>, runtime: Runtime) -> Result<()> {
     let confinement = confiner.describe();
     tracing::info!(gpus = count, confinement, "what runs here");
     let folder = config.data_dir.join("runs");
-    let runs =
-        Runs::open(folder.clone(), config.jobs_dir.clone(), config.name.clone(), indexes, confiner);
+    let (jobs_dir, name, ranks) =
+        (config.jobs_dir.clone(), config.name.clone(), config.ranks.clone());
+    let runs = Runs::open(folder.clone(), jobs_dir, name, ranks, indexes, confiner);
     let runs = runs.with_context(|| format!("find the runs in {}", folder.display()))?;
     let finder = LeaderFinder::new(SCHED_GROUP, config.schedds.clone(), peers, routing)
         .attempt_timeout(limits::WAIT + limits::SLACK);

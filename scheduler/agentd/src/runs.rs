@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ff2_daemon::config::RanksConfig;
 use ff2_proto::pb::{RunOrder, RunPhase, RunReport};
 use ff2_sched_machine::Action;
 use ff2_task::{
@@ -31,6 +32,7 @@ pub(crate) struct Runs {
     folder: PathBuf,
     jobs_dir: PathBuf,
     node: String,
+    ranks: RanksConfig,
     /// Indexes of all GPUs.
     gpus: Vec<u32>,
     confiner: Confiner,
@@ -61,12 +63,14 @@ impl Runs {
         folder: PathBuf,
         jobs_dir: PathBuf,
         node: String,
+        ranks: RanksConfig,
         gpus: Vec<u32>,
         confiner: Confiner,
     ) -> io::Result<Self> {
         // Users' ranks are told the path of theirs, and may not enter it.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-        let mut runs = Self { folder, jobs_dir, node, gpus, confiner, here: BTreeMap::new() };
+        let here = BTreeMap::new();
+        let mut runs = Self { folder, jobs_dir, node, ranks, gpus, confiner, here };
         for entry in fs::read_dir(&runs.folder)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -239,6 +243,7 @@ impl Runs {
         let here = Here {
             name: &self.node,
             jobs_dir: &self.jobs_dir,
+            ranks: &self.ranks,
             gpus,
             until_boot_ms,
             is_root: own.is_root(),

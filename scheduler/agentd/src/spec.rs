@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ff2_daemon::config::{ClassConfig, RanksConfig};
 use ff2_proto::pb::RunOrder;
 use ff2_submit::{FilePattern, Names, Order};
 use ff2_task::{JobFolder, Notice, RunSpec, User};
@@ -15,6 +16,7 @@ use ff2_task::{JobFolder, Notice, RunSpec, User};
 pub(crate) struct Here<'a> {
     pub(crate) name: &'a str,
     pub(crate) jobs_dir: &'a Path,
+    pub(crate) ranks: &'a RanksConfig,
     pub(crate) gpus: Vec<u32>,
     pub(crate) until_boot_ms: u64,
     /// Whether this process may run jobs of others.
@@ -71,7 +73,7 @@ pub(crate) fn run_spec(order: &RunOrder, here: Here<'_>) -> io::Result<RunSpec> 
         name: request.name.clone().unwrap_or_else(|| "job".into()),
         attempt: order.attempt,
         command,
-        env: environment(order, &of, index),
+        env: environment(order, &of, index, here.ranks),
         ranks,
         first_rank,
         world_size: of.ranks,
@@ -93,9 +95,18 @@ pub(crate) fn run_spec(order: &RunOrder, here: Here<'_>) -> io::Result<RunSpec> 
     })
 }
 
-fn environment(order: &RunOrder, of: &Order, index: Option<u32>) -> BTreeMap<String, String> {
+fn environment(
+    order: &RunOrder,
+    of: &Order,
+    index: Option<u32>,
+    ranks: &RanksConfig,
+) -> BTreeMap<String, String> {
     let mut env = of.environment.clone();
     env.extend(of.request.environment.clone());
+    for (name, value) in network(ranks) {
+        // The job knows better.
+        env.entry(name.into()).or_insert(value);
+    }
     env.insert("USER".into(), of.submitter.name.clone());
     env.insert("LOGNAME".into(), of.submitter.name.clone());
     env.insert("FF2_HOSTS".into(), order.hosts.join(","));
@@ -108,6 +119,19 @@ fn environment(order: &RunOrder, of: &Order, index: Option<u32>) -> BTreeMap<Str
         env.insert("FF2_REPLICA".into(), order.array_index.to_string());
     }
     env
+}
+
+/// By what the ranks reach each other, as `ff2-collectives` reads it.
+fn network(ranks: &RanksConfig) -> Vec<(&'static str, String)> {
+    let mut told = vec![("FF2_TRANSPORT", ranks.transport.to_string())];
+    if !ranks.rdma_subnets.is_empty() {
+        told.push(("FF2_RDMA_SUBNETS", ranks.rdma_subnets.join(",")));
+    }
+    let ClassConfig { service_level, traffic_class } = ranks.rdma_class;
+    if ranks.rdma_class != ClassConfig::default() {
+        told.push(("FF2_RDMA_CLASS", format!("{service_level}/{traffic_class}")));
+    }
+    told
 }
 
 /// Those that a job may be told by.
@@ -127,14 +151,22 @@ fn notice(number: u8) -> Option<Notice> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+    use ff2_daemon::config::Transport;
     use ff2_submit::{JobRequest, Submitter};
 
     use super::*;
+
+    static BY_TCP: RanksConfig = RanksConfig {
+        transport: Transport::Tcp,
+        rdma_subnets: Vec::new(),
+        rdma_class: ClassConfig { service_level: 0, traffic_class: 0 },
+    };
 
     fn here(is_root: bool) -> Here<'static> {
         Here {
             name: "n1",
             jobs_dir: Path::new("/m/jobs"),
+            ranks: &BY_TCP,
             gpus: vec![0, 1, 2, 3],
             until_boot_ms: 7,
             is_root,
@@ -194,6 +226,31 @@ mod tests {
         let env = run_spec(&order(1_000, "--min-replicas=2"), here(true)).unwrap().env;
         assert_eq!((env["FF2_SERVICE"].as_str(), env["FF2_REPLICA"].as_str()), ("8", "1"));
         assert!(!run_spec(&order(1_000, ""), here(true)).unwrap().env.contains_key("FF2_REPLICA"));
+    }
+
+    #[test]
+    fn ranks_are_told_the_nodes_network_unless_the_job_says_another() {
+        let env = run_spec(&order(1_000, ""), here(true)).unwrap().env;
+        assert_eq!(env["FF2_TRANSPORT"], "tcp");
+        assert!(!env.contains_key("FF2_RDMA_SUBNETS") && !env.contains_key("FF2_RDMA_CLASS"));
+
+        let ranks = RanksConfig {
+            transport: Transport::Auto,
+            rdma_subnets: vec!["10.77.0.0/16".into(), "fd00::/8".into()],
+            rdma_class: ClassConfig { service_level: 4, traffic_class: 104 },
+        };
+        let by_rdma = || Here { ranks: &ranks, ..here(true) };
+        let env = run_spec(&order(1_000, ""), by_rdma()).unwrap().env;
+        assert_eq!(env["FF2_TRANSPORT"], "auto");
+        assert_eq!(env["FF2_RDMA_SUBNETS"], "10.77.0.0/16,fd00::/8");
+        assert_eq!(env["FF2_RDMA_CLASS"], "4/104");
+
+        let env =
+            run_spec(&order(1_000, "--export=NONE,FF2_TRANSPORT=rdma"), by_rdma()).unwrap().env;
+        assert_eq!(
+            (env["FF2_TRANSPORT"].as_str(), env["FF2_RDMA_CLASS"].as_str()),
+            ("rdma", "4/104")
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Programs that move bytes and do nothing else, to hold our figures against.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -11,7 +12,11 @@ use ff2_fabric::rdma::Subnet;
 use ff2_verbs::Place;
 use serde_json::Value;
 
-use super::{Side, Transport};
+use super::{
+    super::{cpu, tell},
+    Side, Transport,
+    report::Rate,
+};
 use crate::stop::Stop;
 
 const LOOPBACK: &str = "127.0.0.1";
@@ -51,7 +56,11 @@ impl Program {
                 Self::Perftest { name, place, bytes }
             }
         };
-        found(program.name()).then_some(program)
+        if !found(program.name()) {
+            tell(&format!("without {}, which is not installed", program.name()));
+            return None;
+        }
+        Some(program)
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -62,7 +71,15 @@ impl Program {
     }
 
     /// One run of about so many seconds, if it moves about as many MiB a second as ours.
-    pub(super) fn run(&self, mib_per_s: f64, seconds: usize, stop: &Stop) -> Result<f64> {
+    pub(super) fn run(&self, mib_per_s: f64, seconds: usize, stop: &Stop) -> Result<Rate> {
+        let before = cpu::of_ended_s()?;
+        let (bytes, mib_per_s) = self.moved(mib_per_s, seconds, stop)?;
+        let both_ends_s = cpu::of_ended_s()? - before;
+        Ok(Rate::moving(bytes, mib_per_s, BTreeMap::from([(self.name().to_owned(), both_ends_s)])))
+    }
+
+    /// Bytes, and MiB a second.
+    fn moved(&self, mib_per_s: f64, seconds: usize, stop: &Stop) -> Result<(u64, f64)> {
         let (server, client) = self.commands(mib_per_s, seconds);
         let (mut server, mut client) = (quiet(server), quiet(client));
         let name = self.name();
@@ -70,9 +87,9 @@ impl Program {
         let end = Instant::now() + START_MAX;
         loop {
             let output = stop.run(client.stdout(Stdio::piped()))?;
-            if output.status.success() {
+            if output.status.success() && !self.failed(&output) {
                 serving.0.wait()?;
-                return self.rate(&output).with_context(|| format!("read the report of {name}"));
+                return self.read(&output).with_context(|| format!("read the report of {name}"));
             }
             // It may not listen yet.
             ensure!(Instant::now() < end, "{name} does not reach its server");
@@ -103,13 +120,21 @@ impl Program {
         commands.into()
     }
 
-    /// MiB a second.
-    fn rate(&self, output: &Output) -> Result<f64> {
+    /// Whose exit status does not tell, as iperf3's when it writes JSON.
+    fn failed(&self, output: &Output) -> bool {
+        let report = || serde_json::from_slice::<Value>(&output.stdout);
+        matches!(self, Self::Iperf3) && report().is_ok_and(|report| report.get("error").is_some())
+    }
+
+    /// Bytes, and MiB a second.
+    fn read(&self, output: &Output) -> Result<(u64, f64)> {
         match self {
             Self::Iperf3 => {
                 let report: Value = serde_json::from_slice(&output.stdout)?;
-                let bits = report["end"]["sum_received"]["bits_per_second"].as_f64();
-                Ok(bits.context("no bits per second")? / 8.0 / f64::from(1 << 20))
+                let sum = &report["end"]["sum_received"];
+                let bytes = sum["bytes"].as_u64().context("no bytes")?;
+                let bits_per_s = sum["bits_per_second"].as_f64().context("no bits per second")?;
+                Ok((bytes, bits_per_s / 8.0 / f64::from(1 << 20)))
             }
             Self::Perftest { bytes, .. } => {
                 let text = String::from_utf8_lossy(&output.stdout);
@@ -120,11 +145,11 @@ impl Program {
 }
 
 /// Of perftest's table: bytes, iterations, peak, average (MiB a second, though it says MB).
-fn average(text: &str, bytes: u64) -> Option<f64> {
-    let bytes = bytes.to_string();
+fn average(text: &str, bytes: u64) -> Option<(u64, f64)> {
+    let first = bytes.to_string();
     let mut lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let line = lines.find(|words| words.first() == Some(&bytes.as_str()) && words.len() >= 4)?;
-    line[3].parse().ok()
+    let line = lines.find(|words| words.first() == Some(&first.as_str()) && words.len() >= 4)?;
+    Some((bytes * line[1].parse::<u64>().ok()?, line[3].parse().ok()?))
 }
 
 fn quiet(mut command: Command) -> Command {
@@ -154,7 +179,7 @@ mod tests {
     fn the_average_is_read_from_perftests_table() {
         let text = " #bytes     #iterations    BW peak[MB/sec]    BW average[MB/sec]   MsgRate[Mpps]\n \
                      1048576    64               33.25              31.50   \t\t    0.000032\n";
-        assert_eq!(super::average(text, 1 << 20), Some(31.5));
+        assert_eq!(super::average(text, 1 << 20), Some((64 << 20, 31.5)));
         assert_eq!(super::average(text, 1 << 19), None);
         assert_eq!(super::average("Couldn't connect", 1 << 20), None);
     }

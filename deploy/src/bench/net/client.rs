@@ -19,7 +19,7 @@ const POOL_BYTES: u64 = 256 << 20;
 const CALL_MAX: Duration = Duration::from_secs(60);
 
 /// Which way the bytes go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Side {
     Read,
     Write,

@@ -1,8 +1,13 @@
 //! The other process: takes bytes, or gives as many as it is asked for.
 
-use std::{io::Read, sync::Arc};
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use ff2_fabric::{
     Answer, Buf, BufPool, Context, Namespace, NamespaceServer, Router, RoutingCache, Server,
     ServerConfig, SharedBuf,
@@ -10,7 +15,7 @@ use ff2_fabric::{
 use ff2_proto::{Code, Status, pb};
 use tokio_util::sync::CancellationToken;
 
-use super::{CLUSTER, Setting, announce};
+use super::{super::tell, Args, CLUSTER, Setting, Transport};
 
 /// Payloads on their way; those of more calls wait.
 const POOL_BYTES: u64 = 256 << 20;
@@ -54,4 +59,52 @@ pub(super) async fn run(setting: Setting, largest: usize) -> Result<()> {
     });
     server.serve(Router::new().add(NamespaceServer::new(Arc::new(source))), stop).await;
     Ok(())
+}
+
+/// Says where it serves, on standard output.
+fn announce(address: &str) -> Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "{address}")?;
+    Ok(out.flush()?)
+}
+
+/// As its parent has it. Its input ends with this, and so does it.
+pub(super) struct Served {
+    child: Child,
+    address: String,
+}
+
+impl Served {
+    pub(super) fn start(transport: Transport, args: &Args, key: &Path) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe().context("find this program")?);
+        command.args(["bench", "net", "--transport", transport.name()]);
+        command.arg("--subnet").arg(args.subnet.to_string()).arg("--serve").arg(key);
+        for size in &args.size {
+            command.arg("--size").arg(size.0.to_string());
+        }
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut served = Self { child: child.context("start the server")?, address: String::new() };
+        let said = served.child.stdout.take().context("the server has an output")?;
+        BufReader::new(said).read_line(&mut served.address).context("hear from the server")?;
+        served.address.truncate(served.address.trim_end().len());
+        ensure!(!served.address.is_empty(), "the server ended without a word");
+        Ok(served)
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        if let Err(problem) = self.child.wait() {
+            tell(&format!("the server does not end: {problem}"));
+        }
+    }
 }

@@ -117,13 +117,42 @@ impl From<ClassConfig> for Class {
     }
 }
 
+/// `[ranks]` of an agent: by what ranks that run on its node reach each other, unless their job says so itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RanksConfig {
+    /// `rdma`: the agent does not start without a device, for no rank would.
+    pub transport: Transport,
+    /// RDMA leaves from addresses within these ranges; none: from where the route to the other rank leads.
+    pub rdma_subnets: Vec<String>,
+    /// How the network is to treat RDMA between ranks.
+    pub rdma_class: ClassConfig,
+}
+
+impl RanksConfig {
+    pub(super) fn validate(&self, problems: &mut Problems) {
+        subnets("ranks.rdma_subnets", &self.rdma_subnets, problems);
+        self.rdma_class.validate("ranks.rdma_class", problems);
+    }
+}
+
+impl ClassConfig {
+    fn validate(self, key: &str, problems: &mut Problems) {
+        problems.require(self.service_level <= 15, &format!("{key}.service_level"), "0 to 15");
+    }
+}
+
+fn subnets(key: &str, subnets: &[String], problems: &mut Problems) {
+    for subnet in subnets {
+        if let Err(wrong) = subnet.parse::<Subnet>() {
+            problems.add(key, wrong);
+        }
+    }
+}
+
 impl NetworkConfig {
     pub(super) fn validate(&self, problems: &mut Problems) {
-        for subnet in &self.rdma_subnets {
-            if let Err(wrong) = subnet.parse::<Subnet>() {
-                problems.add("network.rdma_subnets", wrong);
-            }
-        }
+        subnets("network.rdma_subnets", &self.rdma_subnets, problems);
         let messages = 4..=1024;
         problems.require(
             messages.contains(&self.rdma_messages),
@@ -137,8 +166,7 @@ impl NetworkConfig {
             ("collective", self.rdma_collective),
         ];
         for (name, class) in classes {
-            let key = format!("network.rdma_{name}.service_level");
-            problems.require(class.service_level <= 15, &key, "0 to 15");
+            class.validate(&format!("network.rdma_{name}"), problems);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{LogConfig, RaftConfig, SecurityConfig};
+use super::{LogConfig, RaftConfig, RanksConfig, SecurityConfig};
 
 /// `schedd.toml`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -136,6 +136,8 @@ pub struct AgentConfig {
     pub links: Vec<String>,
     #[serde(default)]
     pub threads: usize,
+    #[serde(default)]
+    pub ranks: RanksConfig,
     #[serde(default)]
     pub log: LogConfig,
 }

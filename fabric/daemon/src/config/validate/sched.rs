@@ -70,6 +70,7 @@ impl Validate for AgentConfig {
             "at most 64 on a node",
         );
         threads(self.threads, problems);
+        self.ranks.validate(problems);
         self.log.validate(problems);
     }
 }

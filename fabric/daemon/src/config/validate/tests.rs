@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{DiskConfig, NetworkConfig, OverIoUring, PeerConfig};
+use crate::config::{DiskConfig, NetworkConfig, OverIoUring, PeerConfig, RanksConfig};
 
 fn security() -> SecurityConfig {
     SecurityConfig {
@@ -46,6 +46,29 @@ fn storaged() -> StoragedConfig {
         shared_memory: true,
         threads: 0,
         network: NetworkConfig::default(),
+        log: LogConfig::default(),
+    }
+}
+
+fn agent() -> AgentConfig {
+    AgentConfig {
+        cluster_id: "c".into(),
+        name: "n1".into(),
+        host: "10.0.2.1".into(),
+        zone: "z".into(),
+        pod: String::new(),
+        leaf: "l".into(),
+        jobs_dir: "/mnt/ff2/jobs".into(),
+        ports_only: false,
+        data_dir: "/var/lib/ff2-agent".into(),
+        http_listen: None,
+        security: security(),
+        schedds: vec!["10.0.0.1:7100".into()],
+        fake_gpus: None,
+        gpu_kind: None,
+        links: Vec::new(),
+        threads: 0,
+        ranks: RanksConfig::default(),
         log: LogConfig::default(),
     }
 }
@@ -150,6 +173,18 @@ fn storaged_problems() {
             ("storage.resync_bytes_per_s", |c| c.storage.resync_bytes_per_s = 0),
             ("storage.scrub_bytes_per_s", |c| c.storage.scrub_bytes_per_s = 0),
             ("storage.disk_depth", |c| c.storage.disk_depth = 0),
+        ],
+    );
+}
+
+#[test]
+fn agent_problems() {
+    refused(
+        agent,
+        &[
+            ("host", |c| c.host.clear()),
+            ("ranks.rdma_subnets: `ib0`", |c| c.ranks.rdma_subnets.push("ib0".into())),
+            ("ranks.rdma_class.service_level", |c| c.ranks.rdma_class.service_level = 16),
         ],
     );
 }
