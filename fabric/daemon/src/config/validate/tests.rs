@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{DiskConfig, NetworkConfig, OverIoUring, PeerConfig, RanksConfig};
+use crate::config::{AgentConfig, DiskConfig, NetworkConfig, OverIoUring, PeerConfig, RanksConfig};
 
 fn security() -> SecurityConfig {
     SecurityConfig {
