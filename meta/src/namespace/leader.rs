@@ -143,7 +143,12 @@ impl NamespaceGroup {
             let on_record = self.sessions(volume).await?;
             lead.learn(volume, &on_record);
             let now = lead.term.now_ms();
-            let expired = lead.book.lock().expired(now, volume);
+            let expired = {
+                let mut book = lead.book.lock();
+                let expired = book.expired(now, volume);
+                book.end(volume, &expired);
+                expired
+            };
             if !expired.is_empty() {
                 tracing::warn!(
                     %volume,

@@ -11,6 +11,8 @@ pub(crate) struct Duties {
     pub(crate) spares: bool,
     /// Folders have quotas, and removed files are kept for a while.
     pub(crate) keeps: bool,
+    /// Sessions that fall silent end with their locks; instead of names, clients change locks.
+    pub(crate) locks: bool,
 }
 
 impl Duties {
@@ -21,6 +23,7 @@ impl Duties {
             scrubs: is_kind(5),
             spares: is_kind(6) && !Wishes::are_made(seed),
             keeps: is_kind(9),
+            locks: seed % 13 == 8 && !is_kind(9),
         }
     }
 }

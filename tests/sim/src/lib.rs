@@ -20,6 +20,8 @@ mod faults;
 mod history;
 mod joining;
 mod keeping;
+mod lock_client;
+mod locking;
 mod message;
 mod metad;
 mod mutation;

@@ -1,5 +1,8 @@
 //! A simulated metad: the replicas of group 0 and group 1, and the leader's duties.
 
+mod moving;
+mod sessions;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
@@ -10,11 +13,11 @@ use ff2_group::{
 };
 use ff2_meta_core::{
     MemKv,
-    cluster::{self, ClusterMachine, Heard, JoinTurn, LeaseBook, LeaseTimes, Moves, Space, Spares},
-    namespace,
+    cluster::{self, ClusterMachine, Heard, JoinTurn, LeaseBook, LeaseTimes, Moves, Spares},
+    namespace::{self, SessionBook},
 };
 use ff2_proto::{Code, GroupId, RoutingVersion, Status, pb};
-use pb::cluster_command::Fact;
+use pb::{cluster_command::Fact, ns_request::Op};
 use prost::Message as _;
 
 use crate::{
@@ -57,6 +60,8 @@ pub(crate) struct Metad {
     pub(crate) spares_after_ms: u64,
     /// What is removed is kept for a while.
     pub(crate) keeps: bool,
+    /// Sessions that say nothing for a while are ended.
+    pub(crate) ends_sessions: bool,
 }
 
 #[derive(Debug)]
@@ -74,6 +79,10 @@ struct Running {
     last_stamp_ns: i64,
     /// A step of emptying the trash is not answered yet.
     is_emptying: bool,
+    /// Of the term in which this replica leads the namespace.
+    sessions: Option<(u64, SessionBook)>,
+    /// A step of ending sessions is not answered yet.
+    is_expiring: bool,
     /// The snapshot page that each group waits for.
     pages: [Option<u64>; 2],
 }
@@ -111,6 +120,14 @@ enum Ticket {
         rpc: RpcId,
     },
     Emptied,
+    Expired,
+    /// As a heartbeat: a session that a deposed leader renewed could be ended by its successor.
+    Keepalive {
+        to: Place,
+        rpc: RpcId,
+        term: u64,
+        request: pb::NsRequest,
+    },
     Read {
         to: Place,
         rpc: RpcId,
@@ -150,6 +167,7 @@ impl Metad {
             snapshots: Snapshots::default(),
             spares_after_ms: 0,
             keeps: false,
+            ends_sessions: false,
         }
     }
 
@@ -268,6 +286,8 @@ impl Metad {
             facts: 0,
             last_stamp_ns: 0,
             is_emptying: false,
+            sessions: None,
+            is_expiring: false,
             pages: [None, None],
         });
         cx.after(RAFT_TICK, Later::Metad(Timer::Tick));
@@ -324,6 +344,7 @@ impl Metad {
                 self.perform(cx, 1, out);
                 self.lead(cx);
                 self.lead_names(cx);
+                self.end_sessions(cx);
                 self.drain(cx);
             }
             Timer::PageTimeout { group, snapshot } => {
@@ -485,6 +506,11 @@ impl Metad {
             Call::Namespace(request) if namespace::is_mutation(&request) => {
                 self.propose_mutation(cx, from, rpc, request);
             }
+            Call::Namespace(request) if matches!(request.op, Some(Op::Keepalive(_))) => {
+                let term = self.running().namespace.leadership().term;
+                let ticket = self.ticket(Ticket::Keepalive { to: from, rpc, term, request });
+                self.step(cx, 1, Input::Read { ticket });
+            }
             Call::Namespace(request) => {
                 let ticket = self.ticket(Ticket::Read { to: from, rpc, request });
                 self.step(cx, 1, Input::Read { ticket });
@@ -637,43 +663,6 @@ impl Metad {
         }
     }
 
-    /// What was away for too long, and where it comes to be instead.
-    fn made_anew(&mut self, cx: &Context<'_>, routing: &ff2_proto::Routing) -> Option<Fact> {
-        let after_ms = self.spares_after_ms;
-        if after_ms == 0 || self.mutation == Some(Mutation::Spares) {
-            return None;
-        }
-        let spares = &mut self.running().spares;
-        let taken = spares.tick(millis(cx.now), after_ms, routing, Space::default);
-        taken.map(Fact::ReplaceTarget)
-    }
-
-    /// What a person asks for, or the next step of what is being moved.
-    fn moving(&mut self, cx: &Context<'_>, routing: &ff2_proto::Routing) -> Option<Fact> {
-        if let Some(fact) = self.wishes.missing(routing) {
-            return Some(fact);
-        }
-        let running = self.running.as_ref().expect("it runs");
-        let (_, book) = running.book.as_ref()?;
-        if let Some(fact) = self.snapshots.step(cx.world_now, routing, book) {
-            return Some(fact);
-        }
-        if self.rebalanced < self.wishes.rebalances {
-            self.rebalanced = self.wishes.rebalances;
-            return Some(Fact::SetRebalancing(pb::SetRebalancing { on: true }));
-        }
-        if self.mutation == Some(Mutation::Unheard)
-            && let Some(target) = routing.targets.values().find(|target| target.retired)
-        {
-            let chain_version = routing.chains.get(&target.chain.into())?.version;
-            let fact = pb::TakeOutTarget { target: target.id, chain_version };
-            return Some(Fact::TakeOutTarget(fact));
-        }
-        let running = self.running();
-        let (_, book) = running.book.as_ref()?;
-        running.moves.tick(millis(cx.now), routing, book)
-    }
-
     fn on_applied(&mut self, cx: &mut Context<'_>, ticket: u64, answer: Result<Bytes, Status>) {
         let routing = self.routing().expect("it runs");
         let running = self.running();
@@ -705,6 +694,7 @@ impl Metad {
                     cx.seen.insert(Seen::TrashEmptied);
                 }
             }
+            Ticket::Expired => running.is_expiring = false,
             other => panic!("{other:?} proposes nothing"),
         }
     }
@@ -723,6 +713,10 @@ impl Metad {
             Ticket::Read { to, rpc, request } => {
                 let store = self.running().namespace.store();
                 let reply = may.map(|()| store.with_state(|kv| namespace::query(kv, &request)));
+                cx.send(to, Message::Answer { rpc, answer: Answer::Namespace(reply) });
+            }
+            Ticket::Keepalive { to, rpc, term, request } => {
+                let reply = may.and_then(|()| self.keep_session(cx, term, &request));
                 cx.send(to, Message::Answer { rpc, answer: Answer::Namespace(reply) });
             }
             other => panic!("{other:?} reads nothing"),

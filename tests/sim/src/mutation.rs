@@ -32,4 +32,8 @@ pub enum Mutation {
     Quota,
     /// The trash is emptied long before it is time.
     Trash,
+    /// Sessions end long before their time, and their locks with them.
+    ExpireEarly,
+    /// Nobody ends the sessions of those that fell silent.
+    ExpireNever,
 }

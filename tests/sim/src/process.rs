@@ -2,6 +2,7 @@
 
 use crate::{
     chunk_client::ChunkClient,
+    lock_client::LockClient,
     message::Message,
     metad::Metad,
     name_client::NameClient,
@@ -98,6 +99,7 @@ macro_rules! client {
 
 client!(ChunkClient);
 client!(NameClient);
+client!(LockClient);
 
 impl Process for Operator {
     fn start(&mut self, _cx: &mut Context<'_>) {}

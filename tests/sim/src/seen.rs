@@ -16,15 +16,18 @@ pub enum Seen {
     TrashKept,
     /// What had been in the trash for its time is gone.
     TrashEmptied,
+    /// A lock of a session that fell silent went to somebody else.
+    LockPassedOn,
 }
 
 impl Seen {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::ScrubFound,
         Self::SpareTaken,
         Self::MadeWhole,
         Self::QuotaRefused,
         Self::TrashKept,
         Self::TrashEmptied,
+        Self::LockPassedOn,
     ];
 }

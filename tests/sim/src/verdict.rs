@@ -11,6 +11,7 @@ use ff2_proto::{ChunkId, ROOT_INODE, TargetId, marks, pb};
 
 use crate::{
     history::{Operation, linearizable},
+    locking::{self, Held},
     metad::Metad,
     seen::Seen,
     snapshots::Snapshots,
@@ -56,6 +57,7 @@ impl fmt::Display for Verdict {
 pub(crate) fn converged(world: &World) -> bool {
     world.chunk_clients.iter().all(|client| client.is_idle())
         && world.name_clients.iter().all(|client| client.is_idle())
+        && world.lock_clients.iter().all(|client| client.is_idle())
         && world.members().all(Metad::has_replicas)
         && world.all_vote()
         && present(world).all(Storaged::is_quiet)
@@ -119,6 +121,7 @@ pub(crate) fn judge(
     }
     problems.extend(world.name_clients.iter().flat_map(|client| client.problems.clone()));
     removed_is_kept(world, &mut problems);
+    let locks_passed_on = locks_exclude(world, &mut problems);
     if operations < 50 && !panicked {
         problems.push(format!("only {operations} operations were made: the run proves little"));
     }
@@ -126,6 +129,9 @@ pub(crate) fn judge(
     let mut seen = world.seen.clone();
     if world.lost.is_some() && problems.is_empty() {
         seen.insert(Seen::MadeWhole);
+    }
+    if locks_passed_on {
+        seen.insert(Seen::LockPassedOn);
     }
     let marks = marks::take();
     Verdict { seed, problems, hash, simulated, events, operations, log, marks, seen }
@@ -180,6 +186,9 @@ fn explain(world: &World, problems: &mut Vec<String>) {
     for client in &world.name_clients {
         problems.push(format!("client at {} idle: {}", client.place, client.is_idle()));
     }
+    for client in &world.lock_clients {
+        problems.push(format!("client at {} idle: {}", client.place, client.is_idle()));
+    }
     for client in &world.chunk_clients {
         problems.push(format!("client at {} idle: {}", client.place, client.is_idle()));
     }
@@ -225,6 +234,20 @@ fn removed_is_kept(world: &World, problems: &mut Vec<String>) {
     }
     let missed = world.name_clients.iter().flat_map(|client| &client.missed);
     problems.extend(missed.map(|name| format!("{name:?} is not in the trash before its time")));
+}
+
+/// No two sessions held what excludes each other, and none was over before its time, while no metad's clock let it
+/// end too early. Says whether somebody got what a session that ended had held.
+fn locks_exclude(world: &World, problems: &mut Vec<String>) -> bool {
+    if world.clocks.stray.is_some_and(|place| METADS.contains(&place)) {
+        return false;
+    }
+    problems.extend(world.lock_clients.iter().flat_map(|client| client.problems.clone()));
+    let all: Vec<&Held> = world.lock_clients.iter().flat_map(|client| &client.history).collect();
+    if let Some((one, other)) = locking::conflict(&all) {
+        problems.push(format!("two held what excludes each other: {one:?} and {other:?}"));
+    }
+    locking::is_passed_on(&all)
 }
 
 /// Each client's folder holds exactly what its answers said.

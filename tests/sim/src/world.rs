@@ -15,6 +15,7 @@ use crate::{
     duties::Duties,
     events::Events,
     faults::Faults,
+    lock_client::{self, LockClient},
     message::{Message, RpcId},
     metad::{self, Metad},
     name_client::{self, NameClient},
@@ -40,10 +41,13 @@ pub(crate) const FOUNDERS: [Place; 3] = [1, 2, 3];
 pub(crate) const STORAGEDS: [Place; 4] = [11, 12, 13, 14];
 const CHUNK_CLIENTS: [Place; 3] = [20, 21, 22];
 const NAME_CLIENTS: [Place; 3] = [30, 31, 32];
+/// In their stead, in some seeds.
+const LOCK_CLIENTS: [Place; 3] = [33, 34, 35];
 const OPERATOR: Place = 40;
 /// Above all places.
 const PLACES: usize = 41;
 
+const CLIENTS_START: Duration = Duration::from_secs(3);
 /// When the faults begin and end.
 const CHAOS: std::ops::Range<Duration> = Duration::from_secs(8)..Duration::from_secs(248);
 /// The load goes on for a while in a healed cluster: longer than a lease, so that it finds chains that serve.
@@ -61,6 +65,7 @@ pub(crate) enum Later {
     Storaged(storaged::Timer),
     ChunkClient(chunk_client::Timer),
     NameClient(name_client::Timer),
+    LockClient(lock_client::Timer),
     Operator(operator::Timer),
 }
 
@@ -153,6 +158,8 @@ pub(crate) struct World {
     pub(crate) storageds: Vec<Storaged>,
     pub(crate) chunk_clients: Vec<ChunkClient>,
     pub(crate) name_clients: Vec<NameClient>,
+    pub(crate) lock_clients: Vec<LockClient>,
+    pace: Pace,
     pub(crate) operator: Operator,
     pub(crate) duties: Duties,
     /// The storage node that went for good.
@@ -207,6 +214,8 @@ impl World {
                 .map(|place| ChunkClient::new(place, pace, place == CHUNK_CLIENTS[0]))
                 .into(),
             name_clients: NAME_CLIENTS.map(|place| NameClient::new(place, pace)).into(),
+            lock_clients: Vec::new(),
+            pace,
             operator: Operator::new(OPERATOR),
             duties: Duties::default(),
             lost: None,
@@ -228,6 +237,15 @@ impl World {
             self.metads.iter_mut().for_each(|metad| metad.keeps = true);
             self.name_clients.iter_mut().for_each(|client| client.keeps = true);
         }
+        if duties.locks {
+            self.metads.iter_mut().for_each(|metad| metad.ends_sessions = true);
+            self.name_clients.clear();
+            let client = |place| LockClient::new(place, self.pace);
+            self.lock_clients = LOCK_CLIENTS.map(client).into();
+            for place in LOCK_CLIENTS {
+                self.schedule(CLIENTS_START, place, None, What::Start);
+            }
+        }
         if duties.spares {
             self.metads.iter_mut().for_each(|metad| metad.spares_after_ms = SPARES_AFTER_MS);
         }
@@ -240,7 +258,7 @@ impl World {
             world.schedule(Duration::ZERO, place, None, What::Start);
         }
         for place in CHUNK_CLIENTS.into_iter().chain(NAME_CLIENTS) {
-            world.schedule(Duration::from_secs(3), place, None, What::Start);
+            world.schedule(CLIENTS_START, place, None, What::Start);
         }
         world
     }
@@ -315,6 +333,9 @@ impl World {
 
     fn may_start(&self, place: Place) -> bool {
         let is_out = |metad: usize| self.metads[metad].is_out();
+        if NAME_CLIENTS.contains(&place) {
+            return !self.duties.locks;
+        }
         is_client(place)
             || (!self.is_running(place) && !index_of(&METADS, place).is_some_and(is_out))
     }
@@ -342,6 +363,8 @@ impl World {
             &mut self.chunk_clients[client]
         } else if let Some(client) = index_of(&NAME_CLIENTS, place) {
             &mut self.name_clients[client]
+        } else if let Some(client) = index_of(&LOCK_CLIENTS, place) {
+            &mut self.lock_clients[client]
         } else {
             &mut self.operator
         };
@@ -475,5 +498,5 @@ fn index_of(places: &[Place], place: Place) -> Option<usize> {
 }
 
 fn is_client(place: Place) -> bool {
-    CHUNK_CLIENTS.contains(&place) || NAME_CLIENTS.contains(&place)
+    [CHUNK_CLIENTS, NAME_CLIENTS, LOCK_CLIENTS].as_flattened().contains(&place)
 }

@@ -4,7 +4,7 @@ use Table::{Fixed, Planned};
 use ff2_sim::{Mutation, Setting, Table, run_as};
 
 /// On which table, by which seed each is found. `cargo xtask sim --mutations` looks for the first ones anew.
-const FOUND_BY: [(Mutation, Table, u64); 13] = [
+const FOUND_BY: [(Mutation, Table, u64); 15] = [
     (Mutation::Fence, Planned, 434),
     (Mutation::VersionCheck, Planned, 0),
     (Mutation::Sync, Planned, 0),
@@ -18,6 +18,8 @@ const FOUND_BY: [(Mutation, Table, u64); 13] = [
     (Mutation::Spares, Planned, 17),
     (Mutation::Quota, Planned, 31),
     (Mutation::Trash, Planned, 31),
+    (Mutation::ExpireEarly, Planned, 8),
+    (Mutation::ExpireNever, Planned, 8),
 ];
 
 #[test]

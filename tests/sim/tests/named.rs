@@ -10,7 +10,7 @@ use ff2_sim::{
 };
 
 /// Table, seed, path, and what was found on it.
-const FOUND: [(Table, u64, Mark, &str); 8] = [
+const FOUND: [(Table, u64, Mark, &str); 9] = [
     (
         Fixed,
         13,
@@ -58,6 +58,12 @@ const FOUND: [(Table, u64, Mark, &str); 8] = [
         155,
         Mark::DroppedTaken,
         "who had dropped an update for a resync's copy refused it for ever, and its chunk took no writes",
+    ),
+    (
+        Planned,
+        578,
+        Mark::DamageHealed,
+        "a store that was only away was given up while its chain was copied from one that could not be read",
     ),
 ];
 

@@ -28,6 +28,8 @@ struct Entry {
     seen_orphan_seq: Option<u64>,
     /// Since when it acknowledges no notice while there are some.
     withholds_since: Option<Millis>,
+    /// Its end is being logged: it is not heard any more.
+    is_over: bool,
     holds: BTreeSet<u64>,
 }
 
@@ -58,6 +60,7 @@ impl SessionBook {
             owner: record.owner,
             seen_orphan_seq: None,
             withholds_since: None,
+            is_over: false,
             holds: BTreeSet::new(),
         });
     }
@@ -71,7 +74,8 @@ impl SessionBook {
         owner: Owner,
         said: pb::KeepaliveOp,
     ) -> Result<(), Status> {
-        let Some(entry) = self.sessions.get_mut(&(volume, session)) else {
+        let entry = self.sessions.get_mut(&(volume, session)).filter(|entry| !entry.is_over);
+        let Some(entry) = entry else {
             return Err(Status::new(Code::SessionExpired, format!("session {session} is over")));
         };
         if entry.owner != owner {
@@ -102,11 +106,22 @@ impl SessionBook {
         let withhold_max = limits::NOTICE_WITHHOLD_MAX.as_millis() as Millis;
         let since = |then: Millis| now.saturating_sub(then);
         let over = |entry: &Entry| {
-            since(entry.heard_at) >= self.period_ms
+            entry.is_over
+                || since(entry.heard_at) >= self.period_ms
                 || entry.withholds_since.is_some_and(|then| since(then) >= withhold_max)
         };
         let of_volume = self.of(volume).filter(|(_, entry)| over(entry));
         of_volume.map(|(id, _)| id).collect()
+    }
+
+    /// The end of these is about to be logged. None of them can be renewed any more: who was told so while its
+    /// end is on its way would count on locks that are somebody else's.
+    pub fn end(&mut self, volume: VolumeId, sessions: &[u64]) {
+        for &session in sessions {
+            if let Some(entry) = self.sessions.get_mut(&(volume, session)) {
+                entry.is_over = true;
+            }
+        }
     }
 
     /// Orphans that can get no name, that every session has been told of and none has open.
@@ -183,6 +198,16 @@ mod tests {
         assert!(!book.knows(VOLUME, 2));
         let late = book.keepalive(31_001, VOLUME, 2, None, pb::KeepaliveOp::default());
         assert_eq!(late.unwrap_err().code, Code::SessionExpired);
+    }
+
+    #[test]
+    fn a_session_whose_end_is_being_logged_is_not_renewed() {
+        let mut book = book(&[1]);
+        assert_eq!(book.expired(31_000, VOLUME), [1]);
+        book.end(VOLUME, &[1]);
+        let late = book.keepalive(31_001, VOLUME, 1, Some(1000), pb::KeepaliveOp::default());
+        assert_eq!(late.unwrap_err().code, Code::SessionExpired);
+        assert_eq!(book.expired(31_002, VOLUME), [1], "until it is not on record any more");
     }
 
     #[test]

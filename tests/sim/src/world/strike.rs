@@ -6,8 +6,8 @@ use std::time::Duration;
 use ff2_proto::{ChainId, TargetId, pb};
 
 use super::{
-    CHAOS, CHUNK_CLIENTS, LOAD_END, METADS, NAME_CLIENTS, OPERATOR, STORAGEDS, What, World,
-    index_of,
+    CHAOS, CHUNK_CLIENTS, LOAD_END, LOCK_CLIENTS, METADS, NAME_CLIENTS, OPERATOR, STORAGEDS, What,
+    World, index_of,
 };
 use crate::{
     disk::Damage, faults::Fault, net::Place, operator::Change, rng::Rng, storaged::Storaged,
@@ -30,6 +30,7 @@ impl World {
             }
             self.chunk_clients.iter_mut().for_each(|client| client.stopping = true);
             self.name_clients.iter_mut().for_each(|client| client.stopping = true);
+            self.lock_clients.iter_mut().for_each(|client| client.stopping = true);
             return;
         }
         if self.now >= CHAOS.end {
@@ -58,7 +59,7 @@ impl World {
             Fault::Isolate { place, from_metads: true } => self.net.isolate(place, &METADS),
             Fault::Isolate { place, from_metads: false } => {
                 let servers = METADS.into_iter().chain(STORAGEDS);
-                let clients = CHUNK_CLIENTS.into_iter().chain(NAME_CLIENTS);
+                let clients = [CHUNK_CLIENTS, NAME_CLIENTS, LOCK_CLIENTS].into_iter().flatten();
                 let all: Vec<Place> = servers.chain(clients).collect();
                 self.net.isolate(place, &all);
             }
