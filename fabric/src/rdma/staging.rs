@@ -2,7 +2,8 @@
 //!
 //! It is registered once, with one device. A device may write to a piece until its transfer is over, also when nobody
 //! waits for that any more, so the pieces belong to the transfers; what the network brought is copied to the
-//! request's own buffer. How much of it there is bounds what a server pulls at a time from all clients that come by the device.
+//! request's own buffer. How much of it there is bounds what a server pulls at a time from all clients that come by
+//! the device.
 
 use std::sync::Arc;
 

@@ -162,7 +162,7 @@ mod tests {
         let row = Row { transport, side, bytes, ours, p50_us, p99_us, beside };
         assert_eq!(
             row.cells(),
-            ["tcp 1MiB read", "90.0", "1.00 (server 1.00)", "5.00", "9.00", "iperf3", "100"]
+            ["tcp 1 MiB read", "90.0", "1.00 (server 1.00)", "5.00", "9.00", "iperf3", "100"]
                 .into_iter()
                 .chain(["2.00 (server 2.00)", "0.90"])
                 .collect::<Vec<_>>()
