@@ -1,6 +1,6 @@
 //! Replays a trace of conversations through policies of eviction for the prefix cache, beside two ideals. Arguments:
-//! FILE, blocks of capacity... FILE has the format of Mooncake's traces (JSON lines with `input_length` and `hash_ids` of
-//! 512 tokens each), or is `drawn`: conversations by a law and a seed ([`drawn`]), on which nothing was tuned.
+//! FILE, blocks of capacity... FILE has the format of Mooncake's traces (JSON lines with `input_length` and `hash_ids`
+//! of 512 tokens each), or is `drawn`: conversations by a law and a seed ([`drawn`]), on which nothing was tuned.
 //!
 //! What the future holds no policy that runs can know: see [`ideal`] for the two ideals.
 
