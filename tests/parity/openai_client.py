@@ -92,6 +92,14 @@ answer = client.chat.completions.create(
 )
 check("extra fields", answer.choices[0].message.content in ("a", "b"))
 
+least = {"min_tokens": 6, "allowed_token_ids": [65, 66], "bad_words": ["AA"], "prompt_logprobs": 1}
+answer = client.chat.completions.create(model=model, messages=hello, max_tokens=6, extra_body=least)
+check("fields of vLLM", answer.usage.completion_tokens == 6)
+check("prompt_logprobs", len(answer.model_extra["prompt_logprobs"]) == answer.usage.prompt_tokens)
+answer = client.completions.create(model=model, prompt="Once", max_tokens=2, echo=True, logprobs=2)
+told = answer.choices[0].logprobs
+check("echo with logprobs", told.token_logprobs[0] is None and len(told.tokens) == answer.usage.total_tokens)
+
 image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://example.com/x.png"}}]}]
 refused("image", openai.BadRequestError, "unsupported_content", messages=image)
 refused("unknown model", openai.NotFoundError, "model_not_found", model="gpt-4")

@@ -9,6 +9,8 @@ pub struct Request {
     pub n: usize,
     /// Tokens of an answer at most.
     pub max_tokens: usize,
+    /// Before so many, no token that ends an answer is chosen while another may be.
+    pub min_tokens: usize,
     /// Whether answers go on behind the model's end-of-text token.
     pub ignore_eos: bool,
     /// Tokens that end an answer, beside the model's own.
@@ -29,6 +31,7 @@ impl Request {
             prompt,
             n: 1,
             max_tokens,
+            min_tokens: 0,
             ignore_eos: false,
             stop_tokens: Vec::new(),
             logprobs: None,
@@ -52,6 +55,10 @@ impl Request {
         }
         if self.max_tokens == 0 {
             return invalid("max_tokens is 0, expected at least 1".to_owned());
+        }
+        if self.min_tokens > self.max_tokens {
+            let (least, most) = (self.min_tokens, self.max_tokens);
+            return invalid(format!("min_tokens is {least}, expected at most max_tokens, {most}"));
         }
         for (name, count) in
             [("logprobs", self.logprobs), ("prompt_logprobs", self.prompt_logprobs)]
@@ -100,6 +107,10 @@ pub struct Sampling {
     pub seed: Option<u64>,
     /// Added to the logits of these tokens.
     pub logit_bias: Vec<(u32, f32)>,
+    /// Only these tokens; None: all.
+    pub allowed_tokens: Option<Vec<u32>>,
+    /// Sequences of tokens that the answer never has.
+    pub bad_words: Vec<Vec<u32>>,
 }
 
 impl Default for Sampling {
@@ -114,6 +125,8 @@ impl Default for Sampling {
             frequency_penalty: 0.0,
             seed: None,
             logit_bias: Vec::new(),
+            allowed_tokens: None,
+            bad_words: Vec::new(),
         }
     }
 }
@@ -136,6 +149,17 @@ impl Sampling {
                 let detail = format!("{name} is {value}, expected {low} to {high}");
                 return Err(Refused::Invalid(detail));
             }
+        }
+        let mut named = self.allowed_tokens.iter().flatten().chain(self.bad_words.iter().flatten());
+        if let Some(token) = named.find(|token| **token as usize >= vocab) {
+            let detail = format!(
+                "allowed_tokens or bad_words have token {token}, expected less than {vocab}"
+            );
+            return Err(Refused::Invalid(detail));
+        }
+        if self.allowed_tokens.as_ref().is_some_and(Vec::is_empty) {
+            let detail = "allowed_tokens is empty, expected at least 1 token".to_owned();
+            return Err(Refused::Invalid(detail));
         }
         match self.logit_bias.iter().find(|(t, b)| *t as usize >= vocab || !b.is_finite()) {
             Some((token, bias)) => Err(Refused::Invalid(format!(

@@ -1,7 +1,11 @@
 //! Which token comes next: logits in, one token out. Depends on nothing but the logits, the choice's own history and
 //! its seed, so what runs beside it changes no text.
 
+mod bans;
+
 use std::collections::BTreeMap;
+
+use bans::Bans;
 
 use crate::{Constraint, Sampling, TokenSet};
 
@@ -12,6 +16,7 @@ pub(crate) struct Sampler {
     /// How often the answer has each token, and which the prompt has.
     answer: BTreeMap<u32, u32>,
     prompt: Vec<u32>,
+    bans: Bans,
     constraint: Option<Box<dyn Constraint>>,
     allowed: TokenSet,
     logprobs: usize,
@@ -40,6 +45,7 @@ impl Sampler {
         known.sort_unstable();
         known.dedup();
         Self {
+            bans: Bans::new(&sampling),
             sampling,
             seed,
             answer: BTreeMap::new(),
@@ -51,6 +57,12 @@ impl Sampler {
         }
     }
 
+    /// Before `least` tokens, those that end the answer come only where no other may.
+    pub(crate) fn ends_after(mut self, least: usize, ends: Vec<u32>) -> Self {
+        self.bans.ends_after(least, ends);
+        self
+    }
+
     /// Chooses the next token and remembers it.
     ///
     /// # Errors
@@ -58,6 +70,7 @@ impl Sampler {
     pub(crate) fn choose(&mut self, logits: &[f32]) -> Result<Chosen, String> {
         let mut adjusted = logits.to_vec();
         self.penalize(&mut adjusted);
+        self.bans.forbid(&mut adjusted);
         if let Some(constraint) = &mut self.constraint {
             self.allowed.fill();
             constraint.mask(&mut self.allowed)?;
@@ -70,12 +83,20 @@ impl Sampler {
                 }
             }
         }
+        self.bans.hold_ends(&mut adjusted);
+        if adjusted.iter().all(|logit| *logit == f32::NEG_INFINITY) {
+            return Err(
+                "no token may come here: bad_words, allowed tokens and the constraint exclude all"
+                    .to_owned(),
+            );
+        }
         let token = if self.sampling.temperature == 0.0 {
             largest(&adjusted)
         } else {
             self.draw(&adjusted)
         };
         self.drawn += 1;
+        self.bans.chosen(token);
         *self.answer.entry(token).or_insert(0) += 1;
         if let Some(constraint) = &mut self.constraint {
             constraint.accept(token)?;

@@ -126,7 +126,7 @@ impl Worker {
         let reusable = job.request.prompt_logprobs.is_none();
         let (prompt, forks) = (job.request.prompt.clone(), job.request.n - 1);
         let group = Group::new(job, seed);
-        self.choices.insert(id, group.choice(id.0, 0, self.model.config().vocab));
+        self.choices.insert(id, group.choice(id.0, 0, self.model.config()));
         self.groups.insert(id.0, group);
         self.queue(Sequence::new(id, prompt, forks, reusable));
     }

@@ -4,6 +4,7 @@
 pub mod chat;
 pub mod completions;
 pub mod error;
+pub mod logprobs;
 pub mod messages;
 pub mod models;
 pub mod parameters;

@@ -19,6 +19,7 @@ use serde_json::json;
 
 use crate::{
     api::{chat, completions, error::ApiError, models, tokens},
+    exposition,
     guard::{accounts::Accounts, gate::Gate, permit::Permit},
     limits,
     metrics::ServerMetrics,
@@ -93,8 +94,7 @@ async fn load(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, kind)], app.metrics.encode()).into_response()
+    ([(CONTENT_TYPE, exposition::CONTENT_TYPE)], app.metrics.encode()).into_response()
 }
 
 pub(crate) async fn version() -> Response {

@@ -10,6 +10,7 @@
 
 pub mod api;
 pub mod constraint;
+pub mod exposition;
 pub mod guard;
 pub mod http;
 pub mod limits;

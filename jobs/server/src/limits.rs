@@ -8,6 +8,8 @@ pub const CHOICES_MAX: usize = 32;
 /// Stop strings and stop tokens of a request, and bytes of a string: each is looked for in each piece of text.
 pub const STOPS_MAX: usize = 16;
 pub const STOP_BYTES_MAX: usize = 256;
+/// Bad words of a request: each is looked for before each token.
+pub const BAD_WORDS_MAX: usize = 256;
 /// Biased tokens of a request.
 pub const BIASES_MAX: usize = 1024;
 /// Likeliest tokens told beside each, as OpenAI has it.
@@ -15,6 +17,10 @@ pub const LOGPROBS_MAX: i64 = 20;
 /// Prompts of one completion request.
 pub const PROMPTS_MAX: usize = 64;
 
+/// Connections that are open at once, unless the operator says otherwise, and descriptors that are left for other
+/// things: files of the prefix cache, the answers of a router's replicas.
+pub const CONNECTIONS: usize = 16_384;
+pub const DESCRIPTORS_KEPT: usize = 512;
 /// A head larger than this is no browser's and no client's.
 pub const HEAD_BYTES_MAX: usize = 32 << 10;
 /// From a connection's begin, or the answer before, to a whole head.

@@ -8,20 +8,22 @@ use std::{
 };
 
 use ff2_engine::Engine;
-use parking_lot::Mutex;
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, text},
+    encoding::DescriptorEncoder,
     metrics::{
-        counter::{ConstCounter, Counter},
+        counter::Counter,
         family::Family,
-        gauge::ConstGauge,
         histogram::{Histogram, exponential_buckets},
     },
     registry::Registry,
 };
 
-use crate::{api::usage::Usage, net::serve::Connections};
+use crate::{
+    api::usage::Usage,
+    exposition::{self, Exposition},
+    net::serve::Connections,
+};
 
 /// Times from 1 ms in steps of two to 9 minutes.
 const SECONDS: (f64, u16) = (0.001, 20);
@@ -109,15 +111,10 @@ impl RequestMetrics {
 }
 
 /// All figures of a process.
+#[derive(Debug)]
 pub struct ServerMetrics {
-    registry: Mutex<Registry>,
+    exposition: Exposition,
     refused: Family<[(&'static str, &'static str); 1], Counter>,
-}
-
-impl fmt::Debug for ServerMetrics {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerMetrics").finish_non_exhaustive()
-    }
 }
 
 impl ServerMetrics {
@@ -138,7 +135,7 @@ impl ServerMetrics {
             refused.clone(),
         );
         of_model.register_collector(Box::new(EngineFigures { engine, connections }));
-        Self { registry: Mutex::new(registry), refused }
+        Self { exposition: Exposition::new(registry), refused }
     }
 
     pub fn refused(&self, code: &'static str) {
@@ -147,9 +144,7 @@ impl ServerMetrics {
 
     /// As Prometheus reads it.
     pub fn encode(&self) -> String {
-        let mut written = String::new();
-        text::encode(&mut written, &self.registry.lock()).expect("a String takes any text");
-        written
+        self.exposition.encode()
     }
 }
 
@@ -196,10 +191,6 @@ impl Collector for EngineFigures {
                 self.connections.open.load(Ordering::Relaxed) as f64,
             ),
         ];
-        for (name, help, value) in gauges {
-            let gauge = ConstGauge::<f64>::new(value);
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
-        }
         let counters = [
             (
                 "vllm:prefix_cache_queries",
@@ -229,15 +220,6 @@ impl Collector for EngineFigures {
                 figures.tokens_prefilled,
             ),
         ];
-        for (name, help, value) in counters {
-            let counter = ConstCounter::<u64>::new(value);
-            counter.encode(encoder.encode_descriptor(
-                name,
-                help,
-                None,
-                counter.metric_type(),
-            )?)?;
-        }
-        Ok(())
+        exposition::write(&mut encoder, &gauges, &counters)
     }
 }

@@ -94,6 +94,11 @@ impl Asked {
     pub fn choices(&self) -> usize {
         self.prompts.len() * self.parameters.n
     }
+
+    /// Likeliest tokens that are wanted beside each of the prompt's: in a field of their own, in the echo, or both.
+    fn prompt_logprobs(&self) -> Option<usize> {
+        self.parameters.prompt_logprobs.max(self.logprobs.filter(|_| self.echo))
+    }
 }
 
 impl Service {
@@ -246,14 +251,16 @@ impl Service {
         constraint: Option<&dyn Constraint>,
     ) -> Request {
         let it = &asked.parameters;
+        let max_tokens = it.max_tokens.unwrap_or(room).min(room);
         Request {
             prompt,
             n: it.n,
-            max_tokens: it.max_tokens.unwrap_or(room).min(room),
+            max_tokens,
+            min_tokens: it.min_tokens.min(max_tokens),
             ignore_eos: it.ignore_eos,
             stop_tokens: self.ends_of(it).into_iter().collect(),
             logprobs: asked.logprobs,
-            prompt_logprobs: None,
+            prompt_logprobs: asked.prompt_logprobs(),
             sampling: it.sampling.clone(),
             constraint: constraint.map(Constraint::boxed_clone),
         }

@@ -120,3 +120,35 @@ fn a_constraint_decides_against_the_logits() {
     }
     assert_eq!(text, [0, 1, 0]);
 }
+
+#[test]
+fn only_allowed_tokens_come_and_no_bad_word() {
+    // Best first: 0, 1, 2, 3.
+    let logits = [4.0, 3.0, 2.0, 1.0];
+    let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
+    let three = |sampling: Sampling| {
+        let mut one = sampler(sampling);
+        [(); 3].map(|()| one.choose(&logits).unwrap().token)
+    };
+    assert_eq!(three(greedy.clone()), [0, 0, 0]);
+    let allowed_tokens = Some(vec![3, 2]);
+    assert_eq!(three(Sampling { allowed_tokens, ..greedy.clone() }), [2, 2, 2]);
+    assert_eq!(three(Sampling { bad_words: vec![vec![0], vec![1]], ..greedy.clone() }), [2, 2, 2]);
+    // Of a word of several tokens only the last is excluded, and only behind the others.
+    assert_eq!(three(Sampling { bad_words: vec![vec![0, 0]], ..greedy.clone() }), [0, 1, 0]);
+    assert_eq!(three(Sampling { bad_words: vec![vec![0, 0, 0]], ..greedy.clone() }), [0, 0, 1]);
+    let mut none =
+        sampler(Sampling { allowed_tokens: Some(vec![1]), bad_words: vec![vec![1]], ..greedy });
+    assert!(none.choose(&logits).unwrap_err().contains("bad_words"));
+}
+
+#[test]
+fn ends_wait_for_the_least_number_unless_nothing_else_is_left() {
+    let logits = [4.0, 3.0, 2.0, 1.0];
+    let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
+    let mut one = sampler(greedy.clone()).ends_after(2, vec![0, 1]);
+    assert_eq!([(); 3].map(|()| one.choose(&logits).unwrap().token), [2, 2, 0]);
+    let only = Sampling { allowed_tokens: Some(vec![1]), ..greedy };
+    let mut one = sampler(only).ends_after(2, vec![0, 1]);
+    assert_eq!(one.choose(&logits).unwrap().token, 1);
+}

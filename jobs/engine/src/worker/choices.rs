@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use ff2_model::ModelConfig;
+
 use crate::{
     Event, Reason, Usage,
     inbox::Job,
@@ -38,16 +40,19 @@ impl Group {
         Self { job, seed, forked: false, usage, prompt_told: 0, unfinished, accepted }
     }
 
-    pub(super) fn choice(&self, group: u64, number: usize, vocab: usize) -> Choice {
+    pub(super) fn choice(&self, group: u64, number: usize, config: &ModelConfig) -> Choice {
         let request = &self.job.request;
+        let eos = config.eos.iter().filter(|_| !request.ignore_eos);
+        let ends = eos.chain(&request.stop_tokens).copied().collect();
         let sampler = Sampler::new(
             request.sampling.clone(),
             mix(self.seed).wrapping_add(number as u64),
             &request.prompt,
             request.constraint.as_ref().map(|constraint| constraint.boxed_clone()),
             request.logprobs.unwrap_or(0),
-            vocab,
-        );
+            config.vocab,
+        )
+        .ends_after(request.min_tokens, ends);
         Choice { group, number, sampler, tokens: 0 }
     }
 

@@ -155,14 +155,14 @@ impl Worker {
     fn fork(&mut self, id: Id) -> Vec<Id> {
         let mut ids = vec![id];
         let number = self.choices[&id].group;
-        let vocab = self.model.config().vocab;
         if self.groups[&number].forked {
             return ids;
         }
         for choice in 1..self.groups[&number].job.request.n {
             let child = self.new_id();
             self.schedule.fork(id, child);
-            self.choices.insert(child, self.groups[&number].choice(number, choice, vocab));
+            self.choices
+                .insert(child, self.groups[&number].choice(number, choice, self.model.config()));
             ids.push(child);
         }
         if let Some(group) = self.groups.get_mut(&number) {

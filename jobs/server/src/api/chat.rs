@@ -5,10 +5,10 @@ use serde_json::{Map, Value, json};
 
 use super::{
     error::ApiError,
+    logprobs::{self, TokenLogprob},
     messages::{self, SentMessage},
-    parameters::{self, Fields},
-    read,
-    reply::{Step, TokenLogprob},
+    parameters, read,
+    reply::Step,
     sse::Dialect,
     structured::{self, Structured},
 };
@@ -48,7 +48,7 @@ struct ChatRequest {
 /// # Errors
 /// What is wrong with the request, by field.
 pub fn read(service: &Service, body: &[u8]) -> Result<Asked, ApiError> {
-    let parameters = read::json::<Fields>(body)?.check(service.tokenizer.vocab())?;
+    let parameters = parameters::read(service, body)?;
     let structured = read::json::<Structured>(body)?;
     let request: ChatRequest = read::json(body)?;
     let logprobs =
@@ -83,6 +83,7 @@ pub fn read(service: &Service, body: &[u8]) -> Result<Asked, ApiError> {
     let reading = Reading {
         stops: parameters.stop.clone(),
         show_stop: parameters.show_stop,
+        min_tokens: parameters.min_tokens,
         show_special: parameters.show_special,
         reasoning: splits.then(|| Reasoning::behind(&prompt)),
         tools: reads_tools,
@@ -170,6 +171,9 @@ pub struct Chat {
     /// Makes ids of calls.
     pub id: String,
     pub messages: Vec<Gathered>,
+    /// How many likeliest tokens are told beside each of the prompt's, and what was.
+    prompt_logprobs: Option<usize>,
+    prompt: Value,
 }
 
 /// What a choice said so far.
@@ -186,18 +190,18 @@ impl Chat {
     pub fn new(service: &Service, asked: &Asked, id: &str) -> Self {
         let messages = (0..asked.choices()).map(|_| Gathered::default()).collect();
         let (tokenizer, wants_logprobs) = (service.tokenizer.clone(), asked.logprobs.is_some());
-        Self { tokenizer, wants_logprobs, id: id.to_owned(), messages }
+        let prompt_logprobs = asked.parameters.prompt_logprobs;
+        let (id, prompt) = (id.to_owned(), Value::Null);
+        Self { tokenizer, wants_logprobs, id, messages, prompt_logprobs, prompt }
     }
 
     fn logprobs(&self, tokens: &[TokenLogprob]) -> Vec<Value> {
         let one = |token: u32, logprob: f32| {
             let bytes = self.tokenizer.bytes(token).unwrap_or_default();
-            // A float that is no number has no JSON; OpenAI's floor stands for what cannot be.
-            let logprob = if logprob.is_finite() { logprob } else { -9999.0 };
-            json!({"token": String::from_utf8_lossy(bytes), "logprob": logprob, "bytes": bytes})
+            json!({"token": String::from_utf8_lossy(bytes), "logprob": logprobs::told(logprob), "bytes": bytes})
         };
         let entry = |it: &TokenLogprob| {
-            let mut entry = one(it.token, it.logprob);
+            let mut entry = one(it.token, it.logprob.unwrap_or_default());
             entry["top_logprobs"] =
                 it.top.iter().map(|(token, logprob)| one(*token, *logprob)).collect();
             entry
@@ -242,7 +246,7 @@ impl Dialect for Chat {
                 (choice, Value::Object(delta), self.logprobs(logprobs), Value::Null)
             }
             Step::Finished { choice, reason } => (choice, json!({}), Vec::new(), json!(reason)),
-            Step::Used(_) | Step::Failed(_) => return None,
+            Step::Prompt { .. } | Step::Used(_) | Step::Failed(_) => return None,
         };
         let logprobs = if logprobs.is_empty() { Value::Null } else { json!({"content": logprobs}) };
         Some(json!({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}))
@@ -250,6 +254,10 @@ impl Dialect for Chat {
 
     fn gather(&mut self, step: &Step) {
         match step {
+            Step::Prompt { logprobs, .. } => {
+                let count = self.prompt_logprobs.unwrap_or(0);
+                self.prompt = logprobs::of_prompt(&self.tokenizer, logprobs, count);
+            }
             Step::Said { choice, pieces, logprobs } => {
                 let logprobs = self.logprobs(logprobs);
                 self.messages[*choice].logprobs.extend(logprobs);
@@ -271,6 +279,10 @@ impl Dialect for Chat {
             Step::Finished { choice, reason } => self.messages[*choice].reason = Some(reason),
             Step::Used(_) | Step::Failed(_) => {}
         }
+    }
+
+    fn beside(&mut self) -> Option<(&'static str, Value)> {
+        self.prompt_logprobs.map(|_| ("prompt_logprobs", self.prompt.take()))
     }
 
     fn choices(&mut self) -> Vec<Value> {

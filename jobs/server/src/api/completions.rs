@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     error::ApiError,
-    parameters::{self, Fields},
-    read,
-    reply::{Step, TokenLogprob},
+    logprobs::{self, TokenLogprob},
+    parameters, read,
+    reply::Step,
     sse::Dialect,
     structured::{self, Structured},
 };
@@ -55,7 +55,7 @@ enum Prompt {
 /// # Errors
 /// What is wrong with the request, by field.
 pub fn read(service: &Service, body: &[u8]) -> Result<Asked, ApiError> {
-    let mut parameters = read::json::<Fields>(body)?.check(service.tokenizer.vocab())?;
+    let mut parameters = parameters::read(service, body)?;
     let grammar = structured::grammar(read::json::<Structured>(body)?)?;
     let request: CompletionRequest = read::json(body)?;
     if request.suffix.is_some_and(|suffix| !suffix.is_empty()) {
@@ -63,10 +63,7 @@ pub fn read(service: &Service, body: &[u8]) -> Result<Asked, ApiError> {
     }
     let logprobs = parameters::logprobs("logprobs", request.logprobs.as_ref(), None)?;
     let echo = request.echo.unwrap_or(false);
-    if echo && logprobs.is_some() {
-        return Err(parameters::unsupported("echo together with logprobs"));
-    }
-    parameters.max_tokens.get_or_insert(DEFAULT_TOKENS);
+    parameters.max_tokens.get_or_insert(DEFAULT_TOKENS.max(parameters.min_tokens));
     let special = request.add_special_tokens.unwrap_or(true);
     let text = |text: &String| service.encode("prompt", text, special);
     let vocab = service.tokenizer.vocab();
@@ -85,6 +82,7 @@ pub fn read(service: &Service, body: &[u8]) -> Result<Asked, ApiError> {
     let reading = Reading {
         stops: parameters.stop.clone(),
         show_stop: parameters.show_stop,
+        min_tokens: parameters.min_tokens,
         show_special: parameters.show_special,
         ..Reading::default()
     };
@@ -95,7 +93,9 @@ pub fn read(service: &Service, body: &[u8]) -> Result<Asked, ApiError> {
 #[derive(Debug)]
 pub struct Completion {
     tokenizer: Arc<Tokenizer>,
-    wants_logprobs: bool,
+    /// How many likeliest tokens are told beside each.
+    logprobs: Option<usize>,
+    prompt_logprobs: Option<usize>,
     choices: Vec<Gathered>,
     /// Texts of prompts that are told before the answers, one for each choice.
     echoed: Vec<String>,
@@ -104,6 +104,8 @@ pub struct Completion {
 #[derive(Debug, Default)]
 struct Gathered {
     text: String,
+    /// Of the prompt, if they were asked for.
+    prompt: Arc<[TokenLogprob]>,
     logprobs: Vec<TokenLogprob>,
     /// Characters of all tokens told so far.
     offset: usize,
@@ -119,34 +121,47 @@ impl Completion {
         let choices = (0..asked.choices()).map(|_| Gathered::default()).collect();
         Self {
             tokenizer: service.tokenizer.clone(),
-            wants_logprobs: asked.logprobs.is_some(),
+            logprobs: asked.logprobs,
+            prompt_logprobs: asked.parameters.prompt_logprobs,
             choices,
             echoed,
         }
     }
 
-    fn logprobs(&mut self, choice: usize, tokens: &[TokenLogprob]) -> Value {
+    /// None where they were not asked for.
+    fn logprobs<'a>(
+        &mut self,
+        choice: usize,
+        tokens: impl IntoIterator<Item = &'a TokenLogprob>,
+    ) -> Option<Value> {
+        let count = self.logprobs?;
         let text = |token: u32| self.tokenizer.decode(&[token], false);
-        let (mut texts, mut logprobs, mut tops, mut offsets) = (vec![], vec![], vec![], vec![]);
+        let (mut texts, mut values, mut tops, mut offsets) = (vec![], vec![], vec![], vec![]);
         let mut offset = self.choices[choice].offset;
         for it in tokens {
             let shown = text(it.token);
             offsets.push(offset);
             offset += shown.chars().count();
             texts.push(shown);
-            logprobs.push(it.logprob.max(-9999.0));
-            let top =
-                it.top.iter().map(|(token, logprob)| (text(*token), json!(logprob.max(-9999.0))));
-            tops.push(Value::Object(top.collect::<Map<_, _>>()));
+            values.push(it.logprob.map(logprobs::told));
+            let top = it.top.iter().take(count);
+            let top = top.map(|(token, logprob)| (text(*token), json!(logprobs::told(*logprob))));
+            tops.push(it.logprob.map(|_| top.collect::<Map<_, _>>()));
         }
         self.choices[choice].offset = offset;
-        json!({"tokens": texts, "token_logprobs": logprobs, "top_logprobs": tops, "text_offset": offsets})
+        Some(
+            json!({"tokens": texts, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets}),
+        )
     }
 }
 
 impl Dialect for Completion {
     fn opening(&mut self) -> Vec<Value> {
         let mut opening = Vec::new();
+        if self.logprobs.is_some() {
+            // The prompt is told once its log-probabilities are there.
+            return opening;
+        }
         for (index, text) in std::mem::take(&mut self.echoed).into_iter().enumerate() {
             opening.push(
                 json!({"index": index, "text": text, "logprobs": null, "finish_reason": null}),
@@ -157,9 +172,15 @@ impl Dialect for Completion {
 
     fn chunk(&mut self, step: &Step) -> Option<Value> {
         match step {
+            Step::Prompt { choice, logprobs } => {
+                let text = std::mem::take(self.echoed.get_mut(*choice)?);
+                let logprobs = self.logprobs(*choice, logprobs.iter());
+                Some(
+                    json!({"index": choice, "text": text, "logprobs": logprobs, "finish_reason": null}),
+                )
+            }
             Step::Said { choice, pieces, logprobs } => {
-                let wants = self.wants_logprobs;
-                let logprobs = wants.then(|| self.logprobs(*choice, logprobs));
+                let logprobs = self.logprobs(*choice, logprobs);
                 let text = text_of(pieces);
                 Some(
                     json!({"index": choice, "text": text, "logprobs": logprobs, "finish_reason": null}),
@@ -174,6 +195,7 @@ impl Dialect for Completion {
 
     fn gather(&mut self, step: &Step) {
         match step {
+            Step::Prompt { choice, logprobs } => self.choices[*choice].prompt = logprobs.clone(),
             Step::Said { choice, pieces, logprobs } => {
                 self.choices[*choice].text.push_str(&text_of(pieces));
                 self.choices[*choice].logprobs.extend(logprobs.iter().cloned());
@@ -186,15 +208,20 @@ impl Dialect for Completion {
     fn choices(&mut self) -> Vec<Value> {
         let mut entries = Vec::new();
         for index in 0..self.choices.len() {
-            let tokens = std::mem::take(&mut self.choices[index].logprobs);
-            let logprobs =
-                if self.wants_logprobs { self.logprobs(index, &tokens) } else { Value::Null };
+            let said = std::mem::take(&mut self.choices[index].logprobs);
+            let prompt = std::mem::take(&mut self.choices[index].prompt);
+            let shown = if self.echoed.is_empty() { &[] } else { &prompt[..] };
+            let logprobs = self.logprobs(index, shown.iter().chain(&said));
             let echoed = self.echoed.get(index).map_or("", String::as_str);
             let gathered = &self.choices[index];
             let text = format!("{echoed}{}", gathered.text);
-            entries.push(json!({
+            let mut entry = json!({
                 "index": index, "text": text, "logprobs": logprobs, "finish_reason": gathered.reason,
-            }));
+            });
+            if let Some(count) = self.prompt_logprobs {
+                entry["prompt_logprobs"] = logprobs::of_prompt(&self.tokenizer, &prompt, count);
+            }
+            entries.push(entry);
         }
         entries
     }

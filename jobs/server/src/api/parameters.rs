@@ -6,8 +6,8 @@ use ff2_engine::Sampling;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::error::ApiError;
-use crate::limits;
+use super::{error::ApiError, read};
+use crate::{limits, service::Service};
 
 /// As sent. All may be absent or null; which default follows is the business of [`Fields::check`].
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -33,13 +33,13 @@ pub struct Fields {
     logit_bias: Option<BTreeMap<String, f32>>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
-    // What is known and not done here: silence would be a wrong answer.
     min_tokens: Option<usize>,
+    bad_words: Option<Vec<String>>,
+    allowed_token_ids: Option<Vec<u64>>,
+    prompt_logprobs: Option<i64>,
+    // What is known and not done here: silence would be a wrong answer.
     best_of: Option<usize>,
     use_beam_search: Option<bool>,
-    bad_words: Option<Vec<String>>,
-    allowed_token_ids: Option<Vec<u32>>,
-    prompt_logprobs: Option<i64>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -71,6 +71,11 @@ pub struct Parameters {
     pub n: usize,
     /// None: as many as fit.
     pub max_tokens: Option<usize>,
+    pub min_tokens: usize,
+    /// Likeliest tokens to tell beside each of the prompt's.
+    pub prompt_logprobs: Option<usize>,
+    /// Texts that an answer must not have; as tokens they stand in `sampling`.
+    pub bad_words: Vec<String>,
     pub sampling: Sampling,
     pub stop: Vec<String>,
     pub stop_token_ids: Vec<u32>,
@@ -79,6 +84,24 @@ pub struct Parameters {
     pub show_special: bool,
     pub stream: bool,
     pub include_usage: bool,
+}
+
+/// Reads the fields of a request, bad words as tokens too.
+///
+/// # Errors
+/// As [`Fields::check`]; a bad word that is no text.
+pub fn read(service: &Service, body: &[u8]) -> Result<Parameters, ApiError> {
+    let mut parameters = read::json::<Fields>(body)?.check(service.tokenizer.vocab())?;
+    for word in &parameters.bad_words {
+        // A word has other tokens behind a space; where these are as many, both are meant, as vLLM has it.
+        let bare = service.encode("bad_words", word, false)?;
+        let behind = service.encode("bad_words", &format!(" {}", word.trim_start()), false)?;
+        let differs = behind.first() != bare.first() && behind.len() == bare.len();
+        let words = &mut parameters.sampling.bad_words;
+        words.push(bare);
+        words.extend(differs.then_some(behind));
+    }
+    Ok(parameters)
 }
 
 impl Fields {
@@ -120,6 +143,26 @@ impl Fields {
                 format!("a stop string has 1 to {most} bytes"),
             ));
         }
+        let min_tokens = self.min_tokens.unwrap_or(0);
+        if max_tokens.is_some_and(|most| min_tokens > most) {
+            let message = format!("min_tokens is {min_tokens}, more than max_tokens");
+            return Err(ApiError::invalid("min_tokens", "invalid_value", message));
+        }
+        let stream = self.stream.unwrap_or(false);
+        if let Some(count) = self.prompt_logprobs {
+            within("prompt_logprobs", count, 0, limits::LOGPROBS_MAX)?;
+            if stream {
+                let message = "prompt_logprobs are told in whole answers only, leave out stream";
+                return Err(ApiError::invalid("prompt_logprobs", "invalid_value", message));
+            }
+        }
+        let bad_words = self.bad_words.unwrap_or_default();
+        within("bad_words", bad_words.len(), 0, limits::BAD_WORDS_MAX)?;
+        let most = limits::STOP_BYTES_MAX;
+        if bad_words.iter().any(|word| word.is_empty() || word.len() > most) {
+            let message = format!("a bad word has 1 to {most} bytes");
+            return Err(ApiError::invalid("bad_words", "invalid_value", message));
+        }
         let stop_token_ids = self.stop_token_ids.unwrap_or_default();
         within("stop_token_ids", stop_token_ids.len(), 0, limits::STOPS_MAX)?;
         for token in &stop_token_ids {
@@ -129,6 +172,9 @@ impl Fields {
             model: self.model,
             n,
             max_tokens,
+            min_tokens,
+            prompt_logprobs: self.prompt_logprobs.and_then(|count| usize::try_from(count).ok()),
+            bad_words,
             sampling: Sampling {
                 temperature,
                 top_p,
@@ -140,13 +186,15 @@ impl Fields {
                 // Any bits do for a seed.
                 seed: self.seed.map(i64::cast_unsigned),
                 logit_bias: biases(self.logit_bias.unwrap_or_default(), vocab)?,
+                allowed_tokens: allowed(self.allowed_token_ids, vocab)?,
+                bad_words: Vec::new(),
             },
             stop,
             stop_token_ids,
             ignore_eos: self.ignore_eos.unwrap_or(false),
             show_stop: self.include_stop_str_in_output.unwrap_or(false),
             show_special: !self.skip_special_tokens.unwrap_or(true),
-            stream: self.stream.unwrap_or(false),
+            stream,
             include_usage: self.stream_options.and_then(|it| it.include_usage).unwrap_or(false),
         })
     }
@@ -154,12 +202,8 @@ impl Fields {
     fn unsupported(&self) -> Result<(), ApiError> {
         let n = self.n.unwrap_or(1);
         let asked = [
-            ("min_tokens", self.min_tokens.is_some_and(|it| it > 0)),
             ("best_of", self.best_of.is_some_and(|it| it != n)),
             ("use_beam_search", self.use_beam_search == Some(true)),
-            ("bad_words", self.bad_words.as_ref().is_some_and(|it| !it.is_empty())),
-            ("allowed_token_ids", self.allowed_token_ids.is_some()),
-            ("prompt_logprobs", self.prompt_logprobs.is_some_and(|it| it != 0)),
         ];
         match asked.into_iter().find(|(_, asked)| *asked) {
             Some((field, _)) => Err(unsupported(field)),
@@ -175,6 +219,18 @@ pub fn unsupported(field: &str) -> ApiError {
         "unsupported_parameter",
         format!("{field} is not supported by this server, leave it out"),
     )
+}
+
+fn allowed(sent: Option<Vec<u64>>, vocab: usize) -> Result<Option<Vec<u32>>, ApiError> {
+    let Some(sent) = sent else { return Ok(None) };
+    if sent.is_empty() {
+        let message = "allowed_token_ids is empty, expected at least one token";
+        return Err(ApiError::invalid("allowed_token_ids", "invalid_value", message));
+    }
+    sent.into_iter()
+        .map(|token| known("allowed_token_ids", token, vocab))
+        .collect::<Result<_, _>>()
+        .map(Some)
 }
 
 fn biases(sent: BTreeMap<String, f32>, vocab: usize) -> Result<Vec<(u32, f32)>, ApiError> {
@@ -242,7 +298,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::api::read;
 
     fn check(body: &Value) -> Result<Parameters, ApiError> {
         read::json::<Fields>(body.to_string().as_bytes())?.check(100)
@@ -271,8 +326,14 @@ mod tests {
             ("logit_bias", json!({"a": 1})),
             ("logit_bias", json!({"100": 1})),
             ("logit_bias", json!({"1": 101})),
-            ("min_tokens", json!(1)),
-            ("bad_words", json!(["x"])),
+            ("min_tokens", json!(-1)),
+            ("bad_words", json!([""])),
+            ("bad_words", json!(vec!["a"; 1000])),
+            ("allowed_token_ids", json!([])),
+            ("allowed_token_ids", json!([100])),
+            ("prompt_logprobs", json!(-1)),
+            ("prompt_logprobs", json!(21)),
+            ("use_beam_search", json!(true)),
             ("best_of", json!(2)),
         ] {
             let error = check(&json!({field: value})).unwrap_err();
@@ -282,6 +343,14 @@ mod tests {
                 "{field} {value}: {error:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        let error = check(&json!({"min_tokens": 3, "max_tokens": 2})).unwrap_err();
+        assert_eq!(error.param.as_deref(), Some("min_tokens"));
+        let error = check(&json!({"prompt_logprobs": 0, "stream": true})).unwrap_err();
+        assert_eq!(error.param.as_deref(), Some("prompt_logprobs"));
     }
 
     #[test]

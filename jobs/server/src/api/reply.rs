@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 use ff2_engine::{Event, Generation, Reason};
 use futures::{Stream, StreamExt, stream};
 
-use super::{error::ApiError, usage::Usage};
+use super::{error::ApiError, logprobs::TokenLogprob, usage::Usage};
 use crate::{
     guard::permit::Permit,
     metrics::RequestMetrics,
@@ -15,17 +15,14 @@ use crate::{
     },
 };
 
-/// A generated token and what was likely beside it, likeliest first; natural logarithms of probabilities.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TokenLogprob {
-    pub token: u32,
-    pub logprob: f32,
-    pub top: Vec<(u32, f32)>,
-}
-
 /// One step of an answer.
 #[derive(Debug)]
 pub enum Step {
+    /// Log-probabilities of the prompt, before anything is said; if they were asked for.
+    Prompt {
+        choice: usize,
+        logprobs: Arc<[TokenLogprob]>,
+    },
     Said {
         choice: usize,
         pieces: Vec<Piece>,
@@ -51,6 +48,8 @@ pub struct Reply {
     /// Number of the first choice within the answer.
     pub first: usize,
     choices: Vec<Open>,
+    /// Of the prompt, until they are told.
+    prompt: Vec<TokenLogprob>,
     wants_logprobs: bool,
     usage: Usage,
     permit: Permit,
@@ -109,6 +108,7 @@ impl Reply {
             ends,
             first,
             choices,
+            prompt: Vec::new(),
             wants_logprobs,
             usage: Usage::default(),
             permit,
@@ -126,14 +126,33 @@ impl Reply {
     }
 
     fn take(&mut self, event: Event) -> Vec<Step> {
+        if let Event::PromptToken { token, logprob, top } = event {
+            self.prompt.push(TokenLogprob { token, logprob, top });
+            return Vec::new();
+        }
+        // Whatever else comes, comes behind the whole prompt.
+        let mut steps = self.tell_prompt();
+        steps.extend(self.told(event));
+        steps
+    }
+
+    fn tell_prompt(&mut self) -> Vec<Step> {
+        if self.prompt.is_empty() {
+            return Vec::new();
+        }
+        let logprobs: Arc<[TokenLogprob]> = std::mem::take(&mut self.prompt).into();
+        let all = self.first..self.first + self.choices.len();
+        all.map(|choice| Step::Prompt { choice, logprobs: logprobs.clone() }).collect()
+    }
+
+    fn told(&mut self, event: Event) -> Vec<Step> {
         match event {
             Event::Token { choice, token, logprob, top } => {
                 self.watch.token();
                 self.permit.charge(1);
-                self.token(choice, TokenLogprob { token, logprob, top })
+                self.token(choice, TokenLogprob { token, logprob: Some(logprob), top })
             }
             Event::Finished { choice, reason } => self.finish(choice, &reason),
-            // Nobody can ask for it here.
             Event::PromptToken { .. } => Vec::new(),
             Event::Usage(used) => {
                 let (prompt, cached, completion) = (used.prompt, used.cached, used.completion);

@@ -27,6 +27,10 @@ pub trait Dialect: Send + 'static {
     fn gather(&mut self, step: &Step);
     /// Entries of `choices` of the whole answer.
     fn choices(&mut self) -> Vec<Value>;
+    /// What a whole answer has beside its choices, if anything.
+    fn beside(&mut self) -> Option<(&'static str, Value)> {
+        None
+    }
 }
 
 /// What is beside the choices.
@@ -64,6 +68,9 @@ pub async fn whole(
     }
     let mut body = head.body(head.objects.1, &dialect.choices());
     body["usage"] = usage.body();
+    if let Some((name, value)) = dialect.beside() {
+        body[name] = value;
+    }
     Ok(Json(body).into_response())
 }
 

@@ -14,6 +14,7 @@ use axum::{Router, body::Body};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
+use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -30,9 +31,9 @@ use crate::limits;
 /// How many and how patient.
 #[derive(Debug, Clone)]
 pub struct ServeOptions {
-    /// Connections in all; more wait unaccepted.
+    /// Connections in all; more are told 503 and closed at once.
     pub connections: usize,
-    /// From one address; more are closed at once.
+    /// From one address; more are told 429 and closed at once.
     pub per_address: usize,
     /// From a connection's begin to a whole head.
     pub head: Duration,
@@ -45,7 +46,7 @@ pub struct ServeOptions {
 impl Default for ServeOptions {
     fn default() -> Self {
         Self {
-            connections: 1024,
+            connections: limits::CONNECTIONS,
             per_address: 256,
             head: limits::HEAD_TIMEOUT,
             write_stall: limits::WRITE_STALL,
@@ -77,16 +78,22 @@ pub async fn serve(
     let places = Arc::new(Semaphore::new(options.connections));
     let tasks = TaskTracker::new();
     loop {
-        let place = places.clone().acquire_owned();
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = async { (place.await, listener.accept().await) } => accepted,
+            accepted = listener.accept() => accepted,
         };
-        let (Ok(place), Ok((stream, from))) = accepted else {
+        let Ok((stream, from)) = accepted else {
             tokio::time::sleep(limits::ACCEPT_PAUSE).await;
             continue;
         };
-        let Some(seat) = Seat::take(&connections, from.ip(), options.per_address) else { continue };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            refuse(&stream, tls.is_some(), "503 Service Unavailable", "connections");
+            continue;
+        };
+        let Some(seat) = Seat::take(&connections, from.ip(), options.per_address) else {
+            refuse(&stream, tls.is_some(), "429 Too Many Requests", "connections_per_address");
+            continue;
+        };
         // It costs latency only.
         let _ = stream.set_nodelay(true);
         let (router, options, tls, stop) =
@@ -101,6 +108,27 @@ pub async fn serve(
     if timeout(options.drain, tasks.wait()).await.is_err() {
         tracing::warn!(open = tasks.len(), "answers that nobody took are dropped");
     }
+}
+
+/// Tells a peer that there is no room, as far as that goes without waiting for it; whoever speaks TLS is not told.
+fn refuse(stream: &TcpStream, tls: bool, status: &str, code: &str) {
+    if tls {
+        return;
+    }
+    let error = json!({"error": {
+        "message": "the server has as many connections as it takes, come back later",
+        "type": "rate_limit_error", "param": null, "code": code,
+    }})
+    .to_string();
+    let len = error.len();
+    let answer = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len}\r\nRetry-After: 1\r\n\
+         Connection: close\r\n\r\n{error}"
+    );
+    // A new connection has room for all of it, if its peer still wants it. What that has sent is read, as far as it
+    // is there: the kernel would tell of it by a reset, which some peers see before the answer.
+    let _ = stream.try_write(answer.as_bytes());
+    let _ = stream.try_read(&mut [0; 4096]);
 }
 
 async fn connection(

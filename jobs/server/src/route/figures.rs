@@ -8,21 +8,18 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, text},
-    metrics::{
-        counter::{ConstCounter, Counter},
-        family::Family,
-        gauge::{ConstGauge, Gauge},
-    },
+    encoding::DescriptorEncoder,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
 use super::replicas::Replicas;
+use crate::exposition::{self, Exposition};
 
 /// See the module.
+#[derive(Debug)]
 pub struct Figures {
     /// That were let in.
     pub requests: Counter<u64, AtomicU64>,
@@ -30,13 +27,7 @@ pub struct Figures {
     in_flight: Gauge<i64, AtomicI64>,
     waiting: Gauge<i64, AtomicI64>,
     refused: Family<[(&'static str, &'static str); 1], Counter>,
-    registry: Mutex<Registry>,
-}
-
-impl fmt::Debug for Figures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Figures").finish_non_exhaustive()
-    }
+    exposition: Exposition,
 }
 
 impl Figures {
@@ -68,7 +59,8 @@ impl Figures {
             refused_,
         );
         registry.register_collector(Box::new(OfReplicas(replicas)));
-        Self { requests, retried, in_flight, waiting, refused, registry: Mutex::new(registry) }
+        let exposition = Exposition::new(registry);
+        Self { requests, retried, in_flight, waiting, refused, exposition }
     }
 
     pub fn begin(&self) -> UnderWay {
@@ -90,9 +82,7 @@ impl Figures {
 
     /// As Prometheus reads it.
     pub fn encode(&self) -> String {
-        let mut written = String::new();
-        text::encode(&mut written, &self.registry.lock()).expect("a String takes any text");
-        written
+        self.exposition.encode()
     }
 }
 
@@ -126,15 +116,12 @@ impl Collector for OfReplicas {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let members = self.0.members();
         let ready = members.iter().filter(|it| it.is_ready).count();
-        for (name, help, value) in [
-            ("ff2_route_replicas", "Replicas that are announced", members.len()),
-            ("ff2_route_replicas_ready", "Replicas that take requests", ready),
-        ] {
-            let gauge = ConstGauge::<f64>::new(value as f64);
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
-        }
+        let gauges = [
+            ("ff2_route_replicas", "Replicas that are announced", members.len() as f64),
+            ("ff2_route_replicas_ready", "Replicas that take requests", ready as f64),
+        ];
         let tokens = self.0.tokens();
-        for (name, help, value) in [
+        let counters = [
             ("ff2_route_tokens_generated", "Tokens that replicas generated", tokens.generated),
             (
                 "ff2_route_prefix_queries",
@@ -142,11 +129,7 @@ impl Collector for OfReplicas {
                 tokens.looked_up,
             ),
             ("ff2_route_prefix_hits", "Of these, tokens that were found", tokens.found),
-        ] {
-            let counter = ConstCounter::<u64>::new(value);
-            let kind = counter.metric_type();
-            counter.encode(encoder.encode_descriptor(name, help, None, kind)?)?;
-        }
-        Ok(())
+        ];
+        exposition::write(&mut encoder, &gauges, &counters)
     }
 }

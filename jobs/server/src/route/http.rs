@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     api::error::ApiError,
+    exposition,
     guard::gate::Gate,
     http::{page, refused, version},
     net::body::BodyBounds,
@@ -69,8 +70,7 @@ async fn health(State(route): State<Arc<Route>>) -> Response {
 }
 
 async fn metrics(State(route): State<Arc<Route>>) -> Response {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, kind)], route.figures.encode()).into_response()
+    ([(CONTENT_TYPE, exposition::CONTENT_TYPE)], route.figures.encode()).into_response()
 }
 
 async fn pass(State(route): State<Arc<Route>>, request: Request) -> Response {

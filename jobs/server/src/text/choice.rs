@@ -21,6 +21,8 @@ pub enum Piece {
 pub struct Reading {
     pub stops: Vec<String>,
     pub show_stop: bool,
+    /// Stop strings are looked for behind so many tokens.
+    pub min_tokens: usize,
     /// Show control tokens by name.
     pub show_special: bool,
     pub reasoning: Option<Reasoning>,
@@ -51,6 +53,8 @@ pub struct Choice {
     whole: String,
     stopped: bool,
     called: bool,
+    tokens: usize,
+    min_tokens: usize,
 }
 
 impl Choice {
@@ -66,6 +70,8 @@ impl Choice {
             whole: String::new(),
             stopped: false,
             called: false,
+            tokens: 0,
+            min_tokens: reading.min_tokens,
         }
     }
 
@@ -85,10 +91,14 @@ impl Choice {
 
     /// What one more token shows; nothing after a stop string.
     pub fn push(&mut self, tokenizer: &Tokenizer, token: u32) -> Vec<Piece> {
+        self.tokens += 1;
         if self.stopped || (tokenizer.is_special(token) && !self.show_special) {
             return Vec::new();
         }
         let text = self.detokenizer.push(tokenizer, token);
+        if self.tokens <= self.min_tokens {
+            return self.split(&text);
+        }
         match self.stops.push(&text) {
             Scan::Text(text) => self.split(&text),
             Scan::Stop(text) => {

@@ -176,6 +176,83 @@ fn the_end_token_ends_unless_ignored() {
 }
 
 #[test]
+fn least_tokens_bad_words_and_allowed_tokens_are_obeyed() {
+    let server = Server::start();
+    let ask = |extra: &Value| server.post("/v1/completions", &completion(extra)).1;
+    let end = common::END.to_string();
+    let ended = ask(&json!({"logit_bias": {end: 100}, "ignore_eos": false, "min_tokens": 5}));
+    // The end itself counts, as everywhere.
+    assert_eq!(ended["usage"]["completion_tokens"], 6, "{ended}");
+    assert_eq!(ended["choices"][0]["finish_reason"], "stop");
+    assert_eq!(text(&ask(&json!({"allowed_token_ids": [65], "max_tokens": 4}))), "AAAA");
+    let two = json!({"allowed_token_ids": [65, 66], "logit_bias": {"65": 100}, "max_tokens": 5});
+    let but = |words: Value| {
+        let mut body = two.clone();
+        body["bad_words"] = words;
+        text(&ask(&body)).to_owned()
+    };
+    assert_eq!(but(json!([])), "AAAAA");
+    assert_eq!(but(json!(["A"])), "BBBBB");
+    assert_eq!(but(json!(["AA"])), "ABABA");
+    assert_eq!(but(json!(["AAA", "BA"])), "AABBB");
+    // Stop strings count from there on too.
+    let stopped = ask(&json!({"allowed_token_ids": [65], "stop": "A", "min_tokens": 3}));
+    assert_eq!((text(&stopped), &stopped["choices"][0]["finish_reason"]), ("AAA", &json!("stop")));
+    // What is whole ends, however few tokens it has.
+    let one = ask(&json!({"guided_choice": ["A"], "min_tokens": 9, "ignore_eos": false}));
+    assert_eq!(text(&one), "A", "{one}");
+    let (status, error) =
+        server.post("/v1/completions", &completion(&json!({"prompt_logprobs": 1, "stream": true})));
+    assert_eq!((status, &error["error"]["param"]), (400, &json!("prompt_logprobs")));
+    server.idle();
+}
+
+#[test]
+fn log_probabilities_of_prompts_are_told() {
+    let server = Server::start();
+    let ask = |extra: &Value| server.post("/v1/completions", &completion(extra)).1;
+    let wanted =
+        json!({"echo": true, "logprobs": 2, "max_tokens": 3, "prompt_logprobs": 1, "n": 2});
+    let whole = ask(&wanted);
+    let choice = &whole["choices"][1];
+    let told = &choice["logprobs"];
+    assert!(text(&whole).starts_with("Once"), "{whole}");
+    assert_eq!(told["tokens"].as_array().unwrap()[..4], ["O", "n", "c", "e"]);
+    assert_eq!(told["text_offset"].as_array().unwrap()[..5], [0, 1, 2, 3, 4]);
+    let values = told["token_logprobs"].as_array().unwrap();
+    assert_eq!(
+        (values.len(), &values[0], &told["top_logprobs"][0]),
+        (7, &Value::Null, &Value::Null)
+    );
+    assert!(values[1..].iter().all(|it| it.as_f64().unwrap() < 0.0), "{told}");
+    assert!(told["top_logprobs"].as_array().unwrap()[1..].iter().all(|it| !it.is_null()));
+    // In vLLM's words, by id; "n" is 110.
+    let prompt = choice["prompt_logprobs"].as_array().unwrap();
+    assert_eq!((prompt.len(), &prompt[0]), (4, &Value::Null));
+    assert_eq!(
+        (&prompt[1]["110"]["logprob"], &prompt[1]["110"]["decoded_token"]),
+        (&values[1], &json!("n"))
+    );
+    assert!(prompt[1].as_object().unwrap().values().any(|it| it["rank"] == 1), "{prompt:?}");
+    // Without the echo they are told there alone.
+    let silent = ask(&json!({"prompt_logprobs": 0, "logprobs": 0, "max_tokens": 3}));
+    assert_eq!(silent["choices"][0]["prompt_logprobs"].as_array().unwrap().len(), 4);
+    assert_eq!(silent["choices"][0]["logprobs"]["tokens"].as_array().unwrap().len(), 3);
+
+    let streamed = json!({"echo": true, "logprobs": 2, "max_tokens": 3, "stream": true});
+    let events = server.stream("/v1/completions", &completion(&streamed));
+    assert_eq!(gathered(&events, 0, "text"), text(&whole));
+    let told =
+        events.iter().filter_map(|it| it["choices"][0]["logprobs"]["token_logprobs"].as_array());
+    assert_eq!(told.flatten().cloned().collect::<Vec<_>>(), *values);
+
+    let (_, whole) = server.post("/v1/chat/completions", &chat(&json!({"prompt_logprobs": 1})));
+    let prompt = whole["prompt_logprobs"].as_array().unwrap();
+    assert_eq!(json!(prompt.len()), whole["usage"]["prompt_tokens"]);
+    server.idle();
+}
+
+#[test]
 fn thought_is_told_apart() {
     let server = Server::start();
     // The template opens the tag, so all that comes without its end is thought.

@@ -133,13 +133,32 @@ fn sizes_and_times_are_bounded() {
     assert!(begun.elapsed() < Duration::from_secs(10), "an idle connection was kept");
     let long = format!("GET / HTTP/1.1\r\nHost: x\r\nA: {}\r\n\r\n", "x".repeat(64 << 10));
     assert!(!raw(&server, long.as_bytes()).contains("200 OK"));
-    // More than so many from one address are closed at once.
+    // More than so many from one address are refused at once.
     let idle: Vec<TcpStream> =
         (0..5).map(|_| TcpStream::connect(server.address).unwrap()).collect();
     let mut sixth = TcpStream::connect(server.address).unwrap();
     sixth.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    assert_eq!(sixth.read(&mut [0]).unwrap_or(0), 0, "it was closed");
+    let mut told = String::new();
+    sixth.read_to_string(&mut told).unwrap();
+    let told = Answer::parse(&told);
+    assert!(told.status == 429 && told.head.contains("retry-after: 1"), "{}", told.head);
     drop(idle);
+}
+
+#[test]
+fn a_server_that_is_full_says_so_and_takes_others_once_it_is_not() {
+    let serve = ServeOptions { connections: 3, ..ServeOptions::default() };
+    let server = Server::with(Options { serve, ..Options::default() });
+    let mut open: Vec<TcpStream> =
+        (0..3).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    let answer = Answer::parse(&raw(&server, b""));
+    assert!(answer.status == 503 && answer.head.contains("retry-after: 1"), "{}", answer.head);
+    assert!(answer.body.contains("\"connections\""), "{}", answer.body);
+    open.clear();
+    let begun = Instant::now();
+    while !raw(&server, b"GET /health HTTP/1.0\r\n\r\n").contains("200 OK") {
+        assert!(begun.elapsed() < Duration::from_secs(10), "places were not given back");
+    }
 }
 
 #[test]

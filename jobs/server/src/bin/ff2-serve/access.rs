@@ -12,7 +12,7 @@ use clap::Args;
 use ff2_server::{
     guard::keys::{KeyLimits, Keys},
     limits,
-    net::{body::BodyBounds, serve::ServeOptions, tls},
+    net::{body::BodyBounds, descriptors, serve::ServeOptions, tls},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -88,7 +88,7 @@ pub(crate) fn acceptor(
 #[derive(Debug, Args)]
 pub(crate) struct Bounds {
     /// Connections in all
-    #[arg(long, value_name = "N", default_value = "1024")]
+    #[arg(long, value_name = "N", default_value = "16384")]
     connections: NonZeroUsize,
     /// Connections from one address
     #[arg(long, value_name = "N", default_value = "256")]
@@ -102,9 +102,10 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
-    pub(crate) fn serve(&self) -> ServeOptions {
+    /// A connection takes `each` descriptors at most.
+    pub(crate) fn serve(&self, each: usize) -> ServeOptions {
         ServeOptions {
-            connections: self.connections.get(),
+            connections: descriptors::room(self.connections.get(), each),
             per_address: self.connections_per_address.get(),
             ..ServeOptions::default()
         }

@@ -130,7 +130,9 @@ async fn route_until_told(
     tasks.spawn(report::tell(a, b, url, wanted, stop.clone()));
     tasks.close();
     // What is under way may take as long as it is given; then connections are cut.
-    let options = ServeOptions { drain: arguments.bounds.drain(), ..arguments.bounds.serve() };
+    // A request has a connection to its replica too.
+    let bounds = arguments.bounds;
+    let options = ServeOptions { drain: bounds.drain(), ..bounds.serve(2) };
     let serving = CancellationToken::new();
     let served = serve(
         listener,

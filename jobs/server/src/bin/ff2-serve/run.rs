@@ -215,7 +215,7 @@ async fn serve_until_told(service: Arc<Service>, ways: Ways, arguments: Argument
         anyhow::Ok(told)
     };
     let served =
-        serve(listener, http::router(app.clone()), bounds.serve(), tls, connections, stop.clone());
+        serve(listener, http::router(app.clone()), bounds.serve(1), tls, connections, stop.clone());
     let (told, ()) = tokio::join!(told, served);
     if let Some(announced) = announced {
         announced.await.context("leave the service")?;
