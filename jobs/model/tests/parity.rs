@@ -101,6 +101,29 @@ fn cached_decode_and_greedy_text_agree() {
     }
 }
 
+/// The formulas of the report, around layers of `transformers`: two modules, the second behind the first.
+#[test]
+fn multi_token_prediction_agrees() {
+    let reference = Reference::open("v3-mtp");
+    let mut grad = Weights::zeros(reference.model.config());
+    // The weight that the script has.
+    let loss = reference.model.step(&reference.tokens(), 0.3, &mut grad).unwrap();
+    for (name, found) in [("loss", loss.main), ("mtp_loss", loss.mtp)] {
+        let expected = f64::from(reference.numbers(name)[0]);
+        assert!((found / expected - 1.0).abs() < 1e-6, "{name} {found}, expected {expected}");
+    }
+    let mut of_modules = 0;
+    grad.visit("", &mut |tensor, ours| {
+        if is_trained(&tensor) {
+            let d = difference(ours.data(), &reference.numbers(&format!("grad.{tensor}")));
+            assert!(d < 1e-4, "{tensor}: {d}");
+            of_modules +=
+                usize::from(["2", "3"].iter().any(|n| tensor.contains(&format!("layers.{n}."))));
+        }
+    });
+    assert!(of_modules > 40, "{of_modules} tensors of the modules");
+}
+
 #[test]
 fn gradients_agree() {
     for name in MODELS {

@@ -5,6 +5,7 @@ mod journal;
 mod progress;
 mod prometheus;
 mod record;
+mod status;
 mod tensorboard;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use journal::Journal;
 use progress::Progress;
 use prometheus::Prometheus;
 pub(crate) use record::Record;
+use status::Status;
 use tensorboard::TensorBoard;
 
 /// Hands each record to all that show it.
@@ -24,6 +26,8 @@ pub(crate) struct Watch {
     journal: Journal,
     progress: Progress,
     prometheus: Option<Prometheus>,
+    /// None outside of jobs.
+    status: Option<Status>,
     tensorboard: TensorBoard,
 }
 
@@ -45,18 +49,23 @@ impl Watch {
                 Some(prometheus)
             }
         };
-        Ok(Self { out, journal, progress, prometheus, tensorboard })
+        let status = Status::of_job(config.steps);
+        Ok(Self { out, journal, progress, prometheus, status, tensorboard })
     }
 
     /// # Errors
     /// Files that cannot be written.
     pub(crate) fn step(&mut self, record: Record) -> Result<()> {
-        self.progress.step(&record);
+        let line = self.progress.step(&record);
         if let Some(prometheus) = &self.prometheus {
             prometheus.step(&record);
         }
         self.tensorboard.append(&record)?;
-        self.journal.append(record)
+        self.journal.append(record)?;
+        if let Some(status) = &mut self.status {
+            status.step(&line, self.journal.records());
+        }
+        Ok(())
     }
 
     /// Something that is no step.

@@ -31,3 +31,6 @@ pub const PAIR_TIME: Duration = Duration::from_secs(60);
 
 /// Bytes of a note.
 pub const NOTE_BYTES_MAX: usize = 500;
+
+/// Bytes of a job's chart.
+pub const CHART_BYTES_MAX: usize = 8 << 10;

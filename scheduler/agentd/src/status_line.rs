@@ -1,5 +1,6 @@
-//! What a job says of itself: the first line of a file in its folder. The folder is its user's, so whatever lies there
-//! is looked at with care: this process may be root, and what it reads is shown to anybody.
+//! What a job says of itself: the first line of a file in its folder, and its chart, the second. The folder is its
+//! user's, so whatever lies there is looked at with care: this process may be root, and what it reads is shown to
+//! anybody.
 
 use std::{
     fs::File,
@@ -29,7 +30,7 @@ impl StatusLine {
         (spec.node_rank == 0).then_some(Self { path, uid })
     }
 
-    /// Empty where there is none.
+    /// A line, and behind a line break a chart if there is one. Empty where there is none.
     pub(crate) fn read(&self) -> String {
         read(&self.path, self.uid).unwrap_or_default()
     }
@@ -44,9 +45,18 @@ fn read(path: &Path, uid: u32) -> Option<String> {
         return None;
     }
     let mut bytes = Vec::new();
-    file.take(limits::NOTE_BYTES_MAX as u64).read_to_end(&mut bytes).ok()?;
+    let most = limits::NOTE_BYTES_MAX + limits::CHART_BYTES_MAX;
+    file.take(most as u64).read_to_end(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes);
-    Some(text.lines().next()?.chars().filter(|c| !c.is_control()).collect())
+    let mut lines = text.lines();
+    let plain = |line: &str| line.chars().filter(|c| !c.is_control()).collect::<String>();
+    let mut told = plain(lines.next()?);
+    told.truncate(told.floor_char_boundary(limits::NOTE_BYTES_MAX));
+    // A part of a chart is none.
+    if let Some(chart) = lines.next().filter(|_| bytes.len() < most) {
+        told = told + "\n" + &plain(chart);
+    }
+    Some(told)
 }
 
 #[cfg(test)]
@@ -64,8 +74,13 @@ mod tests {
         let own = rustix::process::geteuid().as_raw();
         let of = |uid| StatusLine { path: path.clone(), uid }.read();
         assert_eq!(of(own), "");
-        fs::write(&path, "step 7 of 9\x1b[2J, loss 1.5\nmore").unwrap();
+        fs::write(&path, "step 7 of 9\x1b[2J, loss 1.5").unwrap();
         assert_eq!(of(own), "step 7 of 9[2J, loss 1.5");
+        fs::write(&path, "step 7 of 9\n{\"x\":\t\"step\"}\nmore").unwrap();
+        assert_eq!(of(own), "step 7 of 9\n{\"x\":\"step\"}");
+        let long = limits::NOTE_BYTES_MAX + limits::CHART_BYTES_MAX;
+        fs::write(&path, format!("step 7 of 9\n{}", "x".repeat(long))).unwrap();
+        assert_eq!(of(own), "step 7 of 9", "half a chart is none");
         assert_eq!(of(own + 1), "", "a link to a file of somebody else");
         fs::write(&path, "x".repeat(10_000)).unwrap();
         assert_eq!(of(own).len(), limits::NOTE_BYTES_MAX);

@@ -173,9 +173,18 @@ impl Watch {
 
     /// What a job says of itself, where its first rank runs.
     pub fn says(&self, job: &Job) -> Option<&str> {
+        self.told(job)?.lines().next().filter(|line| !line.is_empty())
+    }
+
+    /// The chart that a job gives of itself (docs/JOBS.md), as it gave it.
+    pub fn chart(&self, job: &Job) -> Option<&str> {
+        self.told(job)?.lines().nth(1)
+    }
+
+    fn told(&self, job: &Job) -> Option<&str> {
         let first = job.placement()?.nodes().next()?;
         let (phase, note) = self.heard.get(&first)?.runs.get(&(job.id, job.attempt))?;
-        (*phase == RunPhase::RunRunning && !note.is_empty()).then_some(note)
+        (*phase == RunPhase::RunRunning).then_some(note)
     }
 
     fn silence(&self, now_ms: u64, node: NodeId) -> u64 {

@@ -52,6 +52,7 @@ fn shown(api: &Api) -> Value {
         "left_out": jobs.left_out,
         "runs": nodes.runs.iter().map(run).collect::<Vec<_>>(),
         // Only the leader hears the agents.
+        "charts": lead.as_ref().map(|lead| api.charts(lead)),
         "links": lead.map(|lead| api.links(&lead).links.iter().take(LINKS).map(link).collect::<Vec<_>>()),
         "changes": api.sched.look(|state| {
             state.history().changes().take(CHANGES).map(change).collect::<Vec<_>>()

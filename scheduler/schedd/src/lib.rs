@@ -9,6 +9,7 @@
 
 mod agents;
 mod api;
+mod chart;
 mod format;
 mod http;
 mod inputs;

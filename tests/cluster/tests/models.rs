@@ -90,6 +90,21 @@ fn wait_state(cluster: &Cluster, job: &str, state: &str) -> Value {
     last
 }
 
+/// What the leader of the scheduler shows; it may be another one in a moment.
+fn page(cluster: &Cluster) -> Option<Value> {
+    let processes = cluster.processes().ok()?;
+    let schedds = processes.iter().filter(|process| process["role"] == "schedd");
+    let mut addresses = schedds.filter_map(|process| process["addresses"]["http"].as_str());
+    addresses.find_map(|address| {
+        let mut stream = TcpStream::connect(address).ok()?;
+        write!(stream, "GET /api/sched.json HTTP/1.0\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let page: Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
+        (page["leads"] == true).then_some(page)
+    })
+}
+
 /// What each step told, of all attempts.
 fn steps(out: &Path) -> Vec<Value> {
     let text = fs::read_to_string(out.join("metrics.jsonl")).unwrap_or_default();
@@ -124,6 +139,12 @@ fn a_model_is_trained_as_a_job_and_served() {
 
     // It makes room, and goes on where it was. Meanwhile a storage server dies.
     wait_for("the first steps", || steps(Path::new(&out)).len() >= 3);
+    wait_for("its curve on the scheduler's page", || {
+        page(&cluster).is_some_and(|page| {
+            let chart = &page["charts"][&job];
+            chart["x"] == "step" && chart["until"] == 250.0 && chart["lines"][0]["name"] == "loss"
+        })
+    });
     cluster.ctl(&["kill", "storaged/1"]).unwrap();
     let urgent = ["job", "submit", "--priority=high", "-J", "urgent", "-G", "8", "--", "true"];
     let urgent = cluster.ctl(&urgent).unwrap().trim().strip_prefix("job ").unwrap().to_owned();

@@ -179,6 +179,9 @@ fn the_page_shows_jobs_and_where_they_ran() {
     run(&["-J", "broken", "-G", "1", "--", "false"]);
     run(&["-J", "long", "-N", "2", "--gpus-per-node=8", "--", "sleep", "100"]);
     run(&["-J", "wide", "-N", "5", "--gpus-per-node=8", "--", "true"]);
+    let says = r#"{"x":"step","until":9,"lines":[{"name":"loss","points":[[1,5.5],[2,3.25]]}]}"#;
+    let tell = format!("printf '%s\\n' 'step 2 of 9' '{says}' > $FF2_STATUS; sleep 100");
+    run(&["-J", "learns", "--", "sh", "-c", &tell]);
     // One that nothing runs on: its GPUs are free, and count for nobody.
     let used = cluster.json(&["job", "show", "2"]).unwrap()["nodes"].to_string();
     let free = (0..5).map(|node| format!("node-{node}")).find(|node| !used.contains(node)).unwrap();
@@ -194,10 +197,12 @@ fn the_page_shows_jobs_and_where_they_ran() {
             let jobs = shown["jobs"].as_array().unwrap();
             let state = |name: &str| jobs.iter().find(|j| j["name"] == name).map(|j| &j["state"]);
             let is_cordoned = shown["nodes"].to_string().contains("cordoned");
+            let is_told = shown["leads"] != true || shown["charts"]["4"].is_object();
             if state("broken").is_some_and(|is| is == "failed")
                 && state("long").is_some_and(|is| is == "running")
                 && state("wide").is_some_and(|is| is == "pending")
                 && is_cordoned
+                && is_told
             {
                 break;
             }
@@ -225,6 +230,21 @@ fn the_page_shows_jobs_and_where_they_ran() {
         has("needs 40 GPUs, 16 are free");
         has("16 of 40");
         has("2 long");
+        // Agents tell the leader alone what jobs say.
+        if shown["leads"] == true {
+            has("step 2 of 9");
+            has("Curves of running jobs");
+            has(">4 learns<");
+            has("loss 3.25");
+            let drawn = body.split("<svg").nth(1).unwrap();
+            assert!(
+                drawn.contains("L") && drawn.contains(">5.5<") && drawn.contains(">9<"),
+                "{drawn}"
+            );
+        }
     }
+    let listed = cluster.ctl(&["job", "list"]).unwrap();
+    assert!(listed.contains("step 2 of 9") && !listed.contains("points"), "{listed}");
     cluster.ctl(&["job", "cancel", "2"]).unwrap();
+    cluster.ctl(&["job", "cancel", "4"]).unwrap();
 }

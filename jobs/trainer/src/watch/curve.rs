@@ -36,12 +36,9 @@ pub(super) fn draw(folder: &Path, records: &[Record]) -> Result<()> {
 }
 
 fn picture(records: &[Record]) -> Option<String> {
-    let raw: Vec<(f64, f64)> =
-        records.iter().filter_map(|r| r.loss.map(|loss| (r.step as f64, loss))).collect();
-    let heldout: Vec<(f64, f64)> =
-        records.iter().filter_map(|r| r.heldout.map(|s| (r.step as f64, s.loss))).collect();
+    let (raw, heldout) = losses(records);
     let last = records.last()?;
-    let (raw, mean) = (thin(&raw), thin(&smooth(&raw)));
+    let (raw, mean) = (thin(&raw, POINTS_MAX), thin(&smooth(&raw), POINTS_MAX));
     let losses = || raw.iter().chain(&heldout).map(|point| point.1);
     let (low, high) = (losses().fold(f64::MAX, f64::min), losses().fold(f64::MIN, f64::max));
     let (x_ticks, y_ticks) = (ticks(0.0, last.step as f64), ticks(low, high.max(low + 1e-3)));
@@ -82,7 +79,7 @@ fn picture(records: &[Record]) -> Option<String> {
     for (class, points) in [("raw", &raw), ("mean", &mean), ("held", &heldout)] {
         put(format!("<path class=\"{class}\" d=\"{}\"/>", line(points)));
     }
-    for point in thin(&heldout) {
+    for point in thin(&heldout, POINTS_MAX) {
         put(format!(
             "<circle class=\"dot\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.5\"/>",
             x(point.0),
@@ -137,13 +134,20 @@ fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     points.iter().map(of).collect()
 }
 
-/// Means of neighbours, so that no more than a screen's points are left.
-fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+/// Steps and their losses: of training, and of the held-out text.
+pub(super) fn losses(records: &[Record]) -> (Vec<(f64, f64)>, Vec<(f64, f64)>) {
+    let training = records.iter().filter_map(|r| r.loss.map(|loss| (r.step as f64, loss)));
+    let heldout = records.iter().filter_map(|r| r.heldout.map(|s| (r.step as f64, s.loss)));
+    (training.collect(), heldout.collect())
+}
+
+/// Means of neighbours, so that no more than `most` points are left.
+pub(super) fn thin(points: &[(f64, f64)], most: usize) -> Vec<(f64, f64)> {
     let mean = |group: &[(f64, f64)]| {
         let sum = group.iter().fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
         (sum.0 / group.len() as f64, sum.1 / group.len() as f64)
     };
-    points.chunks(points.len().div_ceil(POINTS_MAX).max(1)).map(mean).collect()
+    points.chunks(points.len().div_ceil(most).max(1)).map(mean).collect()
 }
 
 /// Round numbers around a range: 1, 2 or 5 times a power of ten apart, four to ten of them.

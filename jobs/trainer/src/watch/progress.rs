@@ -41,7 +41,8 @@ impl Progress {
         Self { form, steps: config.steps, pace: None }
     }
 
-    pub(super) fn step(&mut self, record: &Record) {
+    /// Returns the line that people see of it.
+    pub(super) fn step(&mut self, record: &Record) -> String {
         // The newest tenth: a pause is forgotten soon, one slow step does not jump.
         let pace = self.pace.map_or(record.seconds, |pace| 0.9 * pace + 0.1 * record.seconds);
         self.pace = Some(pace);
@@ -53,7 +54,7 @@ impl Progress {
                 bar.set_position(record.step);
                 bar.set_message(line.clone());
                 if record.heldout.is_some() || record.is_bad {
-                    bar.println(line);
+                    bar.println(&line);
                 }
             }
             Form::Lines { every } => {
@@ -63,6 +64,7 @@ impl Progress {
                 }
             }
         }
+        line
     }
 
     pub(super) fn compare(&self, comparison: &Comparison) {

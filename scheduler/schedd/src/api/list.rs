@@ -1,6 +1,6 @@
 //! What people look at.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use ff2_proto::pb;
 use ff2_sched_core::{Job, JobId, State as Of};
@@ -9,6 +9,7 @@ use ff2_submit::to_yaml;
 
 use super::Api;
 use crate::{
+    chart::Chart,
     leader::Lead,
     limits,
     show::{self, Explain},
@@ -53,6 +54,17 @@ impl Api {
             shown.why = says.unwrap_or_default();
         }
         shown
+    }
+
+    /// The charts that running jobs give of themselves.
+    pub(crate) fn charts(&self, lead: &Lead) -> BTreeMap<u64, Chart> {
+        let watch = lead.watch.lock();
+        self.sched.look(|state| {
+            let running = state.scheduler().jobs().filter(|job| job.placement().is_some());
+            let charts =
+                running.filter_map(|job| Some((job.id.0, Chart::parse(watch.chart(job)?)?)));
+            charts.collect()
+        })
     }
 
     pub(super) fn show(&self, number: u64) -> Result<pb::ShowJobReply, tonic::Status> {
