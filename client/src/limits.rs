@@ -65,6 +65,9 @@ pub const JOURNAL_PAUSE: Duration = Duration::from_millis(20);
 pub const JOURNAL_PATIENCE: Duration = Duration::from_secs(10);
 /// Nothing is foreseen in the last moment of the cache lease.
 pub const SOLE_MARGIN: Duration = Duration::from_secs(1);
+/// Of a session's lease the part that a faster clock of the namespace's leader may be ahead by its end: clocks of hosts
+/// are a tenth apart at most.
+pub(crate) const LEASE_MARGIN: u32 = 8;
 /// Numbers for new inodes that are asked for at once, and when: those that are left last for some tenths of a second.
 pub const NUMBERS: u32 = 2_048;
 pub const NUMBERS_LOW: usize = 1_024;
