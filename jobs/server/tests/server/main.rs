@@ -6,7 +6,6 @@
 mod api;
 mod browser;
 mod common;
-mod crowd;
 mod flood;
 mod guard;
 mod page;
