@@ -6,6 +6,7 @@
 mod api;
 mod browser;
 mod common;
+mod crowd;
 mod flood;
 mod guard;
 mod page;

@@ -25,9 +25,9 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// A server that runs, what it prints, the key that it made, its address.
-type Started = (Child, BufReader<ChildStderr>, String, String);
+pub(crate) type Started = (Child, BufReader<ChildStderr>, String, String);
 
-fn started(folder: &Path, words: &[&str]) -> Started {
+pub(crate) fn started(folder: &Path, words: &[&str]) -> Started {
     started_with(folder, words, &[])
 }
 
@@ -60,7 +60,7 @@ fn started_with(folder: &Path, words: &[&str], variables: &[(&str, &PathBuf)]) -
     }
 }
 
-fn ask(address: &str, key: &str, tokens: usize) -> TcpStream {
+pub(crate) fn ask(address: &str, key: &str, tokens: usize) -> TcpStream {
     let body = format!("{{\"prompt\": \"x\", \"max_tokens\": {tokens}, \"ignore_eos\": true}}");
     let len = body.len();
     let mut stream = TcpStream::connect(address).unwrap();
@@ -71,7 +71,7 @@ fn ask(address: &str, key: &str, tokens: usize) -> TcpStream {
     stream
 }
 
-fn answer(mut stream: TcpStream) -> Answer {
+pub(crate) fn answer(mut stream: TcpStream) -> Answer {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
     Answer::parse(&text(&bytes))
