@@ -126,14 +126,18 @@ pub(crate) async fn follow(
         most = most.max(left.targets);
         let under_way = moves(&picture);
         let stuck: Vec<&pb::StuckMove> = picture.stuck.iter().filter(|s| is_ours(s)).collect();
-        if !under_way.is_empty() || stuck.is_empty() {
+        // One whose newcomer serves may be held up by another member.
+        let goes_on = |step: &Move<'_>| {
+            step.to.is_none_or(|to| to.public_state() != pb::PublicState::Serving)
+        };
+        if stuck.is_empty() || under_way.iter().any(goes_on) {
             moved_at = Instant::now();
         }
         if moved_at.elapsed() > STUCK {
             progress.finish();
             let first = stuck[0];
             bail!(
-                "{what}: {} targets have no place to go to; of chain {}: {}; {SEE_STATUS}",
+                "{what}: {} targets cannot leave; of chain {}: {}; {SEE_STATUS}",
                 stuck.len(),
                 first.chain,
                 first.why

@@ -52,21 +52,22 @@ impl NamespaceGroup {
             checked.inodes += statfs.unwrap_or_default().inodes_used;
         }
         let mut rounds = if repair { limits::MEND_ROUNDS } else { 0 };
+        let mut refused = Listed::default();
         loop {
             let (problems, plan) = self.look_at_keys().await?;
             let volume = self.volumes().first().copied().filter(|_| rounds > 0 && !plan.is_empty());
             let Some(volume) = volume else {
                 checked.problems = problems;
-                let planned = plan.into_iter().map(|mend| mend.does);
-                match repair {
-                    // Why they are left.
-                    true => checked.problems.first.extend(planned.take(limits::CHECK_NAMED)),
-                    false => checked.mends = planned.collect(),
+                // Why they are left.
+                checked.problems.first.append(&mut refused.first);
+                if !repair {
+                    checked.mends = plan.into_iter().map(|mend| mend.does).collect();
                 }
                 return Ok(checked);
             };
-            rounds =
-                if self.mend(volume, plan, &mut checked.mends).await? { rounds - 1 } else { 0 };
+            let before = checked.mends.count;
+            refused = self.mend(volume, plan, &mut checked.mends).await?;
+            rounds = if checked.mends.count > before { rounds - 1 } else { 0 };
         }
     }
 
@@ -85,14 +86,14 @@ impl NamespaceGroup {
         found.ok_or_else(|| Status::new(Code::UnknownOutcome, "the process is stopping"))
     }
 
-    /// Whether any was made.
+    /// Returns what could not be mended, and why.
     async fn mend(
         &self,
         volume: VolumeId,
         plan: Vec<Mend>,
         made: &mut Listed,
-    ) -> Result<bool, Status> {
-        let before = made.count;
+    ) -> Result<Listed, Status> {
+        let mut refused = Listed::default();
         for Mend { op, does } in plan {
             match self.command(volume, Op::Mend(op)).await {
                 Ok(reply) if reply.mended.is_empty() => {}
@@ -103,9 +104,10 @@ impl NamespaceGroup {
                 Err(status) if self.lead.get().is_none() => return Err(status),
                 Err(status) => {
                     tracing::warn!(%volume, %does, %status, "a fault of the namespace cannot be mended");
+                    refused.push(format!("not mended: {does}: {status}"));
                 }
             }
         }
-        Ok(made.count > before)
+        Ok(refused)
     }
 }

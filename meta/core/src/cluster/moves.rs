@@ -291,8 +291,9 @@ pub fn stuck(routing: &Routing, space: &Space) -> Vec<pb::StuckMove> {
         return Vec::new();
     }
     let (under_way, places) = (UnderWay::of(routing), Places::new(routing, space));
-    let leaving = draining(routing).filter(|(target, _)| !under_way.replaced.contains(&target.id));
-    let leaving = leaving.map(|(target, chain)| (target.id, target.node, chain));
+    let (held, leaving): (Vec<_>, Vec<_>) =
+        draining(routing).partition(|(target, _)| under_way.replaced.contains(&target.id));
+    let leaving = leaving.into_iter().map(|(target, chain)| (target.id, target.node, chain));
     let is_short = |(chain, wanted): &(&pb::Chain, usize)| routing.staying(chain).count() < *wanted;
     let growing = differing(routing).filter(is_short).map(|(chain, _)| (0, 0, chain));
     let looked_at = leaving.chain(growing).take(limits::STUCK_LOOKED_AT);
@@ -304,7 +305,34 @@ pub fn stuck(routing: &Routing, space: &Space) -> Vec<pb::StuckMove> {
         };
         Some(pb::StuckMove { chain: chain.id, target, node, why: why.to_string() })
     });
-    found.collect()
+    let held = held.into_iter().take(limits::STUCK_LOOKED_AT);
+    let held = held.filter_map(|(target, chain)| {
+        let why = held_by_the_dead(routing, chain, target)?;
+        Some(pb::StuckMove { chain: chain.id, target: target.id, node: target.node, why })
+    });
+    found.chain(held).collect()
+}
+
+/// A member whose newcomer serves leaves when all others do (see [`super::leave`]): which waits for ever for one whose
+/// node is gone and that has no spare.
+fn held_by_the_dead(routing: &Routing, chain: &pb::Chain, target: &pb::Target) -> Option<String> {
+    let others = || chain.members.iter().filter(|member| member.target != target.id);
+    let is_copied = others().any(|member| {
+        let other = routing.targets.get(&TargetId(member.target));
+        other.is_some_and(|other| other.replaces == target.id)
+            && member.state() != PublicState::Serving
+    });
+    let is_dead = |member: &&pb::ChainMember| {
+        let node = routing.nodes.get(&member.node.into());
+        member.state() != PublicState::Serving && node.is_none_or(|node| !node.alive)
+    };
+    let dead = others().find(is_dead).filter(|_| !is_copied)?;
+    let node = dead.node;
+    Some(format!(
+        "its data is copied, and it serves on because target {} of its chain lies on node {node}, which is dead: \
+         start that server, or, if it is gone for good, `ff2ctl node remove {node} --shrink`",
+        dead.target
+    ))
 }
 
 #[cfg(test)]

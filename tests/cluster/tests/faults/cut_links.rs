@@ -1,12 +1,17 @@
 //! Links that are cut: to a server that still reaches everybody, and between servers that all run.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use ff2_cluster_tests::{Cluster, SMALLEST, Site, is_root, load::Load, network::Network};
 
 const CUT: Duration = Duration::from_secs(8);
 const APART: Duration = Duration::from_secs(40);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Six seconds, and what it takes on a busy machine to say so.
+const GIVEN_UP: Duration = Duration::from_secs(20);
 
 /// Half-open: what the victim sends arrives, so it counts as alive; nothing reaches it.
 #[test]
@@ -33,6 +38,44 @@ fn servers_that_nobody_reaches_are_waited_for_or_replaced() {
         cluster.wait_healthy(Duration::from_secs(90)).unwrap();
     }
     cluster.ensure_kept(load, PAUSE_MAX).unwrap();
+}
+
+/// Updates that had begun do not end before a server gives way, which takes longer than a snapshot holds up the others.
+#[test]
+fn a_snapshot_that_cannot_be_taken_in_its_time_is_given_up_and_nothing_hangs() {
+    if !is_root() {
+        return;
+    }
+    let network = Network::make().unwrap();
+    let site = Site { network: Some(&network), ..Site::default() };
+    let shape = [&SMALLEST[..], &["--tcp"]].concat();
+    let cluster = Cluster::start_at(&site, &shape).unwrap();
+    let users = [("storaged/1", 61_001), ("storaged/2", 61_002)];
+    for (server, user) in users {
+        cluster.restart_as(server, user).unwrap();
+        cluster.wait_healthy(Duration::from_secs(90)).unwrap();
+    }
+    let load = Load::start(&cluster.mount().join("load"), 4).unwrap();
+    thread::sleep(Duration::from_secs(2));
+    let [(one, one_user), (other, other_user)] = users;
+    let links =
+        [(one_user, cluster.ports(other).unwrap()), (other_user, cluster.ports(one).unwrap())];
+    network.cut_from(&links).unwrap();
+    let begun = Instant::now();
+    let early = cluster.ctl_output(&["snapshot", "create", "early"]).unwrap();
+    let told = String::from_utf8_lossy(&early.stderr);
+    assert!(!early.status.success() && told.contains("given up"), "{told}");
+    assert!(begun.elapsed() < GIVEN_UP, "it took {:?}", begun.elapsed());
+    network.heal().unwrap();
+    cluster.wait_healthy(Duration::from_secs(90)).unwrap();
+    // Nothing of it is left, updates go on, and the next one is made.
+    assert_eq!(cluster.json(&["snapshot", "list"]).unwrap().as_array().unwrap().len(), 0);
+    assert!(!cluster.mount().join(".snapshots/early").exists());
+    cluster.ctl(&["snapshot", "create", "later"]).unwrap();
+    assert!(cluster.mount().join(".snapshots/later/load").exists());
+    cluster.ctl(&["snapshot", "remove", "later"]).unwrap();
+    cluster.ensure_kept(load, PAUSE_MAX).unwrap();
+    cluster.fsck().unwrap();
 }
 
 /// Two storage servers that do not reach each other, and are reached by all others: neither is dead, so of each

@@ -389,6 +389,34 @@ fn what_has_no_place_is_told() {
 }
 
 #[test]
+fn a_drain_that_a_dead_server_holds_up_is_told_and_goes_on_without_it() {
+    // Of four servers one is dead, so what it held has no spare.
+    let mut led = Led::new(4, 3, 4);
+    led.silent.insert(103);
+    led.turns(20);
+    led.set_draining(101, true);
+    led.turns(60);
+    let routing = led.routing();
+    let nodes = |chain: &pb::Chain| chain.members.iter().map(|m| m.node).collect::<Vec<_>>();
+    let has_both = |chain: &&pb::Chain| nodes(chain).contains(&101) && nodes(chain).contains(&103);
+    let held: Vec<u32> = routing.chains.values().filter(has_both).map(|chain| chain.id).collect();
+    assert!(!held.is_empty());
+    let found = stuck(&routing, &Space::new(&routing, []));
+    let told = found.iter().filter(|stuck| stuck.why.contains("`ff2ctl node remove 103 --shrink`"));
+    let mut told: Vec<u32> = told.map(|stuck| stuck.chain).collect();
+    told.sort_unstable();
+    assert_eq!(told, held);
+
+    led.cluster.ok(Fact::RemoveNode(pb::RemoveNode { node: 103 }));
+    led.turns(60);
+    let routing = led.routing();
+    for chain in held.iter().map(|id| &routing.chains[&ChainId(*id)]) {
+        assert!(!nodes(chain).contains(&101), "{chain:?}");
+        assert_eq!(chain.serving().count(), 2, "{chain:?}");
+    }
+}
+
+#[test]
 fn the_emptier_disk_is_chosen_and_none_is_filled_too_far() {
     let mut led = Led::new(6, 3, 1);
     let routing = led.routing();
