@@ -8,7 +8,7 @@
 //! backward goes on (`buckets`). With divided experts, tokens travel to them meanwhile on a stream of their own
 //! (`experts`). [`Parallel::update`] then clips and moves the weights (`optimizer`): all of them on each rank, or
 //! (ZeRO-1, Rajbhandari et al. 2020) each rank its part, which all then gather. For a checkpoint each rank
-//! gives its share of the whole, [`Parallel::portions`].
+//! gives its share of the whole, [`Parallel::portions`], and of one it reads what it will keep, [`Share`].
 
 mod buckets;
 mod error;
@@ -17,10 +17,12 @@ mod layout;
 mod optimizer;
 mod parallel;
 mod plan;
+mod share;
 mod state;
 
 pub use error::ParallelError;
 pub use optimizer::Settings;
 pub use parallel::{Gradients, Parallel};
 pub use plan::Plan;
+pub use share::Share;
 pub use state::Portion;

@@ -210,7 +210,7 @@ impl Parallel {
 }
 
 /// Routed experts; shared ones are on every rank.
-fn is_expert(name: &str) -> bool {
+pub(crate) fn is_expert(name: &str) -> bool {
     name.contains(".mlp.experts.")
 }
 

@@ -23,6 +23,12 @@ mod write;
 
 pub(crate) use error::CheckpointError;
 pub(crate) use folder::{newest, step_folder};
-pub(crate) use read::{read, resume};
-pub(crate) use saver::Saver;
+pub(crate) use read::{Shared, read, resume};
+pub(crate) use saver::{Saved, Saver};
 pub(crate) use snapshot::Snapshot;
+
+/// So many bytes in that time, for people.
+pub(crate) fn speed(bytes: u64, took: std::time::Duration) -> String {
+    let (mib, seconds) = (bytes as f64 / f64::from(1 << 20), took.as_secs_f64());
+    format!("{mib:.1} MiB in {seconds:.2} s, {:.2} GiB/s", mib / 1024.0 / seconds.max(1e-9))
+}

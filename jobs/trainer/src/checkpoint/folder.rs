@@ -46,17 +46,22 @@ pub(crate) fn newest(folder: &Path) -> Result<Option<u64>, CheckpointError> {
 }
 
 /// Makes a checkpoint of a draft in which all ranks' parts are. Who looks sees the whole step or none, also after a
-/// crash.
+/// crash. Gives its folder, and the bytes of its files.
 pub(super) fn commit(
     folder: &Path,
     step: u64,
     draft: &Path,
     record: &Commit,
-) -> Result<PathBuf, CheckpointError> {
+) -> Result<(PathBuf, u64), CheckpointError> {
     record.write(draft)?;
+    let mut bytes = 0;
     for entry in fs::read_dir(draft).map_err(at(draft))? {
         let file = entry.map_err(at(draft))?.path();
-        File::open(&file).and_then(|file| file.sync_all()).map_err(at(&file))?;
+        let synced = File::open(&file).and_then(|file| {
+            file.sync_all()?;
+            file.metadata()
+        });
+        bytes += synced.map_err(at(&file))?.len();
     }
     sync(draft)?;
     let path = step_folder(folder, step);
@@ -66,7 +71,7 @@ pub(super) fn commit(
     }
     fs::rename(draft, &path).map_err(at(&path))?;
     sync(folder)?;
-    Ok(path)
+    Ok((path, bytes))
 }
 
 /// Removes all but the newest `keep`, and what crashes left behind.

@@ -1,14 +1,17 @@
-//! From a step on disk to a run's state.
+//! From a step on disk to a run's state: all of it, or what one of several ranks will keep.
 
 use std::{
     collections::BTreeMap,
     fs::File,
+    ops::Range,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use crc_fast::crc32_iscsi;
 use ff2_model::{AdamW, Model, ModelConfig, Parameters, Tensor, Weights, is_trained};
+use ff2_parallel::Share;
 use zerocopy::IntoBytes;
 
 use super::{
@@ -19,7 +22,7 @@ use super::{
 };
 use crate::run::{Optimizer, Training};
 
-/// A step that was read whole.
+/// A step that was read: of tensors and moments that are not this rank's there are zeros.
 #[derive(Debug)]
 pub(crate) struct Resumed {
     pub(crate) folder: PathBuf,
@@ -28,7 +31,14 @@ pub(crate) struct Resumed {
     optimizer: AdamW,
     /// Newer steps that are no checkpoints, and why.
     pub(crate) passed_over: Vec<String>,
+    /// Of all numbers' bytes those that were read, and how long that took.
+    pub(crate) read_bytes: u64,
+    pub(crate) all_bytes: u64,
+    pub(crate) took: Duration,
 }
+
+/// What a rank keeps of a model of this shape; None: all.
+pub(crate) type Shared<'a> = &'a dyn Fn(&ModelConfig) -> Option<Share>;
 
 impl Resumed {
     pub(crate) fn into_training(self) -> Training {
@@ -39,13 +49,14 @@ impl Resumed {
 }
 
 /// The step that was asked for, else the newest that no file is missing of; None if there is none at all. Newer ones
-/// are set aside.
+/// are set aside. Of it the rank's share is read.
 ///
 /// # Errors
 /// A step that is not there, or is damaged: then which earlier one is whole.
 pub(crate) fn resume(
     folder: &Path,
     asked: Option<u64>,
+    share: Shared<'_>,
 ) -> Result<Option<Resumed>, CheckpointError> {
     let steps = steps(folder)?;
     if let Some(step) = asked
@@ -57,7 +68,7 @@ pub(crate) fn resume(
     }
     let mut passed_over = Vec::new();
     for &step in steps.iter().rev().filter(|step| asked.is_none_or(|asked| asked == **step)) {
-        match read(&step_folder(folder, step)) {
+        match read_share(&step_folder(folder, step), share) {
             Ok(mut read) => {
                 if asked.is_some() || !passed_over.is_empty() {
                     set_aside(folder, step)?;
@@ -94,14 +105,23 @@ fn damaged(folder: &Path, steps: &[u64], step: u64, source: CheckpointError) -> 
 /// # Errors
 /// Files that are missing, cut or damaged, and tensors that are not those of the model.
 pub(crate) fn read(step: &Path) -> Result<Resumed, CheckpointError> {
+    read_share(step, &|_| None)
+}
+
+/// Reads what a rank keeps, and looks that nothing else is missing.
+fn read_share(step: &Path, share: Shared<'_>) -> Result<Resumed, CheckpointError> {
+    let began = Instant::now();
     let Commit { head, indexes, .. } = Commit::read(step)?;
     let config = ModelConfig::from_json(head.config.clone()).map_err(|detail| {
         let (path, expected) = (step.to_owned(), "a model that this version knows".to_owned());
         CheckpointError::Index { path, found: detail, expected }
     })?;
-    let mut parts = Parts { step, entries: BTreeMap::new(), files: BTreeMap::new() };
+    let share = share(&config);
+    let mut parts = Parts { step, entries: BTreeMap::new(), files: BTreeMap::new(), read_bytes: 0 };
+    let mut all_bytes = 0;
     for named in &indexes {
         for entry in Index::read(step, named)?.tensors {
+            all_bytes += entry.length;
             parts.entries.entry(entry.name.clone()).or_default().push(entry);
         }
     }
@@ -110,12 +130,21 @@ pub(crate) fn read(step: &Path) -> Result<Resumed, CheckpointError> {
     let (mean, square) = optimizer.moments_mut(head.optimizer_steps);
     for (part, into) in PARTS.iter().zip([&mut weights, mean, square]) {
         let mut tensors = Vec::new();
+        let is_weights = *part == PARTS[0];
         into.visit_mut("", &mut |name, tensor| {
-            if *part == PARTS[0] || is_trained(&name) {
-                tensors.push((format!("{part}/{name}"), tensor));
+            let all = 0..tensor.data().len();
+            let wanted = match &share {
+                None => all,
+                Some(share) if !is_weights => share.moments(&name),
+                Some(share) if share.has(&name) => all,
+                Some(_) => 0..0,
+            };
+            if is_weights || is_trained(&name) {
+                tensors.push((format!("{part}/{name}"), tensor, wanted));
             }
         });
-        tensors.into_iter().try_for_each(|(name, tensor)| parts.fill(&name, tensor))?;
+        let mut tensors = tensors.into_iter();
+        tensors.try_for_each(|(name, tensor, wanted)| parts.fill(&name, tensor, wanted))?;
     }
     if let Some((name, entries)) = parts.entries.first_key_value() {
         return Err(CheckpointError::Tensor {
@@ -126,7 +155,8 @@ pub(crate) fn read(step: &Path) -> Result<Resumed, CheckpointError> {
         });
     }
     let (folder, model) = (step.to_owned(), Model::new(config, weights));
-    Ok(Resumed { folder, head, model, optimizer, passed_over: Vec::new() })
+    let (passed_over, read_bytes, took) = (Vec::new(), parts.read_bytes, began.elapsed());
+    Ok(Resumed { folder, head, model, optimizer, passed_over, read_bytes, all_bytes, took })
 }
 
 /// What all ranks wrote.
@@ -135,11 +165,18 @@ struct Parts<'a> {
     /// Of tensors that were not read yet.
     entries: BTreeMap<String, Vec<Entry>>,
     files: BTreeMap<PathBuf, File>,
+    read_bytes: u64,
 }
 
 impl Parts<'_> {
-    /// Reads a tensor from its pieces, which must be all of it, each number once.
-    fn fill(&mut self, name: &str, tensor: &mut Tensor) -> Result<(), CheckpointError> {
+    /// Reads the pieces of a tensor in which `wanted` of its numbers are. All pieces must be all of it, each number
+    /// once; a piece has one checksum, so it is read whole or not.
+    fn fill(
+        &mut self,
+        name: &str,
+        tensor: &mut Tensor,
+        wanted: Range<usize>,
+    ) -> Result<(), CheckpointError> {
         let shape = tensor.shape().to_vec();
         let wrong = |path: PathBuf, found: String, expected: String| CheckpointError::Tensor {
             path,
@@ -165,9 +202,16 @@ impl Parts<'_> {
                 let expected = format!("{shape:?}, at most {} from {at}", 4 * rest.len());
                 return Err(wrong(path, found, expected));
             }
+            let is_wanted = at < wanted.end && wanted.start < at + numbers;
             let (here, later) = rest.split_at_mut(numbers);
             (rest, at) = (later, at + numbers);
-            self.read_exact(&path, entry, here.as_mut_bytes())?;
+            let file = self.open(&path, entry)?;
+            if !is_wanted {
+                continue;
+            }
+            file.read_exact_at(here.as_mut_bytes(), entry.offset)
+                .map_err(super::folder::at(&path))?;
+            self.read_bytes += entry.length;
             let found = crc32_iscsi(here.as_bytes());
             if found != entry.crc32c {
                 let expected = format!("{:08x}", entry.crc32c);
@@ -181,12 +225,8 @@ impl Parts<'_> {
         Ok(())
     }
 
-    fn read_exact(
-        &mut self,
-        path: &Path,
-        entry: &Entry,
-        bytes: &mut [u8],
-    ) -> Result<(), CheckpointError> {
+    /// The file, which is long enough for the entry.
+    fn open(&mut self, path: &Path, entry: &Entry) -> Result<&File, CheckpointError> {
         if !self.files.contains_key(path) {
             let file = File::open(path).map_err(at(path))?;
             self.files.insert(path.to_owned(), file);
@@ -198,6 +238,6 @@ impl Parts<'_> {
             let of = format!("tensor `{}`: ", entry.name);
             return Err(CheckpointError::Cut { path: path.to_owned(), of, found, expected });
         }
-        file.read_exact_at(bytes, entry.offset).map_err(at(path))
+        Ok(file)
     }
 }

@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use ff2_collectives::Communicator;
@@ -26,7 +26,17 @@ pub(crate) struct Saver {
     place: Arc<Place>,
     /// Of the save that is under way: it is not to be written slowly any more.
     hurry: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<PathBuf, CheckpointError>>>,
+    thread: Option<JoinHandle<Result<Saved, CheckpointError>>>,
+}
+
+/// A step that all ranks have saved.
+#[derive(Debug)]
+pub(crate) struct Saved {
+    pub(crate) path: PathBuf,
+    /// Of all ranks' files; only rank 0 knows.
+    pub(crate) bytes: u64,
+    /// From the copy in memory to the commit.
+    pub(crate) took: Duration,
 }
 
 /// Where and among whom is saved.
@@ -95,7 +105,7 @@ impl Saver {
     ///
     /// # Errors
     /// It failed.
-    pub(crate) fn poll(&mut self) -> Result<Option<PathBuf>, CheckpointError> {
+    pub(crate) fn poll(&mut self) -> Result<Option<Saved>, CheckpointError> {
         match &self.thread {
             Some(thread) if thread.is_finished() => self.wait(),
             _ => Ok(None),
@@ -106,7 +116,7 @@ impl Saver {
     ///
     /// # Errors
     /// It failed.
-    pub(crate) fn wait(&mut self) -> Result<Option<PathBuf>, CheckpointError> {
+    pub(crate) fn wait(&mut self) -> Result<Option<Saved>, CheckpointError> {
         let Some(thread) = self.thread.take() else { return Ok(None) };
         thread.join().unwrap_or(Err(CheckpointError::Thread)).map(Some)
     }
@@ -119,7 +129,8 @@ impl Place {
         snapshot: &Snapshot,
         rate: Option<u64>,
         hurry: &AtomicBool,
-    ) -> Result<PathBuf, CheckpointError> {
+    ) -> Result<Saved, CheckpointError> {
+        let began = Instant::now();
         let draft = draft_folder(&self.folder, snapshot.head.step, self.attempt);
         let rate = rate.map(|rate| (rate / self.ranks.ranks() as u64).max(1));
         let file_bytes = self.config.file_bytes;
@@ -129,12 +140,13 @@ impl Place {
         let indexes = written.and_then(|_| all_written(told));
         let committed = match indexes {
             Ok(indexes) if self.ranks.rank() == 0 => self.commit(snapshot, &draft, indexes),
-            Ok(_) => Ok(step_folder(&self.folder, snapshot.head.step)),
+            Ok(_) => Ok((step_folder(&self.folder, snapshot.head.step), 0)),
             Err(error) => Err(error),
         };
+        let took = began.elapsed();
         // Nobody begins the next save before rank 0 is done with this one.
         self.ranks.barrier().wait()?;
-        committed
+        committed.map(|(path, bytes)| Saved { path, bytes, took })
     }
 
     fn exchange(
@@ -155,19 +167,21 @@ impl Place {
         Ok(all.iter().map(told).collect())
     }
 
+    /// Where the step is, and its bytes.
     fn commit(
         &self,
         snapshot: &Snapshot,
         draft: &Path,
         indexes: Vec<Named>,
-    ) -> Result<PathBuf, CheckpointError> {
+    ) -> Result<(PathBuf, u64), CheckpointError> {
         ff2_model::checkpoint::copy_tokenizer(&self.data, draft)
             .map_err(|source| CheckpointError::Tokenizer { path: self.data.clone(), source })?;
         let head = snapshot.head.clone();
         let step = head.step;
-        let path = commit(&self.folder, step, draft, &Commit { version: VERSION, head, indexes })?;
+        let committed =
+            commit(&self.folder, step, draft, &Commit { version: VERSION, head, indexes })?;
         retain(&self.folder, self.config.keep)?;
-        Ok(path)
+        Ok(committed)
     }
 }
 

@@ -1,12 +1,10 @@
 //! What rank 0 does for all: it shows how far the run is, and knows what is saved.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 
 use super::job::Job;
 use crate::{
-    checkpoint::CheckpointError,
+    checkpoint::{self, CheckpointError, speed},
     watch::{Record, Watch},
 };
 
@@ -16,8 +14,8 @@ pub(super) struct Lead {
     pub(super) saved: u64,
 }
 
-/// How a save ended: where it is, or nothing if none did.
-pub(super) type Saved = Result<Option<PathBuf>, CheckpointError>;
+/// How a save ended; nothing if none did.
+pub(super) type Saved = Result<Option<checkpoint::Saved>, CheckpointError>;
 
 impl Lead {
     /// Shows a step, and a save that ended meanwhile.
@@ -41,7 +39,10 @@ impl Lead {
     /// A save that failed is told, and training goes on: the next may succeed.
     pub(super) fn report(&mut self, saved: Saved) {
         match saved {
-            Ok(Some(path)) => self.watch.note(&format!("saved {}", path.display())),
+            Ok(Some(saved)) => {
+                let (path, speed) = (saved.path.display(), speed(saved.bytes, saved.took));
+                self.watch.note(&format!("saved {path}: {speed}"));
+            }
             Ok(None) => {}
             Err(error) => {
                 self.saved = 0;

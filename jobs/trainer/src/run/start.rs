@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use ff2_model::{AdamW, Checkpoint, Exchange, Model, ModelConfig, Weights};
-use ff2_parallel::{Parallel, Plan, Settings};
+use ff2_parallel::{Parallel, Plan, Settings, Share};
 use serde_json::Value;
 
 use super::ranks::Ranks;
 use crate::{
-    checkpoint,
+    checkpoint::{self, Shared, speed},
     config::RunConfig,
     data::{DataError, Manifest, TOKENIZER, hex, tokenizer_hash},
 };
@@ -43,9 +43,7 @@ impl Training {
         let Optimizer::Whole(adamw) = &self.optimizer else { return Ok(()) };
         let AdamW { beta1, beta2, eps, weight_decay, .. } = **adamw;
         let settings = Settings { beta1, beta2, eps, weight_decay };
-        let (expert_ranks, zero1) = (config.parallel.expert_ranks, config.parallel.zero1);
-        let plan = Plan { expert_ranks, zero1, ..Plan::default() };
-        let mut parallel = Parallel::new(ranks.stream(), plan, settings, &mut self.model)?;
+        let mut parallel = Parallel::new(ranks.stream(), plan(config), settings, &mut self.model)?;
         let (first, second) = adamw.moments();
         parallel.restore(adamw.steps(), first, second);
         self.optimizer = Optimizer::Divided(Box::new(parallel));
@@ -61,6 +59,11 @@ impl Training {
     }
 }
 
+fn plan(config: &RunConfig) -> Plan {
+    let (expert_ranks, zero1) = (config.parallel.expert_ranks, config.parallel.zero1);
+    Plan { expert_ranks, zero1, ..Plan::default() }
+}
+
 /// Rank 0 looks first, because it may set checkpoints aside. Gives what people should know of that, too.
 pub(super) fn start(
     config: &RunConfig,
@@ -68,8 +71,13 @@ pub(super) fn start(
     checkpoints: &Path,
     (ranks, resume_from): (&Ranks, Option<u64>),
 ) -> Result<(Training, Vec<String>)> {
-    let (mut training, notes) =
-        ranks.first_alone(|| whole(config, manifest, checkpoints, resume_from))?;
+    let share = |model: &ModelConfig| match ranks.is_alone() {
+        true => None,
+        // What cannot be divided is refused when it is.
+        false => Share::new(model, &plan(config), ranks.rank(), ranks.count()).ok(),
+    };
+    let from = (checkpoints, resume_from);
+    let (mut training, notes) = ranks.first_alone(|| state(config, manifest, from, &share))?;
     ranks.begin_at(training.step)?;
     if !ranks.is_alone() {
         training.divide(ranks, config)?;
@@ -77,17 +85,22 @@ pub(super) fn start(
     Ok((training, notes))
 }
 
-fn whole(
+fn state(
     config: &RunConfig,
     manifest: &Manifest,
-    checkpoints: &Path,
-    resume_from: Option<u64>,
+    (checkpoints, resume_from): (&Path, Option<u64>),
+    share: Shared<'_>,
 ) -> Result<(Training, Vec<String>)> {
     let mut notes = Vec::new();
-    let mut training = match checkpoint::resume(checkpoints, resume_from)? {
+    let mut training = match checkpoint::resume(checkpoints, resume_from, share)? {
         Some(mut resumed) => {
             notes = std::mem::take(&mut resumed.passed_over);
             let (head, path) = (&resumed.head, resumed.folder.display());
+            notes.push(format!(
+                "read {:.0} % of {path}: {}",
+                100.0 * resumed.read_bytes as f64 / resumed.all_bytes.max(1) as f64,
+                speed(resumed.read_bytes, resumed.took)
+            ));
             if from(config)?.is_none() {
                 let mut asked = shape(config, manifest)?;
                 let found = resumed.model.config();
