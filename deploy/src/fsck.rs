@@ -41,6 +41,7 @@ pub(crate) async fn run(around: &Surroundings, args: Args) -> Result<()> {
     let progress = around.output.progress();
     let mut found =
         Found { names: names(&admin, &progress, args.repair).await?, ..Found::default() };
+    let removes = args.repair && found.are_names_good();
     let picture = Picture::of(admin.status().await?);
     let all = picture.chains.len();
     for (place, chain) in picture.chains.keys().enumerate() {
@@ -48,7 +49,7 @@ pub(crate) async fn run(around: &Surroundings, args: Args) -> Result<()> {
         loop {
             let at = format!("chain {} of {all}, {} chunks", place + 1, found.chunks);
             progress.now(at);
-            let ask = pb::CheckChunksRequest { chain: *chain, from, repair: args.repair };
+            let ask = pb::CheckChunksRequest { chain: *chain, from, repair: removes };
             let page = admin.check_chunks(ask).await?;
             from = page.next;
             found.add(*chain, page);
@@ -96,6 +97,12 @@ impl Found {
         }
     }
 
+    /// Else a chunk of no file may be what is left of one whose inode was lost: it is told of, and removed by a
+    /// later run that finds the names in order.
+    fn are_names_good(&self) -> bool {
+        self.names.problems == 0 && self.names.mends == 0
+    }
+
     /// Problems that are still there.
     fn left(&self) -> u64 {
         let strays = self.orphaned.count - self.orphaned.removed + self.beyond.count;
@@ -132,8 +139,13 @@ impl Found {
             ByteSize(self.orphaned.bytes),
             self.beyond.count,
         );
-        if self.orphaned.count > self.orphaned.removed && !repair {
-            text += "`ff2ctl fsck --repair` removes what belongs to no file\n";
+        if self.orphaned.count > self.orphaned.removed {
+            text += if self.are_names_good() {
+                "`ff2ctl fsck --repair` removes what belongs to no file\n"
+            } else {
+                "names were wrong, so what belongs to no file may be the bytes of one that was lost: look for it in a \
+                 backup; `ff2ctl fsck --repair` removes it once it finds the names in order\n"
+            };
         }
         if self.names.mends > 0 && !repair {
             text += "`ff2ctl fsck --repair` mends what can be mended of the namespace; what has no name comes to \
@@ -194,6 +206,7 @@ mod tests {
         assert!(text.contains("2 of no file (8 KiB), 1 behind"), "{text}");
         assert!(text.contains("--repair"), "{text}");
         assert_eq!(found.value()["orphaned"]["removed"], 1);
+        assert!(found.are_names_good());
         found.names = pb::CheckNamespaceReply {
             problems: 2,
             first_problems: vec!["inode 3: has no kind".into()],
@@ -201,6 +214,8 @@ mod tests {
         };
         assert_eq!(found.left(), 4);
         assert!(found.text(true).contains("namespace: inode 3: has no kind"));
+        assert!(!found.are_names_good(), "chunks of no file stay");
+        assert!(found.text(true).contains("may be the bytes of one that was lost"));
         found.names.mends = 1;
         found.names.first_mends = vec!["inode 4 had no name".into()];
         assert!(found.text(true).contains("\nmended: inode 4 had no name"));
