@@ -137,7 +137,7 @@ pub(crate) async fn follow(
             progress.finish();
             let first = stuck[0];
             bail!(
-                "{what}: {} targets cannot leave; of chain {}: {}; {SEE_STATUS}",
+                "{what}: {} targets have no place to go to, or cannot leave yet; of chain {}: {}; {SEE_STATUS}",
                 stuck.len(),
                 first.chain,
                 first.why

@@ -60,8 +60,8 @@ impl Law {
         let mut time = vec![[0.0; AGES]; USES * NEW];
         let mut waited = |it: &Known, until: usize, is_hit: bool| {
             let (class, age) = (class(it.uses, it.new), until - it.used);
-            for step in 0..=age_step(age) {
-                time[class][step] += begin(step + 1).min(age as f64) - begin(step).min(age as f64);
+            for (step, time) in time[class].iter_mut().enumerate().take(age_step(age) + 1) {
+                *time += begin(step + 1).min(age as f64) - begin(step).min(age as f64);
             }
             hits[class][age_step(age)] += f64::from(u8::from(is_hit));
         };

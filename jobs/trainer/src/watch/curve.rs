@@ -134,8 +134,11 @@ fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     points.iter().map(of).collect()
 }
 
-/// Steps and their losses: of training, and of the held-out text.
-pub(super) fn losses(records: &[Record]) -> (Vec<(f64, f64)>, Vec<(f64, f64)>) {
+/// Steps, and what was measured at each.
+pub(super) type Points = Vec<(f64, f64)>;
+
+/// Losses: of training, and of the held-out text.
+pub(super) fn losses(records: &[Record]) -> (Points, Points) {
     let training = records.iter().filter_map(|r| r.loss.map(|loss| (r.step as f64, loss)));
     let heldout = records.iter().filter_map(|r| r.heldout.map(|s| (r.step as f64, s.loss)));
     (training.collect(), heldout.collect())
