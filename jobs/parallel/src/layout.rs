@@ -80,23 +80,27 @@ pub(crate) fn part(numbers: Range<usize>, rank: usize, ranks: usize) -> Range<us
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
     use ff2_model::ModelConfig;
 
     use super::*;
 
-    fn weights() -> Weights {
-        let config = ModelConfig::from_json(serde_json::json!({
+    /// Of every kind of tensor a few numbers: dense and with experts, and one more to predict.
+    pub(crate) fn small_model() -> ModelConfig {
+        ModelConfig::from_json(serde_json::json!({
             "model_type": "deepseek_v3", "vocab_size": 32, "hidden_size": 16, "intermediate_size": 24,
             "moe_intermediate_size": 8, "num_hidden_layers": 2, "first_k_dense_replace": 1, "num_attention_heads": 2,
             "q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 4, "qk_rope_head_dim": 4, "v_head_dim": 4,
             "n_shared_experts": 1, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1,
             "num_nextn_predict_layers": 1
         }))
-        .unwrap();
-        Weights::random(&config, 1)
+        .unwrap()
+    }
+
+    fn weights() -> Weights {
+        Weights::random(&small_model(), 1)
     }
 
     #[test]

@@ -77,17 +77,11 @@ mod tests {
     use ff2_model::is_trained;
 
     use super::*;
+    use crate::layout::tests::small_model;
 
     #[test]
     fn shares_of_all_ranks_are_all_and_no_more_than_a_plan_asks_for() {
-        let config = ModelConfig::from_json(serde_json::json!({
-            "model_type": "deepseek_v3", "vocab_size": 32, "hidden_size": 16, "intermediate_size": 24,
-            "moe_intermediate_size": 8, "num_hidden_layers": 2, "first_k_dense_replace": 1, "num_attention_heads": 2,
-            "q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 4, "qk_rope_head_dim": 4, "v_head_dim": 4,
-            "n_shared_experts": 1, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1,
-            "num_nextn_predict_layers": 1
-        }))
-        .unwrap();
+        let config = small_model();
         let mut trained = BTreeMap::new();
         Weights::zeros(&config).visit("", &mut |name, tensor| {
             if is_trained(&name) {

@@ -40,14 +40,9 @@ fn servers_that_nobody_reaches_are_waited_for_or_replaced() {
     cluster.ensure_kept(load, PAUSE_MAX).unwrap();
 }
 
-/// Updates that had begun do not end before a server gives way, which takes longer than a snapshot holds up the others.
-#[test]
-fn a_snapshot_that_cannot_be_taken_in_its_time_is_given_up_and_nothing_hangs() {
-    if !is_root() {
-        return;
-    }
-    let network = Network::make().unwrap();
-    let site = Site { network: Some(&network), ..Site::default() };
+/// A cluster under load, in which two storage servers do not reach each other any more.
+fn with_two_servers_apart(network: &Network) -> (Cluster, Load) {
+    let site = Site { network: Some(network), ..Site::default() };
     let shape = [&SMALLEST[..], &["--tcp"]].concat();
     let cluster = Cluster::start_at(&site, &shape).unwrap();
     let users = [("storaged/1", 61_001), ("storaged/2", 61_002)];
@@ -61,6 +56,17 @@ fn a_snapshot_that_cannot_be_taken_in_its_time_is_given_up_and_nothing_hangs() {
     let links =
         [(one_user, cluster.ports(other).unwrap()), (other_user, cluster.ports(one).unwrap())];
     network.cut_from(&links).unwrap();
+    (cluster, load)
+}
+
+/// Updates that had begun do not end before a server gives way, which takes longer than a snapshot holds up the others.
+#[test]
+fn a_snapshot_that_cannot_be_taken_in_its_time_is_given_up_and_nothing_hangs() {
+    if !is_root() {
+        return;
+    }
+    let network = Network::make().unwrap();
+    let (cluster, load) = with_two_servers_apart(&network);
     let begun = Instant::now();
     let early = cluster.ctl_output(&["snapshot", "create", "early"]).unwrap();
     let told = String::from_utf8_lossy(&early.stderr);
@@ -86,20 +92,7 @@ fn of_servers_that_do_not_reach_each_other_one_gives_way() {
         return;
     }
     let network = Network::make().unwrap();
-    let site = Site { network: Some(&network), ..Site::default() };
-    let shape = [&SMALLEST[..], &["--tcp"]].concat();
-    let cluster = Cluster::start_at(&site, &shape).unwrap();
-    let users = [("storaged/1", 61_001), ("storaged/2", 61_002)];
-    for (server, user) in users {
-        cluster.restart_as(server, user).unwrap();
-        cluster.wait_healthy(Duration::from_secs(90)).unwrap();
-    }
-    let load = Load::start(&cluster.mount().join("load"), 4).unwrap();
-    thread::sleep(Duration::from_secs(2));
-    let [(one, one_user), (other, other_user)] = users;
-    let links =
-        [(one_user, cluster.ports(other).unwrap()), (other_user, cluster.ports(one).unwrap())];
-    network.cut_from(&links).unwrap();
+    let (cluster, load) = with_two_servers_apart(&network);
     thread::sleep(Duration::from_secs(1));
     // Writes that had begun do not end before one has given way. A snapshot holds up all others for so long at most.
     let early = cluster.ctl_output(&["snapshot", "create", "early"]).unwrap();
