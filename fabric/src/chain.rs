@@ -42,6 +42,7 @@ use tokio::sync::Semaphore;
 
 use crate::{BufPool, Call, Peers, RoutingCache, SharedBuf, StorageClient, clock};
 use attempt::Pursuit;
+pub use read::Came;
 
 /// One attempt of a read: above the time of a slow disk. Another replica is asked after it.
 const READ_ATTEMPT: Duration = Duration::from_secs(2);

@@ -37,7 +37,11 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
     let key =
         ClusterKey::load(&config.security.cluster_key_file).context("load the cluster key")?;
     let identity = NodeIdentity::load(&config.data_dir)?;
-    let opened = tokio::task::block_in_place(|| disks::open(&config))?;
+    let opening = tokio::task::spawn_blocking({
+        let config = config.clone();
+        move || disks::open(&config)
+    });
+    let opened = opening.await.context("open the disks")??;
     let read_bytes = config.storage.buffer_bytes / limits::READ_SHARE;
     let pool = BufPool::new(config.storage.buffer_bytes - read_bytes);
     let read_pool = BufPool::new(read_bytes.max(limits::READ_BYTES_MIN));

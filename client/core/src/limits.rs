@@ -19,6 +19,10 @@ pub const AVOIDED_TARGETS_MAX: usize = 1024;
 pub const READ_BATCH_BYTES_MAX: u64 = 4 << 20;
 /// Parts of one read call.
 pub const READ_BATCH_PARTS_MAX: usize = 128;
+/// Of a span for which it is better to be asked for with others than beside them.
+pub const READ_SMALL_BYTES_MAX: u32 = 16 << 10;
+/// Parts of a call from where on another node is asked beside it: what each costs is then little more than its own.
+pub const READ_SMALL_PARTS: usize = 8;
 
 /// Writes of one inode that wait or run.
 pub const INODE_WRITES_MAX: usize = 1024;

@@ -64,7 +64,8 @@ pub struct ReadPlan {
 }
 
 /// Plans the spans at the places `wanted`. `salt` differs from call to call, so that reads of one
-/// chunk spread over its replicas.
+/// chunk spread over its replicas. Of those that hold a small span, one that is asked anyway takes it: such reads
+/// cost the servers less than the calls that bring them.
 pub fn plan_read(
     routing: &Routing,
     spans: &[ReadSpan],
@@ -78,7 +79,12 @@ pub fn plan_read(
     let mut open: BTreeMap<NodeId, usize> = BTreeMap::new();
     for &place in wanted {
         let span = &spans[place];
-        let Some((node, part)) = choose(routing, span, place, health, now, salt) else {
+        let is_asked = |node: NodeId| {
+            let asked = open.get(&node).map(|&at| plan.batches[at].parts.len());
+            let is_small = span.length <= limits::READ_SMALL_BYTES_MAX;
+            is_small && asked.is_some_and(|parts| parts < limits::READ_SMALL_PARTS)
+        };
+        let Some((node, part)) = choose(routing, span, place, (health, now), salt, is_asked) else {
             plan.unserved.push(place);
             continue;
         };
@@ -108,14 +114,15 @@ impl ReadPlan {
     }
 }
 
-/// A serving member: of those that did not fail lately if there are any, spread by chunk and salt.
+/// A serving member: of those that did not fail lately, if there are any, one that is asked anyway; else spread by
+/// chunk and salt.
 fn choose(
     routing: &Routing,
     span: &ReadSpan,
     place: usize,
-    health: &TargetHealth,
-    now: Duration,
+    (health, now): (&TargetHealth, Duration),
     salt: u64,
+    is_asked: impl Fn(NodeId) -> bool,
 ) -> Option<(NodeId, PlannedPart)> {
     let chain = routing.chains.get(&span.chain)?;
     let reachable = |member: &&pb::ChainMember| routing.address(NodeId(member.node)).is_some();
@@ -126,12 +133,16 @@ fn choose(
     let mut seed = salt ^ (span.chunk.inode.0 << 20) ^ u64::from(span.chunk.index);
     let random = split_mix(&mut seed);
     let pick = |count: usize| ((u128::from(random) * count as u128) >> 64) as usize;
-    let trusted_count = chain.serving().filter(reachable).filter(trusted).count();
-    let member = if trusted_count > 0 {
-        chain.serving().filter(reachable).filter(trusted).nth(pick(trusted_count))
-    } else {
-        let count = chain.serving().filter(reachable).count();
-        chain.serving().filter(reachable).nth(pick(count.max(1)))
+    let trusted = || chain.serving().filter(reachable).filter(trusted);
+    let member = match trusted().count() {
+        0 => {
+            let count = chain.serving().filter(reachable).count();
+            chain.serving().filter(reachable).nth(pick(count.max(1)))
+        }
+        count => {
+            let asked = trusted().find(|member| is_asked(NodeId(member.node)));
+            asked.or_else(|| trusted().nth(pick(count)))
+        }
     }?;
     let part = PlannedPart {
         span: place,

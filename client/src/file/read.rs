@@ -1,9 +1,12 @@
 //! Reads: straight from the replicas, or from what was read ahead.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{collections::BTreeMap, mem, ops::Range, sync::Arc};
 
 use ff2_client_core::ReadSpan;
-use ff2_fabric::{BufPool, SharedBuf};
+use ff2_fabric::{
+    BufPool, SharedBuf,
+    chain::{Came, ReadPiece},
+};
 use ff2_proto::{Code, Status};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -78,37 +81,59 @@ impl File {
     /// [`File::read_pieces`], of any length. Nothing is read ahead. All of them fail together, and wait for
     /// each other.
     pub async fn read_ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<Vec<SharedBuf>>> {
+        let mut found = vec![Vec::new(); ranges.len()];
+        self.read_ranges_each(ranges, &mut |place, pieces| found[place] = pieces).await?;
+        Ok(found)
+    }
+
+    /// As [`File::read_ranges`], and each range's bytes are given away when they are there, with its place: none
+    /// waits for another one's server. If it fails some may have been given.
+    pub async fn read_ranges_each(
+        &self,
+        ranges: &[Range<u64>],
+        found: &mut (dyn FnMut(usize, Vec<SharedBuf>) + Send),
+    ) -> Result<()> {
         if !self.how.read && !self.how.execute {
             return Err(Status::new(Code::BadHandle, "the file is not open for reading"));
         }
         self.inode.check_alive()?;
         let end = ranges.iter().map(|range| range.end).max().unwrap_or_default();
         let size = self.size_for(end).await?;
-        let within = |range: &Range<u64>| range.start..range.end.min(size);
-        let ranges: Vec<Range<u64>> = ranges.iter().map(within).collect();
-        let mut found = vec![Vec::new(); ranges.len()];
         let mut in_chunks = Vec::new();
-        for (place, range) in ranges.iter().enumerate().filter(|(_, range)| !range.is_empty()) {
-            if let Some(bytes) = self.read_inline(range).await? {
-                found[place].push(bytes);
-                continue;
+        for (place, range) in ranges.iter().enumerate() {
+            let range = range.start..range.end.min(size);
+            if range.is_empty() {
+                found(place, Vec::new());
+            } else if let Some(bytes) = self.read_inline(&range).await? {
+                found(place, vec![bytes]);
+            } else {
+                self.shared().settle_range(&self.inode, &range).await;
+                in_chunks.push((place, range));
             }
-            self.shared().settle_range(&self.inode, range).await;
-            in_chunks.push((place, range));
         }
         let (layout, chains) = self.inode.layout();
-        let (mut spans, mut places) = (Vec::new(), Vec::new());
+        let mut spans = Vec::new();
+        let mut gathered: Vec<Vec<Option<SharedBuf>>> = vec![Vec::new(); ranges.len()];
+        let mut places = Vec::new();
         for (place, range) in in_chunks {
             let length = range.end - range.start;
             let own = self.inode.read_spans(&layout, &chains, range.start, length);
-            places.extend(own.iter().map(|_| place));
+            gathered[place] = vec![None; own.len()];
+            places.extend((0..own.len()).map(|nth| (place, nth)));
             spans.extend(own);
         }
-        if !spans.is_empty() {
-            let pieces = self.read_spans(&self.shared().pool, &spans).await?;
-            places.into_iter().zip(pieces).for_each(|(place, piece)| found[place].push(piece));
+        if spans.is_empty() {
+            return Ok(());
         }
-        Ok(found)
+        let mut came = |span: usize, piece: ReadPiece| {
+            let (place, nth) = places[span];
+            let pieces = &mut gathered[place];
+            pieces[nth] = Some(piece.bytes);
+            if pieces.iter().all(Option::is_some) {
+                found(place, mem::take(pieces).into_iter().flatten().collect());
+            }
+        };
+        self.read_spans(&self.shared().pool, &spans, &mut came).await
     }
 
     /// The file's size. If it is not certain that what is known is fresh the namespace is asked; if only
@@ -162,22 +187,39 @@ impl File {
         let spans = self.inode.read_spans(&layout, &chains, range.start, length);
         // Of several pieces, each with a buffer of its own, some might find no room.
         let pool = room.filter(|_| spans.len() == 1).unwrap_or(&shared.pool);
-        self.read_spans(pool, &spans).await
+        let mut pieces = vec![None; spans.len()];
+        let mut came = |place: usize, piece: ReadPiece| pieces[place] = Some(piece.bytes);
+        self.read_spans(pool, &spans, &mut came).await?;
+        Ok(pieces.into_iter().flatten().collect())
     }
 
     /// The bytes of spans within the file, one piece for each.
-    async fn read_spans(&self, pool: &Arc<BufPool>, spans: &[ReadSpan]) -> Result<Vec<SharedBuf>> {
+    async fn read_spans(
+        &self,
+        pool: &Arc<BufPool>,
+        spans: &[ReadSpan],
+        came: Came<'_>,
+    ) -> Result<()> {
         let shared = self.shared();
         let _budget = take_budget(shared, spans).await;
         let deadline = shared.deadline();
+        let mut missing: Vec<usize> = (0..spans.len()).collect();
         // A grant is renewed as needed.
         for _ in 0..limits::GRANT_RENEWALS_MAX {
             let grant = self.inode.read_grant();
-            match shared.chains.read_into(pool, spans, &grant, deadline).await {
-                Ok(pieces) => return Ok(pieces.into_iter().map(|piece| piece.bytes).collect()),
+            let asked: Vec<ReadSpan> = missing.iter().map(|place| spans[*place]).collect();
+            let mut is_there = vec![false; asked.len()];
+            let mut came = |place: usize, piece| {
+                is_there[place] = true;
+                came(missing[place], piece);
+            };
+            match shared.chains.read_each(pool, &asked, &grant, deadline, &mut came).await {
+                Ok(()) => return Ok(()),
                 Err(failure) if failure.code == Code::GrantExpired => self.renew_grant().await?,
                 Err(failure) => return Err(failure),
             }
+            let mut is_there = is_there.into_iter();
+            missing.retain(|_| is_there.next() == Some(false));
         }
         Err(Status::new(Code::GrantExpired, "each new grant expired at once"))
     }

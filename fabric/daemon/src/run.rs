@@ -1,10 +1,10 @@
 //! The `main` of every daemon.
 
-use std::{future::Future, process::ExitCode, sync::Arc};
+use std::{future::Future, io, process::ExitCode, sync::Arc};
 
 use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, runtime::Builder};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -71,17 +71,29 @@ where
         tracing::warn!(faults, "fault points are armed: this process will fail on purpose");
     }
     let _lock = PidFile::lock(config.data_dir())?;
-    let mut tokio = tokio::runtime::Builder::new_multi_thread();
-    tokio.enable_all().thread_name(name);
-    if config.threads() > 0 {
-        tokio.worker_threads(config.threads());
-    }
-    let tokio = ff2_fabric::pace::runtime(&mut tokio).context("start the threads")?;
+    let tokio = runtime(name, config.threads()).context("start the threads")?;
     let outcome = tokio.block_on(Box::pin(serve(name, version, Arc::new(config), daemon)));
     // Blocking calls that still run (a slow disk) do not keep a stopped daemon alive.
     tokio.shutdown_timeout(limits::TASKS);
     tracing::info!(clean = outcome.is_ok(), "stopped");
     outcome
+}
+
+/// One thread is this one, and shares nothing with others; 0: as many as there are cores.
+fn runtime(name: &str, threads: usize) -> io::Result<tokio::runtime::Runtime> {
+    let mut builder = match threads {
+        0 => Builder::new_multi_thread(),
+        1 => Builder::new_current_thread(),
+        some => {
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(some);
+            builder
+        }
+    };
+    if threads == 1 {
+        ff2_fabric::pace::keep();
+    }
+    ff2_fabric::pace::runtime(builder.enable_all().thread_name(name))
 }
 
 /// To what the administrator allows: connections and the files of an index are many, and the limit

@@ -30,6 +30,9 @@ struct How<'a> {
     verify: bool,
 }
 
+/// Who gets the piece of a span, by its place, when it is there.
+pub type Came<'a> = &'a mut (dyn FnMut(usize, ReadPiece) + Send);
+
 /// What became of one span of a batch.
 type Outcome = (usize, Result<ReadPiece, Status>);
 
@@ -55,12 +58,34 @@ impl ChainClient {
         deadline: Instant,
     ) -> Result<Vec<ReadPiece>, Status> {
         let mut pieces: Vec<Option<ReadPiece>> = vec![None; spans.len()];
+        let mut came = |place: usize, piece| pieces[place] = Some(piece);
+        self.read_each(pool, spans, grant, deadline, &mut came).await?;
+        let pieces: Option<Vec<_>> = pieces.into_iter().collect();
+        Ok(pieces.expect("without a failure every span has its piece"))
+    }
+
+    /// As [`ChainClient::read_into`], and each piece is given away when it is there, with the place of its span:
+    /// what a fast server answers does not wait for a slow one. If it fails some may have been given.
+    pub async fn read_each(
+        &self,
+        pool: &Arc<BufPool>,
+        spans: &[ReadSpan],
+        grant: &Bytes,
+        deadline: Instant,
+        came: Came<'_>,
+    ) -> Result<(), Status> {
+        let mut is_there = vec![false; spans.len()];
         let mut wanted: Vec<usize> = (0..spans.len()).collect();
         let mut pursuit = Pursuit::new(self, deadline);
         while !wanted.is_empty() {
             let before = wanted.len();
-            let failure = self.read_round(pool, spans, &wanted, grant, &pursuit, &mut pieces).await;
-            wanted.retain(|place| pieces[*place].is_none());
+            let mut came = |place: usize, piece| {
+                is_there[place] = true;
+                came(place, piece);
+            };
+            let round = self.read_round(pool, spans, &wanted, grant, &pursuit, &mut came);
+            let failure = round.await;
+            wanted.retain(|place| !is_there[*place]);
             if wanted.len() < before {
                 pursuit.progressed();
             }
@@ -73,8 +98,7 @@ impl ChainClient {
                 pursuit.failed(failure, alternatives).await?;
             }
         }
-        let pieces: Option<Vec<_>> = pieces.into_iter().collect();
-        Ok(pieces.expect("the loop ends when every span has its piece"))
+        Ok(())
     }
 
     /// Asks once for everything that is wanted. Returns the failure to act upon, if any span has no
@@ -86,7 +110,7 @@ impl ChainClient {
         wanted: &[usize],
         grant: &Bytes,
         pursuit: &Pursuit<'_>,
-        pieces: &mut [Option<ReadPiece>],
+        came: Came<'_>,
     ) -> Option<Status> {
         let routing = self.routing.get();
         let plan = {
@@ -101,7 +125,7 @@ impl ChainClient {
         let mut take = |outcomes: Vec<Outcome>| {
             for (place, outcome) in outcomes {
                 match outcome {
-                    Ok(piece) => pieces[place] = Some(piece),
+                    Ok(piece) => came(place, piece),
                     Err(failure) => {
                         self.learn(&failure);
                         worst = Some(more_telling(worst.take(), failure));

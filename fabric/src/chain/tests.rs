@@ -279,6 +279,28 @@ async fn reads_share_calls_and_come_back_in_order() {
 }
 
 #[tokio::test]
+async fn what_a_fast_server_answers_does_not_wait_for_a_slow_one() {
+    let rig = Rig::start("apart").await;
+    let chains = vec![chain(1, 2, &[1]), chain(2, 2, &[2])];
+    let delta = pb::RoutingDelta { version: 11, chains, ..Default::default() };
+    assert!(rig.client.routing.apply(delta));
+    rig.trick(2, &[Trick::Hang]);
+    let spans =
+        [2, 1].map(|id| ReadSpan { chain: ChainId(id), chunk: CHUNK, offset: 0, length: 5000 });
+    let (send, mut came) = tokio::sync::mpsc::unbounded_channel();
+    let mut take = |place: usize, piece: ReadPiece| {
+        let _ = send.send((place, piece.bytes.len()));
+    };
+    let grant = Bytes::new();
+    let reading = rig.client.read_each(&rig.pool, &spans, &grant, rig.deadline(), &mut take);
+    tokio::select! {
+        biased;
+        outcome = reading => panic!("the slow one was waited for: {outcome:?}"),
+        first = came.recv() => assert_eq!(first, Some((1, 5000))),
+    }
+}
+
+#[tokio::test]
 async fn a_failed_replica_is_left_aside() {
     let rig = Rig::start("aside").await;
     let down = vec![Trick::Refuse(Code::Fenced.into()); 1000];

@@ -66,12 +66,21 @@ impl Incoming {
 impl ReadHalf for Incoming {
     async fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let Self { socket, memory, takes_memory } = self;
-        if !*takes_memory {
-            let receive = |socket: &OwnedFd| Ok(recv(socket, &mut *into, RecvFlags::empty())?.0);
-            return socket.async_io(Interest::READABLE, receive).await;
-        }
-        let read = socket.async_io(Interest::READABLE, |socket| receive(socket.as_fd(), into));
-        let (count, came) = read.await?;
+        let takes_memory = *takes_memory;
+        let (count, came) = loop {
+            let mut ready = socket.readable().await?;
+            let read = ready.try_io(|socket| {
+                let socket = socket.get_ref().as_fd();
+                if takes_memory { receive(socket, into) } else { discard(socket, into) }
+            });
+            let Ok(read) = read else { continue };
+            let (count, came) = read?;
+            // Fewer than could be have emptied the socket, where they do not end with memory.
+            if takes_memory && came.is_empty() && 0 < count && count < into.len() {
+                ready.clear_ready();
+            }
+            break (count, came);
+        };
         for came in came {
             if fcntl_get_seals(&came).is_err() {
                 close_elsewhere(came);
@@ -86,6 +95,11 @@ impl ReadHalf for Incoming {
         }
         Ok(count)
     }
+}
+
+/// The kernel throws away what comes with the bytes.
+fn discard(socket: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    Ok((recv(socket, into, RecvFlags::empty())?.0, Vec::new()))
 }
 
 fn receive(socket: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {

@@ -384,11 +384,6 @@ fn retired() -> Status {
     Status::new(Code::Fenced, "the target leaves its chain, and answers no reads any more")
 }
 
-/// The members of a chain as a set, for the checks.
-fn member_targets(chain: &pb::Chain) -> BTreeSet<u64> {
-    chain.members.iter().map(|member| member.target).collect()
-}
-
 /// Doubles a pause up to the longest.
 fn longer(pause: Duration) -> Duration {
     (pause * 2).min(limits::FORWARD_RETRY_LAST)

@@ -92,6 +92,31 @@ fn salts_spread_one_chunk_over_its_replicas() {
 }
 
 #[test]
+fn small_reads_go_together_and_large_ones_beside_each_other() {
+    let routing = routing(4, 8);
+    let plan = |length, salt| {
+        let spans = spans(8, 8, length);
+        plan_read(&routing, &spans, &all(&spans), &TargetHealth::new(), NOW, salt)
+    };
+    let calls = |length| (0..1000).map(|salt| plan(length, salt).batches.len()).sum::<usize>();
+    // Each node holds three of four chunks: whoever is asked first has six of eight, and another one the rest.
+    assert!(calls(4 << 10) <= 2000, "{}", calls(4 << 10));
+    assert!(calls(1 << 20) > 3000, "{}", calls(1 << 20));
+    let mut parts = BTreeMap::<NodeId, usize>::new();
+    for batch in (0..1000).flat_map(|salt| plan(4 << 10, salt).batches) {
+        *parts.entry(batch.node).or_default() += batch.parts.len();
+    }
+    assert!(parts.values().all(|parts| (1600..2400).contains(parts)), "{parts:?}");
+    let many = spans(64, 8, 4 << 10);
+    let plan = plan_read(&routing, &many, &all(&many), &TargetHealth::new(), NOW, 3);
+    assert_eq!(
+        plan.batches.len(),
+        4,
+        "no node is asked for all while others are asked for nothing"
+    );
+}
+
+#[test]
 fn failed_and_dead_replicas_are_the_last_choice() {
     let mut routing = routing(3, 1);
     let spans = spans(1, 1, 4096);

@@ -1,6 +1,8 @@
 //! A ring: takes its operations, runs a bounded number of them, posts what came of them.
 
-use std::{os::unix::net::UnixStream as StdStream, pin::Pin, sync::Arc};
+use std::{
+    future::poll_fn, os::unix::net::UnixStream as StdStream, pin::Pin, sync::Arc, task::Poll,
+};
 
 use ff2_client_core::TwoClasses;
 use ff2_ring::{
@@ -14,14 +16,15 @@ use tokio::net::UnixStream;
 
 use super::{
     asks::Ring,
-    work::{self, Work},
+    work::{self, Posted, Work},
 };
 use crate::{limits, mounted::Mounted};
 
-/// What came of operations that ran, and the bytes that they were to move.
+/// What came of operations that ran.
 enum Came {
-    Done(u64, Vec<Completed>),
-    /// Nothing yet: they must run each by itself.
+    /// And the bytes that it was to move.
+    Done(u64, Completed),
+    /// Those that were not posted meanwhile must run each by itself.
     Apart(Vec<Work>),
 }
 
@@ -37,6 +40,7 @@ pub(super) async fn serve(at: Arc<Mounted>, ring: Arc<Ring>, memory: RingMemory,
                 ring: &ring,
                 side: &mut side,
                 waiting: TwoClasses::default(),
+                posted: Posted::default(),
                 bytes: 0,
             };
             let outcome = served.run(&bell).await;
@@ -59,6 +63,8 @@ struct Served<'a> {
     side: &'a mut MountSide<RingMemory>,
     /// Taken and not started.
     waiting: TwoClasses<Work>,
+    /// Done, of those that still run.
+    posted: Posted,
     /// That the running ones move.
     bytes: u64,
 }
@@ -66,6 +72,7 @@ struct Served<'a> {
 impl Served<'_> {
     async fn run(&mut self, bell: &UnixStream) -> Result<(), Broken> {
         let mut running = Running::new();
+        let mut unpublished = 0_u32;
         loop {
             let mut moved = self.take()?;
             self.start(&running);
@@ -73,7 +80,11 @@ impl Served<'_> {
                 self.end(came, &running);
                 moved = true;
             }
-            self.publish(bell);
+            moved |= self.post();
+            unpublished = if moved { unpublished + 1 } else { 0 };
+            if unpublished % 2 == 0 {
+                self.publish(bell);
+            }
             if moved {
                 // Others of this thread, too.
                 tokio::task::yield_now().await;
@@ -88,8 +99,8 @@ impl Served<'_> {
             let woken = tokio::select! {
                 () = self.ring.stop.cancelled() => false,
                 readable = bell.readable() => readable.is_ok() && silence(bell),
-                Some(came) = running.next(), if !running.is_empty() => {
-                    self.end(came, &running);
+                came = next(&mut running, &self.posted), if !running.is_empty() => {
+                    came.into_iter().for_each(|came| self.end(came, &running));
                     true
                 }
             };
@@ -129,12 +140,9 @@ impl Served<'_> {
                 self.run_apart(works, running);
                 continue;
             }
-            let at = self.at.clone();
+            let (at, posted) = (self.at.clone(), self.posted.clone());
             running.push(Box::pin(async move {
-                match work::run_together(&at, works).await {
-                    Ok(completed) => Came::Done(bytes, completed),
-                    Err(works) => Came::Apart(works),
-                }
+                Came::Apart(work::run_together(&at, works, &posted).await)
             }));
         }
     }
@@ -142,7 +150,7 @@ impl Served<'_> {
     fn run_apart(&self, works: Vec<Work>, running: &Running) {
         for work in works {
             let (at, bytes) = (self.at.clone(), work.bytes());
-            running.push(Box::pin(async move { Came::Done(bytes, vec![work.run(at).await]) }));
+            running.push(Box::pin(async move { Came::Done(bytes, work.run(at).await) }));
         }
     }
 
@@ -162,10 +170,21 @@ impl Served<'_> {
         match came {
             Came::Done(bytes, completed) => {
                 self.bytes -= bytes;
-                completed.into_iter().for_each(|completed| self.side.post(completed));
+                self.side.post(completed);
             }
             Came::Apart(works) => self.run_apart(works, running),
         }
+    }
+
+    /// True: there was something.
+    fn post(&mut self) -> bool {
+        let posted = self.posted.take();
+        let any = !posted.is_empty();
+        for (bytes, completed) in posted {
+            self.bytes -= bytes;
+            self.side.post(completed);
+        }
+        any
     }
 
     fn publish(&mut self, bell: &UnixStream) {
@@ -173,6 +192,16 @@ impl Served<'_> {
             ring_bell(bell);
         }
     }
+}
+
+/// The next that ends; none when something is posted first.
+async fn next(running: &mut Running, posted: &Posted) -> Option<Came> {
+    poll_fn(|cx| match running.poll_next_unpin(cx) {
+        Poll::Ready(came) => Poll::Ready(came),
+        Poll::Pending if posted.is_empty() => Poll::Pending,
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 /// False: the program is gone.

@@ -1,12 +1,14 @@
 //! One operation of a ring, as the mount does it for the kernel.
 
-use std::{ops::Range, sync::Arc};
+use std::{mem, ops::Range, sync::Arc};
 
 use ff2_client::{Code, Result, SharedBuf, Status};
 use ff2_ring::{
     layout::{Completed, FSYNC, HIGH, LOW, READ, Submission, WRITE},
     limits::OPERATION_BYTES_MAX,
 };
+
+use parking_lot::Mutex;
 
 use super::{
     asks::{Region, Ring},
@@ -126,35 +128,60 @@ impl Work {
     }
 }
 
-/// Runs reads that go together. `Err`: each must be run by itself, and has its own outcome.
-pub(super) async fn run_together(
-    at: &Mounted,
-    works: Vec<Work>,
-) -> std::result::Result<Vec<Completed>, Vec<Work>> {
+/// What operations that run together have come to so far, and the bytes that each was to move.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Posted(Arc<Mutex<Vec<(u64, Completed)>>>);
+
+impl Posted {
+    pub(super) fn take(&self) -> Vec<(u64, Completed)> {
+        mem::take(&mut self.0.lock())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+}
+
+/// Runs reads that go together, and posts each when it is done. Returns those that must be run each by itself, to
+/// have an outcome of their own.
+pub(super) async fn run_together(at: &Mounted, works: Vec<Work>, posted: &Posted) -> Vec<Work> {
     let patience = limits::RING_READS_TOGETHER_PATIENCE;
-    match tokio::time::timeout(patience, read_together(at, &works)).await {
-        Ok(Ok(completed)) => Ok(completed),
-        Ok(Err(_)) | Err(_) => Err(works),
+    let mut is_done = vec![false; works.len()];
+    let mut done = |place: usize, completed| {
+        is_done[place] = true;
+        posted.0.lock().push((works[place].bytes(), completed));
+    };
+    let reading = read_together(at, &works, &mut done);
+    match tokio::time::timeout(patience, reading).await {
+        Ok(Ok(())) => Vec::new(),
+        Ok(Err(_)) | Err(_) => {
+            works.into_iter().zip(is_done).filter(|(_, done)| !done).map(|(work, _)| work).collect()
+        }
     }
 }
 
 /// Small reads of one file, with a call for each server.
-async fn read_together(at: &Mounted, works: &[Work]) -> Result<Vec<Completed>> {
+async fn read_together(
+    at: &Mounted,
+    works: &[Work],
+    done: &mut (dyn FnMut(usize, Completed) + Send),
+) -> Result<()> {
     let file = &works[0].file;
     let inode = file.file.inode().0;
     let detail = format!("inode {inode}, {} reads", works.len());
     let _operation = at.operations.begin("ring_reads", detail);
     at.lock_owners.check(&at.client, file.handle).await?;
     let ranges: Vec<Range<u64>> = works.iter().filter_map(Work::range).collect();
-    let found = file.file.read_ranges(&ranges).await?;
-    let done = works.iter().zip(found).map(|(work, pieces)| {
+    let mut found = |place: usize, pieces: Vec<SharedBuf>| {
+        let work = &works[place];
         let moved = match &work.kind {
             Kind::Read(transfer) => transfer.fill(at, &pieces),
             Kind::Write(_) | Kind::Fsync => 0,
         };
-        Completed { user_data: work.user_data, result: i64::try_from(moved).unwrap_or(i64::MAX) }
-    });
-    Ok(done.collect())
+        let result = i64::try_from(moved).unwrap_or(i64::MAX);
+        done(place, Completed { user_data: work.user_data, result });
+    };
+    file.file.read_ranges_each(&ranges, &mut found).await
 }
 
 /// Fewer bytes than asked for only at the end of the file. Nothing is read ahead: how much is in flight is
