@@ -80,7 +80,7 @@ impl<T> Outbox<T> {
     /// connection. Also says that we live, and watches that the peer does.
     pub(crate) async fn send_all(
         &self,
-        mut sender: Sender,
+        sender: &mut Sender,
         pulse: &Pulse,
         version: impl Fn() -> u64,
     ) -> Result<(), LinkError> {
@@ -101,7 +101,7 @@ impl<T> Outbox<T> {
                 }
                 frames.push(alive(version()));
             }
-            send(&mut sender, &mut frames, pulse, &mut tick).await?;
+            send(sender, &mut frames, pulse, &mut tick).await?;
             frames.clear();
             kept.clear();
         }

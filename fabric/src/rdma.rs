@@ -30,7 +30,7 @@ use std::{
 pub use classes::{Classes, Workload};
 use ff2_verbs::{Access, Device, Domain, Endpoint, Pair, Place, Pool, Settings, Shared};
 pub use ff2_verbs::{Class, Error as RdmaError, place::Subnet};
-pub(crate) use halves::{Incoming, Outgoing};
+pub(crate) use halves::{Incoming, Outgoing, Pulling};
 use parking_lot::Mutex;
 use staging::Staging;
 pub(crate) use upgrade::{Answering, Offer};

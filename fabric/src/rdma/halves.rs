@@ -78,7 +78,6 @@ impl Outgoing {
 }
 
 impl onesided::Outgoing for Outgoing {
-    /// Returns when the peer's device has them all, so that none is lost if the connection is ended then.
     async fn write_all(
         &mut self,
         slices: &mut [IoSlice<'_>],
@@ -106,6 +105,10 @@ impl onesided::Outgoing for Outgoing {
         if let Some(message) = message {
             self.send(message, len).await?;
         }
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<(), LinkError> {
         self.pair.acknowledged().await
     }
 
@@ -177,9 +180,51 @@ impl onesided::Incoming for Incoming {
         Ok(self.pair.learn(Remote::decode(slab))?)
     }
 
-    /// Several pieces are on their way at a time; each is copied while the next ones come.
     async fn pull(&mut self, from: Span, into: &mut [u8]) -> Result<(), LinkError> {
-        let from = self.pair.theirs(from)?;
+        self.pulling(vec![from])?.finish(into).await
+    }
+
+    /// The peer reaches nothing once our end is destroyed.
+    async fn until_closed(&mut self) {
+        self.pair.destroy();
+    }
+}
+
+impl Incoming {
+    pub(super) fn keep(&mut self, beneath: tcp::Receiver) {
+        self.beneath = Some(beneath);
+    }
+
+    /// Bytes that the peer has at these places, to be pulled beside what else is done on the connection.
+    pub(crate) fn pulling(&self, parts: Vec<Span>) -> Result<Pulling, LinkError> {
+        let places = parts.into_iter().map(|part| self.pair.theirs(part));
+        let places = places.collect::<Result<_, _>>()?;
+        Ok(Pulling { pair: self.pair.clone(), pulse: self.pulse.clone(), places })
+    }
+}
+
+/// A payload that the peer has.
+#[derive(Debug)]
+pub(crate) struct Pulling {
+    pair: Arc<SharedPair>,
+    pulse: Arc<Pulse>,
+    places: Vec<Remote>,
+}
+
+impl Pulling {
+    /// Takes all of it.
+    pub(crate) async fn finish(self, mut into: &mut [u8]) -> Result<(), LinkError> {
+        for place in &self.places {
+            let len = into.len().min(place.len as usize);
+            let (part, rest) = std::mem::take(&mut into).split_at_mut(len);
+            self.part(*place, part).await?;
+            into = rest;
+        }
+        Ok(())
+    }
+
+    /// Several pieces are on their way at a time; each is copied while the next ones come.
+    async fn part(&self, from: Remote, into: &mut [u8]) -> Result<(), LinkError> {
         let mut coming: VecDeque<(WorkId, usize)> = VecDeque::new();
         let (mut asked, mut at) = (0, 0);
         while at < into.len() {
@@ -198,17 +243,6 @@ impl onesided::Incoming for Incoming {
             at += len;
         }
         Ok(())
-    }
-
-    /// The peer reaches nothing once our end is destroyed.
-    async fn until_closed(&mut self) {
-        self.pair.destroy();
-    }
-}
-
-impl Incoming {
-    pub(super) fn keep(&mut self, beneath: tcp::Receiver) {
-        self.beneath = Some(beneath);
     }
 
     /// Room to pull into; `None`: there is none now, and more is not worth waiting for.
