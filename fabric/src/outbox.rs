@@ -116,7 +116,12 @@ async fn send(
 ) -> Result<(), LinkError> {
     // A stall is counted from here.
     pulse.sent(0);
-    let mut sending = pin!(sender.send(frames));
+    // Nothing answers a post: who waits until it is sent may end this process then.
+    let posts = frames.iter().any(|frame| frame.header.kind == Kind::Post);
+    let mut sending = pin!(async {
+        sender.send(frames).await?;
+        if posts { sender.finish().await } else { Ok(()) }
+    });
     loop {
         tokio::select! {
             biased;

@@ -237,13 +237,21 @@ impl Connection {
     ) {
         let connection = self.clone();
         tokio::spawn(async move {
-            match pulling.finish(&mut request.bulk).await {
+            let pulled = tokio::select! {
+                biased;
+                pulled = pulling.finish(&mut request.bulk) => pulled,
+                // Nobody would hear the answer. What the device still writes to is the pair's.
+                () = connection.end.cancelled() => return,
+            };
+            match pulled {
                 Ok(()) => {
                     drop(turn);
                     connection.handle(method, request, header, held);
                 }
-                // The pair is broken, which the reader is told of as well.
-                Err(why) => tracing::debug!(%why, "a request's bulk bytes did not come"),
+                Err(why) => {
+                    tracing::debug!(%why, "a request's bulk bytes did not come");
+                    connection.end.cancel();
+                }
             }
         });
     }
