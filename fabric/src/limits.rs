@@ -93,6 +93,8 @@ pub const RDMA_PAUSE_MAX: Duration = Duration::from_secs(16 * 60);
 /// How old what is known of this host's RDMA ports may be, and that there are none.
 pub const PLACES_AGE_MAX: Duration = Duration::from_secs(60);
 pub const NO_PLACES_AGE_MAX: Duration = Duration::from_secs(1);
+/// How often who sends looks whether its device was taken away, at most.
+pub const RDMA_LOOK: Duration = Duration::from_secs(1);
 /// Bulk bytes move through pieces of this size, of which a server has so many for each device.
 pub const STAGING_PIECE_BYTES: usize = 256 << 10;
 pub const STAGING_PIECES: u32 = 128;

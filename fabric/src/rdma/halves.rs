@@ -7,6 +7,7 @@ use std::{
     collections::VecDeque,
     io::{self, IoSlice},
     sync::Arc,
+    time::Instant,
 };
 
 use ff2_verbs::{Buffer, Direction, Place, Remote, Shared, WorkId};
@@ -14,8 +15,9 @@ use ff2_verbs::{Buffer, Direction, Place, Remote, Shared, WorkId};
 use super::{End, shared_pair::SharedPair, staging::Piece};
 use crate::{
     buf::{SharedBuf, Slab},
+    clock,
     frame::{FrameError, HEADER_BYTES, Header, Kind, seal},
-    limits::{RDMA_MESSAGE_BYTES, STAGING_PIECE_BYTES, STAGING_WINDOW},
+    limits::{RDMA_LOOK, RDMA_MESSAGE_BYTES, STAGING_PIECE_BYTES, STAGING_WINDOW},
     onesided::{self, annex::Span},
     pulse::Pulse,
     stream::ReadHalf,
@@ -31,6 +33,8 @@ pub(crate) struct Outgoing {
     /// What the peer reaches of ours.
     shown: Vec<Arc<Shared>>,
     pulse: Arc<Pulse>,
+    /// When it was last looked whether the device is there.
+    looked: Instant,
     /// The peer notices when it is dropped.
     beneath: Option<tcp::Sender>,
 }
@@ -54,6 +58,7 @@ pub(super) fn halves(
         message_bytes: RDMA_MESSAGE_BYTES.min(longest as usize),
         shown: Vec::new(),
         pulse: pulse.clone(),
+        looked: clock::now(),
         beneath: None,
     };
     Ok((outgoing, Incoming { pair, pulse: pulse.clone(), beneath: None }))
@@ -67,6 +72,16 @@ impl Outgoing {
     /// From where it leaves.
     pub(crate) fn place(&self) -> &Place {
         &self.pair.place
+    }
+
+    /// Fails if the device was taken away. Each side sends something every few seconds, so this finds it out.
+    fn look(&mut self) -> Result<(), LinkError> {
+        let now = clock::now();
+        if now.saturating_duration_since(self.looked) < RDMA_LOOK {
+            return Ok(());
+        }
+        self.looked = now;
+        self.pair.is_there()
     }
 
     async fn send(&mut self, mut message: Buffer, len: usize) -> Result<(), LinkError> {
@@ -83,6 +98,7 @@ impl onesided::Outgoing for Outgoing {
         slices: &mut [IoSlice<'_>],
         _pulse: &Pulse,
     ) -> Result<(), LinkError> {
+        self.look()?;
         let (mut message, mut len) = (None, 0);
         for slice in slices {
             let mut left = &slice[..];

@@ -245,6 +245,12 @@ impl SharedPair {
         slab.part(place.offset, place.len).ok_or(FrameError::BulkMisplaced)
     }
 
+    /// Fails if the device was taken away: some drivers let what is there go on until all is closed.
+    pub(super) fn is_there(&self) -> Result<(), LinkError> {
+        let why = || io::Error::other(format!("the device {} was taken away", self.place.device));
+        if self.rail.is_there() { Ok(()) } else { Err(why().into()) }
+    }
+
     /// Registers a slab of ours, for the peer.
     pub(super) fn show(&self, slab: &Arc<Slab>) -> io::Result<Arc<Shared>> {
         self.rail.share(slab).map_err(|error| io::Error::other(reason(error)))
