@@ -98,6 +98,8 @@ pub const RDMA_LOOK: Duration = Duration::from_secs(1);
 /// Bulk bytes move through pieces of this size, of which a server has so many for each device.
 pub const STAGING_PIECE_BYTES: usize = 256 << 10;
 pub const STAGING_PIECES: u32 = 128;
+/// Parts of a reply that are shorter are copied together: a copy is less work than a transfer of their own.
+pub const LENT_BYTES_MIN: usize = 16 << 10;
 /// Pieces of one payload that are on their way at a time: above bandwidth times delay of a fast link.
 pub const STAGING_WINDOW: usize = 4;
 

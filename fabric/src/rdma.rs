@@ -86,12 +86,12 @@ pub struct Rdma {
     told: Mutex<HashSet<(String, String)>>,
 }
 
-/// A device, and the memory that peers may reach through it. It is let go of with its last connection, for which a driver
-/// may wait that takes it away.
+/// A device, and what is registered with it. It is let go of with its last connection: a driver that takes it away may
+/// wait for that.
 struct Rail {
     domain: Arc<Domain>,
     /// Registered once for all connections, by id.
-    slabs: Mutex<HashMap<u64, Weak<Shared>>>,
+    slabs: Mutex<HashMap<(u64, Access), Weak<Shared>>>,
     /// Made for the first client of a server: who only calls needs none.
     staging: Mutex<Option<Arc<Staging>>>,
 }
@@ -234,14 +234,14 @@ impl Rail {
     }
 
     /// Registers a slab, if it is not yet.
-    fn share(&self, slab: &Arc<Slab>) -> Result<Arc<Shared>, RdmaError> {
+    fn share(&self, slab: &Arc<Slab>, access: Access) -> Result<Arc<Shared>, RdmaError> {
         let mut slabs = self.slabs.lock();
-        if let Some(known) = slabs.get(&slab.id()).and_then(Weak::upgrade) {
+        if let Some(known) = slabs.get(&(slab.id(), access)).and_then(Weak::upgrade) {
             return Ok(known);
         }
-        let shared = Arc::new(Shared::new(&self.domain, slab.clone())?);
+        let shared = Arc::new(Shared::new(&self.domain, slab.clone(), access)?);
         slabs.retain(|_, other| other.strong_count() > 0);
-        slabs.insert(slab.id(), Arc::downgrade(&shared));
+        slabs.insert((slab.id(), access), Arc::downgrade(&shared));
         Ok(shared)
     }
 }

@@ -31,8 +31,8 @@ fn shifts_never_share_a_link() {
     }
 }
 
-/// What balanced tables cost a shift: a leaf's 20 flows go to the last hosts of one leaf and the first ones of the next,
-/// which have other remainders. Only where they all go to one leaf does none meet another.
+/// What balanced tables cost a shift: a leaf's 20 flows go to the last hosts of one leaf and the first ones of the
+/// next, which have other remainders. Only where they all go to one leaf does none meet another.
 #[test]
 fn balanced_tables_let_two_flows_of_a_shift_meet_unless_leaves_send_to_leaves() {
     let network = Tree { zones: 1, storage: 180, ..Tree::default() }.build().unwrap();

@@ -14,10 +14,10 @@ use ff2_verbs::{Buffer, Direction, Place, Remote, Shared, WorkId};
 
 use super::{End, shared_pair::SharedPair, staging::Piece};
 use crate::{
-    buf::{SharedBuf, Slab},
+    buf::{Buf, SharedBuf, Slab},
     clock,
     frame::{FrameError, HEADER_BYTES, Header, Kind, seal},
-    limits::{RDMA_LOOK, RDMA_MESSAGE_BYTES, STAGING_PIECE_BYTES, STAGING_WINDOW},
+    limits::{LENT_BYTES_MIN, RDMA_LOOK, RDMA_MESSAGE_BYTES, STAGING_PIECE_BYTES, STAGING_WINDOW},
     onesided::{self, annex::Span},
     pulse::Pulse,
     stream::ReadHalf,
@@ -139,6 +139,35 @@ impl onesided::Outgoing for Outgoing {
     /// A message that is sent afterwards arrives afterwards.
     async fn push(&mut self, parts: &[SharedBuf], place: Span) -> Result<(), LinkError> {
         let place = self.pair.theirs(place)?;
+        if parts.iter().all(|part| part.len() >= LENT_BYTES_MIN && part.slab().is_some()) {
+            self.push_lent(parts, place).await
+        } else {
+            self.push_copied(parts, place).await
+        }
+    }
+}
+
+impl Outgoing {
+    /// Out of the memory that they lie in, which the device has until it is done.
+    async fn push_lent(&mut self, parts: &[SharedBuf], place: Remote) -> Result<(), LinkError> {
+        let mut at = 0;
+        for part in parts {
+            let lent = part.slab().map(|slab| self.pair.lend(slab, part.clone()));
+            let remote = piece(place, at, part.len())?;
+            match lent {
+                Some(Ok(local)) => {
+                    self.pair.pushes_below(STAGING_WINDOW).await?;
+                    self.pair.start_with(Direction::Push, local, None, remote).await?;
+                    self.pulse.sent(part.len());
+                }
+                _ => self.push_copied(std::slice::from_ref(part), remote).await?,
+            }
+            at += part.len();
+        }
+        Ok(())
+    }
+
+    async fn push_copied(&mut self, parts: &[SharedBuf], place: Remote) -> Result<(), LinkError> {
         let total: usize = parts.iter().map(|part| part.len()).sum();
         let mut parts = parts.iter().map(|part| &part[..]);
         let (mut part, mut at): (&[u8], usize) = (&[], 0);
@@ -197,7 +226,7 @@ impl onesided::Incoming for Incoming {
     }
 
     async fn pull(&mut self, from: Span, into: &mut [u8]) -> Result<(), LinkError> {
-        self.pulling(vec![from])?.finish(into).await
+        self.pulling(vec![from])?.copied(into).await
     }
 
     /// The peer reaches nothing once our end is destroyed.
@@ -228,8 +257,28 @@ pub(crate) struct Pulling {
 }
 
 impl Pulling {
-    /// Takes all of it.
-    pub(crate) async fn finish(self, mut into: &mut [u8]) -> Result<(), LinkError> {
+    /// Takes all of it: straight into the buffer, where that can be lent to the device and the bytes lie together.
+    pub(crate) async fn finish(self, mut into: Buf) -> Result<Buf, LinkError> {
+        let (&[place], Some(slab)) = (&self.places[..], into.slab().cloned()) else {
+            self.copied(&mut into).await?;
+            return Ok(into);
+        };
+        let len = into.len();
+        match self.pair.lend(&slab, into) {
+            Ok(local) => {
+                let id = self.pair.start_with(Direction::Pull, local, None, place).await?;
+                let (local, _) = self.pair.pulled(id).await?;
+                self.pulse.heard(len);
+                Ok(local.into_owner().expect("as it was lent"))
+            }
+            Err(mut into) => {
+                self.copied(&mut into).await?;
+                Ok(into)
+            }
+        }
+    }
+
+    async fn copied(&self, mut into: &mut [u8]) -> Result<(), LinkError> {
         for place in &self.places {
             let len = into.len().min(place.len as usize);
             let (part, rest) = std::mem::take(&mut into).split_at_mut(len);
@@ -253,9 +302,10 @@ impl Pulling {
                 asked += len;
             }
             let (id, len) = coming.pop_front().expect("one is waited for");
-            let came = self.pair.pulled(id).await?;
+            // With its loan, until it was copied.
+            let (came, _loan) = self.pair.pulled(id).await?;
             self.pulse.heard(len);
-            into[at..at + len].copy_from_slice(&came.buffer);
+            into[at..at + len].copy_from_slice(&came);
             at += len;
         }
         Ok(())

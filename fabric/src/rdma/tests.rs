@@ -286,7 +286,7 @@ async fn places_outside_of_what_was_shown_are_not_touched() {
         head
     };
     let rail = net.rdma.as_ref().unwrap().rail("zebra0").unwrap();
-    let real = rail.share(&slab).unwrap();
+    let real = rail.share(&slab, Access::Peers).unwrap();
     let wrong_key = Remote { key: real.remote().key ^ 0x5a5a, ..real.remote() };
     let outside = Remote { address: real.remote().address.wrapping_add(1 << 40), ..real.remote() };
     let whole = real.remote().len;

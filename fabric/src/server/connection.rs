@@ -239,13 +239,14 @@ impl Connection {
         tokio::spawn(async move {
             let pulled = tokio::select! {
                 biased;
-                pulled = pulling.finish(&mut request.bulk) => pulled,
+                pulled = pulling.finish(std::mem::take(&mut request.bulk)) => pulled,
                 // Nobody would hear the answer. What the device still writes to is the pair's.
                 () = connection.end.cancelled() => return,
             };
             match pulled {
-                Ok(()) => {
+                Ok(bulk) => {
                     drop(turn);
+                    request.bulk = bulk;
                     connection.handle(method, request, header, held);
                 }
                 Err(why) => {
