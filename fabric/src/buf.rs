@@ -17,6 +17,7 @@ mod tests;
 use std::{
     fmt,
     ops::{Deref, DerefMut},
+    ptr::NonNull,
     sync::Arc,
 };
 
@@ -88,6 +89,15 @@ impl Buf {
     pub fn freeze(self) -> SharedBuf {
         let len = self.len;
         SharedBuf::from_block(Arc::new(self.block), len)
+    }
+}
+
+// SAFETY: the block's memory stays where it is, and is this value's alone.
+unsafe impl ff2_verbs::Lendable for Buf {
+    const EXCLUSIVE: bool = true;
+
+    fn bytes(&self) -> NonNull<[u8]> {
+        NonNull::from(&**self)
     }
 }
 

@@ -93,19 +93,30 @@ pub const RDMA_PAUSE_MAX: Duration = Duration::from_secs(16 * 60);
 /// How old what is known of this host's RDMA ports may be, and that there are none.
 pub const PLACES_AGE_MAX: Duration = Duration::from_secs(60);
 pub const NO_PLACES_AGE_MAX: Duration = Duration::from_secs(1);
+/// How often who sends looks whether its device was taken away, at most.
+pub const RDMA_LOOK: Duration = Duration::from_secs(1);
 /// Bulk bytes move through pieces of this size, of which a server has so many for each device.
 pub const STAGING_PIECE_BYTES: usize = 256 << 10;
 pub const STAGING_PIECES: u32 = 128;
+/// Parts of a reply that are shorter are copied together: a copy is less work than a transfer of their own.
+pub const LENT_BYTES_MIN: usize = 16 << 10;
 /// Pieces of one payload that are on their way at a time: above bandwidth times delay of a fast link.
 pub const STAGING_WINDOW: usize = 4;
+
+/// Payloads of one connection that are pulled at a time: while the last bytes of one come, the next one begins.
+pub const PULLS_MAX: usize = 2;
+/// How long an ending connection waits for its last messages to be there: as long as a device tries.
+pub const FINISH_MAX: Duration = Duration::from_secs(1);
 
 /// Frames in flight inside an in-process connection.
 pub const MEM_FRAMES_MAX: usize = 64;
 
 const _: () = assert!(USER_MESSAGE_BYTES_MAX <= USER_MESSAGES_BYTES);
 const _: () = assert!(BULK_BYTES_MAX <= BUF_BYTES_MAX);
-const _: () =
-    assert!(STAGING_WINDOW <= STAGING_PIECES as usize && 2 * STAGING_WINDOW < RDMA_WORKS as usize);
+const _: () = assert!(
+    STAGING_WINDOW <= STAGING_PIECES as usize
+        && (PULLS_MAX + 1) * STAGING_WINDOW < RDMA_WORKS as usize
+);
 const _: () = assert!(RDMA_MESSAGE_BYTES >= crate::frame::HEAD_BYTES_MIN);
 const _: () = assert!(SLAB_BYTES.is_power_of_two() && SLAB_BYTES >= PAGE_BYTES);
 const _: () = assert!(BULK_BYTES_MAX <= CREDIT_BYTES as usize);

@@ -26,6 +26,7 @@ use crate::{
     buf::{SharedBuf, Slab},
     frame::{FrameError, HEAD_BYTES_MIN, Kind, Limits, seal},
     pulse::Pulse,
+    rdma,
     stream::{ReadHalf, Reader},
     transport::{Frame, Head, Landing, LinkError},
 };
@@ -38,6 +39,9 @@ pub(crate) trait Outgoing: Send {
         slices: &mut [IoSlice<'_>],
         pulse: &Pulse,
     ) -> impl Future<Output = Result<(), LinkError>> + Send;
+
+    /// Returns when the peer has all that was sent, so that none is lost if the connection is ended then.
+    fn finish(&mut self) -> impl Future<Output = Result<(), LinkError>> + Send;
 
     /// Makes the next slab known to the peer, by a frame of kind `Slab`.
     fn share(
@@ -97,6 +101,10 @@ impl<O: Outgoing> Sender<O> {
 
     pub(crate) fn half(&mut self) -> &mut O {
         &mut self.half
+    }
+
+    pub(crate) async fn finish(&mut self) -> Result<(), LinkError> {
+        self.half.finish().await
     }
 
     /// The peer takes so many slabs of ours.
@@ -288,6 +296,19 @@ impl<I: Incoming> Receiver<I> {
     /// Our sending half is gone: returns when the peer can reach no memory of ours any more.
     pub(crate) async fn until_closed(&mut self) {
         self.reader.half.until_closed().await;
+    }
+}
+
+impl Receiver<rdma::Incoming> {
+    /// The bulk bytes of the frame whose head was read last, to be pulled while further frames come. `None` if some of
+    /// them come in the stream.
+    pub(crate) fn detach(&mut self) -> Result<Option<rdma::Pulling>, LinkError> {
+        let in_stream = |part: &Span| part.slab == Span::IN_STREAM;
+        if self.bulk.landed || self.bulk.parts.iter().any(in_stream) {
+            return Ok(None);
+        }
+        let parts = std::mem::take(&mut self.bulk.parts);
+        self.reader.half.pulling(parts.into()).map(Some)
     }
 }
 

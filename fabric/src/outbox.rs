@@ -80,7 +80,7 @@ impl<T> Outbox<T> {
     /// connection. Also says that we live, and watches that the peer does.
     pub(crate) async fn send_all(
         &self,
-        mut sender: Sender,
+        sender: &mut Sender,
         pulse: &Pulse,
         version: impl Fn() -> u64,
     ) -> Result<(), LinkError> {
@@ -101,7 +101,7 @@ impl<T> Outbox<T> {
                 }
                 frames.push(alive(version()));
             }
-            send(&mut sender, &mut frames, pulse, &mut tick).await?;
+            send(sender, &mut frames, pulse, &mut tick).await?;
             frames.clear();
             kept.clear();
         }
@@ -116,7 +116,12 @@ async fn send(
 ) -> Result<(), LinkError> {
     // A stall is counted from here.
     pulse.sent(0);
-    let mut sending = pin!(sender.send(frames));
+    // Nothing answers a post: who waits until it is sent may end this process then.
+    let posts = frames.iter().any(|frame| frame.header.kind == Kind::Post);
+    let mut sending = pin!(async {
+        sender.send(frames).await?;
+        if posts { sender.finish().await } else { Ok(()) }
+    });
     loop {
         tokio::select! {
             biased;

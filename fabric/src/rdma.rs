@@ -5,8 +5,8 @@
 //! shows the slabs that its buffers are cut from; see [`crate::onesided`] for what is made of that.
 //!
 //! RDMA is never a condition: whatever is missing or does not work, the connection stays with TCP, and one
-//! warning says why. A place that failed toward a peer is left out there for a minute. Devices are opened when a
-//! connection first leaves by them, so one that appears later serves like the others.
+//! warning says why. A place that failed toward a peer is left out there for a minute. Devices are open as long as
+//! connections leave by them: one that appears later serves like the others, and one that is taken away is let go of.
 //!
 //! **Invariant:** a connection that must be encrypted does not come here unless `trusted` says so.
 
@@ -30,7 +30,7 @@ use std::{
 pub use classes::{Classes, Workload};
 use ff2_verbs::{Access, Device, Domain, Endpoint, Pair, Place, Pool, Settings, Shared};
 pub use ff2_verbs::{Class, Error as RdmaError, place::Subnet};
-pub(crate) use halves::{Incoming, Outgoing};
+pub(crate) use halves::{Incoming, Outgoing, Pulling};
 use parking_lot::Mutex;
 use staging::Staging;
 pub(crate) use upgrade::{Answering, Offer};
@@ -79,24 +79,25 @@ impl Default for RdmaConfig {
 #[derive(Debug)]
 pub struct Rdma {
     config: RdmaConfig,
-    /// By the devices' names.
-    rails: Mutex<HashMap<String, Arc<Rail>>>,
+    /// By the devices' names: those that connections leave by.
+    rails: Mutex<HashMap<String, Weak<Rail>>>,
     ways: Ways,
     /// What was warned of: by peer and reason.
     told: Mutex<HashSet<(String, String)>>,
 }
 
-/// A device, and the memory that peers may reach through it.
+/// A device, and what is registered with it. It is let go of with its last connection: a driver that takes it away may
+/// wait for that.
 struct Rail {
     domain: Arc<Domain>,
     /// Registered once for all connections, by id.
-    slabs: Mutex<HashMap<u64, Weak<Shared>>>,
+    slabs: Mutex<HashMap<(u64, Access), Weak<Shared>>>,
     /// Made for the first client of a server: who only calls needs none.
     staging: Mutex<Option<Arc<Staging>>>,
 }
 
 impl Rdma {
-    /// Opens all devices of this host. Where there is none yet and none is demanded, those that come later serve.
+    /// Tries all devices of this host. Where there is none yet and none is demanded, those that come later serve.
     ///
     /// # Errors
     /// Why there can be no RDMA here: TCP serves then.
@@ -108,13 +109,12 @@ impl Rdma {
             }
             found => found?,
         };
+        for name in names {
+            Domain::new(&Device::open(&name)?)?;
+        }
         let ways = Ways::new(config.subnets.clone(), config.pause)?;
         let (rails, told) = (Mutex::default(), Mutex::default());
-        let rdma = Self { config, rails, ways, told };
-        for name in names {
-            rdma.rail(&name)?;
-        }
-        Ok(Arc::new(rdma))
+        Ok(Arc::new(Self { config, rails, ways, told }))
     }
 
     /// Rather than shared memory, where both are possible.
@@ -162,21 +162,6 @@ impl Rdma {
     /// One end of a connection, not connected yet. Makes calls that take milliseconds.
     fn end(&self, place: &Place, class: Class, access: Access) -> Result<End, RdmaError> {
         let rail = self.rail(&place.device)?;
-        let made = self.end_on(&rail, place, class, access);
-        if made.is_err() && rail.domain.device().port(place.port).is_err() {
-            // It was taken away. One of the same name that came since is opened next time.
-            self.rails.lock().retain(|_, known| !Arc::ptr_eq(known, &rail));
-        }
-        made
-    }
-
-    fn end_on(
-        &self,
-        rail: &Arc<Rail>,
-        place: &Place,
-        class: Class,
-        access: Access,
-    ) -> Result<End, RdmaError> {
         let messages = self.config.messages;
         let settings = Settings { works: RDMA_WORKS, messages, class, access };
         let pool = |count| {
@@ -192,15 +177,18 @@ impl Rdma {
         Ok(End { pair, place: place.clone(), outgoing, rail: rail.clone(), staging })
     }
 
-    /// The device of this name, which is opened if it was not yet.
+    /// The device of this name, which is opened if it is not yet, or if another one had the name when it was.
     fn rail(&self, name: &str) -> Result<Arc<Rail>, RdmaError> {
         let mut rails = self.rails.lock();
-        if let Some(rail) = rails.get(name) {
-            return Ok(rail.clone());
+        let known = rails.get(name).and_then(Weak::upgrade);
+        if let Some(rail) = known.filter(|rail| rail.is_there()) {
+            return Ok(rail);
         }
         let domain = Domain::new(&Device::open(name)?)?;
         let rail = Rail { domain, slabs: Mutex::default(), staging: Mutex::default() };
-        Ok(rails.entry(name.to_owned()).insert_entry(Arc::new(rail)).get().clone())
+        let rail = Arc::new(rail);
+        rails.insert(name.to_owned(), Arc::downgrade(&rail));
+        Ok(rail)
     }
 }
 
@@ -232,6 +220,11 @@ impl End {
 }
 
 impl Rail {
+    /// Whether the device was not taken away.
+    fn is_there(&self) -> bool {
+        self.domain.device().is_there()
+    }
+
     fn staging(&self) -> Result<Arc<Staging>, RdmaError> {
         let mut staging = self.staging.lock();
         if let Some(made) = &*staging {
@@ -241,14 +234,14 @@ impl Rail {
     }
 
     /// Registers a slab, if it is not yet.
-    fn share(&self, slab: &Arc<Slab>) -> Result<Arc<Shared>, RdmaError> {
+    fn share(&self, slab: &Arc<Slab>, access: Access) -> Result<Arc<Shared>, RdmaError> {
         let mut slabs = self.slabs.lock();
-        if let Some(known) = slabs.get(&slab.id()).and_then(Weak::upgrade) {
+        if let Some(known) = slabs.get(&(slab.id(), access)).and_then(Weak::upgrade) {
             return Ok(known);
         }
-        let shared = Arc::new(Shared::new(&self.domain, slab.clone())?);
+        let shared = Arc::new(Shared::new(&self.domain, slab.clone(), access)?);
         slabs.retain(|_, other| other.strong_count() > 0);
-        slabs.insert(slab.id(), Arc::downgrade(&shared));
+        slabs.insert((slab.id(), access), Arc::downgrade(&shared));
         Ok(shared)
     }
 }

@@ -121,6 +121,15 @@ impl Sender {
         }
     }
 
+    /// Before the connection is ended: returns when what was sent is not lost by that.
+    pub(crate) async fn finish(&mut self) -> Result<(), LinkError> {
+        match self {
+            Self::Shm(shm) => shm.finish().await,
+            Self::Rdma(rdma) => rdma.finish().await,
+            Self::Tcp(_) | Self::Mem(_) => Ok(()),
+        }
+    }
+
     /// Bytes that are no frame of ours.
     #[cfg(test)]
     pub(crate) async fn send_raw(&mut self, bytes: &[u8]) {
@@ -192,6 +201,14 @@ impl Receiver {
             Self::Shm(shm) => shm.bulk(into).await,
             Self::Rdma(rdma) => rdma.bulk(into).await,
             Self::Mem(mem) => mem.bulk(into),
+        }
+    }
+
+    /// All bulk bytes of the frame, to be taken beside what comes next; `None`: they are to be taken before it.
+    pub(crate) fn detach(&mut self) -> Result<Option<rdma::Pulling>, LinkError> {
+        match self {
+            Self::Rdma(rdma) => rdma.detach(),
+            Self::Tcp(_) | Self::Shm(_) | Self::Mem(_) => Ok(None),
         }
     }
 

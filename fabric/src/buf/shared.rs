@@ -3,6 +3,7 @@
 use std::{
     fmt,
     ops::{Bound, Deref, RangeBounds},
+    ptr::NonNull,
     sync::Arc,
 };
 
@@ -79,6 +80,15 @@ impl SharedBuf {
             },
             memory => Err(Self { memory, start, len }),
         }
+    }
+}
+
+// SAFETY: the block or the bytes stay where they are as long as somebody has a part of them, and nobody writes them.
+unsafe impl ff2_verbs::Lendable for SharedBuf {
+    const EXCLUSIVE: bool = false;
+
+    fn bytes(&self) -> NonNull<[u8]> {
+        NonNull::from(&**self)
     }
 }
 

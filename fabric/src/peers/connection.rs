@@ -270,9 +270,9 @@ impl Connection {
         self.credit.add_permits(waiting.credit as usize);
     }
 
-    async fn write(self: Arc<Self>, sender: Sender) {
+    async fn write(self: Arc<Self>, mut sender: Sender) {
         let version = || self.routing.version().0;
-        let sending = self.outbox.send_all(sender, &self.pulse, version);
+        let sending = self.outbox.send_all(&mut sender, &self.pulse, version);
         // Whoever ended the connection has said why.
         let ended = tokio::select! {
             biased;

@@ -7,15 +7,17 @@ use std::{
     collections::VecDeque,
     io::{self, IoSlice},
     sync::Arc,
+    time::Instant,
 };
 
 use ff2_verbs::{Buffer, Direction, Place, Remote, Shared, WorkId};
 
 use super::{End, shared_pair::SharedPair, staging::Piece};
 use crate::{
-    buf::{SharedBuf, Slab},
+    buf::{Buf, SharedBuf, Slab},
+    clock,
     frame::{FrameError, HEADER_BYTES, Header, Kind, seal},
-    limits::{RDMA_MESSAGE_BYTES, STAGING_PIECE_BYTES, STAGING_WINDOW},
+    limits::{LENT_BYTES_MIN, RDMA_LOOK, RDMA_MESSAGE_BYTES, STAGING_PIECE_BYTES, STAGING_WINDOW},
     onesided::{self, annex::Span},
     pulse::Pulse,
     stream::ReadHalf,
@@ -31,6 +33,8 @@ pub(crate) struct Outgoing {
     /// What the peer reaches of ours.
     shown: Vec<Arc<Shared>>,
     pulse: Arc<Pulse>,
+    /// When it was last looked whether the device is there.
+    looked: Instant,
     /// The peer notices when it is dropped.
     beneath: Option<tcp::Sender>,
 }
@@ -54,6 +58,7 @@ pub(super) fn halves(
         message_bytes: RDMA_MESSAGE_BYTES.min(longest as usize),
         shown: Vec::new(),
         pulse: pulse.clone(),
+        looked: clock::now(),
         beneath: None,
     };
     Ok((outgoing, Incoming { pair, pulse: pulse.clone(), beneath: None }))
@@ -69,6 +74,16 @@ impl Outgoing {
         &self.pair.place
     }
 
+    /// Fails if the device was taken away. Each side sends something every few seconds, so this finds it out.
+    fn look(&mut self) -> Result<(), LinkError> {
+        let now = clock::now();
+        if now.saturating_duration_since(self.looked) < RDMA_LOOK {
+            return Ok(());
+        }
+        self.looked = now;
+        self.pair.is_there()
+    }
+
     async fn send(&mut self, mut message: Buffer, len: usize) -> Result<(), LinkError> {
         message.truncate(len);
         self.pair.send(message).await?;
@@ -78,12 +93,12 @@ impl Outgoing {
 }
 
 impl onesided::Outgoing for Outgoing {
-    /// Returns when the peer's device has them all, so that none is lost if the connection is ended then.
     async fn write_all(
         &mut self,
         slices: &mut [IoSlice<'_>],
         _pulse: &Pulse,
     ) -> Result<(), LinkError> {
+        self.look()?;
         let (mut message, mut len) = (None, 0);
         for slice in slices {
             let mut left = &slice[..];
@@ -106,6 +121,10 @@ impl onesided::Outgoing for Outgoing {
         if let Some(message) = message {
             self.send(message, len).await?;
         }
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<(), LinkError> {
         self.pair.acknowledged().await
     }
 
@@ -120,6 +139,35 @@ impl onesided::Outgoing for Outgoing {
     /// A message that is sent afterwards arrives afterwards.
     async fn push(&mut self, parts: &[SharedBuf], place: Span) -> Result<(), LinkError> {
         let place = self.pair.theirs(place)?;
+        if parts.iter().all(|part| part.len() >= LENT_BYTES_MIN && part.slab().is_some()) {
+            self.push_lent(parts, place).await
+        } else {
+            self.push_copied(parts, place).await
+        }
+    }
+}
+
+impl Outgoing {
+    /// Out of the memory that they lie in, which the device has until it is done.
+    async fn push_lent(&mut self, parts: &[SharedBuf], place: Remote) -> Result<(), LinkError> {
+        let mut at = 0;
+        for part in parts {
+            let lent = part.slab().map(|slab| self.pair.lend(slab, part.clone()));
+            let remote = piece(place, at, part.len())?;
+            match lent {
+                Some(Ok(local)) => {
+                    self.pair.pushes_below(STAGING_WINDOW).await?;
+                    self.pair.start_with(Direction::Push, local, None, remote).await?;
+                    self.pulse.sent(part.len());
+                }
+                _ => self.push_copied(std::slice::from_ref(part), remote).await?,
+            }
+            at += part.len();
+        }
+        Ok(())
+    }
+
+    async fn push_copied(&mut self, parts: &[SharedBuf], place: Remote) -> Result<(), LinkError> {
         let total: usize = parts.iter().map(|part| part.len()).sum();
         let mut parts = parts.iter().map(|part| &part[..]);
         let (mut part, mut at): (&[u8], usize) = (&[], 0);
@@ -177,9 +225,71 @@ impl onesided::Incoming for Incoming {
         Ok(self.pair.learn(Remote::decode(slab))?)
     }
 
-    /// Several pieces are on their way at a time; each is copied while the next ones come.
     async fn pull(&mut self, from: Span, into: &mut [u8]) -> Result<(), LinkError> {
-        let from = self.pair.theirs(from)?;
+        self.pulling(vec![from])?.copied(into).await
+    }
+
+    /// The peer reaches nothing once our end is destroyed.
+    async fn until_closed(&mut self) {
+        self.pair.destroy();
+    }
+}
+
+impl Incoming {
+    pub(super) fn keep(&mut self, beneath: tcp::Receiver) {
+        self.beneath = Some(beneath);
+    }
+
+    /// Bytes that the peer has at these places, to be pulled beside what else is done on the connection.
+    pub(crate) fn pulling(&self, parts: Vec<Span>) -> Result<Pulling, LinkError> {
+        let places = parts.into_iter().map(|part| self.pair.theirs(part));
+        let places = places.collect::<Result<_, _>>()?;
+        Ok(Pulling { pair: self.pair.clone(), pulse: self.pulse.clone(), places })
+    }
+}
+
+/// A payload that the peer has.
+#[derive(Debug)]
+pub(crate) struct Pulling {
+    pair: Arc<SharedPair>,
+    pulse: Arc<Pulse>,
+    places: Vec<Remote>,
+}
+
+impl Pulling {
+    /// Takes all of it: straight into the buffer, where that can be lent to the device and the bytes lie together.
+    pub(crate) async fn finish(self, mut into: Buf) -> Result<Buf, LinkError> {
+        let (&[place], Some(slab)) = (&self.places[..], into.slab().cloned()) else {
+            self.copied(&mut into).await?;
+            return Ok(into);
+        };
+        let len = into.len();
+        match self.pair.lend(&slab, into) {
+            Ok(local) => {
+                let id = self.pair.start_with(Direction::Pull, local, None, place).await?;
+                let (local, _) = self.pair.pulled(id).await?;
+                self.pulse.heard(len);
+                Ok(local.into_owner().expect("as it was lent"))
+            }
+            Err(mut into) => {
+                self.copied(&mut into).await?;
+                Ok(into)
+            }
+        }
+    }
+
+    async fn copied(&self, mut into: &mut [u8]) -> Result<(), LinkError> {
+        for place in &self.places {
+            let len = into.len().min(place.len as usize);
+            let (part, rest) = std::mem::take(&mut into).split_at_mut(len);
+            self.part(*place, part).await?;
+            into = rest;
+        }
+        Ok(())
+    }
+
+    /// Several pieces are on their way at a time; each is copied while the next ones come.
+    async fn part(&self, from: Remote, into: &mut [u8]) -> Result<(), LinkError> {
         let mut coming: VecDeque<(WorkId, usize)> = VecDeque::new();
         let (mut asked, mut at) = (0, 0);
         while at < into.len() {
@@ -192,23 +302,13 @@ impl onesided::Incoming for Incoming {
                 asked += len;
             }
             let (id, len) = coming.pop_front().expect("one is waited for");
-            let came = self.pair.pulled(id).await?;
+            // With its loan, until it was copied.
+            let (came, _loan) = self.pair.pulled(id).await?;
             self.pulse.heard(len);
-            into[at..at + len].copy_from_slice(&came.buffer);
+            into[at..at + len].copy_from_slice(&came);
             at += len;
         }
         Ok(())
-    }
-
-    /// The peer reaches nothing once our end is destroyed.
-    async fn until_closed(&mut self) {
-        self.pair.destroy();
-    }
-}
-
-impl Incoming {
-    pub(super) fn keep(&mut self, beneath: tcp::Receiver) {
-        self.beneath = Some(beneath);
     }
 
     /// Room to pull into; `None`: there is none now, and more is not worth waiting for.

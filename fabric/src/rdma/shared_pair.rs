@@ -13,8 +13,8 @@ use std::{
 };
 
 use ff2_verbs::{
-    Buffer, Direction, Event, Failure, Message, Pair, Place, Pool, Refused, Remote, Shared,
-    Transfer, Why, WorkId,
+    Access, Buffer, Direction, Event, Failure, Lendable, Local, Message, Pair, Place, Pool,
+    Refused, Remote, Shared, Transfer, Why, WorkId,
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -39,6 +39,8 @@ pub(super) struct SharedPair {
     pub(super) place: Place,
     /// For messages that are sent.
     outgoing: Arc<Pool>,
+    /// The slabs that transfers of ours move bytes from and to, by id; `None`: the device does not take it.
+    ours: Mutex<HashMap<u64, Option<Arc<Shared>>>>,
 }
 
 #[derive(Debug)]
@@ -63,7 +65,7 @@ struct Moving {
     direction: Direction,
     done: Option<Transfer>,
     // After the buffer: who waits for this finds it free.
-    loan: Loan,
+    loan: Option<Loan>,
 }
 
 impl SharedPair {
@@ -84,7 +86,8 @@ impl SharedPair {
             theirs_max: 0,
         });
         let changed = Notify::new();
-        Ok(Arc::new(Self { state, completions, changed, rail, staging, place, outgoing }))
+        let ours = Mutex::default();
+        Ok(Arc::new(Self { state, completions, changed, rail, staging, place, outgoing, ours }))
     }
 
     /// Waits until `ready` finds in the state what it looks for. Cancel-safe, so long as `ready` is.
@@ -171,14 +174,25 @@ impl SharedPair {
         .await
     }
 
-    /// Starts a transfer as soon as the device takes it.
+    /// Starts a transfer of staged bytes as soon as the device takes it.
     pub(super) async fn start(
         &self,
         direction: Direction,
         piece: Piece,
         remote: Remote,
     ) -> Result<WorkId, LinkError> {
-        let Piece { buffer: local, loan } = piece;
+        let Piece { buffer, loan } = piece;
+        self.start_with(direction, buffer.into(), Some(loan), remote).await
+    }
+
+    /// As [`SharedPair::start`], with memory of its own.
+    pub(super) async fn start_with(
+        &self,
+        direction: Direction,
+        local: Local,
+        loan: Option<Loan>,
+        remote: Remote,
+    ) -> Result<WorkId, LinkError> {
         let mut given = Some((vec![Transfer { local, remote }], loan));
         self.until(|state| {
             let pair = match state.usable() {
@@ -203,11 +217,11 @@ impl SharedPair {
     }
 
     /// Waits for the bytes of a pull.
-    pub(super) async fn pulled(&self, id: WorkId) -> Result<Piece, LinkError> {
+    pub(super) async fn pulled(&self, id: WorkId) -> Result<(Local, Option<Loan>), LinkError> {
         self.until(|state| {
             if state.moving.get(&id).is_some_and(|moving| moving.done.is_some()) {
                 let Moving { done, loan, .. } = state.moving.remove(&id)?;
-                return Some(Ok(Piece { buffer: done?.local, loan }));
+                return Some(Ok((done?.local, loan)));
             }
             state.usable().err().map(Err)
         })
@@ -245,9 +259,28 @@ impl SharedPair {
         slab.part(place.offset, place.len).ok_or(FrameError::BulkMisplaced)
     }
 
+    /// Fails if the device was taken away: some drivers let what is there go on until all is closed.
+    pub(super) fn is_there(&self) -> Result<(), LinkError> {
+        let why = || io::Error::other(format!("the device {} was taken away", self.place.device));
+        if self.rail.is_there() { Ok(()) } else { Err(why().into()) }
+    }
+
     /// Registers a slab of ours, for the peer.
     pub(super) fn show(&self, slab: &Arc<Slab>) -> io::Result<Arc<Shared>> {
-        self.rail.share(slab).map_err(|error| io::Error::other(reason(error)))
+        self.rail.share(slab, Access::Peers).map_err(|error| io::Error::other(reason(error)))
+    }
+
+    /// Lends a part of a slab to a transfer of ours: no peer reaches it. Gives back what the device cannot use.
+    pub(super) fn lend<T: Lendable>(&self, slab: &Arc<Slab>, owner: T) -> Result<Local, T> {
+        let mut ours = self.ours.lock();
+        let known = ours.entry(slab.id()).or_insert_with(|| {
+            let shared = self.rail.share(slab, Access::Local);
+            shared.inspect_err(|error| tracing::debug!(%error, "a slab is not registered")).ok()
+        });
+        match known {
+            Some(shared) => shared.lend(owner).map(Local::from),
+            None => Err(owner),
+        }
     }
 
     /// Our end is no more: the peer reaches no memory of ours by it.

@@ -1,4 +1,5 @@
-//! Memory that the devices move payloads through, on the server's side: READ into it, WRITE out of it.
+//! Memory that the devices move payloads through, on the server's side, where they cannot use that of the payloads
+//! itself: READ into it, WRITE out of it.
 //!
 //! It is registered once, with one device. A device may write to a piece until its transfer is over, also when nobody
 //! waits for that any more, so the pieces belong to the transfers; what the network brought is copied to the

@@ -286,7 +286,7 @@ async fn places_outside_of_what_was_shown_are_not_touched() {
         head
     };
     let rail = net.rdma.as_ref().unwrap().rail("zebra0").unwrap();
-    let real = rail.share(&slab).unwrap();
+    let real = rail.share(&slab, Access::Peers).unwrap();
     let wrong_key = Remote { key: real.remote().key ^ 0x5a5a, ..real.remote() };
     let outside = Remote { address: real.remote().address.wrapping_add(1 << 40), ..real.remote() };
     let whole = real.remote().len;
@@ -447,6 +447,7 @@ async fn a_link_that_fails_is_left_for_another_and_at_last_for_tcp_and_comes_bac
 struct NoDevices;
 
 impl NoDevices {
+    /// Returns when all who had them open have let go of them.
     fn make() -> Self {
         for name in ["zebra0", "zebra1"] {
             rdma_link(&["delete", name]);
@@ -503,6 +504,56 @@ async fn a_device_that_comes_after_the_start_is_used() {
     drop(devices);
     let end = std::time::Instant::now() + Duration::from_secs(60);
     while calls(Transport::Rdma) == 0 {
+        assert!(std::time::Instant::now() < end, "it is not used: {:?}", told(&rdma));
+        echoed().await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    net.stop().await;
+}
+
+#[tokio::test]
+async fn a_device_that_is_taken_away_in_use_is_left_and_used_again_when_it_is_back() {
+    let subnets = RAILS.map(|subnet| subnet.parse().unwrap()).to_vec();
+    let pause = Duration::from_millis(500);
+    let Some(rdma) = rdma(RdmaConfig { subnets, pause, ..demanded() }) else { return };
+    let net = Net::by_rdma("127.0.0.1:0", 8 << 20, rdma.clone()).await;
+    let peers = net.peers();
+    let client = net.client(&peers);
+    let calls = |transport| net.counters.transport(transport).calls.load(Relaxed);
+    // As whoever uses the fabric does: what has an unknown outcome is asked again.
+    let echoed = async || {
+        let bytes = pattern(peers.pool(), 60_000).freeze();
+        let call = Call { bulk: vec![bytes.clone()], ..within(20_000) };
+        match client.execute(&ask(ECHO, 1, 0), call).await {
+            Ok((_, echoed)) => assert!(echoed[..] == bytes[..]),
+            Err(status) => {
+                let again = matches!(status.code, Code::UnknownOutcome | Code::Unreachable);
+                assert!(again, "{status}");
+            }
+        }
+    };
+    echoed().await;
+    assert_eq!((calls(Transport::Rdma), calls(Transport::Tcp)), (1, 0));
+
+    let mut taking = tokio::task::spawn_blocking(NoDevices::make);
+    // Both sides let go of them, whatever the load.
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    let devices = loop {
+        assert!(std::time::Instant::now() < end, "they are held");
+        tokio::select! {
+            taken = &mut taking => break taken.unwrap(),
+            () = echoed() => (),
+        }
+    };
+    let by_tcp = calls(Transport::Tcp);
+    echoed().await;
+    assert_eq!(calls(Transport::Tcp), by_tcp + 1, "{:?}", told(&rdma));
+    assert!(!told(&rdma).is_empty(), "nothing was said");
+
+    drop(devices);
+    let (by_rdma, end) =
+        (calls(Transport::Rdma), std::time::Instant::now() + Duration::from_secs(60));
+    while calls(Transport::Rdma) == by_rdma {
         assert!(std::time::Instant::now() < end, "it is not used: {:?}", told(&rdma));
         echoed().await;
         tokio::time::sleep(Duration::from_millis(50)).await;

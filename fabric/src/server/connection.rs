@@ -28,10 +28,12 @@ use crate::{
     clock,
     frame::{FrameError, HEADER_BYTES, Header, Kind, encode_message},
     limits::{
-        BULK_BYTES_MAX, DRAIN_MAX, MESSAGE_BYTES_MAX, PAGE_BYTES, REQUESTS_MAX, SMALL_MESSAGE_BYTES,
+        BULK_BYTES_MAX, DRAIN_MAX, FINISH_MAX, MESSAGE_BYTES_MAX, PAGE_BYTES, PULLS_MAX,
+        REQUESTS_MAX, SMALL_MESSAGE_BYTES,
     },
     outbox::Outbox,
     pulse::Pulse,
+    rdma::Pulling,
     rpc::{Context, Method, Peer, Reply, Request, no_such_method},
     transport::{Frame, Head, Landing, LinkError, Receiver, Sender},
 };
@@ -43,6 +45,8 @@ pub(super) struct Connection {
     from: Option<IpAddr>,
     outbox: Outbox<Place>,
     places: Arc<Semaphore>,
+    /// Payloads that are pulled beside what comes next.
+    pulls: Arc<Semaphore>,
     /// Bulk bytes of requests without an answer.
     owed_bytes: AtomicU64,
     pulse: Arc<Pulse>,
@@ -64,9 +68,12 @@ struct Held {
 
 /// What became of a request's bulk bytes.
 enum Taken {
-    Bulk(Buf, Option<OwnedSemaphorePermit>),
+    Bulk(Buf, Option<OwnedSemaphorePermit>, Option<Coming>),
     Refused(Status),
 }
+
+/// Bulk bytes that are not there yet, and their turn.
+struct Coming(Pulling, OwnedSemaphorePermit);
 
 impl Connection {
     pub(super) fn new(
@@ -80,6 +87,7 @@ impl Connection {
             from,
             outbox: Outbox::new(),
             places: Arc::new(Semaphore::new(REQUESTS_MAX as usize)),
+            pulls: Arc::new(Semaphore::new(PULLS_MAX)),
             owed_bytes: AtomicU64::new(0),
             pulse,
             end: CancellationToken::new(),
@@ -107,15 +115,18 @@ impl Connection {
         }
     }
 
-    async fn write(self: Arc<Self>, sender: Sender) -> Result<(), LinkError> {
+    async fn write(self: Arc<Self>, mut sender: Sender) -> Result<(), LinkError> {
         let version = || self.shared.config.routing.version().0;
-        let sending = self.outbox.send_all(sender, &self.pulse, version);
+        let sending = self.outbox.send_all(&mut sender, &self.pulse, version);
         let ended = tokio::select! {
             biased;
             ended = sending => ended,
             () = self.end.cancelled() => Ok(()),
         };
         self.end.cancel();
+        if ended.is_ok() && timeout(FINISH_MAX, sender.finish()).await.is_err() {
+            tracing::debug!("a client did not take its last answers");
+        }
         ended
     }
 
@@ -186,9 +197,9 @@ impl Connection {
         }
         let place = self.place().await;
         let message = self.message_share(header.body_bytes()).await;
-        let (refusal, bulk, share) = match self.bulk(&header, deadline, receiver).await? {
-            Taken::Bulk(bulk, share) => (None, bulk, share),
-            Taken::Refused(status) => (Some(status), Buf::empty(), None),
+        let (refusal, bulk, share, coming) = match self.bulk(&header, deadline, receiver).await? {
+            Taken::Bulk(bulk, share, coming) => (None, bulk, share, coming),
+            Taken::Refused(status) => (Some(status), Buf::empty(), None, None),
         };
         let held = Held { place: Some(place), credit, landing, _share: share, _message: message };
         let Some(method) = self.shared.router.method(header.method) else {
@@ -208,8 +219,42 @@ impl Connection {
             routing_version: header.routing_version,
         };
         let request = Request { method: header.method, cx, message: head.message, bulk };
-        self.handle(method, request, header, held);
+        match coming {
+            None => self.handle(method, request, header, held),
+            Some(coming) => self.handle_after(coming, method, request, header, held),
+        }
         Ok(())
+    }
+
+    /// Once its bulk bytes are there. Meanwhile the next request's may come.
+    fn handle_after(
+        self: &Arc<Self>,
+        Coming(pulling, turn): Coming,
+        method: Method,
+        mut request: Request,
+        header: Header,
+        held: Held,
+    ) {
+        let connection = self.clone();
+        tokio::spawn(async move {
+            let pulled = tokio::select! {
+                biased;
+                pulled = pulling.finish(std::mem::take(&mut request.bulk)) => pulled,
+                // Nobody would hear the answer. What the device still writes to is the pair's.
+                () = connection.end.cancelled() => return,
+            };
+            match pulled {
+                Ok(bulk) => {
+                    drop(turn);
+                    request.bulk = bulk;
+                    connection.handle(method, request, header, held);
+                }
+                Err(why) => {
+                    tracing::debug!(%why, "a request's bulk bytes did not come");
+                    connection.end.cancel();
+                }
+            }
+        });
     }
 
     fn handle(self: &Arc<Self>, method: Method, request: Request, header: Header, held: Held) {
@@ -240,6 +285,10 @@ impl Connection {
         }
         let _paused = self.pulse.pause();
         self.places.clone().acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    async fn turn(&self) -> OwnedSemaphorePermit {
+        self.pulls.clone().acquire_owned().await.expect("the semaphore is never closed")
     }
 
     /// A large message's part of what users' messages may hold together.
@@ -276,7 +325,7 @@ impl Connection {
     ) -> Result<Taken, LinkError> {
         let len = header.bulk_bytes as usize;
         if len == 0 {
-            return Ok(Taken::Bulk(Buf::empty(), None));
+            return Ok(Taken::Bulk(Buf::empty(), None, None));
         }
         let memory = &self.shared.memory;
         let taken = match memory.try_take(&self.peer, len) {
@@ -287,8 +336,14 @@ impl Connection {
             }
         };
         if let Ok((mut bulk, share)) = taken {
-            receiver.bulk(&mut bulk).await?;
-            return Ok(Taken::Bulk(bulk, share));
+            let coming = match receiver.detach()? {
+                Some(pulling) => Some(Coming(pulling, self.turn().await)),
+                None => {
+                    receiver.bulk(&mut bulk).await?;
+                    None
+                }
+            };
+            return Ok(Taken::Bulk(bulk, share, coming));
         }
         receiver.skip(len).await?;
         let detail = format!("no buffer for {len} bytes before the deadline: all are in use");

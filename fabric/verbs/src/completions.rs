@@ -137,9 +137,10 @@ impl Completions {
         }
     }
 
-    /// Makes the descriptor unreadable again.
-    pub(crate) fn acknowledge(&self) -> Result<(), Error> {
+    /// Makes the descriptor unreadable again. Whether it was readable.
+    pub(crate) fn acknowledge(&self) -> Result<bool, Error> {
         let library = self.channel.device.library;
+        let mut told = false;
         loop {
             let (mut cq, mut context) = (std::ptr::null_mut(), std::ptr::null_mut());
             // SAFETY: our channel; it writes these two.
@@ -148,13 +149,14 @@ impl Completions {
             };
             if code != 0 {
                 return match io::Error::last_os_error().kind() {
-                    io::ErrorKind::WouldBlock => Ok(()),
+                    io::ErrorKind::WouldBlock => Ok(told),
                     io::ErrorKind::Interrupted => continue,
                     _ => Err(Error::last("ibv_get_cq_event", self.channel.device.name())),
                 };
             }
             // SAFETY: the channel's only queue, of which one event was taken just now.
             unsafe { (library.ack_cq_events)(self.cq(), 1) };
+            told = true;
         }
     }
 

@@ -3,7 +3,10 @@
 use std::{
     ffi::CStr,
     fmt, fs, io,
-    os::fd::{AsFd, BorrowedFd},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::MetadataExt,
+    },
     ptr::NonNull,
     sync::Arc,
 };
@@ -12,7 +15,7 @@ use rdma_sys::{
     ibv_async_event, ibv_context, ibv_device, ibv_device_attr, ibv_event_type, ibv_mtu,
     ibv_port_attr, ibv_port_state,
 };
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, fstat, major, minor};
 
 use crate::{
     Error,
@@ -24,6 +27,15 @@ pub struct Device {
     context: NonNull<ibv_context>,
     pub(crate) library: &'static Library,
     name: String,
+    /// What the kernel knows the device by that was opened; `None` where that cannot be seen.
+    node: Option<Node>,
+}
+
+/// A device's node, and that of its folder below `/sys`: one of the same name that comes later has another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Node {
+    number: u64,
+    folder: u64,
 }
 
 /// A port as it is now.
@@ -69,7 +81,8 @@ impl Device {
         // SAFETY: an entry of a list that was not freed yet.
         let context = NonNull::new(unsafe { (list.library.open_device)(device) });
         let context = context.ok_or_else(|| Error::last("ibv_open_device", name))?;
-        let device = Self { context, library: list.library, name: name.to_owned() };
+        let mut device = Self { context, library: list.library, name: name.to_owned(), node: None };
+        device.node = device.command_node().and_then(node);
         let watched =
             fcntl_getfl(&device).and_then(|old| fcntl_setfl(&device, old | OFlags::NONBLOCK));
         let call = "watch for the events of a device";
@@ -79,6 +92,19 @@ impl Device {
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether it was not taken away. Some drivers then do no work any more, others all of it until the last who has it
+    /// open lets go of it. Costs a system call.
+    pub fn is_there(&self) -> bool {
+        self.node.is_none_or(|opened| node(opened.number) == Some(opened))
+    }
+
+    /// Of what commands go through.
+    fn command_node(&self) -> Option<u64> {
+        // SAFETY: open as long as the device is.
+        let commands = unsafe { BorrowedFd::borrow_raw(self.context.as_ref().cmd_fd) };
+        Some(fstat(commands).ok()?.st_rdev)
     }
 
     pub fn port(&self, number: u8) -> Result<Port, Error> {
@@ -166,6 +192,12 @@ impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Device({})", self.name)
     }
+}
+
+/// Of the device that has this number now.
+fn node(number: u64) -> Option<Node> {
+    let path = format!("/sys/dev/char/{}:{}", major(number), minor(number));
+    Some(Node { number, folder: fs::metadata(path).ok()?.ino() })
 }
 
 /// `enum ibv_mtu`: 1 is 256 bytes, each further one twice as many.

@@ -9,7 +9,8 @@
 //!
 //! The story of some bytes: [`Place`] says which device, port and address lead to a peer ([`place::toward`] asks the
 //! kernel's routes, never the names of interfaces). A [`Pool`] is memory that is registered once with the [`Domain`]
-//! of each device; it lends [`Buffer`]s. A [`Pair`] is one end of a connection. It takes the buffers of a transfer
+//! of each device; it lends [`Buffer`]s. [`Shared`] is memory of somebody else that is registered, whose owner may lend
+//! parts of it ([`Lendable`]). A [`Pair`] is one end of a connection. It takes the buffers of a transfer
 //! with the transfer, and gives them back when the device is done with them or is no more; so no buffer is freed or
 //! read that a device may still write. Messages are received into buffers posted ahead, and each message tells
 //! in its immediate data for how many more the sender has room, so that no message ever finds none.
@@ -20,6 +21,7 @@ mod completions;
 mod device;
 mod error;
 mod library;
+mod local;
 mod memory;
 mod pair;
 pub mod place;
@@ -29,6 +31,7 @@ mod shared;
 pub use completions::Failure;
 pub use device::{Device, DeviceEvent, Port};
 pub use error::Error;
+pub use local::{Lendable, Lent, Local};
 pub use memory::{Access, Domain};
 pub use pair::{
     Class, Direction, Endpoint, Event, Message, Pair, Refused, Settings, Transfer, Why, WorkId,

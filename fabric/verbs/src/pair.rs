@@ -25,7 +25,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 pub use settings::{Class, Settings};
 
 use crate::{
-    Buffer, Domain, Error, Failure, Place, Pool, Remote,
+    Buffer, Domain, Error, Failure, Local, Place, Pool, Remote,
     completions::{Completion, Completions},
 };
 
@@ -42,6 +42,9 @@ pub struct Pair {
     broken: Option<Failure>,
     /// Whether the owner knows.
     told: bool,
+    /// Whether the device was asked to tell of the next event, and that was not acknowledged. Asking is a system call,
+    /// and several wait for one pair.
+    armed: bool,
     /// What the device has, oldest first: it reports in this order.
     works: VecDeque<Work>,
     next_id: u64,
@@ -64,10 +67,10 @@ struct Receiving {
     owed: u32,
 }
 
-/// A buffer of ours and one of the peer's. As many bytes are moved as ours has.
+/// Memory of ours and some of the peer's. As many bytes are moved as ours has.
 #[derive(Debug)]
 pub struct Transfer {
-    pub local: Buffer,
+    pub local: Local,
     pub remote: Remote,
 }
 
@@ -116,6 +119,8 @@ pub enum Why {
     /// Never will be: more than [`Pair::BATCH_MAX`] transfers or none, nothing to move, or more than the peer's
     /// buffer or room for a message has.
     Size,
+    /// Never will be: others may read what is to be written.
+    ReadOnly,
     Error(Error),
 }
 
@@ -193,6 +198,7 @@ impl Pair {
             peer: None,
             broken: None,
             told: false,
+            armed: false,
             works: VecDeque::new(),
             next_id: 0,
             room: settings.works as usize,
@@ -257,7 +263,10 @@ impl Pair {
         }
         self.has_room(transfers.len())?;
         let request = |transfer: &Transfer| {
-            let local = transfer.local.local(&self.domain).map_err(Why::Error)?;
+            if direction == Direction::Pull && !transfer.local.is_exclusive() {
+                return Err(Why::ReadOnly);
+            }
+            let local = transfer.local.piece(&self.domain).map_err(Why::Error)?;
             if local.1 == 0 || local.1 > transfer.remote.len {
                 return Err(Why::Size);
             }
@@ -355,15 +364,21 @@ impl Pair {
         }
     }
 
-    /// The descriptor becomes readable with the next event. Poll once more before waiting for it: what happened before
-    /// this call is not told.
+    /// The descriptor becomes readable with the next event, or is so already. Poll once more before waiting for it:
+    /// what happened before this call is not told.
     pub fn arm(&mut self) -> Result<(), Error> {
-        self.completions.arm()
+        if !self.armed {
+            self.completions.arm()?;
+            self.armed = true;
+        }
+        Ok(())
     }
 
     /// After the descriptor was readable.
     pub fn acknowledge(&mut self) -> Result<(), Error> {
-        self.completions.acknowledge()
+        // The device tells of one event, and then of none until it is asked again.
+        self.armed &= !self.completions.acknowledge()?;
+        Ok(())
     }
 
     /// Takes the connection down from this side: everything comes back, and the peer finds nobody.
@@ -530,6 +545,9 @@ impl fmt::Display for Why {
             }
             Self::Size => {
                 f.write_str("nothing, or more than the other side's memory or one batch takes")
+            }
+            Self::ReadOnly => {
+                f.write_str("the memory is read by others: pull into some that is not")
             }
             Self::Error(error) => error.fmt(f),
         }

@@ -7,14 +7,15 @@
 use std::{
     net::IpAddr,
     process::Command,
+    ptr::NonNull,
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use ff2_verbs::{
-    Access, Device, DeviceEvent, Direction, Domain, Error, Event, Exposed, Failure, Pair, Place,
-    Pool, Refused, Settings, Transfer, Why, place,
+    Access, Device, DeviceEvent, Direction, Domain, Error, Event, Exposed, Failure, Lendable,
+    Memory, Pair, Place, Pool, Refused, Settings, Shared, Transfer, Why, place,
 };
 
 /// Generous: emulated machines are slow.
@@ -73,7 +74,7 @@ impl Rail {
     fn transfer(&self, peer: &Exposed, byte: u8) -> Transfer {
         let mut local = self.bulk.take().unwrap();
         local.fill(byte);
-        Transfer { local, remote: peer.remote() }
+        Transfer { local: local.into(), remote: peer.remote() }
     }
 
     fn send(&self, from: &mut Pair, text: &str) -> Result<(), Why> {
@@ -165,7 +166,7 @@ fn batches_pull_and_push() {
     local.truncate(100);
     local.fill(9);
     let remote = peers[0].remote().part(1000, 100).unwrap();
-    ours.transfer(Direction::Push, vec![Transfer { local, remote }]).unwrap();
+    ours.transfer(Direction::Push, vec![Transfer { local: local.into(), remote }]).unwrap();
     assert_eq!(outcome(&mut ours).1, Ok(()));
     let buffer = peers.into_iter().next().unwrap().close();
     let changed: Vec<_> = (0..buffer.len()).filter(|at| buffer[*at] != 1).collect();
@@ -331,6 +332,72 @@ fn a_peer_that_is_gone_is_noticed_and_another_way_serves() {
     assert!(transfers[0].local.iter().all(|is| *is == 5));
 }
 
+/// Memory of a process, of which it lends parts.
+struct Board(NonNull<[u8]>);
+
+// SAFETY: leaked, and never moved.
+unsafe impl Send for Board {}
+// SAFETY: as above.
+unsafe impl Sync for Board {}
+
+// SAFETY: leaked, so it is mapped for ever.
+unsafe impl Memory for Board {
+    fn range(&self) -> (NonNull<u8>, usize) {
+        (self.0.cast(), self.0.len())
+    }
+}
+
+/// Some bytes of it: `ALONE`, or others may read them.
+struct Part<const ALONE: bool>(NonNull<[u8]>);
+
+// SAFETY: of a board.
+unsafe impl<const ALONE: bool> Send for Part<ALONE> {}
+
+// SAFETY: a test makes one of each range at a time.
+unsafe impl<const ALONE: bool> Lendable for Part<ALONE> {
+    const EXCLUSIVE: bool = ALONE;
+
+    fn bytes(&self) -> NonNull<[u8]> {
+        self.0
+    }
+}
+
+#[test]
+fn memory_of_others_is_moved_from_and_to_where_it_lies() {
+    let Some(rail) = Rail::toward("10.77.0.1") else { return };
+    let bytes = BULK_BYTES as usize;
+    let leaked = NonNull::from(Box::leak(vec![7_u8; 3 * bytes].into_boxed_slice()));
+    let (board, beyond) = (NonNull::slice_from_raw_parts(leaked.cast(), 2 * bytes), 2 * bytes - 1);
+    let shared = Shared::new(&rail.domain, Arc::new(Board(board)), Access::Local).unwrap();
+    let shared = Arc::new(shared);
+    // SAFETY: inside.
+    let part =
+        |from, len| unsafe { NonNull::slice_from_raw_parts(leaked.cast::<u8>().add(from), len) };
+    let (mut ours, _theirs) = rail.connected(Settings::default());
+    let peer = rail.exposed(1);
+    let remote = peer.remote();
+
+    let lent = shared.lend(Part::<false>(part(bytes, bytes))).ok().unwrap();
+    let refused = ours.transfer(Direction::Pull, vec![Transfer { local: lent.into(), remote }]);
+    let Refused { why, given } = refused.unwrap_err();
+    assert!(matches!(why, Why::ReadOnly), "{why}");
+
+    let lent = shared.lend(Part::<true>(part(0, bytes))).ok().unwrap();
+    ours.transfer(Direction::Pull, vec![Transfer { local: lent.into(), remote }]).unwrap();
+    let (mut pulled, done) = outcome(&mut ours);
+    assert_eq!(done, Ok(()));
+    let owner = pulled.remove(0).local.into_owner::<Part<true>>().unwrap();
+    // SAFETY: the transfer is over.
+    assert!(unsafe { owner.0.as_ref() }.iter().all(|is| *is == 1));
+
+    ours.transfer(Direction::Push, given).unwrap();
+    assert_eq!(outcome(&mut ours).1, Ok(()));
+    assert!(peer.close().iter().all(|is| *is == 7));
+
+    assert!(shared.lend(Part::<true>(part(beyond, 2))).is_err(), "a byte outside");
+    assert!(shared.lend(Part::<true>(part(beyond, 1))).is_ok());
+}
+
 #[test]
 fn a_link_that_is_down_is_told_and_fails_what_is_on_it() {
     let Some(rail) = Rail::toward("10.77.1.200") else { return };
@@ -378,11 +445,12 @@ fn a_buffer_leaves_by_any_device() {
     for rail in [&first, &second] {
         let peer = rail.exposed(0);
         let (mut ours, _theirs) = rail.connected(Settings::default());
-        ours.transfer(Direction::Push, vec![Transfer { local, remote: peer.remote() }]).unwrap();
+        let transfer = Transfer { local: local.into(), remote: peer.remote() };
+        ours.transfer(Direction::Push, vec![transfer]).unwrap();
         let (mut transfers, outcome) = outcome(&mut ours);
         assert_eq!(outcome, Ok(()));
         assert!(peer.close().iter().all(|is| *is == 7));
-        local = transfers.remove(0).local;
+        local = transfers.remove(0).local.into_buffer().unwrap();
     }
     // One that the device does not know is refused.
     let (mut ours, _theirs) = second.connected(Settings::default());
