@@ -44,7 +44,11 @@ struct Start {
     /// Up to so many while requests wait, where there is room [default: --replicas]
     #[arg(long, value_name = "N")]
     max_replicas: Option<NonZeroU32>,
-    /// Port of the service, on the node of its router
+    /// Routers, each an address of the service, on nodes of their own where there are so many [default: 2 where there
+    /// are two nodes]
+    #[arg(long, value_name = "N")]
+    routers: Option<NonZeroU32>,
+    /// Port of the service, on the nodes of its routers
     #[arg(long, default_value = "8000")]
     port: u16,
     /// Folder that router and replicas share, on the volume [default: services/NAME beside the model's]

@@ -1,11 +1,13 @@
-"""Asks a running ff2-serve by the official `openai` client: pip install openai; openai_client.py URL KEY MODEL.
+"""Asks a running ff2-serve by the official `openai` client: pip install openai anthropic; openai_client.py URL KEY MODEL.
 
-Nothing here is about what the model says, only about what the client makes of it.
+Nothing here is about what the model says, only about what the client makes of it. The `anthropic` client is at the
+wrong server: it must be able to say so.
 """
 
 import json
 import sys
 
+import anthropic
 import openai
 from openai import OpenAI
 
@@ -108,4 +110,13 @@ long = [{"role": "user", "content": "x " * 10**6}]
 refused("too long", openai.BadRequestError, "context_length_exceeded", messages=long)
 client = OpenAI(base_url=url, api_key="wrong", max_retries=0)
 refused("wrong key", openai.AuthenticationError, "invalid_api_key")
+
+for token, kind, word in [("wrong", anthropic.AuthenticationError, "API key"), (key, anthropic.NotFoundError, "OpenAI")]:
+    client = anthropic.Anthropic(base_url=url.removesuffix("/v1"), auth_token=token, max_retries=0)
+    try:
+        client.messages.create(model=model, messages=hello, max_tokens=4)
+    except kind as error:
+        check(f"misuse: {kind.__name__}", error.body["type"] == "error" and word in error.body["error"]["message"])
+    else:
+        raise AssertionError("messages: not refused")
 print(f"{len(done)} checks hold: {', '.join(done)}")

@@ -1,7 +1,7 @@
 //! The folder that a service's router and replicas share (`ff2-serve` has the other side of it).
 
 use std::{
-    fs, io,
+    env, fs, io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::Command,
@@ -26,7 +26,11 @@ pub(super) struct Plan {
 /// What the router says of the service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Report {
+    /// Of the router that leads.
     pub(super) url: String,
+    /// Of all routers.
+    #[serde(default)]
+    pub(super) urls: Vec<String>,
     /// Replicas that take requests, by job.
     pub(super) ready: std::collections::BTreeMap<u64, u32>,
     pub(super) wanted: u32,
@@ -110,6 +114,16 @@ impl ServiceFolder {
         get(&self.0.join("router.json"))
     }
 
+    /// What the router says now; of one that does not answer, what it wrote last.
+    pub(super) fn fresh_report(&self, serve: &str) -> Result<Option<Report>> {
+        let asked = Command::new(serve).arg("report").arg(&self.0).output();
+        let said = asked.ok().filter(|ran| ran.status.success());
+        match said.and_then(|ran| serde_json::from_slice(&ran.stdout).ok()) {
+            Some(report) => Ok(Some(report)),
+            None => self.report(),
+        }
+    }
+
     /// Of a router before.
     pub(super) fn forget_report(&self) -> Result<()> {
         match fs::remove_file(self.0.join("router.json")) {
@@ -119,6 +133,14 @@ impl ServiceFolder {
             _ => Ok(()),
         }
     }
+}
+
+/// The one beside this program, if there is one; else whichever the nodes have.
+pub(super) fn program(name: &str) -> String {
+    let beside: Option<PathBuf> =
+        env::current_exe().ok().and_then(|own| Some(own.parent()?.join(name)));
+    let beside = beside.filter(|path| path.exists());
+    beside.map_or_else(|| name.into(), |path| path.display().to_string())
 }
 
 fn get<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {

@@ -3,16 +3,21 @@
 use anyhow::Result;
 use serde_json::json;
 
-use super::service::{self, Service};
+use super::{
+    folder::{Report, program},
+    service::{self, Service},
+};
 use crate::{cli::Surroundings, output::table};
 
 pub(super) async fn run(around: &Surroundings) -> Result<()> {
     let sched = around.access.connect_sched()?;
     let services = service::all(&sched).await?;
+    let reports: Vec<_> = services.iter().map(report).collect();
     let value: Vec<_> = services
         .iter()
-        .map(|it| {
-            let (plan, report) = (it.folder.plan().ok().flatten(), report(it));
+        .zip(&reports)
+        .map(|(it, report)| {
+            let plan = it.folder.plan().ok().flatten();
             json!({
                 "name": it.name, "user": it.user, "router": it.router.job, "folder": it.folder.path(),
                 "plan": plan, "report": report,
@@ -24,21 +29,21 @@ pub(super) async fn run(around: &Surroundings) -> Result<()> {
             return "no services".into();
         }
         let head = ["NAME", "USER", "URL", "READY", "WANTED", "REQUESTS", "TOKENS/S", "CACHED"];
-        table(&head, services.iter().map(row))
+        table(&head, services.iter().zip(&reports).map(row))
     })
 }
 
 /// One that others may not read is theirs.
-fn report(service: &Service) -> Option<super::folder::Report> {
-    service.folder.report().ok().flatten()
+fn report(service: &Service) -> Option<Report> {
+    service.folder.fresh_report(&program("ff2-serve")).ok().flatten()
 }
 
-fn row(service: &Service) -> Vec<String> {
+fn row((service, report): (&Service, &Option<Report>)) -> Vec<String> {
     let named = vec![service.name.clone(), service.user.clone()];
-    let rest = match report(service) {
+    let rest = match report {
         None => vec![service.router.state.clone()],
         Some(report) => vec![
-            report.url.clone(),
+            report.urls.join(","),
             report.ready.values().sum::<u32>().to_string(),
             report.wanted.to_string(),
             report.requests.to_string(),

@@ -1,17 +1,15 @@
 //! `ff2ctl serve MODEL`: hands in what a service is made of, or another version of its replicas, and waits for it.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-};
+use std::{env, fs, path::Path};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use ff2_proto::pb;
 use ff2_submit::JobRequest;
 use serde_json::json;
 
 use super::{
     Start,
-    folder::{Plan, ServiceFolder},
+    folder::{Plan, ServiceFolder, program},
     service::{self, ROUTER, Service},
     wait,
 };
@@ -49,7 +47,11 @@ pub(super) async fn run(around: &Surroundings, args: &Start) -> Result<()> {
     // Of an update there is one at first: the router replaces the others as it becomes ready.
     let first = if running.is_some() { 1 } else { min };
     let replicas = replicas(args, &model, &name, &folder, first, &serve)?;
-    let router = router(args, &name, &folder, &serve)?;
+    let routers = match args.routers {
+        Some(routers) => routers.get(),
+        None => usual_routers(around).await?,
+    };
+    let router = router(args, routers, &name, &folder, &serve)?;
     let before = folder.plan()?.filter(|_| running.is_some());
     let job = submit::hand_in(around, &replicas).await?.first;
     let mut jobs = before.map_or_else(Vec::new, |plan| plan.jobs);
@@ -62,15 +64,15 @@ pub(super) async fn run(around: &Surroundings, args: &Start) -> Result<()> {
             submit::hand_in(around, &router).await?.first
         }
     };
-    let waited = wait::Waited { name: &name, folder: &folder, router, job, replicas: min };
+    let waited = wait::Waited { name: &name, folder: &folder, router, job, replicas: min, routers };
     let report = wait::until_ready(around, &waited, args.wait).await?;
-    let url = report.map(|report| report.url);
+    let (url, urls) = report.map(|report| (report.url, report.urls)).unzip();
     let value = json!({
-        "name": name, "url": url, "key": key, "router": router, "job": job, "folder": folder.path(),
+        "name": name, "url": url, "urls": urls, "key": key, "router": router, "job": job, "folder": folder.path(),
     });
     around.output.print(&value, || {
-        let mut text = match &url {
-            Some(url) => format!("{name} is served at {url}\n"),
+        let mut text = match &urls {
+            Some(urls) => format!("{name} is served at {}\n", urls.join(" and ")),
             None => format!("{name} comes: `ff2ctl serve list` shows where\n"),
         };
         if let Some(key) = &key {
@@ -128,9 +130,22 @@ fn replicas(
     request(&words)
 }
 
-fn router(args: &Start, name: &str, folder: &ServiceFolder, serve: &str) -> Result<JobRequest> {
+/// An address outlives its node only if there is another node.
+async fn usual_routers(around: &Surroundings) -> Result<u32> {
+    let sched = around.access.connect_sched()?;
+    let nodes = sched.list_compute_nodes(pb::ListComputeNodesRequest::default()).await?.nodes;
+    Ok(if nodes.len() > 1 { 2 } else { 1 })
+}
+
+fn router(
+    args: &Start,
+    count: u32,
+    name: &str,
+    folder: &ServiceFolder,
+    serve: &str,
+) -> Result<JobRequest> {
     let mut words = vec!["-J".into(), format!("{name}{ROUTER}"), ROUTER_GRACE.into()];
-    words.extend(["--cpus-per-task=1".into(), "--min-replicas=1".into()]);
+    words.extend(["--cpus-per-task=1".into(), format!("--min-replicas={count}")]);
     words.extend(["--".into(), serve.into(), "route".into(), shown(folder.path())]);
     words.extend(["--port".into(), args.port.to_string()]);
     if args.open {
@@ -151,14 +166,6 @@ fn request(words: &[String]) -> Result<JobRequest> {
 
 fn shown(path: &Path) -> String {
     path.display().to_string()
-}
-
-/// The one beside this program, if there is one; else whichever the nodes have.
-fn program(name: &str) -> String {
-    let beside: Option<PathBuf> =
-        env::current_exe().ok().and_then(|own| Some(own.parent()?.join(name)));
-    let beside = beside.filter(|path| path.exists());
-    beside.map_or_else(|| name.into(), |path| shown(&path))
 }
 
 #[cfg(test)]
@@ -190,10 +197,10 @@ mod tests {
         assert_eq!(of.command[..3], ["ff2-serve", "run", "/m/chat"]);
         let ends = of.command.join(" ");
         assert!(ends.contains("--replica-of /m/services/chat") && ends.ends_with("--kv-mib=64"));
-        let of = router(&args, "chat", &folder, "ff2-serve").unwrap();
+        let of = router(&args, 2, "chat", &folder, "ff2-serve").unwrap();
         assert_eq!(of.name.as_deref(), Some("chat-router"));
         assert_eq!(of.command, ["ff2-serve", "route", "/m/services/chat", "--port", "81"]);
-        assert_eq!(of.replicas().unwrap().1.get(), 1);
+        assert_eq!(of.replicas().unwrap().1.get(), 2);
     }
 
     #[test]

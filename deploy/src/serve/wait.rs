@@ -9,6 +9,8 @@ use super::folder::{Report, ServiceFolder};
 use crate::{cli::Surroundings, connect::Sched};
 
 const LOOK: Duration = Duration::from_millis(500);
+/// Once it serves, for the routers that do not yet: with no node of its own one may never have an address.
+const ADDRESSES: Duration = Duration::from_secs(5);
 
 /// What is waited for.
 pub(super) struct Waited<'a> {
@@ -18,6 +20,8 @@ pub(super) struct Waited<'a> {
     /// Of the replicas that are wanted.
     pub(super) job: u64,
     pub(super) replicas: u32,
+    /// That there should be: each has an address to tell.
+    pub(super) routers: u32,
 }
 
 impl Waited<'_> {
@@ -48,12 +52,15 @@ pub(super) async fn until_ready(
     }
     let (progress, begun) = (around.output.progress(), Instant::now());
     let sched = around.access.connect_sched()?;
-    let mut last = String::new();
+    let (mut last, mut serves) = (String::new(), None);
     loop {
         // One that is just being written is there the next time.
         let report = waited.folder.report().ok().flatten();
         if let Some(report) = report.as_ref().filter(|report| waited.is_done(report)) {
-            return Ok(Some(report.clone()));
+            let is_told = report.urls.len() >= waited.routers as usize;
+            if is_told || serves.get_or_insert_with(Instant::now).elapsed() >= ADDRESSES {
+                return Ok(Some(report.clone()));
+            }
         }
         let told = waited.told(report.as_ref());
         if told != last {
@@ -93,7 +100,8 @@ mod tests {
     #[test]
     fn it_is_done_when_the_wanted_serve_alone() {
         let folder = ServiceFolder::at("/nowhere".into());
-        let waited = Waited { name: "chat", folder: &folder, router: 1, job: 3, replicas: 2 };
+        let waited =
+            Waited { name: "chat", folder: &folder, router: 1, job: 3, replicas: 2, routers: 1 };
         let report = |ready: &[(u64, u32)]| Report {
             ready: ready.iter().copied().collect(),
             ..Report::default()

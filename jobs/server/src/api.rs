@@ -12,5 +12,6 @@ pub mod read;
 pub mod reply;
 pub mod sse;
 pub mod structured;
+pub(crate) mod tally;
 pub mod tokens;
 pub mod usage;

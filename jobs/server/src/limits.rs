@@ -54,6 +54,12 @@ pub const REPLICA_FORGOTTEN: Duration = Duration::from_secs(60);
 /// A replica looks so often whether it is announced, and waits so long for the router's secrets.
 pub const ANNOUNCE_LOOK: Duration = Duration::from_secs(5);
 pub const SECRETS_PATIENCE: Duration = Duration::from_secs(120);
+/// Routers ask each other every [`REPLICA_LOOK`] and wait so long: what answers is idle. After so many answers that did
+/// not come the next one leads.
+pub const ROUTER_PATIENCE: Duration = Duration::from_secs(1);
+pub const ROUTER_FAILURES_MAX: u32 = 3;
+/// A router that waits for its address looks so often whether it is free.
+pub const ADDRESS_LOOK: Duration = Duration::from_millis(200);
 /// A request waits so long for a replica that takes it: one that starts anew, most likely.
 pub const REPLICA_WAIT: Duration = Duration::from_secs(15);
 /// Blocks that a router remembers of a replica, 16 MiB of prompts with about 6 MiB of memory.

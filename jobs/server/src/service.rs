@@ -51,6 +51,8 @@ pub struct Service {
     pub context: usize,
     /// Choices that are generated at once.
     pub slots: usize,
+    /// Streams tell a router what they used.
+    pub tells_use: bool,
     pub metrics: Arc<RequestMetrics>,
     pub started: SystemTime,
 }
@@ -62,6 +64,8 @@ pub struct ServiceOptions {
     pub names: Vec<String>,
     /// None: what the model was made for. The KV cache may allow less.
     pub context: Option<usize>,
+    /// Streams tell a router what they used.
+    pub tells_use: bool,
     pub engine: EngineOptions,
 }
 
@@ -129,6 +133,7 @@ impl Service {
             ends,
             context,
             slots,
+            tells_use: options.tells_use,
             metrics,
             started,
         })
@@ -213,7 +218,10 @@ impl Service {
         }
         let steps: Steps = Box::pin(stream::select_all(replies));
         let mut response = match stream {
-            true => sse::stream(head, steps, dialect, include_usage),
+            true => {
+                let counted = self.tells_use.then_some(permit);
+                sse::stream(head, steps, dialect, include_usage, counted)
+            }
             false => sse::whole(head, steps, dialect).await?,
         };
         let tokens: usize = asked.prompts.iter().map(Vec::len).sum();

@@ -292,6 +292,15 @@ impl Cluster {
         Some(near.filter(|near| spans(near) <= spans(&placement)).unwrap_or(placement))
     }
 
+    /// A node for a task that needs no GPU, with the fewest that are free, but none of these.
+    pub(crate) fn fit_beside(&self, shape: Shape, taken: &BTreeSet<NodeId>) -> Option<NodeId> {
+        let fitting = self.ids().filter(|node| {
+            let fits = || self.suits(*node, shape) && shape.task.fits_in(self.free(*node));
+            !taken.contains(node) && self.may_be_used(*node) && fits()
+        });
+        fitting.min_by_key(|node| self.free(*node).gpus)
+    }
+
     /// The fewest free GPUs that are enough, and of those nodes one in the leaf with the fewest whole ones.
     fn fit_one(&self, shape: Shape, prefer: Option<&BTreeSet<NodeId>>) -> Option<NodeId> {
         for gpus in shape.task.gpus..=self.gpus_max {

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "models/address.rs"]
+mod address;
 #[path = "models/service.rs"]
 mod service;
 

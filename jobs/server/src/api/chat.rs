@@ -246,7 +246,7 @@ impl Dialect for Chat {
                 (choice, Value::Object(delta), self.logprobs(logprobs), Value::Null)
             }
             Step::Finished { choice, reason } => (choice, json!({}), Vec::new(), json!(reason)),
-            Step::Prompt { .. } | Step::Used(_) | Step::Failed(_) => return None,
+            Step::Prompt { .. } | Step::Quiet | Step::Used(_) | Step::Failed(_) => return None,
         };
         let logprobs = if logprobs.is_empty() { Value::Null } else { json!({"content": logprobs}) };
         Some(json!({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}))
@@ -277,7 +277,7 @@ impl Dialect for Chat {
                 }
             }
             Step::Finished { choice, reason } => self.messages[*choice].reason = Some(reason),
-            Step::Used(_) | Step::Failed(_) => {}
+            Step::Quiet | Step::Used(_) | Step::Failed(_) => {}
         }
     }
 

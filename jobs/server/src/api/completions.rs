@@ -189,7 +189,7 @@ impl Dialect for Completion {
             Step::Finished { choice, reason } => Some(
                 json!({"index": choice, "text": "", "logprobs": null, "finish_reason": reason}),
             ),
-            Step::Used(_) | Step::Failed(_) => None,
+            Step::Quiet | Step::Used(_) | Step::Failed(_) => None,
         }
     }
 
@@ -201,7 +201,7 @@ impl Dialect for Completion {
                 self.choices[*choice].logprobs.extend(logprobs.iter().cloned());
             }
             Step::Finished { choice, reason } => self.choices[*choice].reason = Some(reason),
-            Step::Used(_) | Step::Failed(_) => {}
+            Step::Quiet | Step::Used(_) | Step::Failed(_) => {}
         }
     }
 

@@ -1,4 +1,5 @@
-//! Errors as OpenAI's interface words them: `{"error": {"message", "type", "param", "code"}}`.
+//! Errors as OpenAI's interface words them: `{"error": {"message", "type", "param", "code"}}`. Beside that there is
+//! `"type": "error"`, by which a client of Anthropic's interface that came here by mistake knows what it has.
 
 use std::time::Duration;
 
@@ -55,7 +56,13 @@ impl ApiError {
 
     /// A path that is none.
     pub fn nowhere(path: &str) -> Self {
-        let message = format!("there is no {path}");
+        let message = match path {
+            // Of Anthropic's interface.
+            "/v1/messages" => format!(
+                "there is no {path}: this server speaks OpenAI's interface, /v1/chat/completions"
+            ),
+            _ => format!("there is no {path}"),
+        };
         Self::new(StatusCode::NOT_FOUND, "invalid_request_error", "not_found", message)
     }
 
@@ -65,7 +72,8 @@ impl ApiError {
 
     pub fn body(&self) -> Value {
         let Self { kind, message, param, code, .. } = self;
-        json!({"error": {"message": message, "type": kind, "param": param, "code": code}})
+        let error = json!({"message": message, "type": kind, "param": param, "code": code});
+        json!({"type": "error", "error": error})
     }
 }
 

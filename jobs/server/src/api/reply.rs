@@ -33,6 +33,8 @@ pub enum Step {
         choice: usize,
         reason: &'static str,
     },
+    /// A token that shows nothing yet.
+    Quiet,
     /// The generation of a prompt ended.
     Used(Usage),
     Failed(ApiError),
@@ -150,7 +152,8 @@ impl Reply {
             Event::Token { choice, token, logprob, top } => {
                 self.watch.token();
                 self.permit.charge(1);
-                self.token(choice, TokenLogprob { token, logprob: Some(logprob), top })
+                let steps = self.token(choice, TokenLogprob { token, logprob: Some(logprob), top });
+                if steps.is_empty() { vec![Step::Quiet] } else { steps }
             }
             Event::Finished { choice, reason } => self.finish(choice, &reason),
             Event::PromptToken { .. } => Vec::new(),

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
 
-use super::{error::ApiError, reply::Step, usage::Usage};
+use super::{error::ApiError, reply::Step, tally, usage::Usage};
+use crate::guard::permit::Permit;
 
 /// The steps of all prompts of a request.
 pub type Steps = Pin<Box<dyn Stream<Item = Step> + Send>>;
@@ -62,6 +63,7 @@ pub async fn whole(
     while let Some(step) = steps.next().await {
         match step {
             Step::Used(used) => usage.add(used),
+            Step::Quiet => {}
             Step::Failed(error) => return Err(error),
             step => dialect.gather(&step),
         }
@@ -74,12 +76,14 @@ pub async fn whole(
     Ok(Json(body).into_response())
 }
 
-/// Events as they come. The peer's pace is the stream's: what it does not take is not made into text.
+/// Events as they come. The peer's pace is the stream's: what it does not take is not made into text. With `counted`,
+/// comments between them tell how much the request used so far (`tally`).
 pub fn stream(
     head: Head,
     steps: Steps,
     mut dialect: impl Dialect,
     include_usage: bool,
+    counted: Option<Permit>,
 ) -> Response {
     let opening: Vec<Bytes> = dialect
         .opening()
@@ -87,8 +91,9 @@ pub fn stream(
         .map(|choice| event(&head.body(head.objects.0, &[choice])))
         .collect();
     let state = (head, steps, dialect, Usage::default(), false);
-    let rest =
-        stream::unfold(state, move |(head, mut steps, mut dialect, mut usage, done)| async move {
+    let rest = stream::unfold(state, move |(head, mut steps, mut dialect, mut usage, done)| {
+        let counted = counted.clone();
+        async move {
             if done {
                 return None;
             }
@@ -98,6 +103,8 @@ pub fn stream(
                         usage.add(used);
                         continue;
                     }
+                    Some(Step::Quiet) if counted.is_none() => continue,
+                    Some(Step::Quiet) => (Bytes::new(), false),
                     // The status is long sent: what can still be told is told in the stream.
                     Some(Step::Failed(error)) => (event(&error.body()), true),
                     Some(step) => match dialect.chunk(&step) {
@@ -106,9 +113,14 @@ pub fn stream(
                     },
                     None => (ending(&head, usage, include_usage), true),
                 };
+                let bytes = match &counted {
+                    Some(permit) => [&tally::comment(permit.charged()), &*bytes].concat().into(),
+                    None => bytes,
+                };
                 return Some((bytes, (head, steps, dialect, usage, done)));
             }
-        });
+        }
+    });
     let events = stream::iter(opening).chain(rest).map(Ok::<_, Infallible>);
     let headers = [(CONTENT_TYPE, "text/event-stream; charset=utf-8"), (CACHE_CONTROL, "no-cache")];
     (headers, Body::from_stream(events)).into_response()

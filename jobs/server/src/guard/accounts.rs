@@ -63,6 +63,15 @@ impl Accounts {
         found
     }
 
+    /// What others counted of the same keys, where that is more.
+    pub fn raise(&self, used: &BTreeMap<String, u64>) {
+        for account in self.all.read().iter() {
+            if let Some(used) = used.get(&account.key.name) {
+                account.used.fetch_max(*used, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Tokens that each key used, by name.
     pub fn used(&self) -> BTreeMap<String, u64> {
         self.all.read().iter().map(|account| (account.key.name.clone(), account.used())).collect()

@@ -1,7 +1,10 @@
 //! The right to have one request in work. It lives as long as the answer, and its end makes room for another.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -12,6 +15,7 @@ use crate::api::error::ApiError;
 #[derive(Debug, Clone)]
 pub struct Permit {
     held: Option<Arc<Held>>,
+    charged: Arc<AtomicUsize>,
 }
 
 #[derive(Debug)]
@@ -22,7 +26,7 @@ struct Held {
 impl Permit {
     /// Where no keys are asked for.
     pub fn open() -> Self {
-        Self { held: None }
+        Self { held: None, charged: Arc::default() }
     }
 
     /// # Errors
@@ -37,11 +41,17 @@ impl Permit {
             return Err(ApiError::too_many("concurrent_requests", message, Duration::from_secs(1)));
         }
         account.admit(Instant::now())?;
-        Ok(Self { held: Some(held) })
+        Ok(Self { held: Some(held), charged: Arc::default() })
+    }
+
+    /// Tokens that this request used so far.
+    pub fn charged(&self) -> usize {
+        self.charged.load(Ordering::Relaxed)
     }
 
     /// Tokens that were used.
     pub fn charge(&self, tokens: usize) {
+        self.charged.fetch_add(tokens, Ordering::Relaxed);
         if let Some(held) = &self.held {
             held.account.charge(tokens);
         }

@@ -24,6 +24,8 @@ pub struct Figures {
     /// That were let in.
     pub requests: Counter<u64, AtomicU64>,
     pub retried: Counter<u64, AtomicU64>,
+    /// To the router that leads.
+    pub handed_on: Counter<u64, AtomicU64>,
     in_flight: Gauge<i64, AtomicI64>,
     waiting: Gauge<i64, AtomicI64>,
     refused: Family<[(&'static str, &'static str); 1], Counter>,
@@ -32,7 +34,8 @@ pub struct Figures {
 
 impl Figures {
     pub fn new(replicas: Arc<Replicas>) -> Self {
-        let (requests, retried) = (Counter::default(), Counter::default());
+        let (requests, retried, handed_on) =
+            (Counter::default(), Counter::default(), Counter::default());
         let (in_flight, waiting) = (Gauge::default(), Gauge::default());
         let refused = Family::default();
         let mut registry = Registry::default();
@@ -43,6 +46,12 @@ impl Figures {
             "ff2_route_retries",
             "Requests that were sent again, as a replica had not begun to answer",
             retried_,
+        );
+        let handed_on_: Counter<u64, AtomicU64> = Counter::clone(&handed_on);
+        registry.register(
+            "ff2_route_handed_on",
+            "Requests that this router handed on to the one that leads, which counts them as let in",
+            handed_on_,
         );
         let in_flight_: Gauge<i64, AtomicI64> = Gauge::clone(&in_flight);
         registry.register("ff2_route_requests_in_flight", "Requests under way", in_flight_);
@@ -60,7 +69,7 @@ impl Figures {
         );
         registry.register_collector(Box::new(OfReplicas(replicas)));
         let exposition = Exposition::new(registry);
-        Self { requests, retried, in_flight, waiting, refused, exposition }
+        Self { requests, retried, handed_on, in_flight, waiting, refused, exposition }
     }
 
     pub fn begin(&self) -> UnderWay {

@@ -5,10 +5,12 @@
 //! |---|---|
 //! | `keys.json` | API keys of clients, hashed |
 //! | `service.json` | how many replicas there should be, of which jobs ([`Plan`]) |
-//! | `router.json` | where the router is, and how the service does |
+//! | `router.json` | where the routers are, and how the service does, as the one that leads says |
 //! | `replicas/ID.json` | a replica that runs ([`Entry`]) |
-//! | `inside-keys.json`, `inside-key` | the key that replicas ask the router for, hashed and plain |
-//! | `inside.pem`, `inside-tls.pem` | certificate of all replicas, and its key |
+//! | `routers/ID.json` | a router that runs ([`RouterEntry`]) |
+//! | `inside-keys.json`, `inside-key` | the key that replicas and routers ask a router for, hashed and plain |
+//! | `inside.pem`, `inside-tls.pem` | certificate of all of them, and its key |
+//! | `inside.lock` | held by whoever makes these |
 
 use std::{
     fs, io,
@@ -20,7 +22,10 @@ use std::{
 use rcgen::generate_simple_self_signed;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::fleet::Plan;
+use super::{
+    fleet::Plan,
+    roll::{Announced, Roll},
+};
 use crate::guard::keys::{KeyLimits, Keys, KeysError};
 
 /// The name in the certificate: replicas have no names of their own.
@@ -36,6 +41,31 @@ pub struct Entry {
     pub index: u32,
     /// The service job that it is of; 0: it was started by hand.
     pub job: u64,
+}
+
+impl Announced for Entry {
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+/// A router that runs, as it says itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouterEntry {
+    /// Another one at each start.
+    pub id: String,
+    /// When it began, Unix time, ms.
+    pub since_ms: u64,
+    /// Where other routers reach it.
+    pub inside: SocketAddr,
+    /// Where clients reach it.
+    pub url: String,
+}
+
+impl Announced for RouterEntry {
+    fn id(&self) -> &str {
+        &self.id
+    }
 }
 
 /// What is wrong with the folder.
@@ -73,7 +103,9 @@ impl ServiceFolder {
             return Err(FolderError::Open { path: path.to_owned(), mode });
         }
         let folder = Self { path: path.to_owned() };
-        builder.create(folder.replicas()).map_err(io(&folder.replicas()))?;
+        for roll in [folder.replicas().path(), folder.routers().path()] {
+            builder.create(roll).map_err(io(roll))?;
+        }
         Ok(folder)
     }
 
@@ -98,8 +130,12 @@ impl ServiceFolder {
         self.path.join("inside-key")
     }
 
-    fn replicas(&self) -> PathBuf {
-        self.path.join("replicas")
+    pub fn replicas(&self) -> Roll<Entry> {
+        Roll::at(self.path.join("replicas"))
+    }
+
+    pub fn routers(&self) -> Roll<RouterEntry> {
+        Roll::at(self.path.join("routers"))
     }
 
     /// The key that the router shows to replicas. Made at its first start, with the certificate; replicas wait for
@@ -109,6 +145,11 @@ impl ServiceFolder {
     /// Files that cannot be read or made.
     pub fn secrets(&self) -> Result<String, FolderError> {
         let path = self.inside_key();
+        // Of routers that start at once one makes them. The lock ends with the process at the latest.
+        let lock = self.path.join("inside.lock");
+        let lock = fs::File::create(&lock)
+            .and_then(|file| file.lock().map(|()| file))
+            .map_err(io(&lock))?;
         if !self.has_secrets() {
             let (certificate, key) = self.inside_tls();
             let made = generate_simple_self_signed(vec![INSIDE_NAME.to_owned()])
@@ -121,51 +162,12 @@ impl ServiceFolder {
             // The last: where it is, all is.
             put(&path, text.as_bytes())?;
         }
+        drop(lock);
         fs::read_to_string(&path).map_err(io(&path))
     }
 
     pub fn has_secrets(&self) -> bool {
         self.inside_key().exists()
-    }
-
-    /// # Errors
-    /// The file cannot be written.
-    pub fn announce(&self, entry: &Entry) -> Result<(), FolderError> {
-        put_json(&self.replicas().join(format!("{}.json", entry.id)), entry)
-    }
-
-    pub fn is_announced(&self, id: &str) -> bool {
-        self.replicas().join(format!("{id}.json")).exists()
-    }
-
-    /// One that is gone already is as good.
-    pub fn withdraw(&self, id: &str) {
-        let path = self.replicas().join(format!("{id}.json"));
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(path = %path.display(), %error, "a replica stays announced");
-            }
-            _ => {}
-        }
-    }
-
-    /// All that are announced. One that cannot be read is left out: its writer replaces it as a whole.
-    ///
-    /// # Errors
-    /// The folder cannot be read.
-    pub fn entries(&self) -> Result<Vec<Entry>, FolderError> {
-        let path = self.replicas();
-        let mut found = Vec::new();
-        for file in fs::read_dir(&path).map_err(io(&path))? {
-            let file = file.map_err(io(&path))?.path();
-            if file.extension().is_some_and(|extension| extension == "json") {
-                match get_json(&file) {
-                    Ok(entry) => found.extend(entry),
-                    Err(error) => tracing::warn!(%error, "a replica is not understood"),
-                }
-            }
-        }
-        Ok(found)
     }
 
     /// None: nobody wrote one.
@@ -183,7 +185,7 @@ impl ServiceFolder {
     }
 }
 
-fn get_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, FolderError> {
+pub(super) fn get_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, FolderError> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -196,7 +198,7 @@ fn get_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, FolderError> 
     serde_json::from_slice(&bytes).map(Some).map_err(format)
 }
 
-fn put_json(path: &Path, value: &impl Serialize) -> Result<(), FolderError> {
+pub(super) fn put_json(path: &Path, value: &impl Serialize) -> Result<(), FolderError> {
     put(path, &serde_json::to_vec_pretty(value).expect("plain data is JSON"))
 }
 
@@ -213,7 +215,7 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
     write().map_err(io(path))
 }
 
-fn io(path: &Path) -> impl Fn(io::Error) -> FolderError {
+pub(super) fn io(path: &Path) -> impl Fn(io::Error) -> FolderError {
     let path = path.to_owned();
     move |source| FolderError::Io { path: path.clone(), source }
 }
@@ -222,23 +224,10 @@ fn io(path: &Path) -> impl Fn(io::Error) -> FolderError {
 mod tests {
     use super::*;
 
-    fn entry(id: &str) -> Entry {
-        Entry { id: id.to_owned(), address: ([127, 0, 0, 1], 80).into(), index: 1, job: 7 }
-    }
-
     #[test]
-    fn replicas_come_and_go_and_what_is_broken_is_passed_over() {
+    fn a_plan_that_is_none_is_told_from_none() {
         let scratch = tempfile::tempdir().unwrap();
         let folder = ServiceFolder::open(&scratch.path().join("a/b")).unwrap();
-        assert_eq!(folder.entries().unwrap(), []);
-        folder.announce(&entry("x")).unwrap();
-        folder.announce(&entry("y")).unwrap();
-        fs::write(folder.replicas().join("z.json"), "{").unwrap();
-        assert_eq!(folder.entries().unwrap().len(), 2);
-        folder.withdraw("x");
-        folder.withdraw("x");
-        assert!(folder.is_announced("y") && !folder.is_announced("x"));
-        assert_eq!(folder.entries().unwrap(), [entry("y")]);
         assert!(folder.plan().unwrap().is_none());
         fs::write(folder.path().join("service.json"), "[]").unwrap();
         assert!(matches!(folder.plan(), Err(FolderError::Format { .. })));

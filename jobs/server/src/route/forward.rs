@@ -2,26 +2,22 @@
 //! changes nothing, so twice is as good as once. A whole answer has begun when all of it is there, a stream with its
 //! first event.
 
-use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use axum::{
-    body::{Body, Bytes},
-    http::{
-        HeaderMap, StatusCode,
-        header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
-        response::Parts,
-    },
-    response::{IntoResponse, Response},
+    body::Bytes,
+    http::{StatusCode, response::Parts},
+    response::Response,
 };
-use futures::stream;
-use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{http::Route, prompt::Prompt, replicas::Seat, upstream::Outgoing};
+use super::{http::Route, prompt::Prompt, relay, replicas::Seat, upstream::Outgoing};
 use crate::{
-    api::error::ApiError, guard::permit::Permit, limits, route::figures::UnderWay,
+    api::{error::ApiError, tally::Tally},
+    guard::permit::Permit,
+    limits,
+    route::figures::UnderWay,
     service::PROMPT_TOKENS,
 };
 
@@ -74,7 +70,7 @@ pub async fn forward(route: &Arc<Route>, asked: Asked) -> Result<Response, ApiEr
     }
     match refusal {
         Some(response) => Ok(response),
-        None if failures == ATTEMPTS_MAX => Err(broke_off()),
+        None if failures == ATTEMPTS_MAX => Err(relay::broke_off()),
         None => Err(ApiError::unavailable("no replica of the model takes requests now")),
     }
 }
@@ -122,31 +118,43 @@ async fn ask(route: &Arc<Route>, asked: &Asked, mut seat: Seat, under_way: &Unde
         }
         _ => {}
     }
-    let is_stream = head
-        .headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|it| it.as_bytes().starts_with(b"text/event-stream"));
-    if is_stream {
-        let Some(Ok(first)) = next(&mut body).await else {
-            return Outcome::NotBegun("it broke off");
+    if relay::is_stream(&head) {
+        let mut tally = Tally::default();
+        let first = loop {
+            let Some(Ok(bytes)) = relay::next(&mut body).await else {
+                return Outcome::NotBegun("it broke off");
+            };
+            let left = tally.take(&bytes);
+            if !left.is_empty() {
+                break left.into();
+            }
         };
         charge_prompt(route, asked, &head);
         seat.began();
-        let permit = asked.permit.clone();
-        let relay = Relay { first: Some(first), body, seat, permit, _under_way: under_way.clone() };
-        let body = Body::from_stream(stream::unfold(Some(relay), Relay::next));
-        return Outcome::Answer(response(&head, body));
+        let (lost, permit, under_way) =
+            (seat.lost.clone(), asked.permit.clone(), under_way.clone());
+        // What was charged already is the prompt.
+        let mut charged = permit.charged();
+        let counted = move |bytes: Bytes| {
+            // They are held until the answer's end.
+            let _ = (&seat, &under_way);
+            let left = tally.take(&bytes);
+            permit.charge(tally.tokens.saturating_sub(charged));
+            charged = charged.max(tally.tokens);
+            left.into()
+        };
+        let body = relay::events(first, body, lost, counted);
+        return Outcome::Answer(relay::response(&head, body));
     }
-    let Ok(whole) = Limited::new(body, limits::ANSWER_BYTES_MAX).collect().await else {
+    let Some(whole) = relay::whole(body).await else {
         return Outcome::NotBegun("it broke off");
     };
-    let whole = whole.to_bytes();
     charge_prompt(route, asked, &head);
     if head.headers.contains_key(PROMPT_TOKENS) {
         asked.permit.charge(completion_tokens(&whole));
     }
     let is_full = head.status == StatusCode::TOO_MANY_REQUESTS;
-    let response = response(&head, whole.into());
+    let response = relay::response(&head, whole.into());
     if is_full { Outcome::Full(response) } else { Outcome::Answer(response) }
 }
 
@@ -161,69 +169,4 @@ fn charge_prompt(route: &Route, asked: &Asked, head: &Parts) {
 fn completion_tokens(answer: &[u8]) -> usize {
     let answer: Value = serde_json::from_slice(answer).unwrap_or_default();
     answer["usage"]["completion_tokens"].as_u64().unwrap_or(0) as usize
-}
-
-/// With what concerns the client.
-fn response(head: &Parts, body: Body) -> Response {
-    let mut headers = HeaderMap::new();
-    for name in [CONTENT_TYPE, CACHE_CONTROL, RETRY_AFTER] {
-        if let Some(value) = head.headers.get(&name) {
-            headers.insert(name, value.clone());
-        }
-    }
-    (head.status, headers, body).into_response()
-}
-
-/// The next bytes of a body; none at its end.
-async fn next(body: &mut Incoming) -> Option<Result<Bytes, hyper::Error>> {
-    loop {
-        match body.frame().await? {
-            // Trailers tell nothing here.
-            Ok(frame) => match frame.into_data() {
-                Ok(bytes) => return Some(Ok(bytes)),
-                Err(_) => continue,
-            },
-            Err(error) => return Some(Err(error)),
-        }
-    }
-}
-
-/// A stream of events on its way. Whoever drops it ends the generation.
-struct Relay {
-    first: Option<Bytes>,
-    body: Incoming,
-    seat: Seat,
-    permit: Permit,
-    _under_way: UnderWay,
-}
-
-impl Relay {
-    async fn next(relay: Option<Self>) -> Option<(Result<Bytes, Infallible>, Option<Self>)> {
-        let mut relay = relay?;
-        let bytes = match relay.first.take() {
-            Some(first) => Some(first),
-            None => tokio::select! {
-                bytes = next(&mut relay.body) => bytes?.ok(),
-                () = relay.seat.lost.cancelled() => None,
-            },
-        };
-        let Some(bytes) = bytes else {
-            // The status is long sent: what can still be told is told in the stream.
-            let told = format!("data: {}\n\n", broke_off().body());
-            return Some((Ok(told.into()), None));
-        };
-        relay.permit.charge(events(&bytes));
-        Some((Ok(bytes), Some(relay)))
-    }
-}
-
-/// Each tells a token, or several that make a character.
-fn events(bytes: &[u8]) -> usize {
-    const EVENT: &[u8] = b"data: {";
-    bytes.windows(EVENT.len()).filter(|window| *window == EVENT).count()
-}
-
-fn broke_off() -> ApiError {
-    let message = "the replica that answered broke off; ask again";
-    ApiError::new(StatusCode::BAD_GATEWAY, "server_error", "replica_lost", message)
 }

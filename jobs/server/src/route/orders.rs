@@ -3,10 +3,7 @@
 
 use std::{
     process::Stdio,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -26,18 +23,22 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// A scheduler that is silent is not waited for longer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Looks at the plan and the replicas until `stop`. `wanted` tells how many replicas there should be.
+/// Looks at the plan and the replicas until `stop`. Only a router that leads decides.
 pub async fn direct(
     route: Arc<Route>,
     folder: ServiceFolder,
     options: FleetOptions,
-    wanted: Arc<AtomicU32>,
     stop: CancellationToken,
 ) {
     let mut fleet = Fleet::new(options, Instant::now());
     let mut pause = LOOK;
     while tokio::time::timeout(pause, stop.cancelled()).await.is_err() {
         pause = LOOK;
+        if !route.decides() {
+            // Whoever takes the lead again begins with what it finds, as one that starts anew.
+            fleet = Fleet::new(options, Instant::now());
+            continue;
+        }
         let read = {
             let folder = folder.clone();
             tokio::task::spawn_blocking(move || folder.plan())
@@ -56,7 +57,7 @@ pub async fn direct(
             }
         };
         let decision = fleet.step(Instant::now(), &plan, &route.replicas.members());
-        wanted.store(fleet.wanted().unwrap_or(0), Ordering::Relaxed);
+        route.wanted.store(fleet.wanted().unwrap_or(0), Ordering::Relaxed);
         route.replicas.drain(&decision.drain);
         for order in decision.orders.into_iter().filter(|_| !plan.scheduler.is_empty()) {
             match give(&plan, order).await {

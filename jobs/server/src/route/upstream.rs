@@ -1,5 +1,5 @@
-//! Connections to replicas: TLS to the one certificate that all of a service have, and the service's own key in each
-//! request, so that router and replicas know each other.
+//! Connections to replicas and other routers: TLS to the one certificate that all of a service have, and the service's
+//! own key in each request, so that they know each other.
 
 use std::{
     future::Future,
@@ -9,6 +9,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -25,6 +26,7 @@ use hyper_util::{
     },
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
+use serde::de::DeserializeOwned;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -42,11 +44,12 @@ use tokio_rustls::{
 use super::{
     folder::{INSIDE_NAME, ServiceFolder},
     replicas::Load,
+    report::Report,
 };
 use crate::limits;
 
-/// Longer than this a load is none.
-const LOAD_BYTES_MAX: usize = 64 << 10;
+/// Longer than this nobody speaks of himself.
+const SAYING_BYTES_MAX: usize = 64 << 10;
 
 /// See the module. Connections are kept and used again.
 #[derive(Debug, Clone)]
@@ -93,14 +96,31 @@ impl Upstream {
     /// # Errors
     /// It does not answer, or not as a replica does.
     pub async fn load(&self, of: SocketAddr) -> Result<Load> {
-        let request = Outgoing { path: "/load".to_owned(), ..Outgoing::default() };
+        self.get(of, "/load", limits::REPLICA_PATIENCE).await
+    }
+
+    /// How the service does, as a router says.
+    ///
+    /// # Errors
+    /// It does not answer, or not as a router does.
+    pub async fn report(&self, of: SocketAddr) -> Result<Report> {
+        self.get(of, "/report", limits::ROUTER_PATIENCE).await
+    }
+
+    async fn get<T: DeserializeOwned>(
+        &self,
+        of: SocketAddr,
+        path: &str,
+        patience: Duration,
+    ) -> Result<T> {
+        let request = Outgoing { path: path.to_owned(), ..Outgoing::default() };
         let asked = async {
             let answer = self.send(of, &request).await?;
-            let body = http_body_util::Limited::new(answer.into_body(), LOAD_BYTES_MAX);
+            let body = http_body_util::Limited::new(answer.into_body(), SAYING_BYTES_MAX);
             let body = body.collect().await.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes();
             serde_json::from_slice(&body).context("understand what it says")
         };
-        timeout(limits::REPLICA_PATIENCE, asked).await.context("it is silent")?
+        timeout(patience, asked).await.context("it is silent")?
     }
 }
 

@@ -418,6 +418,8 @@ fn what_is_wrong_is_refused_in_openais_words() {
             Some("prompt"),
         ),
         ("embeddings", json!({}), 404, "not_found", None),
+        // Of Anthropic's interface.
+        ("messages", chat(&json!({})), 404, "not_found", None),
     ];
     for (path, body, status, code, param) in cases {
         let (found, answer) = server.post(&format!("/v1/{path}"), &body);
@@ -428,6 +430,7 @@ fn what_is_wrong_is_refused_in_openais_words() {
             "{answer}"
         );
         assert_eq!(error["type"], "invalid_request_error");
+        assert_eq!(answer["type"], "error", "Anthropic's clients look for that");
         assert!(error["message"].as_str().unwrap().len() > 5);
     }
     for garbage in [&b"{"[..], b"\xff\xfe", b"", b"[[[[", b"{\"messages\": \"\\ud800\"}", b"null"] {

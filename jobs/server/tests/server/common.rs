@@ -123,8 +123,12 @@ impl Server {
             threads: 1,
             ..EngineOptions::default()
         };
-        let options_of_service =
-            ServiceOptions { names: vec!["tiny".to_owned()], context: None, engine };
+        let options_of_service = ServiceOptions {
+            names: vec!["tiny".to_owned()],
+            context: None,
+            tells_use: false,
+            engine,
+        };
         let service = Arc::new(Service::open(folder.path(), model, options_of_service).unwrap());
         let mut key = None;
         let accounts = options.keys.map(|limits| {

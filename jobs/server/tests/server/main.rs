@@ -7,7 +7,6 @@ mod api;
 mod browser;
 mod common;
 mod crowd;
-mod flood;
 mod guard;
 mod page;
 mod program;

@@ -104,6 +104,13 @@ impl Fixture {
         replica
     }
 
+    /// Another router of the service.
+    fn router(&self, listen: &str) -> Command {
+        let mut command = program();
+        command.arg("route").arg(self.folder()).args(["--listen", listen]);
+        command
+    }
+
     fn ready(&self) -> u64 {
         let answer = exchange(&self.router, "GET", "/health", "");
         let body: Value = serde_json::from_str(&answer.body).unwrap();
@@ -119,16 +126,18 @@ impl Fixture {
     }
 
     fn metric(&self, name: &str) -> u64 {
-        let text = exchange(&self.router, "GET", "/metrics", "").body;
-        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
-        line.unwrap_or_else(|| panic!("{name} in {text}")).parse::<f64>().unwrap() as u64
+        metric(&self.router, name)
     }
 
     /// Requests in twos, whole and streamed, from so many clients, until `stop`.
     fn load(&self, clients: usize, stop: &Arc<AtomicBool>) -> Load {
+        self.load_at(&self.router.address, clients, stop)
+    }
+
+    fn load_at(&self, address: &str, clients: usize, stop: &Arc<AtomicBool>) -> Load {
         let done = Arc::new(AtomicUsize::new(0));
         let threads = (0..clients).map(|client| {
-            let (address, key) = (self.router.address.clone(), self.router.key.clone());
+            let (address, key) = (address.to_owned(), self.router.key.clone());
             let (stop, done) = (stop.clone(), done.clone());
             thread::spawn(move || {
                 let mut answers = Vec::new();
@@ -181,6 +190,12 @@ impl Load {
         }
         broken
     }
+}
+
+fn metric(router: &Process, name: &str) -> u64 {
+    let text = exchange(router, "GET", "/metrics", "").body;
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+    line.unwrap_or_else(|| panic!("{name} in {text}")).parse::<f64>().unwrap() as u64
 }
 
 fn program() -> Command {
@@ -271,10 +286,18 @@ fn keys_are_the_routers_and_conversations_stay_where_their_cache_is() {
             *text += &"e f ".repeat(10);
         }
     }
-    // Of a stream its events count.
-    let stream = exchange(&fixture.router, "POST", "/v1/completions", &ask("x", 20, true));
-    assert!(stream.body.ends_with("data: [DONE]\n\n"));
-    used += 1 + stream.body.matches("data: {").count() as u64;
+    // Of a stream its tokens count, however many events they made: a stop string holds back most of them.
+    let hides = json!({
+        "model": "tiny", "prompt": "x", "max_tokens": 20, "ignore_eos": true, "stream": true,
+        "stream_options": {"include_usage": true}, "logit_bias": {"120": 100}, "stop": "xxxxxxxxxx",
+    });
+    let stream = exchange(&fixture.router, "POST", "/v1/completions", &hides.to_string()).body;
+    let events: Vec<&str> = stream.split_terminator("\n\n").collect();
+    assert!(events.last() == Some(&"data: [DONE]") && !stream.contains("ff2-tokens"), "{stream}");
+    let usage: Value = serde_json::from_str(&events[events.len() - 2]["data: ".len()..]).unwrap();
+    let completion = usage["usage"]["completion_tokens"].as_u64().unwrap();
+    assert!(completion >= 10 && events.len() <= 4, "{stream}");
+    used += 1 + completion;
     let kept = fixture.folder().join("keys.used.json");
     let counted = || fs::read(&kept).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     fixture.wait("all use is counted", || counted() == Some(json!({"first": used})));
@@ -320,4 +343,75 @@ fn an_update_replaces_replicas_under_load_and_no_request_fails() {
     let report = fs::read_to_string(fixture.folder().join("router.json")).unwrap();
     let report: Value = serde_json::from_str(&report).unwrap();
     assert!(report["requests"].as_u64().unwrap() >= 18, "{report}");
+}
+
+/// How the service does, as `ff2-serve report` prints it.
+fn report(fixture: &Fixture) -> Value {
+    let ran = program().arg("report").arg(fixture.folder()).output().unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    serde_json::from_slice(&ran.stdout).unwrap()
+}
+
+/// Tokens that the first key used, as the file beside the keys says.
+fn used(fixture: &Fixture) -> u64 {
+    let bytes = fs::read(fixture.folder().join("keys.used.json")).unwrap_or_default();
+    let used: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    used["first"].as_u64().unwrap_or(0)
+}
+
+#[test]
+fn the_next_router_leads_when_one_dies_and_no_whole_answer_is_lost() {
+    let mut fixture = Fixture::start(&[]);
+    let _replica = fixture.replica(0, 0);
+    let second = Process::start(&mut fixture.router("127.0.0.1:0"));
+    let urls = [&fixture.router, &second].map(|router| format!("http://{}", router.address));
+    let wait = |what: &str, is_so: &mut dyn FnMut() -> bool| fixture.wait(what, is_so);
+    wait("both are told", &mut || report(&fixture)["urls"] == json!(urls));
+
+    // Strangers get as little from the one as from the other, and nobody gets in by the way of routers.
+    assert_eq!(send(&second.address, "ff2-none", "GET", "/v1/models", "").status, 401);
+    // What one is asked the other counts, as soon as it is answered.
+    for turn in 1..=3 {
+        let answer = send(
+            &second.address,
+            &fixture.router.key,
+            "POST",
+            "/v1/completions",
+            &ask("x", 5, false),
+        );
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert_eq!(report(&fixture)["requests"], turn);
+    }
+    assert_eq!(metric(&second, "ff2_route_handed_on_total"), 3);
+    assert_eq!(metric(&second, "ff2_route_requests_total"), 0);
+    wait("use is written", &mut || used(&fixture) == 3 * 6);
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let load = fixture.load_at(&second.address, 3, &stop);
+    load.go_on(6);
+    fixture.router.signal("-KILL");
+    fixture.router.child.wait().unwrap();
+    let killed = Instant::now();
+    load.go_on(6);
+    let away = killed.elapsed();
+    assert!(away < Duration::from_secs(15), "the service was away for {away:?}");
+    let broken = load.end(&stop);
+    assert!(broken <= 3, "only what streamed through the killed one breaks off");
+    assert_eq!(report(&fixture)["urls"], json!([urls[1]]));
+    // What was counted before counts on.
+    fixture.wait("use goes on", || used(&fixture) > 3 * 6 + 6 * 24);
+
+    // One that is told to wait for an address has it as soon as it is free, and leads at once.
+    let mut third = fixture.router(&second.address);
+    let third = thread::spawn(move || Process::start(&mut third));
+    thread::sleep(Duration::from_millis(500));
+    assert!(!third.is_finished(), "the address is another one's");
+    let (address, key) = (second.address.clone(), fixture.router.key.clone());
+    drop(second);
+    let third = third.join().unwrap();
+    assert_eq!(third.address, address);
+    fixture.wait("it knows the replica", || exchange(&third, "GET", "/health", "").status == 200);
+    let answer = send(&address, &key, "POST", "/v1/completions", &ask("x", 5, false));
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(metric(&third, "ff2_route_handed_on_total"), 0);
 }

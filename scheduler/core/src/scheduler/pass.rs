@@ -9,8 +9,8 @@ use ff2_topology::NodeId;
 
 use crate::{
     event::Decision,
-    job::{JobId, Shape},
-    placement::Placement,
+    job::{JobId, Many, Member, Shape},
+    placement::{Placement, Slot},
     policy::Policy,
     queue::Rank,
     scheduler::{Scheduler, round::Round},
@@ -160,9 +160,26 @@ impl Scheduler {
 
     pub(crate) fn fit(&self, id: JobId) -> Option<Placement> {
         let spec = &self.jobs[&id].spec;
+        if let Some(apart) = self.fit_apart(id) {
+            return Some(apart);
+        }
         let cached = self.cached_any(&spec.inputs);
         let prefer = (!cached.is_empty()).then_some(&cached);
         self.cluster.fit(self.shape(spec), spec.reads_much, self.may_lie_across(), prefer)
+    }
+
+    /// Replicas of a service stand in for each other, so they are on nodes of their own where there are any. Only those
+    /// without GPUs: of the others each new node would cost a large job its room.
+    fn fit_apart(&self, id: JobId) -> Option<Placement> {
+        let job = &self.jobs[&id];
+        let Member { first, of: Many::Service { .. }, .. } = job.member? else { return None };
+        if job.spec.tasks != 1 || job.spec.task.gpus > 0 {
+            return None;
+        }
+        let others = self.members.get(&first)?.iter().filter_map(|id| self.jobs[id].placement());
+        let taken: BTreeSet<NodeId> = others.flat_map(Placement::nodes).collect();
+        let node = self.cluster.fit_beside(self.shape(&job.spec), &taken)?;
+        Some(Placement { slots: vec![Slot { node, tasks: 1 }] })
     }
 
     /// Nodes whose caches hold any of these inputs.

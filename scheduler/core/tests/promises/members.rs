@@ -255,3 +255,21 @@ fn a_job_comes_some_minutes_after_another_began() {
     let at_once = rig.submit(later(minutes(60)));
     assert!(rig.runs(at_once));
 }
+
+#[test]
+fn replicas_without_gpus_are_on_nodes_of_their_own_while_there_are_any() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 1, 2));
+    let task = Resources { gpus: 0, cpus: 1, memory: 0 };
+    let many = Many::Service { min: 2, max: 3 };
+    let first = rig.submit(JobSpec { task, many, ..gpus(0) });
+    let node = |rig: &Rig, first: JobId, index: u64| {
+        let job = rig.machine.job(JobId(first.0 + index)).unwrap();
+        job.placement().unwrap().nodes().next()
+    };
+    assert_ne!(node(&rig, first, 0), node(&rig, first, 1));
+    assert!(rig.runs(JobId(first.0 + 2)), "a third one shares");
+    // Those with GPUs leave whole nodes to others.
+    let task = Resources { gpus: 1, cpus: 1, memory: 0 };
+    let first = rig.submit(JobSpec { task, many, ..gpus(1) });
+    assert_eq!(node(&rig, first, 0), node(&rig, first, 1));
+}

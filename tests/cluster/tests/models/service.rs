@@ -19,13 +19,13 @@ use super::{PATIENCE, RUN, train, wait_for};
 
 /// What fails here are replicas of the model: of all else one is enough.
 #[rustfmt::skip]
-const SHAPE: [&str; 14] = [
+pub(super) const SHAPE: [&str; 14] = [
     "--metad", "1", "--storaged", "1", "--disks", "1", "--replicas", "1", "--disk-size", "4GiB",
     "--agents", "2", "--fake-gpus", "2",
 ];
 
 /// A model that knows nothing, where no job is needed to make one.
-fn write_model(cluster: &Cluster) -> String {
+pub(super) fn write_model(cluster: &Cluster) -> String {
     let at = |name: &str| cluster.mount().join(name).display().to_string();
     let text = "/usr/share/common-licenses/GPL-3";
     train(&["tokenize", "--vocab", "384", "--out", &at("tokens"), text]);

@@ -3,6 +3,7 @@
 mod access;
 mod key;
 mod replica;
+mod report;
 mod route;
 mod run;
 mod told;
@@ -28,6 +29,8 @@ enum Command {
     Run(Box<run::Arguments>),
     /// Be one address before the replicas of a service
     Route(Box<route::Arguments>),
+    /// How a service does now, as its routers say
+    Report(report::Arguments),
     /// Make, show and remove API keys
     Key(key::Arguments),
 }
@@ -36,6 +39,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Run(arguments) => run::run(*arguments),
         Command::Route(arguments) => route::run(*arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Key(arguments) => key::run(arguments),
     }
 }

@@ -1,27 +1,30 @@
-//! `ff2-serve route`: one address before the replicas of a service.
+//! `ff2-serve route`: an address before the replicas of a service. There may be several, on several nodes.
 
 use std::{
-    env,
+    collections::BTreeMap,
+    env, io,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     num::NonZeroU32,
     path::PathBuf,
-    sync::{Arc, atomic::AtomicU32, atomic::Ordering},
-    time::Duration,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result};
 use clap::Args;
 use ff2_server::{
-    guard::{accounts::Accounts, gate::Gate, watch},
+    guard::{accounts::Accounts, gate::Gate, keys::Keys, watch},
+    limits,
     net::serve::{Connections, ServeOptions, serve},
     route::{
         figures::Figures,
         fleet::FleetOptions,
-        folder::ServiceFolder,
+        folder::{RouterEntry, ServiceFolder},
         http::{self, Route},
         orders,
         replicas::Replicas,
-        report,
+        report::{self, Rate},
+        routers::Routers,
         upstream::Upstream,
         watch as replicas_watch,
     },
@@ -31,7 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access::{self, Access, Bounds},
-    log,
+    log, replica,
     told::Told,
 };
 
@@ -94,61 +97,102 @@ async fn route_until_told(
     arguments: Arguments,
 ) -> Result<()> {
     let stop = CancellationToken::new();
-    let accounts = keys.is_some().then(|| Arc::new(Accounts::default()));
-    let watched = match (&accounts, keys) {
-        (Some(accounts), Some(path)) => Some(watch::start(accounts.clone(), path, stop.clone())?),
-        _ => None,
+    let (tls, scheme) = access::acceptor(arguments.access.tls())?;
+    let bound = tokio::select! {
+        bound = bind(listen, &folder) => bound.with_context(|| format!("listen on {listen}"))?,
+        told = Told::wait() => return told?.acknowledge(),
     };
+    let url = format!("{scheme}://{}", bound.local_addr()?);
+    // Other routers come another way: by the service's own certificate and key, to any port.
+    let address = if listen.ip().is_unspecified() { here()? } else { listen.ip() };
+    let inside = TcpListener::bind((address, 0)).await.context("listen for other routers")?;
+    let (certificate, key) = folder.inside_tls();
+    let (inside_tls, _) = access::acceptor(Some((&certificate, &key)))?;
+    let since_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let own = RouterEntry {
+        id: replica::id()?,
+        since_ms: u64::try_from(since_ms).unwrap_or(u64::MAX),
+        inside: inside.local_addr()?,
+        url: url.clone(),
+    };
+    let of_service = Accounts::default();
+    of_service.load(&Keys::read(&folder.inside_keys())?.unwrap_or_default(), &BTreeMap::new());
+    let accounts = keys.is_some().then(|| Arc::new(Accounts::default()));
     let replicas = Arc::new(Replicas::default());
     let route = Arc::new(Route {
-        gate: Gate::new(accounts),
+        gate: Gate::new(accounts.clone()),
+        inside: Gate::new(Some(Arc::new(of_service))),
         body: arguments.bounds.body(),
         figures: Figures::new(replicas.clone()),
         replicas,
         upstream,
+        routers: Routers::new(own.clone()),
+        rate: Rate::default(),
+        wanted: 0.into(),
         stopping: false.into(),
     });
-    let (tls, scheme) = access::acceptor(arguments.access.tls())?;
-    let listener =
-        TcpListener::bind(listen).await.with_context(|| format!("listen on {listen}"))?;
-    let url = format!("{scheme}://{}", listener.local_addr()?);
+    let watched = match (accounts, keys) {
+        (Some(accounts), Some(path)) => {
+            let route = route.clone();
+            let counts = move || route.routers.leads();
+            Some(watch::start(accounts, path, counts, stop.clone())?)
+        }
+        _ => None,
+    };
+    // Known before the first request: who leads.
+    route.routers.set(folder.routers().entries()?, Instant::now());
     eprintln!("{} is served at {url}", folder.path().display());
     let options = FleetOptions {
         up: seconds(arguments.scale_up_seconds),
         down: seconds(arguments.scale_down_seconds),
         ..FleetOptions::default()
     };
-    let (wanted, tasks) = (Arc::new(AtomicU32::new(0)), TaskTracker::new());
-    let with = || (route.clone(), folder.clone());
-    let (a, b) = with();
-    tasks.spawn(replicas_watch::follow_folder(a, b, stop.clone()));
-    let (a, b) = with();
-    tasks.spawn(replicas_watch::follow_replicas(a, b, stop.clone()));
-    let (a, b) = with();
-    tasks.spawn(orders::direct(a, b, options, wanted.clone(), stop.clone()));
-    let (a, b) = with();
-    tasks.spawn(report::tell(a, b, url, wanted, stop.clone()));
+    let tasks = TaskTracker::new();
+    let with = || (route.clone(), folder.clone(), stop.clone());
+    let (a, b, c) = with();
+    tasks.spawn(replicas_watch::follow_folder(a, b, c));
+    let (a, b, c) = with();
+    tasks.spawn(replicas_watch::follow_replicas(a, b, c));
+    let (a, b, c) = with();
+    tasks.spawn(replicas_watch::follow_routers(a, b, c));
+    let (a, b, c) = with();
+    tasks.spawn(orders::direct(a, b, options, c));
+    let (a, b, c) = with();
+    tasks.spawn(report::tell(a, b, c));
+    let leaving = CancellationToken::new();
+    tasks.spawn(replica::stay_announced(folder.routers(), own, leaving.clone()));
     tasks.close();
     // What is under way may take as long as it is given; then connections are cut.
-    // A request has a connection to its replica too.
+    // A request has a connection to its replica, or to the router that leads, too. One that comes from another router
+    // stands for one that does not come from a client here.
     let bounds = arguments.bounds;
     let options = ServeOptions { drain: bounds.drain(), ..bounds.serve(2) };
+    let of_routers = ServeOptions { per_address: options.connections, ..options.clone() };
     let serving = CancellationToken::new();
     let served = serve(
-        listener,
+        bound,
         http::router(route.clone()),
         options,
         tls,
         Arc::new(Connections::default()),
         serving.clone(),
     );
+    let served_inside = serve(
+        inside,
+        http::inside(route.clone()),
+        of_routers,
+        inside_tls,
+        Arc::new(Connections::default()),
+        serving.clone(),
+    );
     let told = async {
         let told = Told::wait().await?;
         route.stopping.store(true, Ordering::Relaxed);
+        leaving.cancel();
         serving.cancel();
         anyhow::Ok(told)
     };
-    let (told, ()) = tokio::join!(told, served);
+    let (told, (), ()) = tokio::join!(told, served, served_inside);
     // Requests under way need what is known of replicas until their end.
     stop.cancel();
     tasks.wait().await;
@@ -156,6 +200,29 @@ async fn route_until_told(
         watched.await.context("keep what keys used")??;
     }
     told?.acknowledge()
+}
+
+/// An address that another router of this service has is left to it until it goes, as on a node with two of them.
+async fn bind(listen: SocketAddr, folder: &ServiceFolder) -> io::Result<TcpListener> {
+    let mut is_told = false;
+    loop {
+        let error = match TcpListener::bind(listen).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) => error,
+        };
+        let of_service = || {
+            let entries = folder.routers().entries().unwrap_or_default();
+            entries.iter().any(|entry| entry.url.ends_with(&format!("://{listen}")))
+        };
+        if error.kind() != io::ErrorKind::AddrInUse || !(is_told || of_service()) {
+            return Err(error);
+        }
+        if !is_told {
+            tracing::info!(%listen, "another router of the service has this address: waits for it");
+            is_told = true;
+        }
+        tokio::time::sleep(limits::ADDRESS_LOOK).await;
+    }
 }
 
 fn seconds(count: NonZeroU32) -> Duration {

@@ -99,8 +99,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<()> {
     let model = Arc::new(load::model(&folder)?);
     let options = arguments.engine.options();
     let context = arguments.engine.context.map(NonZeroUsize::get);
-    let service =
-        Service::open(&folder, model, ServiceOptions { names, context, engine: options })?;
+    let tells_use = arguments.replica_of.is_some();
+    let options = ServiceOptions { names, context, tells_use, engine: options };
+    let service = Service::open(&folder, model, options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -149,7 +150,7 @@ impl Ways {
             accounts.load(&Keys::read(path)?.unwrap_or_default(), &BTreeMap::new());
             return Ok((Some(accounts), None));
         }
-        let watched = watch::start(accounts.clone(), path.clone(), stop.clone())?;
+        let watched = watch::start(accounts.clone(), path.clone(), || true, stop.clone())?;
         Ok((Some(accounts), Some(watched)))
     }
 }
@@ -200,7 +201,7 @@ async fn serve_until_told(service: Arc<Service>, ways: Ways, arguments: Argument
         None => None,
         Some(folder) => {
             let entry = replica::entry(address)?;
-            Some(tokio::spawn(replica::stay_announced(folder, entry, leaving.clone())))
+            Some(tokio::spawn(replica::stay_announced(folder.replicas(), entry, leaving.clone())))
         }
     };
     let told = async {

@@ -1,0 +1,144 @@
+//! A service's addresses outlive the node of the router that leads: clients that were told all of them go on.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use ff2_cluster_tests::{Cluster, is_root, kill_at_once};
+use rustix::process::Pid;
+use serde_json::{Value, json};
+
+use super::{
+    service::{SHAPE, write_model},
+    wait_for,
+};
+
+/// From the death of a node to an answer. On a machine at rest it is about four.
+const AWAY_MAX: Duration = Duration::from_secs(15);
+
+/// Asks the addresses in turn until one answers, as a client does that has a list.
+fn ask(urls: &[String], key: &str, at: &mut usize) -> Option<Value> {
+    for _ in urls {
+        if let Some(answer) = ask_one(&urls[*at], key) {
+            return Some(answer);
+        }
+        *at = (*at + 1) % urls.len();
+    }
+    None
+}
+
+fn ask_one(url: &str, key: &str) -> Option<Value> {
+    let body =
+        json!({"model": "pair", "prompt": "The GNU General", "max_tokens": 8, "ignore_eos": true})
+            .to_string();
+    let mut stream = TcpStream::connect(url.strip_prefix("http://")?).ok()?;
+    let len = body.len();
+    let head = format!(
+        "POST /v1/completions HTTP/1.0\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n\
+         Content-Length: {len}\r\n\r\n"
+    );
+    stream.write_all((head + &body).as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.contains(" 200 ").then(|| serde_json::from_str(body).ok())?
+}
+
+/// The agent and all that it runs, with what these started.
+fn processes_of(cluster: &Cluster, agent: &str) -> Vec<Pid> {
+    let mut parents = Vec::new();
+    let mut of_node = BTreeSet::from([cluster.pid(agent).unwrap().as_raw_nonzero().get()]);
+    let folder = format!("{}/{}", cluster.dir().display(), agent.replace('/', "-"));
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+        let is_keeper = words.nth(1).as_deref() == Some("--keep");
+        if is_keeper && words.next().is_some_and(|run| run.starts_with(&folder)) {
+            of_node.insert(pid);
+        }
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let parent =
+            stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse::<i32>().ok());
+        parents.extend(parent.map(|parent| (pid, parent)));
+    }
+    loop {
+        let found =
+            parents.iter().filter(|(_, parent)| of_node.contains(parent)).map(|(pid, _)| *pid);
+        let more = &of_node | &found.collect();
+        if more == of_node {
+            return of_node.into_iter().filter_map(Pid::from_raw).collect();
+        }
+        of_node = more;
+    }
+}
+
+#[test]
+fn a_service_outlives_the_node_of_its_address() {
+    if !is_root() {
+        return;
+    }
+    let cluster = Cluster::start_with(&SHAPE).unwrap();
+    let model = write_model(&cluster);
+    #[rustfmt::skip]
+    let line = [
+        "serve", &model, "--name", "pair", "--replicas", "2", "--port", "0", "--json",
+        "--run-options", "--kv-mib 16 --threads 1", "--", "-G", "2",
+    ];
+    let made: Value = serde_json::from_str(&cluster.ctl(&line).unwrap()).unwrap();
+    let urls: Vec<String> = serde_json::from_value(made["urls"].clone()).unwrap();
+    assert_eq!(urls.len(), 2, "two nodes, two routers: {made}");
+    let (key, router) =
+        (made["key"].as_str().unwrap().to_owned(), made["router"].as_u64().unwrap());
+    let job = |job: u64| cluster.json(&["job", "show", &job.to_string()]).unwrap();
+    let mut nodes =
+        [router, router + 1].map(|it| job(it)["nodes"][0].as_str().unwrap_or_default().to_owned());
+    nodes.sort();
+    assert!(nodes[0] != nodes[1], "each router on a node of its own: {nodes:?}");
+    let leads = |it: u64| job(it)["why"].as_str().unwrap_or_default().contains("of 2 replicas");
+    let mut leader = None;
+    wait_for("one of them leads", || {
+        leader = [router, router + 1].into_iter().find(|it| leads(*it));
+        leader.is_some()
+    });
+    let node = job(leader.unwrap())["nodes"][0].as_str().unwrap().to_owned();
+
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let client = thread::spawn({
+        let (stop, done) = (stop.clone(), done.clone());
+        move || {
+            let (mut at, mut last, mut longest) = (0, Instant::now(), Duration::ZERO);
+            while !stop.load(Ordering::Relaxed) {
+                if ask(&urls, &key, &mut at).is_some() {
+                    longest = longest.max(last.elapsed());
+                    last = Instant::now();
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            longest.max(last.elapsed())
+        }
+    });
+    let go_on = |answers: usize| {
+        let until = done.load(Ordering::Relaxed) + answers;
+        wait_for("answers come", || done.load(Ordering::Relaxed) >= until);
+    };
+    go_on(4);
+    let agent = format!("agentd/{}", node.strip_prefix("node-").unwrap());
+    kill_at_once(&processes_of(&cluster, &agent)).unwrap();
+    go_on(8);
+    stop.store(true, Ordering::Relaxed);
+    let longest = client.join().unwrap();
+    eprintln!("the service was away for {longest:.1?}");
+    assert!(longest < AWAY_MAX, "the service was away for {longest:?}");
+}
