@@ -43,7 +43,8 @@ mod tests {
     use std::path::Path;
 
     use ff2_daemon::config::{
-        AgentConfig, MetadConfig, MountConfig, SchedConfig, StoragedConfig, parse, to_toml,
+        AgentConfig, MetadConfig, MountConfig, PartitionConfig, SchedConfig, StoragedConfig, parse,
+        to_toml,
     };
 
     use super::*;
@@ -78,13 +79,17 @@ mod tests {
 
         let schedd: SchedConfig = parse(path, SCHEDD).unwrap();
         let all: SchedConfig = parse(path, &full(SCHEDD)).unwrap();
-        assert_eq!(to_toml(&schedd), to_toml(&all));
         names_all(SCHEDD, &to_toml(&all));
+        let debug = PartitionConfig { name: "debug".into(), ..PartitionConfig::default() };
+        assert_eq!(all.partitions, [debug]);
+        let all = SchedConfig { partitions: Vec::new(), ..all };
+        assert_eq!(to_toml(&schedd), to_toml(&all));
 
         let agent: AgentConfig = parse(path, AGENT).unwrap();
         let all: AgentConfig = parse(path, &full(AGENT)).unwrap();
         names_all(AGENT, &to_toml(&all));
-        let all = AgentConfig { fake_gpus: None, gpu_kind: None, ..all };
+        let all =
+            AgentConfig { fake_gpus: None, cpus: None, memory_mib: None, gpu_kind: None, ..all };
         assert_eq!(to_toml(&agent), to_toml(&all));
 
         let storaged: StoragedConfig = parse(path, STORAGED).unwrap();

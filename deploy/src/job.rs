@@ -10,6 +10,8 @@ mod show;
 pub(crate) mod submit;
 mod words;
 
+pub(crate) use words::gpus as gpus_of;
+
 use anyhow::Result;
 
 use crate::cli::Surroundings;

@@ -6,7 +6,7 @@ use anyhow::Result;
 use ff2_proto::pb;
 use serde_json::{Value, json};
 
-use crate::{cli::Surroundings, output::table};
+use crate::{cli::Surroundings, job::gpus_of, output::table};
 
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -19,6 +19,8 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N|none")]
         gpus: String,
     },
+    /// What `-p NAME` asks for: partitions, their nodes, and what holds for jobs in them.
+    Partitions,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,6 +33,10 @@ struct Sum {
 
 pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> {
     let sched = around.access.connect_sched()?;
+    if matches!(command, Command::Partitions) {
+        let listed = sched.list_job_quotas(pb::ListJobQuotasRequest {}).await?;
+        return partitions(around, &listed.partitions);
+    }
     if let Command::Set { priority, gpus } = command {
         let remove = gpus == "none";
         let gpus = if remove { 0 } else { gpus.parse()? };
@@ -43,7 +49,7 @@ pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> 
     let mut sums: BTreeMap<String, Sum> = BTreeMap::new();
     for job in &jobs.jobs {
         let sum = sums.entry(job.priority.clone()).or_default();
-        let gpus = u64::from(job.tasks) * u64::from(job.gpus);
+        let gpus = gpus_of(job);
         match job.state.as_str() {
             "running" | "stopping" => {
                 (sum.running, sum.running_gpus) = (sum.running + 1, sum.running_gpus + gpus)
@@ -79,5 +85,33 @@ pub(crate) async fn run(around: &Surroundings, command: &Command) -> Result<()> 
             ]
         });
         table(&["PRIORITY", "RUNNING", "WAITING", "LIMIT"], rows)
+    })
+}
+
+fn partitions(around: &Surroundings, listed: &[pb::JobPartition]) -> Result<()> {
+    let some = |number: u64| (number > 0).then_some(number);
+    let value = listed.iter().map(|of| {
+        json!({
+            "name": of.name, "leaves": of.leaves, "nodes": of.nodes, "time_default_s": some(of.time_default_s),
+            "time_max_s": some(of.time_max_s), "nodes_max": some(of.nodes_max.into()),
+        })
+    });
+    around.output.print(&Value::Array(value.collect()), || {
+        if listed.is_empty() {
+            return "no partitions".into();
+        }
+        let minutes =
+            |seconds| some(seconds).map_or("-".into(), |of| format!("{}:{:02}", of / 60, of % 60));
+        let rows = listed.iter().map(|of| {
+            vec![
+                of.name.clone(),
+                of.nodes.to_string(),
+                if of.leaves.is_empty() { "-".into() } else { of.leaves.join(",") },
+                minutes(of.time_default_s),
+                minutes(of.time_max_s),
+                some(of.nodes_max.into()).map_or("-".into(), |most| most.to_string()),
+            ]
+        });
+        table(&["PARTITION", "NODES", "LEAVES", "TIME", "LONGEST", "MOST NODES"], rows)
     })
 }

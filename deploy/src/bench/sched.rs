@@ -78,6 +78,8 @@ async fn submissions(folder: &Path, args: &Args) -> Result<f64> {
             pod: String::new(),
             leaf: format!("leaf{leaf}"),
             gpus: GPUS,
+            cpus: 0,
+            memory: 0,
             host: String::new(),
         };
         propose(probe.leader(), Fact::Joined(joined)).await?;

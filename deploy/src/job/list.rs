@@ -60,7 +60,7 @@ fn shown(reply: &pb::ListJobsReply) -> String {
             job.user.clone(),
             job.priority.clone(),
             job.state.clone(),
-            (u64::from(job.tasks) * u64::from(job.gpus)).to_string(),
+            words::gpus(job).to_string(),
             words::nodes(&job.nodes),
             words::span(job.ran_ms),
             job.why.clone(),

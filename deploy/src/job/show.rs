@@ -56,7 +56,10 @@ fn shown(job: &pb::JobInfo, reply: &pb::ShowJobReply) -> String {
     if !job.why.is_empty() {
         rows.push(("why", job.why.clone()));
     }
-    let size = format!("{} x {} GPUs, {} cores", job.tasks, job.gpus, job.cpus);
+    let size = match job.exclusive {
+        true => format!("{} whole nodes with {} GPUs in all", job.tasks, words::gpus(job)),
+        false => format!("{} x {} GPUs, {} cores", job.tasks, job.gpus, job.cpus),
+    };
     rows.push(("size", size));
     rows.push(("submitted", words::at(job.submitted_ms)));
     if job.starts_by_ms != 0 {

@@ -40,6 +40,15 @@ pub(super) fn nodes(names: &[String]) -> String {
     }
 }
 
+/// GPUs of all tasks.
+pub(crate) fn gpus(job: &pb::JobInfo) -> u64 {
+    match job.gpus_all {
+        // A scheduler of an earlier release does not say.
+        0 => u64::from(job.tasks) * u64::from(job.gpus),
+        all => all,
+    }
+}
+
 pub(super) fn job(job: &pb::JobInfo) -> Value {
     let time = |ms: u64| if ms == 0 { Value::Null } else { ms.into() };
     let array = (job.array_first != 0)
@@ -47,7 +56,7 @@ pub(super) fn job(job: &pb::JobInfo) -> Value {
     json!({
         "job": job.job, "name": job.name, "user": job.user, "group": job.group, "priority": job.priority,
         "state": job.state, "on_hold": job.on_hold, "attempt": job.attempt, "tasks": job.tasks,
-        "gpus_per_task": job.gpus, "cpus_per_task": job.cpus, "gpus": u64::from(job.tasks) * u64::from(job.gpus),
+        "gpus_per_task": job.gpus, "cpus_per_task": job.cpus, "gpus": gpus(job), "exclusive": job.exclusive,
         "nodes": job.nodes, "array": array,
         "submitted_ms": job.submitted_ms, "started_ms": time(job.started_ms), "ended_ms": time(job.ended_ms),
         "starts_by_ms": time(job.starts_by_ms), "ran_ms": job.ran_ms, "gpu_hours": job.gpu_ms as f64 / 3.6e6,

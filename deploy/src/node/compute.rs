@@ -115,7 +115,8 @@ pub(super) fn value(node: &pb::ComputeNode) -> Value {
         "name": node.name, "role": "compute", "zone": node.zone, "leaf": node.leaf, "state": node.state,
         "why": node.why, "gpus": node.gpus, "gpus_used": node.gpus_used, "spare": node.spare, "jobs": node.jobs,
         "tags": node.tags, "heard_ms": node.heard_ms, "host": node.host, "confinement": node.confinement,
-        "release": node.release,
+        "release": node.release, "cpus": node.cpus, "cpus_used": node.cpus_used,
+        "memory_mib": node.memory_mib, "memory_used_mib": node.memory_used_mib,
     })
 }
 
@@ -128,11 +129,27 @@ pub(super) fn shown(nodes: &[pb::ComputeNode]) -> String {
             format!("{}/{}", node.zone, node.leaf),
             state,
             format!("{}/{}", node.gpus_used, node.gpus),
+            format!("{}/{}", node.cpus_used, node.cpus),
+            format!("{}/{}", node.memory_used_mib >> 10, node.memory_mib >> 10),
             jobs.join(","),
             node.tags.join(","),
             format!("{} ms", node.heard_ms),
             node.why.clone(),
         ]
     });
-    table(&["COMPUTE", "ZONE/LEAF", "STATE", "GPUS", "JOBS", "TAGS", "LAST HEARD", "WHY"], rows)
+    table(
+        &[
+            "COMPUTE",
+            "ZONE/LEAF",
+            "STATE",
+            "GPUS",
+            "CORES",
+            "GiB",
+            "JOBS",
+            "TAGS",
+            "LAST HEARD",
+            "WHY",
+        ],
+        rows,
+    )
 }

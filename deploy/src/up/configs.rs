@@ -92,9 +92,7 @@ fn schedd(folder: &Folder, file: &ClusterFile, process: &Process) -> SchedConfig
         address: format!("{HOST}:{}", process.port),
         admin_address: format!("{HOST}:{}", process.admin_port),
     };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let memory = rustix::system::sysinfo();
-    let memory_mib = memory.totalram.saturating_mul(memory.mem_unit.into()) >> 20;
+    let (cpus, memory_mib) = for_jobs();
     SchedConfig {
         node: process.index + 1,
         cluster_id: file.cluster_id.clone(),
@@ -106,26 +104,36 @@ fn schedd(folder: &Folder, file: &ClusterFile, process: &Process) -> SchedConfig
         peers: file.of(Role::Schedd).map(peer).collect(),
         metads: file.metads(),
         jobs_dir: jobs_dir(folder, file),
-        // Each agent says that the machine is its own.
         compute: ComputeConfig {
-            cpus: u32::try_from(cores).unwrap_or(u32::MAX).max(8),
-            memory_mib: u32::try_from(memory_mib).unwrap_or(u32::MAX),
+            cpus,
+            memory_mib,
             lease_ms: 10_000,
             validate_every_s: 0,
             cordon_flapping: true,
         },
         // What people try here does not run for hours.
         policy: PolicyConfig { min_run_s: 5, patience_s: 30, plan_every_s: 1 },
+        partitions: Vec::new(),
         raft: RaftConfig::default(),
         threads: threads(file),
         log: LogConfig::default(),
     }
 }
 
+/// Cores and MiB that each agent says are its own: as if there were a machine for each, and no small one.
+fn for_jobs() -> (u32, u32) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory = rustix::system::sysinfo();
+    let memory_mib = memory.totalram.saturating_mul(memory.mem_unit.into()) >> 20;
+    let cpus = u32::try_from(cores).unwrap_or(u32::MAX).max(8);
+    (cpus, u32::try_from(memory_mib).unwrap_or(u32::MAX))
+}
+
 /// So many agents of a local cluster are at one leaf switch.
 const AGENTS_PER_LEAF: u32 = 4;
 
 fn agent(folder: &Folder, file: &ClusterFile, process: &Process) -> AgentConfig {
+    let (cpus, memory_mib) = for_jobs();
     AgentConfig {
         cluster_id: file.cluster_id.clone(),
         name: format!("node-{}", process.index),
@@ -140,6 +148,8 @@ fn agent(folder: &Folder, file: &ClusterFile, process: &Process) -> AgentConfig 
         security: security(folder, file, process.name()),
         schedds: file.schedds(),
         fake_gpus: file.fake_gpus,
+        cpus: Some(cpus),
+        memory_mib: Some(memory_mib),
         gpu_kind: None,
         // All servers of a local cluster talk over it.
         links: vec!["lo".into()],

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 
 pub use load::{ConfigError, load, parse, to_toml};
 pub use network::{ClassConfig, NetworkConfig, RanksConfig, Transport, WorkloadName};
-pub use sched::{AgentConfig, ComputeConfig, PolicyConfig, SchedConfig, SchedPeer};
+pub use sched::{
+    AgentConfig, ComputeConfig, PartitionConfig, PolicyConfig, SchedConfig, SchedPeer,
+};
 use serde::{Deserialize, Serialize};
 pub use validate::{Problems, Validate};
 

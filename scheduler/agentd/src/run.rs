@@ -12,7 +12,7 @@ use ff2_fabric::{
     BufPool, ClusterKey, Identity, Peers, PeersConfig, Rdma, RoutingCache, leader::LeaderFinder,
     rdma::RdmaConfig,
 };
-use ff2_node::gpus;
+use ff2_node::{Hardware, gpus};
 use ff2_proto::{SCHED_GROUP, pb};
 use ff2_task::keeper::Run;
 use parking_lot::Mutex;
@@ -66,6 +66,8 @@ pub async fn serve(config: Arc<AgentConfig>, runtime: Runtime) -> Result<()> {
         (config.jobs_dir.clone(), config.name.clone(), config.ranks.clone());
     let runs = Runs::open(folder.clone(), jobs_dir, name, ranks, indexes, confiner);
     let runs = runs.with_context(|| format!("find the runs in {}", folder.display()))?;
+    let hardware = Hardware::look().context("look at the cores and the memory of this machine")?;
+    let memory_mib = u32::try_from(hardware.memory_mib).unwrap_or(u32::MAX);
     let finder = LeaderFinder::new(SCHED_GROUP, config.schedds.clone(), peers, routing)
         .attempt_timeout(limits::WAIT + limits::SLACK);
     let validator = Validator::new(config.data_dir.clone(), config.jobs_dir.clone(), real);
@@ -82,6 +84,8 @@ pub async fn serve(config: Arc<AgentConfig>, runtime: Runtime) -> Result<()> {
             id,
             gpu_kind,
             ports_only: config.ports_only,
+            cpus: config.cpus.unwrap_or(hardware.cpus),
+            memory_mib: config.memory_mib.unwrap_or(memory_mib),
         },
         jobs_dir: config.jobs_dir.clone(),
         finder,

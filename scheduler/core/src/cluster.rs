@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     job::{JobId, Resources, Shape},
+    per_node::PerNode,
     placement::{Placement, Slot},
     tags::TagSet,
     tree::{Tree, Want},
@@ -33,8 +34,10 @@ pub enum NodeState {
 #[derive(Clone, Debug)]
 struct Node {
     capacity: Resources,
-    /// By tasks that run or stop there.
+    /// By tasks that run or stop there; of one that has the node whole see `is_whole`.
     used: Resources,
+    /// A job has all of it, however much that is.
+    is_whole: bool,
     /// For jobs whose nodes are known before they are free. With what is used it may be more than there is, as
     /// long as somebody stops there.
     claimed: Resources,
@@ -46,6 +49,16 @@ struct Node {
     jobs: Vec<JobId>,
 }
 
+impl Node {
+    fn used(&self) -> Resources {
+        if self.is_whole { self.capacity } else { self.used }
+    }
+
+    fn is_overfull(&self) -> bool {
+        !self.used().fits_in(self.capacity)
+    }
+}
+
 /// All nodes, by [`NodeId`].
 #[derive(Clone, Debug)]
 pub(crate) struct Cluster {
@@ -54,7 +67,11 @@ pub(crate) struct Cluster {
     /// Nodes that may be used, by free GPUs: of all, and of each leaf.
     by_free: Vec<u32>,
     leaf_by_free: Vec<Vec<u32>>,
+    /// Nodes at each leaf that may be used and of which all GPUs are free.
+    leaf_whole: Vec<u32>,
     gpus_max: u32,
+    /// Not all nodes that compute have the same.
+    is_mixed: bool,
     spares: u32,
 }
 
@@ -68,6 +85,7 @@ impl Cluster {
             .map(|(id, node)| Node {
                 capacity: tree.leaf_of(id).map_or(Resources::default(), |_| capacity(node.gpus())),
                 used: Resources::default(),
+                is_whole: false,
                 claimed: Resources::default(),
                 state: NodeState::Up,
                 spare: false,
@@ -79,12 +97,15 @@ impl Cluster {
         let buckets = vec![0; gpus_max as usize + 1];
         let mut cluster = Self {
             leaf_by_free: vec![buckets.clone(); topology.leaves().len()],
+            leaf_whole: vec![0; topology.leaves().len()],
             by_free: buckets,
             nodes,
             gpus_max,
+            is_mixed: false,
             spares: 0,
             tree,
         };
+        cluster.is_mixed = cluster.sizes_differ();
         for node in (0..cluster.nodes.len()).map(number) {
             cluster.count(node, true);
         }
@@ -129,7 +150,32 @@ impl Cluster {
     }
 
     pub(crate) fn used(&self, node: NodeId) -> Resources {
-        self.nodes[node.index()].used
+        self.nodes[node.index()].used()
+    }
+
+    /// What a job takes of a node by so many tasks.
+    pub(crate) fn taken(&self, node: NodeId, per_node: PerNode, tasks: u32) -> Resources {
+        per_node.takes(tasks, self.capacity(node))
+    }
+
+    /// GPUs that a job has by a placement.
+    pub(crate) fn gpus_of(&self, placement: &Placement, per_node: PerNode) -> u64 {
+        let of = |slot: &Slot| u64::from(self.taken(slot.node, per_node, slot.tasks).gpus);
+        placement.slots.iter().map(of).sum()
+    }
+
+    /// Other cores and memory of a node. Nobody is promised anything there.
+    pub(crate) fn resize(&mut self, node: NodeId, cpus: u32, memory: u32) {
+        self.change(node, |node| {
+            node.capacity = Resources { gpus: node.capacity.gpus, cpus, memory };
+        });
+        self.is_mixed = self.sizes_differ();
+    }
+
+    fn sizes_differ(&self) -> bool {
+        let mut sizes = self.ids().filter(|node| self.knows(*node)).map(|node| self.capacity(node));
+        let first = sizes.next();
+        sizes.any(|size| Some(size) != first)
     }
 
     pub(crate) fn claimed(&self, node: NodeId) -> Resources {
@@ -142,7 +188,12 @@ impl Cluster {
 
     pub(crate) fn may_be_used(&self, node: NodeId) -> bool {
         let node = &self.nodes[node.index()];
-        node.state == NodeState::Up && !node.spare
+        node.state == NodeState::Up && !node.spare && !node.is_overfull()
+    }
+
+    /// It became smaller than what tasks hold there.
+    pub(crate) fn is_overfull(&self, node: NodeId) -> bool {
+        self.nodes[node.index()].is_overfull()
     }
 
     pub(crate) fn tags(&self, node: NodeId) -> TagSet {
@@ -160,7 +211,16 @@ impl Cluster {
 
     /// Tasks of a shape for which there is room.
     pub(crate) fn room(&self, node: NodeId, shape: Shape) -> u32 {
-        if self.suits(node, shape) { self.free(node).room(shape.task) } else { 0 }
+        if self.suits(node, shape) {
+            self.room_in(node, self.free(node), shape.per_node())
+        } else {
+            0
+        }
+    }
+
+    /// Tasks for which there is room in so much of a node.
+    pub(crate) fn room_in(&self, node: NodeId, free: Resources, per_node: PerNode) -> u32 {
+        per_node.room(free, self.capacity(node))
     }
 
     /// What a new task may have there.
@@ -170,8 +230,8 @@ impl Cluster {
 
     /// What nobody uses or claimed, whether or not anybody may.
     pub(crate) fn left(&self, node: NodeId) -> Resources {
-        let Node { capacity, used, claimed, .. } = &self.nodes[node.index()];
-        capacity.without(used.with(*claimed))
+        let node = &self.nodes[node.index()];
+        node.capacity.without(node.used().with(node.claimed))
     }
 
     pub(crate) fn free_gpus(&self) -> u64 {
@@ -192,39 +252,55 @@ impl Cluster {
         self.count(node, true);
     }
 
-    pub(crate) fn take(&mut self, job: JobId, placement: &Placement, task: Resources) {
-        for slot in &placement.slots {
-            self.change(slot.node, |node| {
-                node.used = node.used.with(task.times(slot.tasks));
-                let at = node.jobs.partition_point(|other| *other < job);
-                node.jobs.insert(at, job);
-            });
-            let node = &self.nodes[slot.node.index()];
-            assert!(node.used.fits_in(node.capacity), "{job:?} overfills {:?}", slot.node);
+    pub(crate) fn take(&mut self, job: JobId, placement: &Placement, per_node: PerNode) {
+        self.hold(job, placement, per_node);
+        for node in placement.nodes() {
+            assert!(!self.is_overfull(node), "{job:?} overfills {node:?}");
         }
     }
 
-    pub(crate) fn give(&mut self, job: JobId, placement: &Placement, task: Resources) {
+    /// As [`Self::take`], of what it has already: a node may have become smaller since.
+    pub(crate) fn hold(&mut self, job: JobId, placement: &Placement, per_node: PerNode) {
+        for slot in &placement.slots {
+            let is_alone = self.jobs(slot.node).is_empty();
+            assert!(!per_node.whole || is_alone, "{job:?} is not alone on {:?}", slot.node);
+            self.change(slot.node, |node| {
+                match per_node.whole {
+                    true => node.is_whole = true,
+                    false => node.used = node.used.with(per_node.task.times(slot.tasks)),
+                }
+                let at = node.jobs.partition_point(|other| *other < job);
+                node.jobs.insert(at, job);
+            });
+        }
+    }
+
+    pub(crate) fn give(&mut self, job: JobId, placement: &Placement, per_node: PerNode) {
         for slot in &placement.slots {
             self.change(slot.node, |node| {
-                node.used = node.used.without(task.times(slot.tasks));
+                match per_node.whole {
+                    true => node.is_whole = false,
+                    false => node.used = node.used.without(per_node.task.times(slot.tasks)),
+                }
                 node.jobs.retain(|other| *other != job);
             });
         }
     }
 
-    pub(crate) fn claim(&mut self, placement: &Placement, task: Resources) {
+    pub(crate) fn claim(&mut self, placement: &Placement, per_node: PerNode) {
         for slot in &placement.slots {
             self.change(slot.node, |node| {
-                node.claimed = node.claimed.with(task.times(slot.tasks));
+                let takes = per_node.takes(slot.tasks, node.capacity);
+                node.claimed = node.claimed.with(takes);
             });
         }
     }
 
-    pub(crate) fn unclaim(&mut self, placement: &Placement, task: Resources) {
+    pub(crate) fn unclaim(&mut self, placement: &Placement, per_node: PerNode) {
         for slot in &placement.slots {
             self.change(slot.node, |node| {
-                node.claimed = node.claimed.without(task.times(slot.tasks));
+                let takes = per_node.takes(slot.tasks, node.capacity);
+                node.claimed = node.claimed.without(takes);
             });
         }
     }
@@ -237,27 +313,33 @@ impl Cluster {
 
     fn count(&mut self, node: NodeId, more: bool) {
         let Some(leaf) = self.tree.leaf_of(node).filter(|_| self.may_be_used(node)) else { return };
-        let gpus = self.left(node).gpus as usize;
-        for count in [&mut self.by_free[gpus], &mut self.leaf_by_free[leaf.index()][gpus]] {
+        let gpus = self.left(node).gpus;
+        let is_whole = gpus == self.capacity(node).gpus;
+        let whole = is_whole.then_some(&mut self.leaf_whole[leaf.index()]);
+        let gpus = gpus as usize;
+        let by_free = [&mut self.by_free[gpus], &mut self.leaf_by_free[leaf.index()][gpus]];
+        for count in by_free.into_iter().chain(whole) {
             *count = if more { *count + 1 } else { *count - 1 };
         }
     }
 
     /// The counts as they are kept, and as they come out of all nodes: for checks.
-    pub(crate) fn counted(&self) -> (&[u32], &[Vec<u32>]) {
-        (&self.by_free, &self.leaf_by_free)
+    pub(crate) fn counted(&self) -> (&[u32], &[Vec<u32>], &[u32]) {
+        (&self.by_free, &self.leaf_by_free, &self.leaf_whole)
     }
 
-    pub(crate) fn recounted(&self) -> (Vec<u32>, Vec<Vec<u32>>) {
+    pub(crate) fn recounted(&self) -> (Vec<u32>, Vec<Vec<u32>>, Vec<u32>) {
         let none = vec![0; self.by_free.len()];
         let (mut all, mut leaves) = (none.clone(), vec![none; self.leaf_by_free.len()]);
+        let mut whole = vec![0; self.leaf_whole.len()];
         for node in self.ids().filter(|node| self.may_be_used(*node)) {
             let Some(leaf) = self.tree.leaf_of(node) else { continue };
             let gpus = self.left(node).gpus as usize;
             all[gpus] += 1;
             leaves[leaf.index()][gpus] += 1;
+            whole[leaf.index()] += u32::from(gpus == self.capacity(node).gpus as usize);
         }
-        (all, leaves)
+        (all, leaves, whole)
     }
 
     /// Tasks that have GPUs now, as the counts tell: a job with more does not fit.
@@ -311,7 +393,7 @@ impl Cluster {
             let mut leaves: Vec<(u32, LeafId)> = leaves
                 .filter(|leaf| shape.zone.is_none_or(|only| self.tree.zone_of(*leaf) == only))
                 .filter(|leaf| self.leaf_by_free[leaf.index()][gpus as usize] > 0)
-                .map(|leaf| (self.leaf_by_free[leaf.index()][self.gpus_max as usize], leaf))
+                .map(|leaf| (self.leaf_whole[leaf.index()], leaf))
                 .collect();
             leaves.sort_unstable();
             let nodes = leaves.iter().flat_map(|(_, leaf)| self.tree.at(*leaf)).copied();
@@ -320,13 +402,25 @@ impl Cluster {
                 free.gpus == gpus
                     && self.may_be_used(*node)
                     && self.suits(*node, shape)
-                    && shape.task.fits_in(free)
+                    && self.room_in(*node, free, shape.per_node()) > 0
             });
-            let Some(first) = fitting.next() else { continue };
-            let Some(preferred) = prefer.filter(|nodes| !nodes.contains(&first)) else {
-                return Some(first);
+            let is_far = |node: &NodeId| prefer.is_some_and(|nodes| !nodes.contains(node));
+            let best = if self.is_mixed {
+                // Of different sizes first one where somebody is, then the smallest: large ones are for large tasks.
+                let size = |node: &NodeId| {
+                    (self.used(*node) == Resources::default(), self.capacity(*node))
+                };
+                fitting.min_by_key(|node| (size(node), is_far(node)))
+            } else {
+                let Some(first) = fitting.next() else { continue };
+                match is_far(&first) {
+                    true => fitting.find(|node| !is_far(node)).or(Some(first)),
+                    false => Some(first),
+                }
             };
-            return Some(fitting.find(|node| preferred.contains(node)).unwrap_or(first));
+            if best.is_some() {
+                return best;
+            }
         }
         None
     }

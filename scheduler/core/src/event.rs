@@ -50,6 +50,13 @@ pub enum Event {
         node: NodeId,
         tags: Vec<String>,
     },
+    /// Cores and memory (MiB) of a node that jobs may have from now on. Where jobs hold more than that, they go on and
+    /// nothing new comes until it fits again.
+    Size {
+        node: NodeId,
+        cpus: u32,
+        memory: u32,
+    },
     /// How many nodes are kept free for those that fail.
     Spares {
         count: u32,
@@ -128,7 +135,7 @@ pub enum Decision {
     },
 }
 
-/// Why a submission is none.
+/// Why a submission is none, or a service is not scaled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "kebab-case")]
 pub enum Refusal {
@@ -146,6 +153,10 @@ pub enum Refusal {
     NoSuchDependency(JobId),
     #[error("{gpus} GPUs are more than the quota of {key} ever allows: {limit}")]
     AboveQuota { key: QuotaKey, gpus: u64, limit: u64 },
+    #[error(
+        "a replica with {gpus} GPUs would go to the quota of {key}, which may have {limit} at once and has {used}"
+    )]
+    ScaledAboveQuota { key: QuotaKey, gpus: u64, used: u64, limit: u64 },
     #[error("{0:?} is no sensible number of members")]
     Members(Many),
 }

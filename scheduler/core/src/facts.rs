@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cluster::NodeState,
-    job::{Job, JobId, Outcome, Shape, State},
+    job::{Job, JobId, Outcome, Resources, Shape, State},
     ledger::{Accounts, Ledger},
     policy::Config,
     quota::QuotaKey,
@@ -43,6 +43,9 @@ pub struct Facts {
     calm_bytes_per_s: u64,
     /// Those that are not up, or spares.
     pub nodes: Vec<(NodeId, NodeState, bool)>,
+    /// Cores and memory of those that have others than the configuration says.
+    #[serde(default)]
+    pub sizes: Vec<(NodeId, Resources)>,
     #[serde(default)]
     tags: Tags,
     /// Those that have any.
@@ -61,6 +64,10 @@ impl Scheduler {
             .cluster
             .ids()
             .map(|node| (node, self.cluster.state(node), self.cluster.is_spare(node)));
+        let sizes = self.cluster.ids().filter(|node| self.cluster.knows(*node));
+        let sizes = sizes.map(|node| (node, self.cluster.capacity(node)));
+        let usual = self.config.beside_gpus;
+        let is_other = |size: &Resources| (size.cpus, size.memory) != (usual.cpus, usual.memory);
         let tagged = self.cluster.ids().map(|node| (node, self.cluster.tags(node)));
         Facts {
             config: self.config.clone(),
@@ -80,6 +87,7 @@ impl Scheduler {
             spares_wanted: self.spares_wanted,
             plan_at_ms: self.plan_at,
             reserved: self.reserved.clone(),
+            sizes: sizes.filter(|(_, size)| is_other(size)).collect(),
             tags: self.tags.clone(),
             tagged: tagged.filter(|(_, tags)| *tags != TagSet::default()).collect(),
             calm_bytes_per_s: self.wheel.calm(),
@@ -97,6 +105,7 @@ impl Scheduler {
         let placed = placed.chain(facts.claims.iter().map(|(_, claim)| &claim.placement));
         let named = placed.flat_map(|placement| placement.nodes());
         let named = named.chain(facts.nodes.iter().map(|(node, ..)| *node));
+        let named = named.chain(facts.sizes.iter().map(|(node, _)| *node));
         let named = named.chain(facts.tagged.iter().map(|(node, _)| *node));
         if let Some(unknown) = named.into_iter().find(|node| !machine.cluster.knows(*node)) {
             return Err(Foreign(unknown));
@@ -113,6 +122,9 @@ impl Scheduler {
         machine.spares_wanted = facts.spares_wanted;
         machine.plan_at = facts.plan_at_ms;
         machine.reserved = facts.reserved;
+        for (node, size) in facts.sizes {
+            machine.cluster.resize(node, size.cpus, size.memory);
+        }
         for (node, state, spare) in facts.nodes {
             machine.cluster.set_state(node, state, spare);
         }
@@ -136,13 +148,13 @@ impl Scheduler {
     /// Makes all anew that follows from the facts.
     fn index(&mut self) {
         for (id, claim) in &self.claims {
-            self.cluster.claim(&claim.placement, self.jobs[id].spec.task);
+            self.cluster.claim(&claim.placement, self.jobs[id].spec.per_node());
         }
         let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
         for id in jobs {
             let job = &self.jobs[&id];
             if let Some(placement) = job.placement() {
-                self.cluster.take(id, placement, job.spec.task);
+                self.cluster.hold(id, placement, job.spec.per_node());
             }
             self.index_job(id);
             let job = &self.jobs[&id];
@@ -152,5 +164,7 @@ impl Scheduler {
             self.set_timer(id);
         }
         self.wheel = self.counted_slots();
+        // The network may have grown since.
+        self.expect_whole_nodes();
     }
 }

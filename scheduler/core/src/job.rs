@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     dependency::After,
+    per_node::PerNode,
     placement::Placement,
     slots::{Checkpoint, CheckpointSlot},
     tags::TagSet,
@@ -57,6 +58,8 @@ pub struct JobSpec {
     pub tasks: u32,
     /// Of each task, which lies on one node.
     pub task: Resources,
+    /// Each task has a whole node to itself, whatever that has: `task` is what it must have at least.
+    pub exclusive: bool,
     /// How long it may run in all. Needed to be backfilled; never looked at by bands.
     pub limit_ms: Option<u64>,
     /// From the order to suspend until it is killed.
@@ -91,6 +94,7 @@ impl Default for JobSpec {
             priority: Priority::Normal,
             tasks: 1,
             task: Resources { gpus: 1, cpus: 0, memory: 0 },
+            exclusive: false,
             limit_ms: None,
             grace_ms: 30_000,
             room_ms: 0,
@@ -122,8 +126,13 @@ impl JobSpec {
         }
     }
 
+    /// That it asks for; with whole nodes it may get more ([`Job::gpus`]).
     pub fn gpus(&self) -> u64 {
         u64::from(self.tasks) * u64::from(self.task.gpus)
+    }
+
+    pub(crate) fn per_node(&self) -> PerNode {
+        PerNode { task: self.task, whole: self.exclusive }
     }
 }
 
@@ -135,9 +144,16 @@ pub struct Shape {
     pub zone: Option<ZoneId>,
     #[serde(default)]
     pub needs: TagSet,
+    /// Of whole nodes.
+    #[serde(default)]
+    pub exclusive: bool,
 }
 
 impl Shape {
+    pub(crate) fn per_node(&self) -> PerNode {
+        PerNode { task: self.task, whole: self.exclusive }
+    }
+
     pub(crate) fn gpus(&self) -> u64 {
         u64::from(self.tasks) * u64::from(self.task.gpus)
     }
@@ -268,9 +284,17 @@ pub struct Job {
     /// Of its checkpoints, while it runs; of the last, while it stops.
     #[serde(default)]
     pub slot: Option<CheckpointSlot>,
+    /// Of a job with whole nodes: the GPUs that these have, or while it has none the most that it may get.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) whole_gpus: Option<u64>,
 }
 
 impl Job {
+    /// GPUs that it has; while it has none, those that it asks for, or the most that its whole nodes may have.
+    pub fn gpus(&self) -> u64 {
+        self.whole_gpus.unwrap_or_else(|| self.spec.gpus())
+    }
+
     /// When a run that was told to stop is killed, if it has not stopped by then, ms.
     pub fn killed_at_ms(&self) -> Option<u64> {
         match &self.state {
@@ -306,6 +330,6 @@ impl Job {
     /// What it got in all: GPUs times ms.
     pub fn service(&self, now: u64) -> u64 {
         let current = self.started_ms().map_or(0, |started| now.saturating_sub(started));
-        self.service_gpu_ms + current * self.spec.gpus()
+        self.service_gpu_ms + current * self.gpus()
     }
 }

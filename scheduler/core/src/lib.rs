@@ -39,6 +39,7 @@ mod facts;
 mod job;
 mod ledger;
 pub mod limits;
+mod per_node;
 mod placement;
 mod policy;
 mod queue;

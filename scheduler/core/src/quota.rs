@@ -66,17 +66,17 @@ impl Quotas {
     }
 
     /// The first quota that a job would go beyond.
-    pub(crate) fn blocks(&self, spec: &JobSpec) -> Option<(&QuotaKey, Allowance)> {
+    pub(crate) fn blocks(&self, spec: &JobSpec, gpus: u64) -> Option<(&QuotaKey, Allowance)> {
         if self.of.is_empty() {
             return None;
         }
         let mut of = self.matching(spec);
-        of.find(|(_, allowance)| allowance.used + spec.gpus() > allowance.limit)
+        of.find(|(_, allowance)| allowance.used + gpus > allowance.limit)
     }
 
     /// A quota that a job is above by itself.
-    pub(crate) fn never_allows(&self, spec: &JobSpec) -> Option<(&QuotaKey, Allowance)> {
-        self.matching(spec).find(|(_, allowance)| spec.gpus() > allowance.limit)
+    pub(crate) fn never_allows(&self, spec: &JobSpec, gpus: u64) -> Option<(&QuotaKey, Allowance)> {
+        self.matching(spec).find(|(_, allowance)| gpus > allowance.limit)
     }
 
     fn matching(&self, spec: &JobSpec) -> impl Iterator<Item = (&QuotaKey, Allowance)> {
@@ -94,17 +94,17 @@ impl Quotas {
         keys(spec).into_iter().filter(|key| self.of.contains_key(key)).collect()
     }
 
-    pub(crate) fn take(&mut self, spec: &JobSpec) {
+    pub(crate) fn take(&mut self, spec: &JobSpec, gpus: u64) {
         for key in self.keys_for(spec) {
-            self.of.get_mut(&key).expect("it was just found").used += spec.gpus();
+            self.of.get_mut(&key).expect("it was just found").used += gpus;
         }
     }
 
     /// Gives back, and names the quotas that have room again.
-    pub(crate) fn give(&mut self, spec: &JobSpec) -> Vec<QuotaKey> {
+    pub(crate) fn give(&mut self, spec: &JobSpec, gpus: u64) -> Vec<QuotaKey> {
         let freed = self.keys_for(spec);
         for key in &freed {
-            self.of.get_mut(key).expect("it was just found").used -= spec.gpus();
+            self.of.get_mut(key).expect("it was just found").used -= gpus;
         }
         freed
     }
@@ -150,8 +150,8 @@ mod tests {
             assert_eq!(BTreeMap::from_iter(found.iter().map(|key| (key, ()))).len(), linear.len());
             assert!(linear.iter().all(|key| found.contains(key)));
         }
-        quotas.take(&spec);
+        quotas.take(&spec, 1);
         assert_eq!(quotas.get(&group).unwrap().used, 1);
-        assert_eq!(quotas.give(&spec).len(), 3);
+        assert_eq!(quotas.give(&spec, 1).len(), 3);
     }
 }

@@ -30,9 +30,11 @@ mod nodes;
 mod pass;
 mod preempt;
 mod round;
+mod scale;
 mod show;
 mod slots;
 mod submit;
+mod whole;
 
 pub(crate) use backfill::Reservation;
 pub(crate) use claims::Claim;
@@ -154,6 +156,7 @@ impl Scheduler {
             Event::Stopped { job, attempt } => self.stopped(job, attempt, out),
             Event::Node { scope, state } => self.set_nodes(scope, state, out),
             Event::Tags { node, tags } => self.set_tags(node, &tags),
+            Event::Size { node, cpus, memory } => self.resize(node, cpus, memory),
             Event::Spares { count } => self.set_spares(count),
             Event::Quota { key, limit } => self.set_quota(key, limit),
             Event::Share { group, weight } => self.shares.set(&group, weight, self.now),
@@ -248,7 +251,7 @@ impl Scheduler {
     /// Puts what a run had since the last time into the accounts.
     fn charge(&mut self, id: JobId) {
         let job = self.jobs.get_mut(&id).expect("it runs");
-        let gpu_ms = (self.now - job.charged_ms) * job.spec.gpus();
+        let gpu_ms = (self.now - job.charged_ms) * job.gpus();
         job.charged_ms = self.now;
         let half_life = self.config.half_life_ms;
         self.shares.charge(&job.spec.group, gpu_ms, self.now, half_life);
@@ -270,7 +273,8 @@ impl Scheduler {
     /// The tags that a job needs are known since it was admitted.
     pub(crate) fn shape(&self, spec: &JobSpec) -> Shape {
         let needs = self.tags.find(&spec.needs).unwrap_or_default();
-        Shape { tasks: spec.tasks, task: spec.task, zone: spec.zone, needs }
+        let (tasks, task, zone, exclusive) = (spec.tasks, spec.task, spec.zone, spec.exclusive);
+        Shape { tasks, task, zone, needs, exclusive }
     }
 
     pub(crate) fn rank(&self, job: &Job) -> Rank {
@@ -317,6 +321,10 @@ impl Scheduler {
         let now = self.now;
         let job = self.jobs.get_mut(&id).expect("the caller has it");
         job.since_ms = now;
+        if job.spec.exclusive {
+            self.may_have(id);
+        }
+        let job = self.jobs.get_mut(&id).expect("the caller has it");
         if job.on_hold {
             return self.put_on_hold(id);
         }
@@ -347,7 +355,7 @@ impl Scheduler {
         let now = self.now;
         let job = self.jobs.get_mut(&id).expect("the caller has it");
         assert_eq!(placement.tasks(), job.spec.tasks, "all of {id:?} or nothing");
-        self.cluster.take(id, &placement, job.spec.task);
+        self.cluster.take(id, &placement, job.spec.per_node());
         if self.cluster.tree.is_across(&placement) {
             self.across.insert(id);
         }

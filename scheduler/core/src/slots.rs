@@ -17,7 +17,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{job::JobSpec, slots::stops::Stop};
+use crate::{
+    job::{Job, JobSpec},
+    slots::stops::Stop,
+};
 
 pub(crate) mod stops;
 pub(crate) mod wheel;
@@ -96,12 +99,19 @@ pub(crate) struct Demand {
 }
 
 impl Demand {
-    pub(crate) fn of(spec: &JobSpec) -> Option<Self> {
+    pub(crate) fn of(job: &Job) -> Option<Self> {
+        Self::of_spec(&job.spec, job.gpus())
+    }
+
+    pub(crate) fn of_spec(spec: &JobSpec, gpus: u64) -> Option<Self> {
         let Checkpoint { interval_ms, bytes, step_ms } = spec.checkpoint?;
-        let of_task = if bytes > 0 { bytes } else { u64::from(spec.task.gpus) * BYTES_PER_GPU };
+        let bytes = match bytes {
+            0 => gpus * BYTES_PER_GPU,
+            of_task => of_task.saturating_mul(u64::from(spec.tasks)),
+        };
         let every = every(interval_ms / CELL_MS);
         Some(Self {
-            bytes: of_task.saturating_mul(u64::from(spec.tasks)).clamp(BYTES_MIN, BYTES_MAX),
+            bytes: bytes.clamp(BYTES_MIN, BYTES_MAX),
             every,
             late: step_ms.div_ceil(CELL_MS).clamp(1, every / LATE_PART),
         })
@@ -191,9 +201,9 @@ mod tests {
     fn what_a_job_did_not_say_is_guessed() {
         let of = |checkpoint| {
             let spec = JobSpec { tasks: 4, checkpoint: Some(checkpoint), ..JobSpec::default() };
-            Demand::of(&spec).unwrap()
+            Demand::of_spec(&spec, spec.gpus()).unwrap()
         };
-        assert_eq!(Demand::of(&JobSpec::default()), None);
+        assert_eq!(Demand::of_spec(&JobSpec::default(), 1), None);
         let guessed = of(Checkpoint::default());
         assert_eq!((guessed.bytes, guessed.every, guessed.late), (64 << 30, 120, 6));
         assert_eq!(of(Checkpoint { bytes: 5 << 30, ..Checkpoint::default() }).bytes, 20 << 30);
@@ -211,7 +221,7 @@ mod tests {
             for step_ms in [0, 5_000, 20_000, 600_000] {
                 let checkpoint = Checkpoint { interval_ms: interval, bytes: 1, step_ms };
                 let spec = JobSpec { checkpoint: Some(checkpoint), ..JobSpec::default() };
-                let demand = Demand::of(&spec).unwrap();
+                let demand = Demand::of_spec(&spec, spec.gpus()).unwrap();
                 let slot = demand.slot(0, demand.longest());
                 assert_eq!(demand.lengths().last(), Some(demand.longest()));
                 assert!(slot.bytes_per_s * 100 < demand.mean() * PEAK_PERCENT, "{slot:?}");

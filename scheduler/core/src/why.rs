@@ -76,9 +76,8 @@ impl Scheduler {
 
     fn why_pending(&self, job: &Job) -> Why {
         let spec = &job.spec;
-        let gpus = spec.gpus();
-        if let Some((key, allowance)) = self.quotas.blocks(spec) {
-            return Why::Quota { key: key.clone(), allowance, gpus };
+        if let Some((key, allowance)) = self.quotas.blocks(spec, job.gpus()) {
+            return Why::Quota { key: key.clone(), allowance, gpus: job.gpus() };
         }
         let before = self.queue.before(self.rank(job));
         if before > 0 && self.config.policy == Policy::Fifo {
@@ -87,7 +86,7 @@ impl Scheduler {
         if self.fit(job.id).is_some() {
             return if before > 0 { Why::Behind { jobs: before } } else { Why::Fits };
         }
-        let free = self.cluster.free_gpus();
+        let (gpus, free) = (self.least_gpus(spec), self.cluster.free_gpus());
         if free < gpus {
             return Why::TooFewFree { gpus, free };
         }

@@ -7,7 +7,7 @@ use ff2_sched_core::{
     After, Bands, Checkpoint, Config, Decision, Dependency, Event, Facts, JobId, JobSpec, Many,
     Must, NodeState, Policy, Priority, QuotaKey, Resources, Scheduler, Scope, State,
 };
-use ff2_topology::{FatTree, LeafId, NodeId, Topology};
+use ff2_topology::{FatTree, LeafId, NodeId, Role, Topology};
 
 /// SplitMix64: a run is a function of its seed.
 struct Random(u64);
@@ -32,7 +32,8 @@ impl Random {
 
 const NODES: u64 = 24;
 
-fn network() -> Topology {
+/// Of nodes of different sizes every fourth has half the GPUs, and every fourth twice as many.
+fn network(nodes: Nodes) -> Topology {
     let tree = FatTree {
         zones: 2,
         leaves: 3,
@@ -42,7 +43,69 @@ fn network() -> Topology {
         storage: 0,
         gbit_per_s: 200,
     };
-    Topology::new(&tree.describe().unwrap()).unwrap()
+    let mut description = tree.describe().unwrap();
+    if nodes == Nodes::Mixed {
+        let compute =
+            description.nodes.iter_mut().filter(|node| matches!(node.role, Role::Compute { .. }));
+        for (at, node) in compute.enumerate() {
+            node.role = Role::Compute { gpus: [8, 4, 16, 8][at % 4] };
+        }
+    }
+    Topology::new(&description).unwrap()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Nodes {
+    Equal,
+    /// They have different GPUs, cores and memory, and the latter two change.
+    Mixed,
+}
+
+/// What nodes have as they were told last, by the test's own books.
+struct Sizes(BTreeMap<NodeId, Resources>);
+
+impl Sizes {
+    fn of(machine: &Scheduler, topology: &Topology) -> Self {
+        Self(topology.nodes().map(|(id, _)| (id, machine.size_of(id).0)).collect())
+    }
+
+    fn tell(&mut self, event: &Event) {
+        if let Event::Size { node, cpus, memory } = *event {
+            let size = self.0.get_mut(&node).unwrap();
+            (size.cpus, size.memory) = (cpus, memory);
+        }
+    }
+
+    /// Where something was placed there is enough for all that lies there, and who wants it whole is alone.
+    fn check(&self, machine: &Scheduler, decisions: &[Decision]) {
+        let placements = decisions.iter().filter_map(|decision| match decision {
+            Decision::Place { placement, .. } => Some(placement),
+            _ => None,
+        });
+        for node in placements.flat_map(ff2_sched_core::Placement::nodes) {
+            let (size, mut sum) = (self.0[&node], [0; 3]);
+            for job in machine.jobs_on(node).iter().map(|id| machine.job(*id).unwrap()) {
+                let is_alone = machine.jobs_on(node).len() == 1;
+                assert!(is_alone || !job.spec.exclusive, "{node:?} is {:?}'s alone", job.id);
+                let slots = job.placement().into_iter().flat_map(|placement| &placement.slots);
+                let tasks: u32 =
+                    slots.filter(|slot| slot.node == node).map(|slot| slot.tasks).sum();
+                let Resources { gpus, cpus, memory } = job.spec.task;
+                sum = [sum[0] + gpus * tasks, sum[1] + cpus * tasks, sum[2] + memory * tasks];
+            }
+            let fits = sum[0] <= size.gpus && sum[1] <= size.cpus && sum[2] <= size.memory;
+            assert!(fits, "{node:?} has {size:?}, and {sum:?} lies there");
+        }
+    }
+
+    /// Another size for a node.
+    fn change(random: &mut Random) -> Event {
+        Event::Size {
+            node: NodeId(random.below(NODES) as u32),
+            cpus: random.one_of(&[8, 32, 64, 64, 128]),
+            memory: random.one_of(&[1_000, 128 << 10, 512 << 10, 1 << 20]),
+        }
+    }
 }
 
 /// What stands for the agents: which runs there are.
@@ -114,7 +177,7 @@ fn difference(here: &Facts, there: &Facts) -> String {
     format!("{} and restored {}", around(&here), around(&there))
 }
 
-fn job(random: &mut Random, agents: &Agents) -> JobSpec {
+fn job(random: &mut Random, agents: &Agents, nodes: Nodes) -> JobSpec {
     let task = Resources {
         gpus: random.one_of(&[0, 1, 1, 2, 4, 8, 8]),
         cpus: random.one_of(&[1, 4, 8, 40]),
@@ -138,7 +201,7 @@ fn job(random: &mut Random, agents: &Agents) -> JobSpec {
         1 => Many::Service { min: 1, max: 3 },
         _ => Many::One,
     };
-    JobSpec {
+    let at_random = JobSpec {
         user: random.one_of(&["ann", "bob", "cy"]).into(),
         group: random.one_of(&["red", "blue"]).into(),
         priority: random.one_of(&[
@@ -161,7 +224,9 @@ fn job(random: &mut Random, agents: &Agents) -> JobSpec {
         needs: if random.below(8) == 0 { vec!["fast".into()] } else { Vec::new() },
         checkpoint: checkpoint(known),
         ..JobSpec::default()
-    }
+    };
+    // Not drawn, so that a seed goes on meaning the same jobs.
+    JobSpec { exclusive: nodes == Nodes::Mixed && known % 5 < 2, ..at_random }
 }
 
 /// Two of three jobs have one. Not drawn, so that a seed goes on meaning the same jobs.
@@ -175,13 +240,13 @@ fn checkpoint(job: u64) -> Option<Checkpoint> {
     (!job.is_multiple_of(3)).then_some(checkpoint)
 }
 
-fn fact(random: &mut Random, agents: &Agents) -> Event {
+fn fact(random: &mut Random, agents: &Agents, nodes: Nodes) -> Event {
     let some = |random: &mut Random, runs: &BTreeMap<JobId, u32>| {
         let at = random.below(runs.len().max(1) as u64) as usize;
         runs.iter().nth(at).map(|(job, attempt)| (*job, *attempt))
     };
     match random.below(23) {
-        0..5 => Event::Submit(Box::new(job(random, agents))),
+        0..5 => Event::Submit(Box::new(job(random, agents, nodes))),
         5..9 => match some(random, &agents.running) {
             Some((job, attempt)) if random.below(6) == 0 => Event::Lost { job, attempt },
             Some((job, attempt)) => Event::Exited { job, attempt, succeeded: random.below(4) > 0 },
@@ -244,6 +309,7 @@ fn fact(random: &mut Random, agents: &Agents) -> Event {
         22 if random.below(3) == 0 => {
             Event::Requeue(JobId(random.below(agents.accepted.len() as u64 + 2)))
         }
+        22 if nodes == Nodes::Mixed => Sizes::change(random),
         _ => match agents.accepted.len() as u64 % 16 {
             at @ (3 | 7) => Event::Storage { calm_bytes_per_s: (at & 4) << 31 },
             _ => Event::Tick,
@@ -252,12 +318,14 @@ fn fact(random: &mut Random, agents: &Agents) -> Event {
 }
 
 /// Steps, checks, and compares with a machine that was restored from a snapshot on the way.
-fn run(seed: u64, policy: Policy, steps: u64) {
-    let topology = network();
+fn run(seed: u64, policy: Policy, steps: u64, nodes: Nodes) {
+    let topology = network(nodes);
     let mut random = Random(seed);
     let mut machine = Scheduler::new(&topology, Config { policy, ..Config::default() });
     let mut twin: Option<Scheduler> = None;
     let mut agents = Agents::default();
+    let usual = Sizes::of(&machine, &topology);
+    let mut sizes = Sizes::of(&machine, &topology);
     let mut now = 0;
     let mut step = |machine: &mut Scheduler, agents: &mut Agents, now: u64, event: Event| {
         agents.tell(&event);
@@ -265,10 +333,12 @@ fn run(seed: u64, policy: Policy, steps: u64) {
         let mut decisions = Vec::new();
         machine.step(now, event.clone(), &mut decisions);
         machine.check();
+        sizes.tell(&event);
+        sizes.check(machine, &decisions);
         for (key, has) in machine.quotas() {
             let was = before.get(&key).map_or(u64::MAX, |before| before.used);
-            // Whoever had it when a limit fell may keep it, and so may a replica that is always there now.
-            let is_new = !before.contains_key(&key) || matches!(event, Event::Scale { .. });
+            // Whoever had it when a limit fell may keep it.
+            let is_new = !before.contains_key(&key);
             assert!(has.used <= has.limit || has.used <= was || is_new, "{key:?}: {has:?}");
         }
         if let Some(twin) = &mut twin {
@@ -291,12 +361,16 @@ fn run(seed: u64, policy: Policy, steps: u64) {
     };
     for _ in 0..steps {
         now += random.one_of(&[0, 1, 1_000, 60_000, 600_000]);
-        let event = fact(&mut random, &agents);
+        let event = fact(&mut random, &agents, nodes);
         step(&mut machine, &mut agents, now, event);
     }
     // Now all is well for long enough: everybody's turn comes.
     for scope in (0..NODES).map(|node| Scope::Node(NodeId(node as u32))) {
         step(&mut machine, &mut agents, now, Event::Node { scope, state: NodeState::Up });
+    }
+    for (node, Resources { cpus, memory, .. }) in usual.0.iter().map(|(node, size)| (*node, *size))
+    {
+        step(&mut machine, &mut agents, now, Event::Size { node, cpus, memory });
     }
     step(&mut machine, &mut agents, now, Event::Spares { count: 0 });
     for key in machine.quotas().into_keys() {
@@ -335,7 +409,8 @@ fn run(seed: u64, policy: Policy, steps: u64) {
     }
     assert_eq!(agents.accepted, agents.ended, "seed={seed}: no job is lost");
     let (all, free) = machine.gpus();
-    assert_eq!((all, free), (NODES * 8, NODES * 8), "seed={seed}: everything is given back");
+    let gpus = usual.0.values().map(|size| u64::from(size.gpus)).sum();
+    assert_eq!((all, free), (gpus, gpus), "seed={seed}: everything is given back");
     assert!(agents.running.is_empty() && agents.stopping.is_empty());
 }
 
@@ -352,40 +427,46 @@ fn eager() -> Policy {
     })
 }
 
-fn seeds(first: u64, policy: &Policy) {
+fn seeds(first: u64, policy: &Policy, nodes: Nodes) {
     let count = std::env::var("FF2_SCHED_SEEDS").ok().map_or(12, |count| count.parse().unwrap());
     for seed in first..first + count {
         let told = seed;
-        let result = std::panic::catch_unwind(|| run(seed, policy.clone(), 600));
+        let result = std::panic::catch_unwind(|| run(seed, policy.clone(), 600, nodes));
         assert!(result.is_ok(), "seed={told} of {policy:?}: see above");
     }
 }
 
 #[test]
 fn what_must_hold_holds_in_the_order_of_submission() {
-    seeds(1_000, &Policy::Fifo);
+    seeds(1_000, &Policy::Fifo, Nodes::Equal);
 }
 
 #[test]
 fn what_must_hold_holds_with_backfill() {
-    seeds(2_000, &Policy::Easy);
+    seeds(2_000, &Policy::Easy, Nodes::Equal);
 }
 
 #[test]
 fn what_must_hold_holds_with_bands() {
-    seeds(3_000, &Policy::las());
-    seeds(4_000, &Policy::ff2());
+    seeds(3_000, &Policy::las(), Nodes::Equal);
+    seeds(4_000, &Policy::ff2(), Nodes::Equal);
 }
 
 #[test]
 fn what_must_hold_holds_with_plans_all_the_time() {
-    seeds(5_000, &eager());
+    seeds(5_000, &eager(), Nodes::Equal);
+}
+
+#[test]
+fn what_must_hold_holds_on_nodes_of_different_sizes() {
+    seeds(6_000, &eager(), Nodes::Mixed);
+    seeds(7_000, &Policy::Easy, Nodes::Mixed);
 }
 
 /// The test above would not tell much if plans were never made.
 #[test]
 fn the_eager_policy_preempts_and_moves() {
-    let topology = network();
+    let topology = network(Nodes::Equal);
     let (mut random, mut agents) = (Random(7), Agents::default());
     let mut machine = Scheduler::new(&topology, Config { policy: eager(), ..Config::default() });
     let (mut preempted, mut moved, mut stopping) = (0, 0, 0);
@@ -393,7 +474,7 @@ fn the_eager_policy_preempts_and_moves() {
     for _ in 0..5_000 {
         now += random.one_of(&[0, 1, 1_000, 60_000]);
         let mut decisions = Vec::new();
-        let event = fact(&mut random, &agents);
+        let event = fact(&mut random, &agents, Nodes::Equal);
         agents.tell(&event);
         machine.step(now, event, &mut decisions);
         agents.carry_out(&decisions);
@@ -417,5 +498,5 @@ fn the_eager_policy_preempts_and_moves() {
 #[test]
 fn what_once_did_not_hold() {
     // A job was moved to where another one that moved as well had not gone yet.
-    run(4_202, Policy::ff2(), 600);
+    run(4_202, Policy::ff2(), 600, Nodes::Equal);
 }

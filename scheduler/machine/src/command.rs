@@ -36,6 +36,11 @@ pub struct Joined {
     pub pod: String,
     pub leaf: String,
     pub gpus: u32,
+    /// Cores and MiB that jobs may have; 0: what the configuration says.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cpus: u32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub memory: u32,
     /// Where other nodes reach its ranks; it may change.
     #[serde(default)]
     pub host: String,
@@ -63,6 +68,10 @@ pub enum Answer {
     Refused {
         why: String,
     },
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Command {

@@ -31,7 +31,7 @@ impl Watch {
             },
             Of::Held | Of::Pending | Of::Claiming => return None,
         };
-        let task = job.spec.task;
+        let task = state.scheduler().task_on(job, node);
         let ports = u64::from(limits::MASTER_PORTS.1 - limits::MASTER_PORTS.0);
         Some(pb::RunOrder {
             job: job.id.0,

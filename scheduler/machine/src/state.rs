@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ff2_sched_core::{Config, Decision, Event, Facts, Foreign, NodeState, Scheduler, Scope};
+use ff2_sched_core::{
+    Config, Decision, Event, Facts, Foreign, NodeState, Resources, Scheduler, Scope,
+};
 use ff2_topology::{Description, LeafSwitch, NodeId, Port, Role, Server, Topology};
 use serde::{Deserialize, Serialize};
 
@@ -121,8 +123,13 @@ impl State {
             Fact::Submitted(submission) => self.submit(command.at_ms, submission, out),
             Fact::Event(Event::Submit(_)) => Answer::refused("a job is submitted with its order"),
             Fact::Event(event) => {
+                let from = out.len();
                 self.step(command.at_ms, event.clone(), &command.note, out);
-                Answer::Done
+                let refused = out[from..].iter().find_map(|decision| match decision {
+                    Decision::Refused(refusal) => Some(Answer::refused(refusal)),
+                    _ => None,
+                });
+                refused.unwrap_or(Answer::Done)
             }
         }
     }
@@ -140,8 +147,9 @@ impl State {
         self.scheduler.step(at_ms, event, out);
         let scheduler = &self.scheduler;
         self.around.history.take(scheduler.now_ms(), &told, note, &out[from..], |job| {
-            let spec = &scheduler.job(job)?.spec;
-            Some((spec.name.clone(), spec.user.clone(), spec.gpus()))
+            let job = scheduler.job(job)?;
+            let spec = &job.spec;
+            Some((spec.name.clone(), spec.user.clone(), job.gpus()))
         });
     }
 
@@ -221,7 +229,14 @@ impl State {
             return Answer::refused(problem);
         }
         around.hosts.push(joined.host.clone());
-        *self = Self::restore(around, self.scheduler.facts()).expect("it has grown");
+        let mut facts = self.scheduler.facts();
+        if joined.cpus > 0 && joined.memory > 0 {
+            let node = NodeId(around.hosts.len() as u32 - 1);
+            facts
+                .sizes
+                .push((node, Resources { gpus: 0, cpus: joined.cpus, memory: joined.memory }));
+        }
+        *self = Self::restore(around, facts).expect("it has grown");
         Answer::Done
     }
 

@@ -135,6 +135,8 @@ mod tests {
                 pod: String::new(),
                 leaf: "l".into(),
                 gpus: 8,
+                cpus: 0,
+                memory: 0,
                 host: String::new(),
             };
             apply(&mut state, Fact::Joined(joined));

@@ -103,6 +103,8 @@ impl World {
                 pod: String::new(),
                 leaf,
                 gpus: GPUS,
+                cpus: 0,
+                memory: 0,
                 host: "h".into(),
             };
             world.log(Fact::Joined(joined), String::new());

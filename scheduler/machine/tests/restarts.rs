@@ -268,6 +268,8 @@ fn join(node: u32) -> Fact {
         pod: String::new(),
         leaf: format!("l{}", node / 4),
         gpus: GPUS,
+        cpus: 0,
+        memory: 0,
         host: "here".into(),
     })
 }
@@ -332,6 +334,8 @@ fn nodes_that_join_later_leave_what_runs_in_its_place() {
         pod: String::new(),
         leaf: "l5".into(),
         gpus: 8,
+        cpus: 0,
+        memory: 0,
         host: "there".into(),
     });
     let Answer::Refused { why } = world.log(other) else { panic!("it moved") };

@@ -269,8 +269,7 @@ impl Simulation<'_> {
     }
 
     fn enter(&mut self, job: JobId, attempt: u32, resumes: bool, placement: &Placement) {
-        let spec = self.scheduler.job(job).expect("it was just placed");
-        let gpus = spec.spec.gpus();
+        let gpus = self.scheduler.job(job).expect("it was just placed").gpus();
         let run = self.runs.get_mut(&job).expect("it was accepted");
         let since = self.now + if resumes { self.setting.restore_ms } else { 0 };
         (run.attempt, run.since_ms, run.placed_ms) = (attempt, Some(since), self.now);

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ff2_daemon::Operations;
+use ff2_daemon::{Operations, config::PartitionConfig};
 use ff2_fabric::{Agents, Answer, Buf, Context};
 use ff2_proto::{Code, Status, pb};
 use ff2_sched_core::{Event, NodeState, Scope};
@@ -15,11 +15,13 @@ use crate::{
     leader::{Lead, SchedGroup},
     limits,
     order::gpu_tag,
+    partition,
 };
 
 pub(crate) struct AgentService {
     pub(crate) sched: SchedGroup,
     pub(crate) operations: Operations,
+    pub(crate) partitions: Vec<PartitionConfig>,
     /// Calls that are held end with it.
     pub(crate) stop: CancellationToken,
 }
@@ -65,7 +67,8 @@ impl AgentService {
             lead.news.notify_waiters();
         }
         self.sched.log_all(told).await?;
-        self.tag_kind(node, &says.gpu_kind).await?;
+        self.resize(node, says).await?;
+        self.tag(node, says).await?;
         self.judge_validation(node, request).await?;
         let reply = self.hold(cx, &lead, node, request).await?;
         self.complete(reply, request)
@@ -124,6 +127,8 @@ impl AgentService {
             pod: says.pod.clone(),
             leaf: says.leaf.clone(),
             gpus: says.gpus,
+            cpus: says.cpus,
+            memory: says.memory_mib,
             host: says.host.clone(),
         };
         match self.sched.log(Fact::Joined(joined), "").await? {
@@ -137,15 +142,31 @@ impl AgentService {
         }
     }
 
-    /// Jobs may ask for nodes with GPUs of the kind that it says it has.
-    async fn tag_kind(&self, node: NodeId, kind: &str) -> Result<(), Status> {
-        let tag = Some(kind).filter(|kind| !kind.is_empty()).map(gpu_tag);
-        let is_gpu = |tag: &String| tag.starts_with("gpu:");
-        let tags = self.sched.look(|state| state.scheduler().tags_of(node));
-        if tags.iter().find(|tag| is_gpu(tag)) == tag.as_ref() {
+    /// Takes in what a node that has joined has for jobs now. Its GPUs stay as many as they were.
+    async fn resize(&self, node: NodeId, says: &pb::AgentNode) -> Result<(), Status> {
+        let (cpus, memory) = (says.cpus, says.memory_mib);
+        let (has, _) = self.sched.look(|state| state.scheduler().size_of(node));
+        if cpus == 0 || memory == 0 || (has.cpus, has.memory) == (cpus, memory) {
             return Ok(());
         }
-        let tags = tags.into_iter().filter(|tag| !is_gpu(tag)).chain(tag).collect();
+        tracing::info!(node = says.name, cpus, memory, "its size has changed");
+        self.sched.log(Fact::Event(Event::Size { node, cpus, memory }), "").await.map(drop)
+    }
+
+    /// Jobs may ask for nodes with GPUs of the kind that it says it has, and for partitions that its leaf is part of.
+    async fn tag(&self, node: NodeId, says: &pb::AgentNode) -> Result<(), Status> {
+        let kind = Some(says.gpu_kind.as_str()).filter(|kind| !kind.is_empty()).map(gpu_tag);
+        let is_gpu = |tag: &String| tag.starts_with("gpu:");
+        let has = self.sched.look(|state| state.scheduler().tags_of(node));
+        let others = has.iter().filter(|tag| !is_gpu(tag)).cloned();
+        let tags: Vec<String> = others.chain(kind).collect();
+        let mut tags = partition::tags_at(&says.leaf, &tags, &self.partitions);
+        tags.sort_unstable();
+        let mut as_before = has;
+        as_before.sort_unstable();
+        if tags == as_before {
+            return Ok(());
+        }
         self.sched.log(Fact::Event(Event::Tags { node, tags }), "").await.map(drop)
     }
 

@@ -79,7 +79,7 @@ fn node(node: &pb::ComputeNode) -> Value {
 fn job(job: &pb::JobInfo) -> Value {
     json!({
         "job": job.job, "name": job.name, "user": job.user, "group": job.group, "priority": job.priority,
-        "state": job.state, "attempt": job.attempt, "tasks": job.tasks, "gpus": job.gpus, "nodes": job.nodes,
+        "state": job.state, "attempt": job.attempt, "tasks": job.tasks, "gpus": job.gpus_all, "nodes": job.nodes,
         "submitted_ms": job.submitted_ms, "started_ms": job.started_ms, "ended_ms": job.ended_ms,
         "ran_ms": job.ran_ms, "why": job.why,
     })

@@ -17,6 +17,7 @@ mod leader;
 pub mod limits;
 mod metrics;
 mod order;
+mod partition;
 mod run;
 mod show;
 

@@ -49,8 +49,9 @@ impl Gauges {
         self.held.set(held);
         let [mut gpus, mut used, mut nodes, mut away] = [0; 4];
         for (id, _) in state.topology().nodes() {
-            let (has, uses) = scheduler.gpus_of(id);
-            (gpus, used, nodes) = (gpus + i64::from(has), used + i64::from(uses), nodes + 1);
+            let (has, uses) = scheduler.size_of(id);
+            (gpus, used, nodes) =
+                (gpus + i64::from(has.gpus), used + i64::from(uses.gpus), nodes + 1);
             away += i64::from(scheduler.node_state(id) != Some(NodeState::Up));
         }
         self.gpus.set(gpus);

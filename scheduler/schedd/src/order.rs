@@ -2,19 +2,27 @@
 
 use std::collections::BTreeMap;
 
+use ff2_daemon::config::PartitionConfig;
 use ff2_sched_core::{
     After, Checkpoint, Dependency, JobId, JobSpec, Many, Must, Priority, Resources,
 };
 use ff2_submit::{Dependency as Said, JobRef, JobRequest, Layout, Memory, Order, Submitter};
 
-use crate::limits;
+use crate::{
+    limits,
+    partition::{self, Asked},
+};
 
-/// What nodes have, of which jobs are laid out.
+/// What jobs are laid out by.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct NodeSize {
+pub(crate) struct ClusterSize<'a> {
+    /// Of the node that has most: GPUs of a job that says no nodes are taken of as few as can be.
     pub(crate) gpus: u32,
-    pub(crate) cpus: u32,
+    /// Of the node that has least: what "all of its memory" is on any.
     pub(crate) memory_mib: u32,
+    /// That nodes have.
+    pub(crate) tags: &'a [String],
+    pub(crate) partitions: &'a [PartitionConfig],
 }
 
 /// Grace of a job that says nothing, in seconds.
@@ -24,20 +32,24 @@ const GRACE_S: u64 = 30;
 /// who do so together write no faster than they did before.
 const GRACE_S_MAX: u64 = 300;
 
-/// `tags` are those that nodes have, `array` tells the indexes of an array that has been submitted, by its number.
+/// `array` tells the indexes of an array that has been submitted, by its number.
 ///
 /// # Errors
 /// What contradicts itself in the request, or is not known here, in words for its submitter.
 pub(crate) fn read(
     request: JobRequest,
     submitter: Submitter,
-    node: NodeSize,
-    tags: &[String],
+    cluster: ClusterSize<'_>,
     array: impl Fn(u64) -> Vec<u32>,
 ) -> Result<(JobSpec, Order), String> {
-    let layout = request.layout(node.gpus).map_err(|error| error.to_string())?;
+    let layout = request.layout(cluster.gpus).map_err(|error| error.to_string())?;
     let kind = layout.gpu_kind.as_ref().map(|kind| gpu_tag(kind));
-    let partition = request.queue.as_ref().map(|name| partition(name, tags)).transpose()?;
+    let asked = Asked {
+        partition: request.queue.as_deref(),
+        nodes: layout.nodes,
+        limit_s: request.time_limit.map(|limit| limit.seconds()),
+    };
+    let within = partition::admit(asked, cluster.partitions, cluster.tags)?;
     if request.command.is_empty() && request.script.is_none() {
         return Err("a job needs a script or a command".into());
     }
@@ -53,8 +65,9 @@ pub(crate) fn read(
         group: request.group.clone().unwrap_or_else(|| submitter.name.clone()),
         priority: priority(request.priority),
         tasks: layout.nodes,
-        task: resources(&request, &layout, node),
-        limit_ms: request.time_limit.map(|limit| limit.seconds() * 1_000),
+        task: resources(&request, &layout, cluster),
+        exclusive: request.exclusive == Some(true),
+        limit_ms: within.limit_s.map(|seconds| seconds * 1_000),
         grace_ms: grace_s * 1_000,
         room_ms: room_s * 1_000,
         min_run_ms: 0,
@@ -63,7 +76,7 @@ pub(crate) fn read(
         after: after(&request, array)?,
         many: many(&request, indexes.len()),
         inputs: request.data.clone(),
-        needs: request.tags.iter().cloned().chain(kind).chain(partition).collect(),
+        needs: request.tags.iter().cloned().chain(kind).chain(within.tag).collect(),
         checkpoint: request.checkpoint.map(checkpoint),
         ..JobSpec::default()
     };
@@ -100,15 +113,13 @@ fn priority(said: Option<ff2_submit::Priority>) -> Priority {
     }
 }
 
-fn resources(request: &JobRequest, layout: &Layout, node: NodeSize) -> Resources {
-    if request.exclusive == Some(true) {
-        return Resources { gpus: node.gpus, cpus: node.cpus, memory: node.memory_mib };
-    }
+/// Of each task; of one that has its node alone, what the node must have at least.
+fn resources(request: &JobRequest, layout: &Layout, cluster: ClusterSize<'_>) -> Resources {
     // A task without GPUs must have something that is counted.
     let least = u32::from(layout.gpus_per_node == 0);
     let memory = match request.memory_per_node {
         None => 0,
-        Some(Memory::All) => node.memory_mib,
+        Some(Memory::All) => cluster.memory_mib,
         Some(Memory::Mib(mib)) => mib,
     };
     Resources { gpus: layout.gpus_per_node, cpus: layout.cpus_per_node.max(least), memory }
@@ -122,24 +133,6 @@ fn checkpoint(said: ff2_submit::Checkpoint) -> Checkpoint {
         bytes: said.bytes_of_node().unwrap_or(usual.bytes),
         step_ms: said.step().map_or(usual.step_ms, ms),
     }
-}
-
-/// What a tag begins with that makes a node one of a partition.
-pub(crate) const PARTITION: &str = "partition:";
-
-/// The tag of a partition's nodes.
-fn partition(name: &str, tags: &[String]) -> Result<String, String> {
-    let known: Vec<&str> = tags.iter().filter_map(|tag| tag.strip_prefix(PARTITION)).collect();
-    if known.contains(&name) {
-        return Ok(format!("{PARTITION}{name}"));
-    }
-    Err(match known.is_empty() {
-        true => format!(
-            "there is no partition {name:?}, nor any other: leave it out, or have an operator make one \
-             (ff2ctl node tag NODE {PARTITION}{name})"
-        ),
-        false => format!("there is no partition {name:?}: expected {}", known.join(" or ")),
-    })
 }
 
 /// The tag of nodes with GPUs of a kind.
@@ -211,7 +204,14 @@ mod tests {
         let who = Submitter { name: "ann".into(), uid: 1, gid: 1 };
         let array = |job| if job == 40 { vec![1, 4, 7] } else { Vec::new() };
         let tags = ["big", "partition:debug", "partition:long"].map(String::from);
-        read(request, who, NodeSize { gpus: 8, cpus: 64, memory_mib: 1 << 19 }, &tags, array)
+        let debug = PartitionConfig {
+            name: "debug".into(),
+            time_default_s: 600,
+            nodes_max: 2,
+            ..PartitionConfig::default()
+        };
+        let (gpus, memory_mib, partitions) = (8, 1 << 19, &[debug][..]);
+        read(request, who, ClusterSize { gpus, memory_mib, tags: &tags, partitions }, array)
     }
 
     #[test]
@@ -237,7 +237,10 @@ mod tests {
             (300_000, 9_000)
         );
         let (spec, _) = of("-N 1 --exclusive").unwrap();
-        assert_eq!(spec.task, Resources { gpus: 8, cpus: 64, memory: 1 << 19 });
+        assert_eq!((spec.exclusive, spec.task.gpus, spec.task.cpus), (true, 0, 1), "any node");
+        let (spec, _) = of("-N 1 --exclusive --gpus-per-node=4 --mem=0").unwrap();
+        let least = Resources { gpus: 4, cpus: 1, memory: 1 << 19 };
+        assert_eq!((spec.exclusive, spec.task), (true, Resources { cpus: 0, ..least }));
     }
 
     #[test]
@@ -265,11 +268,17 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_is_the_nodes_with_its_tag() {
-        assert_eq!(of("-p long -C big").unwrap().0.needs, ["big", "partition:long"]);
-        let unknown = of("-p big").unwrap_err();
-        assert_eq!(unknown, "there is no partition \"big\": expected debug or long");
-        let none = partition("gpu", &["big".into()]).unwrap_err();
-        assert!(none.contains("ff2ctl node tag NODE partition:gpu"), "{none}");
+    fn a_partition_is_a_tag_and_a_time_limit() {
+        let (spec, _) = of("-p long -C big").unwrap();
+        assert_eq!(
+            (spec.needs, spec.limit_ms),
+            (["big", "partition:long"].map(String::from).into(), None)
+        );
+        let (spec, _) = of("-p debug -N 2").unwrap();
+        assert_eq!(spec.limit_ms, Some(600_000), "by default");
+        assert!(
+            of("-p debug -N 3").unwrap_err().contains("at most 2"),
+            "by the nodes that it needs"
+        );
     }
 }

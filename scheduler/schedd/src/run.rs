@@ -134,6 +134,7 @@ fn serve_data_plane(
     let agents = AgentService {
         sched: sched.clone(),
         operations: runtime.operations.clone(),
+        partitions: config.partitions.clone(),
         stop: runtime.stop.clone(),
     };
     let services =

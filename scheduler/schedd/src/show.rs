@@ -86,6 +86,8 @@ fn of(job: &Job, now: u64) -> pb::JobInfo {
         tasks: job.spec.tasks,
         gpus: job.spec.task.gpus,
         cpus: job.spec.task.cpus,
+        exclusive: job.spec.exclusive,
+        gpus_all: job.gpus(),
         submitted_ms: job.submitted_ms,
         ran_ms: job.run_ms(now),
         gpu_ms,

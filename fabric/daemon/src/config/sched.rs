@@ -31,6 +31,9 @@ pub struct SchedConfig {
     pub compute: ComputeConfig,
     #[serde(default)]
     pub policy: PolicyConfig,
+    /// Partitions that have limits or are made of leaves. The same on each replica.
+    #[serde(default)]
+    pub partitions: Vec<PartitionConfig>,
     #[serde(default)]
     pub raft: RaftConfig,
     #[serde(default)]
@@ -53,9 +56,9 @@ pub struct SchedPeer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ComputeConfig {
-    /// Cores of a node that jobs may have.
+    /// Cores that jobs may have of a node whose agent does not say how many it has.
     pub cpus: u32,
-    /// MiB of a node that jobs may have.
+    /// MiB that jobs may have of such a node.
     pub memory_mib: u32,
     /// Runs on a node that hears from no scheduler for so long are ended; then they are started elsewhere.
     pub lease_ms: u32,
@@ -97,6 +100,25 @@ impl Default for PolicyConfig {
     }
 }
 
+/// Nodes that jobs may ask for by a name, and what holds for jobs that do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartitionConfig {
+    pub name: String,
+    /// It is made of the nodes at these; empty: of those that operators tag `partition:NAME`.
+    #[serde(default)]
+    pub leaves: Vec<String>,
+    /// Time limit of a job that says none; 0: none, or `time_max_s` if that is set.
+    #[serde(default)]
+    pub time_default_s: u64,
+    /// No job may ask for a longer time limit; 0: any.
+    #[serde(default)]
+    pub time_max_s: u64,
+    /// No job may ask for more nodes; 0: any number.
+    #[serde(default)]
+    pub nodes_max: u32,
+}
+
 /// `agent.toml`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -128,6 +150,12 @@ pub struct AgentConfig {
     /// So many GPUs are said to be there, for a machine without; none: those that NVML finds.
     #[serde(default)]
     pub fake_gpus: Option<u32>,
+    /// Cores that jobs may have; none: those that this process may use.
+    #[serde(default)]
+    pub cpus: Option<u32>,
+    /// MiB that jobs may have; none: all of the machine's, or of the control group's that this process is in.
+    #[serde(default)]
+    pub memory_mib: Option<u32>,
     /// What jobs call them that ask for a kind; none: by the name that NVML has.
     #[serde(default)]
     pub gpu_kind: Option<String>,

@@ -39,7 +39,7 @@ impl Scheduler {
         let mut later = self.cluster.clone();
         for (at, id) in &self.ends {
             let job = &self.jobs[id];
-            later.give(job.id, job.placement()?, job.spec.task);
+            later.give(job.id, job.placement()?, job.spec.per_node());
             let spec = &first.spec;
             let across = self.may_lie_across();
             if let Some(placement) = later.fit(self.shape(spec), spec.reads_much, across, None) {
@@ -54,7 +54,7 @@ impl Scheduler {
     pub(crate) fn backfill(&mut self, first: (Rank, Shape), out: &mut Vec<Decision>) {
         let (first, _) = first;
         let Some(reserved) = self.reservation(&self.jobs[&first.job]) else { return };
-        let task = self.jobs[&first.job].spec.task;
+        let per_node = self.jobs[&first.job].spec.per_node();
         let mut others: Vec<(Rank, Shape)> = self
             .queue
             .shapes()
@@ -73,11 +73,11 @@ impl Scheduler {
                 continue;
             }
             if !is_short {
-                self.cluster.claim(&reserved.placement, task);
+                self.cluster.claim(&reserved.placement, per_node);
             }
             let placement = self.fit(rank.job);
             if !is_short {
-                self.cluster.unclaim(&reserved.placement, task);
+                self.cluster.unclaim(&reserved.placement, per_node);
             }
             match placement {
                 Some(placement) => self.start_waiting(rank.job, placement, out),
@@ -119,10 +119,10 @@ impl Scheduler {
     /// Starts a job that waits if it fits now, and beside the reservation unless it ends before that begins.
     pub(crate) fn place_beside_reservation(&mut self, id: JobId, out: &mut Vec<Decision>) -> bool {
         let Some(reserved) = self.reserved_from(id).cloned() else { return self.place(id, out) };
-        let task = self.jobs[&reserved.job].spec.task;
-        self.cluster.claim(&reserved.placement, task);
+        let per_node = self.jobs[&reserved.job].spec.per_node();
+        self.cluster.claim(&reserved.placement, per_node);
         let placement = self.fit(id);
-        self.cluster.unclaim(&reserved.placement, task);
+        self.cluster.unclaim(&reserved.placement, per_node);
         let Some(placement) = placement else { return false };
         self.start_waiting(id, placement, out);
         true

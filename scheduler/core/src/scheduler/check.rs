@@ -6,7 +6,7 @@ use ff2_topology::NodeId;
 
 use crate::{
     cluster::NodeState,
-    job::{JobId, Resources, State},
+    job::{Job, JobId, Resources, State},
     quota::Quotas,
     scheduler::Scheduler,
 };
@@ -42,7 +42,7 @@ impl Scheduler {
         for job in self.jobs.values() {
             let goes = matches!(job.state, State::Stopping { .. });
             for slot in job.placement().into_iter().flat_map(|placement| &placement.slots) {
-                let needs = job.spec.task.times(slot.tasks);
+                let needs = self.cluster.taken(slot.node, job.spec.per_node(), slot.tasks);
                 add(&mut used, slot.node, needs);
                 if !goes {
                     add(&mut later, slot.node, needs);
@@ -55,7 +55,8 @@ impl Scheduler {
         }
         for (id, claim) in &self.claims {
             for slot in &claim.placement.slots {
-                let needs = self.jobs[id].spec.task.times(slot.tasks);
+                let per_node = self.jobs[id].spec.per_node();
+                let needs = self.cluster.taken(slot.node, per_node, slot.tasks);
                 add(&mut later, slot.node, needs);
                 let state = self.cluster.state(slot.node);
                 assert_eq!(state, NodeState::Up, "{id:?} is promised {:?}", slot.node);
@@ -66,29 +67,36 @@ impl Scheduler {
             let (used, later) = (of(&used), of(&later));
             let capacity = self.cluster.capacity(node);
             assert_eq!(used, self.cluster.used(node), "{node:?} is counted wrong");
-            assert!(used.fits_in(capacity), "{node:?} is overfull: {used:?} of {capacity:?}");
+            // What becomes smaller keeps what it has, and gets nothing new.
+            let is_closed = !self.cluster.may_be_used(node);
             assert!(
-                later.fits_in(capacity),
+                used.fits_in(capacity) || is_closed,
+                "{node:?} is overfull: {used:?} of {capacity:?}"
+            );
+            assert!(
+                later.fits_in(capacity) || self.cluster.is_overfull(node),
                 "{node:?} is promised twice: {later:?} of {capacity:?}"
             );
         }
-        let (all, leaves) = self.cluster.recounted();
-        assert_eq!(self.cluster.counted(), (&all[..], &leaves[..]), "the counts by free GPUs");
+        let (all, leaves, whole) = self.cluster.recounted();
+        let counted = self.cluster.counted();
+        assert_eq!(counted, (&all[..], &leaves[..], &whole[..]), "the counts by free GPUs");
     }
 
     /// Who was promised nodes has room there as soon as those are gone that it waits for, whoever else still stops.
     fn check_claims(&self) {
         for (id, claim) in &self.claims {
-            let task = self.jobs[id].spec.task;
+            let per_node = self.jobs[id].spec.per_node();
             for slot in &claim.placement.slots {
                 let node = slot.node;
                 let stays = |other: &&JobId| !claim.waits_for.contains(other);
-                let mut used = task.times(slot.tasks);
+                let mut used = self.cluster.taken(node, per_node, slot.tasks);
                 for other in self.cluster.jobs(node).iter().filter(stays) {
                     let job = &self.jobs[other];
                     let slots = job.placement().into_iter().flat_map(|p| &p.slots);
                     let tasks = slots.filter(|slot| slot.node == node).map(|slot| slot.tasks);
-                    used = used.with(job.spec.task.times(tasks.sum()));
+                    let has = self.cluster.taken(node, job.spec.per_node(), tasks.sum());
+                    used = used.with(has);
                 }
                 let capacity = self.cluster.capacity(node);
                 assert!(used.fits_in(capacity), "{id:?} will have no room on {node:?}: {used:?}");
@@ -122,6 +130,7 @@ impl Scheduler {
                 State::Stopping { .. } => {}
             }
             assert!(!self.ended.contains_key(id), "{id:?} has ended and has not");
+            self.check_whole(job);
         }
         for (id, claim) in &self.claims {
             assert!(!claim.waits_for.is_empty(), "{id:?} could start");
@@ -138,6 +147,22 @@ impl Scheduler {
             self.queue.len(),
             self.jobs.values().filter(|j| j.state == State::Pending).count()
         );
+    }
+
+    /// Who has whole nodes is alone there, and is charged for all that these have.
+    fn check_whole(&self, job: &Job) {
+        assert_eq!(job.whole_gpus.is_some(), job.spec.exclusive, "{:?} has whole nodes", job.id);
+        let Some(nodes) = job.placement().filter(|_| job.spec.exclusive) else {
+            let most = self.most_gpus(&job.spec);
+            let waits = matches!(job.state, State::Held | State::Pending);
+            assert!(!waits || job.gpus() == most, "{:?} may get {most} GPUs", job.id);
+            return;
+        };
+        let gpus = nodes.nodes().map(|node| u64::from(self.cluster.capacity(node).gpus));
+        assert_eq!(job.gpus(), gpus.sum::<u64>(), "{:?} is charged for what it has", job.id);
+        for node in nodes.nodes() {
+            assert_eq!(self.cluster.jobs(node), [job.id], "{:?} is alone on {node:?}", job.id);
+        }
     }
 
     /// Who runs has the slot that it asked for, and nowhere is written more than there may be. Who stops has one if it
@@ -167,7 +192,7 @@ impl Scheduler {
                 has && Quotas::applies(key, &job.spec)
             };
             let ids = self.jobs.keys().filter(|id| counts(id));
-            let used: u64 = ids.map(|id| self.jobs[id].spec.gpus()).sum();
+            let used: u64 = ids.map(|id| self.jobs[id].gpus()).sum();
             assert_eq!(used, has.used, "{key:?} is counted wrong");
         }
     }

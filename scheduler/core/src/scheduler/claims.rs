@@ -32,8 +32,9 @@ impl Scheduler {
         job.state = State::Claiming;
         let spec = job.spec.clone();
         self.set_timer(id);
-        self.quotas.take(&spec);
-        self.cluster.claim(&placement, spec.task);
+        self.will_have(id, &placement);
+        self.take_quota(id);
+        self.cluster.claim(&placement, spec.per_node());
         if self.cluster.tree.is_across(&placement) {
             self.across.insert(id);
         }
@@ -55,8 +56,8 @@ impl Scheduler {
     ) {
         let job = self.jobs.get_mut(&id).expect("it runs");
         job.moves += 1;
-        let task = job.spec.task;
-        self.cluster.claim(&to, task);
+        let per_node = job.spec.per_node();
+        self.cluster.claim(&to, per_node);
         self.claims.insert(id, Claim { placement: to, waits_for: [id].into() });
         self.stop(id, cause, Then::Requeue, out);
     }
@@ -72,7 +73,7 @@ impl Scheduler {
         for id in ready {
             let claim = self.claims.remove(&id).expect("it was just found");
             let job = &self.jobs[&id];
-            self.cluster.unclaim(&claim.placement, job.spec.task);
+            self.cluster.unclaim(&claim.placement, job.spec.per_node());
             self.start(id, claim.placement, out);
         }
     }
@@ -80,13 +81,11 @@ impl Scheduler {
     /// Gives up a claim; its job waits again unless it still stops (a move) or is to end.
     pub(crate) fn unclaim(&mut self, id: JobId) {
         let Some(claim) = self.claims.remove(&id) else { return };
-        let spec = self.jobs[&id].spec.clone();
-        self.cluster.unclaim(&claim.placement, spec.task);
+        self.cluster.unclaim(&claim.placement, self.jobs[&id].spec.per_node());
         self.blocked.clear();
         if self.jobs[&id].state == State::Claiming {
             self.across.remove(&id);
-            let freed = self.quotas.give(&spec);
-            self.unpark(&freed);
+            self.give_quota(id);
             self.wait(id);
         }
     }

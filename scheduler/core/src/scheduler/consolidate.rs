@@ -7,6 +7,7 @@ use ff2_topology::NodeId;
 use crate::{
     event::Decision,
     job::{Cause, JobId, Resources},
+    per_node::PerNode,
     placement::{Placement, Slot},
     scheduler::{Scheduler, round::Round},
     tree::Want,
@@ -24,11 +25,11 @@ impl Scheduler {
         out: &mut Vec<Decision>,
     ) -> bool {
         let Some((placement, moves)) = self.plan_moves(id, round) else { return false };
-        let gpus = self.jobs[&id].spec.gpus();
+        let gpus = self.jobs[&id].gpus();
         self.claim_for(id, placement, Vec::new(), out);
         let cause = Cause::Moved { to_start: id, gpus };
         for (moved, to) in moves {
-            round.remove(moved, &self.jobs[&moved]);
+            round.remove(moved, &self.jobs[&moved], &self.cluster);
             let to =
                 Placement { slots: vec![Slot { node: to, tasks: self.jobs[&moved].spec.tasks }] };
             self.claims.get_mut(&id).expect("it was just made").waits_for.insert(moved);
@@ -43,7 +44,7 @@ impl Scheduler {
         let bands = self.config.policy.bands()?;
         let is_patient = self.now - job.since_ms >= bands.patience_ms;
         // Not enough is free in all: nothing is won by moving it about.
-        if !bands.consolidates || !is_patient || self.cluster.free_gpus() < spec.gpus() {
+        if !bands.consolidates || !is_patient || self.cluster.free_gpus() < self.least_gpus(spec) {
             return None;
         }
         let avoided = self.avoided(id);
@@ -58,8 +59,8 @@ impl Scheduler {
         };
         let mut free: Vec<Resources> = self.cluster.ids().map(free).collect();
         let mut moves: Vec<Move> = Vec::new();
-        let mut budget = spec.gpus() / 2;
-        let shape = self.shape(spec);
+        let mut budget = job.gpus() / 2;
+        let (shape, per_node) = (self.shape(spec), spec.per_node());
         let want = Want {
             tasks: spec.tasks,
             zone: spec.zone,
@@ -67,26 +68,23 @@ impl Scheduler {
             across: self.may_lie_across(),
         };
         loop {
-            let room = |(node, free): (NodeId, &Resources)| {
-                if self.cluster.suits(node, shape) { free.room(spec.task) } else { 0 }
+            let room = |(node, free): (NodeId, &Resources)| match self.cluster.suits(node, shape) {
+                true => self.cluster.room_in(node, *free, per_node),
+                false => 0,
             };
             let room: Vec<u32> = self.cluster.ids().zip(&free).map(room).collect();
             if let Some(placement) = self.cluster.tree.lay(&room, want) {
                 return (!moves.is_empty()).then_some((placement, moves));
             }
             let full = |node: &&NodeId| {
-                free[node.index()].room(spec.task) == 0
+                self.cluster.room_in(**node, free[node.index()], per_node) == 0
                     && free[node.index()].gpus > 0
                     && spec.task.fits_in(self.cluster.capacity(**node))
                     && self.cluster.suits(**node, shape)
             };
             let cheapest = nodes.iter().filter(full).filter_map(|node| {
-                let moved = self.clear(*node, spec.task, &free, &moves, round, budget)?;
-                Some((
-                    moved.iter().map(|(id, _)| self.jobs[id].spec.gpus()).sum::<u64>(),
-                    *node,
-                    moved,
-                ))
+                let moved = self.clear(*node, per_node, &free, &moves, round, budget)?;
+                Some((moved.iter().map(|(id, _)| self.jobs[id].gpus()).sum::<u64>(), *node, moved))
             });
             let (gpus, node, moved) = cheapest.min()?;
             budget -= gpus;
@@ -103,18 +101,21 @@ impl Scheduler {
     fn clear(
         &self,
         node: NodeId,
-        task: Resources,
+        per_node: PerNode,
         free: &[Resources],
         before: &[Move],
         round: &Round,
         budget: u64,
     ) -> Option<Vec<Move>> {
+        let task = per_node.takes(1, self.cluster.capacity(node));
         let missing = task.gpus.saturating_sub(free[node.index()].gpus);
         if u64::from(missing) > budget {
             return None;
         }
         let movable = round.at(node).filter(|candidate| {
+            // Who has a whole node would only have another one instead.
             candidate.is_here_only
+                && !self.jobs[&candidate.id].spec.exclusive
                 && candidate.standing.may_move()
                 && before.iter().all(|(moved, _)| *moved != candidate.id)
         });
@@ -145,13 +146,14 @@ impl Scheduler {
                     |moved: &Move| self.jobs[&moved.0].placement().is_some_and(|p| p.has(other));
                 other == node || before.iter().any(lies)
             };
+            let room = |node: NodeId, left| self.cluster.room_in(node, left, per_node);
             let others = self.cluster.ids().filter(|other| !is_left(*other));
             let others = others.filter(|other| {
                 let left = free[other.index()];
                 // A node that has room for the task already is not filled up.
                 whole.fits_in(left)
                     && self.cluster.suits(*other, self.shape(spec))
-                    && left.room(task) == left.without(whole).room(task)
+                    && room(*other, left) == room(*other, left.without(whole))
             });
             let Some(to) = others.min_by_key(|other| (free[other.index()].gpus, *other)) else {
                 continue;

@@ -76,9 +76,8 @@ impl Scheduler {
         if self.claims.contains_key(&id) {
             // It keeps what it has of quotas.
             let job = self.jobs.get_mut(&id).expect("the caller has it");
-            let spec = job.spec.clone();
             job.state = State::Claiming;
-            self.quotas.take(&spec);
+            self.take_quota(id);
             self.set_timer(id);
         } else {
             self.wait(id);
@@ -100,16 +99,27 @@ impl Scheduler {
         };
         let (placement, ran) = (placement.clone(), now - started_ms);
         job.ran_ms += ran;
-        job.service_gpu_ms += ran * job.spec.gpus();
+        job.service_gpu_ms += ran * job.gpus();
         job.state = State::Held;
-        let spec = job.spec.clone();
+        let per_node = job.spec.per_node();
         self.timers.set(id, None);
-        self.cluster.give(id, &placement, spec.task);
+        self.cluster.give(id, &placement, per_node);
         self.across.remove(&id);
         self.blocked.clear();
-        let freed = self.quotas.give(&spec);
-        self.unpark(&freed);
+        self.give_quota(id);
         placement
+    }
+
+    /// Counts a job's GPUs with the quotas that it is under, and no more.
+    pub(crate) fn take_quota(&mut self, id: JobId) {
+        let job = &self.jobs[&id];
+        self.quotas.take(&job.spec, job.gpus());
+    }
+
+    pub(crate) fn give_quota(&mut self, id: JobId) {
+        let job = &self.jobs[&id];
+        let freed = self.quotas.give(&job.spec, job.gpus());
+        self.unpark(&freed);
     }
 
     pub(crate) fn unpark(&mut self, freed: &[QuotaKey]) {

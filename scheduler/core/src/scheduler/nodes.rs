@@ -61,6 +61,7 @@ impl Scheduler {
             let tags = self.tags.set(tags);
             self.cluster.set_tags(node, tags);
             self.blocked.clear();
+            self.expect_whole_nodes();
         }
     }
 
@@ -101,9 +102,12 @@ impl Scheduler {
     pub(crate) fn replace(&mut self, id: JobId, before: &Placement, out: &mut Vec<Decision>) {
         let job = self.jobs.get_mut(&id).expect("the caller has it");
         job.ahead = true;
-        let spec = job.spec.clone();
-        let placement = self.quotas.blocks(&spec).is_none().then(|| self.instead(before, id));
-        let Some(placement) = placement.flatten() else {
+        let job = &self.jobs[&id];
+        let placement = self.instead(before, id).filter(|placement| {
+            let gpus = self.cluster.gpus_of(placement, job.spec.per_node());
+            self.quotas.blocks(&job.spec, gpus).is_none()
+        });
+        let Some(placement) = placement else {
             self.ahead.insert(id);
             self.let_spares_go();
             self.wait(id);
@@ -116,28 +120,32 @@ impl Scheduler {
                 self.blocked.clear();
             }
         }
-        self.quotas.take(&spec);
+        self.will_have(id, &placement);
+        self.take_quota(id);
         self.start(id, placement, out);
     }
 
     /// Free nodes first, then spares; of these the nearest to the one that was lost.
     fn instead(&self, before: &Placement, id: JobId) -> Option<Placement> {
-        let task = self.jobs[&id].spec.task;
+        let per_node = self.jobs[&id].spec.per_node();
         let shape = self.shape(&self.jobs[&id].spec);
+        let has_room = |node: NodeId, tasks: u32| {
+            let left = self.cluster.left(node);
+            !self.cluster.is_overfull(node)
+                && self.cluster.room_in(node, left, per_node) > 0
+                && self.cluster.taken(node, per_node, tasks).fits_in(left)
+        };
         let is_kept = |slot: &&Slot| {
-            let left = self.cluster.left(slot.node);
-            self.cluster.state(slot.node) == NodeState::Up && task.times(slot.tasks).fits_in(left)
+            self.cluster.state(slot.node) == NodeState::Up && has_room(slot.node, slot.tasks)
         };
         let (mut slots, lost): (Vec<Slot>, Vec<Slot>) =
             before.slots.iter().partition(|slot| is_kept(slot));
         let tree = &self.cluster.tree;
         for Slot { node: lost, tasks } in lost {
-            let needed = task.times(tasks);
             let is_fit = |node: &NodeId| {
                 self.cluster.state(*node) == NodeState::Up
                     && self.cluster.suits(*node, shape)
-                    && needed.gpus + needed.cpus > 0
-                    && needed.fits_in(self.cluster.left(*node))
+                    && has_room(*node, tasks)
                     && slots.iter().all(|slot| slot.node != *node)
             };
             let leaf = tree.leaf_of(lost)?;

@@ -133,7 +133,8 @@ impl Scheduler {
 
     /// Whether a quota holds a job, which then is not looked at before that has room.
     pub(crate) fn is_parked(&mut self, id: JobId) -> bool {
-        let Some((key, _)) = self.quotas.blocks(&self.jobs[&id].spec) else { return false };
+        let job = &self.jobs[&id];
+        let Some((key, _)) = self.quotas.blocks(&job.spec, job.gpus()) else { return false };
         let key = key.clone();
         self.queue.park(id, key);
         true
@@ -153,8 +154,8 @@ impl Scheduler {
         out: &mut Vec<Decision>,
     ) {
         self.leave_queue(id);
-        let spec = self.jobs[&id].spec.clone();
-        self.quotas.take(&spec);
+        self.will_have(id, &placement);
+        self.take_quota(id);
         self.start(id, placement, out);
     }
 

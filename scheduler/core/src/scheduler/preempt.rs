@@ -7,6 +7,7 @@ use ff2_topology::NodeId;
 use crate::{
     event::Decision,
     job::{JobId, JobSpec, Priority, Resources, Shape},
+    per_node::PerNode,
     placement::{Placement, Slot},
     scheduler::{
         Scheduler,
@@ -67,7 +68,7 @@ impl Scheduler {
     ) -> bool {
         let Some((placement, victims)) = self.plan(id, round) else { return false };
         for victim in &victims {
-            round.remove(*victim, &self.jobs[victim]);
+            round.remove(*victim, &self.jobs[victim], &self.cluster);
         }
         self.claim_for(id, placement, victims, out);
         true
@@ -86,7 +87,8 @@ impl Scheduler {
             let stops = round.stopping.get(&node).copied().unwrap_or_default();
             // What is claimed there is so by somebody who waits for them too.
             let stays = self.cluster.used(node).without(stops).with(self.cluster.claimed(node));
-            self.cluster.capacity(node).without(stays).room(spec.task).min(spec.tasks)
+            let free = self.cluster.capacity(node).without(stays);
+            self.cluster.room_in(node, free, spec.per_node()).min(spec.tasks)
         };
         let room: Vec<u32> = self.cluster.ids().map(room).collect();
         let across = self.may_lie_across();
@@ -142,7 +144,7 @@ impl Scratch<'_> {
         place: impl FnOnce(&mut Self) -> Option<Placement>,
     ) -> Option<(Placement, Vec<JobId>)> {
         let placement = place(self)?;
-        let victims = self.needed(&placement, spec.task);
+        let victims = self.needed(&placement, spec.per_node());
         let victims: Vec<JobId> = victims.into_iter().map(|run| self.round.run(run).id).collect();
         (!victims.is_empty()).then_some((placement, victims))
     }
@@ -150,7 +152,7 @@ impl Scratch<'_> {
     /// What one task costs on each node.
     fn prices(&self, spec: &JobSpec) -> Prices {
         let nodes = self.scheduler.cluster.ids().filter(|node| self.may_lie(*node, spec));
-        let priced = nodes.filter_map(|node| Some((self.price(node, spec.task)?.0, node)));
+        let priced = nodes.filter_map(|node| Some((self.price(node, spec.per_node())?.0, node)));
         priced.map(Reverse).collect()
     }
 
@@ -164,7 +166,7 @@ impl Scratch<'_> {
                 passed_over.push(Reverse((price, node)));
                 continue;
             }
-            let Some((now, victims)) = self.price(node, spec.task) else { continue };
+            let Some((now, victims)) = self.price(node, spec.per_node()) else { continue };
             prices.push(Reverse((now, node)));
             if now == price {
                 break Some((node, victims));
@@ -186,7 +188,7 @@ impl Scratch<'_> {
         // What there would be without all that may be stopped: most parts are out of question by that alone.
         let mut room = vec![0; self.free.len()];
         for node in &all {
-            room[node.index()] = self.at_most(*node).room(spec.task);
+            room[node.index()] = self.room(*node, self.at_most(*node), spec);
         }
         let tree = &self.scheduler.cluster.tree;
         if tree.most(&room, want) < u64::from(want.tasks) {
@@ -235,7 +237,7 @@ impl Scratch<'_> {
         let mut best: Option<Gang> = None;
         for (want, nodes) in parts.into_iter().filter(|(_, nodes)| has_room(nodes)) {
             if let Some(placement) = self.gang_within(spec, want, &nodes) {
-                let price = self.total(&self.needed(&placement, spec.task));
+                let price = self.total(&self.needed(&placement, spec.per_node()));
                 if best.as_ref().is_none_or(|best| price < best.price) {
                     let (free, victims) = (self.free.clone(), self.victims.clone());
                     best = Some(Gang { price, placement, free, victims });
@@ -251,7 +253,7 @@ impl Scratch<'_> {
         for _ in 0..=self.scheduler.cluster.gpus_max() {
             let mut room = vec![0; self.free.len()];
             for node in nodes {
-                room[node.index()] = self.free[node.index()].room(spec.task);
+                room[node.index()] = self.room(*node, self.free[node.index()], spec);
             }
             let mut missing =
                 u64::from(want.tasks).saturating_sub(self.scheduler.cluster.tree.most(&room, want));
@@ -260,16 +262,16 @@ impl Scratch<'_> {
             }
             let mut priced: Vec<_> = nodes
                 .iter()
-                .filter_map(|node| Some((self.price_of_more(*node, spec.task)?, *node)))
+                .filter_map(|node| Some((self.price_of_more(*node, spec.per_node())?, *node)))
                 .collect();
             if priced.is_empty() {
                 return None;
             }
             priced.sort_unstable();
             for ((_, victims), node) in priced {
-                let before = self.free[node.index()].room(spec.task);
+                let before = self.room(node, self.free[node.index()], spec);
                 self.stop(&victims);
-                let gained = self.free[node.index()].room(spec.task).saturating_sub(before);
+                let gained = self.room(node, self.free[node.index()], spec).saturating_sub(before);
                 missing = missing.saturating_sub(u64::from(gained));
                 if missing == 0 {
                     break;
@@ -287,18 +289,23 @@ impl Scratch<'_> {
             && cluster.suits(node, self.shape)
     }
 
-    fn price(&self, node: NodeId, task: Resources) -> Option<(Price, Vec<RunAt>)> {
-        if task.fits_in(self.free[node.index()]) {
+    fn room(&self, node: NodeId, free: Resources, spec: &JobSpec) -> u32 {
+        self.scheduler.cluster.room_in(node, free, spec.per_node())
+    }
+
+    fn price(&self, node: NodeId, per_node: PerNode) -> Option<(Price, Vec<RunAt>)> {
+        let free = self.free[node.index()];
+        if self.scheduler.cluster.room_in(node, free, per_node) > 0 {
             return Some((self.total(&[]), Vec::new()));
         }
-        self.price_of_more(node, task)
+        self.price_of_more(node, per_node)
     }
 
     /// What it takes that a node has room for one more task than it has: the cheaper of one victim that
     /// is enough and of several, the last in line first.
-    fn price_of_more(&self, node: NodeId, task: Resources) -> Option<(Price, Vec<RunAt>)> {
+    fn price_of_more(&self, node: NodeId, per_node: PerNode) -> Option<(Price, Vec<RunAt>)> {
         let free = self.free[node.index()];
-        let wanted = task.times(free.room(task) + 1);
+        let wanted = per_node.for_one_more(free, self.scheduler.cluster.capacity(node))?;
         let candidates: Vec<&Candidate> =
             self.stoppable(node).filter(|candidate| !self.victims.are[candidate.run]).collect();
         let alone = candidates.iter().filter(|one| wanted.fits_in(free.with(one.held)));
@@ -361,19 +368,21 @@ impl Scratch<'_> {
                 let may_lie = self.scheduler.cluster.may_be_used(slot.node)
                     && !self.avoided.contains(&slot.node);
                 if may_lie {
+                    let cluster = &self.scheduler.cluster;
                     let free = &mut self.free[slot.node.index()];
-                    *free = free.with(job.spec.task.times(slot.tasks));
+                    *free = free.with(cluster.taken(slot.node, job.spec.per_node(), slot.tasks));
                 }
             }
         }
     }
 
     /// The victims without which the placement has not the room: the others go on.
-    fn needed(&self, placement: &Placement, task: Resources) -> Vec<RunAt> {
+    fn needed(&self, placement: &Placement, per_node: PerNode) -> Vec<RunAt> {
+        let cluster = &self.scheduler.cluster;
         let mut free = self.free.clone();
         let mut wanted = vec![Resources::default(); free.len()];
         for slot in &placement.slots {
-            wanted[slot.node.index()] = task.times(slot.tasks);
+            wanted[slot.node.index()] = cluster.taken(slot.node, per_node, slot.tasks);
         }
         let mut victims = self.victims.all.clone();
         // Who stands best is spared first.
@@ -384,14 +393,14 @@ impl Scratch<'_> {
         victims.retain(|run| {
             let job = &self.scheduler.jobs[&self.round.run(*run).id];
             let slots = || job.placement().into_iter().flat_map(|placement| &placement.slots);
-            let used = |tasks: u32| job.spec.task.times(tasks);
+            let used = |slot: &Slot| cluster.taken(slot.node, job.spec.per_node(), slot.tasks);
             let is_needed = slots().any(|slot| {
-                let without = free[slot.node.index()].without(used(slot.tasks));
+                let without = free[slot.node.index()].without(used(slot));
                 !wanted[slot.node.index()].fits_in(without)
             });
             if !is_needed {
                 for slot in slots() {
-                    free[slot.node.index()] = free[slot.node.index()].without(used(slot.tasks));
+                    free[slot.node.index()] = free[slot.node.index()].without(used(slot));
                 }
             }
             is_needed

@@ -8,6 +8,7 @@ use std::{
 use ff2_topology::NodeId;
 
 use crate::{
+    cluster::Cluster,
     job::{Job, JobId, Priority, Resources, Shape},
     limits,
     scheduler::Scheduler,
@@ -101,14 +102,14 @@ impl Scheduler {
                     run: round.runs.len(),
                     id: *id,
                     standing,
-                    held: job.spec.task.times(slot.tasks),
+                    held: self.cluster.taken(slot.node, job.spec.per_node(), slot.tasks),
                     is_here_only: slots.len() == 1,
                 });
             }
             round.kinds.insert((standing.priority, standing.band, standing.stoppable));
             round.runs.push(Run { id: *id, standing, is_told: false });
         }
-        self.stopping.iter().for_each(|id| round.stops(&self.jobs[id]));
+        self.stopping.iter().for_each(|id| round.stops(&self.jobs[id], &self.cluster));
         for candidates in &mut round.by_node {
             candidates.sort_unstable_by_key(|Candidate { id, standing, .. }| {
                 (standing.priority, Reverse(standing.band), Reverse(standing.gpus), Reverse(*id))
@@ -123,7 +124,7 @@ impl Scheduler {
         Standing {
             priority: job.spec.priority,
             band: self.band(job),
-            gpus: job.spec.gpus(),
+            gpus: job.gpus(),
             stoppable: Stoppable {
                 for_higher: bands.is_some_and(|bands| ran >= bands.min_run(job)),
                 for_equal: bands.is_some_and(|bands| ran >= bands.min_run_for_equal(job)),
@@ -155,17 +156,17 @@ impl Round {
     }
 
     /// A job is told to go.
-    pub(crate) fn remove(&mut self, id: JobId, job: &Job) {
+    pub(crate) fn remove(&mut self, id: JobId, job: &Job, cluster: &Cluster) {
         let at =
             self.runs.binary_search_by_key(&id, |run| run.id).expect("it ran when the round began");
         self.runs[at].is_told = true;
-        self.stops(job);
+        self.stops(job, cluster);
     }
 
-    fn stops(&mut self, job: &Job) {
+    fn stops(&mut self, job: &Job, cluster: &Cluster) {
         for slot in job.placement().map_or(&[][..], |placement| &placement.slots) {
             let has = self.stopping.entry(slot.node).or_default();
-            *has = has.with(job.spec.task.times(slot.tasks));
+            *has = has.with(cluster.taken(slot.node, job.spec.per_node(), slot.tasks));
         }
     }
 

@@ -52,12 +52,17 @@ impl Scheduler {
         if self.cluster.knows(node) { self.cluster.jobs(node) } else { &[] }
     }
 
-    /// GPUs of a node, and how many of them run or stop jobs.
-    pub fn gpus_of(&self, node: NodeId) -> (u32, u32) {
+    /// What a node has for jobs, and what of it they have.
+    pub fn size_of(&self, node: NodeId) -> (Resources, Resources) {
         if !self.cluster.knows(node) {
-            return (0, 0);
+            return (Resources::default(), Resources::default());
         }
-        (self.cluster.capacity(node).gpus, self.cluster.used(node).gpus)
+        (self.cluster.capacity(node), self.cluster.used(node))
+    }
+
+    /// What each task of a job has on a node where it lies.
+    pub fn task_on(&self, job: &Job, node: NodeId) -> Resources {
+        self.cluster.taken(node, job.spec.per_node(), 1)
     }
 
     pub fn tags_of(&self, node: NodeId) -> Vec<String> {

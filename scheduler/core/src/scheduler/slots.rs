@@ -19,7 +19,7 @@ use crate::{
 impl Scheduler {
     /// A run began: it has a slot when the step is done.
     pub(crate) fn want_slot(&mut self, id: JobId) {
-        if let Some(demand) = Demand::of(&self.jobs[&id].spec) {
+        if let Some(demand) = Demand::of(&self.jobs[&id]) {
             self.wheel.join(&demand);
             self.without_slot.insert(id);
             self.is_uneven = true;
@@ -29,7 +29,7 @@ impl Scheduler {
     /// A run is to save for the last time: it has a slot for that when the step is done. Call it while it still runs.
     pub(crate) fn want_last_slot(&mut self, id: JobId) {
         self.give_up_slot(id);
-        if Demand::of(&self.jobs[&id].spec).is_some() {
+        if Demand::of(&self.jobs[&id]).is_some() {
             self.without_last_slot.insert(id);
         }
     }
@@ -38,7 +38,7 @@ impl Scheduler {
     pub(crate) fn give_up_slot(&mut self, id: JobId) {
         self.without_last_slot.remove(&id);
         let job = self.jobs.get_mut(&id).expect("the caller has it");
-        let Some(demand) = Demand::of(&job.spec) else { return };
+        let Some(demand) = Demand::of(job) else { return };
         match (job.slot.take(), &job.state) {
             (Some(slot), State::Stopping { .. }) => return self.wheel.gone(&demand, &slot),
             (Some(slot), _) => self.wheel.give(&demand, &slot),
@@ -68,7 +68,7 @@ impl Scheduler {
         }
         let new = std::mem::take(&mut self.without_last_slot).into_iter();
         let new: Vec<(JobId, Demand)> =
-            new.filter_map(|id| Some((id, Demand::of(&self.jobs[&id].spec)?))).collect();
+            new.filter_map(|id| Some((id, Demand::of(&self.jobs[&id])?))).collect();
         let stop = |(id, demand): &(JobId, Demand)| {
             let job = &self.jobs[id];
             // One that was killed meanwhile has no time.
@@ -92,7 +92,7 @@ impl Scheduler {
         }
         let mut new: Vec<(Demand, JobId)> = std::mem::take(&mut self.without_slot)
             .into_iter()
-            .filter_map(|id| Some((Demand::of(&self.jobs[&id].spec)?, id)))
+            .filter_map(|id| Some((Demand::of(&self.jobs[&id])?, id)))
             .collect();
         // Small ones fit in between.
         new.sort_unstable_by_key(|(demand, id)| (Reverse(demand.mean()), *id));
@@ -120,7 +120,7 @@ impl Scheduler {
         let mut jobs: Vec<(CheckpointSlot, JobId)> = with_slot.collect();
         jobs.sort_unstable_by_key(|(slot, id)| (Reverse(slot.bytes_per_s), *id));
         for (slot, id) in jobs {
-            let Some(demand) = Demand::of(&self.jobs[&id].spec) else { continue };
+            let Some(demand) = Demand::of(&self.jobs[&id]) else { continue };
             if demand.writes_in(highest, &slot) {
                 self.wheel.give(&demand, &slot);
                 let other = other(&self.wheel, &demand, id, slot);
@@ -141,7 +141,7 @@ impl Scheduler {
     /// Makes the wheel anew from the slots of the jobs that run or stop.
     pub(crate) fn counted_slots(&self) -> Wheel {
         let mut wheel = Wheel::new(self.wheel.calm());
-        let with_slot = |job: &Job| Some((Demand::of(&job.spec)?, job.slot?));
+        let with_slot = |job: &Job| Some((Demand::of(job)?, job.slot?));
         for job in self.jobs.values() {
             match (with_slot(job), &job.state) {
                 (Some((demand, slot)), State::Stopping { .. }) => wheel.stop(&demand, &slot),

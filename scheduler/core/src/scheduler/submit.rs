@@ -62,7 +62,10 @@ impl Scheduler {
         self.tags.find(&spec.needs).map_err(Refusal::NoSuchTag)?;
         let shape = self.shape(spec);
         let room = |node: NodeId| match self.cluster.suits(node, shape) {
-            true => self.cluster.capacity(node).room(task).min(spec.tasks),
+            true => {
+                let all = self.cluster.capacity(node);
+                self.cluster.room_in(node, all, spec.per_node()).min(spec.tasks)
+            }
             false => 0,
         };
         let room: Vec<u32> = self.cluster.ids().map(room).collect();
@@ -75,9 +78,10 @@ impl Scheduler {
             let most = self.cluster.tree.most(&room, want);
             return Err(Refusal::GangTooLarge { wanted: spec.tasks, most });
         }
-        if let Some((key, has)) = self.quotas.never_allows(spec) {
+        let gpus = self.most_gpus(spec);
+        if let Some((key, has)) = self.quotas.never_allows(spec, gpus) {
             let (key, limit) = (key.clone(), has.limit);
-            return Err(Refusal::AboveQuota { key, gpus: spec.gpus(), limit });
+            return Err(Refusal::AboveQuota { key, gpus, limit });
         }
         let known = |job: JobId| self.jobs.contains_key(&job) || self.ended.contains_key(&job);
         match spec.after.of.iter().find(|dependency| !known(dependency.job)) {
@@ -86,7 +90,7 @@ impl Scheduler {
         }
     }
 
-    fn admit_member(&mut self, spec: &JobSpec, first: JobId, index: u32) -> JobId {
+    pub(crate) fn admit_member(&mut self, spec: &JobSpec, first: JobId, index: u32) -> JobId {
         let id = JobId(self.next_job);
         self.next_job += 1;
         let mut spec = spec.clone();
@@ -117,8 +121,10 @@ impl Scheduler {
             preemptions: 0,
             moves: 0,
             slot: None,
+            whole_gpus: None,
         };
         self.jobs.insert(id, job);
+        self.may_have(id);
         self.index_name(id);
         id
     }
@@ -163,7 +169,7 @@ impl Scheduler {
         members.into_iter().chain([id]).collect()
     }
 
-    fn cancel_one(&mut self, id: JobId, out: &mut Vec<Decision>) {
+    pub(crate) fn cancel_one(&mut self, id: JobId, out: &mut Vec<Decision>) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         match &mut job.state {
             State::Held | State::Pending | State::Claiming => {
@@ -179,65 +185,12 @@ impl Scheduler {
         }
     }
 
-    pub(crate) fn scale(&mut self, first: JobId, min: u32, max: u32, out: &mut Vec<Decision>) {
-        let Some(members) = self.members.get(&first).cloned() else { return };
-        let Some(one) = members.first().map(|id| self.jobs[id].clone()) else { return };
-        let Many::Service { .. } = one.spec.many else { return };
-        if min > max || max == 0 || max > limits::MEMBERS_MAX {
-            return;
-        }
-        let of = Many::Service { min, max };
-        let mut spec = one.spec.clone();
-        // Of a replica that is always there, or of one that is not: the priority of the service is that of the former.
-        let always = members.iter().map(|id| &self.jobs[id].spec).find(|spec| !spec.preemptible);
-        (spec.many, spec.preemptible) = (of, true);
-        spec.priority = always.map_or(Priority::Normal, |always| always.priority);
-        let mut indexes = BTreeSet::new();
-        for id in &members {
-            // It may have ended with one that it came after.
-            let Some(job) = self.jobs.get_mut(id) else { continue };
-            let index = job.member.map_or(0, |member| member.index);
-            if index >= max {
-                self.cancel_one(*id, out);
-                continue;
-            }
-            indexes.insert(index);
-            job.member = Some(Member { first, index, of });
-            let is_always = index < min;
-            let before = job.spec.clone();
-            job.spec.many = of;
-            job.spec.preemptible = !is_always;
-            job.spec.priority = if is_always { spec.priority } else { Priority::Idle };
-            self.priority_changed(*id, &before);
-        }
-        for index in (0..max).filter(|index| !indexes.contains(index)) {
-            let id = self.admit_member(&spec, first, index);
-            out.push(Decision::Accepted { first: id, count: 1 });
-        }
-        self.let_members_go(first);
-    }
-
-    /// Moves a job to the queue's place, and to the quotas, that its new priority has.
-    fn priority_changed(&mut self, id: JobId, before: &JobSpec) {
-        let job = &self.jobs[&id];
-        let spec = job.spec.clone();
-        match job.state {
-            State::Held => {}
-            State::Pending => self.requeue_in_order(id),
-            State::Claiming | State::Running { .. } | State::Stopping { .. } => {
-                let freed = self.quotas.give(before);
-                self.quotas.take(&spec);
-                self.unpark(&freed);
-            }
-        }
-    }
-
     pub(crate) fn set_quota(&mut self, key: QuotaKey, limit: Option<u64>) {
         let has = self.jobs.values().filter(|job| {
             Quotas::applies(&key, &job.spec)
                 && (job.placement().is_some() || job.state == State::Claiming)
         });
-        let used = has.map(|job| job.spec.gpus()).sum();
+        let used = has.map(Job::gpus).sum();
         self.quotas.set(key.clone(), limit, used);
         // Who was parked under it is looked at anew.
         if self.queue.unpark(&key, u64::MAX) {

@@ -152,7 +152,7 @@ mod tests {
     fn demand(minutes: u64, gib: u64, step_s: u64) -> Demand {
         let checkpoint =
             Checkpoint { interval_ms: minutes * 60_000, bytes: gib << 30, step_ms: step_s * 1_000 };
-        Demand::of(&JobSpec { checkpoint: Some(checkpoint), ..JobSpec::default() }).unwrap()
+        Demand::of_spec(&JobSpec { checkpoint: Some(checkpoint), ..JobSpec::default() }, 1).unwrap()
     }
 
     /// Gives all of them slots, in this order.
@@ -189,7 +189,7 @@ mod tests {
         let mut wheel = Wheel::new(0);
         let checkpoint = Checkpoint { interval_ms: 0, bytes: u64::MAX, step_ms: 0 };
         let spec = JobSpec { tasks: u32::MAX, checkpoint: Some(checkpoint), ..JobSpec::default() };
-        let demand = Demand::of(&spec).unwrap();
+        let demand = Demand::of_spec(&spec, spec.gpus()).unwrap();
         for _ in 0..crate::limits::JOBS_MAX {
             wheel.join(&demand);
             wheel.take(&demand, &demand.slot(0, demand.longest()));

@@ -9,3 +9,4 @@ mod preempt;
 mod quota;
 mod rig;
 mod slots;
+mod whole;

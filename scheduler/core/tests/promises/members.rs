@@ -2,7 +2,7 @@
 
 use ff2_sched_core::{
     After, Cause, Decision, Dependency, Event, JobId, JobSpec, Many, Must, Outcome, Policy,
-    Priority, Refusal, Resources, Scheduler, Why,
+    Priority, QuotaKey, Refusal, Resources, Scheduler, Why,
 };
 
 use crate::rig::{HOUR, MINUTE, Rig, gpus, network, nodes};
@@ -272,4 +272,33 @@ fn replicas_without_gpus_are_on_nodes_of_their_own_while_there_are_any() {
     let task = Resources { gpus: 1, cpus: 1, memory: 0 };
     let first = rig.submit(JobSpec { task, many, ..gpus(1) });
     assert_eq!(node(&rig, first, 0), node(&rig, first, 1));
+}
+
+#[test]
+fn a_service_is_not_scaled_beyond_a_quota_and_what_waits_is_held_by_it() {
+    let mut rig = Rig::new(Policy::ff2(), &network(1, 1, 2));
+    let key = QuotaKey { priority: Some(Priority::Normal), ..QuotaKey::default() };
+    rig.tell(Event::Quota { key: key.clone(), limit: Some(4) });
+    let many = Many::Service { min: 1, max: 3 };
+    let service = rig.submit(JobSpec { many, ..gpus(2) });
+    let replicas: Vec<JobId> = (0..3).map(|index| JobId(service.0 + index)).collect();
+    assert!(replicas.iter().all(|job| rig.runs(*job)), "two of them with what is left over");
+    rig.tell(Event::Scale { service, min: 2, max: 3 });
+    assert_eq!(rig.machine.quotas()[&key].used, 4, "the second counts now as well");
+    rig.tell(Event::Scale { service, min: 3, max: 3 });
+    let refused = Refusal::ScaledAboveQuota { key: key.clone(), gpus: 2, used: 4, limit: 4 };
+    assert_eq!(rig.decisions, [Decision::Refused(refused)]);
+    let third = rig.machine.job(replicas[2]).unwrap();
+    assert_eq!(
+        (third.spec.priority, third.spec.many),
+        (Priority::Idle, Many::Service { min: 2, max: 3 })
+    );
+    rig.tell(Event::Quota { key: key.clone(), limit: Some(6) });
+    rig.tell(Event::Scale { service, min: 4, max: 4 });
+    let fourth = rig.machine.jobs().last().unwrap().id;
+    assert_eq!(rig.machine.quotas()[&key].used, 6);
+    assert!(
+        matches!(rig.machine.why(fourth), Why::Quota { gpus: 2, .. }),
+        "it waits for the quota"
+    );
 }

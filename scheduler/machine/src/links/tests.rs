@@ -16,6 +16,8 @@ fn state(leaves: &[&str]) -> State {
             pod: String::new(),
             leaf: (*leaf).into(),
             gpus: 8,
+            cpus: 0,
+            memory: 0,
             host: format!("10.0.0.{at}"),
         };
         log(&mut state, Fact::Joined(joined));

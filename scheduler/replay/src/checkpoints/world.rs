@@ -225,7 +225,7 @@ impl<'a> World<'a> {
         self.runs.insert(job, run);
         let done = self.now + RESTORE_MS + self.programs[&job].left_ms;
         self.agenda.push(Reverse((done, What::Done { job, attempt })));
-        let gpus = self.scheduler.job(job).map_or(0, |job| job.spec.gpus());
+        let gpus = self.scheduler.job(job).map_or(0, |job| job.gpus());
         self.outcome.gpus_max = self.outcome.gpus_max.max(gpus);
         self.outcome.jobs_max = self.outcome.jobs_max.max(self.runs.len());
         if self.trial.saving != Saving::Slots {

@@ -6,7 +6,7 @@ use ff2_sched_machine::{Answer, Fact};
 use pb::JobChange;
 
 use super::{Api, token::Bearer};
-use crate::{order::PARTITION, show};
+use crate::{partition::PARTITION, show};
 
 impl Api {
     async fn tell(&self, event: Event, note: &str) -> Result<(), tonic::Status> {

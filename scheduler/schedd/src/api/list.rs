@@ -12,6 +12,7 @@ use crate::{
     chart::Chart,
     leader::Lead,
     limits,
+    partition::PARTITION,
     show::{self, Explain},
 };
 
@@ -161,7 +162,40 @@ impl Api {
                 gpus: has.limit,
                 used: has.used,
             };
-        pb::ListJobQuotasReply { quotas: quotas.into_iter().map(one).collect() }
+        pb::ListJobQuotasReply {
+            quotas: quotas.into_iter().map(one).collect(),
+            partitions: self.partitions(),
+        }
+    }
+
+    /// Those of the configuration first, then those that operators made by tags.
+    fn partitions(&self) -> Vec<pb::JobPartition> {
+        let configured = &self.config.partitions;
+        self.sched.look(|state| {
+            let scheduler = state.scheduler();
+            let has = |id, tag: &str| scheduler.tags_of(id).iter().any(|has| has == tag);
+            let nodes = |name: &str| {
+                let tag = format!("{PARTITION}{name}");
+                let ids = state.topology().nodes().map(|(id, _)| id);
+                u32::try_from(ids.filter(|id| has(*id, &tag)).count()).unwrap_or(u32::MAX)
+            };
+            let said = configured.iter().map(|of| pb::JobPartition {
+                name: of.name.clone(),
+                leaves: of.leaves.clone(),
+                nodes: nodes(&of.name),
+                time_default_s: of.time_default_s,
+                time_max_s: of.time_max_s,
+                nodes_max: of.nodes_max,
+            });
+            let made = scheduler.tags().iter().filter_map(|tag| tag.strip_prefix(PARTITION));
+            let made = made.filter(|name| configured.iter().all(|of| of.name != *name));
+            let made = made.map(|name| pb::JobPartition {
+                name: name.to_owned(),
+                nodes: nodes(name),
+                ..Default::default()
+            });
+            said.chain(made.filter(|partition| partition.nodes > 0)).collect()
+        })
     }
 
     pub(super) fn groups(&self) -> pb::ListJobGroupsReply {
@@ -212,15 +246,19 @@ fn link(now_ms: u64, node: &str, zone: &str, leaf: &str, port: &Port) -> pb::Com
 fn node(state: &State, lead: Option<&Lead>, id: ff2_topology::NodeId) -> Option<pb::ComputeNode> {
     let scheduler = state.scheduler();
     let is = scheduler.node_state(id)?;
-    let (gpus, gpus_used) = scheduler.gpus_of(id);
+    let (size, used) = scheduler.size_of(id);
     let (zone, leaf) = state.place(id);
     let mut node = pb::ComputeNode {
         name: state.name(id).to_owned(),
         zone: zone.to_owned(),
         leaf: leaf.to_owned(),
         state: show::word(is),
-        gpus,
-        gpus_used,
+        gpus: size.gpus,
+        gpus_used: used.gpus,
+        cpus: size.cpus,
+        cpus_used: used.cpus,
+        memory_mib: size.memory,
+        memory_used_mib: used.memory,
         spare: scheduler.is_spare(id),
         jobs: scheduler.jobs_on(id).iter().map(|job| job.0).collect(),
         host: state.host(id).to_owned(),

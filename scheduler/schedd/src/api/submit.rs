@@ -8,7 +8,7 @@ use ff2_submit::from_yaml;
 use super::{Api, token::Bearer};
 use crate::{
     limits,
-    order::{self, NodeSize},
+    order::{self, ClusterSize},
 };
 
 /// Of a node that has not joined yet.
@@ -34,9 +34,11 @@ impl Api {
         let job = from_yaml(&request.request).map_err(|error| invalid(error.to_string()))?;
         let tags = self.sched.look(|state| state.scheduler().tags().to_vec());
         let array = |job| self.indexes(job);
+        let (gpus, memory_mib) = self.node_sizes();
+        let partitions = &self.config.partitions;
+        let cluster = ClusterSize { gpus, memory_mib, tags: &tags, partitions };
         let (spec, mut order) =
-            order::read(job, bearer.who.clone(), self.node_size(), &tags, array)
-                .map_err(invalid)?;
+            order::read(job, bearer.who.clone(), cluster, array).map_err(invalid)?;
         if spec.priority >= Priority::VeryHigh && !bearer.operates() {
             return Err(tonic::Status::permission_denied(
                 "very-high and extreme are for operators: ask for high or less",
@@ -68,15 +70,14 @@ impl Api {
         self.config.jobs_dir.to_string_lossy().into_owned()
     }
 
-    fn node_size(&self) -> NodeSize {
-        let gpus = |state: &ff2_sched_machine::State| {
-            state.topology().nodes().map(|(_, node)| node.gpus()).max()
-        };
-        let compute = &self.config.compute;
-        NodeSize {
-            gpus: self.sched.look(gpus).unwrap_or(NODE_GPUS),
-            cpus: compute.cpus,
-            memory_mib: compute.memory_mib,
-        }
+    /// GPUs of the node that has most, and MiB of the one that has least.
+    fn node_sizes(&self) -> (u32, u32) {
+        let sizes: Vec<_> = self.sched.look(|state| {
+            let nodes = state.topology().nodes();
+            nodes.map(|(id, _)| state.scheduler().size_of(id).0).collect()
+        });
+        let gpus = sizes.iter().map(|size| size.gpus).max().unwrap_or(NODE_GPUS);
+        let memory = sizes.iter().map(|size| size.memory).min();
+        (gpus, memory.unwrap_or(self.config.compute.memory_mib))
     }
 }

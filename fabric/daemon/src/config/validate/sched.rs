@@ -1,10 +1,12 @@
 //! The scheduler's replicas, and the agents on compute nodes.
 
+use std::collections::BTreeSet;
+
 use super::{
     Problems, Validate, address, advertised, cluster_id, distinct, folder, metads, peers, servers,
     threads,
 };
-use crate::config::{AgentConfig, ComputeConfig, SchedConfig};
+use crate::config::{AgentConfig, ComputeConfig, PartitionConfig, SchedConfig};
 
 impl Validate for SchedConfig {
     fn validate(&self, problems: &mut Problems) {
@@ -30,6 +32,12 @@ impl Validate for SchedConfig {
             "policy.plan_every_s",
             "at least one second",
         );
+        let mut names = BTreeSet::new();
+        for (index, partition) in self.partitions.iter().enumerate() {
+            let key = format!("partitions[{index}]");
+            problems.require(names.insert(&partition.name), &key, "each has a name of its own");
+            partition.validate(&key, problems);
+        }
         self.raft.validate(problems);
         threads(self.threads, problems);
         self.log.validate(problems);
@@ -44,6 +52,22 @@ impl Validate for ComputeConfig {
             (2_000..=600_000).contains(&self.lease_ms),
             "compute.lease_ms",
             "between 2000 and 600000 milliseconds: runs must outlive a change of leader",
+        );
+    }
+}
+
+impl PartitionConfig {
+    fn validate(&self, key: &str, problems: &mut Problems) {
+        let is_of_name = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+        problems.require(
+            !self.name.is_empty() && self.name.chars().all(is_of_name),
+            &format!("{key}.name"),
+            "letters, digits, _ - and .",
+        );
+        problems.require(
+            self.time_max_s == 0 || self.time_default_s <= self.time_max_s,
+            &format!("{key}.time_default_s"),
+            "not above time_max_s",
         );
     }
 }
@@ -68,6 +92,12 @@ impl Validate for AgentConfig {
             self.fake_gpus.is_none_or(|gpus| gpus <= 64),
             "fake_gpus",
             "at most 64 on a node",
+        );
+        problems.require(self.cpus != Some(0), "cpus", "at least one core, or leave it out");
+        problems.require(
+            self.memory_mib != Some(0),
+            "memory_mib",
+            "at least one MiB, or leave it out",
         );
         threads(self.threads, problems);
         self.ranks.validate(problems);

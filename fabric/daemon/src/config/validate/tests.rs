@@ -65,6 +65,8 @@ fn agent() -> AgentConfig {
         security: security(),
         schedds: vec!["10.0.0.1:7100".into()],
         fake_gpus: None,
+        cpus: None,
+        memory_mib: None,
         gpu_kind: None,
         links: Vec::new(),
         threads: 0,
