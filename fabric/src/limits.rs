@@ -104,7 +104,7 @@ pub const LENT_BYTES_MIN: usize = 16 << 10;
 pub const STAGING_WINDOW: usize = 4;
 
 /// Payloads of one connection that are pulled at a time: while the last bytes of one come, the next one begins.
-pub const PULLS_MAX: usize = 2;
+pub const PULLS_MAX: usize = 4;
 /// How long an ending connection waits for its last messages to be there: as long as a device tries.
 pub const FINISH_MAX: Duration = Duration::from_secs(1);
 
