@@ -46,7 +46,7 @@ struct Start {
     max_replicas: Option<NonZeroU32>,
     /// Routers, each an address of the service, on nodes of their own where there are so many [default: 2 where there
     /// are two nodes]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "update")]
     routers: Option<NonZeroU32>,
     /// Port of the service, on the nodes of its routers
     #[arg(long, default_value = "8000")]

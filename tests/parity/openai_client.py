@@ -111,12 +111,25 @@ refused("too long", openai.BadRequestError, "context_length_exceeded", messages=
 client = OpenAI(base_url=url, api_key="wrong", max_retries=0)
 refused("wrong key", openai.AuthenticationError, "invalid_api_key")
 
-for token, kind, word in [("wrong", anthropic.AuthenticationError, "API key"), (key, anthropic.NotFoundError, "OpenAI")]:
-    client = anthropic.Anthropic(base_url=url.removesuffix("/v1"), auth_token=token, max_retries=0)
+
+
+def misused(name, kind, word, ask):
     try:
-        client.messages.create(model=model, messages=hello, max_tokens=4)
+        ask()
     except kind as error:
-        check(f"misuse: {kind.__name__}", error.body["type"] == "error" and word in error.body["error"]["message"])
+        check(f"misuse: {name}", error.body["type"] == "error" and word in error.body["error"]["message"])
     else:
-        raise AssertionError("messages: not refused")
+        raise AssertionError(f"{name}: not refused")
+
+
+root = url.removesuffix("/v1")
+client = anthropic.Anthropic(base_url=root, auth_token=key, max_retries=0)
+misused(
+    "messages",
+    anthropic.NotFoundError,
+    "OpenAI",
+    lambda: client.messages.create(model=model, messages=hello, max_tokens=4),
+)
+client = anthropic.Anthropic(base_url=root, auth_token="wrong", max_retries=0)
+misused("key", anthropic.AuthenticationError, "API key", client.models.list)
 print(f"{len(done)} checks hold: {', '.join(done)}")

@@ -19,7 +19,7 @@ pub(super) async fn run(around: &Surroundings) -> Result<()> {
         .map(|(it, report)| {
             let plan = it.folder.plan().ok().flatten();
             json!({
-                "name": it.name, "user": it.user, "router": it.router.job, "folder": it.folder.path(),
+                "name": it.name, "user": it.user, "router": it.router, "folder": it.folder.path(),
                 "plan": plan, "report": report,
             })
         })
@@ -41,7 +41,7 @@ fn report(service: &Service) -> Option<Report> {
 fn row((service, report): (&Service, &Option<Report>)) -> Vec<String> {
     let named = vec![service.name.clone(), service.user.clone()];
     let rest = match report {
-        None => vec![service.router.state.clone()],
+        None => vec![service.state.clone()],
         Some(report) => vec![
             report.urls.join(","),
             report.ready.values().sum::<u32>().to_string(),

@@ -17,20 +17,27 @@ pub(super) const ROUTER: &str = "-router";
 pub(super) struct Service {
     pub(super) name: String,
     pub(super) user: String,
-    pub(super) router: pb::JobInfo,
+    /// The first of its routers' jobs, which stands for all.
+    pub(super) router: u64,
+    /// Of one of them.
+    pub(super) state: String,
     pub(super) folder: ServiceFolder,
 }
 
 /// All that run or wait.
 pub(super) async fn all(sched: &Sched) -> Result<Vec<Service>> {
     let jobs = sched.list_jobs(pb::ListJobsRequest::default()).await?.jobs;
-    let mut found = Vec::new();
+    let mut found: Vec<Service> = Vec::new();
     for job in jobs {
         let Some(name) = job.name.strip_suffix(ROUTER).map(str::to_owned) else { continue };
+        let router = if job.array_first == 0 { job.job } else { job.array_first };
+        if found.iter().any(|service| service.router == router) {
+            continue;
+        }
         let shown = sched.show_job(pb::ShowJobRequest { job: job.job }).await?;
         if let Some(folder) = folder(&shown.request) {
             let folder = ServiceFolder::at(folder);
-            found.push(Service { name, user: job.user.clone(), router: job, folder });
+            found.push(Service { name, user: job.user, router, state: job.state, folder });
         }
     }
     Ok(found)

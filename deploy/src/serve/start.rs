@@ -34,7 +34,7 @@ pub(super) async fn run(around: &Surroundings, args: &Start) -> Result<()> {
     match (&running, args.update) {
         (Some(service), false) => bail!(
             "{name} is served (job {}, of {}): --update replaces its replicas, `ff2ctl serve stop {name}` ends it",
-            service.router.job,
+            service.router,
             service.user
         ),
         (None, true) => bail!("no service is called {name}: `ff2ctl serve list` shows all"),
@@ -58,7 +58,7 @@ pub(super) async fn run(around: &Surroundings, args: &Start) -> Result<()> {
     jobs.push(job);
     folder.set_plan(&Plan { min, max, jobs, scheduler })?;
     let router = match running {
-        Some(service) => service.router.job,
+        Some(service) => service.router,
         None => {
             folder.forget_report()?;
             submit::hand_in(around, &router).await?.first

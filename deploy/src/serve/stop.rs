@@ -1,4 +1,4 @@
-//! `ff2ctl serve stop NAME`: the router first, which finishes what it has; then the replicas.
+//! `ff2ctl serve stop NAME`: the routers first, which finish what they have; then the replicas.
 
 use std::time::Duration;
 
@@ -16,16 +16,11 @@ pub(super) async fn run(around: &Surroundings, name: &str) -> Result<()> {
     let service = service
         .with_context(|| format!("no service is called {name}: `ff2ctl serve list` shows all"))?;
     let sched = around.access.connect_sched()?;
-    let router = service.router.job;
+    let router = service.router;
     cancel(&sched, router).await?;
     let progress = around.output.progress();
     progress.now(format!("{name}: what runs is finished"));
-    while sched
-        .show_job(pb::ShowJobRequest { job: router })
-        .await?
-        .job
-        .is_some_and(|it| it.ended_ms == 0)
-    {
+    while service::all(&sched).await?.iter().any(|it| it.router == router) {
         tokio::time::sleep(LOOK).await;
     }
     progress.finish();

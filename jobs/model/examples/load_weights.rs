@@ -1,9 +1,11 @@
 //! Times loading a model against plain reads of its files, taking turns: four streams, 1 MiB a read, past the page
 //! cache, as `ff2ctl bench fs` reads. Each load is in a process of its own, as a server's is: memory that was used
 //! before is not as dear. Arguments: FOLDER (on the file system to measure; without a config.json there, a
-//! model is written to it first), MiB of weights (1024), `bf16` or `f32`, rounds (5).
+//! model is written to it first), MiB of weights (1024), `bf16`, `f32` or
+//! `fp8` (as DeepSeek has it: linear maps in blocks of 128 x 128 with a scale each, the rest bf16), rounds (5).
 
 use std::{
+    borrow::Cow,
     error::Error,
     fs::{self, File, OpenOptions},
     os::unix::fs::{FileExt, OpenOptionsExt},
@@ -19,6 +21,8 @@ use ff2_model::{
     checkpoint::{Precision, write},
 };
 use rustix::fs::OFlags;
+use safetensors::{Dtype, SafeTensors, serialize_to_file, tensor::TensorView};
+use serde_json::{Value, json};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -37,14 +41,15 @@ fn main() -> Result<(), Failure> {
         return load(&folder);
     }
     let mib: usize = mib.as_deref().unwrap_or("1024").parse()?;
-    let precision = match arguments.next().as_deref() {
-        None | Some("bf16") => Precision::Bf16,
-        Some("f32") => Precision::F32,
-        Some(other) => return Err(format!("{other}: expected bf16 or f32").into()),
+    let kind = match arguments.next().as_deref() {
+        None | Some("bf16") => Kind::Bf16,
+        Some("f32") => Kind::F32,
+        Some("fp8") => Kind::Fp8,
+        Some(other) => return Err(format!("{other}: expected bf16, f32 or fp8").into()),
     };
     let rounds = arguments.next().as_deref().unwrap_or("5").parse()?;
     if !folder.join("config.json").exists() {
-        make(&folder, mib * MIB, precision)?;
+        make(&folder, mib * MIB, kind)?;
     }
     let mut files = Vec::new();
     for entry in fs::read_dir(&folder)? {
@@ -89,14 +94,36 @@ fn load(folder: &Path) -> Result<(), Failure> {
     check(&model)
 }
 
-/// Number `at` of each tensor: bf16 has it exactly.
-fn number(at: usize) -> f32 {
-    (at % 251) as f32 / 256.0
+/// How a checkpoint has its numbers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    F32,
+    Bf16,
+    Fp8,
+}
+
+/// Rows and columns of a block with one scale.
+const BLOCK: usize = 128;
+/// A power of two, so that it costs no digit.
+const SCALE: f32 = 0.5;
+
+/// Number `at` of each tensor: bf16 has it exactly, e4m3 has those of its kind.
+fn number(at: usize, is_fp8: bool) -> f32 {
+    if is_fp8 { (8 + at % 8) as f32 / 16.0 } else { (at % 251) as f32 / 256.0 }
+}
+
+/// The same in e4m3, divided by the scale: one exponent, and three bits that count.
+fn e4m3(at: usize) -> u8 {
+    0x38 | (at % 8) as u8
 }
 
 /// A model of about so many bytes, in files of an eighth of them.
-fn make(folder: &Path, bytes: usize, precision: Precision) -> Result<(), Failure> {
-    let size = if precision == Precision::Bf16 { 2 } else { 4 };
+fn make(folder: &Path, bytes: usize, kind: Kind) -> Result<(), Failure> {
+    let (size, precision) = match kind {
+        Kind::F32 => (4, Precision::F32),
+        Kind::Bf16 => (2, Precision::Bf16),
+        Kind::Fp8 => (1, Precision::Bf16),
+    };
     let config = |layers: usize| {
         ModelConfig::from_json(serde_json::json!({
             "model_type": "deepseek_v3", "vocab_size": 16384, "hidden_size": 1024, "intermediate_size": 2816,
@@ -113,20 +140,82 @@ fn make(folder: &Path, bytes: usize, precision: Precision) -> Result<(), Failure
     let config = config(layers)?;
     let mut weights = Weights::zeros(&config);
     weights.visit_mut("", &mut |_, tensor| {
-        tensor.data_mut().iter_mut().enumerate().for_each(|(at, x)| *x = number(at));
+        tensor
+            .data_mut()
+            .iter_mut()
+            .enumerate()
+            .for_each(|(at, x)| *x = number(at, kind == Kind::Fp8));
     });
     fs::create_dir_all(folder)?;
-    write(&Model::new(config, weights), folder, precision, bytes / 8)?;
+    // Quantised, the shards of bf16 are about half as large.
+    write(
+        &Model::new(config, weights),
+        folder,
+        precision,
+        bytes / 8 * if kind == Kind::Fp8 { 2 } else { 1 },
+    )?;
+    if kind == Kind::Fp8 {
+        quantise(folder)?;
+    }
     for entry in fs::read_dir(folder)? {
         File::open(entry?.path())?.sync_all()?;
     }
     Ok(())
 }
 
+/// A tensor's name, type, shape and bytes.
+type Stored<'a> = (String, Dtype, Vec<usize>, Cow<'a, [u8]>);
+
+/// Makes a checkpoint of bf16 one of fp8, file by file.
+fn quantise(folder: &Path) -> Result<(), Failure> {
+    let (index_path, config_path) =
+        (folder.join("model.safetensors.index.json"), folder.join("config.json"));
+    let mut index: Value = serde_json::from_slice(&fs::read(&index_path)?)?;
+    let mut config: Value = serde_json::from_slice(&fs::read(&config_path)?)?;
+    let quantised =
+        json!({"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [BLOCK, BLOCK]});
+    config["quantization_config"] = quantised;
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "safetensors") {
+            continue;
+        }
+        let bytes = fs::read(&path)?;
+        let mut stored: Vec<Stored<'_>> = Vec::new();
+        for (name, tensor) in SafeTensors::deserialize(&bytes)?.tensors() {
+            let is_linear = name.contains("_proj") && name.ends_with(".weight");
+            let shape = tensor.shape().to_vec();
+            let [rows, cols] = shape[..] else {
+                stored.push((name, tensor.dtype(), shape, tensor.data().into()));
+                continue;
+            };
+            if !is_linear {
+                stored.push((name, tensor.dtype(), shape, tensor.data().into()));
+                continue;
+            }
+            let scale = format!("{name}_scale_inv");
+            index["weight_map"][&scale] = index["weight_map"][&name].clone();
+            let blocks = vec![rows.div_ceil(BLOCK), cols.div_ceil(BLOCK)];
+            let scales = SCALE.to_le_bytes().repeat(blocks[0] * blocks[1]);
+            stored.push((scale, Dtype::F32, blocks, scales.into()));
+            let numbers: Vec<u8> = (0..rows * cols).map(e4m3).collect();
+            stored.push((name, Dtype::F8_E4M3, shape, numbers.into()));
+        }
+        let views = stored.iter().map(|(name, dtype, shape, data)| {
+            Ok((name, TensorView::new(*dtype, shape.clone(), data)?))
+        });
+        let views = views.collect::<Result<Vec<_>, Failure>>()?;
+        serialize_to_file(views, None, &path)?;
+    }
+    fs::write(index_path, index.to_string())?;
+    Ok(fs::write(config_path, config.to_string())?)
+}
+
 fn check(model: &Model) -> Result<(), Failure> {
+    let is_fp8 = model.config().fp8_block.is_some();
     let mut wrong = None;
     model.weights().visit("", &mut |name, tensor| {
-        if tensor.data().iter().enumerate().any(|(at, x)| *x != number(at)) {
+        if tensor.data().iter().enumerate().any(|(at, x)| *x != number(at, is_fp8)) {
             wrong = Some(name);
         }
     });

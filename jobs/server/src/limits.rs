@@ -60,6 +60,8 @@ pub const ROUTER_PATIENCE: Duration = Duration::from_secs(1);
 pub const ROUTER_FAILURES_MAX: u32 = 3;
 /// A router that waits for its address looks so often whether it is free.
 pub const ADDRESS_LOOK: Duration = Duration::from_millis(200);
+/// For who has the address to say that it is another router.
+pub const ADDRESS_PATIENCE: Duration = Duration::from_secs(3);
 /// A request waits so long for a replica that takes it: one that starts anew, most likely.
 pub const REPLICA_WAIT: Duration = Duration::from_secs(15);
 /// Blocks that a router remembers of a replica, 16 MiB of prompts with about 6 MiB of memory.

@@ -12,8 +12,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::policies::Policy;
 
+/// What is taken into account beside the time since the last use.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Knowledge {
+    /// How often a block was used.
+    pub(crate) uses: bool,
+    /// How many blocks came new with it.
+    pub(crate) new: bool,
+    /// Both of blocks that were removed, too.
+    pub(crate) past: bool,
+}
+
+impl Knowledge {
+    pub(crate) const ALL: Self = Self { uses: true, new: true, past: true };
+}
+
 /// Odds by class and age.
 pub(crate) struct Law {
+    knowledge: Knowledge,
     index: Vec<[f64; AGES]>,
 }
 
@@ -31,8 +47,12 @@ fn begin(step: usize) -> f64 {
     2.0f64.powf(step as f64 / 4.0)
 }
 
-fn class(uses: usize, new: usize) -> usize {
-    uses.clamp(1, USES) - 1 + USES * (new.max(1).ilog2() as usize).min(NEW - 1)
+impl Knowledge {
+    fn class(self, of: &Known) -> usize {
+        let uses = if self.uses { of.uses } else { 1 };
+        let new = if self.new { of.new } else { 1 };
+        uses.clamp(1, USES) - 1 + USES * (new.max(1).ilog2() as usize).min(NEW - 1)
+    }
 }
 
 /// What is known about a block beside its age.
@@ -54,12 +74,12 @@ fn learn(known: &mut BTreeMap<u64, Known>, prompt: &[u64], at: usize) {
 }
 
 impl Law {
-    pub(crate) fn of(prompts: &[Vec<u64>]) -> Self {
+    pub(crate) fn of(prompts: &[Vec<u64>], knowledge: Knowledge) -> Self {
         let mut known = BTreeMap::new();
         let mut hits = vec![[0.0; AGES]; USES * NEW];
         let mut time = vec![[0.0; AGES]; USES * NEW];
         let mut waited = |it: &Known, until: usize, is_hit: bool| {
-            let (class, age) = (class(it.uses, it.new), until - it.used);
+            let (class, age) = (knowledge.class(it), until - it.used);
             for (step, time) in time[class].iter_mut().enumerate().take(age_step(age) + 1) {
                 *time += begin(step + 1).min(age as f64) - begin(step).min(age as f64);
             }
@@ -80,7 +100,7 @@ impl Law {
             best
         };
         let rows = (0..USES * NEW).map(|class| std::array::from_fn(|step| index(class, step)));
-        Self { index: rows.collect() }
+        Self { knowledge, index: rows.collect() }
     }
 }
 
@@ -88,7 +108,7 @@ impl Law {
 pub(crate) struct Informed<'a> {
     capacity: usize,
     law: &'a Law,
-    /// Of all blocks ever seen.
+    /// Of all blocks ever seen, or of those that are kept.
     known: BTreeMap<u64, Known>,
     place: BTreeMap<u64, (usize, u64)>,
     /// By class, then in the order of the last use.
@@ -118,7 +138,7 @@ impl Policy for Informed<'_> {
             }
             let it = self.known[id];
             self.uses += 1;
-            let place = (class(it.uses, it.new), self.uses);
+            let place = (self.law.knowledge.class(&it), self.uses);
             self.place.insert(*id, place);
             self.queues[place.0].insert(place.1, *id);
         }
@@ -133,6 +153,9 @@ impl Policy for Informed<'_> {
             let Some((_, class, id)) = oldest.min_by(|a, b| a.0.total_cmp(&b.0)) else { return };
             self.queues[class].pop_first();
             self.place.remove(&id);
+            if !self.law.knowledge.past {
+                self.known.remove(&id);
+            }
         }
     }
 }

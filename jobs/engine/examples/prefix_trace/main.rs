@@ -10,6 +10,7 @@ mod policies;
 
 use std::{collections::BTreeSet, fs};
 
+use ideal::{Informed, Knowledge, Law};
 use policies::{Ours, Policy, S3Fifo, SecondSight, Segmented, Sieve, Weighed};
 
 const BLOCK_TOKENS: u64 = 512;
@@ -40,20 +41,43 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let blocks: usize = prompts.iter().map(Vec::len).sum();
     let distinct = prompts.iter().flatten().collect::<BTreeSet<_>>().len();
     println!("{} prompts, {blocks} blocks, {distinct} distinct", prompts.len());
-    let law = ideal::Law::of(&prompts);
+    let law = Law::of(&prompts, Knowledge::ALL);
     let ratio = |hits: usize| format!("{:.4}", hits as f64 / blocks as f64);
     print!("| capacity |");
     POLICIES.iter().for_each(|(name, _)| print!(" {name} |"));
     println!(" knows the law | knows the future |");
-    for capacity in capacities {
+    for capacity in &capacities {
+        let capacity = *capacity;
         print!("| {capacity} |");
         for (_, make) in POLICIES {
             print!(" {} |", ratio(hits(&prompts, &mut *make(capacity))));
         }
-        let informed = hits(&prompts, &mut ideal::Informed::new(capacity, &law));
+        let informed = hits(&prompts, &mut Informed::new(capacity, &law));
         println!(" {} | {} |", ratio(informed), ratio(ideal::clairvoyant(&prompts, capacity)));
     }
+    causes(&prompts, &capacities, ratio);
     Ok(())
+}
+
+/// What each thing is worth that the law takes into account.
+fn causes(prompts: &[Vec<u64>], capacities: &[usize], ratio: impl Fn(usize) -> String) {
+    let one_less = [
+        ("all", Knowledge::ALL),
+        ("not of removed blocks", Knowledge { past: false, ..Knowledge::ALL }),
+        ("not how many came new", Knowledge { new: false, ..Knowledge::ALL }),
+        ("neither", Knowledge { uses: true, new: false, past: false }),
+        ("not the uses", Knowledge { uses: false, ..Knowledge::ALL }),
+        ("the last use alone", Knowledge { uses: false, new: false, past: false }),
+    ];
+    println!(
+        "\n| the law knows |{}",
+        capacities.iter().map(|it| format!(" {it} |")).collect::<String>()
+    );
+    for (name, knowledge) in one_less {
+        let law = Law::of(prompts, knowledge);
+        let of = |it: &usize| format!(" {} |", ratio(hits(prompts, &mut Informed::new(*it, &law))));
+        println!("| {name} |{}", capacities.iter().map(of).collect::<String>());
+    }
 }
 
 fn read(path: &str) -> Result<Vec<Vec<u64>>, Box<dyn std::error::Error>> {

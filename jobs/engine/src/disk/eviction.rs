@@ -3,7 +3,8 @@
 //! GreedyDual-Size (Cao and Irani 1997) with frequency (Cherkasova 1998): a block is worth the seconds that it saves
 //! for each byte that it takes, times the root of its uses, on top of a level which rises to the worth of whatever was
 //! removed last; so what is not used sinks, slowly if it is dear. The root, because what was used twice is used again
-//! one and a half times as often as what was used once, not twice as often (0018).
+//! one and a half times as often as what was used once, not twice as often (0018). Uses are remembered for a while
+//! after a block was removed: one that comes back has shown that it is used again.
 //! A block is worth at least as much as one behind it, which is of no use without it; of equals the least recently
 //! used goes first.
 
@@ -15,6 +16,9 @@ pub struct Eviction<K> {
     entries: BTreeMap<K, Entry>,
     /// By worth, then by use.
     order: BTreeSet<(Worth, u64, K)>,
+    /// Uses of blocks that were removed, with the place in `past_order`.
+    past: BTreeMap<K, (u32, u64)>,
+    past_order: BTreeMap<u64, K>,
     level: f64,
     uses: u64,
     bytes: u64,
@@ -31,6 +35,9 @@ struct Entry {
     used: u64,
 }
 
+/// So many times as many removed blocks are remembered as there are others: each is a key and two numbers.
+const PAST: usize = 4;
+
 /// A number from 0 up, by its bits: they are in the same order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Worth(u64);
@@ -40,6 +47,8 @@ impl<K: Ord + Copy> Eviction<K> {
         Self {
             entries: BTreeMap::new(),
             order: BTreeSet::new(),
+            past: BTreeMap::new(),
+            past_order: BTreeMap::new(),
             level: 0.0,
             uses: 0,
             bytes: 0,
@@ -58,8 +67,12 @@ impl<K: Ord + Copy> Eviction<K> {
     /// A block that is there from now on, of these bytes and the seconds that computing it again takes. Of one that is
     /// there already, only these and its age change.
     pub fn put(&mut self, key: K, bytes: u64, seconds: f64) {
-        let uses = self.entries.get(&key).map_or(0, |entry| entry.uses);
         self.forget(&key);
+        let past = self.past.remove(&key);
+        let uses = past.map_or(0, |(uses, place)| {
+            self.past_order.remove(&place);
+            uses
+        });
         self.bytes += bytes;
         let entry = Entry { bytes, seconds, worth: Worth(0), uses, used: 0 };
         self.entries.insert(key, entry);
@@ -109,6 +122,18 @@ impl<K: Ord + Copy> Eviction<K> {
         if let Some(entry) = self.entries.remove(key) {
             self.order.remove(&(entry.worth, entry.used, *key));
             self.bytes -= entry.bytes;
+            self.remember(*key, entry.uses);
+        }
+    }
+
+    fn remember(&mut self, key: K, uses: u32) {
+        self.uses += 1;
+        self.past.insert(key, (uses, self.uses));
+        self.past_order.insert(self.uses, key);
+        while self.past.len() > PAST * self.entries.len().max(1)
+            && let Some((_, oldest)) = self.past_order.pop_first()
+        {
+            self.past.remove(&oldest);
         }
     }
 }
@@ -165,5 +190,25 @@ mod tests {
         // Four uses are worth two: it goes once the level has risen by as much as one new block is worth.
         cache.put('e', 10, 1.0);
         assert_eq!(cache.evict(), Some('a'));
+    }
+
+    #[test]
+    fn what_was_removed_is_remembered_for_a_while() {
+        let mut cache = Eviction::new(20);
+        cache.put('a', 10, 1.0);
+        (0..9).for_each(|_| cache.used(&['a']));
+        cache.forget(&'a');
+        cache.put('a', 10, 1.0);
+        for new in ['b', 'c'] {
+            cache.put(new, 10, 1.0);
+            cache.used(&[new]);
+        }
+        assert_eq!(cache.evict(), Some('b'), "the other was used more often before");
+        for new in 'd'..'z' {
+            cache.put(new, 10, 1.0);
+            cache.evict();
+        }
+        assert!(cache.past.len() <= PAST * 2 && cache.past.len() == cache.past_order.len());
+        assert!(!cache.past.contains_key(&'b'), "not for ever");
     }
 }

@@ -129,6 +129,8 @@ fn a_service_makes_room_is_updated_and_grows_and_no_request_fails() {
     let (url, key) = (made["url"].as_str().unwrap(), made["key"].as_str().unwrap());
     let (router, first) = (made["router"].as_u64().unwrap(), made["job"].as_u64().unwrap());
     assert_eq!(ready(&cluster), json!({first.to_string(): 2}));
+    let listed = cluster.json(&["serve", "list"]).unwrap()["services"].as_array().unwrap().len();
+    assert_eq!(listed, 1, "however many routers it has");
 
     // One replica makes room, as for somebody else, while it answers.
     let load = Load::start(url, key, 2);
@@ -158,10 +160,15 @@ fn a_service_makes_room_is_updated_and_grows_and_no_request_fails() {
 
     // Whoever looks at the scheduler sees how the service does.
     wait_for("its line of status", || {
-        let why = job(&cluster, router)["why"].as_str().unwrap_or("").to_owned();
-        why.starts_with("2 of 2 replicas")
-            && why.contains(" tokens/s, ")
-            && why.contains("% cached")
+        // Of two routers one leads.
+        let lines = [router, router + 1]
+            .map(|it| job(&cluster, it)["why"].as_str().unwrap_or("").to_owned());
+        lines.iter().any(|line| line.contains("stands by"))
+            && lines.iter().any(|line| {
+                line.starts_with("2 of 2 replicas")
+                    && line.contains(" tokens/s, ")
+                    && line.contains("% cached")
+            })
     });
     cluster.ctl(&["serve", "stop", "chat"]).unwrap();
     wait_for("all have ended", || job(&cluster, next)["state"] == "cancelled");

@@ -204,7 +204,8 @@ async fn route_until_told(
 
 /// An address that another router of this service has is left to it until it goes, as on a node with two of them.
 async fn bind(listen: SocketAddr, folder: &ServiceFolder) -> io::Result<TcpListener> {
-    let mut is_told = false;
+    // One that starts at the same moment may not have said yet that it is there.
+    let (mut is_told, begun) = (false, Instant::now());
     loop {
         let error = match TcpListener::bind(listen).await {
             Ok(listener) => return Ok(listener),
@@ -214,12 +215,13 @@ async fn bind(listen: SocketAddr, folder: &ServiceFolder) -> io::Result<TcpListe
             let entries = folder.routers().entries().unwrap_or_default();
             entries.iter().any(|entry| entry.url.ends_with(&format!("://{listen}")))
         };
-        if error.kind() != io::ErrorKind::AddrInUse || !(is_told || of_service()) {
-            return Err(error);
-        }
-        if !is_told {
+        if !is_told && of_service() {
             tracing::info!(%listen, "another router of the service has this address: waits for it");
             is_told = true;
+        }
+        let may_come = is_told || begun.elapsed() < limits::ADDRESS_PATIENCE;
+        if error.kind() != io::ErrorKind::AddrInUse || !may_come {
+            return Err(error);
         }
         tokio::time::sleep(limits::ADDRESS_LOOK).await;
     }
