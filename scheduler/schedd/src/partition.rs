@@ -1,7 +1,7 @@
 //! Partitions: nodes that jobs ask for by a name, and what holds for jobs that do.
 //!
-//! A partition is a tag of nodes (`partition:NAME`). Operators give it by hand, or the configuration names leaves, whose
-//! nodes get it as their agents call. Limits are looked at when a job is submitted, as with Slurm's
+//! A partition is a tag of nodes (`partition:NAME`). Operators give it by hand, or the configuration names leaves, and
+//! their nodes get it as their agents call. Limits are looked at when a job is submitted, as with Slurm's
 //! `EnforcePartLimits=ALL`: what can never run there is refused with the reason.
 
 use ff2_daemon::config::PartitionConfig;
@@ -43,8 +43,8 @@ pub(crate) fn admit(
         let tag = asked.partition.map(|name| tagged(name, configured, tags)).transpose()?;
         return Ok(Within { tag, limit_s: asked.limit_s });
     };
-    let nobody_tags_all = name == DEFAULT && of.leaves.is_empty();
-    let tag = (!nobody_tags_all).then(|| tag_of(name));
+    let has_all_nodes = name == DEFAULT && of.leaves.is_empty();
+    let tag = (!has_all_nodes).then(|| tag_of(name));
     if let Some(tag) = tag.as_ref().filter(|tag| !tags.contains(tag)) {
         return Err(format!(
             "partition {name:?} has no nodes yet: none is tagged {tag}, or at its leaves"

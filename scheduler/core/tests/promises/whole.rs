@@ -14,7 +14,7 @@ fn sized(sizes: &[u32]) -> Topology {
         ports: vec![Port { leaf: "l".into(), gbit_per_s: 200 }],
     };
     let nodes = sizes.iter().enumerate().map(node).collect();
-    Topology::new(&Description { leaves: vec![leaf], nodes, ..Description::default() }).unwrap()
+    Topology::new(&Description { leaves: vec![leaf], nodes }).unwrap()
 }
 
 fn rig(sizes: &[u32]) -> Rig {
