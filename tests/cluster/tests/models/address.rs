@@ -13,8 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ff2_cluster_tests::{Cluster, is_root, kill_at_once};
-use rustix::process::Pid;
+use ff2_cluster_tests::{Cluster, is_root};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 
 use super::{
@@ -84,6 +84,14 @@ fn processes_of(cluster: &Cluster, agent: &str) -> Vec<Pid> {
     }
 }
 
+/// One may be gone with the one that started it.
+fn kill(pids: &[Pid]) {
+    for pid in pids {
+        let _ = kill_process(*pid, Signal::KILL);
+    }
+    wait_for("all of the node is dead", || pids.iter().all(|pid| test_kill_process(*pid).is_err()));
+}
+
 #[test]
 fn a_service_outlives_the_node_of_its_address() {
     if !is_root() {
@@ -135,7 +143,7 @@ fn a_service_outlives_the_node_of_its_address() {
     };
     go_on(4);
     let agent = format!("agentd/{}", node.strip_prefix("node-").unwrap());
-    kill_at_once(&processes_of(&cluster, &agent)).unwrap();
+    kill(&processes_of(&cluster, &agent));
     go_on(8);
     stop.store(true, Ordering::Relaxed);
     let longest = client.join().unwrap();
