@@ -281,9 +281,9 @@ async fn reads_share_calls_and_come_back_in_order() {
 #[tokio::test]
 async fn what_a_fast_server_answers_does_not_wait_for_a_slow_one() {
     let rig = Rig::start("apart").await;
-    let chains = vec![chain(1, 2, &[1]), chain(2, 2, &[2])];
-    let delta = pb::RoutingDelta { version: 11, chains, ..Default::default() };
-    assert!(rig.client.routing.apply(delta));
+    for node in [1, 2] {
+        assert!(rig.client.routing.apply_chain(&chain(node, 2, &[node])));
+    }
     rig.trick(2, &[Trick::Hang]);
     let spans =
         [2, 1].map(|id| ReadSpan { chain: ChainId(id), chunk: CHUNK, offset: 0, length: 5000 });

@@ -377,8 +377,7 @@ impl Cluster {
     /// A node for a task that needs no GPU, with the fewest that are free, but none of these.
     pub(crate) fn fit_beside(&self, shape: Shape, taken: &BTreeSet<NodeId>) -> Option<NodeId> {
         let fitting = self.ids().filter(|node| {
-            let fits = || self.suits(*node, shape) && shape.task.fits_in(self.free(*node));
-            !taken.contains(node) && self.may_be_used(*node) && fits()
+            !taken.contains(node) && self.may_be_used(*node) && self.room(*node, shape) > 0
         });
         fitting.min_by_key(|node| self.free(*node).gpus)
     }

@@ -95,7 +95,9 @@ fn salts_spread_one_chunk_over_its_replicas() {
 fn small_reads_go_together_and_large_ones_beside_each_other() {
     let routing = routing(4, 8);
     let plan = |length, salt| {
-        let spans = spans(8, 8, length);
+        // Reads begin anywhere.
+        let mut spans = spans(8, 8, length);
+        spans.rotate_left(salt as usize % 8);
         plan_read(&routing, &spans, &all(&spans), &TargetHealth::new(), NOW, salt)
     };
     let calls = |length| (0..1000).map(|salt| plan(length, salt).batches.len()).sum::<usize>();
