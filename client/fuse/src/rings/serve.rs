@@ -82,7 +82,8 @@ impl Served<'_> {
             }
             moved |= self.post();
             unpublished = if moved { unpublished + 1 } else { 0 };
-            if unpublished % 2 == 0 {
+            // Once for two turns, as what others of this thread bring meanwhile can go along.
+            if unpublished.is_multiple_of(2) {
                 self.publish(bell);
             }
             if moved {
