@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 const PATIENCE: Duration = Duration::from_secs(180);
 
 const RUN: &str = r#"
-steps = 250
+steps = 500
 [data]
 sequence = 64
 batch = 4
@@ -141,23 +141,23 @@ fn a_model_is_trained_as_a_job_and_served() {
 
     // It makes room, and goes on where it was. Meanwhile a storage server dies.
     wait_for("the first steps", || steps(Path::new(&out)).len() >= 3);
-    wait_for("its curve on the scheduler's page", || {
-        page(&cluster).is_some_and(|page| {
-            let chart = &page["charts"][&job];
-            chart["x"] == "step" && chart["until"] == 250.0 && chart["lines"][0]["name"] == "loss"
-        })
-    });
     cluster.ctl(&["kill", "storaged/1"]).unwrap();
     let urgent = ["job", "submit", "--priority=high", "-J", "urgent", "-G", "8", "--", "true"];
     let urgent = cluster.ctl(&urgent).unwrap().trim().strip_prefix("job ").unwrap().to_owned();
     wait_state(&cluster, &urgent, "succeeded");
+    wait_for("its curve on the scheduler's page", || {
+        page(&cluster).is_some_and(|page| {
+            let chart = &page["charts"][&job];
+            chart["x"] == "step" && chart["until"] == 500.0 && chart["lines"][0]["name"] == "loss"
+        })
+    });
     let shown_job = wait_state(&cluster, &job, "succeeded");
     assert!(shown_job["attempt"].as_u64().unwrap() >= 2, "it did not make room: {shown_job}");
     let steps = steps(Path::new(&out));
     let numbers: Vec<u64> = steps.iter().filter_map(|step| step["step"].as_u64()).collect();
-    assert_eq!(numbers, (1..=250).collect::<Vec<_>>(), "each step was made once");
+    assert_eq!(numbers, (1..=500).collect::<Vec<_>>(), "each step was made once");
     let loss = |at: usize| steps[at]["loss"].as_f64().unwrap();
-    assert!(loss(249) < 0.8 * loss(0), "from {} to {}", loss(0), loss(249));
+    assert!(loss(499) < 0.8 * loss(0), "from {} to {}", loss(0), loss(499));
 
     let checkpoints = shown(&format!("jobs/{job}/checkpoint"));
     train(&["export", "--checkpoint", &checkpoints, "--out", &shown("model")]);
