@@ -28,6 +28,8 @@ pub(crate) struct Args {
 
 /// Enough to keep a disk busy with 1 MiB each.
 pub(super) const STREAM_DEPTH: usize = 8;
+/// New files that are written in turn: one is written in half a second.
+const NEW_FILES: usize = 4;
 
 struct Run {
     work: &'static str,
@@ -37,16 +39,20 @@ struct Run {
     depth: usize,
     /// Each write is followed by fdatasync.
     sync: bool,
+    /// A whole new file that is synced at its end, so many times, as the file system's streams are written: blocks that
+    /// are overwritten again and again stay in somebody's cache. None: what is there, for a time.
+    new_files: Option<usize>,
 }
 
 fn runs(depth: usize) -> [Run; 5] {
-    let stream = |work, mode| Run {
+    let stream = |work, mode, new_files| Run {
         work,
         name: format!("disk: sequential {mode}, 1 MiB direct, depth {STREAM_DEPTH}"),
         mode,
         block: "1m",
         depth: STREAM_DEPTH,
         sync: false,
+        new_files,
     };
     let random = |work, mode, what: &str| Run {
         work,
@@ -55,6 +61,7 @@ fn runs(depth: usize) -> [Run; 5] {
         block: "4k",
         depth,
         sync: false,
+        new_files: None,
     };
     let synced = Run {
         work: "sync",
@@ -63,10 +70,11 @@ fn runs(depth: usize) -> [Run; 5] {
         block: "4k",
         depth: 1,
         sync: true,
+        new_files: None,
     };
     [
-        stream("seq-write", "write"),
-        stream("seq-read", "read"),
+        stream("seq-write", "write", Some(NEW_FILES)),
+        stream("seq-read", "read", None),
         random("rand-read", "randread", "read"),
         random("rand-write", "randwrite", "write"),
         synced,
@@ -92,14 +100,31 @@ fn run_some(
     std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     let file = dir.join(format!("bench-disk-{}", std::process::id()));
     let runs = runs(args.depth);
-    let figures = runs.iter().filter(is_wanted).map(|run| fio(&file, run, args, stop)).collect();
+    let figures =
+        runs.iter().filter(is_wanted).map(|run| measure(&file, run, args, stop)).collect();
     // The file may not exist if fio could not start.
     let _ = std::fs::remove_file(&file);
     figures
 }
 
-fn fio(file: &Path, run: &Run, args: &Args, stop: &Stop) -> Result<Figure> {
+fn measure(file: &Path, run: &Run, args: &Args, stop: &Stop) -> Result<Figure> {
     tell(&run.name);
+    let Some(count) = run.new_files else {
+        let rate = fio(file, run, args, stop)?;
+        let unit = if run.block == "4k" { "1/s" } else { "MiB/s" };
+        return Ok(Figure::new(run.work, &run.name, rate, unit));
+    };
+    // All have the same size: the mean rate is that of the mean time.
+    let mut seconds_per_mib = 0.0;
+    for _ in 0..count {
+        let _ = std::fs::remove_file(file);
+        seconds_per_mib += 1.0 / fio(file, run, args, stop)? / count as f64;
+    }
+    Ok(Figure::new(run.work, &run.name, 1.0 / seconds_per_mib, "MiB/s"))
+}
+
+/// Operations of 4 KiB, or else MiB, a second.
+fn fio(file: &Path, run: &Run, args: &Args, stop: &Stop) -> Result<f64> {
     let mut command = Command::new("fio");
     command
         .arg(format!("--filename={}", file.display()))
@@ -109,9 +134,12 @@ fn fio(file: &Path, run: &Run, args: &Args, stop: &Stop) -> Result<Figure> {
         .arg(format!("--iodepth={}", run.depth))
         .arg(format!("--fdatasync={}", u8::from(run.sync)))
         .arg(format!("--size={}", args.size.0))
-        .args(["--time_based", &format!("--runtime={}", args.seconds)])
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
+    match run.new_files {
+        Some(_) => command.arg("--end_fsync=1"),
+        None => command.args(["--time_based", &format!("--runtime={}", args.seconds)]),
+    };
     let output = stop.run(&mut command).map_err(|problem| {
         let missing = problem.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
         match missing == Some(ErrorKind::NotFound) {
@@ -126,8 +154,8 @@ fn fio(file: &Path, run: &Run, args: &Args, stop: &Stop) -> Result<Figure> {
     let side = if run.mode.ends_with("read") { "read" } else { "write" };
     let result = &report["jobs"][0][side];
     let rate = |field: &str| result[field].as_f64().context("fio reports a rate");
-    Ok(match run.block {
-        "4k" => Figure::new(run.work, &run.name, rate("iops")?, "1/s"),
-        _ => Figure::new(run.work, &run.name, rate("bw_bytes")? / f64::from(1 << 20), "MiB/s"),
-    })
+    match run.block {
+        "4k" => rate("iops"),
+        _ => Ok(rate("bw_bytes")? / f64::from(1 << 20)),
+    }
 }
