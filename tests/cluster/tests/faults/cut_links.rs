@@ -1,6 +1,7 @@
 //! Links that are cut: to a server that still reaches everybody, and between servers that all run.
 
 use std::{
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -8,6 +9,8 @@ use std::{
 use ff2_cluster_tests::{Cluster, SMALLEST, Site, is_root, load::Load, network::Network};
 
 const CUT: Duration = Duration::from_secs(8);
+/// For an update to be under way; two servers that lie apart take one for eight.
+const STUCK: Duration = Duration::from_secs(1);
 const APART: Duration = Duration::from_secs(40);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Six seconds, and what it takes on a busy machine to say so.
@@ -67,6 +70,12 @@ fn a_snapshot_that_cannot_be_taken_in_its_time_is_given_up_and_nothing_hangs() {
     }
     let network = Network::make().unwrap();
     let (cluster, load) = with_two_servers_apart(&network);
+    // Of all chains, so of those that wait: on a busy machine the load may be between two updates.
+    let stuck = format!("of={}", cluster.mount().join("stuck").display());
+    let dd = ["if=/dev/zero", &stuck, "bs=1M", "count=16", "conv=fsync", "status=none"];
+    let mut stuck = Command::new("dd").args(dd).spawn().unwrap();
+    thread::sleep(STUCK);
+    assert!(stuck.try_wait().unwrap().is_none(), "no update waits");
     let begun = Instant::now();
     let early = cluster.ctl_output(&["snapshot", "create", "early"]).unwrap();
     let told = String::from_utf8_lossy(&early.stderr);
@@ -77,6 +86,7 @@ fn a_snapshot_that_cannot_be_taken_in_its_time_is_given_up_and_nothing_hangs() {
     // Nothing of it is left, updates go on, and the next one is made.
     assert_eq!(cluster.json(&["snapshot", "list"]).unwrap().as_array().unwrap().len(), 0);
     assert!(!cluster.mount().join(".snapshots/early").exists());
+    assert!(stuck.wait().unwrap().success(), "its update was lost");
     cluster.ctl(&["snapshot", "create", "later"]).unwrap();
     assert!(cluster.mount().join(".snapshots/later/load").exists());
     cluster.ctl(&["snapshot", "remove", "later"]).unwrap();
