@@ -98,6 +98,7 @@ impl Client {
             routing: routing.clone(),
             tls: options.tls.clone(),
             rdma: options.rdma.clone(),
+            zone: options.zone.clone(),
         });
         first_routing(&options, &peers, &routing, deadline).await?;
         let volume = find_volume(&options, &routing)?;

@@ -33,6 +33,9 @@ pub struct ClientOptions {
     pub tls: Option<ClientTls>,
     /// Reaches servers by RDMA where both sides can; None: never.
     pub rdma: Option<Arc<Rdma>>,
+    /// The zone of the network that this process is in: servers with an address there are reached by that.
+    /// Empty: not told.
+    pub zone: String,
 }
 
 impl ClientOptions {
@@ -50,6 +53,7 @@ impl ClientOptions {
             behind: true,
             tls: None,
             rdma: None,
+            zone: String::new(),
         }
     }
 
@@ -86,6 +90,12 @@ impl ClientOptions {
     #[must_use]
     pub fn rdma(mut self, rdma: Option<Arc<Rdma>>) -> Self {
         self.rdma = rdma;
+        self
+    }
+
+    #[must_use]
+    pub fn zone(mut self, name: impl Into<String>) -> Self {
+        self.zone = name.into();
         self
     }
 

@@ -126,6 +126,11 @@ impl Net {
         Self::with(address, pool_bytes, tuning, None, Some(rdma)).await
     }
 
+    /// Another server of the same cluster.
+    pub(crate) async fn beside(&self, address: &str) -> Self {
+        Self::of_cluster(self.key.clone(), address, 8 << 20, self.tuning, None, None).await
+    }
+
     async fn with(
         address: &str,
         pool_bytes: u64,
@@ -134,6 +139,17 @@ impl Net {
         rdma: Option<Arc<Rdma>>,
     ) -> Self {
         let key = ClusterKey::generate().unwrap();
+        Self::of_cluster(key, address, pool_bytes, tuning, tls, rdma).await
+    }
+
+    async fn of_cluster(
+        key: ClusterKey,
+        address: &str,
+        pool_bytes: u64,
+        tuning: Tuning,
+        tls: Option<ServerTls>,
+        rdma: Option<Arc<Rdma>>,
+    ) -> Self {
         let (pool, routing) = (BufPool::new(pool_bytes), RoutingCache::new());
         let mut config = ServerConfig::new(CLUSTER, key.clone(), pool.clone(), routing.clone());
         config.tuning = tuning;
@@ -164,6 +180,7 @@ impl Net {
             routing: RoutingCache::new(),
             tls: None,
             rdma: self.rdma.clone(),
+            zone: String::new(),
         }
     }
 

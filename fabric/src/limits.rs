@@ -86,6 +86,9 @@ pub const RDMA_FIRST_FRAME_MAX: Duration = Duration::from_secs(1);
 pub const RDMA_PLACES_TRIED: usize = 2;
 /// A connection that the peer closes so early may have been closed because it did not work there.
 pub const RDMA_TRIAL: Duration = Duration::from_secs(3);
+/// How long a connection that did not come about by the nearest of its server's addresses stays with another one,
+/// before that is tried again. The pause doubles up to `RDMA_PAUSE_MAX` while that fails.
+pub const FAR_PAUSE: Duration = Duration::from_secs(60);
 /// How long a place that failed toward a peer is left out there, and a connection that fell back stays with TCP before
 /// it tries again. The pause doubles up to the maximum while that fails.
 pub const RDMA_PAUSE: Duration = Duration::from_secs(60);

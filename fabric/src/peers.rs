@@ -59,6 +59,9 @@ pub struct PeersConfig {
     pub tls: Option<ClientTls>,
     /// Reaches peers by RDMA where both sides can; None: never.
     pub rdma: Option<Arc<Rdma>>,
+    /// The zone of the network that this process is in: servers with an address there are reached by that.
+    /// Empty: not told.
+    pub zone: String,
 }
 
 /// All peers of a process.
@@ -378,3 +381,6 @@ impl Lanes {
         lanes.rev().max_by_key(|lane| lane.readiness()).expect("there is a bulk connection")
     }
 }
+
+#[cfg(test)]
+mod tests;

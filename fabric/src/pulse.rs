@@ -28,6 +28,8 @@ pub struct Tuning {
     pub connect_timeout: Duration,
     /// A network that drops RDMA packets is found out within so long.
     pub first_frame_max: Duration,
+    /// How long a connection that came about by a far address stays so before the near one is tried again.
+    pub far_pause: Duration,
     /// With peers on the same host bulk bytes go through shared memory.
     pub shared_memory: bool,
 }
@@ -40,6 +42,7 @@ impl Default for Tuning {
             stall_max: limits::STALL_MAX,
             connect_timeout: limits::CONNECT_TIMEOUT,
             first_frame_max: limits::RDMA_FIRST_FRAME_MAX,
+            far_pause: limits::FAR_PAUSE,
             shared_memory: true,
         }
     }

@@ -142,6 +142,11 @@ impl Server {
         Ok(Self { listener, address, config, counters: Counters::new() })
     }
 
+    /// Also listens on `host:port`, and returns where that is: a host has an address in each zone of the network.
+    pub async fn also_at(&mut self, address: &str) -> io::Result<SocketAddr> {
+        self.listener.also_at(address).await
+    }
+
     /// Where it listens; unspecified for a `mem:` address.
     pub fn local_addr(&self) -> SocketAddr {
         self.address

@@ -80,6 +80,7 @@ impl Metad {
             routing: routing.clone(),
             tls,
             rdma,
+            zone: config.network.zone.clone(),
         });
         runtime.metrics.collector(Traffic::new(server.counters(), peers.counters()));
         let link = Link::new(peers.clone());

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, Result};
 use ff2_daemon::{
     Expiry, Runtime, Traffic,
-    config::{Encrypt, StoragedConfig},
+    config::{Encrypt, StoragedConfig, ZoneListen},
     encryption, rdma,
 };
 use ff2_fabric::{
@@ -56,6 +56,7 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
             routing: routing.clone(),
             tls: tls.clone(),
             rdma: rdma.clone(),
+            zone: config.network.zone.clone(),
         })
     };
     let peers = peers_with(pool.clone());
@@ -77,9 +78,13 @@ pub async fn serve(config: Arc<StoragedConfig>, runtime: Runtime) -> Result<()> 
     if let Some(own) = certificate.clone() {
         runtime.metrics.collector(Expiry::new(move || own.expires_s()));
     }
-    let server = Server::bind(&config.listen, server)
+    let mut server = Server::bind(&config.listen, server)
         .await
         .with_context(|| format!("listen on {}", config.listen))?;
+    for ZoneListen { zone, listen } in &config.zones {
+        let also = server.also_at(listen).await;
+        also.with_context(|| format!("listen on {listen} in {zone}"))?;
+    }
     runtime.metrics.collector(Traffic::new(server.counters(), peers.counters()));
     let heart = Heart::start().context("start the heartbeat's thread")?;
     // Nothing of the membership carries bulk bytes.
@@ -166,9 +171,20 @@ async fn join(
         disks,
         incarnation: 0,
         cluster_id: identity.cluster_id,
+        addresses: addresses(&config),
     };
     let config = MembershipConfig { metads: config.metads.clone(), request };
     Membership::join(config, peers, routing, report).await.context("join the cluster")
+}
+
+/// Where it is reached in which zone.
+fn addresses(config: &StoragedConfig) -> Vec<pb::ZoneAddress> {
+    let own = (!config.network.zone.is_empty()).then_some((&config.network.zone, &config.listen));
+    let further = config.zones.iter().map(|in_zone| (&in_zone.zone, &in_zone.listen));
+    own.into_iter()
+        .chain(further)
+        .map(|(zone, address)| pb::ZoneAddress { zone: zone.clone(), address: address.clone() })
+        .collect()
 }
 
 /// What each heartbeat says.

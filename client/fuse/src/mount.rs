@@ -139,6 +139,7 @@ fn options(config: &MountConfig, token: UserToken) -> ClientOptions {
     );
     ClientOptions::new(config.metads.clone(), token, &config.cluster_id)
         .volume(&config.volume)
+        .zone(&config.network.zone)
         .description(description)
         .cache(Duration::from_millis(config.cache_ms).min(limits::UNTOLD_CACHE))
         .behind(!config.dirsync)

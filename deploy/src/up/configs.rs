@@ -61,6 +61,7 @@ fn storaged(folder: &Folder, file: &ClusterFile, process: &Process) -> StoragedC
         security: security(folder, file, name),
         metads: file.metads(),
         disks: (0..process.disks).map(disk).collect(),
+        zones: Vec::new(),
         leaf: String::new(),
         // What has one thread for everything wakes no other one for its disks.
         storage: StorageTuning { disk_threads: threads(file) > 1, ..StorageTuning::default() },

@@ -10,7 +10,7 @@ mod validate;
 use std::path::{Path, PathBuf};
 
 pub use load::{ConfigError, load, parse, to_toml};
-pub use network::{ClassConfig, NetworkConfig, RanksConfig, Transport, WorkloadName};
+pub use network::{ClassConfig, NetworkConfig, RanksConfig, Transport, WorkloadName, ZoneListen};
 pub use sched::{
     AgentConfig, ComputeConfig, PartitionConfig, PolicyConfig, SchedConfig, SchedPeer,
 };
@@ -186,6 +186,9 @@ pub struct StoragedConfig {
     /// Data-plane addresses of the metads.
     pub metads: Vec<String>,
     pub disks: Vec<DiskConfig>,
+    /// Further data-plane addresses, of cards in other zones than that of `listen` (`network.zone`).
+    #[serde(default)]
+    pub zones: Vec<ZoneListen>,
     /// The leaf switch that the node hangs at: replicas of a chain go to different ones. Empty: not told.
     #[serde(default)]
     pub leaf: String,

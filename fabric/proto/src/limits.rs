@@ -1,5 +1,7 @@
 //! Bounds that both ends of a connection must agree on. Bounds of one crate live in its own `limits.rs`.
 
+/// Addresses of one server: each zone of the network that it is in has one.
+pub const ADDRESSES_MAX: usize = 8;
 /// Bytes of a name in a directory, as POSIX `NAME_MAX`.
 pub const NAME_BYTES_MAX: usize = 255;
 /// Bytes of a path or symlink target, as POSIX `PATH_MAX` less its NUL.

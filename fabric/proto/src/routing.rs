@@ -80,6 +80,24 @@ impl Routing {
     pub fn address(&self, node: NodeId) -> Option<&str> {
         self.nodes.get(&node).map(|n| n.address.as_str()).filter(|a| !a.is_empty())
     }
+
+    /// All addresses of the server that is known by this one, in the order in which a process of `zone` (empty: none
+    /// is told) tries them: those in its zone, the one that the server is known by, those in other zones.
+    pub fn ways_to(&self, address: &str, zone: &str) -> Vec<String> {
+        let node = self.nodes.values().find(|node| node.address == address);
+        let told = node.map_or(&[][..], |node| &node.addresses);
+        let (near, far): (Vec<_>, Vec<_>) =
+            told.iter().partition(|at| !zone.is_empty() && at.zone == zone);
+        let mut ways: Vec<String> = Vec::with_capacity(told.len() + 1);
+        let near = near.into_iter().map(|at| at.address.as_str());
+        let far = far.into_iter().map(|at| at.address.as_str());
+        for way in near.chain([address]).chain(far) {
+            if ways.iter().all(|known| known != way) {
+                ways.push(way.to_owned());
+            }
+        }
+        ways
+    }
 }
 
 /// Questions about one chain table.
@@ -164,6 +182,25 @@ mod tests {
         assert_eq!(c.successor(TargetId(2)).map(|m| m.target), Some(4));
         assert_eq!(c.successor(TargetId(4)), None);
         assert_eq!(c.successor(TargetId(3)), None);
+    }
+
+    #[test]
+    fn the_address_in_the_own_zone_is_the_first_way_to_a_node() {
+        let at = |(zone, address): (&str, &str)| pb::ZoneAddress {
+            zone: zone.into(),
+            address: address.into(),
+        };
+        let addresses = [("one", "a:1"), ("two", "b:1"), ("three", "c:1")].map(at).to_vec();
+        let both = pb::Node { id: 101, address: "a:1".into(), addresses, ..Default::default() };
+        let plain = pb::Node { id: 102, address: "d:1".into(), ..Default::default() };
+        let nodes = [both, plain].map(|node| (NodeId(node.id), node)).into();
+        let routing = Routing { nodes, ..Default::default() };
+        assert_eq!(routing.ways_to("a:1", "one"), ["a:1", "b:1", "c:1"]);
+        assert_eq!(routing.ways_to("a:1", "two"), ["b:1", "a:1", "c:1"]);
+        assert_eq!(routing.ways_to("a:1", "four"), ["a:1", "b:1", "c:1"]);
+        assert_eq!(routing.ways_to("a:1", ""), ["a:1", "b:1", "c:1"], "no zone is near to none");
+        assert_eq!(routing.ways_to("d:1", "two"), ["d:1"], "told by a release without zones");
+        assert_eq!(routing.ways_to("e:1", "two"), ["e:1"], "not a node of the cluster");
     }
 
     #[test]

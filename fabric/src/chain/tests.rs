@@ -215,6 +215,7 @@ impl Rig {
             routing: routing.clone(),
             tls: None,
             rdma: None,
+            zone: String::new(),
         });
         let client = ChainClient::with_session(peers, routing, 77, 0);
         Self { nodes, client, pool, stop }

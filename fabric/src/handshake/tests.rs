@@ -234,6 +234,7 @@ fn peers_of(key: &ClusterKey, tuning: Tuning) -> Arc<Peers> {
         routing: RoutingCache::new(),
         tls: None,
         rdma: None,
+        zone: String::new(),
     };
     Peers::with_tuning(config, tuning)
 }

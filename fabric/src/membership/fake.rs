@@ -205,6 +205,7 @@ pub(crate) fn peers(key: &ClusterKey) -> (Arc<Peers>, Arc<RoutingCache>) {
         routing: routing.clone(),
         tls: None,
         rdma: None,
+        zone: String::new(),
     };
     (Peers::new(config), routing)
 }

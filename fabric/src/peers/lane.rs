@@ -2,8 +2,10 @@
 //!
 //! Connecting is a task of its own, so that a caller that gives up does not stop it for the others.
 //! After a failure callers get it at once until a pause is over; the pause doubles up to a second.
-//! One that fell back to TCP serves on while another is tried by RDMA now and then ([`way_back`]); when that comes
-//! about, calls go by it, and the old one ends when what is under way on it is answered.
+//! A server that has an address in our zone of the network is reached by it, and by its others where it does not
+//! answer. A connection that came about by a farther address, or fell back to TCP, serves on while better is tried now
+//! and then ([`way_back`]); when that comes about, calls go by it, and the old one ends when what is under way on it is
+//! answered.
 
 mod way_back;
 
@@ -20,7 +22,7 @@ use tokio::{
     time::{timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use way_back::WayBack;
+use way_back::{Shortfall, WayBack};
 
 use super::{
     Owed, Shared,
@@ -147,8 +149,8 @@ impl Lane {
         let (lane, address, shared) = (self.clone(), address.clone(), shared.clone());
         tokio::spawn(async move {
             let next = match lane.connect(&address, &shared).await {
-                Ok(Dialled { connection, pause }) => {
-                    lane.way_back.settled(pause);
+                Ok(Dialled { connection, shortfall, pause }) => {
+                    lane.way_back.settled(shortfall, pause);
                     State::Open(connection)
                 }
                 Err(status) => {
@@ -162,34 +164,36 @@ impl Lane {
         Look::Connecting(done)
     }
 
-    /// Looks whether RDMA serves by now, beside the connection that does.
+    /// Looks whether a nearer address or RDMA serves by now, beside the connection that does.
     async fn come_back(
         self: Arc<Self>,
         old: Arc<Connection>,
         address: Arc<str>,
         shared: Arc<Shared>,
     ) {
-        let new = match self.connect(&address, &shared).await {
-            Ok(Dialled { connection, pause: None }) => connection,
-            Ok(Dialled { connection, pause: Some(_) }) => {
-                connection.stop();
-                return self.way_back.failed();
-            }
-            Err(status) => {
-                tracing::debug!(%address, %status, "no way back to RDMA");
-                return self.way_back.failed();
-            }
-        };
+        let Dialled { connection: new, shortfall, pause } =
+            match self.connect(&address, &shared).await {
+                Ok(dialled) => dialled,
+                Err(status) => {
+                    tracing::debug!(%address, %status, "no better way");
+                    return self.way_back.failed();
+                }
+            };
         {
             let mut state = self.state.lock();
             match &*state {
-                State::Open(open) if Arc::ptr_eq(open, &old) => *state = State::Open(new),
+                State::Open(open) if !Arc::ptr_eq(open, &old) => return new.stop(),
+                State::Open(_) if self.way_back.is_better(shortfall) => *state = State::Open(new),
+                State::Open(_) => {
+                    new.stop();
+                    return self.way_back.failed();
+                }
                 // It broke meanwhile, and whoever called has another one.
                 _ => return new.stop(),
             }
-            self.way_back.settled(None);
+            self.way_back.settled(shortfall, pause);
         }
-        tracing::info!(%address, "this peer is reached as it was to be again");
+        tracing::info!(%address, ?shortfall, "this peer is reached in a better way again");
         old.retire().await;
     }
 
@@ -229,6 +233,7 @@ impl Lane {
 
     async fn dial(&self, address: &Arc<str>, shared: &Shared) -> Result<Dialled, LinkError> {
         let pulse = || Pulse::new(shared.tuning, shared.counters.clone());
+        let mut nearer = 0;
         let link = match address.strip_prefix(mem::SCHEME) {
             Some(name) => {
                 let pulse = pulse();
@@ -237,13 +242,17 @@ impl Lane {
             }
             None => {
                 let memory = shared.tuning.shared_memory && self.trusts_local();
-                let remote = self.dial_network(address, shared, memory).await?;
+                let remote;
+                (remote, nearer) = self.dial_nearest(address, shared, memory).await?;
                 let name = &remote.welcome.local_name;
                 let offered = memory && remote.same_host && !name.is_empty();
                 let local = match offered && !remote.ends.0.shares_memory() {
                     true => self.join_locally(name, shared).await,
                     false => None,
                 };
+                if local.is_some() {
+                    nearer = 0;
+                }
                 local.unwrap_or(remote)
             }
         };
@@ -252,36 +261,64 @@ impl Lane {
         tracing::debug!(%address, kind = ?self.kind, "connected");
         let (pool, routing) = (shared.config.pool.clone(), shared.config.routing.clone());
         let Joined { ends, welcome, pulse, may_rdma, .. } = link;
-        let fell_back = may_rdma && !ends.0.shares_memory();
-        let pause = shared.config.rdma.as_ref().filter(|_| fell_back).map(|rdma| rdma.pause());
+        let by_tcp = may_rdma && !ends.0.shares_memory();
+        let far_pause = shared.tuning.far_pause;
+        let pause = match &shared.config.rdma {
+            Some(rdma) if nearer == 0 => rdma.pause(),
+            _ => far_pause,
+        };
         let connection = Connection::start(address.clone(), ends, welcome, pulse, pool, routing);
-        Ok(Dialled { connection, pause })
+        Ok(Dialled { connection, shortfall: Shortfall { nearer, by_tcp }, pause })
+    }
+
+    /// By the first of the server's addresses that answers, the nearest first; and how many did not. Each has its part
+    /// of the time that the whole has, so that one whose packets are lost leaves enough to the next.
+    async fn dial_nearest(
+        &self,
+        address: &Arc<str>,
+        shared: &Shared,
+        memory: bool,
+    ) -> Result<(Joined, usize), LinkError> {
+        let ways = shared.config.routing.get().ways_to(address, &shared.config.zone);
+        let part = shared.tuning.connect_timeout / u32::try_from(ways.len()).unwrap_or(u32::MAX);
+        let last = ways.len() - 1;
+        for (passed, way) in ways[..last].iter().enumerate() {
+            match timeout(part, self.dial_network((address, way), shared, memory)).await {
+                Ok(Ok(joined)) => return Ok((joined, passed)),
+                // It answers, and would do so by its other addresses.
+                Ok(Err(why @ LinkError::Refused(_))) => return Err(why),
+                Ok(Err(why)) => tracing::debug!(%address, way, %why, "an address does not answer"),
+                Err(_) => tracing::debug!(%address, way, "an address is silent"),
+            }
+        }
+        Ok((self.dial_network((address, &ways[last]), shared, memory).await?, last))
     }
 
     /// By RDMA where that is possible; from another place at once, if there is one, where the first does not serve.
     async fn dial_network(
         &self,
-        address: &Arc<str>,
+        server: (&Arc<str>, &str),
         shared: &Shared,
         memory: bool,
     ) -> Result<Joined, LinkError> {
         for _ in 1..RDMA_PLACES_TRIED {
-            let (joined, serves) = self.dial_once(address, shared, memory).await?;
+            let (joined, serves) = self.dial_once(server, shared, memory).await?;
             if serves {
                 return Ok(joined);
             }
         }
-        Ok(self.dial_once(address, shared, memory).await?.0)
+        Ok(self.dial_once(server, shared, memory).await?.0)
     }
 
-    /// The connection, and whether it is what it was to become.
+    /// The connection, and whether it goes by RDMA if it was to. A server is who it is by the address that it is known
+    /// by, also where it is reached by another (`way`): its certificate is for that one.
     async fn dial_once(
         &self,
-        address: &Arc<str>,
+        (address, way): (&Arc<str>, &str),
         shared: &Shared,
         memory: bool,
     ) -> Result<(Joined, bool), LinkError> {
-        let stream = TcpStream::connect(&**address).await?;
+        let stream = TcpStream::connect(way).await?;
         let peer = stream.peer_addr()?.ip().to_canonical();
         let same_host = peer == stream.local_addr()?.ip().to_canonical();
         let pulse = Pulse::new(shared.tuning, shared.counters.clone());
@@ -365,8 +402,9 @@ struct Joined {
 
 struct Dialled {
     connection: Arc<Connection>,
-    /// It fell back to TCP: how long it stays so at least.
-    pause: Option<Duration>,
+    shortfall: Shortfall,
+    /// How long it stays so at least.
+    pause: Duration,
 }
 
 /// In this order.

@@ -2,9 +2,11 @@
 //! the process.
 
 use std::{
+    future::poll_fn,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
+    task::Poll,
 };
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -18,7 +20,8 @@ use crate::{
 
 #[derive(Debug)]
 pub(super) enum Listener {
-    Net(TcpListener, Option<Local>),
+    /// All addresses, none of them without a listener.
+    Net(Vec<TcpListener>, Option<Local>),
     Mem(mem::Listener),
 }
 
@@ -43,7 +46,21 @@ impl Listener {
         let local = local.inspect_err(|error| {
             tracing::warn!(%error, "no local socket: clients of this host come by TCP");
         });
-        Ok((Self::Net(tcp, local.ok().flatten()), address))
+        Ok((Self::Net(vec![tcp], local.ok().flatten()), address))
+    }
+
+    /// Also listens on `host:port`, and returns where that is.
+    pub(super) async fn also_at(&mut self, address: &str) -> io::Result<SocketAddr> {
+        let Self::Net(listeners, _) = self else {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "inside a process there is one address",
+            ));
+        };
+        let tcp = TcpListener::bind(address).await?;
+        let address = tcp.local_addr()?;
+        listeners.push(tcp);
+        Ok(address)
     }
 
     /// The local socket's name; empty if there is none.
@@ -72,8 +89,12 @@ impl Listener {
     }
 }
 
-async fn accept_tcp(tcp: &TcpListener) -> io::Result<(Incoming, String)> {
-    let (stream, from) = tcp.accept().await?;
+async fn accept_tcp(listeners: &[TcpListener]) -> io::Result<(Incoming, String)> {
+    let accepted = poll_fn(|cx| {
+        let ready = listeners.iter().map(|tcp| tcp.poll_accept(cx)).find(Poll::is_ready);
+        ready.unwrap_or(Poll::Pending)
+    });
+    let (stream, from) = accepted.await?;
     Ok((Incoming::Tcp(stream), from.to_string()))
 }
 

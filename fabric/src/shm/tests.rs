@@ -209,6 +209,7 @@ async fn buffers_of_a_lost_connection_are_paid_back_but_not_lent_again() {
         routing: crate::RoutingCache::new(),
         tls: None,
         rdma: None,
+        zone: String::new(),
     };
     let peers = crate::Peers::with_tuning(config, tuning);
     let client = crate::NamespaceClient::new(peers.channel(&tcp.local_addr().unwrap().to_string()));

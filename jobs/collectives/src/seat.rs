@@ -54,6 +54,7 @@ impl Seat {
             routing,
             tls: None,
             rdma,
+            zone: String::new(),
         });
         Ok(Self { pool, address, peers, stop, serving })
     }

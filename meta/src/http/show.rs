@@ -83,6 +83,8 @@ fn show_node(node: &pb::Node, load: Option<&pb::NodeLoad>) -> Value {
         "id": node.id,
         "role": node.role().as_str_name(),
         "address": node.address,
+        "addresses": node.addresses.iter().map(|at| json!({ "zone": at.zone, "address": at.address }))
+            .collect::<Vec<_>>(),
         "admin_address": node.admin_address,
         "hostname": node.hostname,
         "alive": node.alive,

@@ -264,6 +264,7 @@ impl World {
             routing: routing.clone(),
             tls: None,
             rdma: None,
+            zone: String::new(),
         };
         (Peers::new(config), routing)
     }

@@ -36,6 +36,7 @@ pub async fn serve(config: Arc<AgentConfig>, runtime: Runtime) -> Result<()> {
         routing: routing.clone(),
         tls,
         rdma: None,
+        zone: config.zone.clone(),
     });
     if config.ranks.transport == Transport::Rdma {
         // Better no job begins here than all fail.

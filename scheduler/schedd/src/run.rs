@@ -44,6 +44,7 @@ pub async fn serve(config: Arc<SchedConfig>, runtime: Runtime) -> Result<()> {
         routing: routing.clone(),
         tls,
         rdma: None,
+        zone: String::new(),
     });
     let raft = RaftMetrics::new(&runtime.metrics);
     let group = Group::open(

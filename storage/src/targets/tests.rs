@@ -34,6 +34,7 @@ fn around(routing: Arc<RoutingCache>) -> Shared {
         routing: routing.clone(),
         tls: None,
         rdma: None,
+        zone: String::new(),
     });
     Shared {
         peers,

@@ -81,6 +81,7 @@ impl Cluster {
             routing: routing.clone(),
             tls: None,
             rdma: None,
+            zone: String::new(),
         })
     }
 
@@ -101,6 +102,7 @@ impl Cluster {
             metads: vec![self.metad_address.clone()],
             disks: vec![disk(&data_dir)],
             data_dir,
+            zones: Vec::new(),
             leaf: String::new(),
             storage: StorageTuning { buffer_bytes: 64 << 20, ..Default::default() },
             shared_memory: true,

@@ -57,6 +57,7 @@ impl Client {
             routing: RoutingCache::new(),
             tls: None,
             rdma: setting.rdma,
+            zone: String::new(),
         };
         Self { peers: Peers::with_tuning(config, setting.tuning), address: address.to_owned() }
     }

@@ -8,10 +8,22 @@ use serde::{Deserialize, Serialize};
 
 use super::Problems;
 
+/// An address in a zone of the network, of a server that has a card in several.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ZoneListen {
+    pub zone: String,
+    /// `host:port`.
+    pub listen: String,
+}
+
 /// `[network]` of every configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkConfig {
+    /// The zone of the network that this process is in: storage nodes that have an address there are reached by it,
+    /// and by their others where it does not answer. Empty, or they have none there: by their `listen` first.
+    pub zone: String,
     pub transport: Transport,
     /// RDMA leaves from addresses within these ranges, in their order; none: from where the route to the peer leads.
     pub rdma_subnets: Vec<String>,
@@ -33,6 +45,7 @@ pub struct NetworkConfig {
 impl Default for NetworkConfig {
     fn default() -> Self {
         Self {
+            zone: String::new(),
             transport: Transport::default(),
             rdma_subnets: Vec::new(),
             rdma_trusted: false,
@@ -142,6 +155,12 @@ impl ClassConfig {
     }
 }
 
+/// A name as `zone` of the agents in that zone has it. It travels in the routing.
+pub(super) fn zone(key: &str, name: &str, problems: &mut Problems) {
+    let plain = name.len() <= 64 && !name.chars().any(char::is_control);
+    problems.require(plain, key, "at most 64 bytes, without control characters");
+}
+
 fn subnets(key: &str, subnets: &[String], problems: &mut Problems) {
     for subnet in subnets {
         if let Err(wrong) = subnet.parse::<Subnet>() {
@@ -152,6 +171,7 @@ fn subnets(key: &str, subnets: &[String], problems: &mut Problems) {
 
 impl NetworkConfig {
     pub(super) fn validate(&self, problems: &mut Problems) {
+        zone("network.zone", &self.zone, problems);
         subnets("network.rdma_subnets", &self.rdma_subnets, problems);
         let messages = 4..=1024;
         problems.require(

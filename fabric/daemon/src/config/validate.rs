@@ -10,11 +10,11 @@ use std::{
     path::Path,
 };
 
-use ff2_proto::limits::BULK_BYTES_MAX;
+use ff2_proto::limits::{ADDRESSES_MAX, BULK_BYTES_MAX};
 
 use super::{
     Encrypt, LeaseConfig, LogConfig, MetadConfig, MountConfig, RaftConfig, SecurityConfig,
-    StorageTuning, StoragedConfig,
+    StorageTuning, StoragedConfig, network::zone,
 };
 
 /// A disk smaller than this holds no useful number of the largest chunks.
@@ -146,7 +146,16 @@ impl Validate for StoragedConfig {
         cluster_id(&self.cluster_id, problems);
         advertised("listen", &self.listen, problems);
         address("http_listen", &self.http_listen, problems);
-        distinct("listen, http_listen", [&self.listen, &self.http_listen], problems);
+        for (index, in_zone) in self.zones.iter().enumerate() {
+            let key = format!("zones[{index}]");
+            problems.require(!in_zone.zone.is_empty(), &format!("{key}.zone"), "name the zone");
+            zone(&format!("{key}.zone"), &in_zone.zone, problems);
+            advertised(&format!("{key}.listen"), &in_zone.listen, problems);
+        }
+        problems.require(self.zones.len() < ADDRESSES_MAX, "zones", "at most 7");
+        let own = [&self.listen, &self.http_listen];
+        let own = own.into_iter().chain(self.zones.iter().map(|in_zone| &in_zone.listen));
+        distinct("listen, http_listen, zones[].listen", own, problems);
         folder("data_dir", &self.data_dir, problems);
         self.security.validate(problems);
         metads(&self.metads, problems);

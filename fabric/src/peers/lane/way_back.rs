@@ -1,4 +1,5 @@
-//! When a connection that fell back to TCP tries for RDMA again: after a pause that doubles as long as that fails.
+//! When a connection that came about by a farther address, or fell back to TCP, tries for better: after a pause that
+//! doubles as long as that fails.
 //!
 //! Owned by the lane. It tries only while calls are made, and one try at a time.
 
@@ -11,19 +12,34 @@ use crate::{clock, limits::RDMA_PAUSE_MAX};
 #[derive(Debug, Default)]
 pub(super) struct WayBack(Mutex<Option<Waiting>>);
 
+/// By how much a connection falls short of what it was to become: the less, the better.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Shortfall {
+    /// Nearer addresses of its server that were passed over.
+    pub(super) nearer: usize,
+    /// It goes by TCP where RDMA was to serve.
+    pub(super) by_tcp: bool,
+}
+
 #[derive(Debug)]
 struct Waiting {
+    shortfall: Shortfall,
     until: Instant,
     pause: Duration,
     trying: bool,
 }
 
 impl WayBack {
-    /// A connection was made: `None` if it is what it was to become; else the first pause before it tries again.
-    pub(super) fn settled(&self, pause: Option<Duration>) {
-        let waiting =
-            pause.map(|pause| Waiting { until: clock::now() + pause, pause, trying: false });
-        *self.0.lock() = waiting;
+    /// A connection was made. If it falls short of what it was to become, `pause` is the first before a try.
+    pub(super) fn settled(&self, shortfall: Shortfall, pause: Duration) {
+        let until = clock::now() + pause;
+        let waiting = Waiting { shortfall, until, pause, trying: false };
+        *self.0.lock() = (shortfall != Shortfall::default()).then_some(waiting);
+    }
+
+    /// Whether what a try led to is better than what is there.
+    pub(super) fn is_better(&self, shortfall: Shortfall) -> bool {
+        self.0.lock().as_ref().is_some_and(|waiting| shortfall < waiting.shortfall)
     }
 
     /// Whether it is time for a try, which is the caller's to make.
@@ -37,7 +53,7 @@ impl WayBack {
         }
     }
 
-    /// The try led to TCP again, or to nothing.
+    /// The try led to nothing better.
     pub(super) fn failed(&self) {
         if let Some(waiting) = &mut *self.0.lock() {
             waiting.pause = (waiting.pause * 2).min(RDMA_PAUSE_MAX);
@@ -51,12 +67,25 @@ impl WayBack {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_near_address_is_better_than_rdma_by_a_far_one() {
+        let short = |nearer, by_tcp| Shortfall { nearer, by_tcp };
+        let back = WayBack::default();
+        assert!(!back.is_better(short(0, false)), "nothing fell short");
+        back.settled(short(1, false), Duration::ZERO);
+        assert!(back.is_better(short(0, false)) && back.is_better(short(0, true)));
+        assert!(!back.is_better(short(1, false)) && !back.is_better(short(1, true)));
+        back.settled(short(0, true), Duration::ZERO);
+        assert!(back.is_better(short(0, false)));
+        assert!(!back.is_better(short(0, true)) && !back.is_better(short(1, false)));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn pauses_grow_and_one_tries_at_a_time() {
         let back = WayBack::default();
         assert!(!back.begin(), "nothing fell back");
         let first = Duration::from_secs(60);
-        back.settled(Some(first));
+        back.settled(Shortfall { by_tcp: true, ..Shortfall::default() }, first);
         let mut pause = first;
         for _ in 0..8 {
             tokio::time::advance(pause - Duration::from_millis(1)).await;
@@ -67,7 +96,7 @@ mod tests {
             pause = (pause * 2).min(RDMA_PAUSE_MAX);
         }
         assert_eq!(pause, RDMA_PAUSE_MAX);
-        back.settled(None);
+        back.settled(Shortfall::default(), first);
         tokio::time::advance(2 * RDMA_PAUSE_MAX).await;
         assert!(!back.begin());
     }

@@ -35,3 +35,5 @@ pub const STUCK_LOOKED_AT: usize = 1_024;
 pub(super) const DECISIONS_MAX: u32 = 8;
 /// The level of a cluster whose metads all know of members that give way.
 pub const WAYS_LEVEL: u32 = 3;
+/// ... of a node's addresses in several zones.
+pub const ADDRESSES_LEVEL: u32 = 3;

@@ -57,6 +57,7 @@ impl Caller {
             routing: routing.clone(),
             tls: None,
             rdma: None,
+            zone: String::new(),
         });
         let (calls, outcomes) = (AtomicU64::new(0), Mutex::default());
         Arc::new(Self { process, peers, pool, routing, calls, outcomes })

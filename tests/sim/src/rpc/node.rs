@@ -95,6 +95,7 @@ impl Node {
             routing: routing.clone(),
             tls: None,
             rdma: None,
+            zone: String::new(),
         });
         let config =
             ServerConfig::new(&*world.net, world.key.clone(), pool.clone(), routing.clone());

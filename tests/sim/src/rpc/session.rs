@@ -58,6 +58,7 @@ impl Session {
             routing: routing.clone(),
             tls: None,
             rdma: None,
+            zone: String::new(),
         });
         let client = ChainClient::seeded(peers.clone(), routing, process.into());
         let (values, history) = (AtomicU64::new(0), Mutex::default());

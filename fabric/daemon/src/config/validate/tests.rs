@@ -1,5 +1,7 @@
 use super::*;
-use crate::config::{AgentConfig, DiskConfig, NetworkConfig, OverIoUring, PeerConfig, RanksConfig};
+use crate::config::{
+    AgentConfig, DiskConfig, NetworkConfig, OverIoUring, PeerConfig, RanksConfig, ZoneListen,
+};
 
 fn security() -> SecurityConfig {
     SecurityConfig {
@@ -41,6 +43,7 @@ fn storaged() -> StoragedConfig {
         security: security(),
         metads: vec!["10.0.0.1:7000".into()],
         disks: vec![DiskConfig { path: "/data/0".into(), size_bytes: Some(8 << 30) }],
+        zones: Vec::new(),
         leaf: String::new(),
         storage: StorageTuning::default(),
         shared_memory: true,
@@ -160,11 +163,22 @@ fn metad_problems() {
     );
 }
 
+fn in_zone(zone: &str, listen: &str) -> ZoneListen {
+    ZoneListen { zone: zone.into(), listen: listen.into() }
+}
+
 #[test]
 fn storaged_problems() {
     refused(
         storaged,
         &[
+            ("network.zone", |c| c.network.zone = "a\nb".into()),
+            ("zones[0].zone: name", |c| c.zones.push(in_zone("", "10.1.0.1:7010"))),
+            ("zones[0].listen", |c| c.zones.push(in_zone("b", "10.1.0.1"))),
+            ("zones[].listen: the same", |c| c.zones.push(in_zone("b", &c.listen))),
+            ("zones: at most 7", |c| {
+                c.zones = (0..8).map(|at| in_zone("b", &format!("10.1.0.{at}:7010"))).collect();
+            }),
             ("metads: list", |c| c.metads.clear()),
             ("metads[1]", |c| c.metads.push("nonsense".into())),
             ("disks: list", |c| c.disks.clear()),

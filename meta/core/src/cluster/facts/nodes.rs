@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ff2_proto::{ChainId, NodeId, Status, TargetId, pb, status::Code};
+use ff2_proto::{ChainId, NodeId, Status, TargetId, limits::ADDRESSES_MAX, pb, status::Code};
 use pb::{LocalState, NodeRole, PublicState};
 
 use super::{
@@ -22,6 +22,7 @@ use crate::cluster::{
 /// was gone, so it is a death too, unless that was judged already.
 pub(super) fn join(fact: pb::JoinRequest, edit: &mut Edit<'_>) -> Answer {
     check_join(&fact, edit)?;
+    let addresses = addresses(&fact, edit)?;
     let id = match known_as(edit.routing(), &fact) {
         Some(known) => known.0,
         None if fact.node_id == 0 => allocate(edit)?,
@@ -45,6 +46,7 @@ pub(super) fn join(fact: pb::JoinRequest, edit: &mut Edit<'_>) -> Answer {
         alive: true,
         draining,
         changed_at: 0,
+        addresses,
     });
     judge_node(NodeId(id), edit);
     Ok(pb::ClusterReply { node_id: id, ..Default::default() })
@@ -83,6 +85,25 @@ fn check_join(fact: &pb::JoinRequest, edit: &Edit<'_>) -> Result<(), Status> {
         ))),
         NodeRole::Client | NodeRole::RoleUnknown => Err(invalid("only daemons join")),
     }
+}
+
+/// What is on record of the node's addresses in zones. Below their level there may be metads that do not know of them,
+/// and all must answer and store the same.
+fn addresses(fact: &pb::JoinRequest, edit: &Edit<'_>) -> Result<Vec<pb::ZoneAddress>, Status> {
+    if edit.routing().level < limits::ADDRESSES_LEVEL {
+        return Ok(Vec::new());
+    }
+    if fact.addresses.len() > ADDRESSES_MAX {
+        return Err(invalid(format!("a node has at most {ADDRESSES_MAX} addresses")));
+    }
+    for told in &fact.addresses {
+        check_text("zone", &told.zone)?;
+        check_text("address in a zone", &told.address)?;
+        if told.zone.is_empty() || told.address.is_empty() {
+            return Err(invalid("an address in a zone has both: a zone and an address"));
+        }
+    }
+    Ok(fact.addresses.clone())
 }
 
 fn allocate(edit: &mut Edit<'_>) -> Result<u32, Status> {
@@ -243,4 +264,35 @@ fn targets_of(id: NodeId, edit: &Edit<'_>) -> Vec<pb::Target> {
 
 fn chains_of(id: NodeId, edit: &Edit<'_>) -> BTreeSet<ChainId> {
     targets_of(id, edit).iter().map(|target| ChainId(target.chain)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::tests::Cluster;
+    use pb::cluster_command::Fact;
+
+    #[test]
+    fn addresses_in_zones_are_on_record_from_their_level_on() {
+        let mut cluster = Cluster::serving(3, 3, 2);
+        let told = vec![pb::ZoneAddress { zone: "two".into(), address: "h:2".into() }];
+        let join = |cluster: &Cluster, addresses| {
+            Fact::Join(pb::JoinRequest {
+                addresses,
+                ..Cluster::join_request(&cluster.routing(), 101)
+            })
+        };
+        let recorded = |cluster: &Cluster| cluster.routing().nodes[&NodeId(101)].addresses.clone();
+        cluster.ok(join(&cluster, told.clone()));
+        assert_eq!(recorded(&cluster), [], "a metad of the last release would not store them");
+        cluster.ok(Fact::RaiseLevel(pb::RaiseLevel { level: 3 }));
+        cluster.ok(join(&cluster, told.clone()));
+        assert_eq!(recorded(&cluster), told);
+        cluster.ok(join(&cluster, Vec::new()));
+        assert_eq!(recorded(&cluster), [], "the last start counts");
+        for wrong in [vec![pb::ZoneAddress::default()], vec![told[0].clone(); 9]] {
+            let fact = join(&cluster, wrong);
+            assert_eq!(cluster.refused(fact), Code::InvalidArgument);
+        }
+    }
 }
