@@ -94,8 +94,8 @@ impl Fp8 {
     }
 }
 
-/// One of the 256 numbers of e4m3 (Micikevicius et al. 2022, table 1): bias 7, no infinities, 0x7f is no number. Without
-/// branches, so that loops over it have vectors.
+/// One of the 256 numbers of e4m3 (Micikevicius et al. 2022, table 1): bias 7, no infinities, 0x7f is no number.
+/// Without branches, so that loops over it have vectors.
 #[inline(always)]
 fn e4m3(bits: u8) -> f32 {
     /// Of f32: places of its mantissa beyond the three here, and the difference of the biases in its exponent.
