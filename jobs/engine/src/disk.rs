@@ -17,7 +17,7 @@ use std::{
     time::Instant,
 };
 
-use ff2_model::{Block, Model, Pages, Parameters};
+use ff2_model::{Block, Model, Pages, Parameters, Stored};
 use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::Xxh3;
 use zerocopy::IntoBytes;
@@ -147,7 +147,13 @@ impl Disk {
 /// What the keys of a model's blocks start from: its configuration and weights, and the size of a block.
 pub(crate) fn root(model: &Model, block_tokens: usize) -> Key {
     let mut weights = Xxh3::new();
-    model.weights().visit("", &mut |_, tensor| weights.update(tensor.data().as_bytes()));
+    model.weights().visit("", &mut |_, tensor| match tensor.stored() {
+        Stored::F32(numbers) => weights.update(numbers.as_bytes()),
+        Stored::Fp8(numbers, scales) => {
+            weights.update(numbers);
+            weights.update(scales.as_bytes());
+        }
+    });
     let mut hash = Sha256::new();
     hash.update(format!("{:?}, blocks of {block_tokens}", model.config()));
     hash.update(weights.digest128().to_le_bytes());

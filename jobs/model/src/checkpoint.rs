@@ -1,7 +1,6 @@
 //! A model's folder in Hugging Face layout: `config.json`, `model.safetensors` or shards with an index, and the
 //! tokenizer's files, which pass through unread.
 
-mod fp8;
 mod memory;
 mod numbers;
 mod parts;

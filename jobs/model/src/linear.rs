@@ -2,13 +2,16 @@
 
 use crate::{
     Tensor,
-    view::{Into, matmul, matmul_f32},
+    view::{Into, matmul, matmul_f32, matmul_fp8},
 };
 
 /// [n, in] -> [n, out].
 pub(crate) fn linear(x: &Tensor, weight: &Tensor) -> Tensor {
     let mut y = Tensor::zeros(&[x.rows(), weight.rows()]);
-    matmul(y.view_mut(), Into::Replace, 1.0, x.view(), weight.view().t());
+    match weight.fp8() {
+        None => matmul(y.view_mut(), Into::Replace, 1.0, x.view(), weight.view().t()),
+        Some(weight) => matmul_fp8(y.view_mut(), x.view(), weight),
+    }
     y
 }
 

@@ -4,6 +4,8 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
+use crate::{fp8::Fp8, precision::with_spare};
+
 /// Up to so many rows; with more the general product is faster, whose order then pays.
 pub(crate) const ROWS_MAX: usize = 32;
 
@@ -27,8 +29,52 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// The rows of a weight.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Many<'a> {
+    F32(Rows<'a>),
+    Fp8(&'a Fp8),
+}
+
+/// Numbers that are made of fp8 at once: half of a first cache, the other half is for the few rows.
+const PANEL: usize = 4096;
+
+impl Many<'_> {
+    pub(crate) fn rows(&self) -> usize {
+        match self {
+            Self::F32(many) => many.rows,
+            Self::Fp8(many) => many.rows(),
+        }
+    }
+
+    /// Hands `put(row of few, row within the range, product)` each product of the few with `rows` rows from `from` on.
+    pub(crate) fn products(
+        self,
+        few: Rows<'_>,
+        (from, rows): (usize, usize),
+        mut put: impl FnMut(usize, usize, f32),
+    ) {
+        let fp8 = match self {
+            Self::F32(many) => return products(few, many.range(from, rows), put),
+            Self::Fp8(fp8) => fp8,
+        };
+        let len = fp8.cols();
+        // Four rows are multiplied at a time.
+        let at_once = (PANEL / len.max(1)).next_multiple_of(4).max(4);
+        with_spare(|[panel, _]| {
+            for start in (0..rows).step_by(at_once) {
+                let rows = at_once.min(rows - start);
+                panel.resize(rows * len, 0.0);
+                fp8.decode(from + start, panel);
+                let many = Rows { data: panel, rows, len, stride: len };
+                products(few, many, |m, n, product| put(m, start + n, product));
+            }
+        });
+    }
+}
+
 /// Hands `put(row of few, row of many, product)` each product of a row with a row.
-pub(crate) fn products(few: Rows<'_>, many: Rows<'_>, put: impl FnMut(usize, usize, f32)) {
+fn products(few: Rows<'_>, many: Rows<'_>, put: impl FnMut(usize, usize, f32)) {
     assert_eq!(few.len, many.len, "inner dimension of a product");
     Arch::new().dispatch(Products { few, many, put });
 }

@@ -63,7 +63,7 @@ impl Weights {
     /// Number of f32.
     pub fn len(&self) -> usize {
         let mut all = 0;
-        self.visit("", &mut |_, tensor| all += tensor.data().len());
+        self.visit("", &mut |_, tensor| all += tensor.len());
         all
     }
 

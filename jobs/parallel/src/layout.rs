@@ -30,7 +30,7 @@ impl Layout {
                 if !is_trained(&name) || !belongs(&name) {
                     return;
                 }
-                let numbers = end..end + tensor.data().len();
+                let numbers = end..end + tensor.len();
                 end = numbers.end;
                 layout.slots.push(Slot { name, numbers, is_matrix: tensor.shape().len() > 1 });
                 if end - layout.slots[begun].numbers.start >= bucket {

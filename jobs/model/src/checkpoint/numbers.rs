@@ -1,13 +1,10 @@
 //! Numbers of the files' types as f32.
 
-use std::sync::LazyLock;
-
 use safetensors::Dtype;
 
-use super::fp8::e4m3;
 use crate::vector::vectorized;
 
-/// As many numbers as `into` has, of a type that [`is_known`]; fp8 without its scales.
+/// As many numbers as `into` has, of a type that [`is_known`] and that has no scales.
 pub(super) fn decode(dtype: Dtype, bytes: &[u8], into: &mut [f32]) {
     let (pairs, fours) = (bytes.as_chunks::<2>().0, bytes.as_chunks::<4>().0);
     vectorized(
@@ -19,11 +16,10 @@ pub(super) fn decode(dtype: Dtype, bytes: &[u8], into: &mut [f32]) {
             Dtype::BF16 => pairs.iter().zip(into).for_each(|(bytes, x)| {
                 *x = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
             }),
-            Dtype::F16 => pairs
+            _ => pairs
                 .iter()
                 .zip(into)
                 .for_each(|(bytes, x)| *x = half::f16::from_le_bytes(*bytes).to_f32()),
-            _ => bytes.iter().zip(into).for_each(|(byte, x)| *x = E4M3[usize::from(*byte)]),
         },
     );
 }
@@ -31,6 +27,3 @@ pub(super) fn decode(dtype: Dtype, bytes: &[u8], into: &mut [f32]) {
 pub(super) fn is_known(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16 | Dtype::F8_E4M3)
 }
-
-static E4M3: LazyLock<[f32; 256]> =
-    LazyLock::new(|| std::array::from_fn(|bits| e4m3(u8::try_from(bits).expect("256 values"))));

@@ -9,7 +9,7 @@ use std::{
 
 use safetensors::{Dtype, tensor::TensorInfo};
 
-use super::{fp8::scale_blocks, memory::populate, numbers::decode, reader::Reader, shard::Shard};
+use super::{memory::populate, numbers::decode, reader::Reader, shard::Shard};
 use crate::{ModelError, Tensor};
 
 /// What one call reads, between multiples of it in the file: a request of a mount has no more, and chunks begin there.
@@ -24,11 +24,15 @@ pub(super) struct Part<'a> {
     at: u64,
     len: usize,
     dtype: Dtype,
-    /// Of the first number, in the tensor.
-    number: usize,
-    cols: usize,
-    into: &'a mut [f32],
-    scales: Option<Scales<'a>>,
+    into: Place<'a>,
+}
+
+/// Where numbers go.
+#[derive(Debug)]
+enum Place<'a> {
+    F32(&'a mut [f32]),
+    /// They stay as they are stored.
+    Fp8(&'a mut [u8]),
 }
 
 /// Of a weight in fp8: one number for each block of it.
@@ -38,25 +42,64 @@ pub(super) struct Scales<'a> {
     pub(super) block: [usize; 2],
 }
 
+impl Place<'_> {
+    /// Its first numbers, taken from it; None if there are none left.
+    fn split_off(&mut self, count: usize) -> Option<Self> {
+        match self {
+            Self::F32(rest) => {
+                let count = count.min(rest.len());
+                rest.split_off_mut(..count).filter(|it| !it.is_empty()).map(Self::F32)
+            }
+            Self::Fp8(rest) => {
+                let count = count.min(rest.len());
+                rest.split_off_mut(..count).filter(|it| !it.is_empty()).map(Self::Fp8)
+            }
+        }
+    }
+
+    /// Count of numbers.
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(numbers) => numbers.len(),
+            Self::Fp8(bytes) => bytes.len(),
+        }
+    }
+
+    fn fill(self, dtype: Dtype, bytes: &[u8]) {
+        match self {
+            Self::F32(numbers) => {
+                populate(numbers);
+                decode(dtype, bytes, numbers);
+            }
+            Self::Fp8(place) => {
+                populate(place);
+                place.copy_from_slice(bytes);
+            }
+        }
+    }
+}
+
 /// Cuts a tensor that lies in a file as `info` says. A number across the border of two runs is of the first.
 pub(super) fn parts<'a>(
     shard: &Shard,
     info: &TensorInfo,
     into: &'a mut Tensor,
-    scales: Option<Scales<'a>>,
+    scales: Option<Scales<'_>>,
 ) -> impl Iterator<Item = Part<'a>> + use<'a> {
     let (dtype, size) = (info.dtype, info.dtype.bitsize() / 8);
     let begin = shard.data_at + info.data_offsets.0 as u64;
-    let cols = into.cols();
-    let (mut number, mut rest) = (0, into.data_mut());
+    let mut rest = match scales {
+        None => Place::F32(into.data_mut()),
+        Some(scales) => Place::Fp8(into.become_fp8(scales.block, scales.numbers)),
+    };
+    let mut number = 0;
     iter::from_fn(move || {
         let at = begin + (number * size) as u64;
         let to_border = (RUN_BYTES - at % RUN_BYTES).div_ceil(size as u64);
-        let count = usize::try_from(to_border).expect("a run is short").min(rest.len());
-        let into = rest.split_off_mut(..count).filter(|into| !into.is_empty())?;
-        let part = Part { at, len: count * size, dtype, number, cols, into, scales };
+        let into = rest.split_off(usize::try_from(to_border).expect("a run is short"))?;
+        let count = into.len();
         number += count;
-        Some(part)
+        Some(Part { at, len: count * size, dtype, into })
     })
 }
 
@@ -139,11 +182,7 @@ impl Run<'_> {
         let place = |at: u64| usize::try_from(at - begin).expect("a run is short");
         let bytes = reader.read(begin, place(last.at) + last.len)?;
         for part in self.parts {
-            populate(part.into);
-            decode(part.dtype, &bytes[place(part.at)..][..part.len], part.into);
-            if let Some(Scales { numbers, block }) = part.scales {
-                scale_blocks(part.into, part.number, part.cols, block, numbers);
-            }
+            part.into.fill(part.dtype, &bytes[place(part.at)..][..part.len]);
             done.fetch_add(part.len as u64, Ordering::Relaxed);
         }
         Ok(())
