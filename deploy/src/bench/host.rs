@@ -45,7 +45,7 @@ impl Host {
                 file.replicas
             ),
             build: if cfg!(debug_assertions) {
-                "dev (dependencies at opt-level 2 and 3, ff2 at 1, debug assertions)"
+                "dev (dependencies at opt-level 2, RocksDB and ff2 at 1, debug assertions)"
             } else {
                 "release"
             },

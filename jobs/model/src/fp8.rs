@@ -4,6 +4,8 @@
 
 use std::sync::OnceLock;
 
+use zerocopy::IntoBytes;
+
 use crate::vector::vectorized;
 
 /// A matrix of blocks with a scale each.
@@ -13,8 +15,8 @@ pub(crate) struct Fp8 {
     cols: usize,
     /// Rows and columns of a block; those at the edges have fewer.
     block: [usize; 2],
-    /// [rows, cols], e4m3
-    bytes: Vec<u8>,
+    /// [rows, cols], e4m3, from the first byte on.
+    memory: Vec<f32>,
     /// [ceil(rows/block), ceil(cols/block)]
     scales: Vec<f32>,
     /// All of them, once somebody asked for a slice.
@@ -22,15 +24,19 @@ pub(crate) struct Fp8 {
 }
 
 impl Fp8 {
-    /// Zeros, to be filled.
-    pub(crate) fn new(rows: usize, cols: usize, block: [usize; 2], scales: &[f32]) -> Self {
-        assert_eq!(
-            scales.len(),
-            rows.div_ceil(block[0]) * cols.div_ceil(block[1]),
-            "a scale a block"
-        );
-        let (bytes, scales) = (vec![0; rows * cols], scales.to_vec());
-        Self { rows, cols, block, bytes, scales, numbers: OnceLock::new() }
+    /// To be filled, and the scales too. `memory` was meant for the same numbers in f32 and was not touched yet: its
+    /// first quarter is used, which costs less than to have other memory in its place.
+    pub(crate) fn new(rows: usize, cols: usize, block: [usize; 2], mut memory: Vec<f32>) -> Self {
+        memory.resize((rows * cols).div_ceil(size_of::<f32>()), 0.0);
+        memory.shrink_to_fit();
+        let scales = vec![0.0; rows.div_ceil(block[0]) * cols.div_ceil(block[1])];
+        Self { rows, cols, block, memory, scales, numbers: OnceLock::new() }
+    }
+
+    pub(crate) fn set_scales(&mut self, scales: &[f32]) {
+        assert_eq!(scales.len(), self.scales.len(), "a scale a block");
+        self.numbers.take();
+        self.scales.copy_from_slice(scales);
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -42,12 +48,12 @@ impl Fp8 {
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.memory.as_bytes()[..self.rows * self.cols]
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         self.numbers.take();
-        &mut self.bytes
+        &mut self.memory.as_mut_bytes()[..self.rows * self.cols]
     }
 
     pub(crate) fn scales(&self) -> &[f32] {
@@ -57,7 +63,7 @@ impl Fp8 {
     /// [rows, cols]. The first call makes them, and from then on they are kept beside what is stored.
     pub(crate) fn numbers(&self) -> &[f32] {
         self.numbers.get_or_init(|| {
-            let mut numbers = vec![0.0; self.bytes.len()];
+            let mut numbers = vec![0.0; self.rows * self.cols];
             self.decode(0, &mut numbers);
             numbers
         })
@@ -79,7 +85,7 @@ impl Fp8 {
             || {
                 for (row, into) in into.chunks_exact_mut(self.cols).enumerate() {
                     let row = from + row;
-                    let bytes = &self.bytes[row * self.cols..][..self.cols];
+                    let bytes = &self.bytes()[row * self.cols..][..self.cols];
                     let scales = &self.scales[row / self.block[0] * across..][..across];
                     let (into, bytes) =
                         (into.chunks_mut(self.block[1]), bytes.chunks(self.block[1]));
@@ -145,7 +151,8 @@ mod tests {
 
     #[test]
     fn blocks_at_the_edges_are_smaller() {
-        let mut matrix = Fp8::new(3, 5, [2, 2], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let mut matrix = Fp8::new(3, 5, [2, 2], Vec::new());
+        matrix.set_scales(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         matrix.bytes_mut().fill(0x38);
         let expected =
             [[1.0, 1.0, 2.0, 2.0, 3.0], [1.0, 1.0, 2.0, 2.0, 3.0], [4.0, 4.0, 5.0, 5.0, 6.0]];

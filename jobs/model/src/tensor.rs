@@ -73,10 +73,14 @@ impl Tensor {
         self.fp8.as_deref()
     }
 
-    /// Of the same shape, in memory for e4m3 numbers with the scales of their blocks, to be filled.
-    pub(crate) fn become_fp8(&mut self, block: [usize; 2], scales: &[f32]) -> &mut [u8] {
-        self.data = Vec::new();
-        let fp8 = Fp8::new(self.rows(), self.cols(), block, scales);
+    pub(crate) fn fp8_mut(&mut self) -> Option<&mut Fp8> {
+        self.fp8.as_deref_mut()
+    }
+
+    /// Of the same shape, in memory for e4m3 numbers, to be filled as the scales of their blocks are.
+    pub(crate) fn become_fp8(&mut self, block: [usize; 2]) -> &mut [u8] {
+        let memory = std::mem::take(&mut self.data);
+        let fp8 = Fp8::new(self.rows(), self.cols(), block, memory);
         self.fp8.insert(Box::new(fp8)).bytes_mut()
     }
 

@@ -35,13 +35,6 @@ enum Place<'a> {
     Fp8(&'a mut [u8]),
 }
 
-/// Of a weight in fp8: one number for each block of it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Scales<'a> {
-    pub(super) numbers: &'a [f32],
-    pub(super) block: [usize; 2],
-}
-
 impl Place<'_> {
     /// Its first numbers, taken from it; None if there are none left.
     fn split_off(&mut self, count: usize) -> Option<Self> {
@@ -80,17 +73,18 @@ impl Place<'_> {
 }
 
 /// Cuts a tensor that lies in a file as `info` says. A number across the border of two runs is of the first.
+/// `fp8_block`: it stays as it is stored, with a scale for each block of so many rows and columns.
 pub(super) fn parts<'a>(
     shard: &Shard,
     info: &TensorInfo,
     into: &'a mut Tensor,
-    scales: Option<Scales<'_>>,
+    fp8_block: Option<[usize; 2]>,
 ) -> impl Iterator<Item = Part<'a>> + use<'a> {
     let (dtype, size) = (info.dtype, info.dtype.bitsize() / 8);
     let begin = shard.data_at + info.data_offsets.0 as u64;
-    let mut rest = match scales {
+    let mut rest = match fp8_block {
         None => Place::F32(into.data_mut()),
-        Some(scales) => Place::Fp8(into.become_fp8(scales.block, scales.numbers)),
+        Some(block) => Place::Fp8(into.become_fp8(block)),
     };
     let mut number = 0;
     iter::from_fn(move || {

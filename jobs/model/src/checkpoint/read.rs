@@ -12,9 +12,8 @@ use serde_json::Value;
 
 use super::{
     INDEX, SINGLE,
-    numbers::{decode, is_known},
-    parts::{Scales, fill, parts, runs},
-    reader::Reader,
+    numbers::is_known,
+    parts::{fill, parts, runs},
     shard::Shard,
 };
 use crate::{Model, ModelConfig, ModelError, Parameters, Tensor, Weights, weights::layer_name};
@@ -71,12 +70,16 @@ impl Checkpoint {
         if !names.any(|name| name.starts_with(&first_module)) {
             self.config.mtp_layers = 0;
         }
-        let scales = self.scales(&shards)?;
+        // Read as everything else and given to their weights afterwards: they may lie in another shard.
+        let mut scales = self.scales(&shards)?;
+        let shapes: BTreeMap<String, Vec<usize>> =
+            scales.iter().map(|(name, scale)| (name.clone(), scale.shape().to_vec())).collect();
         let mut weights = Weights::zeros(&self.config);
         let mut open: BTreeMap<String, &mut Tensor> = BTreeMap::new();
         weights.visit_mut("", &mut |name, tensor| {
             open.insert(name, tensor);
         });
+        open.extend(scales.iter_mut().map(|(name, scale)| (name.clone(), scale)));
         let mut all = Vec::new();
         for (shard, promised) in shards.iter().zip(self.shards.values()) {
             if let Some(tensor) = shard.lacks(promised) {
@@ -86,14 +89,14 @@ impl Checkpoint {
             }
             let mut found = Vec::new();
             for (name, info) in shard.tensors() {
-                if name.ends_with(SCALE) || self.is_copy(&name) {
+                if self.is_copy(&name) || self.config.fp8_block.is_none() && name.ends_with(SCALE) {
                     continue;
                 }
                 let Some(into) = open.remove(&name) else {
                     return Err(ModelError::Unexpected { path: shard.path.clone(), tensor: name });
                 };
-                let scales = self.check(shard, &name, info, into, &scales)?;
-                found.extend(parts(shard, info, into, scales));
+                let block = self.check(shard, &name, info, into, &shapes)?;
+                found.extend(parts(shard, info, into, block));
             }
             all.extend(runs(shard, found.into_iter()));
         }
@@ -105,6 +108,11 @@ impl Checkpoint {
             });
         }
         fill(all, done)?;
+        weights.visit_mut("", &mut |name, tensor| {
+            if let (Some(fp8), Some(scale)) = (tensor.fp8_mut(), scales.get(&scale_of(&name))) {
+                fp8.set_scales(scale.data());
+            }
+        });
         Ok(Model::new(self.config, weights))
     }
 
@@ -122,21 +130,18 @@ impl Checkpoint {
         self.shards.keys().map(len).sum()
     }
 
-    /// Scales of fp8 blocks: they may lie in another shard than their weights, and are small.
+    /// Places for the scales of fp8 blocks, as the files say.
     fn scales(&self, shards: &[Shard]) -> Result<BTreeMap<String, Tensor>, ModelError> {
         let mut scales = BTreeMap::new();
         if self.config.fp8_block.is_none() {
             return Ok(scales);
         }
         for shard in shards {
-            let mut reader = Reader::open(&shard.path)?;
             for (name, info) in shard.tensors().filter(|(name, _)| name.ends_with(SCALE)) {
-                check_dtype(shard, &name, info)?;
-                let (begin, end) = info.data_offsets;
-                let mut scale = Tensor::zeros(&info.shape);
-                let bytes = reader.read(shard.data_at + begin as u64, end - begin)?;
-                decode(info.dtype, bytes, scale.data_mut());
-                scales.insert(name, scale);
+                if info.dtype == Dtype::F8_E4M3 {
+                    return Err(wrong_dtype(shard, &name, info, "f32, bf16 or f16: it is a scale"));
+                }
+                scales.insert(name, Tensor::zeros(&info.shape));
             }
         }
         Ok(scales)
@@ -156,15 +161,15 @@ impl Checkpoint {
         in_module || (self.config.tied_embedding && name == "lm_head.weight")
     }
 
-    /// Whether what lies in the file is what the model wants, and the scales of fp8.
-    fn check<'a>(
+    /// Whether what lies in the file is what the model wants, and the block of fp8. `scales`: the shapes of all.
+    fn check(
         &self,
         shard: &Shard,
         name: &str,
         info: &TensorInfo,
         into: &Tensor,
-        scales: &'a BTreeMap<String, Tensor>,
-    ) -> Result<Option<Scales<'a>>, ModelError> {
+        scales: &BTreeMap<String, Vec<usize>>,
+    ) -> Result<Option<[usize; 2]>, ModelError> {
         let shape = |tensor: &str, expected: &[usize], found: &[usize]| ModelError::Shape {
             path: shard.path.clone(),
             tensor: tensor.to_owned(),
@@ -186,7 +191,7 @@ impl Checkpoint {
             let expected = "f32, bf16 or f16: only matrices have scales";
             return Err(wrong_dtype(shard, name, info, expected));
         };
-        let scale_name = format!("{name}{}", &SCALE[".weight".len()..]);
+        let scale_name = scale_of(name);
         let expected = [rows.div_ceil(block[0]), cols.div_ceil(block[1])];
         let Some(scale) = scales.get(&scale_name) else {
             return Err(ModelError::Missing {
@@ -195,15 +200,20 @@ impl Checkpoint {
                 expected: expected.to_vec(),
             });
         };
-        if scale.shape() != expected {
-            return Err(shape(&scale_name, &expected, scale.shape()));
+        if scale[..] != expected {
+            return Err(shape(&scale_name, &expected, scale));
         }
-        Ok(Some(Scales { numbers: scale.data(), block }))
+        Ok(Some(block))
     }
 }
 
 /// Behind the name of a linear block.
 const SCALE: &str = ".weight_scale_inv";
+
+/// The name of the scales of a weight.
+fn scale_of(weight: &str) -> String {
+    format!("{weight}{}", &SCALE[".weight".len()..])
+}
 
 fn read_file(path: &Path) -> Result<Vec<u8>, ModelError> {
     fs::read(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })
