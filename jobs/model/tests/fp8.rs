@@ -120,3 +120,68 @@ fn weights_stay_as_they_are_stored_and_compute_what_their_numbers_do() {
     assert_eq!(small(&model), names);
     assert!(model.weights().len() == plain.weights().len());
 }
+
+/// Writes some of a file's tensors, and returns their names.
+fn write_some(all: &SafeTensors<'_>, path: &Path, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+    let some: Vec<_> = all.iter().filter(|(name, _)| wanted(name)).collect();
+    let names = some.iter().map(|(name, _)| (*name).to_owned()).collect();
+    fs::write(path, serialize(some, None).unwrap()).unwrap();
+    names
+}
+
+#[test]
+fn scales_are_found_in_whatever_file_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    make(folder.path());
+    let expected = Checkpoint::open(folder.path()).unwrap().load().unwrap();
+    let single = folder.path().join("model.safetensors");
+    let bytes = fs::read(&single).unwrap();
+    let all = SafeTensors::deserialize(&bytes).unwrap();
+    let mut map = serde_json::Map::new();
+    // The weights come first, so their scales are read after them.
+    for (file, is_scales) in [("a.safetensors", false), ("b.safetensors", true)] {
+        let is_wanted = |name: &str| name.ends_with("_scale_inv") == is_scales;
+        for name in write_some(&all, &folder.path().join(file), is_wanted) {
+            map.insert(name, file.into());
+        }
+    }
+    let index = serde_json::json!({ "weight_map": map });
+    fs::write(folder.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
+    fs::remove_file(&single).unwrap();
+    let found = Checkpoint::open(folder.path()).unwrap().load().unwrap();
+    assert!(small(&found).len() > 10);
+    let mut tensors = Vec::new();
+    expected.weights().visit("", &mut |_, tensor| tensors.push(tensor));
+    let mut tensors = tensors.into_iter();
+    found.weights().visit("", &mut |name, tensor| {
+        let expected = tensors.next().unwrap();
+        match (tensor.stored(), expected.stored()) {
+            (Stored::Fp8(bytes, scales), Stored::Fp8(as_before, as_told)) => {
+                assert!(bytes == as_before && scales == as_told, "{name}");
+                assert!(scales.iter().all(|scale| *scale > 0.0), "{name}");
+            }
+            _ => assert!(tensor == expected, "{name}"),
+        }
+    });
+}
+
+#[test]
+fn scales_that_would_need_scales_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    make(folder.path());
+    let path = folder.path().join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let all = SafeTensors::deserialize(&bytes).unwrap();
+    let views = all.iter().map(|(name, view)| {
+        let (shape, is_scale) = (view.shape().to_vec(), name == "lm_head.weight_scale_inv");
+        let dtype = if is_scale { Dtype::F8_E4M3 } else { view.dtype() };
+        let len = if is_scale { shape.iter().product() } else { view.data().len() };
+        (name, TensorView::new(dtype, shape, &view.data()[..len]).unwrap())
+    });
+    fs::write(&path, serialize(views, None).unwrap()).unwrap();
+    let error = Checkpoint::open(folder.path()).unwrap().load().unwrap_err().to_string();
+    assert!(
+        error.contains("lm_head.weight_scale_inv") && error.contains("it is a scale"),
+        "{error}"
+    );
+}
