@@ -117,7 +117,11 @@ impl Caller {
 
     pub async fn read_link(&self, inode: InodeId) -> Result<Vec<u8>> {
         let op = pb::ReadLinkOp { inode: inode.0 };
-        Ok(self.read(Op::ReadLink(op)).await?.target.to_vec())
+        let reply = self.read(Op::ReadLink(op)).await?;
+        if let Some(attr) = &reply.attr {
+            self.shared.looked_into(attr, &self.cred);
+        }
+        Ok(reply.target.to_vec())
     }
 
     /// A page of a directory after a cookie (0: from the start), and whether it is the last. With
@@ -131,10 +135,14 @@ impl Caller {
     ) -> Result<(Vec<pb::Entry>, bool)> {
         let op = pb::ReadDirOp { inode: inode.0, after_cookie, limit, plus };
         let mut reply = self.read(Op::ReadDir(op)).await?;
+        if let Some(attr) = reply.attr.filter(|_| after_cookie == 0) {
+            self.shared.looked_into(&attr, &self.cred);
+        }
         for attr in reply.entries.iter_mut().filter_map(|entry| entry.attr.as_mut()) {
             if plus {
                 self.shared.journal.overlay(attr);
                 self.shared.inodes.merge(attr);
+                self.shared.access_times.overlay(attr);
             }
         }
         Ok((reply.entries, reply.end))
@@ -226,6 +234,9 @@ impl Caller {
         if touches_content {
             self.shared.report_length(inode).await?;
         }
+        if change.atime.is_some() {
+            self.shared.forget_access(inode).await;
+        }
         let op = set_attr_op(inode, change);
         let reply = match &open {
             Some(open) if change.by_handle => {
@@ -283,6 +294,7 @@ impl Caller {
         let mut attr = reply.attr.ok_or_else(|| incomplete("attributes"))?;
         self.shared.journal.overlay(&mut attr);
         self.shared.inodes.merge(&mut attr);
+        self.shared.access_times.overlay(&mut attr);
         Ok(attr)
     }
 }

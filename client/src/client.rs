@@ -18,6 +18,7 @@ use tokio::{sync::Semaphore, task::JoinHandle};
 
 use crate::{
     Caller, ClientOptions, Result,
+    accesses::{self, AccessTimes},
     coherence::{self, Coherence, Invalidations, Trust},
     inodes::Inodes,
     journal::{self, Journal},
@@ -46,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) locks: Locks,
     pub(crate) coherence: Coherence,
     pub(crate) journal: Arc<Journal>,
+    pub(crate) access_times: Arc<AccessTimes>,
     /// Bytes (in [`BUDGET_UNIT`]) that reads in flight may hold: taken at once, so that no two reads
     /// wait for each other's buffers.
     pub(crate) read_budget: Arc<Semaphore>,
@@ -133,6 +135,7 @@ impl Client {
             locks: Locks::default(),
             coherence: Coherence::new(),
             journal: Arc::new(Journal::new()?),
+            access_times: Arc::default(),
             // Buffers come in powers of two: a budget may take twice its share of the pool.
             read_budget: permits(4),
             read_units: part(4),
@@ -150,6 +153,7 @@ impl Client {
         });
         let tasks = session::start_tasks(&shared);
         shared.tasks.lock().extend(tasks);
+        shared.tasks.lock().push(accesses::start(&shared));
         Ok(Self { shared })
     }
 
@@ -228,6 +232,7 @@ impl Client {
             if let Err(failure) = self.shared.settle_journal(deadline).await {
                 tracing::warn!(%failure, "the last changes are lost");
             }
+            self.shared.tell_accesses().await;
             self.shared.session.close(&self.shared.own, deadline).await;
         };
         if tokio::time::timeout(limits::GOODBYE, goodbye).await.is_err() {

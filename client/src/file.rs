@@ -70,6 +70,12 @@ impl File {
         attr
     }
 
+    /// As if its bytes were read here now: for who may have them without asking, like a kernel with pages of it. True
+    /// if that changes the access time.
+    pub fn accessed(&self) -> bool {
+        self.shared().accessed(&self.inode, &self.caller.cred)
+    }
+
     /// The attributes as they are now.
     pub async fn attr(&self) -> Result<pb::Attr> {
         self.caller.get_attr(self.inode.id).await

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use ff2_client_core::{InlineWrites, Lengths, OpenInodes, ReadSpan, lengths::Report, read_spans};
-use ff2_proto::{ChainId, ChunkId, Code, InodeId, Status, pb};
+use ff2_proto::{ChainId, ChunkId, Code, InodeId, Status, pb, relatime};
 use parking_lot::Mutex;
 use tokio::sync::RwLock;
 
@@ -536,6 +536,13 @@ impl OpenInode {
 
     pub(crate) fn mtime_ns(&self) -> i64 {
         self.state.lock().mtime_ns
+    }
+
+    /// The attributes, if a read now changes the access time by them.
+    pub(crate) fn if_atime_is_due(&self, at_ns: i64) -> Option<pb::Attr> {
+        let attr = self.state.lock().attr;
+        let is_due = attr.version > 0 && attr.snapshot == 0 && relatime::is_due(&attr, at_ns);
+        is_due.then_some(attr)
     }
 
     /// This client changed the bytes: what was read ahead is void.

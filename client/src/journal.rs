@@ -141,6 +141,11 @@ impl Journal {
         }
     }
 
+    /// This client read it: what it knows of its attributes shows that.
+    pub(crate) fn accessed(&self, inode: InodeId, at_ns: i64) {
+        self.state.lock().folders.accessed(inode, at_ns);
+    }
+
     /// Others change these (`None`: perhaps all), or look at them.
     pub(crate) fn forget(&self, inodes: Option<&[InodeId]>) {
         let mut state = self.state.lock();

@@ -39,6 +39,7 @@
 //!
 //! [`Caller`] is the same by inode number and on behalf of one user: what a mount needs.
 
+mod accesses;
 mod caller;
 mod client;
 mod coherence;

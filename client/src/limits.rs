@@ -45,6 +45,10 @@ pub const INVALIDATION_PATIENCE: Duration = Duration::from_secs(3);
 pub const INVALIDATION_PAUSE: Duration = Duration::from_millis(50);
 /// A namespace without callbacks is asked again after this.
 pub const CALLBACKS_RETRY: Duration = Duration::from_secs(30);
+/// Access times wait so long for others.
+pub const ACCESS_LINGER: Duration = Duration::from_secs(5);
+/// One request of them.
+pub const ACCESS_PATIENCE: Duration = Duration::from_secs(3);
 /// Goodbye to the namespace; the session expires by itself if it takes longer.
 pub const GOODBYE: Duration = Duration::from_secs(5);
 /// Changes that were foreseen and wait for the namespace: some megabytes of small files.

@@ -29,6 +29,8 @@ pub struct ClientOptions {
     /// Of a coherent client: changes of names and attributes that concern nobody else return before the
     /// namespace has them, and are durable after `fsync`.
     pub behind: bool,
+    /// Reads change access times, as relatime has it.
+    pub atime: bool,
     /// What is encrypted over the network; None: nothing.
     pub tls: Option<ClientTls>,
     /// Reaches servers by RDMA where both sides can; None: never.
@@ -51,6 +53,7 @@ impl ClientOptions {
             buffer_bytes: limits::BUFFER_BYTES,
             inline: true,
             behind: true,
+            atime: true,
             tls: None,
             rdma: None,
             zone: String::new(),
@@ -78,6 +81,12 @@ impl ClientOptions {
     #[must_use]
     pub fn behind(mut self, behind: bool) -> Self {
         self.behind = behind;
+        self
+    }
+
+    #[must_use]
+    pub fn atime(mut self, atime: bool) -> Self {
+        self.atime = atime;
         self
     }
 

@@ -258,6 +258,13 @@ impl NamespaceGroup {
         self.group.read_stale(meant).ok_or_else(stopped)
     }
 
+    /// Whether there is anything to log of these access times, which are left as far as they change something.
+    fn keep_due_atimes(&self, op: &mut pb::TouchAtimeOp) -> Result<bool, Status> {
+        let level = self.cluster.routing().level;
+        let stopped = || Status::new(Code::ShuttingDown, "the group stopped");
+        self.group.read_stale(|kv| namespace::keep_due(kv, op, level)).ok_or_else(stopped)
+    }
+
     /// Why nothing can be logged here. One that was just elected asks for a moment's patience.
     fn not_leading(&self) -> Status {
         if self.group.leadership().borrow().is_leader {
@@ -329,6 +336,11 @@ impl NamespaceService {
         if let Some(Op::Batch(batch)) = &mut request.op {
             let requests = std::mem::take(&mut batch.requests);
             return self.batch(cx, operation, (&request, ruled), requests).await;
+        }
+        if let Some(Op::TouchAtime(op)) = &mut request.op
+            && !self.namespace.keep_due_atimes(op)?
+        {
+            return Ok(pb::NsReply::default());
         }
         if namespace::is_mutation(&request) {
             // Apart: it would make reads as large.

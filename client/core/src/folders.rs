@@ -154,6 +154,14 @@ impl Folders {
         }
     }
 
+    /// This client read it, which changes its version for nobody.
+    pub fn accessed(&mut self, inode: InodeId, at_ns: i64) {
+        let folder = self.known.get_mut(&inode).map(|folder| &mut folder.attr);
+        if let Some(attr) = folder.or_else(|| self.attrs.get_mut(&inode)) {
+            attr.atime_ns = attr.atime_ns.max(at_ns);
+        }
+    }
+
     /// What the namespace said of a name, in this version of the folder.
     pub fn learn_name(&mut self, folder: InodeId, version: u64, name: &[u8], is: Name) {
         self.make_room();
@@ -265,6 +273,20 @@ mod tests {
 
     fn file(inode: u64) -> Name {
         Name::Is { inode: InodeId(inode), kind: FileKind::Regular }
+    }
+
+    #[test]
+    fn what_was_read_stays_read() {
+        let mut folders = Folders::new([1, 2]);
+        folders.learn(&attr(5));
+        folders.learn(&pb::Attr { inode: 70, kind: FileKind::Regular.into(), ..attr(5) });
+        for inode in [FOLDER, InodeId(70), InodeId(71)] {
+            folders.accessed(inode, 900);
+            folders.accessed(inode, 800);
+        }
+        assert_eq!(folders.attr(FOLDER).unwrap().atime_ns, 900);
+        assert_eq!(folders.attr(InodeId(70)).unwrap().atime_ns, 900);
+        assert_eq!(folders.attr(InodeId(71)), None);
     }
 
     #[test]

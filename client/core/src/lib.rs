@@ -5,6 +5,7 @@
 //! and what is to be done comes out as values. `ff2-fabric` (its chain client) and `ff2-client` do
 //! the asking and the waiting; the simulator runs the same machines.
 //!
+//! - [`accesses`]: what was read, until the namespace knows the access times
 //! - [`callbacks`]: what may be cached, until when
 //! - [`retry`]: from a failure's class to the next step
 //! - [`read_plan`], [`write_plan`]: from a range of a file to calls, and the order of writes
@@ -20,6 +21,7 @@
 //! - [`two_classes`]: which waiting operation of a user ring goes next
 #![forbid(unsafe_code)]
 
+pub mod accesses;
 pub mod callbacks;
 pub mod folders;
 pub mod foresee;
@@ -36,6 +38,7 @@ pub mod sequence;
 pub mod two_classes;
 pub mod write_plan;
 
+pub use accesses::Accesses;
 pub use callbacks::HeldCallbacks;
 pub use folders::{Folders, Name, Page};
 pub use health::TargetHealth;

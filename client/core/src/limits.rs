@@ -47,6 +47,11 @@ pub const ROOMS_MAX: usize = 4096;
 pub const QUOTA_WINDOW_MIN: u64 = 1 << 20;
 pub const QUOTA_WINDOW_MAX: u64 = 256 << 20;
 
+/// Inodes that were read and of which the namespace does not know yet: more than are read before it is told.
+pub const ACCESSES_MAX: usize = 65_536;
+/// ... and those of one request.
+pub const ACCESSES_TOLD: usize = 512;
+
 /// Operations of the high class that go while one of the low class waits, before that one goes.
 pub const HIGH_BEFORE_LOW_MAX: u32 = 8;
 

@@ -33,6 +33,7 @@ pub struct Changes {
     pub read_only: bool,
     pub allow_other: bool,
     pub dirsync: bool,
+    pub noatime: bool,
     pub subdir: Option<String>,
     pub cache_ms: Option<u64>,
     pub io_uring: Option<OverIoUring>,
@@ -43,6 +44,7 @@ impl Changes {
         config.read_only |= self.read_only;
         config.allow_other |= self.allow_other;
         config.dirsync |= self.dirsync;
+        config.noatime |= self.noatime;
         if let Some(path) = self.mount_point {
             config.mount_point = path;
         }
@@ -76,6 +78,7 @@ impl Changes {
             ("--read-only", self.read_only),
             ("--allow-other", self.allow_other),
             ("--dirsync", self.dirsync),
+            ("--noatime", self.noatime),
         ];
         arguments.extend(flags.iter().filter(|(_, set)| *set).map(|(name, _)| (*name).into()));
         arguments
@@ -137,6 +140,13 @@ fn take(changes: &mut Changes, option: &str, sloppy: bool) -> Result<(), String>
         "rw" => changes.read_only = false,
         "allow_other" => changes.allow_other = true,
         "dirsync" | "sync" => changes.dirsync = true,
+        "noatime" => changes.noatime = true,
+        "relatime" => changes.noatime = false,
+        "strictatime" => {
+            return Err(
+                "strictatime: access times are kept as by relatime, or not at all (noatime)".into(),
+            );
+        }
         "subdir" if value.is_empty() => return Err("subdir needs a path".into()),
         "subdir" => changes.subdir = Some(value.into()),
         "data_dir" => changes.data_dir = Some(value.into()),
@@ -150,7 +160,7 @@ fn take(changes: &mut Changes, option: &str, sloppy: bool) -> Result<(), String>
         }
         // True of each mount, or said to others.
         "defaults" | "auto" | "noauto" | "nofail" | "_netdev" | "nouser" | "nosuid" | "nodev"
-        | "exec" | "async" | "noatime" | "relatime" | "comment" => {}
+        | "exec" | "async" | "comment" => {}
         _ if name.starts_with("x-") || sloppy => {}
         _ => return Err(format!("unknown option {option}")),
     }
@@ -252,6 +262,8 @@ mod tests {
         assert_eq!(request.config, Path::new("/etc/ff2/data.toml"));
         let plain = Changes { mount_point: Some("/mnt".into()), ..Changes::default() };
         assert_eq!(request.changes, plain);
+        let quiet = parsed("a b -o noatime,nodev").unwrap().changes;
+        assert!(quiet.noatime && !parsed("a b -o noatime,relatime").unwrap().changes.noatime);
         let request =
             parsed("a b -v -o ro,allow_other,dirsync -o subdir=/x/y,cache_ms=0,io_uring=no -t ff2")
                 .unwrap();
@@ -276,6 +288,7 @@ mod tests {
             "a",
             "a b c",
             "a b -o dev",
+            "a b -o strictatime",
             "a b -o subdir=",
             "a b -o cache_ms=x",
             "a b -x",

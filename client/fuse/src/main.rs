@@ -46,6 +46,9 @@ struct Arguments {
     /// Changes of names return when they are durable.
     #[arg(long)]
     dirsync: bool,
+    /// Reads change no access times.
+    #[arg(long)]
+    noatime: bool,
     #[command(subcommand)]
     command: Option<Action>,
 }
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         read_only,
         allow_other,
         dirsync,
+        noatime,
         command,
     } = Arguments::parse();
     let changes = Changes {
@@ -81,6 +85,7 @@ fn main() -> ExitCode {
         read_only,
         allow_other,
         dirsync,
+        noatime,
         subdir,
         cache_ms,
         io_uring,

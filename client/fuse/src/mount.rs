@@ -143,6 +143,7 @@ fn options(config: &MountConfig, token: UserToken) -> ClientOptions {
         .description(description)
         .cache(Duration::from_millis(config.cache_ms).min(limits::UNTOLD_CACHE))
         .behind(!config.dirsync)
+        .atime(!config.noatime && !config.read_only)
 }
 
 fn mounted(

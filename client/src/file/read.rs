@@ -70,6 +70,7 @@ impl File {
         if range.is_empty() {
             return Ok(Vec::new());
         }
+        self.accessed();
         if let Some(bytes) = self.read_inline(&range).await? {
             return Ok(vec![bytes]);
         }
@@ -99,6 +100,7 @@ impl File {
         self.inode.check_alive()?;
         let end = ranges.iter().map(|range| range.end).max().unwrap_or_default();
         let size = self.size_for(end).await?;
+        self.accessed();
         let mut in_chunks = Vec::new();
         for (place, range) in ranges.iter().enumerate() {
             let range = range.start..range.end.min(size);

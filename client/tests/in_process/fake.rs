@@ -262,7 +262,7 @@ impl State {
             seed: 0,
         };
         let command = namespace::stamp(request, now_ns(), 7, Some(layout));
-        let command = pb::NsCommand { subtree, ..command };
+        let command = pb::NsCommand { subtree, level: ff2_proto::LEVEL, ..command };
         let mut names = self.names.lock();
         names.index += 1;
         let Names { kv, index, machine } = &mut *names;

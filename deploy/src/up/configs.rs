@@ -180,6 +180,7 @@ fn mount_config(
         // Root mounts for the whole machine, as with any local file system; others for themselves.
         allow_other: rustix::process::geteuid().is_root(),
         dirsync: false,
+        noatime: false,
         read_only: false,
         subdir: None,
         cache_ms: 60_000,

@@ -280,6 +280,9 @@ pub struct MountConfig {
     /// no other mount knows.
     #[serde(default)]
     pub dirsync: bool,
+    /// Reads do not change access times. By default they do as with the option `relatime` of other file systems.
+    #[serde(default)]
+    pub noatime: bool,
     #[serde(default)]
     pub read_only: bool,
     /// The folder of the volume that is mounted; its root by default. It keeps nobody with the token

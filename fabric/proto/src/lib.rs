@@ -14,6 +14,7 @@ pub mod ids;
 pub mod layout;
 pub mod limits;
 pub mod marks;
+pub mod relatime;
 pub mod routing;
 pub mod status;
 
@@ -38,7 +39,7 @@ pub const PROTOCOL_VERSIONS: [u32; 2] = [1, 2];
 /// The highest feature level that this release knows: what it may log, store and send once all of a cluster do
 /// (docs/design/0010). History: 1 = before there were levels; 2 = the trash;
 /// 3 = snapshots; updates of chunks say which of their session were answered; mends of the namespace;
-/// addresses of a node in several zones.
+/// addresses of a node in several zones; access times.
 pub const LEVEL: u32 = 3;
 
 /// A level as it is stored and sent: nothing was, before there were levels.

@@ -54,6 +54,7 @@ mod set_lock;
 mod set_xattr;
 mod shown;
 mod snapshots;
+mod touch_atime;
 mod touched;
 mod trash;
 mod truncate;
@@ -85,6 +86,7 @@ pub use session_book::SessionBook;
 pub use sessions::session;
 pub use shown::{Cacheable, Shown, cacheable};
 pub use snapshots::{all as snapshots, is_kept};
+pub use touch_atime::keep_due;
 pub use touched::touched;
 pub use trash::next_to_go as next_to_go_from_trash;
 pub use truncate::unfinished;
@@ -226,6 +228,7 @@ fn change(tx: &mut Tx<'_>, op: &Op) -> Result<pb::NsReply, Status> {
         Op::Unlock(op) => set_lock::unlock(tx, op),
         Op::CancelLock(op) => set_lock::cancel(tx, op),
         Op::AllotInodes(op) => allot::allot(tx, op),
+        Op::TouchAtime(op) => touch_atime::apply(tx, op),
         Op::SetQuota(op) => quota::set(tx, op),
         Op::RemoveQuota(op) => quota::remove_quota(tx, op),
         Op::CountQuota(op) => quota::count(tx, op),
@@ -358,6 +361,7 @@ fn answer(
         | Op::CancelLock(_)
         | Op::Batch(_)
         | Op::AllotInodes(_)
+        | Op::TouchAtime(_)
         | Op::SetQuota(_)
         | Op::RemoveQuota(_)
         | Op::CountQuota(_)

@@ -119,6 +119,7 @@ fn changes(op: &Op) -> bool {
         | Op::RecoverLength(_)
         | Op::SetXattr(_)
         | Op::RemoveXattr(_)
+        | Op::TouchAtime(_)
         | Op::Batch(_)
         | Op::SetQuota(_)
         | Op::RemoveQuota(_)

@@ -139,6 +139,7 @@ pub(super) fn op_name(op: &Op) -> &'static str {
         Op::CancelLock(_) => "cancel_lock",
         Op::Batch(_) => "batch",
         Op::AllotInodes(_) => "allot_inodes",
+        Op::TouchAtime(_) => "touch_atime",
         Op::ListQuotas(_) => "list_quotas",
         Op::ListSnapshots(_) => "list_snapshots",
         Op::StepSnapshot(_) => "step_snapshot",

@@ -59,7 +59,9 @@ pub(crate) async fn open(at: &Mounted, caller: &Caller, inode: u64, flags: i32) 
     let how = open_how(flags);
     let file = caller.open(InodeId(inode), how).await?;
     let told = at.known.opened(inode, file.known_attr().version, how.write || how.truncate);
-    if told.drop_attr {
+    // What the kernel has it reads without us.
+    let is_read = told.keep_pages && (how.read || how.execute) && file.accessed();
+    if told.drop_attr || is_read {
         at.drop_attr(inode);
     }
     Ok(Opened { file, flags: fopen_flags(flags, told.keep_pages), pages: told.pages })

@@ -154,3 +154,47 @@ fn a_tree_is_copied_and_compared_by_ordinary_tools() {
     assert!(space.starts_with("ff2"), "{space}");
     mount.stop();
 }
+
+#[test]
+fn reads_change_access_times_unless_the_mount_says_no() {
+    let Some(world) = world() else { return };
+    let mount = world.mount("m");
+    fs::create_dir(mount.at("d")).unwrap();
+    for name in ["cached", "direct", "d/unread"] {
+        fs::write(mount.at(name), pattern(20_000, 1)).unwrap();
+    }
+    symlink("cached", mount.at("link")).unwrap();
+    let names = ["cached", "direct", "d", "link", "d/unread"];
+    let times = |mount: &crate::Mount| {
+        names.map(|name| fs::symlink_metadata(mount.at(name)).unwrap().accessed().unwrap())
+    };
+    mount.stop();
+
+    let read_all = |mount: &crate::Mount| {
+        fs::read(mount.at("cached")).unwrap();
+        let mut direct = OpenOptions::new();
+        let direct =
+            direct.read(true).custom_flags(libc::O_DIRECT).open(mount.at("direct")).unwrap();
+        direct.read_exact_at(&mut [0; 4096], 0).unwrap();
+        assert_eq!(fs::read_dir(mount.at("d")).unwrap().count(), 1);
+        fs::read_link(mount.at("link")).unwrap();
+    };
+    let silent = world.mount_with("m", "noatime = true");
+    let made = times(&silent);
+    read_all(&silent);
+    assert_eq!(times(&silent), made, "nothing that was read");
+    silent.stop();
+    let mount = world.mount("m");
+    assert_eq!(times(&mount), made, "nor did anybody hear of it");
+    read_all(&mount);
+    let read = times(&mount);
+    for (name, (made, read)) in names.iter().zip(made.iter().zip(&read)) {
+        assert_eq!(read > made, *name != "d/unread", "{name}: seen at once");
+    }
+    read_all(&mount);
+    assert_eq!(times(&mount), read, "once is enough");
+    mount.stop();
+    let mount = world.mount("m");
+    assert_eq!(times(&mount), read, "the namespace knows");
+    mount.stop();
+}

@@ -171,3 +171,18 @@ fn who_opens_after_a_close_sees_its_length() {
     a.stop();
     b.stop();
 }
+
+#[test]
+fn another_mount_sees_access_times_later() {
+    let Some(world) = world() else { return };
+    let (one, two) = (world.mount("one"), world.mount_with("two", "cache_ms = 500"));
+    fs::write(one.at("f"), "read by one").unwrap();
+    let accessed = |mount: &crate::Mount| fs::metadata(mount.at("f")).unwrap().accessed().unwrap();
+    let made = accessed(&two);
+    fs::read(one.at("f")).unwrap();
+    let read = accessed(&one);
+    assert!(read > made);
+    until("the news", || accessed(&two) == read);
+    one.stop();
+    two.stop();
+}

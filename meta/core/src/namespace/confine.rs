@@ -34,7 +34,7 @@ pub(super) fn check(kv: &dyn KvRead, op: &Op, subtree: u64) -> Result<(), Status
     Ok(())
 }
 
-fn is_inside(kv: &dyn KvRead, inode: &Inode, subtree: u64) -> Result<bool, Status> {
+pub(super) fn is_inside(kv: &dyn KvRead, inode: &Inode, subtree: u64) -> Result<bool, Status> {
     if !inode.is_dir() {
         return Ok(true);
     }
@@ -114,6 +114,8 @@ pub(super) fn inodes(op: &Op) -> [Option<u64>; 2] {
         | Op::AwaitInvalidations(_)
         | Op::Batch(_)
         | Op::AllotInodes(_)
+        // It leaves out what is not inside.
+        | Op::TouchAtime(_)
         | Op::OpenSession(_)
         | Op::CloseSession(_)
         | Op::ListSessions(_)

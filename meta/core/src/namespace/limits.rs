@@ -62,6 +62,8 @@ pub const TRASH_STEP_MAX: usize = 1_024;
 pub const PATH_DEPTH: usize = 1_024;
 /// Names of a folder that are looked at for that of a folder in it.
 pub const NAMES_LOOKED_AT: usize = 65_536;
+/// Access times that one command may tell.
+pub const ATIMES_MAX: usize = 1_024;
 /// Pairs that one step of a longer scan takes from the keys.
 pub(super) const SCAN_PAGE: usize = 512;
 /// The first cookies of a directory are those of `.` and `..`, which the mount makes up.

@@ -68,7 +68,8 @@ pub(super) fn class_of(op: &Op) -> Class {
         | Op::Unlock(_)
         | Op::CancelLock(_)
         | Op::Batch(_)
-        | Op::AllotInodes(_) => Class::Mutation,
+        | Op::AllotInodes(_)
+        | Op::TouchAtime(_) => Class::Mutation,
         Op::OpenSession(_) | Op::CloseSession(_) => Class::Session,
         Op::ExpireSessions(_)
         | Op::FinishTruncate(_)
@@ -156,7 +157,8 @@ pub fn granted(request: &pb::NsRequest) -> Option<(bool, bool)> {
         | Op::ListSnapshots(_)
         | Op::StepSnapshot(_)
         | Op::Mend(_)
-        | Op::AllotInodes(_) => None,
+        | Op::AllotInodes(_)
+        | Op::TouchAtime(_) => None,
     }
 }
 

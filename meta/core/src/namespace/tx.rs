@@ -24,6 +24,8 @@ pub(super) struct Tx<'a> {
     pub(super) seed: u64,
     pub(super) default_layout: Option<pb::Layout>,
     pub(super) session: u64,
+    /// The folder that the connection is confined to; 0: none.
+    pub(super) subtree: u64,
     pub(super) owner: Owner,
     pub(super) cred: pb::Credentials,
     /// Its programs were told of it already.
@@ -47,6 +49,7 @@ impl<'a> Tx<'a> {
             seed: command.seed,
             default_layout: command.default_layout,
             session: request.session,
+            subtree: command.subtree,
             foreseen: request.at_ns != 0,
             owner: command.owner,
             level: command.level,

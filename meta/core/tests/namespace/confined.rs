@@ -71,6 +71,18 @@ fn paths_begin_and_end_at_the_folder() {
 }
 
 #[test]
+fn folders_outside_are_not_read() {
+    let mut w = world();
+    w.v.now_ns += 100;
+    let at = w.v.now_ns;
+    let before = w.v.attr(w.outside);
+    let read = [w.outside, w.inside].map(|inode| pb::Atime { inode, atime_ns: at });
+    w.ask(Op::TouchAtime(pb::TouchAtimeOp { atimes: read.to_vec() })).unwrap();
+    assert_eq!(w.v.attr(w.outside), before);
+    assert_eq!(w.v.attr(w.inside).atime_ns, at);
+}
+
+#[test]
 fn folders_outside_do_not_exist() {
     let mut w = world();
     let (shared, inside, outside) = (w.shared, w.inside, w.outside);

@@ -4,6 +4,7 @@
 
 mod acls;
 mod allotted;
+mod atimes;
 mod attributes;
 mod commands;
 mod confined;

@@ -91,6 +91,7 @@ fn mount() -> MountConfig {
         http_listen: None,
         allow_other: false,
         dirsync: false,
+        noatime: false,
         read_only: false,
         subdir: None,
         cache_ms: 60_000,
