@@ -185,8 +185,8 @@ pub(crate) struct Gate<'a> {
     pub(crate) came_by: &'a str,
     /// The secret of the TLS connection that it came through, if it did.
     pub(crate) binding: Option<Secret>,
-    /// It came in clear over the network, and must not.
-    pub(crate) must_encrypt: bool,
+    /// It came in clear over the network, and must not: what it is told to do.
+    pub(crate) must_encrypt: Option<&'static str>,
     pub(crate) welcome: &'a Welcome,
     pub(crate) rdma: Answering<'a>,
     /// How many slabs a peer may share by the way it came; 0: none.
@@ -276,11 +276,9 @@ impl Gate<'_> {
             );
             return Err(refusal(Code::WrongCluster, &detail));
         }
-        if self.must_encrypt {
-            let detail = "this server takes encrypted connections only: give `tls_ca_file` (the cluster's \
-                          ca.pem) in the configuration of this process, and for storage servers that \
-                          demand it `encrypt = \"all\"`";
-            return Err(refusal(Code::Unauthenticated, detail));
+        if let Some(advice) = self.must_encrypt {
+            let detail = format!("this server takes encrypted connections only: {advice}");
+            return Err(refusal(Code::Unauthenticated, &detail));
         }
         if hello.local_name != self.came_by {
             let detail =

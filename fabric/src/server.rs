@@ -272,7 +272,7 @@ impl Shared {
                 (sender, receiver, None)
             }
         };
-        let demands = self.config.tls.as_ref().is_some_and(|tls| tls.demands);
+        let demand = self.config.tls.as_ref().and_then(|tls| tls.demand);
         let shared = Mutex::new(None);
         let gate = Gate {
             cluster_id: &self.config.cluster_id,
@@ -280,7 +280,7 @@ impl Shared {
             routing: &self.config.routing,
             came_by: if local { &self.welcome.local_name } else { "" },
             binding,
-            must_encrypt: remote && demands && binding.is_none(),
+            must_encrypt: demand.filter(|_| remote && binding.is_none()),
             welcome: &self.welcome,
             rdma: Answering::new(self.config.rdma.as_ref().filter(|_| remote), binding.is_some()),
             grant_slabs: &|peer| if local { self.grant_slabs(peer, &shared) } else { 0 },

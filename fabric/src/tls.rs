@@ -1,5 +1,5 @@
-//! TLS 1.3 for the data plane over TCP: who proves its name by a certificate of the cluster's authority, and
-//! what goes through it.
+//! TLS 1.3 for the data plane over TCP: who proves its name by a certificate of the cluster's authority (or, among the
+//! ranks of a job, by their key alone: `by_key`), and what goes through it.
 //!
 //! A server's port takes both kinds of connection: the first byte tells. The handshake of `handshake.rs` stays,
 //! inside, and its proofs cover a secret that only the two ends of the TLS connection know
@@ -7,6 +7,7 @@
 //! says who they are. Files of certificates and of authorities are looked at again when connections begin, so a new
 //! one needs no restart.
 
+mod by_key;
 mod certificate;
 mod shown;
 mod trust;
@@ -23,7 +24,7 @@ pub use shown::Shown;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio_rustls::{
-    TlsAcceptor, TlsStream,
+    TlsAcceptor, TlsConnector, TlsStream,
     rustls::{
         self, ServerConfig,
         crypto::{CryptoProvider, ring},
@@ -41,6 +42,9 @@ const BINDING: &[u8] = b"EXPORTER-ff2-handshake-1";
 const HANDSHAKE: u8 = 0x16;
 /// HTTP/2, as gRPC has it.
 const ALPN_H2: &[u8] = b"h2";
+/// What servers that demand encryption say to those without.
+const GIVE_AUTHORITY: &str = "give `tls_ca_file` (the cluster's ca.pem) in the configuration of this process, and for \
+                              storage servers that demand it `encrypt = \"all\"`";
 
 /// Why there can be no encryption.
 #[derive(Debug, Error)]
@@ -53,13 +57,22 @@ pub enum TlsError {
     Pair { certificate: PathBuf, key: PathBuf, source: rustls::Error },
     #[error("TLS 1.3 cannot be used: {0}")]
     Rustls(#[from] rustls::Error),
+    #[error("a certificate cannot be made: {0}")]
+    Made(#[from] rcgen::Error),
 }
 
 /// What a process encrypts of the connections that it makes.
 #[derive(Clone)]
 pub struct ClientTls {
-    trust: Arc<Trust>,
+    trust: Trusted,
     all: bool,
+}
+
+#[derive(Clone)]
+enum Trusted {
+    Authority(Arc<Trust>),
+    /// Whoever knows the key of the handshake inside.
+    Key(TlsConnector),
 }
 
 impl std::fmt::Debug for ClientTls {
@@ -75,7 +88,16 @@ impl ClientTls {
     ///
     /// If the file cannot be read or holds no certificate.
     pub fn load(authority: &Path, all: bool) -> Result<Self, TlsError> {
-        Ok(Self { trust: Arc::new(Trust::load(authority)?), all })
+        Ok(Self { trust: Trusted::Authority(Arc::new(Trust::load(authority)?)), all })
+    }
+
+    /// For servers of [`ServerTls::by_key`]: all connections over the network.
+    ///
+    /// # Errors
+    ///
+    /// If TLS 1.3 cannot be used.
+    pub fn by_key() -> Result<Self, TlsError> {
+        Ok(Self { trust: Trusted::Key(by_key::connector()?), all: true })
     }
 
     /// Whether a connection to this address is encrypted: whoever is not known to be a storage node is.
@@ -91,13 +113,22 @@ impl ClientTls {
         stream: TcpStream,
     ) -> io::Result<(TlsStream<TcpStream>, Secret)> {
         let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let name = ServerName::try_from(host)
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let (connector, name, doubt) = match &self.trust {
+            Trusted::Authority(trust) => {
+                let doubt =
+                    "does the server have a certificate of this cluster's authority for that name?";
+                (trust.connector(), host, doubt)
+            }
+            Trusted::Key(connector) => {
+                (connector.clone(), by_key::NAME, "does the server encrypt, as this process does?")
+            }
+        };
+        let name = ServerName::try_from(name.to_owned())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let stream = self.trust.connector().connect(name, stream).await.map_err(|error| {
-            let advice = "TLS (does the server have a certificate of this cluster's authority for that name?)";
-            io::Error::new(error.kind(), format!("{advice}: {error}"))
-        })?;
+        let stream = connector.connect(name, stream).await;
+        let stream = stream
+            .map_err(|error| io::Error::new(error.kind(), format!("TLS ({doubt}): {error}")))?;
         let secret = stream.get_ref().1.export_keying_material([0; 32], BINDING, None);
         Ok((TlsStream::Client(stream), secret.map_err(io::Error::other)?))
     }
@@ -125,14 +156,14 @@ pub fn load(
 /// A server's side: its certificate, and whether it takes connections without encryption.
 #[derive(Clone)]
 pub struct ServerTls {
-    certificate: Arc<Certificate>,
     acceptor: TlsAcceptor,
-    pub(crate) demands: bool,
+    /// What those are told who come without it over the network; `None`: they are let in.
+    pub(crate) demand: Option<&'static str>,
 }
 
 impl std::fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerTls").field("certificate", &self.certificate).finish_non_exhaustive()
+        f.debug_struct("ServerTls").field("demand", &self.demand).finish_non_exhaustive()
     }
 }
 
@@ -143,8 +174,18 @@ impl ServerTls {
     ///
     /// If TLS 1.3 cannot be used.
     pub fn new(certificate: Arc<Certificate>, demands: bool) -> Result<Self, TlsError> {
-        let acceptor = acceptor(certificate.clone(), None)?;
-        Ok(Self { certificate, acceptor, demands })
+        let acceptor = acceptor(certificate, None)?;
+        Ok(Self { acceptor, demand: demands.then_some(GIVE_AUTHORITY) })
+    }
+
+    /// Without an authority: who knows the key of the handshake inside is trusted, on both sides. All connections over
+    /// the network must be encrypted; `advice` is for those that are not.
+    ///
+    /// # Errors
+    ///
+    /// If no certificate can be made, or TLS 1.3 cannot be used.
+    pub fn by_key(advice: &'static str) -> Result<Self, TlsError> {
+        Ok(Self { acceptor: by_key::acceptor()?, demand: Some(advice) })
     }
 
     pub(crate) async fn accept(

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use ff2_client::{Client, ClientOptions, ClientTls, InodeId, Invalidations, Rdma, UserToken, pb};
 use ff2_daemon::{
     Runtime,
-    config::{Encrypt, MountConfig, OverIoUring},
+    config::{MountConfig, OverIoUring},
     rdma,
 };
 use ff2_fuse_kernel::{Executors, IoUring, MountOptions, Options, Unmounter, Way, WriteMemory};
@@ -36,9 +36,7 @@ use crate::{
 /// Mounts the volume and serves it until the process is told to stop or somebody unmounts it.
 pub async fn serve(config: Arc<MountConfig>, runtime: Runtime) -> Result<()> {
     let mount_point = free_mount_point(&config.mount_point)?;
-    let token = UserToken::load(&config.token_file)
-        .with_context(|| format!("load the token {}", config.token_file.display()))?;
-    let tls = tls(&config)?;
+    let (token, tls) = (config.token()?, config.tls()?);
     let rdma = rdma(&config.network)?;
     let for_all_users = token.claims().root;
     let executors =
@@ -106,16 +104,6 @@ async fn connect(
     }
     let (client, invalidations) = Client::connect_coherent(options).await?;
     Ok((client, Some(invalidations)))
-}
-
-/// What the mount encrypts.
-fn tls(config: &MountConfig) -> Result<Option<ClientTls>> {
-    let Some(authority) = &config.tls_ca_file else { return Ok(None) };
-    if config.encrypt == Encrypt::None {
-        return Ok(None);
-    }
-    let all = config.encrypt == Encrypt::All;
-    Ok(Some(ClientTls::load(authority, all).context("use the authority of the servers")?))
 }
 
 /// The folder that is mounted.

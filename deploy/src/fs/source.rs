@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use ff2_client::{ClientOptions, ClientTls, UserToken};
-use ff2_daemon::config::{Encrypt, MountConfig, load};
+use ff2_client::{ClientOptions, ClientTls};
+use ff2_daemon::config::{MountConfig, load};
 use ff2_proto::pb;
 
 use crate::{connect::Access, up};
@@ -26,16 +26,9 @@ impl Source {
                 let config: MountConfig = load(path)?;
                 let token = match access.given_token() {
                     Some(_) => access.token()?,
-                    None => UserToken::load(&config.token_file).with_context(|| {
-                        format!("read the user token {}", config.token_file.display())
-                    })?,
+                    None => config.token()?,
                 };
-                let tls = match (&config.tls_ca_file, config.encrypt) {
-                    (None, _) | (_, Encrypt::None) => None,
-                    (Some(authority), encrypt) => {
-                        Some(ClientTls::load(authority, encrypt == Encrypt::All)?)
-                    }
-                };
+                let tls = config.tls()?;
                 ClientOptions::new(config.metads, token, config.cluster_id)
                     .volume(config.volume)
                     .encrypted(tls)

@@ -217,7 +217,7 @@ async fn admit_one(listener: &TcpListener, key: &ClusterKey) -> (Sender, Receive
         routing: &routing,
         came_by: "",
         binding: None,
-        must_encrypt: false,
+        must_encrypt: None,
         rdma: crate::rdma::Answering::new(None, false),
         welcome: &welcome,
         grant_slabs: &|_| 0,

@@ -228,7 +228,7 @@ async fn buffers_of_a_lost_connection_are_paid_back_but_not_lent_again() {
             routing: &routing,
             came_by: "",
             binding: None,
-            must_encrypt: false,
+            must_encrypt: None,
             welcome: &welcome,
             rdma: crate::rdma::Answering::new(None, false),
             grant_slabs: &|_| 1,

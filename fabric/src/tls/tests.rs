@@ -1,3 +1,5 @@
+mod by_key;
+
 use std::{fs, time::Duration};
 
 use ff2_fuzz::{bounded, target};
@@ -133,21 +135,26 @@ async fn a_server_proves_its_name_by_the_clusters_authority() {
 async fn who_is_in_the_middle_cannot_pass_the_handshake_on() {
     let authority = Authority::new();
     let tls = authority.server(&["127.0.0.1"], true);
-    let mut net = start(tls.clone()).await;
+    nobody_passes_on(tls.clone(), (tls, authority.client()), authority.client()).await;
+}
+
+/// `between`: what he has who stands between the server and its client.
+async fn nobody_passes_on(server: ServerTls, between: (ServerTls, ClientTls), client: ClientTls) {
+    let mut net = start(server).await;
     let behind = net.address.clone();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     net.address = listener.local_addr().unwrap().to_string();
-    let outwards = authority.client();
+    let (inwards, outwards) = between;
     let relay = tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            let Ok((mut client, _)) = tls.accept(stream).await else { continue };
+            let Ok((mut client, _)) = inwards.accept(stream).await else { continue };
             let stream = TcpStream::connect(&behind).await.unwrap();
             let (mut server, _) = outwards.connect(&behind, stream).await.unwrap();
             let _ = copy_bidirectional(&mut client, &mut server).await;
         }
     });
-    let client = peers(&net, Some(authority.client()));
+    let client = peers(&net, Some(client));
     refused(echo(&net, &client, 1).await, Code::Unauthenticated);
     relay.abort();
     net.stop().await;

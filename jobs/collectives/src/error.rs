@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use ff2_fabric::{auth::AuthError, rdma::RdmaError};
+use ff2_fabric::{auth::AuthError, rdma::RdmaError, tls::TlsError};
 
 /// An operation that failed leaves the communicator useless: all ranks end, and the job starts again.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,9 @@ pub enum CollectiveError {
         "cannot use RDMA, which FF2_TRANSPORT=rdma demands: say auto or tcp where there is none"
     )]
     Rdma(#[source] RdmaError),
+
+    #[error("cannot encrypt what ranks exchange")]
+    Encrypt(#[source] TlsError),
 
     #[error("ranks {ranks:?} of {world} did not come within {waited:?}: look at their logs")]
     Missing { ranks: Vec<usize>, world: usize, waited: Duration },

@@ -1,13 +1,19 @@
-//! By what ranks reach each other, from the job's environment (docs/JOBS.md).
+//! By what ranks reach each other, from the job's environment (docs/JOBS.md), and whether what they exchange is
+//! encrypted on the way, which the job says itself.
 
 use std::sync::Arc;
 
 use ff2_fabric::{
     Rdma,
     rdma::{Class, Classes, RdmaConfig, Subnet, Workload},
+    tls::{ClientTls, ServerTls, TlsError},
 };
 
 use crate::CollectiveError;
+
+/// For a rank that comes in clear to one that encrypts.
+const ALL_OR_NONE: &str =
+    "the ranks of a job encrypt all or none: start each with the same `encrypt`";
 
 /// The network of a rank. By default TCP, and shared memory within a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +23,9 @@ pub struct Network {
     pub rdma_subnets: Vec<Subnet>,
     /// How switches are to treat RDMA between ranks.
     pub rdma_class: Class,
+    /// What leaves the host is encrypted (TLS 1.3), and so goes by TCP; who comes in clear is refused. Alike on all
+    /// ranks.
+    pub encrypt: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,12 +74,25 @@ impl Network {
         Ok(network)
     }
 
+    /// How the two ends of connections are encrypted; `None`: not.
+    pub(crate) fn tls(&self) -> Result<(Option<ServerTls>, Option<ClientTls>), CollectiveError> {
+        if !self.encrypt {
+            return Ok((None, None));
+        }
+        let make = || Ok((Some(ServerTls::by_key(ALL_OR_NONE)?), Some(ClientTls::by_key()?)));
+        make().map_err(|source: TlsError| CollectiveError::Encrypt(source))
+    }
+
     /// This process's RDMA; `None`: TCP serves.
     pub(crate) fn open(&self) -> Result<Option<Arc<Rdma>>, CollectiveError> {
-        if self.transport == Transport::Tcp {
+        let demanded = self.transport == Transport::Rdma;
+        if demanded && self.encrypt {
+            let detail = "FF2_TRANSPORT=rdma demands what nobody encrypts: say auto or tcp, or do not encrypt";
+            return Err(CollectiveError::Input(detail.into()));
+        }
+        if self.transport == Transport::Tcp || self.encrypt {
             return Ok(None);
         }
-        let demanded = self.transport == Transport::Rdma;
         let config = RdmaConfig {
             demanded,
             subnets: self.rdma_subnets.clone(),
@@ -133,6 +155,15 @@ mod tests {
             let error = read(&[(name, value)]).unwrap_err().to_string();
             assert!(error.contains(&format!("{name}: found {value}, expected")), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_encrypted_goes_by_tcp_and_rdma_cannot_be_demanded_too() {
+        let of = |transport| Network { transport, encrypt: true, ..Network::default() };
+        assert!(of(Transport::Tcp).open().unwrap().is_none());
+        assert!(of(Transport::Auto).open().unwrap().is_none());
+        let error = of(Transport::Rdma).open().unwrap_err().to_string();
+        assert!(error.contains("say auto or tcp, or do not encrypt"), "{error}");
     }
 
     #[test]

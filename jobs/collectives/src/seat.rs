@@ -41,6 +41,8 @@ impl Seat {
         let failed = |source: io::Error| CollectiveError::Serve { address: address.into(), source };
         let rdma = rendezvous.network.open()?;
         config.rdma = rdma.clone();
+        let (server_tls, tls) = rendezvous.network.tls()?;
+        config.tls = server_tls;
         let server = Server::bind(address, config).await.map_err(failed)?;
         let address = server.local_addr().to_string();
         let stop = CancellationToken::new();
@@ -52,7 +54,7 @@ impl Seat {
             identity: Identity::Daemon(key),
             pool: pool.clone(),
             routing,
-            tls: None,
+            tls,
             rdma,
             zone: String::new(),
         });

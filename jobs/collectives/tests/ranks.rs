@@ -2,47 +2,15 @@
 
 //! Ranks as threads of this process, each with its own server and connections over loopback.
 
+mod common;
+
 use std::{
-    net::TcpListener,
-    path::Path,
     thread,
     time::{Duration, Instant},
 };
 
-use ff2_collectives::{CollectiveError, Communicator, Network, Rendezvous};
-
-fn rendezvous(folder: &Path, port: u16, rank: usize, world: usize) -> Rendezvous {
-    Rendezvous {
-        rank,
-        world,
-        master: format!("127.0.0.1:{port}"),
-        job: "job 1 attempt 1".into(),
-        key: folder.join("ranks.key"),
-        timeout: Duration::from_secs(20),
-        patience: Duration::from_secs(20),
-        network: Network::default(),
-    }
-}
-
-/// One that was free a moment ago.
-fn port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// Runs `work` as every rank and returns what each made.
-fn ranks<T: Send>(world: usize, work: impl Fn(Communicator) -> T + Sync) -> Vec<T> {
-    let (folder, port) = (tempfile::tempdir().unwrap(), port());
-    thread::scope(|scope| {
-        let start = |rank| {
-            let (folder, work) = (folder.path(), &work);
-            scope.spawn(move || {
-                work(Communicator::meet(rendezvous(folder, port, rank, world)).unwrap())
-            })
-        };
-        let all: Vec<_> = (0..world).map(start).collect();
-        all.into_iter().map(|rank| rank.join().unwrap()).collect()
-    })
-}
+use common::{port, ranks, rendezvous};
+use ff2_collectives::{CollectiveError, Communicator, Rendezvous};
 
 fn fractions(rank: usize, len: usize) -> Vec<f32> {
     (0..len).map(|at| 1.0 / ((rank * 31 + at) % 1000 + 1) as f32).collect()
@@ -159,32 +127,6 @@ fn who_is_missing_at_the_beginning_is_named() {
     for error in errors {
         assert!(error.contains("ranks [1, 3] of 4 did not come within"), "{error}");
     }
-}
-
-#[test]
-fn a_stranger_is_not_let_in() {
-    let (folder, port) = (tempfile::tempdir().unwrap(), port());
-    let strange = tempfile::tempdir().unwrap();
-    ff2_fabric::ClusterKey::generate().unwrap().save(&strange.path().join("ranks.key")).unwrap();
-    thread::scope(|scope| {
-        let start = |rank| {
-            let mine = rendezvous(folder.path(), port, rank, 2);
-            scope.spawn(move || {
-                let all = Communicator::meet(mine).unwrap();
-                all.barrier().wait().unwrap();
-                all.close().unwrap();
-            })
-        };
-        let host = start(0);
-        let timeout = Duration::from_millis(500);
-        let mine = Rendezvous { timeout, ..rendezvous(strange.path(), port, 1, 2) };
-        let error = Communicator::meet(mine).unwrap_err().to_string();
-        assert!(error.contains("did not let rank 1 in"), "{error}");
-        assert!(error.contains("key"), "{error}");
-        // Its own rank is let in then.
-        start(1).join().unwrap();
-        host.join().unwrap();
-    });
 }
 
 #[test]

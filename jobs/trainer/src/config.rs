@@ -211,11 +211,13 @@ pub(crate) struct ParallelConfig {
     pub(crate) expert_ranks: usize,
     /// Each rank keeps the optimizer's moments of its part alone. Default true.
     pub(crate) zero1: bool,
+    /// What ranks of different hosts exchange is encrypted (TLS 1.3). Default false.
+    pub(crate) encrypt: bool,
 }
 
 impl Default for ParallelConfig {
     fn default() -> Self {
-        Self { expert_ranks: 1, zero1: true }
+        Self { expert_ranks: 1, zero1: true, encrypt: false }
     }
 }
 

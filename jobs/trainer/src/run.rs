@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         .build_global()
         .context("start the threads that compute")?;
     multiply_in(config.precision);
-    let ranks = Ranks::meet().context("meet the other ranks")?;
+    let ranks = Ranks::meet(config.parallel.encrypt).context("meet the other ranks")?;
     let outcome = begin(&config, job, &ranks, arguments);
     if let Err(error) = &outcome {
         ranks.fail(error);

@@ -24,6 +24,17 @@ fn start<S: AsRef<str>>(
     out: &Path,
     sets: impl Fn(usize) -> Vec<S>,
 ) -> Vec<Child> {
+    start_at("127.0.0.1", bench, world, out, sets)
+}
+
+/// Rank 0 is at the address `master`.
+fn start_at<S: AsRef<str>>(
+    master: &str,
+    bench: &Bench,
+    world: usize,
+    out: &Path,
+    sets: impl Fn(usize) -> Vec<S>,
+) -> Vec<Child> {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let start = |rank: usize| {
         let mut command: Command = bench.command();
@@ -32,7 +43,7 @@ fn start<S: AsRef<str>>(
         command
             .args(sets(rank).iter().flat_map(|set| ["--set".to_owned(), set.as_ref().to_owned()]));
         command.env("RANK", rank.to_string()).env("WORLD_SIZE", world.to_string());
-        command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
+        command.env("MASTER_ADDR", master).env("MASTER_PORT", port.to_string());
         command.env("FF2_CHECKPOINT", out.join("checkpoints"));
         command.env("FF2_SLOT", out.join("slot"));
         command.env("FF2_SUSPEND", out.join("suspend")).env("FF2_ACK", out.join("acknowledged"));
@@ -48,7 +59,11 @@ fn ends(ranks: Vec<Child>) -> Vec<Output> {
 
 /// All ranks end well; what rank 0 said, who speaks for all.
 fn together(bench: &Bench, world: usize, out: &Path, sets: &[&str]) -> String {
-    let mut said = ends(start(bench, world, out, |_| sets.to_vec())).into_iter();
+    all_well(bench, start(bench, world, out, |_| sets.to_vec()))
+}
+
+fn all_well(bench: &Bench, ranks: Vec<Child>) -> String {
+    let mut said = ends(ranks).into_iter();
     let first = bench.ok(said.next().unwrap());
     said.for_each(|other| assert_eq!(bench.ok(other), ""));
     first
@@ -158,6 +173,19 @@ fn ranks_that_made_room_go_on_to_the_bit() {
     let reference = bench.path("reference");
     run(&reference, found.len(), &|ranks| signal(&ranks[0], "-INT"));
     assert_eq!(history(&kept(&reference))[..found.len()], found);
+}
+
+#[test]
+fn encryption_changes_no_number() {
+    let bench = Bench::new();
+    // Not the address that rank 1 calls from: what it sends goes over the network, as to another host.
+    let master = "127.0.0.2";
+    let [clear, encrypted] = ["parallel.encrypt=false", "parallel.encrypt=true"].map(|set| {
+        let sets = |_| vec!["steps=6", "parallel.expert_ranks=2", set];
+        let ranks = start_at(master, &bench, 2, &bench.path(set), sets);
+        history(&steps(&all_well(&bench, ranks)))
+    });
+    assert_eq!((clear.len(), &clear), (6, &encrypted));
 }
 
 #[test]

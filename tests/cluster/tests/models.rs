@@ -5,6 +5,8 @@
 
 #[path = "models/address.rs"]
 mod address;
+#[path = "models/remote.rs"]
+mod remote;
 #[path = "models/service.rs"]
 mod service;
 

@@ -2,8 +2,8 @@
 
 use std::{io, ops::Range, path::Path, sync::Arc};
 
-use ff2_client::{Client, ClientOptions, ClientTls, Code, OpenHow, Status, UserToken};
-use ff2_daemon::config::{Encrypt, MountConfig, load};
+use ff2_client::{Client, ClientOptions, Code, OpenHow, Status};
+use ff2_daemon::config::{MountConfig, load};
 use tokio::runtime::Runtime;
 
 use super::DataError;
@@ -57,11 +57,7 @@ impl Drop for Volume {
 
 fn options(name: &str, mount_config: &Path) -> anyhow::Result<ClientOptions> {
     let config: MountConfig = load(mount_config)?;
-    let token = UserToken::load(&config.token_file)?;
-    let tls = match (&config.tls_ca_file, config.encrypt) {
-        (None, _) | (_, Encrypt::None) => None,
-        (Some(authority), encrypt) => Some(ClientTls::load(authority, encrypt == Encrypt::All)?),
-    };
+    let (token, tls) = (config.token()?, config.tls()?);
     Ok(ClientOptions::new(config.metads, token, config.cluster_id)
         .volume(name)
         .description(format!("ff2-train, process {}", std::process::id()))

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use crc_fast::crc32_iscsi;
-use ff2_collectives::Communicator;
+use ff2_collectives::{Communicator, Rendezvous};
 use serde::Serialize;
 
 use super::job::Request;
@@ -20,12 +20,19 @@ pub(super) struct Decision {
 }
 
 impl Ranks {
-    /// Meets the others, if the environment says that there are any.
+    /// Meets the others, if the environment says that there are any. `encrypt`: what they exchange, between hosts.
     ///
     /// # Errors
     /// What is wrong with the environment, and who did not come.
-    pub(super) fn meet() -> Result<Self> {
-        Ok(Self { world: Communicator::from_env()? })
+    pub(super) fn meet(encrypt: bool) -> Result<Self> {
+        let world = match Rendezvous::from_env()? {
+            Some(mut rendezvous) => {
+                rendezvous.network.encrypt = encrypt;
+                Communicator::meet(rendezvous)
+            }
+            None => Communicator::alone(),
+        };
+        Ok(Self { world: world? })
     }
 
     pub(super) fn rank(&self) -> usize {

@@ -97,7 +97,9 @@ fn a_service_outlives_the_node_of_its_address() {
     if !is_root() {
         return;
     }
-    let cluster = Cluster::start_with(&SHAPE).unwrap();
+    // A node more than the service needs.
+    let shape = [&SHAPE[..10], &["--agents", "3", "--fake-gpus", "2"]].concat();
+    let cluster = Cluster::start_with(&shape).unwrap();
     let model = write_model(&cluster);
     #[rustfmt::skip]
     let line = [
@@ -106,7 +108,7 @@ fn a_service_outlives_the_node_of_its_address() {
     ];
     let made: Value = serde_json::from_str(&cluster.ctl(&line).unwrap()).unwrap();
     let urls: Vec<String> = serde_json::from_value(made["urls"].clone()).unwrap();
-    assert_eq!(urls.len(), 2, "two nodes, two routers: {made}");
+    assert_eq!(urls.len(), 2, "several nodes, two routers: {made}");
     let (key, router) =
         (made["key"].as_str().unwrap().to_owned(), made["router"].as_u64().unwrap());
     let job = |job: u64| cluster.json(&["job", "show", &job.to_string()]).unwrap();
@@ -120,11 +122,19 @@ fn a_service_outlives_the_node_of_its_address() {
         leader = [router, router + 1].into_iter().find(|it| leads(*it));
         leader.is_some()
     });
-    let node = job(leader.unwrap())["nodes"][0].as_str().unwrap().to_owned();
+    let leader = leader.unwrap();
+    let node = job(leader)["nodes"][0].as_str().unwrap().to_owned();
+    // The one that leads first.
+    let told = || {
+        let listed = cluster.json(&["serve", "list"]).unwrap();
+        let urls = listed["services"][0]["report"]["urls"].clone();
+        serde_json::from_value::<Vec<String>>(urls).unwrap()
+    };
+    let [lost, left] = told().try_into().unwrap();
 
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let client = thread::spawn({
-        let (stop, done) = (stop.clone(), done.clone());
+        let (stop, done, key) = (stop.clone(), done.clone(), key.clone());
         move || {
             let (mut at, mut last, mut longest) = (0, Instant::now(), Duration::ZERO);
             while !stop.load(Ordering::Relaxed) {
@@ -149,4 +159,13 @@ fn a_service_outlives_the_node_of_its_address() {
     let longest = client.join().unwrap();
     eprintln!("the service was away for {longest:.1?}");
     assert!(longest < AWAY_MAX, "the service was away for {longest:?}");
+
+    // The dead router's address is told to nobody any more. It comes again on another node, at another address, which
+    // is told from then on and answers.
+    assert_eq!(told(), [left.as_str()]);
+    wait_for("the lost router is back", || told().len() == 2);
+    assert_ne!(job(leader)["nodes"][0].as_str(), Some(&node[..]));
+    let [first, new] = told().try_into().unwrap();
+    assert!(first == left && new != lost, "{first}, {new} after {lost}");
+    assert!(ask_one(&new, &key).is_some() && ask_one(&left, &key).is_some());
 }
