@@ -71,9 +71,7 @@ impl Accesses {
             .map(|(inode, access)| (*inode, access.at_ns))
             .take(limits::ACCESSES_TOLD)
             .collect();
-        self.noted.retain(|inode, access| {
-            self.told.get(inode).is_none_or(|at_ns| *at_ns != access.at_ns)
-        });
+        self.told.keys().for_each(|inode| drop(self.noted.remove(inode)));
         let atimes = self.told.iter();
         let atimes = atimes.map(|(inode, at_ns)| pb::Atime { inode: inode.0, atime_ns: *at_ns });
         Some((cred, pb::TouchAtimeOp { atimes: atimes.collect() }))
