@@ -12,6 +12,7 @@ pub mod completion;
 mod fill;
 pub mod hfreduce;
 pub mod model;
+mod paths;
 mod rates;
 mod report;
 mod settle;

@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{fill::fill, settle::Settling};
+use crate::{
+    fill::fill,
+    paths::{Paths, short},
+    settle::Settling,
+};
 
 /// Two levels are the same if they differ by less than this part of the larger.
 pub(crate) const SAME: f64 = 1e-11;
@@ -35,13 +39,14 @@ pub struct Flow {
 #[derive(Clone, Debug)]
 pub struct Rates {
     pub(crate) capacity: Vec<f64>,
-    pub(crate) flows: Vec<Option<Flow>>,
+    flows: Vec<Option<Flow>>,
+    pub(crate) paths: Paths,
     /// The flows on each channel.
-    pub(crate) on: Vec<Vec<usize>>,
+    pub(crate) on: Vec<Vec<u32>>,
     /// Infinite: it binds nobody.
     pub(crate) levels: Vec<f64>,
     pub(crate) bounds: Vec<Bounds>,
-    settling: Settling,
+    pub(crate) settling: Settling,
 }
 
 /// What binds a flow: the lowest level of its channels and its limit, the channel that has it (a number that no channel
@@ -49,27 +54,37 @@ pub struct Rates {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     lowest: f64,
-    channel: usize,
-    next: f64,
+    pub(crate) next: f64,
+    /// 0 if the flow has gone.
     pub(crate) weight: f64,
+    /// The level at which the flow is at its limit.
+    pub(crate) limit: f64,
+    channel: u32,
 }
 
 impl Bounds {
-    pub(crate) fn new(flow: &Flow, levels: &[f64]) -> Self {
+    fn new(flow: &Flow) -> Self {
         let limit = flow.limit / flow.weight;
-        let none = Self { lowest: limit, channel: usize::MAX, next: limit, weight: flow.weight };
-        flow.channels.iter().fold(none, |so_far, &channel| {
-            let level = levels[channel];
-            if level < so_far.lowest {
-                Self { lowest: level, channel, next: so_far.lowest, ..so_far }
-            } else {
-                Self { next: so_far.next.min(level), ..so_far }
-            }
-        })
+        Self { lowest: limit, next: limit, weight: flow.weight, limit, channel: u32::MAX }
+    }
+
+    /// At other levels of the flow's channels.
+    pub(crate) fn at(&self, path: &[u32], levels: &[f64]) -> Self {
+        let (mut lowest, mut next, mut binds) = (self.limit, self.limit, u32::MAX);
+        // Without branches, which would be mispredicted: a whole solution spends a good part of its time here.
+        for &channel in path {
+            let level = levels[channel as usize];
+            let is_lower = level < lowest;
+            let higher = if is_lower { lowest } else { level };
+            next = if higher < next { higher } else { next };
+            binds = if is_lower { channel } else { binds };
+            lowest = if is_lower { level } else { lowest };
+        }
+        Self { lowest, next, channel: binds, ..*self }
     }
 
     /// The level that the flow would have without a channel.
-    pub(crate) fn without(&self, channel: usize) -> f64 {
+    pub(crate) fn without(&self, channel: u32) -> f64 {
         if channel == self.channel { self.next } else { self.lowest }
     }
 }
@@ -78,20 +93,18 @@ impl Rates {
     /// The capacity of each channel in GB/s, and all flows at once.
     pub fn new(capacity: Vec<f64>, flows: Vec<Flow>) -> Self {
         let channels = capacity.len();
-        let mut on = vec![Vec::new(); channels];
-        for (number, flow) in flows.iter().enumerate() {
-            for &channel in &flow.channels {
-                on[channel].push(number);
-            }
-        }
         let mut all = Self {
             capacity,
-            flows: flows.into_iter().map(Some).collect(),
-            on,
+            flows: Vec::new(),
+            paths: Paths::new(),
+            on: vec![Vec::new(); channels],
             levels: Vec::new(),
             bounds: Vec::new(),
             settling: Settling::new(channels),
         };
+        for flow in flows {
+            all.push(flow);
+        }
         all.solve();
         all
     }
@@ -104,7 +117,7 @@ impl Rates {
 
     /// Use of a channel, GB/s.
     pub fn used(&self, channel: usize) -> f64 {
-        self.on[channel].iter().map(|flow| self.rate(*flow)).sum()
+        self.on[channel].iter().map(|flow| self.rate(*flow as usize)).sum()
     }
 
     pub fn capacity(&self, channel: usize) -> f64 {
@@ -118,24 +131,30 @@ impl Rates {
 
     /// Computes all rates anew.
     pub fn solve(&mut self) {
-        self.levels = fill(&self.flows, &self.on, &self.capacity);
-        let none = Bounds { lowest: 0.0, channel: usize::MAX, next: 0.0, weight: 0.0 };
-        let flows = self.flows.iter();
-        self.bounds = flows
-            .map(|flow| flow.as_ref().map_or(none, |flow| Bounds::new(flow, &self.levels)))
-            .collect();
+        self.levels = fill(&self.paths, &self.bounds, &self.on, &self.capacity);
+        for (number, bounds) in self.bounds.iter_mut().enumerate() {
+            *bounds = bounds.at(self.paths.of(number), &self.levels);
+        }
     }
 
     /// Adds a flow and returns its number; changes only the rates that this touches.
     pub fn add(&mut self, flow: Flow) -> usize {
-        let number = self.flows.len();
         let touched = flow.channels.clone();
-        for &channel in &touched {
-            self.on[channel].push(number);
-        }
-        self.bounds.push(Bounds::new(&flow, &self.levels));
-        self.flows.push(Some(flow));
+        let number = self.push(flow);
+        self.bounds[number] = self.bounds[number].at(self.paths.of(number), &self.levels);
         self.settle(&touched);
+        number
+    }
+
+    /// Nothing binds the flow yet.
+    fn push(&mut self, flow: Flow) -> usize {
+        let number = self.flows.len();
+        for &channel in &flow.channels {
+            self.on[channel].push(short(number));
+        }
+        self.paths.push(&flow.channels);
+        self.bounds.push(Bounds::new(&flow));
+        self.flows.push(Some(flow));
         number
     }
 
@@ -143,8 +162,9 @@ impl Rates {
     pub fn remove(&mut self, number: usize) {
         let Some(flow) = self.flows[number].take() else { return };
         for &channel in &flow.channels {
-            self.on[channel].retain(|other| *other != number);
+            self.on[channel].retain(|other| *other as usize != number);
         }
+        self.bounds[number].weight = 0.0;
         self.settle(&flow.channels);
     }
 
@@ -152,7 +172,7 @@ impl Rates {
     pub fn reweigh(&mut self, number: usize, weight: f64) {
         let Some(flow) = &mut self.flows[number] else { return };
         flow.weight = weight;
-        self.bounds[number] = Bounds::new(flow, &self.levels);
+        self.bounds[number] = Bounds::new(flow).at(self.paths.of(number), &self.levels);
         let touched = flow.channels.clone();
         self.settle(&touched);
     }
@@ -160,7 +180,7 @@ impl Rates {
     /// The channel that binds a flow, if one does.
     pub fn binding(&self, number: usize) -> Option<usize> {
         self.flows[number].as_ref()?;
-        Some(self.bounds[number].channel).filter(|channel| *channel < self.capacity.len())
+        Some(self.bounds[number].channel as usize).filter(|channel| *channel < self.capacity.len())
     }
 
     fn settle(&mut self, touched: &[usize]) {

@@ -6,15 +6,24 @@
 //! more (as Ramalingam and Reps do for paths: "An incremental algorithm for a generalization of the shortest-path
 //! problem", 1996). What is below is final; whatever a change does not reach is never looked at.
 
+#[cfg(test)]
+mod tests;
+
 use std::{cmp::Ordering, collections::BinaryHeap};
 
-use crate::rates::{Bounds, Rates, SAME};
+use crate::{
+    paths::short,
+    rates::{Rates, SAME},
+};
 
-/// Of so many channels one may be repaired in a run: with more repairs it is cheaper to compute all levels anew. On
-/// 16,000 flows in two zones, a repair costs about as much as 8 of the 6,300 channels do in a whole solution.
-const CHANNELS_OF_REPAIR: usize = 6;
-/// So many are made in small networks too, where both cost little.
-const REPAIRS_LEAST: usize = 100;
+/// For each flow that there has been, so many may be looked at in a run: with more it is cheaper to compute all anew.
+/// On 16,000 flows in two zones, to look at four times as many costs about as much as a whole solution.
+const LOOKS_OF_FLOW: usize = 4;
+/// So many may be looked at in small networks too, where both cost little.
+const LOOKS_LEAST: usize = 1_000;
+/// Where one change reaches nearly everything, the next is likely to do so too: whenever a run has given up, the next
+/// gives up at half as many looks, halved so often at most; and each run that comes to its end doubles that again.
+const HALVED_MOST: u32 = 6;
 
 /// What a run knows so far, and its buffers.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +33,10 @@ pub(crate) struct Settling {
     run: u64,
     /// Of the flows of one channel: the level elsewhere, and the weight.
     needs: Vec<(f64, f64)>,
+    /// How often this run has looked at a flow.
+    looks: usize,
+    /// How often the bound of that is halved.
+    halved: u32,
 }
 
 /// The lowest level is the greatest: heaps give that first.
@@ -81,11 +94,12 @@ impl Settling {
     pub(crate) fn run(&mut self, rates: &mut Rates, touched: &[usize]) -> bool {
         self.run += 1;
         self.queue.clear();
+        self.looks = 0;
         for &channel in touched {
             self.learn(rates, channel);
             self.enqueue(channel, rates.levels[channel], self.channels[channel].should);
         }
-        let mut repairs = (self.channels.len() / CHANNELS_OF_REPAIR).max(REPAIRS_LEAST);
+        let looks_most = ((rates.bounds.len() * LOOKS_OF_FLOW) >> self.halved).max(LOOKS_LEAST);
         while let Some(Entry { level, channel }) = self.queue.pop() {
             if self.channels[channel].queued != Some(level) {
                 continue;
@@ -102,25 +116,36 @@ impl Settling {
                 self.enqueue(channel, before, now);
                 continue;
             }
-            let Some(left) = repairs.checked_sub(1) else { return false };
-            repairs = left;
+            if self.looks > looks_most {
+                self.halved = HALVED_MOST.min(self.halved + 1);
+                return false;
+            }
             rates.levels[channel] = now;
             self.spread(rates, channel, before, now);
         }
+        self.halved = self.halved.saturating_sub(1);
         true
     }
 
     /// Tells the other channels of a channel's flows that its level has changed.
     fn spread(&mut self, rates: &mut Rates, channel: usize, before: f64, now: f64) {
         let at = before.min(now);
+        self.looks += rates.on[channel].len();
         for &number in &rates.on[channel] {
-            let Some(flow) = &rates.flows[number] else { continue };
-            let after = Bounds::new(flow, &rates.levels);
-            let was = std::mem::replace(&mut rates.bounds[number], after);
-            for &other in flow.channels.iter().filter(|other| **other != channel) {
+            let number = number as usize;
+            let was = rates.bounds[number];
+            // Neither before nor now is it among the two lowest of the flow.
+            if at > was.next {
+                continue;
+            }
+            let path = rates.paths.of(number);
+            let after = was.at(path, &rates.levels);
+            rates.bounds[number] = after;
+            for &other in path.iter().filter(|other| **other as usize != channel) {
                 let (from, to) = (was.without(other), after.without(other));
                 if from != to {
-                    let change = Change { weight: flow.weight, from, to, at };
+                    let change = Change { weight: was.weight, from, to, at };
+                    let other = other as usize;
                     self.touch(other, rates.levels[other], rates.capacity[other], change);
                 }
             }
@@ -171,10 +196,12 @@ impl Settling {
 
     /// Computes the level that a channel should have.
     fn learn(&mut self, rates: &Rates, channel: usize) {
+        self.looks += rates.on[channel].len();
         self.needs.clear();
         let mut level: f64 = rates.levels[channel];
-        let bounds = rates.on[channel].iter().map(|number| &rates.bounds[*number]);
-        self.needs.extend(bounds.map(|bounds| (bounds.without(channel), bounds.weight)));
+        let bounds = rates.on[channel].iter().map(|number| &rates.bounds[*number as usize]);
+        let number = short(channel);
+        self.needs.extend(bounds.map(|bounds| (bounds.without(number), bounds.weight)));
         let queued = Some(&self.channels[channel])
             .filter(|known| known.run == self.run)
             .and_then(|known| known.queued);
