@@ -151,6 +151,11 @@ pub(super) fn find(kv: &dyn KvRead, id: u64) -> Result<Option<Inode>, Status> {
     if trash::folder::is_folder(id) {
         return trash::folder::inode(kv, id);
     }
+    find_stored(kv, id)
+}
+
+/// As [`find`], but for the folders of the trash, which are made up.
+pub(super) fn find_stored(kv: &dyn KvRead, id: u64) -> Result<Option<Inode>, Status> {
     let Some(bytes) = kv.get(&keys::one(Tag::Inode, id)) else { return Ok(None) };
     let inode = Inode::decode(&bytes)?;
     if inode.id() != id {

@@ -31,7 +31,7 @@ pub(super) fn apply(tx: &mut Tx<'_>, op: &pb::TouchAtimeOp) -> Result<pb::NsRepl
     for atime in &op.atimes {
         // A client's clock may be ahead.
         let at_ns = atime.atime_ns.min(tx.now_ns);
-        let Some(mut inode) = inode::find(&tx.kv, atime.inode)? else { continue };
+        let Some(mut inode) = inode::find_stored(&tx.kv, atime.inode)? else { continue };
         if relatime::is_due(&inode.attr, at_ns) && reads(tx, &inode)? {
             inode.attr.atime_ns = at_ns;
             tx.put_inode(&inode);
@@ -52,7 +52,7 @@ fn reads(tx: &Tx<'_>, inode: &Inode) -> Result<bool, Status> {
 /// Leaves what changes something by the keys as they are: of what many clients read at about the same time, the first
 /// one's word is enough. False: nothing is left, or the cluster's programs do not all know it.
 pub fn keep_due(kv: &dyn KvRead, op: &mut pb::TouchAtimeOp, level: u32) -> bool {
-    let is_due = |atime: &pb::Atime| match inode::find(kv, atime.inode) {
+    let is_due = |atime: &pb::Atime| match inode::find_stored(kv, atime.inode) {
         Ok(inode) => inode.is_some_and(|inode| relatime::is_due(&inode.attr, atime.atime_ns)),
         // Applying it will say why.
         Err(_) => true,

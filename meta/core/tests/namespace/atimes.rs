@@ -101,6 +101,18 @@ fn a_snapshot_shows_the_time_that_it_was_cut_with() {
 }
 
 #[test]
+fn folders_that_are_made_up_are_not_stored() {
+    let (mut v, root) = Volume::with_root();
+    v.lead(Op::SetTrash(pb::SetTrashOp { keep_s: 60 })).unwrap();
+    let trash = v.ask(&root, resolve(".trash", true)).unwrap().attr.unwrap();
+    v.now_ns += 100;
+    let at = v.now_ns;
+    // Whatever is stored is looked at by fsck after each command.
+    v.ask(&root, read_at(&[(trash.inode, at)])).unwrap();
+    assert_eq!(v.ask(&root, resolve(".trash", true)).unwrap().attr.unwrap(), trash);
+}
+
+#[test]
 fn too_many_and_too_early_are_refused() {
     let (mut v, root) = Volume::with_root();
     let many: Vec<_> = (0..2_000).map(|inode| (inode, 5)).collect();
