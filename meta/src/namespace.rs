@@ -262,7 +262,7 @@ impl NamespaceGroup {
     fn keep_due_atimes(&self, op: &mut pb::TouchAtimeOp) -> Result<bool, Status> {
         let level = self.cluster.routing().level;
         let stopped = || Status::new(Code::ShuttingDown, "the group stopped");
-        self.group.read_stale(|kv| namespace::keep_due(kv, op, level)).ok_or_else(stopped)
+        self.group.read_stale(|kv| namespace::keep_due_atimes(kv, op, level)).ok_or_else(stopped)
     }
 
     /// Why nothing can be logged here. One that was just elected asks for a moment's patience.

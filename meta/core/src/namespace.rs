@@ -86,7 +86,7 @@ pub use session_book::SessionBook;
 pub use sessions::session;
 pub use shown::{Cacheable, Shown, cacheable};
 pub use snapshots::{all as snapshots, is_kept};
-pub use touch_atime::keep_due;
+pub use touch_atime::keep_due as keep_due_atimes;
 pub use touched::touched;
 pub use trash::next_to_go as next_to_go_from_trash;
 pub use truncate::unfinished;
