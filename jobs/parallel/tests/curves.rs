@@ -2,9 +2,11 @@
 
 //! However a model is divided over ranks, it learns as on one: the same loss at every step.
 
-use std::{net::TcpListener, thread, time::Duration};
+#[path = "../../collectives/tests/common/mod.rs"]
+mod common;
 
-use ff2_collectives::{Communicator, Network, Rendezvous};
+use common::ranks;
+use ff2_collectives::Communicator;
 use ff2_model::{AdamW, Model, ModelConfig, Parameters, Tokens, Weights};
 use ff2_parallel::{Parallel, ParallelError, Plan, Portion, Settings};
 
@@ -74,31 +76,6 @@ fn alone() -> (Vec<(f64, f64, f64)>, Model) {
         curve.push((loss.main, loss.mtp, norm));
     }
     (curve, model)
-}
-
-fn ranks<T: Send>(world: usize, work: impl Fn(Communicator) -> T + Sync) -> Vec<T> {
-    let folder = tempfile::tempdir().unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    thread::scope(|scope| {
-        let start = |rank| {
-            let (folder, work) = (folder.path(), &work);
-            scope.spawn(move || {
-                let all = Communicator::meet(Rendezvous {
-                    rank,
-                    world,
-                    master: format!("127.0.0.1:{port}"),
-                    job: "job 1 attempt 1".into(),
-                    key: folder.join("ranks.key"),
-                    timeout: Duration::from_secs(20),
-                    patience: Duration::from_secs(20),
-                    network: Network::default(),
-                });
-                work(all.unwrap())
-            })
-        };
-        let all: Vec<_> = (0..world).map(start).collect();
-        all.into_iter().map(|rank| rank.join().unwrap()).collect()
-    })
 }
 
 /// A whole model and its moments.
